@@ -1,0 +1,342 @@
+//! The life-cycle events on an operation's subject `op.<worker_type>.<operation_id>`: the only record of what happened to it.
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::id::{OperationId, WorkerId};
+use crate::operation::Progress;
+use crate::time::Timestamp;
+
+/// The largest result that travels inside the `completed` event, in bytes; larger ones go to the object store.
+pub const MAX_INLINE_RESULT: usize = 256 * 1024;
+
+/// One state change.
+///
+/// Written as one flat JSON object (`{"event":"started","operation_id":…,"attempt":1,…}`) that a person can read with
+/// `nats sub`. Unknown fields are ignored; an unknown `event` does not parse and is skipped by readers.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(try_from = "Wire")]
+pub struct Event {
+    /// The operation it belongs to.
+    pub operation_id: OperationId,
+    /// When the publisher decided it.
+    pub at: Timestamp,
+    /// The worker that speaks; `None` when a backend does.
+    pub worker_id: Option<WorkerId>,
+    /// The attempt it belongs to; 0 for one that was cancelled before the first.
+    pub attempt: u32,
+    /// Unique to one claim by one process. A worker recognises its own events by it: the worker id is not enough, since a
+    /// restarted worker has the same one.
+    pub claim: Option<String>,
+    /// What happened.
+    pub kind: EventKind,
+}
+
+/// What happened.
+#[derive(Debug, Clone)]
+pub enum EventKind {
+    /// A worker claimed the operation and starts attempt `attempt`.
+    Started {
+        /// Stream sequence of the start request it acts on. A second copy of the request has another one.
+        start_sequence: u64,
+    },
+    /// The attempt was handed back; the operation is pending once more.
+    Released {
+        /// Why.
+        reason: ReleaseReason,
+        /// The failure that is going to be retried.
+        error: Option<Failure>,
+        /// Not to be run before this time.
+        retry_at: Option<Timestamp>,
+    },
+    /// Finished with a result.
+    Completed {
+        /// The result, or where it is.
+        result: ResultPayload,
+        /// The last progress, at 100.
+        progress: Option<Progress>,
+    },
+    /// Finished with an error; nothing will be tried again.
+    Failed {
+        /// What went wrong.
+        error: Failure,
+    },
+    /// Cancelled at a user's request.
+    Cancelled {
+        /// Published by a backend because the worker did not confirm within the cancel grace.
+        forced: bool,
+    },
+}
+
+/// Why an attempt was handed back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReleaseReason {
+    /// The worker is stopping.
+    Shutdown,
+    /// The attempt failed and is going to be retried.
+    Retry,
+}
+
+/// A failure as it is recorded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// A stable word for programs: `engine_error`, `invalid_request`, `panic`, `timeout`, `worker_lost`, …
+    pub code: String,
+    /// What happened, for people.
+    pub message: String,
+    /// Whether trying again cannot help.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub permanent: bool,
+}
+
+/// A result, or where it is.
+#[derive(Debug, Clone)]
+pub enum ResultPayload {
+    /// The result itself.
+    Inline(Box<RawValue>),
+    /// In the object store.
+    Stored(ResultRef),
+}
+
+/// Where a large result is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResultRef {
+    /// The object store bucket.
+    pub bucket: String,
+    /// The object's name: operation id and attempt, so that a fenced attempt cannot overwrite the winner's.
+    pub object: String,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+impl EventKind {
+    /// The word in the `event` field.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Started { .. } => "started",
+            Self::Released { .. } => "released",
+            Self::Completed { .. } => "completed",
+            Self::Failed { .. } => "failed",
+            Self::Cancelled { .. } => "cancelled",
+        }
+    }
+
+    /// Whether nothing may follow it.
+    pub fn is_terminal(&self) -> bool {
+        matches!(self, Self::Completed { .. } | Self::Failed { .. } | Self::Cancelled { .. })
+    }
+}
+
+impl Event {
+    /// The event as it is published.
+    ///
+    /// # Errors
+    /// Only when a progress or result cannot be written as JSON.
+    pub fn encode(&self) -> Result<bytes::Bytes, serde_json::Error> {
+        serde_json::to_vec(self).map(Into::into)
+    }
+
+    /// Reads a published event.
+    ///
+    /// # Errors
+    /// When it is not an event; the message says what is missing.
+    pub fn decode(payload: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(payload)
+    }
+
+    /// Whether both were published by the same claim and say the same thing: how a publish of unknown outcome is
+    /// recognised when it is read back.
+    pub fn is_same_publish(&self, other: &Event) -> bool {
+        self.kind.name() == other.kind.name()
+            && self.attempt == other.attempt
+            && self.worker_id == other.worker_id
+            && self.claim == other.claim
+    }
+}
+
+/// The flat form. A plain struct, because internally tagged and flattened enums are buffered by serde: replaying a stream
+/// of millions of events is bound by this type.
+#[derive(Deserialize)]
+struct Wire {
+    event: Name,
+    operation_id: OperationId,
+    at: Timestamp,
+    worker_id: Option<WorkerId>,
+    #[serde(default)]
+    attempt: u32,
+    claim: Option<String>,
+    start_sequence: Option<u64>,
+    reason: Option<ReleaseReason>,
+    retry_at: Option<Timestamp>,
+    error: Option<Failure>,
+    result: Option<Box<RawValue>>,
+    result_ref: Option<ResultRef>,
+    progress: Option<Progress>,
+    #[serde(default)]
+    forced: bool,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+#[serde(rename_all = "snake_case")]
+enum Name {
+    Started,
+    Released,
+    Completed,
+    Failed,
+    Cancelled,
+}
+
+impl TryFrom<Wire> for Event {
+    type Error = String;
+
+    fn try_from(wire: Wire) -> Result<Self, String> {
+        let kind = match wire.event {
+            Name::Started => {
+                if wire.worker_id.is_none() {
+                    return Err("a started event needs worker_id".to_owned());
+                }
+                EventKind::Started {
+                    start_sequence: wire.start_sequence.ok_or("a started event needs start_sequence")?,
+                }
+            }
+            Name::Released => EventKind::Released {
+                reason: wire.reason.ok_or("a released event needs reason")?,
+                error: wire.error,
+                retry_at: wire.retry_at,
+            },
+            Name::Completed => EventKind::Completed {
+                result: match (wire.result, wire.result_ref) {
+                    (_, Some(stored)) => ResultPayload::Stored(stored),
+                    (Some(inline), None) => ResultPayload::Inline(inline),
+                    // `"result":null` reads as absent: an engine may well return nothing.
+                    (None, None) => ResultPayload::Inline(RawValue::NULL.to_owned()),
+                },
+                progress: wire.progress,
+            },
+            Name::Failed => EventKind::Failed { error: wire.error.ok_or("a failed event needs error")? },
+            Name::Cancelled => EventKind::Cancelled { forced: wire.forced },
+        };
+        Ok(Self {
+            operation_id: wire.operation_id,
+            at: wire.at,
+            worker_id: wire.worker_id,
+            attempt: wire.attempt,
+            claim: wire.claim,
+            kind,
+        })
+    }
+}
+
+impl Serialize for Event {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeMap;
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("event", self.kind.name())?;
+        map.serialize_entry("operation_id", &self.operation_id)?;
+        map.serialize_entry("attempt", &self.attempt)?;
+        map.serialize_entry("at", &self.at)?;
+        if let Some(worker_id) = &self.worker_id {
+            map.serialize_entry("worker_id", worker_id)?;
+        }
+        if let Some(claim) = &self.claim {
+            map.serialize_entry("claim", claim)?;
+        }
+        match &self.kind {
+            EventKind::Started { start_sequence } => map.serialize_entry("start_sequence", start_sequence)?,
+            EventKind::Released { reason, error, retry_at } => {
+                map.serialize_entry("reason", reason)?;
+                if let Some(error) = error {
+                    map.serialize_entry("error", error)?;
+                }
+                if let Some(retry_at) = retry_at {
+                    map.serialize_entry("retry_at", retry_at)?;
+                }
+            }
+            EventKind::Completed { result, progress } => {
+                match result {
+                    ResultPayload::Inline(result) => map.serialize_entry("result", result)?,
+                    ResultPayload::Stored(stored) => map.serialize_entry("result_ref", stored)?,
+                }
+                if let Some(progress) = progress {
+                    map.serialize_entry("progress", progress)?;
+                }
+            }
+            EventKind::Failed { error } => map.serialize_entry("error", error)?,
+            EventKind::Cancelled { forced } => {
+                if *forced {
+                    map.serialize_entry("forced", forced)?;
+                }
+            }
+        }
+        map.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(kind: EventKind) -> Event {
+        Event {
+            operation_id: OperationId::new("op1").unwrap(),
+            at: Timestamp::from_millis(1_762_770_600_123),
+            worker_id: Some(WorkerId::new("w1").unwrap()),
+            attempt: 1,
+            claim: Some("c1".to_owned()),
+            kind,
+        }
+    }
+
+    #[test]
+    fn wire_form_of_every_event_is_stable() {
+        let failure = Failure { code: "engine_error".into(), message: "no".into(), permanent: false };
+        let result = RawValue::from_string(r#"{"rows":29.0}"#.into()).unwrap();
+        let head = r#""operation_id":"op1","attempt":1,"at":"2025-11-10T10:30:00.123Z","worker_id":"w1","claim":"c1""#;
+        let cases = [
+            (EventKind::Started { start_sequence: 7 }, format!(r#"{{"event":"started",{head},"start_sequence":7}}"#)),
+            (
+                EventKind::Released { reason: ReleaseReason::Shutdown, error: None, retry_at: None },
+                format!(r#"{{"event":"released",{head},"reason":"shutdown"}}"#),
+            ),
+            (
+                EventKind::Completed { result: ResultPayload::Inline(result), progress: None },
+                format!(r#"{{"event":"completed",{head},"result":{{"rows":29.0}}}}"#),
+            ),
+            (
+                EventKind::Failed { error: failure },
+                format!(r#"{{"event":"failed",{head},"error":{{"code":"engine_error","message":"no"}}}}"#),
+            ),
+            (EventKind::Cancelled { forced: true }, format!(r#"{{"event":"cancelled",{head},"forced":true}}"#)),
+        ];
+        for (kind, json) in cases {
+            let event = event(kind);
+            assert_eq!(String::from_utf8(event.encode().unwrap().to_vec()).unwrap(), json);
+            let read = Event::decode(json.as_bytes()).unwrap();
+            assert!(read.is_same_publish(&event));
+            assert_eq!(read.encode().unwrap(), event.encode().unwrap());
+        }
+    }
+
+    #[test]
+    fn unknown_fields_are_ignored_and_missing_ones_named() {
+        let json = r#"{"event":"started","operation_id":"a","at":"2025-11-10T10:30:00Z","worker_id":"w","attempt":1,"start_sequence":1,"later":[]}"#;
+        assert!(Event::decode(json.as_bytes()).is_ok());
+        let json = r#"{"event":"started","operation_id":"a","at":"2025-11-10T10:30:00Z","worker_id":"w"}"#;
+        assert!(Event::decode(json.as_bytes()).unwrap_err().to_string().contains("start_sequence"));
+        for garbage in ["", "null", "[]", "{}", "{\"event\":\"exploded\"}", "\u{0}"] {
+            assert!(Event::decode(garbage.as_bytes()).is_err());
+        }
+    }
+
+    #[test]
+    fn a_null_result_is_a_result() {
+        let json = r#"{"event":"completed","operation_id":"a","at":"2025-11-10T10:30:00Z","worker_id":"w","attempt":1,"result":null}"#;
+        let EventKind::Completed { result: ResultPayload::Inline(result), .. } =
+            Event::decode(json.as_bytes()).unwrap().kind
+        else {
+            panic!("not completed");
+        };
+        assert_eq!(result.get(), "null");
+    }
+}

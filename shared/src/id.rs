@@ -1,0 +1,146 @@
+//! Names that become one token of a NATS subject.
+//!
+//! Operation ids come from users, worker ids from configuration, queue tokens from requirements. All of them end up inside
+//! subjects, consumer names and object names, so all obey one rule: `[A-Za-z0-9_-]{1,128}`. A value of these types has been
+//! checked; nothing else builds a subject from text.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// The longest name accepted, in bytes.
+pub const MAX_LEN: usize = 128;
+
+/// A text that cannot be a name, and why.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("invalid {what} {value:?}: use 1 to {MAX_LEN} of the characters A-Z a-z 0-9 _ -")]
+pub struct InvalidName {
+    /// Which kind of name was expected.
+    pub what: &'static str,
+    /// The offending text, shortened.
+    pub value: String,
+}
+
+/// Whether `text` is a valid name.
+pub fn is_name(text: &str) -> bool {
+    (1..=MAX_LEN).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+}
+
+macro_rules! name_type {
+    ($(#[$doc:meta])* $name:ident, $what:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// Checks `text` and takes it as a name.
+            ///
+            /// # Errors
+            /// [`InvalidName`] when it is not one valid token.
+            pub fn new(text: impl AsRef<str>) -> Result<Self, InvalidName> {
+                let text = text.as_ref();
+                if is_name(text) {
+                    Ok(Self(text.into()))
+                } else {
+                    Err(InvalidName { what: $what, value: text.chars().take(MAX_LEN).collect() })
+                }
+            }
+
+            /// The name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&self.0, f)
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = InvalidName;
+            fn try_from(text: String) -> Result<Self, InvalidName> {
+                Self::new(text)
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = InvalidName;
+            fn from_str(text: &str) -> Result<Self, InvalidName> {
+                Self::new(text)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> String {
+                name.0.as_ref().to_owned()
+            }
+        }
+
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+    };
+}
+
+name_type!(
+    /// Identifies one operation for its whole life; also the `task_id` of a start request.
+    OperationId,
+    "operation id"
+);
+name_type!(
+    /// Identifies one worker process.
+    WorkerId,
+    "worker id"
+);
+name_type!(
+    /// Names a kind of work, for example `data_processing`; the guide's `operation_type` and `worker_type`.
+    WorkerType,
+    "worker type"
+);
+name_type!(
+    /// The capability class of a queue, for example `any` or `gpu-mem24`; see [`crate::requirements`].
+    Queue,
+    "queue"
+);
+
+impl OperationId {
+    /// A fresh id; ids made later sort after ids made earlier (UUID version 7).
+    pub fn generate() -> Self {
+        Self(uuid::Uuid::now_v7().simple().to_string().into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_single_subject_tokens() {
+        for good in ["a", "A-b_9", &"x".repeat(128)] {
+            assert!(OperationId::new(good).is_ok(), "{good}");
+        }
+        for bad in ["", "a.b", "a b", "*", ">", "ü", "a/b", &"x".repeat(129)] {
+            assert!(OperationId::new(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_bad_name_is_refused_when_read_from_json() {
+        let error = serde_json::from_str::<OperationId>("\"a.b\"").unwrap_err().to_string();
+        assert!(error.contains("invalid operation id \"a.b\""), "{error}");
+    }
+}

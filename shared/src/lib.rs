@@ -1,0 +1,36 @@
+//! What the backend and the workers must agree on: names, messages, the state machine, stream set-up.
+//!
+//! Both programs depend on this crate and never on each other. A line belongs here when both of them need it:
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`id`] | the single-token names: operation, worker, worker type, queue |
+//! | [`time`] | wall-clock timestamps as they travel (RFC 3339, UTC, milliseconds) |
+//! | [`operation`] | start request, execution options, progress, metric points, the operation document of the REST APIs |
+//! | [`event`] | the life-cycle events on an operation's subject |
+//! | [`state`] | the state machine: pure, no I/O |
+//! | [`claim`] | what a worker does with a start request, decided from the last event: pure, no I/O |
+//! | [`requirements`] | requirements ↔ queue token, and who may serve it |
+//! | [`worker`] | capabilities, heartbeat, worker record, worker-type catalogue entry |
+//! | [`subject`] | every subject, stream, consumer and bucket name |
+//! | [`topology`] | streams, consumers and buckets, and how they are provisioned |
+//! | [`oplog`] | appending to an operation's log under an expected sequence, and reading it back |
+//! | [`problem`] | the one error shape of both REST APIs |
+//! | [`config`], [`nats`], [`telemetry`], [`shutdown`] | settings, connection, logs and signals shared by both programs |
+
+pub mod claim;
+pub mod config;
+pub mod event;
+pub mod id;
+pub mod nats;
+pub mod operation;
+pub mod oplog;
+pub mod problem;
+pub mod requirements;
+pub mod shutdown;
+pub mod state;
+pub mod subject;
+pub mod telemetry;
+pub mod time;
+pub mod topology;
+pub mod worker;

@@ -1,0 +1,79 @@
+//! The directory that requests may read from and write to.
+
+use std::path::{Component, Path, PathBuf};
+
+use crate::error::OperationError;
+
+/// The data directory (`KTRDR_DATA_DIR`). Paths in requests are relative to it and may not leave it.
+#[derive(Debug, Clone)]
+pub struct DataDir {
+    root: PathBuf,
+}
+
+impl DataDir {
+    /// A data directory at `root`; it need not exist yet.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The directory itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The file that `relative` names.
+    ///
+    /// # Errors
+    /// A permanent error when the path is empty, absolute, climbs out with `..`, or leads out through a symbolic link.
+    pub fn resolve(&self, relative: &str) -> Result<PathBuf, OperationError> {
+        let refuse = |why: &str| {
+            Err(OperationError::invalid(format!(
+                "path {relative:?} {why}: give a path relative to the data directory that stays inside it"
+            )))
+        };
+        let path = Path::new(relative);
+        if relative.is_empty() || relative.contains('\0') {
+            return refuse("names no file");
+        }
+        if !path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
+            return refuse("leaves the data directory");
+        }
+        let full = self.root.join(path);
+        // The parts that exist decide: a link inside may point outside.
+        let mut existing = full.as_path();
+        while !existing.exists() && existing.symlink_metadata().is_err() {
+            match existing.parent() {
+                Some(parent) if parent.starts_with(&self.root) => existing = parent,
+                _ => return Ok(full),
+            }
+        }
+        let root = self.root.canonicalize();
+        match (existing.canonicalize(), root) {
+            (Ok(real), Ok(root)) if !real.starts_with(&root) => refuse("leads out of the data directory"),
+            (Err(_), Ok(_)) => refuse("is a link that leads nowhere"),
+            _ => Ok(full),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_stay_inside() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = DataDir::new(temp.path().join("data"));
+        std::fs::create_dir_all(dir.root().join("sub")).unwrap();
+        std::fs::write(temp.path().join("secret"), "").unwrap();
+        std::os::unix::fs::symlink("../secret", dir.root().join("link")).unwrap();
+        std::os::unix::fs::symlink("..", dir.root().join("up")).unwrap();
+        std::os::unix::fs::symlink("gone", dir.root().join("dangling")).unwrap();
+        for good in ["a.csv", "sub/a.csv", "./a.csv", "new/deep/a.csv", "a..b", "ü.csv"] {
+            assert!(dir.resolve(good).is_ok(), "{good}");
+        }
+        for bad in ["", "/etc/passwd", "../secret", "sub/../../secret", "link", "up/secret", "up/new", "dangling", "a\0b"] {
+            assert!(dir.resolve(bad).is_err(), "{bad}");
+        }
+    }
+}

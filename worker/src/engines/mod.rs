@@ -1,0 +1,3 @@
+//! The built-in engines, one folder or file each: settings, code and unit tests together.
+
+pub mod dummy;
