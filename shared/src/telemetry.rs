@@ -32,3 +32,15 @@ pub fn init(options: &LogOptions) {
         tracing::warn!(filter = %options.log, %error, "RUST_LOG does not parse; logging at info");
     }
 }
+
+/// An error and its causes in one line: each `Display` says only its own layer.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        text.push_str(": ");
+        text.push_str(&source.to_string());
+        cause = source.source();
+    }
+    text
+}
