@@ -42,6 +42,8 @@ impl StartBody {
                     parsed.task_id = serde_json::from_str::<Option<OperationId>>(value.get())
                         .map_err(|error| invalid("task_id", &error.to_string()))?;
                 }
+                // Serde reads a struct from an array too; nobody means that.
+                "execution" if value.get().starts_with('[') => return Err(invalid("execution", "must be an object")),
                 "execution" => {
                     let execution: Option<Execution> =
                         serde_json::from_str(value.get()).map_err(|error| invalid("execution", &error.to_string()))?;
