@@ -1,5 +1,7 @@
 //! Logs: to standard error, filtered by `RUST_LOG`, as text or as JSON lines.
 
+use std::io::IsTerminal;
+
 use clap::Args;
 use tracing_subscriber::EnvFilter;
 
@@ -21,7 +23,10 @@ pub fn init(options: &LogOptions) {
         Ok(filter) => (filter, None),
         Err(error) => (EnvFilter::new("info"), Some(error)),
     };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     // A second initialisation (tests in one process) keeps the first.
     let _ = if options.log_json {
         builder.json().flatten_event(true).try_init()

@@ -26,7 +26,7 @@ pub(crate) enum Claimed {
 pub(crate) enum ClaimError {
     #[error("the claim could not be stored")]
     Append(#[source] AppendError),
-    #[error("the operation's cancel intent could not be read")]
+    #[error("what is known of the operation could not be read")]
     Read(#[from] ReadError),
 }
 
@@ -66,11 +66,15 @@ impl Claimer<'_> {
         &self,
         request: &StartRequest,
         start_sequence: u64,
+        redelivered: bool,
         patience: Duration,
     ) -> Result<Claimed, ClaimError> {
         let claim = uuid::Uuid::new_v4().simple().to_string();
         // Nearly every request is untouched: reading first would cost each of them a round trip.
-        let mut log = OperationLog::default();
+        let mut log = match redelivered {
+            true => self.oplog.read(self.worker_type, &request.operation_id).await?,
+            false => OperationLog::default(),
+        };
         loop {
             let event = |attempt, kind| Event {
                 operation_id: request.operation_id.clone(),

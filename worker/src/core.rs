@@ -35,6 +35,8 @@ pub(crate) struct Core {
     pub(crate) heartbeat_interval: Duration,
     /// The lease for queues that this worker has to create.
     pub(crate) default_lease: Duration,
+    /// Shortest time between two checkpoints of an operation.
+    pub(crate) checkpoint_interval: Duration,
     pub(crate) data_dir: DataDir,
     pub(crate) names: Names,
     pub(crate) connection: Connection,

@@ -13,9 +13,11 @@ use ktrdr_shared::time::Timestamp;
 use tokio::sync::oneshot;
 use tracing::Instrument;
 
+use crate::checkpoint;
 use crate::claim::{ClaimError, Claimed, Claimer, Ended, Hold};
-use crate::context::Context;
+use crate::context::{Context, Inner, OwnerCheck};
 use crate::core::{Core, Counters};
+use crate::error::OperationError;
 use crate::guard::Guard;
 use crate::lease::Lease;
 use crate::local::LocalOperation;
@@ -23,11 +25,13 @@ use crate::outcome::{EngineHandle, EngineOutcome, Verdict, decide_verdict};
 use crate::pull::{Delivery, Slot};
 use crate::results::store_result;
 use crate::running::{Execution, StopReason, register};
-use crate::send_report::{flush_metrics, send_reports};
+use crate::send_report::{flush_checkpoint, flush_metrics, send_reports};
 
 /// How long an engine may take to stop, after its time limit or when the worker stops, before its end is recorded without
 /// it.
 const STOP_GRACE: Duration = Duration::from_secs(5);
+/// Pause before asking again who owns the operation, while NATS is away.
+const OWNER_RETRY: Duration = Duration::from_millis(500);
 /// How long waiting metric points may hold up the end of an operation.
 const FINAL_FLUSH: Duration = Duration::from_secs(5);
 
@@ -73,7 +77,8 @@ async fn run(core: Arc<Core>, mut job: Job) {
     let execution = Arc::new(Execution::new(job.request.operation_id.clone()));
     let registered = register(&core, execution.clone());
     let claimer = Claimer { oplog: &core.oplog, worker_type: &core.worker_type, worker_id: &core.worker_id };
-    let claimed = claimer.claim(&job.request, job.start_sequence, job.lease.duration()).await;
+    let claimed =
+        claimer.claim(&job.request, job.start_sequence, job.lease.is_redelivered(), job.lease.duration()).await;
     if let Some(reply) = job.claimed.take() {
         let _ = reply.send(matches!(claimed, Ok(Claimed::Hold(_))));
     }
@@ -111,6 +116,29 @@ async fn run(core: Arc<Core>, mut job: Job) {
     Counters::add(&core.counters.finished);
 }
 
+/// The check behind [`Context::ensure_owner`].
+fn owner_check(core: Arc<Core>, execution: Arc<Execution>, hold: Hold) -> OwnerCheck {
+    Box::new(move || {
+        let (core, execution, hold) = (core.clone(), execution.clone(), hold.clone());
+        Box::pin(async move {
+            let claimer = Claimer { oplog: &core.oplog, worker_type: &core.worker_type, worker_id: &core.worker_id };
+            loop {
+                match claimer.verify(&hold).await {
+                    Ok(None) => return Ok(()),
+                    Ok(Some(Ended::Fenced { terminal })) => {
+                        execution.stop(StopReason::Fenced { terminal });
+                        return Err(OperationError::Cancelled);
+                    }
+                    Ok(Some(Ended::Accepted)) | Err(_) if execution.cancel.is_cancelled() => {
+                        return Err(OperationError::Cancelled);
+                    }
+                    Ok(Some(Ended::Accepted)) | Err(_) => tokio::time::sleep(OWNER_RETRY).await,
+                }
+            }
+        })
+    })
+}
+
 /// One claimed attempt.
 struct RunningAttempt<'a> {
     core: &'a Arc<Core>,
@@ -123,7 +151,7 @@ struct RunningAttempt<'a> {
 
 impl RunningAttempt<'_> {
     async fn run(&self) {
-        let Some(mut engine) = self.spawn_engine() else {
+        let Some(mut engine) = self.spawn_engine().await else {
             return tracing::warn!("the worker is stopping; leaving the operation to the next one");
         };
         let outcome = self.supervise(&mut engine).await;
@@ -131,6 +159,10 @@ impl RunningAttempt<'_> {
         match self.execution.stop_reason() {
             Some(StopReason::Fenced { terminal }) => self.fenced(terminal).await,
             reason => {
+                if reason == Some(StopReason::Shutdown) {
+                    // The next worker goes on where this one was told to stop.
+                    flush_checkpoint(self.core, self.execution, self.hold).await;
+                }
                 if !flush_metrics(self.core, self.execution, self.hold, self.local, FINAL_FLUSH).await {
                     tracing::warn!("metric points could not be stored in time; giving them up");
                 }
@@ -150,14 +182,17 @@ impl RunningAttempt<'_> {
         }
     }
 
-    fn spawn_engine(&self) -> Option<EngineHandle> {
-        let ctx = Context::new(
-            self.hold.operation_id.clone(),
-            self.hold.attempt,
-            self.execution.cancel.clone(),
-            self.execution.report.clone(),
-            self.core.data_dir.clone(),
-        );
+    async fn spawn_engine(&self) -> Option<EngineHandle> {
+        let ctx = Context::new(Inner {
+            operation_id: self.hold.operation_id.clone(),
+            attempt: self.hold.attempt,
+            cancel: self.execution.cancel.clone(),
+            report: self.execution.report.clone(),
+            data_dir: self.core.data_dir.clone(),
+            checkpoint: checkpoint::load(self.core, &self.job.request, self.hold.attempt).await,
+            checkpoint_interval: self.core.checkpoint_interval,
+            owner: owner_check(self.core.clone(), self.execution.clone(), self.hold.clone()),
+        });
         let engine = self.core.engine.clone();
         let parameters = self.job.request.parameters.clone();
         self.core.engines.spawn(async move { engine.run(ctx, &parameters).await })
@@ -253,6 +288,11 @@ impl RunningAttempt<'_> {
             Ended::Accepted => {
                 self.note(verdict);
                 match verdict {
+                    // Kept for every other end: the operation can be resumed from it.
+                    Verdict::Complete(_) if self.execution.report.has_checkpointed() || self.hold.attempt > 1 => {
+                        self.job.lease.ack().await;
+                        checkpoint::remove(self.core, &self.hold.operation_id).await;
+                    }
                     Verdict::HandBack => self.job.lease.nak(None).await,
                     Verdict::Retry { .. } => self.job.lease.nak(delay).await,
                     _ => self.job.lease.ack().await,

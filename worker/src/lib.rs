@@ -12,13 +12,14 @@
 //! | `claim` | claiming, taking over, finishing: all that is published on an operation's subject |
 //! | `lease` | acks and lease extensions; `guard` keeps the lease and notices when the operation is lost |
 //! | `execute`, `outcome`, `retry` | one operation from request to acknowledgement, and what becomes of it |
-//! | `report`, `send_report`, `results` | progress, metrics and results on their way out |
+//! | `report`, `send_report`, `results`, `checkpoint` | progress, metrics, results and checkpoints on their way out |
 //! | `heartbeat`, `service`, `cancels` | what the worker says about itself and hears from backends |
 //! | `http`, `local` | the worker's own REST interface over what it has run |
 //! | [`engines`] | the built-in engines |
 
 mod cancels;
 mod capabilities;
+mod checkpoint;
 mod claim;
 pub mod config;
 pub mod context;

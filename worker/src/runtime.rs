@@ -186,6 +186,7 @@ async fn build_core<E: Engine>(engine: E, config: &Config, listener: &TcpListene
         slots: config.concurrency,
         heartbeat_interval: config.protocol.heartbeat_interval,
         default_lease: config.protocol.lease,
+        checkpoint_interval: config.checkpoint_interval,
         data_dir: DataDir::new(&config.data_dir),
         oplog: OpLog::new(connection.jetstream.clone(), names.clone()),
         names,

@@ -9,6 +9,7 @@ use ktrdr_shared::oplog::AppendError;
 use ktrdr_shared::telemetry::chain;
 use ktrdr_shared::time::Timestamp;
 
+use crate::checkpoint;
 use crate::claim::Hold;
 use crate::core::Core;
 use crate::local::LocalOperation;
@@ -50,6 +51,16 @@ pub(crate) async fn send_reports(
             }
         }
         flush_metrics(core, execution, hold, local, PATIENCE).await;
+        flush_checkpoint(core, execution, hold).await;
+    }
+}
+
+/// Saves the checkpoint that waits. One that cannot be saved is given up: a newer one will come.
+pub(crate) async fn flush_checkpoint(core: &Arc<Core>, execution: &Execution, hold: &Hold) {
+    if let Some(state) = execution.report.take_checkpoint()
+        && let Err(error) = checkpoint::save(core, hold, state).await
+    {
+        tracing::warn!(%error, "a checkpoint was not saved");
     }
 }
 
