@@ -37,6 +37,14 @@ find_cargo() {
     export PATH
 }
 
+# Settings in the caller's environment must not reach the servers that a script starts for itself.
+forget_settings() {
+    local name
+    for name in $(compgen -e | grep -E '^(KTRDR_|WORKER_|NATS_)' || true); do
+        [[ $name == NATS_SERVER || $name == KTRDR_TEST_* ]] || unset "$name"
+    done
+}
+
 # Where cargo builds to: CARGO_TARGET_DIR, a configuration file, or target/.
 target_dir() {
     (cd "$root" && cargo metadata --no-deps --format-version 1) |
@@ -52,7 +60,8 @@ held = []
 
 def take(port):
     probe = socket.socket()
-    # Without SO_REUSEADDR a port in TIME_WAIT counts as taken, which costs nothing but a nicer number.
+    # As servers do: a port whose last connection has just ended is free.
+    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         probe.bind(("127.0.0.1", port))
     except OSError:
