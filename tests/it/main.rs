@@ -1,1 +1,4 @@
+//! All integration tests in one binary: one module for each behaviour.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests report by panicking")]
 
+mod harness;

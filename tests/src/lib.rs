@@ -1,1 +1,37 @@
-//! tests
+//! The harness of the integration tests: real servers, real processes, and ways to break them.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`nats`] | a nats-server of a test's own: start, stop, kill, restart on the same port |
+//! | [`proxy`] | a TCP proxy at a fixed port that can cut, hold and restore what goes through it |
+//! | [`process`] | the built programs `ktrdr-backend` and `ktrdr-worker` as child processes, and signals for them |
+//! | [`settings`] | short heartbeats and leases, as environment and as flags |
+//! | [`client`] | the REST APIs as a user sees them |
+//! | [`bus`] | what is on NATS: publish anything, read every event of an operation, look at the queues |
+//! | [`engines`] | engines that wait at a gate, block a thread, or fail a number of times |
+//! | [`stack`] | all of it together |
+//! | [`wait`] | waiting for a condition instead of for time to pass |
+//!
+//! Everything here ends what it started when it is dropped, and keeps its files, saying where, when the test failed.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test harness reports by panicking")]
+
+pub mod bus;
+pub mod client;
+pub mod engines;
+pub mod nats;
+pub mod process;
+pub mod proxy;
+pub mod scratch;
+pub mod settings;
+pub mod stack;
+pub mod wait;
+
+pub use bus::Bus;
+pub use client::{Answer, Client};
+pub use nats::NatsServer;
+pub use process::{BackendProcess, WorkerProcess};
+pub use proxy::Proxy;
+pub use scratch::Scratch;
+pub use settings::Settings;
+pub use stack::Stack;
+pub use wait::{LIMIT, wait_for};

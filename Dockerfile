@@ -1,0 +1,38 @@
+# syntax=docker/dockerfile:1
+# Two images from one build: --target backend, --target worker.
+
+ARG RUST_VERSION=1.95
+ARG DEBIAN=bookworm
+
+FROM rust:${RUST_VERSION}-slim-${DEBIAN} AS build
+WORKDIR /src
+COPY . .
+# Registry and build directory stay in the builder's caches, so a change rebuilds only what it touches. What is to be kept
+# must be copied out in the same step.
+RUN --mount=type=cache,target=/usr/local/cargo/registry \
+    --mount=type=cache,target=/src/target,sharing=locked \
+    cargo build --release --locked --package ktrdr-backend --package ktrdr-worker --bins \
+    && install -D target/release/ktrdr-backend target/release/ktrdr-worker --target-directory /out
+
+FROM debian:${DEBIAN}-slim AS runtime
+# curl is what the health checks of docker-compose.yml use.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends ca-certificates curl \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin ktrdr
+USER ktrdr
+STOPSIGNAL SIGTERM
+
+FROM runtime AS backend
+COPY --from=build /out/ktrdr-backend /usr/local/bin/
+ENV KTRDR_API_ADDR=0.0.0.0:8000
+EXPOSE 8000
+ENTRYPOINT ["ktrdr-backend"]
+
+FROM runtime AS worker
+COPY --from=build /out/ktrdr-worker /usr/local/bin/
+# A new volume mounted here starts with these files, owned by the user the worker runs as.
+COPY --chown=ktrdr:ktrdr data /data
+ENV KTRDR_DATA_DIR=/data
+WORKDIR /data
+ENTRYPOINT ["ktrdr-worker"]

@@ -1,0 +1,169 @@
+//! What is on NATS, beneath both programs: publish anything, read every event of an operation, look at the queues.
+
+use async_nats::jetstream;
+use async_nats::jetstream::stream::RawMessageErrorKind;
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use ktrdr_shared::event::Event;
+use ktrdr_shared::id::{OperationId, WorkerType};
+use ktrdr_shared::subject::Names;
+
+use crate::wait::{LIMIT, wait_for};
+
+/// A message of a stream.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    /// Its place in the stream.
+    pub sequence: u64,
+    /// Its subject.
+    pub subject: String,
+    /// Its payload.
+    pub payload: Bytes,
+}
+
+/// What a queue still holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backlog {
+    /// The durable consumer.
+    pub consumer: String,
+    /// Not yet given to a worker.
+    pub pending: u64,
+    /// Given to a worker and not acknowledged.
+    pub unacknowledged: usize,
+}
+
+/// A connection of the test's own.
+#[derive(Clone)]
+pub struct Bus {
+    /// The client.
+    pub client: async_nats::Client,
+    /// JetStream over it.
+    pub jetstream: jetstream::Context,
+    /// The names in use.
+    pub names: Names,
+}
+
+impl Bus {
+    /// Connects to a server.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    pub async fn connect(url: &str, names: Names) -> Self {
+        let client = async_nats::connect(url).await.unwrap_or_else(|error| panic!("cannot connect to {url}: {error}"));
+        Self { jetstream: jetstream::new(client.clone()), client, names }
+    }
+
+    /// Publishes anything anywhere, and waits until the server has it.
+    ///
+    /// # Panics
+    /// When the connection is lost.
+    pub async fn publish(&self, subject: impl Into<String>, payload: impl Into<Bytes>) {
+        self.client.publish(subject.into(), payload.into()).await.expect("a connection");
+        self.client.flush().await.expect("a connection");
+    }
+
+    /// Publishes into a stream and returns the sequence given.
+    ///
+    /// # Panics
+    /// When no stream takes it.
+    pub async fn store(&self, subject: impl Into<String>, payload: impl Into<Bytes>) -> u64 {
+        let ack = self.jetstream.publish(subject.into(), payload.into()).await.expect("a connection");
+        ack.await.expect("a stream that takes the message").sequence
+    }
+
+    /// Everything published from now on under `subject`, which may hold wildcards.
+    ///
+    /// # Panics
+    /// When the connection is lost.
+    pub async fn subscribe(&self, subject: impl Into<String>) -> async_nats::Subscriber {
+        let subscriber = self.client.subscribe(subject.into()).await.expect("a connection");
+        self.client.flush().await.expect("a connection");
+        subscriber
+    }
+
+    /// The next message of a subscription.
+    ///
+    /// # Panics
+    /// When none comes within [`LIMIT`].
+    pub async fn next(&self, subscriber: &mut async_nats::Subscriber) -> async_nats::Message {
+        let message = tokio::time::timeout(LIMIT, subscriber.next()).await;
+        message.expect("a message in time").expect("an open subscription")
+    }
+
+    /// All messages retained in the operations stream under `filter`, in order.
+    ///
+    /// # Panics
+    /// When the stream cannot be read.
+    pub async fn stored(&self, filter: &str) -> Vec<Stored> {
+        self.stored_in(&self.names.stream(), filter).await
+    }
+
+    /// All messages retained in `stream` under `filter`, in order.
+    ///
+    /// # Panics
+    /// When the stream cannot be read.
+    pub async fn stored_in(&self, stream: &str, filter: &str) -> Vec<Stored> {
+        let stream = self.jetstream.get_stream_no_info(stream).await.expect("a connection");
+        let mut found: Vec<Stored> = Vec::new();
+        loop {
+            let from = found.last().map_or(1, |message| message.sequence + 1);
+            match stream.raw_message_builder().sequence(from).next_by_subject(filter).send().await {
+                Ok(message) => found.push(Stored {
+                    sequence: message.sequence,
+                    subject: message.subject.to_string(),
+                    payload: message.payload,
+                }),
+                Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => return found,
+                Err(error) => panic!("cannot read the stream: {error}"),
+            }
+        }
+    }
+
+    /// The whole life of an operation, event by event.
+    ///
+    /// # Panics
+    /// When its log cannot be read, or holds something that is no event.
+    pub async fn events(&self, worker_type: &str, operation_id: &str) -> Vec<Event> {
+        let worker_type = WorkerType::new(worker_type).expect("a worker type");
+        let id = OperationId::new(operation_id).expect("an operation id");
+        let stored = self.stored(&self.names.operation(&worker_type, &id)).await;
+        stored.iter().map(|message| Event::decode(&message.payload).expect("an event")).collect()
+    }
+
+    /// The names of the events of an operation: `["started", "completed"]`.
+    pub async fn event_names(&self, worker_type: &str, operation_id: &str) -> Vec<&'static str> {
+        self.events(worker_type, operation_id).await.iter().map(|event| event.kind.name()).collect()
+    }
+
+    /// What the queues still hold: every durable consumer that is not empty.
+    ///
+    /// # Panics
+    /// When the stream cannot be read.
+    pub async fn backlog(&self) -> Vec<Backlog> {
+        self.try_backlog().await.expect("the consumers of the operations stream")
+    }
+
+    async fn try_backlog(&self) -> Result<Vec<Backlog>, String> {
+        let stream = self.jetstream.get_stream_no_info(self.names.stream()).await.map_err(|error| error.to_string())?;
+        let consumers: Vec<_> = stream.consumers().try_collect().await.map_err(|error| error.to_string())?;
+        let durable = consumers.into_iter().filter(|info| info.config.durable_name.is_some());
+        let backlog = durable.map(|info| Backlog {
+            consumer: info.name,
+            pending: info.num_pending,
+            unacknowledged: info.num_ack_pending,
+        });
+        Ok(backlog.filter(|queue| queue.pending > 0 || queue.unacknowledged > 0).collect())
+    }
+
+    /// Waits until no queue holds anything: every start request was acknowledged.
+    ///
+    /// # Panics
+    /// When some queue still does after [`LIMIT`].
+    pub async fn settled(&self) {
+        wait_for("all start requests to be acknowledged", LIMIT, async || match self.try_backlog().await? {
+            queues if queues.is_empty() => Ok(()),
+            queues => Err(format!("{queues:?}")),
+        })
+        .await;
+    }
+}

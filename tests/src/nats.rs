@@ -1,0 +1,161 @@
+//! A nats-server of a test's own: any port, private store, killed when dropped.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use ktrdr_shared::subject::Names;
+
+use crate::bus::Bus;
+use crate::process::{Process, Signal};
+use crate::scratch::Scratch;
+use crate::settings::repository;
+use crate::wait::{LIMIT, wait_for};
+
+/// A running (or stopped) nats-server with JetStream. Port and store stay the same when it is started again.
+#[derive(Debug)]
+pub struct NatsServer {
+    process: Option<Process>,
+    program: PathBuf,
+    arguments: Vec<String>,
+    port: u16,
+    scratch: Scratch,
+}
+
+impl NatsServer {
+    /// Starts a server with nats-server's defaults and JetStream.
+    ///
+    /// # Panics
+    /// When there is no nats-server or it does not start.
+    pub async fn start() -> Self {
+        Self::start_with("").await
+    }
+
+    /// Starts a server with a configuration of the test's own, for limits, accounts or TLS. It must not name port or store.
+    ///
+    /// # Panics
+    /// When there is no nats-server or it does not start.
+    pub async fn start_with(configuration: &str) -> Self {
+        let scratch = Scratch::new("nats");
+        let mut arguments = vec!["--jetstream".to_owned(), "--addr=127.0.0.1".to_owned()];
+        arguments.push(format!("--store_dir={}", scratch.join("store").display()));
+        if !configuration.is_empty() {
+            std::fs::write(scratch.join("server.conf"), configuration).expect("a configuration file");
+            arguments.push(format!("--config={}", scratch.join("server.conf").display()));
+        }
+        let mut this = Self { process: None, program: find_program(), arguments, port: 0, scratch };
+        this.run().await;
+        this
+    }
+
+    /// Starts it again after [`Self::stop`] or [`Self::kill`], at the same port, with the same store.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn run(&mut self) {
+        self.spawn();
+        let url = self.port_is_known().await;
+        wait_for("nats-server to answer", LIMIT, async || {
+            if let Err(ended) = self.process.as_mut().expect("just started").check_alive() {
+                // Somebody else may have been given our port as a client's while we were away; that passes.
+                if !self.log().contains("address already in use") {
+                    panic!("{ended}");
+                }
+                self.spawn();
+                return Err(ended);
+            }
+            let client = async_nats::connect(&url).await.map_err(|error| error.to_string())?;
+            // An account without JetStream, or one still being recovered, answers with an error.
+            let jetstream = async_nats::jetstream::new(client);
+            jetstream.query_account().await.map(drop).map_err(|error| error.to_string())
+        })
+        .await;
+    }
+
+    fn spawn(&mut self) {
+        let port = if self.port == 0 { "-1".to_owned() } else { self.port.to_string() };
+        let mut command = Command::new(&self.program);
+        command.args(&self.arguments).arg("--port").arg(port);
+        command.arg("--ports_file_dir").arg(self.scratch.path());
+        self.process = Some(Process::spawn("nats-server", command, &self.scratch.join("log")));
+    }
+
+    /// The address, learned from the file the server writes when it listens at a port of the system's choice.
+    async fn port_is_known(&mut self) -> String {
+        if self.port == 0 {
+            let process = self.process.as_mut().expect("just started");
+            let file = self.scratch.join(format!("{}_{}.ports", name_of(&self.program), process.pid()));
+            self.port = wait_for("nats-server to listen", LIMIT, async || {
+                if let Err(ended) = process.check_alive() {
+                    panic!("{ended}");
+                }
+                let text = std::fs::read_to_string(&file).map_err(|error| error.to_string())?;
+                let ports: serde_json::Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+                let url = ports["nats"][0].as_str().ok_or(text)?;
+                url.rsplit(':').next().and_then(|port| port.parse().ok()).ok_or_else(|| url.to_owned())
+            })
+            .await;
+        }
+        self.url()
+    }
+
+    /// Where clients connect.
+    pub fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// The port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// A connection that sees and says everything, with the default prefix.
+    pub async fn bus(&self) -> Bus {
+        Bus::connect(&self.url(), Names::new("ktrdr").expect("a valid prefix")).await
+    }
+
+    /// What the server has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.scratch.join("log")).unwrap_or_default()
+    }
+
+    /// SIGTERM, and waits until it is gone.
+    pub async fn stop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.stop().await;
+        }
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        self.process = None;
+    }
+
+    /// `kill -9`, and starts again.
+    pub async fn restart(&mut self) {
+        self.kill();
+        self.run().await;
+    }
+
+    /// Freezes the server ([`Signal::Stop`]) or lets it go on ([`Signal::Cont`]).
+    pub fn signal(&mut self, signal: Signal) {
+        if let Some(process) = &mut self.process {
+            process.signal(signal);
+        }
+    }
+}
+
+fn name_of(program: &Path) -> String {
+    program.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// `$NATS_SERVER`, which scripts/test sets; else what scripts/get-nats finds or fetches.
+fn find_program() -> PathBuf {
+    if let Some(path) = std::env::var_os("NATS_SERVER") {
+        return path.into();
+    }
+    let script = repository().join("scripts/get-nats");
+    let output = Command::new(&script).stderr(Stdio::inherit()).output();
+    let output = output.unwrap_or_else(|error| panic!("cannot run {}: {error}", script.display()));
+    assert!(output.status.success(), "scripts/get-nats found no nats-server");
+    String::from_utf8_lossy(&output.stdout).trim().into()
+}

@@ -1,0 +1,92 @@
+//! Settings with which things happen in a second that take half a minute in production.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What backend and workers of one test have in common.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The NATS server, or the proxy in front of it.
+    pub nats_url: String,
+    /// First token of every subject.
+    pub prefix: String,
+    /// How often a worker says that it lives; three missed ones make it unavailable.
+    pub heartbeat: Duration,
+    /// How long a worker may be silent before its operation goes to another one.
+    pub lease: Duration,
+    /// How long a worker may ignore a cancel.
+    pub cancel_grace: Duration,
+    /// When a silent worker is forgotten.
+    pub remove_after: Duration,
+    /// The workers' data directory.
+    pub data_dir: PathBuf,
+    /// The log filter of the processes.
+    pub log: String,
+    /// Further environment of the processes; wins over everything above.
+    pub extra: Vec<(String, String)>,
+}
+
+impl Settings {
+    /// Short times: heartbeat 200 ms, lease and cancel grace 1 s. The data directory is the repository's.
+    pub fn fast(nats_url: impl Into<String>) -> Self {
+        Self {
+            nats_url: nats_url.into(),
+            prefix: "ktrdr".to_owned(),
+            heartbeat: Duration::from_millis(200),
+            lease: Duration::from_secs(1),
+            cancel_grace: Duration::from_secs(1),
+            remove_after: Duration::from_secs(60),
+            data_dir: repository().join("data"),
+            log: "debug,async_nats=info,hyper=info,h2=info,reqwest=info".to_owned(),
+            extra: Vec::new(),
+        }
+    }
+
+    /// With one more environment variable for the processes.
+    #[must_use]
+    pub fn with(mut self, key: &str, value: impl Into<String>) -> Self {
+        self.extra.push((key.to_owned(), value.into()));
+        self
+    }
+
+    /// With another data directory.
+    #[must_use]
+    pub fn data_dir(mut self, path: impl Into<PathBuf>) -> Self {
+        self.data_dir = path.into();
+        self
+    }
+
+    fn common_env(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("NATS_URL", self.nats_url.clone()),
+            ("KTRDR_SUBJECT_PREFIX", self.prefix.clone()),
+            ("KTRDR_HEARTBEAT_INTERVAL", millis(self.heartbeat)),
+            ("KTRDR_LEASE", millis(self.lease)),
+            ("RUST_LOG", self.log.clone()),
+        ]
+    }
+
+    /// The environment of a `ktrdr-backend`.
+    pub fn backend_env(&self) -> Vec<(&'static str, String)> {
+        let mut env = self.common_env();
+        env.push(("KTRDR_CANCEL_GRACE", millis(self.cancel_grace)));
+        env.push(("KTRDR_WORKER_REMOVE_AFTER", millis(self.remove_after)));
+        env
+    }
+
+    /// The environment of a `ktrdr-worker`.
+    pub fn worker_env(&self) -> Vec<(&'static str, String)> {
+        let mut env = self.common_env();
+        env.push(("KTRDR_DATA_DIR", self.data_dir.display().to_string()));
+        env
+    }
+}
+
+fn millis(duration: Duration) -> String {
+    format!("{}ms", duration.as_millis())
+}
+
+/// The root of the repository.
+pub fn repository() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace above this crate").to_owned()
+}

@@ -1,0 +1,52 @@
+//! A nats-server, a backend and workers, together and with short times.
+
+use ktrdr_shared::subject::Names;
+
+use crate::bus::Bus;
+use crate::client::Client;
+use crate::nats::NatsServer;
+use crate::process::{BackendProcess, WorkerProcess};
+use crate::settings::Settings;
+
+/// A nats-server with one backend process in front. Workers are started by the test.
+pub struct Stack {
+    /// The server.
+    pub nats: NatsServer,
+    /// The backend.
+    pub backend: BackendProcess,
+    /// The test's own connection.
+    pub bus: Bus,
+    /// What backend and workers have in common.
+    pub settings: Settings,
+}
+
+impl Stack {
+    /// Starts nats-server and backend, and waits until the backend is ready.
+    pub async fn start() -> Self {
+        Self::start_with(|settings| settings).await
+    }
+
+    /// The same with settings changed by the test.
+    ///
+    /// # Panics
+    /// When something does not start.
+    pub async fn start_with(change: impl FnOnce(Settings) -> Settings) -> Self {
+        let nats = NatsServer::start().await;
+        let settings = change(Settings::fast(nats.url()));
+        let bus = Bus::connect(&nats.url(), Names::new(&settings.prefix).expect("a valid prefix")).await;
+        let backend = BackendProcess::start(&settings).await;
+        Self { nats, backend, bus, settings }
+    }
+
+    /// The backend's REST API.
+    pub fn api(&self) -> &Client {
+        &self.backend.api
+    }
+
+    /// Starts a worker process and waits until the backend shows it as available.
+    pub async fn worker(&self, worker_type: &str, id: &str) -> WorkerProcess {
+        let worker = WorkerProcess::start(&self.settings, worker_type, id).await;
+        self.api().wait_for_worker(id, "AVAILABLE").await;
+        worker
+    }
+}
