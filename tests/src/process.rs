@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::client::Client;
 use crate::scratch::{Scratch, tail};
@@ -77,7 +77,11 @@ impl Process {
         }
     }
 
-    /// Sends a signal. Does nothing when the process has ended.
+    /// Sends a signal, and after [`Signal::Stop`] waits until every thread stands still. Does nothing when the process has
+    /// ended.
+    ///
+    /// # Panics
+    /// When the signal cannot be sent.
     pub fn signal(&mut self, signal: Signal) {
         if self.exited().is_some() {
             return;
@@ -91,6 +95,14 @@ impl Process {
         // The shell's own kill: there is a shell everywhere, and no call that Rust counts as unsafe.
         let status = Command::new("sh").arg("-c").arg(format!("kill -s {word} {}", self.pid())).status();
         assert!(status.is_ok_and(|status| status.success()), "cannot send SIG{word} to {}", self.name);
+        if matches!(signal, Signal::Stop) {
+            // The kernel stops the threads one by one after `kill` has returned; a server answers many requests in that time.
+            let deadline = Instant::now() + LIMIT;
+            while !stands_still(self.pid()) {
+                assert!(Instant::now() < deadline, "{} does not stop", self.name);
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
     }
 
     /// `kill -9`, and waits until it is gone.
@@ -125,6 +137,21 @@ impl Drop for Process {
         }
         self.kill();
     }
+}
+
+/// Whether all threads of a process are stopped.
+fn stands_still(pid: u32) -> bool {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
+        // No /proc: then at least the process as a whole.
+        let state = Command::new("ps").args(["-o", "state=", "-p", &pid.to_string()]).output();
+        return state.is_ok_and(|output| output.stdout.trim_ascii_start().starts_with(b"T"));
+    };
+    threads.flatten().all(|thread| {
+        // The state follows the program's name, which is in parentheses and may hold anything. A thread that has just ended
+        // is no obstacle.
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['T', 't', 'X', 'Z']))
+    })
 }
 
 /// The path of a program of this workspace, beside the test that is running.
