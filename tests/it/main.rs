@@ -1,4 +1,12 @@
 //! All integration tests in one binary: one module for each behaviour.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests report by panicking")]
 
+mod backends;
+mod bus;
+mod cancel;
+mod ends;
+mod guide;
 mod harness;
+mod queues;
+mod start;
+mod takeover;

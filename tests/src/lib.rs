@@ -18,6 +18,7 @@
 pub mod bus;
 pub mod client;
 pub mod engines;
+pub mod local_worker;
 pub mod nats;
 pub mod process;
 pub mod proxy;
@@ -28,6 +29,7 @@ pub mod wait;
 
 pub use bus::Bus;
 pub use client::{Answer, Client};
+pub use local_worker::LocalWorker;
 pub use nats::NatsServer;
 pub use process::{BackendProcess, WorkerProcess};
 pub use proxy::Proxy;

@@ -1,0 +1,173 @@
+//! Backends that are killed, restarted and multiplied: same answers from all.
+
+use ktrdr_tests::{BackendProcess, LIMIT, NatsServer, Proxy, Settings, Stack, WorkerProcess, wait_for};
+use serde_json::{Value, json};
+
+/// An operation without what legitimately differs between two looks: ages and the moment of asking.
+fn stable(mut operation: Value) -> Value {
+    if !operation["status"].as_str().is_some_and(|s| matches!(s, "completed" | "failed" | "cancelled")) {
+        for key in ["updated_at", "duration_seconds", "progress"] {
+            operation.as_object_mut().unwrap().remove(key);
+        }
+    }
+    operation
+}
+
+async fn all_operations(backend: &BackendProcess) -> Vec<Value> {
+    let answer = backend.api.operations("limit=1000").await.expect(200);
+    answer.at("/data/operations").as_array().unwrap().iter().cloned().map(stable).collect()
+}
+
+#[tokio::test]
+async fn a_killed_backend_gives_the_same_answers_when_it_is_back() {
+    let mut stack = Stack::start().await;
+    let _worker = stack.worker("dummy", "w1").await;
+    let done = stack.api().started("dummy", &json!({"steps": 1, "step_ms": 1})).await;
+    let failed = stack.api().started("dummy", &json!({"step_ms": 1, "fail_at_step": 1})).await;
+    stack.api().wait_for_status(&done, "completed").await;
+    stack.api().wait_for_status(&failed, "failed").await;
+    let running = stack.api().started("dummy", &json!({"steps": 1000, "step_ms": 50})).await;
+    stack.api().wait_for_status(&running, "running").await;
+    let pending = stack.api().started("dummy", &json!({"steps": 0})).await;
+    let before = all_operations(&stack.backend).await;
+    assert_eq!(before.len(), 4);
+    stack.backend.restart().await;
+    assert_eq!(all_operations(&stack.backend).await, before);
+    // Workers and live progress are known again without waiting for the next regular heartbeat.
+    stack.api().wait_for_worker("w1", "BUSY").await;
+    wait_for("progress", LIMIT, async || {
+        let operation = stack.api().operation(&running).await;
+        match operation.at("/progress/percentage").as_f64() {
+            Some(percentage) if percentage > 0.0 => Ok(()),
+            _ => Err(operation.text),
+        }
+    })
+    .await;
+    stack.api().cancel(&running).await.expect(200);
+    stack.api().wait_for_status(&pending, "completed").await;
+}
+
+#[tokio::test]
+async fn an_operation_goes_on_while_the_backend_is_dead() {
+    let mut stack = Stack::start().await;
+    let _worker = stack.worker("dummy", "w1").await;
+    let id = stack.api().started("dummy", &json!({"steps": 5, "step_ms": 100})).await;
+    stack.api().wait_for_status(&id, "running").await;
+    stack.backend.process.kill();
+    wait_for("the end in the stream", LIMIT, async || match stack.bus.event_names("dummy", &id).await.as_slice() {
+        ["started", "completed"] => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    stack.backend.restart().await;
+    assert_eq!(stack.api().operation(&id).await.expect(200).json["status"], "completed");
+}
+
+#[tokio::test]
+async fn several_backends_agree() {
+    let stack = Stack::start().await;
+    let second = BackendProcess::start(&stack.settings).await;
+    let _worker = stack.worker("dummy", "w1").await;
+    second.api.wait_for_worker("w1", "AVAILABLE").await;
+    let here = stack.api().started("dummy", &json!({"steps": 1, "step_ms": 1})).await;
+    let there = second.api.started("dummy", &json!({"steps": 1, "step_ms": 1})).await;
+    for api in [stack.api(), &second.api] {
+        api.wait_for_any_status(&here, &["completed"]).await;
+        api.wait_for_any_status(&there, &["completed"]).await;
+    }
+    // Cancelled through one, seen by the other; a repeated task_id is the same operation on both.
+    let long = second.api.started("dummy", &json!({"task_id": "long", "steps": 1000, "step_ms": 50})).await;
+    let again = wait_for("the other backend to know it", LIMIT, async || {
+        let answer = stack.api().start("dummy", &json!({"task_id": "long", "steps": 1000, "step_ms": 50})).await;
+        if answer.status == 200 { Ok(answer) } else { Err(answer.text) }
+    })
+    .await;
+    assert_eq!(again.json["operation_id"], "long");
+    stack.api().cancel(&long).await.expect(200);
+    second.api.wait_for_status(&long, "cancelled").await;
+    stack.api().wait_for_status(&long, "cancelled").await;
+    assert_eq!(all_operations(&stack.backend).await, all_operations(&second).await);
+    stack.bus.settled().await;
+}
+
+#[tokio::test]
+async fn everybody_survives_an_outage_of_nats_and_finished_results_arrive_afterwards() {
+    let mut nats = NatsServer::start().await;
+    let settings = Settings::fast(nats.url());
+    let backend = BackendProcess::start(&settings).await;
+    let worker = WorkerProcess::start(&settings, "dummy", "w1").await;
+    backend.api.wait_for_worker("w1", "AVAILABLE").await;
+    let id = backend.api.started("dummy", &json!({"steps": 10, "step_ms": 100})).await;
+    backend.api.wait_for_status(&id, "running").await;
+    nats.kill();
+    wait_for("not ready", LIMIT, async || {
+        let ready = backend.api.get("/ready").await;
+        if ready.status == 503 { Ok(()) } else { Err(ready.text) }
+    })
+    .await;
+    let refused = backend.api.start("dummy", &json!({"task_id": "refused"})).await;
+    assert_eq!(refused.status, 503, "{refused}");
+    assert_ne!(refused.header("retry-after"), "");
+    backend.api.get("/health").await.expect(200);
+    // The engine goes on and finishes while there is nobody to tell.
+    wait_for("the engine's end", LIMIT, async || {
+        let health = worker.api.get("/api/v1/operations").await;
+        match health.at("/data/operations/0/progress/percentage").as_f64() {
+            Some(100.0) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    nats.run().await;
+    let done = backend.api.wait_for_status(&id, "completed").await;
+    assert_eq!(done["result"]["steps"], 10);
+    backend.api.wait_for_worker("w1", "AVAILABLE").await;
+    let next = backend.api.started("dummy", &json!({"steps": 0})).await;
+    backend.api.wait_for_status(&next, "completed").await;
+    nats.bus().await.settled().await;
+}
+
+#[tokio::test]
+async fn a_worker_that_is_cut_off_for_longer_than_its_lease_is_fenced() {
+    let nats = NatsServer::start().await;
+    let proxy = Proxy::start(nats.port()).await;
+    let settings = Settings::fast(nats.url());
+    let backend = BackendProcess::start(&settings).await;
+    let behind = Settings { nats_url: proxy.url(), ..settings.clone() };
+    let _first = WorkerProcess::start(&behind, "dummy", "w1").await;
+    backend.api.wait_for_worker("w1", "AVAILABLE").await;
+    let id = backend.api.started("dummy", &json!({"steps": 30, "step_ms": 100})).await;
+    backend.api.wait_for_status(&id, "running").await;
+    let _second = WorkerProcess::start(&settings, "dummy", "w2").await;
+    proxy.cut();
+    wait_for("the takeover", LIMIT, async || {
+        let operation = backend.api.operation(&id).await;
+        if operation.at("/data/worker_id") == "w2" { Ok(()) } else { Err(operation.text) }
+    })
+    .await;
+    proxy.restore();
+    let freed = backend.api.wait_for_worker("w1", "AVAILABLE").await;
+    assert_eq!(freed["fenced"], 1, "{freed}");
+    let done = backend.api.wait_for_status(&id, "completed").await;
+    assert_eq!((done["worker_id"].as_str(), done["attempt"].as_u64()), (Some("w2"), Some(2)));
+    nats.bus().await.settled().await;
+}
+
+#[tokio::test]
+async fn backend_and_workers_wait_for_nats_at_start() {
+    let mut nats = NatsServer::start().await;
+    let settings = Settings::fast(nats.url());
+    nats.stop().await;
+    let mut backend = BackendProcess::launch(&settings);
+    let _worker = WorkerProcess::start(&settings, "dummy", "w1").await;
+    wait_for("an honest answer", LIMIT, async || match backend.api.try_get("/ready").await?.status {
+        503 => Ok(()),
+        other => Err(other.to_string()),
+    })
+    .await;
+    nats.run().await;
+    backend.ready().await;
+    backend.api.wait_for_worker("w1", "AVAILABLE").await;
+    let id = backend.api.started("dummy", &json!({"steps": 0})).await;
+    backend.api.wait_for_status(&id, "completed").await;
+}

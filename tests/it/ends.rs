@@ -1,0 +1,132 @@
+//! How operations end: failures, panics, time limits, retries, large results.
+
+use std::time::Duration;
+
+use ktrdr_tests::engines::{FlakyEngine, GateEngine};
+use ktrdr_tests::{LocalWorker, Stack};
+use serde_json::{Value, json};
+
+#[tokio::test]
+async fn failures_and_panics_fail_the_operation_and_leave_the_worker_alive() {
+    let stack = Stack::start().await;
+    let _worker = stack.worker("dummy", "w1").await;
+    let failing = stack.api().started("dummy", &json!({"step_ms": 1, "fail_at_step": 2})).await;
+    let failed = stack.api().wait_for_status(&failing, "failed").await;
+    assert_eq!(failed["error_message"], "failed at step 2, as asked");
+    assert_eq!(failed["attempts"][0]["outcome"], "failed");
+    let panicking = stack.api().started("dummy", &json!({"step_ms": 1, "panic_at_step": 1})).await;
+    let failed = stack.api().wait_for_status(&panicking, "failed").await;
+    assert_eq!(failed["error"]["code"], "panic");
+    let fine = stack.api().started("dummy", &json!({"steps": 0})).await;
+    stack.api().wait_for_status(&fine, "completed").await;
+    stack.api().get(&format!("/api/v1/operations/{failing}/results")).await.expect(409);
+    stack.bus.settled().await;
+}
+
+#[tokio::test]
+async fn a_time_limit_fails_the_attempt() {
+    let stack = Stack::start().await;
+    let _worker = stack.worker("dummy", "w1").await;
+    let body = json!({"steps": 1000, "step_ms": 50, "execution": {"timeout_seconds": 0.3}});
+    let id = stack.api().started("dummy", &body).await;
+    let failed = stack.api().wait_for_status(&id, "failed").await;
+    assert_eq!(failed["error"]["code"], "timeout");
+    stack.api().wait_for_worker("w1", "AVAILABLE").await;
+}
+
+#[tokio::test]
+async fn failed_attempts_are_retried_when_asked_for() {
+    let stack = Stack::start().await;
+    let _worker = LocalWorker::start(&stack.settings, FlakyEngine, "f1", &[]).await;
+    stack.api().wait_for_worker("f1", "AVAILABLE").await;
+    let retried = json!({"failures": 2, "execution": {"max_attempts": 3, "retry_delay": 0.1}});
+    let id = stack.api().started("flaky", &retried).await;
+    let done = stack.api().wait_for_status(&id, "completed").await;
+    assert_eq!(done["attempt"], 3);
+    let outcomes: Vec<&Value> = done["attempts"].as_array().unwrap().iter().map(|a| &a["outcome"]).collect();
+    assert_eq!(outcomes, ["failed", "failed", "completed"]);
+    assert_eq!(
+        stack.bus.event_names("flaky", &id).await,
+        ["started", "released", "started", "released", "started", "completed"]
+    );
+    let used_up = json!({"failures": 9, "execution": {"max_attempts": 2, "retry_delay": 0}});
+    let id = stack.api().started("flaky", &used_up).await;
+    assert_eq!(stack.api().wait_for_status(&id, "failed").await["attempt"], 2);
+    let permanent = json!({"failures": 9, "how": "permanent", "execution": {"max_attempts": 5}});
+    let id = stack.api().started("flaky", &permanent).await;
+    assert_eq!(stack.api().wait_for_status(&id, "failed").await["attempt"], 1);
+    let engines_own = json!({"failures": 1, "how": "retry_after"});
+    let id = stack.api().started("flaky", &engines_own).await;
+    assert_eq!(stack.api().wait_for_status(&id, "completed").await["attempt"], 2);
+    stack.bus.settled().await;
+}
+
+#[tokio::test]
+async fn an_operation_that_waits_for_its_retry_can_be_cancelled() {
+    let stack = Stack::start().await;
+    let _worker = LocalWorker::start(&stack.settings, FlakyEngine, "f1", &[]).await;
+    stack.api().wait_for_worker("f1", "AVAILABLE").await;
+    let body = json!({"failures": 9, "execution": {"max_attempts": 9, "retry_delay": 3600}});
+    let id = stack.api().started("flaky", &body).await;
+    let waiting = ktrdr_tests::wait_for("the hand-back", ktrdr_tests::LIMIT, async || {
+        let operation = stack.api().operation(&id).await.json["data"].clone();
+        if operation["retry_at"].is_string() { Ok(operation) } else { Err(operation.to_string()) }
+    })
+    .await;
+    assert_eq!(waiting["status"], "pending");
+    stack.api().cancel(&id).await.expect(200);
+    stack.api().wait_for_status(&id, "cancelled").await;
+}
+
+#[tokio::test]
+async fn a_large_result_travels_through_the_object_store() {
+    let stack = Stack::start().await;
+    let _worker = stack.worker("dummy", "w1").await;
+    for bytes in [100_000_usize, 3_000_000] {
+        let id = stack.api().started("dummy", &json!({"steps": 0, "result_bytes": bytes})).await;
+        stack.api().wait_for_status(&id, "completed").await;
+        let result = stack.api().get(&format!("/api/v1/operations/{id}/results")).await.expect(200);
+        assert_eq!(result.at("/data/filler").as_str().map(str::len), Some(bytes));
+    }
+}
+
+#[tokio::test]
+async fn results_are_409_until_there_is_one() {
+    let stack = Stack::start().await;
+    let (engine, gate) = GateEngine::new();
+    let _worker = LocalWorker::start(&stack.settings, engine, "g1", &[]).await;
+    stack.api().wait_for_worker("g1", "AVAILABLE").await;
+    let id = stack.api().started("gate", &json!({})).await;
+    gate.started().await;
+    let path = format!("/api/v1/operations/{id}/results");
+    stack.api().get(&path).await.expect(409);
+    gate.open(1);
+    stack.api().wait_for_status(&id, "completed").await;
+    assert_eq!(stack.api().get(&path).await.expect(200).at("/data/attempt"), &json!(1));
+    let history = stack.api().get(&format!("/api/v1/operations/{id}/history")).await.expect(200);
+    for word in ["started", "completed", "g1"] {
+        assert!(history.text.contains(word), "{history}");
+    }
+}
+
+#[tokio::test]
+async fn a_stopping_worker_hands_its_operation_back_at_once_and_says_farewell() {
+    // A lease so long that only the hand-back can explain a quick takeover.
+    let stack = Stack::start_with(|mut settings| {
+        settings.lease = Duration::from_secs(600);
+        settings
+    })
+    .await;
+    let mut first = stack.worker("dummy", "w1").await;
+    let id = stack.api().started("dummy", &json!({"steps": 10, "step_ms": 100})).await;
+    stack.api().wait_for_status(&id, "running").await;
+    let _second = stack.worker("dummy", "w2").await;
+    let status = first.process.stop().await;
+    assert!(status.success(), "{status}: {}", first.process.log());
+    let done = stack.api().wait_for_status(&id, "completed").await;
+    assert_eq!(done["worker_id"], "w2");
+    assert_eq!(done["attempts"][0]["outcome"], "released");
+    assert_eq!(stack.bus.event_names("dummy", &id).await, ["started", "released", "started", "completed"]);
+    assert_eq!(stack.api().workers().await.len(), 1);
+    stack.bus.settled().await;
+}

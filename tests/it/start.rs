@@ -1,0 +1,160 @@
+//! `POST /api/v1/{domain}/start`: what is accepted, what is refused, and what a repetition does.
+
+use std::time::Duration;
+
+use ktrdr_tests::{LIMIT, Settings, Stack, wait_for};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+#[tokio::test]
+async fn answers_with_the_id_and_where_it_is_found() {
+    let stack = Stack::start().await;
+    let _worker = stack.worker("dummy", "w1").await;
+    let answer = stack.api().start("dummy", &json!({"steps": 1, "step_ms": 1})).await.expect(202);
+    let id = answer.json["operation_id"].as_str().unwrap().to_owned();
+    assert_eq!(answer.json["success"], true);
+    assert_eq!(answer.header("location"), format!("/api/v1/operations/{id}"));
+    // Read your writes: the very next answer knows the operation.
+    stack.api().operation(&id).await.expect(200);
+    let done = stack.api().wait_for_status(&id, "completed").await;
+    assert_eq!(done["progress"]["percentage"], 100);
+    assert_eq!(done["result"]["steps"], 1);
+    assert_eq!(stack.bus.event_names("dummy", &id).await, ["started", "completed"]);
+    stack.bus.settled().await;
+}
+
+#[tokio::test]
+async fn the_same_task_id_starts_nothing_twice() {
+    let stack = Stack::start().await;
+    let _worker = stack.worker("dummy", "w1").await;
+    let body = json!({"task_id": "mine-1", "steps": 1, "step_ms": 1});
+    let first = stack.api().start("dummy", &body).await.expect(202);
+    assert_eq!(first.json["operation_id"], "mine-1");
+    stack.api().wait_for_status("mine-1", "completed").await;
+    let again = stack.api().start("dummy", &body).await.expect(200);
+    assert_eq!(again.json["operation_id"], "mine-1");
+    assert_eq!(again.json["status"], "completed");
+    assert_eq!(stack.bus.stored("ktrdr.start.*.*").await.len(), 1);
+    assert_eq!(stack.bus.event_names("dummy", "mine-1").await, ["started", "completed"]);
+}
+
+#[tokio::test]
+async fn the_same_idempotency_key_replays_the_first_answer() {
+    let stack = Stack::start().await;
+    let _worker = stack.worker("dummy", "w1").await;
+    let start = || async {
+        let request = stack.api().request(Method::POST, "/api/v1/dummy/start").header("idempotency-key", "key 1");
+        stack.api().send(request.json(&json!({"steps": 0}))).await
+    };
+    let (first, second) = (start().await.expect(202), start().await.expect(200));
+    assert_eq!(first.json["operation_id"], second.json["operation_id"]);
+    assert_eq!(stack.bus.stored("ktrdr.start.*.*").await.len(), 1);
+}
+
+#[tokio::test]
+async fn concurrent_starts_with_one_task_id_are_one_operation() {
+    let stack = Stack::start().await;
+    let _worker = stack.worker("dummy", "w1").await;
+    let body = json!({"task_id": "race", "steps": 0});
+    let answers = futures::future::join_all((0..16).map(|_| stack.api().start("dummy", &body))).await;
+    let fresh = answers.iter().filter(|answer| answer.status == 202).count();
+    assert_eq!(fresh, 1, "{:?}", answers.iter().map(|a| a.status).collect::<Vec<_>>());
+    assert!(answers.iter().all(|answer| matches!(answer.status, 200 | 202)));
+    assert_eq!(stack.bus.stored("ktrdr.start.*.*").await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_request_that_does_not_fit_its_schema_names_each_path() {
+    let stack = Stack::start().await;
+    let _worker = stack.worker("dummy", "w1").await;
+    let body = json!({"steps": -1, "stepz": 3});
+    let answer = stack.api().start("dummy", &body).await.expect_problem(422, "invalid_parameters");
+    let paths: Vec<&Value> = answer.json["violations"].as_array().unwrap().iter().map(|v| &v["path"]).collect();
+    assert!(paths.contains(&&json!("/steps")), "{answer}");
+    for body in [
+        json!({"task_id": "a.b"}),
+        json!({"task_id": ""}),
+        json!({"execution": {"max_attempts": 0}}),
+        json!({"execution": {"requirements": {"gpus": 1}}}),
+        json!({"execution": []}),
+    ] {
+        stack.api().start("dummy", &body).await.expect(422);
+    }
+    assert!(stack.bus.stored("ktrdr.start.*.*").await.is_empty());
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_json_object_are_400_and_too_many_are_413() {
+    let stack = Stack::start().await;
+    let _worker = stack.worker("dummy", "w1").await;
+    let api = stack.api();
+    let post = |body: Vec<u8>| {
+        let request = api.request(Method::POST, "/api/v1/dummy/start").body(body);
+        async move { api.send(request).await }
+    };
+    for body in [&b"{"[..], b"[]", b"7", b"null", b"\xff\xfe", b"{\"a\":1}{}", b"{\"steps\":1,\"steps\":2}"] {
+        let answer = post(body.to_vec()).await;
+        assert_eq!(answer.status, 400, "{:?}: {answer}", String::from_utf8_lossy(body));
+        assert_eq!(answer.json["success"], false);
+    }
+    let large = format!("{{\"x\":\"{}\"}}", "y".repeat(2_000_000));
+    let answer = post(large.into_bytes()).await.expect(413);
+    assert_eq!(answer.json["status_code"], 413);
+    // Deeply nested input must not take the process down.
+    post("[".repeat(100_000).into_bytes()).await.expect(400);
+    stack.api().get("/health").await.expect(200);
+}
+
+#[tokio::test]
+async fn an_unknown_domain_lists_the_known_ones() {
+    let stack = Stack::start().await;
+    let _worker = stack.worker("dummy", "w1").await;
+    let answer = stack.api().start("nothing", &json!({})).await.expect(404);
+    assert!(answer.text.contains("dummy"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_start_before_its_worker_waits_and_says_so() {
+    let stack = Stack::start().await;
+    let mut worker = stack.worker("dummy", "w1").await;
+    worker.process.stop().await;
+    wait_for("the farewell", LIMIT, async || match stack.api().workers().await.len() {
+        0 => Ok(()),
+        n => Err(format!("{n} workers")),
+    })
+    .await;
+    let answer = stack.api().start("dummy", &json!({"task_id": "early", "steps": 1, "step_ms": 1})).await.expect(202);
+    assert!(answer.json["warning"].is_string(), "{answer}");
+    let operation = stack.api().operation("early").await.expect(200);
+    assert_eq!(operation.json["status"], "pending");
+    assert_eq!(operation.at("/data/queue_position"), &json!(1));
+    let _worker = stack.worker("dummy", "w2").await;
+    stack.api().wait_for_status("early", "completed").await;
+}
+
+#[tokio::test]
+async fn strict_admission_refuses_without_workers() {
+    let stack = Stack::start_with(|settings: Settings| settings.with("KTRDR_ADMISSION", "strict")).await;
+    let mut worker = stack.worker("dummy", "w1").await;
+    stack.api().start("dummy", &json!({"steps": 0})).await.expect(202);
+    worker.process.stop().await;
+    wait_for("a refusal", LIMIT, async || {
+        let answer = stack.api().start("dummy", &json!({"steps": 0})).await;
+        if answer.status == 503 && answer.text.contains("No workers available") { Ok(()) } else { Err(answer.text) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn wait_answers_as_soon_as_the_operation_has_ended() {
+    let stack = Stack::start().await;
+    let _worker = stack.worker("dummy", "w1").await;
+    let id = stack.api().started("dummy", &json!({"steps": 2, "step_ms": 100})).await;
+    let answer = stack.api().get(&format!("/api/v1/operations/{id}?wait=30")).await.expect(200);
+    assert_eq!(answer.json["status"], "completed");
+    let slow = stack.api().started("dummy", &json!({"steps": 1000, "step_ms": 100})).await;
+    let answer = stack.api().get(&format!("/api/v1/operations/{slow}?wait=0.2")).await.expect(200);
+    assert_ne!(answer.json["status"], "completed");
+    let cancel = tokio::time::timeout(Duration::from_secs(20), stack.api().cancel(&slow)).await.unwrap();
+    cancel.expect(200);
+}
