@@ -10,9 +10,8 @@ use serde_json::Value;
 
 macro_rules! codes {
     ($($name:ident = $status:literal $word:literal,)*) => {
-        /// What went wrong, for programs.
+        /// What went wrong, for programs; each is described in `docs/errors.md` under its word.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        #[expect(missing_docs, reason = "each is described in docs/errors.md, under its word")]
         pub enum Code { $($name),* }
 
         impl Code {
@@ -62,9 +61,6 @@ codes! {
 /// A request that was not served.
 #[derive(Debug)]
 pub struct ApiError(Box<Problem>);
-
-/// What handlers return.
-pub type ApiResult<T = Response> = Result<T, ApiError>;
 
 impl ApiError {
     /// An error with a text that says what is wrong and what to do.
