@@ -1,1 +1,41 @@
-fn main() {}
+//! The backend as a program: settings, logs, the port, then [`ktrdr_backend::run`].
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use ktrdr_backend::Config;
+use ktrdr_shared::{shutdown, telemetry};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let config = Config::parse();
+    telemetry::init(&config.log);
+    match start(config).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = %chain(error.as_ref()), "the backend ends");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn start(config: Config) -> Result<(), Box<dyn std::error::Error>> {
+    let shutdown = shutdown::on_signals()?;
+    // Bound before any other work, so that a port in use is reported at once and probes are answered from the beginning.
+    let listener = tokio::net::TcpListener::bind(&config.api_addr)
+        .await
+        .map_err(|error| format!("cannot listen on KTRDR_API_ADDR={}: {error}", config.api_addr))?;
+    Ok(ktrdr_backend::run(config, listener, shutdown).await?)
+}
+
+/// The whole chain of causes on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        text.push_str(": ");
+        text.push_str(&next.to_string());
+        cause = next.source();
+    }
+    text
+}

@@ -162,6 +162,11 @@ impl Names {
         format!("$JS.EVENT.ADVISORY.CONSUMER.CREATED.{}.*", self.upper)
     }
 
+    /// JetStream's own subject for reading messages of `stream` directly, many with one request.
+    pub fn direct_get(stream: &str) -> String {
+        format!("$JS.API.DIRECT.GET.{stream}")
+    }
+
     /// Takes a subject of [`Self::stream`] apart; `None` when it is not one of ours.
     pub fn parse<'a>(&self, subject: &'a str) -> Option<Topic<'a>> {
         let rest = subject.strip_prefix(&self.prefix)?.strip_prefix('.')?;

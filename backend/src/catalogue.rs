@@ -1,0 +1,236 @@
+//! The worker types, as the workers publish them into a KV bucket: which domain in the REST paths is which type, and the
+//! compiled schemas that start requests are checked against. A new worker type appears here with no rebuild.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::jetstream::kv::Operation;
+use futures::StreamExt;
+use jsonschema::Validator;
+use ktrdr_shared::nats::Connection;
+use ktrdr_shared::subject::Names;
+use ktrdr_shared::worker::WorkerTypeEntry;
+use parking_lot::RwLock;
+use serde_json::Value;
+use tokio::sync::watch;
+
+/// Pause before the bucket is watched again.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Most violations told in one answer.
+const MAX_VIOLATIONS: usize = 50;
+
+/// Longest message of one violation; it may quote the offending value.
+const MAX_MESSAGE: usize = 500;
+
+/// Paths of the API's own, which a domain would hide or be hidden by.
+const RESERVED_DOMAINS: [&str; 6] = ["operations", "workers", "worker-types", "health", "ready", "events"];
+
+/// One worker type.
+#[derive(Debug)]
+pub struct Kind {
+    /// As it was published.
+    pub entry: WorkerTypeEntry,
+    /// `None` when its schema cannot be compiled: the worker then decides alone.
+    validator: Option<Validator>,
+}
+
+/// One way in which a request does not match its schema.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Violation {
+    /// Where: a JSON pointer into the body; empty for the body itself.
+    pub path: String,
+    /// What is wrong.
+    pub message: String,
+}
+
+/// All worker types.
+#[derive(Debug)]
+pub struct Catalogue {
+    kinds: RwLock<BTreeMap<String, Arc<Kind>>>,
+    loaded: watch::Sender<bool>,
+}
+
+impl Kind {
+    /// Compiles its schema.
+    pub fn new(entry: WorkerTypeEntry) -> Self {
+        let validator = jsonschema::validator_for(&entry.request_schema)
+            .inspect_err(|error| {
+                tracing::warn!(worker_type = %entry.worker_type, %error, "the request schema cannot be used; requests go unchecked");
+            })
+            .ok();
+        Self { entry, validator }
+    }
+
+    /// Everything in which `parameters` do not match the schema.
+    pub fn violations(&self, parameters: &Value) -> Vec<Violation> {
+        self.validator.as_ref().map_or_else(Vec::new, |validator| violations(validator, "", parameters))
+    }
+}
+
+/// Everything in which `value`, found at `prefix`, does not match.
+pub fn violations(validator: &Validator, prefix: &str, value: &Value) -> Vec<Violation> {
+    let tell = |error: jsonschema::ValidationError<'_>| {
+        let mut message: String = error.to_string();
+        if message.len() > MAX_MESSAGE {
+            message = message.chars().take(MAX_MESSAGE).chain(['…']).collect();
+        }
+        Violation { path: format!("{prefix}{}", error.instance_path()), message }
+    };
+    validator.iter_errors(value).take(MAX_VIOLATIONS).map(tell).collect()
+}
+
+impl Default for Catalogue {
+    fn default() -> Self {
+        Self { kinds: RwLock::default(), loaded: watch::Sender::new(false) }
+    }
+}
+
+impl Catalogue {
+    /// The type behind a domain. When two types claim it, the first by name has it.
+    pub fn by_domain(&self, domain: &str) -> Option<Arc<Kind>> {
+        self.kinds.read().values().find(|kind| kind.entry.domain == domain).cloned()
+    }
+
+    /// All types, by name.
+    pub fn all(&self) -> Vec<Arc<Kind>> {
+        self.kinds.read().values().cloned().collect()
+    }
+
+    /// Every domain, in order.
+    pub fn domains(&self) -> Vec<String> {
+        let mut domains: Vec<String> = self.kinds.read().values().map(|kind| kind.entry.domain.clone()).collect();
+        domains.sort();
+        domains.dedup();
+        domains
+    }
+
+    /// Whether everything that is in the bucket has been read.
+    pub fn is_loaded(&self) -> bool {
+        *self.loaded.borrow()
+    }
+
+    /// Follows the bucket until the task is dropped.
+    pub async fn follow(&self, connection: &Connection, names: &Names) {
+        loop {
+            connection.up().await;
+            if let Err(error) = self.watch(connection, names).await {
+                tracing::warn!(%error, "reading the worker types was interrupted; going on");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+
+    async fn watch(
+        &self,
+        connection: &Connection,
+        names: &Names,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let mut link = connection.link.clone();
+        link.mark_unchanged();
+        let bucket = connection.jetstream.get_key_value(names.worker_types_bucket()).await?;
+        // Asked before watching: an empty bucket gives the watcher nothing that says "that was all".
+        let empty = bucket.status().await?.values() == 0;
+        let mut entries = bucket.watch_with_history(">").await?;
+        if empty {
+            self.kinds.write().clear();
+            self.loaded.send_replace(true);
+        }
+        loop {
+            // Both arms are cancel safe: an entry that was not returned stays in the watcher.
+            let entry = tokio::select! {
+                entry = entries.next() => match entry {
+                    Some(entry) => entry?,
+                    None => return Ok(()),
+                },
+                changed = link.changed() => {
+                    changed?;
+                    return Ok(());
+                }
+            };
+            match entry.operation {
+                Operation::Put => self.put(&entry.key, &entry.value),
+                Operation::Delete | Operation::Purge => {
+                    if self.kinds.write().remove(&entry.key).is_some() {
+                        tracing::info!(worker_type = entry.key, "worker type removed");
+                    }
+                }
+            }
+            if entry.delta == 0 {
+                self.loaded.send_replace(true);
+            }
+        }
+    }
+
+    fn put(&self, key: &str, value: &[u8]) {
+        let entry: WorkerTypeEntry = match serde_json::from_slice(value) {
+            Ok(entry) => entry,
+            Err(error) => {
+                tracing::warn!(key, %error, "skipping a worker type that cannot be read");
+                return;
+            }
+        };
+        if entry.worker_type.as_str() != key {
+            tracing::warn!(key, worker_type = %entry.worker_type, "skipping a worker type under another one's key");
+            return;
+        }
+        if !ktrdr_shared::id::is_name(&entry.domain) || RESERVED_DOMAINS.contains(&entry.domain.as_str()) {
+            tracing::warn!(key, domain = entry.domain, "skipping a worker type whose domain cannot be part of a path");
+            return;
+        }
+        let mut kinds = self.kinds.write();
+        if kinds.get(key).is_some_and(|known| known.entry == entry) {
+            return;
+        }
+        if let Some(other) =
+            kinds.values().find(|kind| kind.entry.domain == entry.domain && kind.entry.worker_type.as_str() != key)
+        {
+            tracing::warn!(domain = entry.domain, one = %other.entry.worker_type, other = key, "two worker types claim one domain");
+        }
+        tracing::info!(worker_type = key, domain = entry.domain, version = entry.version, "worker type");
+        kinds.insert(key.to_owned(), Arc::new(Kind::new(entry)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn put(catalogue: &Catalogue, worker_type: &str, domain: &str) {
+        let entry = json!({
+            "worker_type": worker_type, "domain": domain, "description": "", "version": "1", "result_schema": {},
+            "request_schema": {
+                "type": "object", "required": ["source_file"], "additionalProperties": false,
+                "properties": {"source_file": {"type": "string"}, "operations": {"type": "array", "items": {"type": "string"}}}
+            }
+        });
+        catalogue.put(worker_type, entry.to_string().as_bytes());
+    }
+
+    #[test]
+    fn violations_name_the_place() {
+        let catalogue = Catalogue::default();
+        put(&catalogue, "data_processing", "data-processing");
+        let kind = catalogue.by_domain("data-processing").unwrap();
+        assert_eq!(kind.violations(&json!({"source_file": "a", "operations": ["clean"]})), []);
+        let found = kind.violations(&json!({"operations": ["clean", 7], "x": 1}));
+        let mut paths: Vec<&str> = found.iter().map(|violation| violation.path.as_str()).collect();
+        paths.sort_unstable();
+        assert_eq!(paths, ["", "", "/operations/1"], "{found:?}");
+        assert!(found.iter().any(|violation| violation.message.contains("source_file")), "{found:?}");
+    }
+
+    #[test]
+    fn what_cannot_be_a_type_is_skipped() {
+        let catalogue = Catalogue::default();
+        put(&catalogue, "a", "operations");
+        put(&catalogue, "b", "not a path");
+        catalogue.put("c", b"{");
+        catalogue.put("d", json!({"worker_type": "e"}).to_string().as_bytes());
+        assert!(catalogue.all().is_empty());
+        put(&catalogue, "f", "fine");
+        assert_eq!(catalogue.domains(), ["fine"]);
+    }
+}

@@ -1,0 +1,180 @@
+//! The only code that publishes starts and cancels: message ids, expected sequences, and what to do when they do not hold.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use ktrdr_shared::event::{Event, EventKind, Failure};
+use ktrdr_shared::id::{OperationId, Queue, WorkerType};
+use ktrdr_shared::nats::Connection;
+use ktrdr_shared::operation::{CancelIntent, StartRequest};
+use ktrdr_shared::oplog::{AppendError, OpLog};
+use ktrdr_shared::state::{OperationLog, State, Status};
+use ktrdr_shared::subject::Names;
+use ktrdr_shared::time::Timestamp;
+use ktrdr_shared::topology::{self, TopologyError};
+use parking_lot::Mutex;
+
+use crate::error::ApiError;
+use crate::projection::record::Record;
+
+/// How long a request goes on trying to have a message confirmed.
+const PATIENCE: Duration = Duration::from_secs(6);
+
+/// How often a cancel is decided anew when other events come first. Each time means that the operation moved on.
+const DECISIONS: usize = 8;
+
+/// Room for headers and subject within NATS' `max_payload`.
+const HEADER_ROOM: usize = 1024;
+
+/// Publishes starts and cancels.
+pub struct Dispatch {
+    connection: Connection,
+    names: Names,
+    log: OpLog,
+    lease: Duration,
+    /// Queues whose consumer was seen, and in which connection: a broker that came back may have lost them.
+    queues: Mutex<HashMap<(WorkerType, Queue), u64>>,
+}
+
+/// What became of a cancel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cancel {
+    /// It is cancelled, by the message at this sequence.
+    Done(u64),
+    /// A worker has been asked to stop, by the message at this sequence.
+    Asked(u64),
+    /// It had already ended.
+    Ended(Status),
+}
+
+impl Dispatch {
+    /// Over this connection. `lease` goes into queues that are made here.
+    pub fn new(connection: Connection, names: Names, log: OpLog, lease: Duration) -> Self {
+        Self { connection, names, log, lease, queues: Mutex::default() }
+    }
+
+    /// Publishes a start request: queue entry and record of creation in one message. Returns its sequence, and whether the
+    /// same id had been published before (then nothing was stored, and the sequence is that of the first).
+    ///
+    /// # Errors
+    /// [`ApiError`]; only `outcome_unknown` leaves open whether it was stored.
+    pub async fn start(&self, request: &StartRequest) -> Result<(u64, bool), ApiError> {
+        let payload = serde_json::to_vec(request).map_err(ApiError::internal)?;
+        let max_payload = self.connection.client.server_info().max_payload;
+        if max_payload > 0 && payload.len() + HEADER_ROOM > max_payload {
+            return Err(ApiError::too_large(None));
+        }
+        let queue = request.execution.requirements.queue();
+        self.ensure_queue(&request.operation_type, &queue).await?;
+        let subject = self.names.start(&request.operation_type, &queue);
+        self.log
+            .publish_once(&subject, request.operation_id.as_str(), payload.into(), PATIENCE)
+            .await
+            .map_err(ApiError::append)
+            .map_err(|error| error.with("operation_id", request.operation_id.as_str()))
+    }
+
+    /// Makes sure that the queue's consumer exists before something is put into it.
+    async fn ensure_queue(&self, worker_type: &WorkerType, queue: &Queue) -> Result<(), ApiError> {
+        let epoch = self.connection.link.borrow().epoch;
+        let key = (worker_type.clone(), queue.clone());
+        if self.queues.lock().get(&key) == Some(&epoch) {
+            return Ok(());
+        }
+        let made =
+            topology::ensure_queue(&self.connection.jetstream, &self.names, worker_type, queue, self.lease).await;
+        match made {
+            Ok(_) => {
+                self.queues.lock().insert(key, epoch);
+                Ok(())
+            }
+            Err(error @ TopologyError::Nats { .. }) => {
+                tracing::warn!(%error, cause = ?std::error::Error::source(&error), "cannot prepare the queue");
+                Err(ApiError::nats_unavailable())
+            }
+            Err(error) => Err(ApiError::internal(error)),
+        }
+    }
+
+    /// Cancels an operation, deciding anew whenever another event came first.
+    ///
+    /// # Errors
+    /// [`ApiError`] when NATS does not confirm.
+    pub async fn cancel(&self, record: &Record, reason: Option<String>) -> Result<Cancel, ApiError> {
+        let (worker_type, id) = (&record.lane.worker_type, &record.id);
+        let mut state = record.state;
+        let mut tail = state.last_sequence;
+        for _ in 0..DECISIONS {
+            match state.status {
+                Status::Completed | Status::Failed => return Ok(Cancel::Ended(state.status)),
+                Status::Cancelled => return Ok(Cancel::Done(state.last_sequence)),
+                Status::Running => return self.intend_cancel(worker_type, id, reason).await.map(Cancel::Asked),
+                Status::Pending => {
+                    match self.close(record, state, tail, EventKind::Cancelled { forced: false }).await {
+                        Ok(sequence) => return Ok(Cancel::Done(sequence)),
+                        Err(AppendError::Conflict(log)) => {
+                            let OperationLog { tail: last, state: now, .. } = *log;
+                            (tail, state) = (last, now);
+                        }
+                        Err(error) => return Err(ApiError::append(error).with("operation_id", id.as_str())),
+                    }
+                }
+            }
+        }
+        Err(ApiError::internal(format!("operation {id} changed {DECISIONS} times while it was being cancelled")))
+    }
+
+    /// Asks the worker to stop. Stored, so that a worker that takes over finds it.
+    ///
+    /// Repeating it is useful: the stream drops a message id it has seen, but the message is still handed to everybody who
+    /// listens on the subject at that moment, and it may be the first time that the worker hears it.
+    ///
+    /// # Errors
+    /// [`ApiError`] when NATS does not confirm.
+    pub async fn intend_cancel(
+        &self,
+        worker_type: &WorkerType,
+        id: &OperationId,
+        reason: Option<String>,
+    ) -> Result<u64, ApiError> {
+        let intent = CancelIntent { operation_id: id.clone(), requested_at: Timestamp::now(), reason };
+        let payload = serde_json::to_vec(&intent).map_err(ApiError::internal)?;
+        let subject = self.names.cancel(worker_type, id);
+        self.log
+            .publish_once(&subject, &format!("cancel-{id}"), payload.into(), PATIENCE)
+            .await
+            .map(|(sequence, _)| sequence)
+            .map_err(|error| ApiError::append(error).with("operation_id", id.as_str()))
+    }
+
+    /// Closes a running operation whose worker does not confirm the cancel.
+    ///
+    /// # Errors
+    /// [`AppendError`]; a conflict means that somebody else was faster, for example the worker.
+    pub async fn force_cancel(&self, record: &Record) -> Result<u64, AppendError> {
+        let forced = record.state.status == Status::Running;
+        self.close(record, record.state, record.state.last_sequence, EventKind::Cancelled { forced }).await
+    }
+
+    /// Closes an operation that nobody will ever redeliver and whose worker is gone.
+    ///
+    /// # Errors
+    /// [`AppendError`]; a conflict means that somebody else was faster.
+    pub async fn fail_lost(&self, record: &Record, message: String) -> Result<u64, AppendError> {
+        let error = Failure { code: "worker_lost".to_owned(), message, permanent: false };
+        self.close(record, record.state, record.state.last_sequence, EventKind::Failed { error }).await
+    }
+
+    async fn close(&self, record: &Record, state: State, tail: u64, kind: EventKind) -> Result<u64, AppendError> {
+        let event = Event {
+            operation_id: record.id.clone(),
+            at: Timestamp::now(),
+            worker_id: None,
+            attempt: state.attempt,
+            // Two backends may say the same thing at the same time; each must recognise its own.
+            claim: Some(uuid::Uuid::now_v7().simple().to_string()),
+            kind,
+        };
+        self.log.append(&record.lane.worker_type, &event, tail, PATIENCE).await
+    }
+}

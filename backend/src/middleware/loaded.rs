@@ -1,0 +1,27 @@
+//! While the projection has not caught up, the API says so: an honest 503 is better than a wrong 404.
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use crate::error::{ApiError, Code};
+use crate::state::AppState;
+
+/// Answers 503 until everything that is in the stream has been read. Afterwards reads are served even while NATS is away.
+pub async fn layer(State(state): State<AppState>, request: Request, next: Next) -> Response {
+    match why_not(&state) {
+        None => next.run(request).await,
+        Some(error) => error.into_response(),
+    }
+}
+
+fn why_not(state: &AppState) -> Option<ApiError> {
+    if state.is_loaded() {
+        None
+    } else if state.connection.is_up() {
+        let text = "The backend has just started and is still reading the operations. Try again";
+        Some(ApiError::new(Code::NotReady, text).with("sequence", state.projection.applied()))
+    } else {
+        Some(ApiError::nats_unavailable())
+    }
+}

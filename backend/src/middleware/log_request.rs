@@ -1,0 +1,22 @@
+//! One log line per request, at debug; failures of ours at warn.
+
+use axum::extract::Request;
+use axum::middleware::Next;
+use axum::response::Response;
+use tokio::time::Instant;
+
+/// Logs method, path, status and time taken.
+pub async fn layer(request: Request, next: Next) -> Response {
+    let method = request.method().clone();
+    let path = request.uri().path().to_owned();
+    let begun = Instant::now();
+    let response = next.run(request).await;
+    let status = response.status().as_u16();
+    let duration_ms = begun.elapsed().as_secs_f64() * 1000.0;
+    if status == 500 {
+        tracing::warn!(%method, path, status, duration_ms, "request");
+    } else {
+        tracing::debug!(%method, path, status, duration_ms, "request");
+    }
+    response
+}

@@ -1,0 +1,315 @@
+//! Pure: operation + event = operation. Which event may follow is decided by [`ktrdr_shared::state`]; this module keeps the
+//! books: attempts and their outcomes, times, progress, result.
+
+use ktrdr_shared::event::{Event, EventKind, Failure, ResultPayload};
+use ktrdr_shared::id::WorkerId;
+use ktrdr_shared::operation::{Attempt, AttemptOutcome, CancelIntent, Progress};
+use ktrdr_shared::state::{Rejected, Status};
+use ktrdr_shared::time::Timestamp;
+
+use super::record::{Record, Shown};
+
+/// The code of a failure that says that a worker was lost.
+const WORKER_LOST: &str = "worker_lost";
+
+impl Record {
+    /// Takes the event at `sequence`. `worker` is the shared copy of the event's worker id.
+    ///
+    /// # Errors
+    /// [`Rejected`] when it changes nothing.
+    pub fn apply(&mut self, sequence: u64, event: Event, worker: Option<WorkerId>) -> Result<(), Rejected> {
+        self.state.apply(sequence, &event)?;
+        let at = event.at;
+        // Publishers' clocks differ; what a user sees must not go backwards.
+        self.updated_at = self.updated_at.max(at);
+        match event.kind {
+            EventKind::Started { .. } => {
+                self.end_attempt(
+                    at,
+                    AttemptOutcome::Lost,
+                    Some("its worker was lost; another one took over".to_owned()),
+                );
+                self.progress = Shown::Nothing;
+                if let Some(rare) = &mut self.rare {
+                    rare.retry_at = None;
+                }
+                if let Some(worker_id) = worker {
+                    // Nearly all operations have exactly one attempt; `push` alone would make room for four.
+                    self.attempts.reserve_exact(1);
+                    self.attempts.push(Attempt {
+                        attempt: event.attempt,
+                        worker_id,
+                        started_at: at,
+                        ended_at: None,
+                        outcome: None,
+                        error: None,
+                    });
+                }
+            }
+            EventKind::Released { error, retry_at, .. } => {
+                let outcome = if error.is_some() { AttemptOutcome::Failed } else { AttemptOutcome::Released };
+                self.end_attempt(at, outcome, error.map(|error| error.message));
+                self.progress = Shown::Nothing;
+                if retry_at.is_some() || self.rare.is_some() {
+                    self.rare_mut().retry_at = retry_at;
+                }
+            }
+            EventKind::Completed { result, progress } => {
+                self.end_attempt(at, AttemptOutcome::Completed, None);
+                match result {
+                    ResultPayload::Inline(result) => self.result = Some(result),
+                    ResultPayload::Stored(stored) => self.rare_mut().result_ref = Some(stored),
+                }
+                let last = progress.or_else(|| self.take_live());
+                self.finish(at, last.map(Progress::finished));
+            }
+            EventKind::Failed { error } => {
+                let lost = error.code == WORKER_LOST;
+                let outcome = if lost { AttemptOutcome::Lost } else { AttemptOutcome::Failed };
+                self.end_attempt(at, outcome, Some(error.message.clone()));
+                self.fail(error);
+                let last = self.take_live();
+                self.finish(at, last);
+            }
+            EventKind::Cancelled { forced } => {
+                self.end_attempt(at, AttemptOutcome::Cancelled, None);
+                if forced {
+                    self.rare_mut().forced = true;
+                }
+                // A backend that cancels what nobody runs stores no intent first: asking and confirming are one.
+                if worker.is_none() && self.cancel_requested_at().is_none() {
+                    self.rare_mut().cancel_requested_at = Some(at);
+                }
+                let last = self.take_live();
+                self.finish(at, last);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a cancel intent; the first one counts. Says whether it changed anything.
+    pub fn intend_cancel(&mut self, intent: &CancelIntent) -> bool {
+        if self.state.status.is_terminal() || self.cancel_requested_at().is_some() {
+            return false;
+        }
+        self.rare_mut().cancel_requested_at = Some(intent.requested_at);
+        self.updated_at = self.updated_at.max(intent.requested_at);
+        true
+    }
+
+    /// Takes a progress report, if it is about the attempt that runs now. Says whether it did.
+    pub fn report(&mut self, attempt: u32, worker: &WorkerId, at: Timestamp, progress: Progress) -> bool {
+        if !self.takes_report(attempt, worker) {
+            return false;
+        }
+        self.updated_at = self.updated_at.max(at);
+        match &mut self.progress {
+            Shown::Live(shown) => **shown = progress,
+            other => *other = Shown::Live(Box::new(progress)),
+        }
+        true
+    }
+
+    /// Whether `worker` runs it now, as `attempt`.
+    pub fn takes_report(&self, attempt: u32, worker: &WorkerId) -> bool {
+        self.state.status == Status::Running && self.state.attempt == attempt && self.worker_id() == Some(worker)
+    }
+
+    fn end_attempt(&mut self, at: Timestamp, outcome: AttemptOutcome, error: Option<String>) {
+        if let Some(attempt) = self.attempts.last_mut()
+            && attempt.outcome.is_none()
+        {
+            attempt.ended_at = Some(at.max(attempt.started_at));
+            attempt.outcome = Some(outcome);
+            attempt.error = error;
+        }
+    }
+
+    fn fail(&mut self, failure: Failure) {
+        self.rare_mut().failure = Some(failure);
+    }
+
+    fn take_live(&mut self) -> Option<Progress> {
+        match std::mem::take(&mut self.progress) {
+            Shown::Live(progress) => Some(*progress),
+            _ => None,
+        }
+    }
+
+    fn finish(&mut self, at: Timestamp, last: Option<Progress>) {
+        self.completed_at = Some(at);
+        self.progress = match last.as_ref().map(serde_json::to_string) {
+            Some(Ok(json)) => Shown::Last(json.into()),
+            _ => Shown::Nothing,
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use ktrdr_shared::event::ReleaseReason;
+    use ktrdr_shared::id::{OperationId, Queue, WorkerType};
+    use ktrdr_shared::operation::{Execution, StartRequest};
+    use serde_json::{Value, json};
+
+    use super::super::record::{Lane, View};
+    use super::*;
+
+    fn record() -> Record {
+        let lane = Arc::new(Lane {
+            number: 0,
+            type_number: 0,
+            worker_type: WorkerType::new("dummy").unwrap(),
+            queue: Queue::new("any").unwrap(),
+        });
+        let request = StartRequest {
+            operation_id: OperationId::new("op").unwrap(),
+            operation_type: WorkerType::new("dummy").unwrap(),
+            parameters: serde_json::value::RawValue::from_string(r#"{"steps":10}"#.into()).unwrap(),
+            execution: Execution::default(),
+            created_at: Timestamp::from_millis(1000),
+            retry_of: None,
+            resume_from: None,
+        };
+        Record::new(request, 1, lane)
+    }
+
+    fn worker(name: &str) -> WorkerId {
+        WorkerId::new(name).unwrap()
+    }
+
+    fn event(worker_name: Option<&str>, attempt: u32, at: i64, kind: EventKind) -> (Event, Option<WorkerId>) {
+        let id = worker_name.map(worker);
+        let event = Event {
+            operation_id: OperationId::new("op").unwrap(),
+            at: Timestamp::from_millis(at),
+            worker_id: id.clone(),
+            attempt,
+            claim: None,
+            kind,
+        };
+        (event, id)
+    }
+
+    fn apply(record: &mut Record, sequence: u64, (event, id): (Event, Option<WorkerId>)) -> Result<(), Rejected> {
+        record.apply(sequence, event, id)
+    }
+
+    fn shown(record: &Record) -> Value {
+        serde_json::to_value(View { record: Arc::new(record.clone()), queue_position: None }).unwrap()
+    }
+
+    const STARTED: EventKind = EventKind::Started { start_sequence: 1 };
+
+    fn completed() -> EventKind {
+        let result = serde_json::value::RawValue::from_string(r#"{"rows":29.0}"#.into()).unwrap();
+        EventKind::Completed { result: ResultPayload::Inline(result), progress: None }
+    }
+
+    #[test]
+    fn a_whole_life_is_shown_as_documented() {
+        let mut record = record();
+        apply(&mut record, 2, event(Some("w1"), 1, 2000, STARTED)).unwrap();
+        assert!(record.report(1, &worker("w1"), Timestamp::from_millis(2500), Progress::new(45.5).step("half")));
+        let running = shown(&record);
+        assert_eq!(running["status"], "running");
+        assert_eq!(running["progress"]["percentage"], 45.5);
+        assert_eq!(running["updated_at"], "1970-01-01T00:00:02.500Z");
+        apply(&mut record, 3, event(Some("w1"), 1, 4000, completed())).unwrap();
+        let done = shown(&record);
+        assert_eq!(done["status"], "completed");
+        assert_eq!(
+            done["progress"],
+            json!({"percentage": 100, "current_step": "half", "estimated_remaining_seconds": 0})
+        );
+        assert_eq!(done["duration_seconds"], 2.0);
+        assert_eq!(done["metadata"], json!({"steps": 10, "worker_id": "w1"}));
+        assert_eq!(done["result"], json!({"rows": 29.0}));
+        assert_eq!(done["attempts"][0]["outcome"], "completed");
+        assert_eq!(done["completed_at"], "1970-01-01T00:00:04.000Z");
+    }
+
+    #[test]
+    fn completed_without_any_progress_is_100() {
+        let mut record = record();
+        apply(&mut record, 2, event(Some("w1"), 1, 2000, STARTED)).unwrap();
+        apply(&mut record, 3, event(Some("w1"), 1, 4000, completed())).unwrap();
+        assert_eq!(shown(&record)["progress"]["percentage"], 100);
+    }
+
+    #[test]
+    fn a_takeover_marks_the_attempt_before_as_lost_and_ignores_its_progress() {
+        let mut record = record();
+        apply(&mut record, 2, event(Some("w1"), 1, 2000, STARTED)).unwrap();
+        apply(&mut record, 3, event(Some("w2"), 2, 3000, STARTED)).unwrap();
+        assert!(!record.report(1, &worker("w1"), Timestamp::EPOCH, Progress::new(99.0)));
+        assert!(!record.report(2, &worker("w1"), Timestamp::EPOCH, Progress::new(99.0)));
+        let shown = shown(&record);
+        assert_eq!(shown["attempts"][0]["outcome"], "lost");
+        assert_eq!(shown["attempts"][1]["outcome"], Value::Null);
+        assert_eq!(shown["worker_id"], "w2");
+        assert_eq!(shown["progress"]["percentage"], 0);
+        assert_eq!(apply(&mut record, 4, event(Some("w1"), 1, 4000, completed())), Err(Rejected::OutOfOrder));
+    }
+
+    #[test]
+    fn a_hand_back_is_pending_without_a_worker() {
+        let mut record = record();
+        apply(&mut record, 2, event(Some("w1"), 1, 2000, STARTED)).unwrap();
+        let failure = Failure { code: "engine_error".into(), message: "no".into(), permanent: false };
+        let due = Some(Timestamp::from_millis(9000));
+        let kind = EventKind::Released { reason: ReleaseReason::Retry, error: Some(failure), retry_at: due };
+        apply(&mut record, 3, event(Some("w1"), 1, 3000, kind)).unwrap();
+        let pending = shown(&record);
+        assert_eq!(pending["status"], "pending");
+        assert_eq!(pending["worker_id"], Value::Null);
+        assert_eq!(pending["retry_at"], "1970-01-01T00:00:09.000Z");
+        assert_eq!(pending["attempts"][0]["outcome"], "failed");
+        assert_eq!(pending["attempts"][0]["error"], "no");
+        apply(&mut record, 4, event(Some("w2"), 2, 9000, STARTED)).unwrap();
+        assert_eq!(shown(&record).get("retry_at"), None);
+    }
+
+    #[test]
+    fn a_failure_keeps_the_last_progress_and_the_message() {
+        let mut record = record();
+        apply(&mut record, 2, event(Some("w1"), 1, 2000, STARTED)).unwrap();
+        record.report(1, &worker("w1"), Timestamp::from_millis(2100), Progress::new(30.0));
+        let failure = Failure { code: "worker_lost".into(), message: "gone".into(), permanent: false };
+        apply(&mut record, 3, event(None, 1, 3000, EventKind::Failed { error: failure })).unwrap();
+        let failed = shown(&record);
+        assert_eq!(failed["progress"]["percentage"], 30);
+        assert_eq!(failed["error_message"], "gone");
+        assert_eq!(failed["error"]["code"], "worker_lost");
+        assert_eq!(failed["attempts"][0]["outcome"], "lost");
+    }
+
+    #[test]
+    fn a_pending_cancel_is_asked_for_and_confirmed_at_once() {
+        let mut record = record();
+        apply(&mut record, 2, event(None, 0, 2000, EventKind::Cancelled { forced: false })).unwrap();
+        let cancelled = shown(&record);
+        assert_eq!(cancelled["status"], "cancelled");
+        assert_eq!(cancelled["cancel_requested_at"], "1970-01-01T00:00:02.000Z");
+        assert_eq!(cancelled["duration_seconds"], Value::Null);
+    }
+
+    #[test]
+    fn the_first_cancel_intent_counts() {
+        let mut record = record();
+        apply(&mut record, 2, event(Some("w1"), 1, 2000, STARTED)).unwrap();
+        let intent = |at| CancelIntent {
+            operation_id: OperationId::new("op").unwrap(),
+            requested_at: Timestamp::from_millis(at),
+            reason: None,
+        };
+        assert!(record.intend_cancel(&intent(2500)));
+        assert!(!record.intend_cancel(&intent(2600)));
+        apply(&mut record, 4, event(None, 1, 9000, EventKind::Cancelled { forced: true })).unwrap();
+        let cancelled = shown(&record);
+        assert_eq!(cancelled["cancel_requested_at"], "1970-01-01T00:00:02.500Z");
+        assert_eq!(cancelled["forced"], true);
+    }
+}

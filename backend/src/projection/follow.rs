@@ -1,0 +1,146 @@
+//! The loop that keeps the projection up to date: reads the stream from the first message it has not seen, through broker
+//! outages of any length, and notices when the stream itself was replaced.
+
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::{DeliverPolicy, push};
+use async_nats::jetstream::stream::Info;
+use futures::StreamExt;
+use ktrdr_shared::nats::Connection;
+use ktrdr_shared::topology::{self, Role};
+
+use super::Projection;
+use super::decode::decode;
+use crate::config::Config;
+
+/// Most messages applied under one lock. A reader waits for at most one such batch.
+const BATCH: usize = 512;
+
+/// How often the stream is asked what it still holds.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// Pause before reading is tried again.
+const PAUSE: Duration = Duration::from_millis(500);
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
+/// Follows the stream until the task is dropped.
+pub async fn run(projection: &Projection, connection: &Connection, config: &Config) {
+    let mut incarnation = None;
+    loop {
+        connection.up().await;
+        if let Err(error) = follow(projection, connection, config, &mut incarnation).await {
+            tracing::warn!(error = %error, sequence = projection.applied(), "reading the stream was interrupted; going on");
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
+/// When the stream that was read was created: another time means another stream.
+type Incarnation = Option<i128>;
+
+async fn follow(
+    projection: &Projection,
+    connection: &Connection,
+    config: &Config,
+    incarnation: &mut Incarnation,
+) -> Result<(), Error> {
+    let names = &config.nats.subject_prefix;
+    let mut link = connection.link.clone();
+    link.mark_unchanged();
+    let info = look(connection, config).await?;
+    if replaced(projection, &info, incarnation) {
+        tracing::warn!("the stream is not the one that was read before; starting from nothing");
+        projection.reset();
+    }
+    *incarnation = Some(info.created.unix_timestamp_nanos());
+    projection.forget_before(info.state.first_sequence);
+    let from = projection.applied().max(info.state.first_sequence.saturating_sub(1)) + 1;
+    let target = info.state.last_sequence;
+    let stream = connection.jetstream.get_stream_no_info(names.stream()).await?;
+    let consumer = stream
+        .create_consumer(push::OrderedConfig {
+            deliver_subject: connection.client.new_inbox(),
+            description: Some("KTRDR backend projection".to_owned()),
+            deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: from },
+            ..push::OrderedConfig::default()
+        })
+        .await?;
+    if consumer.cached_info().num_pending == 0 {
+        projection.caught_up();
+    }
+    tracing::info!(from, to = target, "reading the stream");
+    let mut messages = consumer.messages().await?.ready_chunks(BATCH);
+    let mut look_again = tokio::time::interval(LOOK);
+    look_again.reset();
+    loop {
+        // All arms are cancel safe: a chunk is built within one poll, the others only tell that something is due.
+        tokio::select! {
+            chunk = messages.next() => {
+                let Some(chunk) = chunk else { return Ok(()) };
+                let mut batch = Vec::with_capacity(chunk.len());
+                let mut failure = None;
+                let mut pending = None;
+                for message in chunk {
+                    let message = match message {
+                        Ok(message) => message,
+                        Err(error) => {
+                            failure = Some(error);
+                            break;
+                        }
+                    };
+                    let info = message.info()?;
+                    let sequence = info.stream_sequence;
+                    // The client's consumer, when it has to start anew before the first message, starts at the beginning.
+                    if sequence <= projection.applied() {
+                        return Ok(());
+                    }
+                    pending = Some(info.pending);
+                    batch.push(decode(names, sequence, message.message.subject.clone(), &message.message.payload));
+                }
+                projection.take(batch);
+                if !projection.is_caught_up() && (projection.applied() >= target || pending == Some(0)) {
+                    projection.caught_up();
+                }
+                if let Some(failure) = failure {
+                    return Err(failure.into());
+                }
+            }
+            // A consumer does not survive its connection. Starting anew at once is faster than waiting for it to be missed.
+            changed = link.changed() => {
+                changed?;
+                return Ok(());
+            }
+            _ = look_again.tick() => {
+                let info = look(connection, config).await?;
+                if replaced(projection, &info, incarnation) {
+                    return Ok(());
+                }
+                projection.forget_before(info.state.first_sequence);
+            }
+        }
+    }
+}
+
+fn replaced(projection: &Projection, info: &Info, incarnation: &Incarnation) -> bool {
+    let created = info.created.unix_timestamp_nanos();
+    incarnation.is_some_and(|known| known != created) || info.state.last_sequence < projection.applied()
+}
+
+/// What the stream holds. One that has vanished is made anew, so that starts are accepted again.
+async fn look(connection: &Connection, config: &Config) -> Result<Info, Error> {
+    let names = &config.nats.subject_prefix;
+    match connection.jetstream.get_stream(names.stream()).await {
+        Ok(stream) => Ok(stream.cached_info().clone()),
+        Err(error) => {
+            use async_nats::jetstream::{ErrorCode, context::GetStreamErrorKind};
+            let gone = matches!(error.kind(), GetStreamErrorKind::JetStream(ref e) if e.error_code() == ErrorCode::STREAM_NOT_FOUND);
+            if !gone {
+                return Err(error.into());
+            }
+            tracing::error!(stream = names.stream(), "the stream has vanished; making a new one");
+            topology::ensure(&connection.jetstream, names, &config.protocol, Role::Backend).await?;
+            Ok(connection.jetstream.get_stream(names.stream()).await?.cached_info().clone())
+        }
+    }
+}

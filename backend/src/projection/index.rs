@@ -1,0 +1,252 @@
+//! The indexes: who has which type and status, in creation order.
+//!
+//! Operations are numbered in the order of creation, so a set of operations is a compressed bitmap, its newest-first page is
+//! a walk from the end, and an offset is one `select`: O(log n + page), a few bits per operation and set.
+
+use ktrdr_shared::state::Status;
+use roaring::RoaringBitmap;
+
+/// Where an operation stands in the indexes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Number of its worker type.
+    pub worker_type: u32,
+    /// Number of its lane (worker type and queue).
+    pub lane: u32,
+    /// Its status.
+    pub status: Status,
+}
+
+#[derive(Debug, Default)]
+struct Lists {
+    all: RoaringBitmap,
+    by_status: [RoaringBitmap; Status::ALL.len()],
+}
+
+impl Lists {
+    fn of(&self, status: Option<Status>) -> &RoaringBitmap {
+        match status {
+            Some(status) => &self.by_status[status as usize],
+            None => &self.all,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct LaneSets {
+    pending: RoaringBitmap,
+    running: RoaringBitmap,
+}
+
+impl LaneSets {
+    fn of(&mut self, status: Status) -> Option<&mut RoaringBitmap> {
+        match status {
+            Status::Pending => Some(&mut self.pending),
+            Status::Running => Some(&mut self.running),
+            _ => None,
+        }
+    }
+}
+
+/// All indexes over operation numbers.
+#[derive(Debug, Default)]
+pub struct Index {
+    any: Lists,
+    types: Vec<Lists>,
+    lanes: Vec<LaneSets>,
+    /// Not ended, and a cancel was asked for.
+    cancelling: RoaringBitmap,
+}
+
+impl Index {
+    /// Takes a new operation.
+    pub fn insert(&mut self, number: u32, place: Place) {
+        let (worker_type, lane) = (place.worker_type as usize, place.lane as usize);
+        if self.types.len() <= worker_type {
+            self.types.resize_with(worker_type + 1, Lists::default);
+        }
+        if self.lanes.len() <= lane {
+            self.lanes.resize_with(lane + 1, LaneSets::default);
+        }
+        self.any.all.insert(number);
+        self.types[worker_type].all.insert(number);
+        self.enter(number, place);
+    }
+
+    /// Moves an operation from `place` to another status.
+    pub fn shift(&mut self, number: u32, place: Place, to: Status) {
+        if place.status == to {
+            return;
+        }
+        self.leave(number, place);
+        self.enter(number, Place { status: to, ..place });
+        if to.is_terminal() {
+            self.cancelling.remove(number);
+        }
+    }
+
+    /// Forgets an operation.
+    pub fn remove(&mut self, number: u32, place: Place) {
+        self.leave(number, place);
+        self.any.all.remove(number);
+        self.types[place.worker_type as usize].all.remove(number);
+        self.cancelling.remove(number);
+    }
+
+    fn enter(&mut self, number: u32, place: Place) {
+        let status = place.status as usize;
+        self.any.by_status[status].insert(number);
+        self.types[place.worker_type as usize].by_status[status].insert(number);
+        if let Some(set) = self.lanes[place.lane as usize].of(place.status) {
+            set.insert(number);
+        }
+    }
+
+    fn leave(&mut self, number: u32, place: Place) {
+        let status = place.status as usize;
+        self.any.by_status[status].remove(number);
+        self.types[place.worker_type as usize].by_status[status].remove(number);
+        if let Some(set) = self.lanes[place.lane as usize].of(place.status) {
+            set.remove(number);
+        }
+    }
+
+    /// Notes that a cancel was asked for.
+    pub fn cancelling(&mut self, number: u32) {
+        self.cancelling.insert(number);
+    }
+
+    /// The operations that have not ended though a cancel was asked for.
+    pub fn all_cancelling(&self) -> impl Iterator<Item = u32> + '_ {
+        self.cancelling.iter()
+    }
+
+    /// How many there are, and the numbers of one page of them, newest first. `worker_type` `None`: all types.
+    pub fn page(&self, worker_type: Option<u32>, status: Option<Status>, offset: u64, limit: usize) -> (u64, Vec<u32>) {
+        let lists = match worker_type {
+            None => Some(&self.any),
+            Some(number) => self.types.get(number as usize),
+        };
+        let Some(set) = lists.map(|lists| lists.of(status)) else {
+            return (0, Vec::new());
+        };
+        let total = set.len();
+        let newest = total
+            .checked_sub(1)
+            .and_then(|last| last.checked_sub(offset))
+            .and_then(|rank| set.select(u32::try_from(rank).ok()?));
+        let page = match newest {
+            Some(newest) => set.range(..=newest).rev().take(limit).collect(),
+            None => Vec::new(),
+        };
+        (total, page)
+    }
+
+    /// The place of a pending operation in its lane, from 1.
+    pub fn queue_position(&self, lane: u32, number: u32) -> Option<u64> {
+        let pending = &self.lanes.get(lane as usize)?.pending;
+        pending.contains(number).then(|| pending.rank(number))
+    }
+
+    /// How many of a lane are pending and running, and the oldest pending one.
+    pub fn lane(&self, lane: u32) -> (u64, u64, Option<u32>) {
+        match self.lanes.get(lane as usize) {
+            Some(sets) => (sets.pending.len(), sets.running.len(), sets.pending.min()),
+            None => (0, 0, None),
+        }
+    }
+
+    /// All of a lane that have not ended, oldest first.
+    pub fn open_in_lane(&self, lane: u32) -> Vec<u32> {
+        self.lanes.get(lane as usize).map_or_else(Vec::new, |sets| (&sets.pending | &sets.running).iter().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Insert { worker_type: u32, queue: u32 },
+        Shift { which: usize, to: usize },
+        RemoveOldest,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => (0u32..3, 0u32..2).prop_map(|(worker_type, queue)| Step::Insert { worker_type, queue }),
+            4 => (any::<usize>(), 0usize..5).prop_map(|(which, to)| Step::Shift { which, to }),
+            1 => Just(Step::RemoveOldest),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn pages_and_positions_are_those_of_a_plain_list(
+            steps in proptest::collection::vec(step(), 0..200),
+            worker_type in proptest::option::of(0u32..4),
+            status in proptest::option::of(0usize..5),
+            offset in 0u64..40,
+            limit in 0usize..20,
+        ) {
+            let mut index = Index::default();
+            let mut naive: Vec<(u32, Place)> = Vec::new();
+            let mut next = 0;
+            for step in steps {
+                match step {
+                    Step::Insert { worker_type, queue } => {
+                        let place = Place { worker_type, lane: worker_type * 2 + queue, status: Status::Pending };
+                        index.insert(next, place);
+                        naive.push((next, place));
+                        // Numbers far apart meet several containers of the bitmaps.
+                        next += 9_000;
+                    }
+                    Step::Shift { which, to } if !naive.is_empty() => {
+                        let which = which % naive.len();
+                        let (number, place) = naive[which];
+                        index.shift(number, place, Status::ALL[to]);
+                        naive[which].1.status = Status::ALL[to];
+                    }
+                    Step::RemoveOldest if !naive.is_empty() => {
+                        let (number, place) = naive.remove(0);
+                        index.remove(number, place);
+                    }
+                    _ => {}
+                }
+            }
+            let status = status.map(|status| Status::ALL[status]);
+            let matching: Vec<u32> = naive
+                .iter()
+                .rev()
+                .filter(|(_, place)| worker_type.is_none_or(|t| t == place.worker_type))
+                .filter(|(_, place)| status.is_none_or(|s| s == place.status))
+                .map(|(number, _)| *number)
+                .collect();
+            let (total, page) = index.page(worker_type, status, offset, limit);
+            prop_assert_eq!(total, matching.len() as u64);
+            let expected: Vec<u32> = matching.into_iter().skip(offset as usize).take(limit).collect();
+            prop_assert_eq!(page, expected);
+            for (number, place) in &naive {
+                let before = naive
+                    .iter()
+                    .filter(|(n, p)| p.lane == place.lane && p.status == Status::Pending && n <= number)
+                    .count() as u64;
+                let expected = (place.status == Status::Pending).then_some(before);
+                prop_assert_eq!(index.queue_position(place.lane, *number), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn an_ended_operation_is_no_longer_being_cancelled() {
+        let mut index = Index::default();
+        let place = Place { worker_type: 0, lane: 0, status: Status::Running };
+        index.insert(7, place);
+        index.cancelling(7);
+        assert_eq!(index.all_cancelling().collect::<Vec<_>>(), [7]);
+        index.shift(7, place, Status::Completed);
+        assert_eq!(index.all_cancelling().count(), 0);
+    }
+}

@@ -1,0 +1,248 @@
+//! The projection: every retained operation, folded from the stream, in memory.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`follow`] | the loop: read the stream from the first message, apply, follow; ready when caught up |
+//! | [`decode`] | message → what it says |
+//! | [`fold`] | pure: operation + event = operation |
+//! | [`record`] | one operation in memory, and how it is shown |
+//! | [`index`] | bitmaps over operation numbers: type, status, queue |
+//! | [`model`] | records + indexes = the read model and its queries |
+//! | [`waiters`] | who waits for a sequence or for the end of an operation |
+//!
+//! The stream is the truth: a projection can be thrown away and built again at any time, and those of several backends differ
+//! only by how far they have read.
+
+pub mod decode;
+pub mod fold;
+pub mod follow;
+pub mod index;
+pub mod model;
+pub mod record;
+pub mod waiters;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use ktrdr_shared::id::{OperationId, Queue, WorkerId};
+use ktrdr_shared::operation::Progress;
+use ktrdr_shared::state::Status;
+use ktrdr_shared::subject::{Names, Topic};
+use ktrdr_shared::time::Timestamp;
+use parking_lot::RwLock;
+use tokio::sync::{Notify, watch};
+
+use self::decode::{Body, Decoded};
+use self::model::{Applied, LaneState, Model, Skip};
+use self::record::{Record, View};
+use self::waiters::Waiters;
+use crate::live::{Change, Live};
+
+/// The projection, shared by everything that reads it.
+pub struct Projection {
+    names: Names,
+    model: RwLock<Model>,
+    /// Sequence of the last message that was taken, whether it changed anything or not.
+    applied: AtomicU64,
+    skipped: AtomicU64,
+    caught_up: watch::Sender<bool>,
+    waiters: Waiters,
+    live: Live,
+    /// A cancel was asked for: wakes the background duties.
+    pub cancel_asked: Notify,
+}
+
+impl Projection {
+    /// An empty one.
+    pub fn new(names: Names, live: Live) -> Self {
+        Self {
+            names,
+            model: RwLock::default(),
+            applied: AtomicU64::new(0),
+            skipped: AtomicU64::new(0),
+            caught_up: watch::Sender::new(false),
+            waiters: Waiters::default(),
+            live,
+            cancel_asked: Notify::new(),
+        }
+    }
+
+    /// One operation as it stands now.
+    pub fn get(&self, id: &str) -> Option<View> {
+        self.model.read().get(id)
+    }
+
+    /// How many operations match, and one page of them, newest first.
+    pub fn list(
+        &self,
+        worker_type: Option<&str>,
+        status: Option<Status>,
+        offset: u64,
+        limit: usize,
+    ) -> (u64, Vec<View>) {
+        self.model.read().list(worker_type, status, offset, limit)
+    }
+
+    /// Every queue.
+    pub fn lanes(&self) -> Vec<LaneState> {
+        self.model.read().lanes()
+    }
+
+    /// Operations that have not ended though a cancel was asked for.
+    pub fn cancelling(&self) -> Vec<Arc<Record>> {
+        self.model.read().cancelling()
+    }
+
+    /// Operations started directly on a worker that have not ended.
+    pub fn open_direct(&self) -> Vec<Arc<Record>> {
+        self.model.read().open_direct()
+    }
+
+    /// How many operations there are.
+    pub fn len(&self) -> usize {
+        self.model.read().len()
+    }
+
+    /// Sequence of the last message that was taken.
+    pub fn applied(&self) -> u64 {
+        self.applied.load(Ordering::SeqCst)
+    }
+
+    /// Messages that changed nothing though they should have: unreadable, or not possible.
+    pub fn skipped(&self) -> u64 {
+        self.skipped.load(Ordering::Relaxed)
+    }
+
+    /// Whether everything that was in the stream when this backend started to read has been taken.
+    pub fn is_caught_up(&self) -> bool {
+        *self.caught_up.borrow()
+    }
+
+    /// Waits until the message at `sequence` has been taken. False when it takes longer than `patience`.
+    pub async fn reached(&self, sequence: u64, patience: Duration) -> bool {
+        if self.applied() >= sequence {
+            return true;
+        }
+        let mut waiter = self.waiters.sequence(sequence);
+        self.applied() >= sequence || tokio::time::timeout(patience, waiter.woken()).await.is_ok()
+    }
+
+    /// Waits until the operation has ended, or is gone.
+    pub async fn ended(&self, id: &OperationId) {
+        let mut waiter = self.waiters.operation(id);
+        if self.get(id.as_str()).is_some_and(|view| !view.status().is_terminal()) {
+            waiter.woken().await;
+        }
+    }
+
+    /// Takes a progress report, from the bus or from a heartbeat.
+    pub fn report(&self, id: &OperationId, attempt: u32, worker: &WorkerId, at: Timestamp, progress: Progress) {
+        let lane = self.model.write().report(id, attempt, worker, at, progress);
+        if let Some(lane) = lane
+            && self.live.has_listeners()
+        {
+            let worker_type = lane.worker_type.clone();
+            self.live.announce(Change::Progress { operation_id: id.clone(), worker_type });
+        }
+    }
+
+    /// Takes messages in stream order: one lock for all of them, then one round of waking.
+    fn take(&self, batch: Vec<Decoded>) {
+        let Some(last) = batch.last().map(|decoded| decoded.sequence) else { return };
+        let listening = self.live.has_listeners();
+        let mut changes = Vec::new();
+        let mut ended = Vec::new();
+        let mut skipped = Vec::new();
+        let mut cancel_asked = false;
+        {
+            let mut model = self.model.write();
+            for Decoded { sequence, subject, body } in batch {
+                let is_cancel = matches!(body, Ok(Body::Cancel(_)));
+                match body.map(|body| self.apply(&mut model, sequence, &subject, body)) {
+                    Ok(Ok(applied)) => {
+                        cancel_asked |= is_cancel;
+                        if applied.status.is_terminal() {
+                            ended.push(applied.operation_id.clone());
+                        }
+                        if listening {
+                            changes.push(announcement(sequence, applied));
+                        }
+                    }
+                    Ok(Err(skip)) => skipped.push((sequence, subject, Ok(skip))),
+                    Err(reason) => skipped.push((sequence, subject, Err(reason))),
+                }
+            }
+        }
+        self.applied.store(last, Ordering::SeqCst);
+        self.waiters.reached(last);
+        self.waiters.ended(&ended);
+        if cancel_asked {
+            self.cancel_asked.notify_one();
+        }
+        for change in changes {
+            self.live.announce(change);
+        }
+        for (sequence, subject, reason) in skipped {
+            self.note_skipped(sequence, &subject, reason);
+        }
+    }
+
+    fn apply(&self, model: &mut Model, sequence: u64, subject: &str, body: Body) -> Result<Applied, Skip> {
+        match (self.names.parse(subject), body) {
+            (Some(Topic::Start { queue, .. }), Body::Start(request)) => {
+                let queue = Queue::new(queue).map_err(|_| Skip::Unknown)?;
+                model.start(sequence, queue, request)
+            }
+            (Some(Topic::Operation { worker_type, .. }), Body::Event(event)) => {
+                model.event(sequence, worker_type, event)
+            }
+            (Some(Topic::Cancel { worker_type, .. }), Body::Cancel(intent)) => model.cancel(worker_type, &intent),
+            // `decode` made the body from this very subject.
+            _ => Err(Skip::Unknown),
+        }
+    }
+
+    fn note_skipped(&self, sequence: u64, subject: &str, reason: Result<Skip, String>) {
+        match reason {
+            // What happens in order: events that outlive their start request in the stream, a cancel asked for twice.
+            Ok(reason @ (Skip::Unknown | Skip::Rejected(ktrdr_shared::state::Rejected::Duplicate))) => {
+                tracing::debug!(sequence, subject, %reason, "a message changed nothing");
+            }
+            Ok(reason) => {
+                self.skipped.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!(sequence, subject, %reason, "skipping a message");
+            }
+            Err(reason) => {
+                self.skipped.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!(sequence, subject, reason, "skipping a message");
+            }
+        }
+    }
+
+    fn forget_before(&self, first_sequence: u64) {
+        let forgotten = self.model.write().forget_before(first_sequence);
+        if forgotten > 0 {
+            tracing::debug!(forgotten, first_sequence, "operations have left the stream");
+        }
+    }
+
+    /// Starts from nothing: the stream is another one than it was.
+    fn reset(&self) {
+        self.caught_up.send_replace(false);
+        let old = std::mem::take(&mut *self.model.write());
+        self.applied.store(0, Ordering::SeqCst);
+        drop(old);
+    }
+
+    fn caught_up(&self) {
+        if !self.caught_up.send_replace(true) {
+            tracing::info!(operations = self.len(), sequence = self.applied(), "the projection has caught up");
+        }
+    }
+}
+
+fn announcement(sequence: u64, applied: Applied) -> Change {
+    let Applied { operation_id, lane, status } = applied;
+    Change::Operation { sequence, operation_id, worker_type: lane.worker_type.clone(), status }
+}

@@ -1,0 +1,341 @@
+//! The read model: the operations, numbered in the order of creation, and their indexes. In memory, no I/O, no locks.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use ktrdr_shared::event::Event;
+use ktrdr_shared::id::{OperationId, Queue, WorkerId, WorkerType};
+use ktrdr_shared::operation::{CancelIntent, Progress, StartRequest, direct_queue};
+use ktrdr_shared::state::{Rejected, Status};
+use ktrdr_shared::time::Timestamp;
+
+use super::index::Index;
+use super::record::{Lane, Record, View};
+
+/// Why a message changed nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Skip {
+    /// Its operation is not known: its start request has left the stream, or never was there.
+    #[error("it belongs to an operation that is not known")]
+    Unknown,
+    /// An operation with this id exists already.
+    #[error("an operation with this id exists already")]
+    Exists,
+    /// The operation belongs to another worker type than the subject says.
+    #[error("the operation is of another worker type")]
+    OtherType,
+    /// It cannot follow.
+    #[error("{0}")]
+    Rejected(Rejected),
+}
+
+/// What a message changed.
+#[derive(Debug)]
+pub struct Applied {
+    /// The operation.
+    pub operation_id: OperationId,
+    /// Its worker type and queue.
+    pub lane: Arc<Lane>,
+    /// Where it stands now.
+    pub status: Status,
+}
+
+/// One queue of one worker type.
+#[derive(Debug)]
+pub struct LaneState {
+    /// Which.
+    pub lane: Arc<Lane>,
+    /// How many wait.
+    pub pending: u64,
+    /// How many run.
+    pub running: u64,
+    /// When the oldest waiting one was created.
+    pub oldest_pending: Option<Timestamp>,
+}
+
+/// All retained operations.
+#[derive(Debug, Default)]
+pub struct Model {
+    /// Front = oldest. Shared, so that readers take one away without copying and without holding the lock; a change while a
+    /// reader holds one copies that one.
+    records: VecDeque<Arc<Record>>,
+    /// Number of the front.
+    base: u32,
+    numbers: HashMap<OperationId, u32>,
+    lanes: Vec<Arc<Lane>>,
+    lane_numbers: HashMap<WorkerType, HashMap<Queue, u32>>,
+    type_numbers: HashMap<WorkerType, u32>,
+    /// One shared copy of each worker id.
+    workers: HashSet<WorkerId>,
+    index: Index,
+}
+
+impl Model {
+    /// Takes the start request at `sequence`, found on the subject of `queue`.
+    ///
+    /// # Errors
+    /// [`Skip::Exists`].
+    pub fn start(&mut self, sequence: u64, queue: Queue, request: StartRequest) -> Result<Applied, Skip> {
+        if self.numbers.contains_key(&request.operation_id) {
+            return Err(Skip::Exists);
+        }
+        if u32::try_from(self.records.len()).ok().and_then(|len| self.base.checked_add(len)).is_none() {
+            self.renumber();
+        }
+        let lane = self.lane(&request.operation_type, queue);
+        let number = self.base + self.records.len() as u32;
+        let record = Record::new(request, sequence, lane);
+        self.numbers.insert(record.id.clone(), number);
+        self.index.insert(number, record.place());
+        let applied = applied(&record);
+        self.records.push_back(Arc::new(record));
+        Ok(applied)
+    }
+
+    /// Takes the event at `sequence`.
+    ///
+    /// # Errors
+    /// [`Skip`].
+    pub fn event(&mut self, sequence: u64, worker_type: &str, event: Event) -> Result<Applied, Skip> {
+        let worker = event.worker_id.as_ref().map(|id| match self.workers.get(id) {
+            Some(shared) => shared.clone(),
+            None => {
+                self.workers.insert(id.clone());
+                id.clone()
+            }
+        });
+        let (number, record) = self.find_mut(worker_type, event.operation_id.as_str())?;
+        let before = record.place();
+        Arc::make_mut(record).apply(sequence, event, worker).map_err(Skip::Rejected)?;
+        let applied = applied(record);
+        self.index.shift(number, before, applied.status);
+        Ok(applied)
+    }
+
+    /// Takes a cancel intent.
+    ///
+    /// # Errors
+    /// [`Skip`].
+    pub fn cancel(&mut self, worker_type: &str, intent: &CancelIntent) -> Result<Applied, Skip> {
+        let (number, record) = self.find_mut(worker_type, intent.operation_id.as_str())?;
+        if !Arc::make_mut(record).intend_cancel(intent) {
+            return Err(Skip::Rejected(Rejected::Duplicate));
+        }
+        let applied = applied(record);
+        self.index.cancelling(number);
+        Ok(applied)
+    }
+
+    /// Takes a progress report. `None` when it is not about the attempt that runs now.
+    pub fn report(
+        &mut self,
+        id: &OperationId,
+        attempt: u32,
+        worker: &WorkerId,
+        at: Timestamp,
+        progress: Progress,
+    ) -> Option<Arc<Lane>> {
+        let number = *self.numbers.get(id.as_str())?;
+        let record = self.records.get_mut(number.checked_sub(self.base)? as usize)?;
+        // Asked first: what is not taken must not copy the record.
+        if !record.takes_report(attempt, worker) {
+            return None;
+        }
+        let record = Arc::make_mut(record);
+        record.report(attempt, worker, at, progress).then(|| Arc::clone(&record.lane))
+    }
+
+    /// Forgets operations whose start request has left the stream. Says how many.
+    pub fn forget_before(&mut self, first_sequence: u64) -> usize {
+        let mut forgotten = 0;
+        while let Some(record) = self.records.front()
+            && record.start_sequence < first_sequence
+        {
+            self.index.remove(self.base, record.place());
+            self.numbers.remove(record.id.as_str());
+            self.records.pop_front();
+            self.base += 1;
+            forgotten += 1;
+        }
+        forgotten
+    }
+
+    /// One operation.
+    pub fn get(&self, id: &str) -> Option<View> {
+        self.numbers.get(id).and_then(|number| self.view(*number))
+    }
+
+    /// How many operations match, and one page of them, newest first.
+    pub fn list(
+        &self,
+        worker_type: Option<&str>,
+        status: Option<Status>,
+        offset: u64,
+        limit: usize,
+    ) -> (u64, Vec<View>) {
+        let number = match worker_type {
+            None => None,
+            Some(name) => match self.type_numbers.get(name) {
+                None => return (0, Vec::new()),
+                number => number.copied(),
+            },
+        };
+        let (total, page) = self.index.page(number, status, offset, limit);
+        (total, page.into_iter().filter_map(|number| self.view(number)).collect())
+    }
+
+    /// Every queue there ever was an operation in.
+    pub fn lanes(&self) -> Vec<LaneState> {
+        let state = |lane: &Arc<Lane>| {
+            let (pending, running, oldest) = self.index.lane(lane.number);
+            let oldest_pending = oldest.and_then(|number| self.record(number)).map(|record| record.created_at);
+            LaneState { lane: Arc::clone(lane), pending, running, oldest_pending }
+        };
+        self.lanes.iter().map(state).collect()
+    }
+
+    /// Operations that have not ended though a cancel was asked for.
+    pub fn cancelling(&self) -> Vec<Arc<Record>> {
+        self.index.all_cancelling().filter_map(|number| self.record(number)).collect()
+    }
+
+    /// Operations that nobody will redeliver and that have not ended.
+    pub fn open_direct(&self) -> Vec<Arc<Record>> {
+        let direct = direct_queue();
+        let lanes = self.lanes.iter().filter(|lane| lane.queue == direct);
+        lanes.flat_map(|lane| self.index.open_in_lane(lane.number)).filter_map(|number| self.record(number)).collect()
+    }
+
+    /// How many operations there are.
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    fn record(&self, number: u32) -> Option<Arc<Record>> {
+        self.records.get(number.checked_sub(self.base)? as usize).cloned()
+    }
+
+    fn view(&self, number: u32) -> Option<View> {
+        let record = self.record(number)?;
+        let queue_position = self.index.queue_position(record.lane.number, number);
+        Some(View { record, queue_position })
+    }
+
+    fn find_mut(&mut self, worker_type: &str, id: &str) -> Result<(u32, &mut Arc<Record>), Skip> {
+        let number = *self.numbers.get(id).ok_or(Skip::Unknown)?;
+        let position = number.checked_sub(self.base).ok_or(Skip::Unknown)? as usize;
+        let record = self.records.get_mut(position).ok_or(Skip::Unknown)?;
+        if record.lane.worker_type.as_str() != worker_type {
+            return Err(Skip::OtherType);
+        }
+        Ok((number, record))
+    }
+
+    fn lane(&mut self, worker_type: &WorkerType, queue: Queue) -> Arc<Lane> {
+        let known = self.lane_numbers.get(worker_type).and_then(|queues| queues.get(&queue));
+        if let Some(lane) = known.and_then(|number| self.lanes.get(*number as usize)) {
+            return Arc::clone(lane);
+        }
+        let next_type = self.type_numbers.len() as u32;
+        let type_number = *self.type_numbers.entry(worker_type.clone()).or_insert(next_type);
+        let number = self.lanes.len() as u32;
+        self.lane_numbers.entry(worker_type.clone()).or_default().insert(queue.clone(), number);
+        let lane = Arc::new(Lane { number, type_number, worker_type: worker_type.clone(), queue });
+        self.lanes.push(Arc::clone(&lane));
+        lane
+    }
+
+    /// Numbers everything anew from 0: once in 4 billion operations.
+    fn renumber(&mut self) {
+        self.base = 0;
+        self.index = Index::default();
+        for (number, record) in (0u32..).zip(&self.records) {
+            self.numbers.insert(record.id.clone(), number);
+            self.index.insert(number, record.place());
+            if record.cancel_requested_at().is_some() && !record.state.status.is_terminal() {
+                self.index.cancelling(number);
+            }
+        }
+    }
+}
+
+fn applied(record: &Record) -> Applied {
+    Applied { operation_id: record.id.clone(), lane: Arc::clone(&record.lane), status: record.state.status }
+}
+
+#[cfg(test)]
+mod tests {
+    use ktrdr_shared::operation::Execution;
+
+    use super::*;
+
+    fn start(model: &mut Model, sequence: u64, id: &str, worker_type: &str, queue: &str) -> Result<Applied, Skip> {
+        let request = StartRequest {
+            operation_id: OperationId::new(id).unwrap(),
+            operation_type: WorkerType::new(worker_type).unwrap(),
+            parameters: serde_json::value::RawValue::from_string("{}".into()).unwrap(),
+            execution: Execution::default(),
+            created_at: Timestamp::from_millis(sequence as i64),
+            retry_of: None,
+            resume_from: None,
+        };
+        model.start(sequence, Queue::new(queue).unwrap(), request)
+    }
+
+    fn started(id: &str) -> Event {
+        Event {
+            operation_id: OperationId::new(id).unwrap(),
+            at: Timestamp::EPOCH,
+            worker_id: Some(WorkerId::new("w").unwrap()),
+            attempt: 1,
+            claim: None,
+            kind: ktrdr_shared::event::EventKind::Started { start_sequence: 1 },
+        }
+    }
+
+    fn ids(views: &[View]) -> Vec<&str> {
+        views.iter().map(|view| view.record.id.as_str()).collect()
+    }
+
+    #[test]
+    fn newest_first_with_positions_in_the_queue() {
+        let mut model = Model::default();
+        for (sequence, id) in [(1, "a"), (2, "b"), (3, "c")] {
+            start(&mut model, sequence, id, "dummy", "any").unwrap();
+        }
+        start(&mut model, 4, "d", "training", "gpu").unwrap();
+        let (total, page) = model.list(None, None, 0, 10);
+        assert_eq!((total, ids(&page)), (4, vec!["d", "c", "b", "a"]));
+        assert_eq!(model.get("c").unwrap().queue_position, Some(3));
+        model.event(5, "dummy", started("a")).unwrap();
+        assert_eq!(model.get("c").unwrap().queue_position, Some(2));
+        let (total, page) = model.list(Some("dummy"), Some(Status::Pending), 1, 10);
+        assert_eq!((total, ids(&page)), (2, vec!["b"]));
+        assert_eq!(model.list(Some("nothing"), None, 0, 10).0, 0);
+    }
+
+    #[test]
+    fn the_first_start_of_an_id_counts() {
+        let mut model = Model::default();
+        start(&mut model, 1, "a", "dummy", "any").unwrap();
+        assert_eq!(start(&mut model, 2, "a", "training", "any").unwrap_err(), Skip::Exists);
+        assert_eq!(model.event(3, "training", started("a")).unwrap_err(), Skip::OtherType);
+        assert_eq!(model.event(3, "dummy", started("x")).unwrap_err(), Skip::Unknown);
+    }
+
+    #[test]
+    fn what_has_left_the_stream_is_forgotten() {
+        let mut model = Model::default();
+        for (sequence, id) in [(1, "a"), (5, "b"), (9, "c")] {
+            start(&mut model, sequence, id, "dummy", "any").unwrap();
+        }
+        assert_eq!(model.forget_before(6), 2);
+        assert!(model.get("a").is_none());
+        assert_eq!(model.get("c").unwrap().queue_position, Some(1));
+        assert_eq!(model.list(None, None, 0, 10).0, 1);
+        start(&mut model, 10, "a", "dummy", "any").unwrap();
+        model.renumber();
+        assert_eq!(ids(&model.list(None, None, 0, 10).1), vec!["a", "c"]);
+        assert_eq!(model.get("a").unwrap().queue_position, Some(2));
+    }
+}

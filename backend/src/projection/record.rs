@@ -1,0 +1,220 @@
+//! One operation as the projection holds it, and how it is shown.
+//!
+//! There may be millions, so: names are shared, texts are exact-sized, what few operations have is boxed, and the progress of
+//! an ended one is kept as its JSON.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use ktrdr_shared::event::{Failure, ResultRef};
+use ktrdr_shared::id::{OperationId, Queue, WorkerId, WorkerType};
+use ktrdr_shared::operation::{Attempt, Execution, Metadata, OperationDocument, Progress, StartRequest};
+use ktrdr_shared::state::{State, Status};
+use ktrdr_shared::time::Timestamp;
+use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
+
+use super::index::Place;
+
+/// A worker type and one of its queues.
+#[derive(Debug)]
+pub struct Lane {
+    /// Its number in the indexes.
+    pub number: u32,
+    /// Number of the worker type in the indexes.
+    pub type_number: u32,
+    /// The worker type.
+    pub worker_type: WorkerType,
+    /// The queue.
+    pub queue: Queue,
+}
+
+/// How far an operation is.
+#[derive(Debug, Clone, Default)]
+pub enum Shown {
+    /// Nothing was reported.
+    #[default]
+    Nothing,
+    /// It runs; changes often.
+    Live(Box<Progress>),
+    /// It has ended; JSON, because the parsed form is several times as large.
+    Last(Box<str>),
+}
+
+/// What few operations have.
+#[derive(Debug, Clone, Default)]
+pub struct Rare {
+    /// How to run it, when the start said so.
+    pub execution: Option<Execution>,
+    /// The operation this one repeats.
+    pub retry_of: Option<OperationId>,
+    /// When a cancel was asked for.
+    pub cancel_requested_at: Option<Timestamp>,
+    /// Closed without the worker's confirmation.
+    pub forced: bool,
+    /// Not to be run before this time.
+    pub retry_at: Option<Timestamp>,
+    /// What went wrong, once failed.
+    pub failure: Option<Failure>,
+    /// Where a large result is.
+    pub result_ref: Option<ResultRef>,
+}
+
+/// One operation.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// Its id.
+    pub id: OperationId,
+    /// Its worker type and queue.
+    pub lane: Arc<Lane>,
+    /// Where it stands.
+    pub state: State,
+    /// Sequence of its start request: creation order, and how long it is retained.
+    pub start_sequence: u64,
+    /// When the start was accepted.
+    pub created_at: Timestamp,
+    /// When anything about it last changed.
+    pub updated_at: Timestamp,
+    /// When it ended.
+    pub completed_at: Option<Timestamp>,
+    /// The request's parameters.
+    pub parameters: Box<RawValue>,
+    /// All attempts in order.
+    pub attempts: Vec<Attempt>,
+    /// How far it is.
+    pub progress: Shown,
+    /// The result, when it is small.
+    pub result: Option<Box<RawValue>>,
+    /// What few operations have.
+    pub rare: Option<Box<Rare>>,
+}
+
+impl Record {
+    /// A pending operation from its start request.
+    pub fn new(request: StartRequest, start_sequence: u64, lane: Arc<Lane>) -> Self {
+        let StartRequest { operation_id, parameters, execution, created_at, retry_of, .. } = request;
+        let rare = (!execution.is_default() || retry_of.is_some()).then(|| {
+            let execution = (!execution.is_default()).then_some(execution);
+            Box::new(Rare { execution, retry_of, ..Rare::default() })
+        });
+        Self {
+            id: operation_id,
+            lane,
+            state: State::default(),
+            start_sequence,
+            created_at,
+            updated_at: created_at,
+            completed_at: None,
+            parameters,
+            attempts: Vec::new(),
+            progress: Shown::Nothing,
+            result: None,
+            rare,
+        }
+    }
+
+    /// Its place in the indexes.
+    pub fn place(&self) -> Place {
+        Place { worker_type: self.lane.type_number, lane: self.lane.number, status: self.state.status }
+    }
+
+    /// Who runs it, or ran it last. Nobody while it is pending: the one that handed it back has nothing to do with it.
+    pub fn worker_id(&self) -> Option<&WorkerId> {
+        match self.state.status {
+            Status::Pending => None,
+            _ => self.attempts.last().map(|attempt| &attempt.worker_id),
+        }
+    }
+
+    /// When a cancel was asked for.
+    pub fn cancel_requested_at(&self) -> Option<Timestamp> {
+        self.rare.as_ref().and_then(|rare| rare.cancel_requested_at)
+    }
+
+    /// The failure, once failed.
+    pub fn failure(&self) -> Option<&Failure> {
+        self.rare.as_ref().and_then(|rare| rare.failure.as_ref())
+    }
+
+    /// Where a large result is.
+    pub fn result_ref(&self) -> Option<&ResultRef> {
+        self.rare.as_ref().and_then(|rare| rare.result_ref.as_ref())
+    }
+
+    /// How far it is; 100 once completed.
+    pub fn shown_progress(&self) -> Cow<'_, Progress> {
+        match &self.progress {
+            Shown::Live(progress) => Cow::Borrowed(progress),
+            // Written by this process from a `Progress`; if it ever did not parse, 0 or 100 is still true.
+            Shown::Last(json) => Cow::Owned(serde_json::from_str(json).unwrap_or_else(|_| self.bare_progress())),
+            Shown::Nothing => Cow::Owned(self.bare_progress()),
+        }
+    }
+
+    fn bare_progress(&self) -> Progress {
+        match self.state.status {
+            Status::Completed => Progress::default().finished(),
+            _ => Progress::default(),
+        }
+    }
+
+    /// What few operations have, to be written to.
+    pub fn rare_mut(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+}
+
+/// An operation at one moment, with what depends on the others.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// The operation.
+    pub record: Arc<Record>,
+    /// While pending: its place in the queue.
+    pub queue_position: Option<u64>,
+}
+
+impl View {
+    /// Where it stands.
+    pub fn status(&self) -> Status {
+        self.record.state.status
+    }
+}
+
+impl Serialize for View {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let record = &*self.record;
+        let rare = record.rare.as_deref();
+        let started_at = record.attempts.last().map(|attempt| attempt.started_at);
+        let pending = record.state.status == Status::Pending;
+        let ended_at = record.completed_at.or_else(|| record.attempts.last().and_then(|attempt| attempt.ended_at));
+        let worker_id = record.worker_id().map(WorkerId::as_str);
+        OperationDocument {
+            operation_id: record.id.as_str(),
+            operation_type: record.lane.worker_type.as_str(),
+            status: record.state.status,
+            progress: &record.shown_progress(),
+            metadata: Metadata { parameters: &record.parameters, worker_id },
+            execution: rare.and_then(|rare| rare.execution.as_ref()),
+            created_at: record.created_at,
+            started_at,
+            completed_at: record.completed_at,
+            updated_at: record.updated_at,
+            duration_seconds: started_at
+                .map(|started_at| ended_at.unwrap_or_else(Timestamp::now).seconds_since(started_at)),
+            worker_id,
+            attempt: record.state.attempt,
+            attempts: &record.attempts,
+            result: record.result.as_deref(),
+            result_ref: record.result_ref(),
+            error_message: record.failure().map(|failure| failure.message.as_str()),
+            error: record.failure(),
+            cancel_requested_at: record.cancel_requested_at(),
+            forced: rare.is_some_and(|rare| rare.forced),
+            queue_position: self.queue_position,
+            queue: record.lane.queue.as_str(),
+            retry_at: rare.and_then(|rare| rare.retry_at).filter(|_| pending),
+            retry_of: rare.and_then(|rare| rare.retry_of.as_ref()).map(OperationId::as_str),
+        }
+        .serialize(serializer)
+    }
+}

@@ -1,0 +1,298 @@
+//! Workers as their heartbeats tell them. Pure book-keeping with the clock passed in; [`crate::listen`] feeds it.
+//!
+//! Decisions use the monotonic clock. Silence counts only while this backend could have heard something: from when it began
+//! to listen, and not while NATS is away.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use ktrdr_shared::id::{OperationId, WorkerId, WorkerType};
+use ktrdr_shared::operation::Progress;
+use ktrdr_shared::requirements::Requirements;
+use ktrdr_shared::time::Timestamp;
+use ktrdr_shared::worker::{Capabilities, Heartbeat, WorkerStatus};
+use parking_lot::RwLock;
+use serde::Serialize;
+use tokio::time::Instant;
+
+use crate::live::{Change, Live};
+
+/// Missed heartbeats that make a worker unavailable.
+const MISSED: u32 = 3;
+
+/// Bounds for the interval a heartbeat states: a nonsensical one must not make a worker immortal or flicker.
+const INTERVALS: (f64, f64) = (0.05, 3600.0);
+
+/// One worker as shown to users: the guide's fields first, then what operators ask for.
+#[derive(Debug, Clone, Serialize)]
+pub struct WorkerDocument {
+    worker_id: WorkerId,
+    worker_type: WorkerType,
+    endpoint_url: String,
+    /// Available, busy or unavailable.
+    pub status: WorkerStatus,
+    capabilities: Capabilities,
+    last_health_check: Timestamp,
+    health_check_failures: u32,
+    current_operation_id: Option<OperationId>,
+    registered_at: Timestamp,
+    version: String,
+    instance: String,
+    heartbeat_interval_seconds: f64,
+    slots: u32,
+    current_operations: Vec<CurrentOperation>,
+    last_pull_at: Option<Timestamp>,
+    finished: u64,
+    fenced: u64,
+}
+
+#[derive(Debug, Clone, Serialize)]
+struct CurrentOperation {
+    operation_id: OperationId,
+    attempt: u32,
+    progress: Progress,
+}
+
+#[derive(Debug)]
+struct Worker {
+    heartbeat: Heartbeat,
+    heard: Instant,
+    heard_at: Timestamp,
+    /// What was last announced.
+    status: WorkerStatus,
+}
+
+/// What is known of a worker by those who decide about its operations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// Not listed: it left, was removed, or never was.
+    Gone,
+    /// Its heartbeats stopped.
+    Silent,
+    /// It beats, and says that it runs the operation, or does not.
+    Alive {
+        /// Whether the operation is among those it runs.
+        runs_it: bool,
+    },
+}
+
+#[derive(Debug, Default)]
+struct Workers {
+    known: BTreeMap<WorkerId, Worker>,
+    /// Since when heartbeats could be heard without a break.
+    listening_since: Option<Instant>,
+    /// Since when they cannot, because NATS is away.
+    deaf_since: Option<Instant>,
+}
+
+/// All workers.
+#[derive(Debug)]
+pub struct Registry {
+    workers: RwLock<Workers>,
+    remove_after: Duration,
+    live: Live,
+}
+
+impl Worker {
+    fn interval(&self) -> Duration {
+        let seconds = self.heartbeat.interval_seconds;
+        let seconds = if seconds.is_finite() { seconds.clamp(INTERVALS.0, INTERVALS.1) } else { INTERVALS.1 };
+        Duration::from_secs_f64(seconds)
+    }
+
+    fn status_after(&self, silence: Duration) -> WorkerStatus {
+        if silence >= self.interval() * MISSED { WorkerStatus::TemporarilyUnavailable } else { self.heartbeat.status }
+    }
+
+    fn missed_after(&self, silence: Duration) -> u32 {
+        let intervals = silence.as_secs_f64() / self.interval().as_secs_f64();
+        // A beat that is a little late is not a failure yet.
+        if intervals < f64::from(MISSED) { (intervals - 0.25).max(0.0) as u32 } else { intervals as u32 }
+    }
+
+    fn document(&self, silence: Duration) -> WorkerDocument {
+        let beat = &self.heartbeat;
+        let current = |running: &ktrdr_shared::worker::RunningOperation| CurrentOperation {
+            operation_id: running.operation_id.clone(),
+            attempt: running.attempt,
+            progress: running.progress.clone(),
+        };
+        WorkerDocument {
+            worker_id: beat.worker_id.clone(),
+            worker_type: beat.worker_type.clone(),
+            endpoint_url: beat.endpoint_url.clone(),
+            status: self.status_after(silence),
+            capabilities: beat.capabilities.clone(),
+            last_health_check: self.heard_at,
+            health_check_failures: self.missed_after(silence),
+            current_operation_id: beat.running.first().map(|running| running.operation_id.clone()),
+            registered_at: beat.registered_at,
+            version: beat.version.clone(),
+            instance: beat.instance.clone(),
+            heartbeat_interval_seconds: beat.interval_seconds,
+            slots: beat.slots,
+            current_operations: beat.running.iter().map(current).collect(),
+            last_pull_at: beat.last_pull_at,
+            finished: beat.finished,
+            fenced: beat.fenced,
+        }
+    }
+}
+
+impl Workers {
+    /// How long nothing was heard of a worker though it could have been.
+    fn silence(&self, worker: &Worker, now: Instant) -> Duration {
+        let now = self.deaf_since.unwrap_or(now);
+        let from = self.listening_since.map_or(worker.heard, |since| since.max(worker.heard));
+        now.saturating_duration_since(from)
+    }
+}
+
+impl Registry {
+    /// Knows nobody yet.
+    pub fn new(remove_after: Duration, live: Live) -> Self {
+        Self { workers: RwLock::default(), remove_after, live }
+    }
+
+    /// Heartbeats can be heard from now on.
+    pub fn listening(&self, now: Instant) {
+        let mut workers = self.workers.write();
+        workers.listening_since = Some(now);
+        workers.deaf_since = None;
+    }
+
+    /// Heartbeats cannot be heard any more.
+    pub fn deaf(&self, now: Instant) {
+        self.workers.write().deaf_since.get_or_insert(now);
+    }
+
+    /// How long heartbeats could be heard without a break.
+    pub fn listening_for(&self, now: Instant) -> Duration {
+        let workers = self.workers.read();
+        match (workers.listening_since, workers.deaf_since) {
+            (Some(since), None) => now.saturating_duration_since(since),
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// Takes a heartbeat.
+    pub fn hear(&self, heartbeat: Heartbeat, now: Instant) {
+        let (worker_id, worker_type) = (heartbeat.worker_id.clone(), heartbeat.worker_type.clone());
+        let leaving = heartbeat.leaving;
+        let status = heartbeat.status;
+        let changed = {
+            let mut workers = self.workers.write();
+            let known = workers.known.get(&worker_id);
+            if leaving {
+                // The farewell of a process that a newer one with the same id has already replaced.
+                if known.is_none_or(|known| known.heartbeat.instance != heartbeat.instance) {
+                    return;
+                }
+                workers.known.remove(&worker_id);
+                true
+            } else {
+                let worker = Worker { status, heartbeat, heard: now, heard_at: Timestamp::now() };
+                workers.known.insert(worker_id.clone(), worker).is_none_or(|old| old.status != status)
+            }
+        };
+        if changed {
+            let status = (!leaving).then_some(status);
+            tracing::info!(%worker_id, %worker_type, status = describe(status), "worker");
+            self.live.announce(Change::Worker { worker_id, worker_type, status });
+        }
+    }
+
+    /// Notices who has fallen silent, and removes who has been silent for too long.
+    pub fn sweep(&self, now: Instant) {
+        let mut changes = Vec::new();
+        {
+            let mut guard = self.workers.write();
+            let workers = &mut *guard;
+            let silences: Vec<(WorkerId, Duration)> = workers
+                .known
+                .iter()
+                .map(|(id, worker)| (id.clone(), workers.silence(worker, now)))
+                .filter(|(id, silence)| {
+                    workers.known.get(id).is_some_and(|worker| worker.status_after(*silence) != worker.status)
+                        || *silence >= self.remove_after
+                })
+                .collect();
+            for (id, silence) in silences {
+                let Some(worker) = workers.known.get_mut(&id) else { continue };
+                let worker_type = worker.heartbeat.worker_type.clone();
+                let status = if silence >= self.remove_after {
+                    workers.known.remove(&id);
+                    None
+                } else {
+                    worker.status = worker.status_after(silence);
+                    Some(worker.status)
+                };
+                changes.push((id, worker_type, status));
+            }
+        }
+        for (worker_id, worker_type, status) in changes {
+            tracing::warn!(%worker_id, %worker_type, status = describe(status), "worker is silent");
+            self.live.announce(Change::Worker { worker_id, worker_type, status });
+        }
+    }
+
+    /// All workers, or those of one type or status, by id.
+    pub fn list(&self, worker_type: Option<&str>, status: Option<WorkerStatus>, now: Instant) -> Vec<WorkerDocument> {
+        let workers = self.workers.read();
+        workers
+            .known
+            .values()
+            .filter(|worker| worker_type.is_none_or(|wanted| worker.heartbeat.worker_type.as_str() == wanted))
+            .map(|worker| worker.document(workers.silence(worker, now)))
+            .filter(|worker| status.is_none_or(|wanted| worker.status == wanted))
+            .collect()
+    }
+
+    /// One worker.
+    pub fn get(&self, id: &str, now: Instant) -> Option<WorkerDocument> {
+        let workers = self.workers.read();
+        let worker = workers.known.get(id)?;
+        Some(worker.document(workers.silence(worker, now)))
+    }
+
+    /// What is known of the worker that shall be running the operation.
+    pub fn presence(&self, worker: &WorkerId, operation: &OperationId, attempt: u32, now: Instant) -> Presence {
+        let workers = self.workers.read();
+        let Some(known) = workers.known.get(worker) else { return Presence::Gone };
+        if known.status_after(workers.silence(known, now)) == WorkerStatus::TemporarilyUnavailable {
+            return Presence::Silent;
+        }
+        let runs_it = known.heartbeat.running.iter().any(|r| r.operation_id == *operation && r.attempt == attempt);
+        Presence::Alive { runs_it }
+    }
+
+    /// How many workers of the type are not silent, and how many of these meet the requirements.
+    pub fn able(&self, worker_type: &str, requirements: &Requirements, now: Instant) -> (usize, usize) {
+        let workers = self.workers.read();
+        let (mut alive, mut able) = (0, 0);
+        for worker in workers.known.values().filter(|w| w.heartbeat.worker_type.as_str() == worker_type) {
+            if worker.status_after(workers.silence(worker, now)) != WorkerStatus::TemporarilyUnavailable {
+                alive += 1;
+                able += usize::from(requirements.met_by(&worker.heartbeat.capabilities));
+            }
+        }
+        (alive, able)
+    }
+
+    /// How many workers of the type are listed.
+    pub fn count(&self, worker_type: &str) -> usize {
+        self.workers.read().known.values().filter(|w| w.heartbeat.worker_type.as_str() == worker_type).count()
+    }
+}
+
+fn describe(status: Option<WorkerStatus>) -> &'static str {
+    match status {
+        Some(WorkerStatus::Available) => "AVAILABLE",
+        Some(WorkerStatus::Busy) => "BUSY",
+        Some(WorkerStatus::TemporarilyUnavailable) => "TEMPORARILY_UNAVAILABLE",
+        None => "removed",
+    }
+}
+
+#[cfg(test)]
+mod tests;

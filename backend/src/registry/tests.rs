@@ -1,0 +1,109 @@
+//! The registry under an injected clock.
+
+use serde_json::{Value, json};
+
+use super::*;
+
+fn beat(id: &str) -> Heartbeat {
+    serde_json::from_value(json!({
+        "worker_id": id, "worker_type": "dummy", "instance": "i1", "endpoint_url": "http://127.0.0.1:5003",
+        "status": "AVAILABLE", "capabilities": {"cores": 8}, "version": "0.1.0",
+        "registered_at": "2025-11-10T10:30:00Z", "at": "2025-11-10T10:30:00Z", "interval_seconds": 10.0,
+        "slots": 1, "running": []
+    }))
+    .unwrap()
+}
+
+fn registry() -> (Registry, Instant) {
+    let registry = Registry::new(Duration::from_secs(300), Live::default());
+    let now = Instant::now();
+    registry.listening(now);
+    (registry, now)
+}
+
+fn seconds(count: u64) -> Duration {
+    Duration::from_secs(count)
+}
+
+fn shown(registry: &Registry, now: Instant) -> (Value, Value) {
+    let worker = serde_json::to_value(registry.get("w", now).unwrap()).unwrap();
+    (worker["status"].clone(), worker["health_check_failures"].clone())
+}
+
+#[test]
+fn three_missed_heartbeats_make_a_worker_unavailable_and_a_new_one_brings_it_back() {
+    let (registry, start) = registry();
+    registry.hear(beat("w"), start);
+    assert_eq!(shown(&registry, start + seconds(10)), (json!("AVAILABLE"), json!(0)));
+    assert_eq!(shown(&registry, start + seconds(15)), (json!("AVAILABLE"), json!(1)));
+    assert_eq!(shown(&registry, start + seconds(29)), (json!("AVAILABLE"), json!(2)));
+    assert_eq!(shown(&registry, start + seconds(30)), (json!("TEMPORARILY_UNAVAILABLE"), json!(3)));
+    assert_eq!(shown(&registry, start + seconds(65)), (json!("TEMPORARILY_UNAVAILABLE"), json!(6)));
+    registry.hear(beat("w"), start + seconds(70));
+    assert_eq!(shown(&registry, start + seconds(70)), (json!("AVAILABLE"), json!(0)));
+}
+
+#[test]
+fn a_silent_worker_is_removed_in_the_end_and_announced() {
+    let (registry, start) = registry();
+    let mut changes = registry.live.subscribe();
+    registry.hear(beat("w"), start);
+    registry.sweep(start + seconds(31));
+    registry.sweep(start + seconds(32));
+    registry.sweep(start + seconds(300));
+    assert!(registry.get("w", start).is_none());
+    let mut statuses = Vec::new();
+    while let Ok(change) = changes.try_recv() {
+        let Change::Worker { status, .. } = &*change else { panic!("{change:?}") };
+        statuses.push(*status);
+    }
+    assert_eq!(statuses, [Some(WorkerStatus::Available), Some(WorkerStatus::TemporarilyUnavailable), None]);
+}
+
+#[test]
+fn a_farewell_removes_at_once_but_not_the_successor() {
+    let (registry, now) = registry();
+    let farewell = Heartbeat { leaving: true, ..beat("w") };
+    registry.hear(beat("w"), now);
+    registry.hear(farewell.clone(), now);
+    assert!(registry.get("w", now).is_none());
+    registry.hear(Heartbeat { instance: "i2".into(), ..beat("w") }, now);
+    registry.hear(farewell, now);
+    assert!(registry.get("w", now).is_some());
+}
+
+#[test]
+fn nobody_falls_silent_while_nats_is_away() {
+    let (registry, start) = registry();
+    registry.hear(beat("w"), start);
+    registry.deaf(start + seconds(5));
+    registry.sweep(start + seconds(1000));
+    assert_eq!(shown(&registry, start + seconds(1000)).0, json!("AVAILABLE"));
+    assert_eq!(registry.listening_for(start + seconds(1000)), Duration::ZERO);
+    registry.listening(start + seconds(1000));
+    assert_eq!(shown(&registry, start + seconds(1029)).0, json!("AVAILABLE"));
+    assert_eq!(shown(&registry, start + seconds(1030)).0, json!("TEMPORARILY_UNAVAILABLE"));
+}
+
+#[test]
+fn ability_counts_only_those_that_are_alive() {
+    let (registry, now) = registry();
+    registry.hear(beat("w"), now);
+    registry.hear(beat("v"), now + seconds(20));
+    let eight = Requirements { cores: Some(8), ..Requirements::default() };
+    let sixteen = Requirements { cores: Some(16), ..Requirements::default() };
+    assert_eq!(registry.able("dummy", &eight, now + seconds(20)), (2, 2));
+    assert_eq!(registry.able("dummy", &sixteen, now + seconds(20)), (2, 0));
+    assert_eq!(registry.able("dummy", &eight, now + seconds(40)), (1, 1));
+    assert_eq!(registry.able("training", &eight, now), (0, 0));
+}
+
+#[test]
+fn nonsense_intervals_are_bounded() {
+    let (registry, now) = registry();
+    for interval in [f64::NAN, f64::INFINITY, -1.0, 0.0, 1e300] {
+        registry.hear(Heartbeat { interval_seconds: interval, ..beat("w") }, now);
+        assert_eq!(shown(&registry, now).0, json!("AVAILABLE"));
+        assert_eq!(shown(&registry, now + seconds(4 * 3600)).0, json!("TEMPORARILY_UNAVAILABLE"));
+    }
+}

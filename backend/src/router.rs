@@ -1,0 +1,43 @@
+//! Every route and layer on one screen.
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::routing::{delete, get, post};
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::cors::{Any, CorsLayer};
+
+use crate::middleware::{loaded, log_request, panic, request_id};
+use crate::routes::{cancel, fallback, health, history, metrics, operations, results, start, worker_types, workers};
+use crate::state::AppState;
+
+/// The whole REST interface.
+pub fn router(state: AppState) -> Router {
+    let api = Router::new()
+        .route("/operations", get(operations::list))
+        .route("/operations/{id}", get(operations::show).delete(cancel::cancel))
+        .route("/operations/{id}/cancel", delete(cancel::cancel))
+        .route("/operations/{id}/results", get(results::show))
+        .route("/operations/{id}/metrics", get(metrics::show))
+        .route("/operations/{id}/history", get(history::show))
+        .route("/workers", get(workers::list))
+        .route("/workers/{id}", get(workers::show))
+        .route("/worker-types", get(worker_types::list))
+        .route("/{domain}/start", post(start::start))
+        .fallback(fallback::unknown_route)
+        .method_not_allowed_fallback(fallback::method_not_allowed)
+        .layer(from_fn_with_state(state.clone(), loaded::layer));
+    Router::new()
+        .route("/health", get(health::health))
+        .route("/ready", get(health::ready))
+        .nest("/api/v1", api)
+        .fallback(fallback::unknown_route)
+        .method_not_allowed_fallback(fallback::method_not_allowed)
+        // From the inside out: what comes later sees the request earlier.
+        .layer(DefaultBodyLimit::max(state.config.max_body))
+        .layer(CatchPanicLayer::custom(panic::answer))
+        .layer(CorsLayer::permissive().expose_headers(Any))
+        .layer(from_fn(log_request::layer))
+        .layer(from_fn(request_id::layer))
+        .with_state(state)
+}

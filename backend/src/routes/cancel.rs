@@ -1,0 +1,95 @@
+//! `DELETE /api/v1/operations/{id}/cancel`, also without `/cancel`.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use axum::response::{IntoResponse, Response};
+use ktrdr_shared::state::Status;
+use serde_json::{Value, json};
+
+use super::query::Params;
+use super::{PathText, find, wait};
+use crate::dispatch::Cancel;
+use crate::error::{ApiError, Code};
+use crate::projection::record::View;
+use crate::state::AppState;
+
+/// How long the answer may wait for this backend's own projection to see the cancel.
+const READ_YOUR_WRITES: Duration = Duration::from_secs(5);
+
+/// Longest reason kept, in characters.
+const MAX_REASON: usize = 1000;
+
+/// Cancels: at once while nobody runs it, by asking the worker otherwise. Doing it again is harmless.
+pub async fn cancel(
+    State(state): State<AppState>,
+    PathText(id): PathText,
+    params: Params,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
+    let patience = params.wait()?;
+    let body = body.unwrap_or_default();
+    let view = find(&state, &id)?;
+    match view.status() {
+        Status::Cancelled => return Ok(answer(&view)),
+        status @ (Status::Completed | Status::Failed) => return Err(finished(&view, status)),
+        Status::Pending | Status::Running => {}
+    }
+    if !state.connection.is_up() {
+        return Err(ApiError::nats_unavailable());
+    }
+    let reason = params.text("reason").map(str::to_owned).or_else(|| reason_in(&body));
+    let reason = reason.map(|reason| reason.chars().take(MAX_REASON).collect());
+    let publisher = state.clone();
+    let record = view.record;
+    let outcome = state
+        .detached(async move {
+            let outcome = publisher.dispatch.cancel(&record, reason).await?;
+            if let Cancel::Done(sequence) | Cancel::Asked(sequence) = outcome {
+                publisher.projection.reached(sequence, READ_YOUR_WRITES).await;
+            }
+            Ok(outcome)
+        })
+        .await?;
+    let view = find(&state, &id)?;
+    if let Cancel::Ended(status) = outcome {
+        return Err(finished(&view, status));
+    }
+    tracing::info!(operation_id = %view.record.id, ?outcome, "cancel");
+    wait::until_ended(&state, &view.record.id, patience).await;
+    Ok(answer(&find(&state, &id)?))
+}
+
+fn answer(view: &View) -> Response {
+    Json(json!({
+        "success": true,
+        "message": "Operation cancelled successfully",
+        "operation_id": view.record.id,
+        "status": view.status(),
+        "cancel_requested_at": view.record.cancel_requested_at(),
+    }))
+    .into_response()
+}
+
+fn finished(view: &View, status: Status) -> ApiError {
+    let id = &view.record.id;
+    ApiError::new(Code::AlreadyFinished, format!("Operation {id} cannot be cancelled: it has already {}", past(status)))
+        .with("operation_id", id.as_str())
+        .with("status", status.as_str())
+}
+
+fn past(status: Status) -> &'static str {
+    match status {
+        Status::Failed => "failed",
+        _ => "completed",
+    }
+}
+
+/// `{"reason": "…"}`; a body that is anything else is no reason to refuse a cancel.
+fn reason_in(body: &[u8]) -> Option<String> {
+    let body: Value = serde_json::from_slice(body).ok()?;
+    body.get("reason")?.as_str().map(str::to_owned)
+}

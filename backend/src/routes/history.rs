@@ -1,0 +1,82 @@
+//! `GET /api/v1/operations/{id}/history`: everything the stream holds about one operation, in order.
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use ktrdr_shared::time::Timestamp;
+use serde::Serialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::{PathText, find};
+use crate::error::ApiError;
+use crate::reader::{self, Stored};
+use crate::state::AppState;
+
+/// Most messages of one kind shown; no sane operation comes near.
+const LIMIT: usize = 10_000;
+
+#[derive(Serialize)]
+struct Entry {
+    sequence: u64,
+    time: Option<Timestamp>,
+    /// `start_requested`, `cancel_requested`, or the event's own word.
+    event: String,
+    worker_id: Option<String>,
+    attempt: Option<u64>,
+    /// The message as it was published; `null` when it is no JSON.
+    data: Option<Box<RawValue>>,
+}
+
+/// The start request, every event and every cancel intent, with sequence and time.
+pub async fn show(State(state): State<AppState>, PathText(id): PathText) -> Result<Response, ApiError> {
+    let view = find(&state, &id)?;
+    if !state.connection.is_up() {
+        return Err(ApiError::nats_unavailable());
+    }
+    let (record, names, connection) = (&view.record, &state.names, &state.connection);
+    let (worker_type, stream) = (&record.lane.worker_type, names.stream());
+    let start = names.start(worker_type, &record.lane.queue);
+    let operation = names.operation(worker_type, &record.id);
+    let cancel = names.cancel(worker_type, &record.id);
+    let (start, events, cancels) = futures::try_join!(
+        reader::page(connection, &stream, &start, record.start_sequence, 1),
+        reader::all(connection, &stream, &operation, LIMIT),
+        reader::all(connection, &stream, &cancel, LIMIT),
+    )
+    .map_err(ApiError::nats_read)?;
+    let truncated = events.more || cancels.more;
+    let start = start.messages.into_iter().filter(|message| message.sequence == record.start_sequence);
+    let mut entries: Vec<Entry> = start
+        .map(|message| entry(&message, Some("start_requested")))
+        .chain(cancels.messages.iter().map(|message| entry(message, Some("cancel_requested"))))
+        .chain(events.messages.iter().map(|message| entry(message, None)))
+        .collect();
+    entries.sort_by_key(|entry| entry.sequence);
+    #[derive(Serialize)]
+    struct Data<'a> {
+        operation_id: &'a str,
+        history: Vec<Entry>,
+        truncated: bool,
+    }
+    #[derive(Serialize)]
+    struct Answer<'a> {
+        success: bool,
+        data: Data<'a>,
+    }
+    let data = Data { operation_id: record.id.as_str(), history: entries, truncated };
+    Ok(Json(Answer { success: true, data }).into_response())
+}
+
+fn entry(message: &Stored, event: Option<&str>) -> Entry {
+    let value: Value = serde_json::from_slice(&message.payload).unwrap_or_default();
+    let text = |name: &str| value.get(name).and_then(Value::as_str).map(str::to_owned);
+    Entry {
+        sequence: message.sequence,
+        time: message.time,
+        event: event.map(str::to_owned).or_else(|| text("event")).unwrap_or_else(|| "unreadable".to_owned()),
+        worker_id: text("worker_id"),
+        attempt: value.get("attempt").and_then(Value::as_u64),
+        data: serde_json::from_slice(&message.payload).ok(),
+    }
+}

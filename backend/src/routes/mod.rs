@@ -1,0 +1,40 @@
+//! One file per resource: extract, call, respond. No NATS here beyond what the handles in [`crate::state`] offer.
+
+pub mod cancel;
+pub mod fallback;
+pub mod health;
+pub mod history;
+pub mod metrics;
+pub mod operations;
+pub mod query;
+pub mod results;
+pub mod start;
+pub mod wait;
+pub mod worker_types;
+pub mod workers;
+
+use axum::extract::{FromRequestParts, Path};
+use axum::http::request::Parts;
+
+use crate::error::{ApiError, Code};
+use crate::projection::record::View;
+use crate::state::AppState;
+
+/// The variable part of a path. What is not even text is a path that does not exist.
+pub struct PathText(pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for PathText {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        match Path::<String>::from_request_parts(parts, state).await {
+            Ok(Path(text)) => Ok(Self(text)),
+            Err(_) => Err(ApiError::new(Code::UnknownRoute, "The path is not valid UTF-8")),
+        }
+    }
+}
+
+/// The operation, or 404.
+pub fn find(state: &AppState, id: &str) -> Result<View, ApiError> {
+    state.projection.get(id).ok_or_else(|| ApiError::operation_not_found(id))
+}

@@ -1,0 +1,135 @@
+//! `GET /api/v1/operations` and `GET /api/v1/operations/{id}`.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use ktrdr_shared::id::OperationId;
+use ktrdr_shared::operation::Progress;
+use ktrdr_shared::state::Status;
+use ktrdr_shared::time::Timestamp;
+use ktrdr_shared::worker::{OperationAnswer, OperationQuery};
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::query::{Params, invalid};
+use super::{PathText, find, wait};
+use crate::error::ApiError;
+use crate::projection::record::View;
+use crate::registry::Presence;
+use crate::state::AppState;
+
+/// How long a worker may take to answer a `force_refresh`.
+const REFRESH: Duration = Duration::from_secs(2);
+
+#[derive(Serialize)]
+struct ListAnswer {
+    success: bool,
+    data: ListData,
+}
+
+#[derive(Serialize)]
+struct ListData {
+    operations: Vec<View>,
+    total: u64,
+    limit: u64,
+    offset: u64,
+}
+
+/// One page of operations, newest first.
+pub async fn list(State(state): State<AppState>, params: Params) -> Result<Response, ApiError> {
+    let limit = params.number("limit", 100, 1..=1000)?;
+    let offset = params.number("offset", 0, 0..=u64::MAX)?;
+    let status = match params.text("status") {
+        None => None,
+        Some(text) => Some(read_status(text)?),
+    };
+    let (total, operations) = state.projection.list(params.text("operation_type"), status, offset, limit as usize);
+    Ok(Json(ListAnswer { success: true, data: ListData { operations, total, limit, offset } }).into_response())
+}
+
+fn read_status(text: &str) -> Result<Status, ApiError> {
+    let lower = text.to_ascii_lowercase();
+    Status::ALL.into_iter().find(|status| status.as_str() == lower).ok_or_else(|| {
+        let names: Vec<&str> = Status::ALL.iter().map(|status| status.as_str()).collect();
+        invalid("status", &format!("one of {}", names.join(", ")))
+    })
+}
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    success: bool,
+    operation_id: &'a OperationId,
+    // Beside `data` too: the guide's clients read either.
+    status: Status,
+    progress: &'a Progress,
+    data: &'a View,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warning: Option<String>,
+}
+
+/// One operation; `wait` holds the answer until it has ended, `force_refresh` asks its worker first.
+pub async fn show(State(state): State<AppState>, PathText(id): PathText, params: Params) -> Result<Response, ApiError> {
+    let refresh = params.flag("force_refresh")?;
+    let patience = params.wait()?;
+    let mut view = find(&state, &id)?;
+    if patience.is_some() && !view.status().is_terminal() {
+        wait::until_ended(&state, &view.record.id, patience).await;
+        view = find(&state, &id)?;
+    }
+    if refresh && view.status() == Status::Running {
+        ask_worker(&state, &view).await;
+        view = find(&state, &id)?;
+    }
+    let answer = Answer {
+        success: true,
+        operation_id: &view.record.id,
+        status: view.status(),
+        progress: &view.record.shown_progress(),
+        data: &view,
+        warning: warning(&state, &view),
+    };
+    Ok(Json(answer).into_response())
+}
+
+/// Puts the worker's newest word into the projection. A worker that does not answer changes nothing.
+async fn ask_worker(state: &AppState, view: &View) {
+    let Some(worker) = view.record.worker_id() else { return };
+    if !state.connection.is_up() {
+        return;
+    }
+    let id = &view.record.id;
+    let Ok(query) = serde_json::to_vec(&OperationQuery { operation_id: id.clone() }) else { return };
+    let request = state.connection.client.request(state.names.worker(worker, "operation"), query.into());
+    let answer = match tokio::time::timeout(REFRESH, request).await {
+        Ok(Ok(message)) => {
+            serde_json::from_slice::<OperationAnswer>(&message.payload).map_err(|error| error.to_string())
+        }
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("no answer in time".to_owned()),
+    };
+    match answer {
+        Ok(OperationAnswer { running: Some(running) }) if running.operation_id == *id => {
+            state.projection.report(id, running.attempt, worker, Timestamp::now(), running.progress);
+        }
+        Ok(_) => tracing::debug!(operation_id = %id, worker_id = %worker, "the worker does not run it"),
+        Err(error) => tracing::debug!(operation_id = %id, worker_id = %worker, error, "the worker could not be asked"),
+    }
+}
+
+fn warning(state: &AppState, view: &View) -> Option<String> {
+    if view.status() != Status::Running {
+        return None;
+    }
+    let worker = view.record.worker_id()?;
+    match state.registry.presence(worker, &view.record.id, view.record.state.attempt, Instant::now()) {
+        Presence::Alive { .. } => None,
+        Presence::Silent => Some(format!(
+            "Worker {worker} does not answer; unless it comes back, another one takes over when its lease ends"
+        )),
+        Presence::Gone => Some(format!(
+            "Worker {worker} is not listed; unless it comes back, another one takes over when its lease ends"
+        )),
+    }
+}

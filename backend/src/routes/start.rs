@@ -1,0 +1,159 @@
+//! `POST /api/v1/{domain}/start`.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use ktrdr_shared::id::OperationId;
+use ktrdr_shared::operation::{Execution, StartRequest};
+use ktrdr_shared::state::Status;
+use ktrdr_shared::time::Timestamp;
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::PathText;
+use crate::catalogue::Kind;
+use crate::config::Admission;
+use crate::error::{ApiError, Code};
+use crate::projection::record::View;
+use crate::state::AppState;
+use crate::submission::{Submission, id_from_key};
+
+/// How long the answer may wait for this backend's own projection to see the start.
+const READ_YOUR_WRITES: Duration = Duration::from_secs(5);
+
+#[derive(Serialize)]
+struct Started<'a> {
+    success: bool,
+    operation_id: &'a OperationId,
+    status: Status,
+    worker_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    queue_position: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warning: Option<String>,
+}
+
+/// Accepts an operation: 202 once it is stored and visible here; 200 when the same id was seen before.
+pub async fn start(
+    State(state): State<AppState>,
+    PathText(domain): PathText,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
+    // First: nothing that follows is of use without it, and the client shall know at once.
+    if !state.connection.is_up() {
+        return Err(ApiError::nats_unavailable());
+    }
+    let Some(kind) = state.catalogue.by_domain(&domain) else {
+        return Err(unknown_domain(&state, &domain));
+    };
+    let body = body.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => ApiError::too_large(Some(state.config.max_body)),
+        _ => ApiError::new(Code::InvalidBody, "The body could not be read to its end"),
+    })?;
+    let submission = Submission::read(&body, &kind)?;
+    let chosen = match (submission.task_id, headers.get("idempotency-key")) {
+        (Some(id), _) => Some(id),
+        (None, Some(key)) => Some(id_from_key(&domain, key.as_bytes())?),
+        (None, None) => None,
+    };
+    if let Some(known) = chosen.as_ref().and_then(|id| state.projection.get(id.as_str())) {
+        return repeated(&kind, &known);
+    }
+    let warning = admit(&state, &kind, &submission.execution)?;
+    let request = StartRequest {
+        operation_id: chosen.unwrap_or_else(OperationId::generate),
+        operation_type: kind.entry.worker_type.clone(),
+        parameters: submission.parameters,
+        execution: submission.execution,
+        created_at: Timestamp::now(),
+        retry_of: None,
+        resume_from: None,
+    };
+    let publisher = state.clone();
+    state.detached(async move { publish(&publisher, &kind, request, warning).await }).await
+}
+
+async fn publish(
+    state: &AppState,
+    kind: &Kind,
+    request: StartRequest,
+    warning: Option<String>,
+) -> Result<Response, ApiError> {
+    let id = &request.operation_id;
+    let (sequence, repetition) = state.dispatch.start(&request).await?;
+    let seen = state.projection.reached(sequence, READ_YOUR_WRITES).await;
+    let view = state.projection.get(id.as_str());
+    if let Some(view) = view.as_ref()
+        // Lost the race against another request with the same id: at another backend, or a moment ago at this one.
+        && (repetition || view.record.start_sequence != sequence)
+    {
+        return repeated(kind, view);
+    }
+    tracing::info!(operation_id = %id, worker_type = %kind.entry.worker_type, sequence, "accepted");
+    let late =
+        (!seen).then(|| "The operation is stored, but this backend lags behind and does not show it yet".to_owned());
+    let body = Started {
+        success: true,
+        operation_id: id,
+        status: view.as_ref().map_or(Status::Pending, View::status),
+        worker_id: view.as_ref().and_then(|view| view.record.worker_id()).map(|worker| worker.as_str()),
+        queue_position: view.as_ref().and_then(|view| view.queue_position),
+        warning: late.or(warning),
+    };
+    Ok((StatusCode::ACCEPTED, [(header::LOCATION, location(id))], Json(body)).into_response())
+}
+
+/// The answer to an id that was seen before: the operation as it is now. Nothing is started.
+fn repeated(kind: &Kind, view: &View) -> Result<Response, ApiError> {
+    let record = &view.record;
+    let known_type = &record.lane.worker_type;
+    if *known_type != kind.entry.worker_type {
+        let text =
+            format!("Operation {} exists already, as a {known_type} operation; choose another task_id", record.id);
+        return Err(ApiError::new(Code::TaskIdConflict, text)
+            .with("operation_id", record.id.as_str())
+            .with("operation_type", known_type.as_str()));
+    }
+    let body = Started {
+        success: true,
+        operation_id: &record.id,
+        status: view.status(),
+        worker_id: record.worker_id().map(|worker| worker.as_str()),
+        queue_position: view.queue_position,
+        warning: None,
+    };
+    Ok((StatusCode::OK, [(header::LOCATION, location(&record.id))], Json(body)).into_response())
+}
+
+/// Whether anybody could run it; what to warn of when nobody can.
+fn admit(state: &AppState, kind: &Kind, execution: &Execution) -> Result<Option<String>, ApiError> {
+    let worker_type = &kind.entry.worker_type;
+    let (alive, able) = state.registry.able(worker_type.as_str(), &execution.requirements, Instant::now());
+    let missing = match (alive, able) {
+        (_, 1..) => return Ok(None),
+        (0, _) => format!("no {worker_type} worker is registered"),
+        _ => format!("none of the {alive} registered {worker_type} workers meets the requirements"),
+    };
+    match state.config.admission {
+        Admission::Queue => Ok(Some(format!("The operation is queued, but {missing}; it waits until there is one"))),
+        Admission::Strict => Err(ApiError::new(Code::NoWorkers, format!("No workers available: {missing}"))),
+    }
+}
+
+fn unknown_domain(state: &AppState, domain: &str) -> ApiError {
+    let domain: String = domain.chars().take(128).collect();
+    let known = state.catalogue.domains();
+    let list = if known.is_empty() { "none: no worker was ever started".to_owned() } else { known.join(", ") };
+    ApiError::new(Code::UnknownDomain, format!("Unknown domain {domain}; known domains: {list}"))
+        .with("known_domains", known)
+}
+
+fn location(id: &OperationId) -> String {
+    format!("/api/v1/operations/{id}")
+}

@@ -1,0 +1,93 @@
+//! What handlers and background duties share. Cheap to clone.
+
+use std::sync::Arc;
+
+use ktrdr_shared::nats::Connection;
+use ktrdr_shared::oplog::OpLog;
+use ktrdr_shared::subject::Names;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+
+use crate::catalogue::Catalogue;
+use crate::config::Config;
+use crate::dispatch::Dispatch;
+use crate::error::ApiError;
+use crate::live::Live;
+use crate::projection::Projection;
+use crate::registry::Registry;
+
+/// Handles to everything; see the fields.
+#[derive(Clone)]
+pub struct AppState(Arc<Parts>);
+
+/// What [`AppState`] points to.
+pub struct Parts {
+    /// Settings.
+    pub config: Config,
+    /// Subjects and streams.
+    pub names: Names,
+    /// NATS.
+    pub connection: Connection,
+    /// All operations.
+    pub projection: Projection,
+    /// All workers.
+    pub registry: Registry,
+    /// All worker types.
+    pub catalogue: Catalogue,
+    /// Publishes starts and cancels.
+    pub dispatch: Dispatch,
+    /// Requests that publish: they run to their end even when their client hangs up.
+    pub publishing: TaskTracker,
+    /// Set when the process has been asked to stop: requests that wait answer with what there is.
+    pub stopping: CancellationToken,
+}
+
+impl AppState {
+    /// Wires everything together; nothing runs yet.
+    pub fn new(config: Config, connection: Connection, stopping: CancellationToken) -> Self {
+        let names = config.nats.subject_prefix.clone();
+        let live = Live::default();
+        let log = OpLog::new(connection.jetstream.clone(), names.clone());
+        Self(Arc::new(Parts {
+            projection: Projection::new(names.clone(), live.clone()),
+            registry: Registry::new(config.worker_remove_after, live),
+            catalogue: Catalogue::default(),
+            dispatch: Dispatch::new(connection.clone(), names.clone(), log, config.protocol.lease),
+            publishing: TaskTracker::new(),
+            stopping,
+            names,
+            connection,
+            config,
+        }))
+    }
+
+    /// Whether reads can be answered: the projection has caught up and the worker types are known.
+    pub fn is_loaded(&self) -> bool {
+        self.projection.is_caught_up() && self.catalogue.is_loaded()
+    }
+}
+
+impl AppState {
+    /// Runs `work` to its end, also when the client that asked for it has hung up: what was published must be followed
+    /// through, and what is half-published must not be left so.
+    ///
+    /// # Errors
+    /// What `work` says; 500 when it panics.
+    pub async fn detached<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        match self.publishing.spawn(work.in_current_span()).await {
+            Ok(outcome) => outcome,
+            Err(error) => Err(ApiError::internal(error)),
+        }
+    }
+}
+
+impl std::ops::Deref for AppState {
+    type Target = Parts;
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
