@@ -7,9 +7,11 @@ use std::time::Duration;
 use futures::StreamExt;
 use ktrdr_shared::time::Timestamp;
 use ktrdr_shared::worker::{Heartbeat, WorkerStatus};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::core::Core;
+use crate::pull::ServedQueue;
 
 /// Shortest time between two heartbeats: a worker that finishes thousands of operations a second does not tell each.
 const MIN_GAP: Duration = Duration::from_millis(50);
@@ -37,12 +39,19 @@ pub(crate) fn describe(core: &Core) -> Heartbeat {
     }
 }
 
-/// Sends heartbeats for as long as the connection lives.
+/// Sends heartbeats for as long as the connection lives, beginning when the worker serves its first queue: until then its
+/// type may not even be in the catalogue, and nobody should count on it.
 ///
 /// # Errors
 /// When the client is closed.
-pub(crate) async fn beat(core: Arc<Core>) -> Result<(), async_nats::SubscribeError> {
+pub(crate) async fn beat(
+    core: Arc<Core>,
+    mut queues: watch::Receiver<Vec<ServedQueue>>,
+) -> Result<(), async_nats::SubscribeError> {
     let client = &core.connection.client;
+    if queues.wait_for(|queues| !queues.is_empty()).await.is_err() {
+        return Ok(());
+    }
     let mut asked = client.subscribe(core.names.heartbeat_request()).await?;
     let mut link = core.connection.link.clone();
     loop {

@@ -111,7 +111,7 @@ pub async fn run<E: Engine>(
     let operations = TaskTracker::new();
     let (puller, slots) = {
         let (core, operations) = (core.clone(), operations.clone());
-        Puller::new(core.clone(), queue_receiver, refresh.clone(), move |delivery| {
+        Puller::new(core.clone(), queue_receiver.clone(), refresh.clone(), move |delivery| {
             operations.spawn(execute::run_delivery(core.clone(), delivery));
         })
     };
@@ -119,7 +119,7 @@ pub async fn run<E: Engine>(
     let pulling = tokio::spawn(puller.run(stop_pulling.clone()));
     // Aborted when dropped: these hold nothing that must be finished.
     let mut helpers = tokio::task::JoinSet::new();
-    helpers.spawn(heartbeat::beat(core.clone()).map_to_unit("heartbeats"));
+    helpers.spawn(heartbeat::beat(core.clone(), queue_receiver).map_to_unit("heartbeats"));
     helpers.spawn(cancels::listen(core.clone()).map_to_unit("cancels"));
     helpers.spawn(service::serve(core.clone()).map_to_unit("the NATS service"));
     let http = http::serve(core.clone(), slots, operations.clone(), listener, stop_pulling.clone());
