@@ -1,4 +1,5 @@
 //! The built-in engines, one folder or file each: settings, code and unit tests together.
 
+pub mod backtesting;
 pub mod bars;
 pub mod dummy;
