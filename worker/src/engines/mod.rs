@@ -3,3 +3,4 @@
 pub mod backtesting;
 pub mod bars;
 pub mod dummy;
+pub mod training;
