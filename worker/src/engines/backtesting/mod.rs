@@ -15,6 +15,7 @@ pub use request::{BacktestRequest, Fill, Strategy};
 
 use self::observe::Observer;
 use self::simulation::Simulation;
+use self::strategy::Signals;
 use crate::engines::bars::Bars;
 use crate::{Context, Engine, OperationError};
 
@@ -41,7 +42,7 @@ impl Engine for Backtesting {
 pub fn backtest(ctx: &Context, request: &BacktestRequest) -> Result<BacktestOutput, OperationError> {
     request.check()?;
     let bars = Bars::load(ctx, &request.selection())?;
-    let signals = strategy::signals(ctx, &request.strategy, &bars)?;
+    let signals = Signals::new(ctx, &request.strategy, &bars)?;
     let warm_up = signals.warm_up();
     let mut observer = Observer::new(ctx, &bars);
     let run = Simulation::new(request, &bars).run(signals, &mut observer)?;

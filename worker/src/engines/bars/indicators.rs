@@ -8,9 +8,9 @@ pub struct Indicator {
 }
 
 impl Indicator {
-    /// The index of the first bar that has a value.
-    pub fn first(&self) -> usize {
-        self.first
+    /// An indicator with these values from bar `first` on.
+    pub fn new(first: usize, values: Vec<f64>) -> Self {
+        Self { first, values }
     }
 
     /// The value at bar `i`, if it is defined there.
@@ -34,7 +34,7 @@ pub fn sma(closes: &[f64], period: usize) -> Indicator {
             values.push(sum / period as f64);
         }
     }
-    Indicator { first: period - 1, values }
+    Indicator::new(period - 1, values)
 }
 
 /// Wilder's relative strength index over `period` changes (at least 1), 0 to 100, defined from bar `period`.
@@ -60,7 +60,7 @@ pub fn rsi(closes: &[f64], period: usize) -> Indicator {
         }
         values.push(strength(gain, loss));
     }
-    Indicator { first: period, values }
+    Indicator::new(period, values)
 }
 
 fn strength(gain: f64, loss: f64) -> f64 {

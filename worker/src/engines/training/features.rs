@@ -1,7 +1,7 @@
 //! What the network sees of a bar (docs: "Features").
 
 use crate::engines::bars::Bars;
-use crate::engines::bars::indicators::{rsi, sma};
+use crate::engines::bars::indicators::{Indicator, rsi, sma};
 
 /// Names of the features, in the order of a row.
 pub const FEATURES: [&str; 8] =
@@ -22,7 +22,7 @@ pub fn features(bars: &Bars) -> Vec<Row> {
     let change = |t: usize, back: usize| closes[t] / closes[t - back] - 1.0;
     let (fast, slow, strength) = (sma(&closes, 10), sma(&closes, 20), rsi(&closes, 14));
     // Defined from bar 19 or earlier.
-    let value = |indicator: &crate::engines::bars::indicators::Indicator, t| indicator.get(t).unwrap_or(f64::NAN);
+    let value = |indicator: &Indicator, t| indicator.get(t).unwrap_or(f64::NAN);
     (FIRST_BAR..closes.len())
         .map(|t| {
             let returns: [f64; VOLATILITY_WINDOW] = std::array::from_fn(|back| change(t - back, 1));
