@@ -187,3 +187,74 @@ impl Model {
         Ok(answers)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// A model of one layer.
+    fn contents() -> Value {
+        json!({
+            "format": FORMAT, "format_version": VERSION, "label": "next_up", "label_threshold": null,
+            "feature_names": FEATURES, "means": vec![0.0; 8], "stds": vec![1.0; 8], "layer_sizes": [8, 1],
+            "layers": [{"weights": [[1.0, 2.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0]], "biases": [0.5]}],
+            "metrics": null, "parameters": {}
+        })
+    }
+
+    #[test]
+    fn a_sound_model_answers() {
+        let model = Model::from_json(contents()).ok().unwrap();
+        let run = crate::testing::TestRun::new();
+        let answers = model.probabilities(run.ctx(), &[[0.25, 0.125, 9.0, 9.0, 9.0, 9.0, 9.0, 1.0], [0.0; 8]]).unwrap();
+        assert_eq!(answers, [0.5, probability(0.5)]);
+    }
+
+    #[test]
+    fn what_is_not_sound_is_refused() {
+        for (pointer, value, expected) in [
+            ("/format", json!("onnx"), "this worker reads format"),
+            ("/format_version", json!(2), "version 2"),
+            ("/label", json!("price"), "unknown variant"),
+            ("/feature_names/0", json!("ret_2"), "feature_names"),
+            ("/means", json!(vec![0.0; 7]), "means and stds"),
+            ("/means/3", json!(null), "invalid type: null"),
+            ("/stds/3", json!(0.0), "means and stds"),
+            ("/stds/3", json!(-1.0), "means and stds"),
+            ("/layer_sizes", json!([8, 2]), "layer_sizes"),
+            ("/layer_sizes", json!([7, 1]), "layer_sizes"),
+            ("/layer_sizes", json!([8, 4, 1]), "layer_sizes"),
+            ("/layer_sizes", json!([]), "layer_sizes"),
+            ("/layers/0/weights/0", json!([1.0]), "layer 1 is not"),
+            ("/layers/0/weights", json!([]), "layer 1 is not"),
+            ("/layers/0/biases", json!([0.5, 0.5]), "layer 1 is not"),
+            ("/layers/0/biases/0", json!("NaN"), "invalid type: string"),
+        ] {
+            let mut broken = contents();
+            *broken.pointer_mut(pointer).unwrap() = value.clone();
+            let error = Model::from_json(broken).err().unwrap_or_default();
+            assert!(error.contains(expected), "{pointer} {value}: {error}");
+        }
+        assert!(Model::from_json(json!([])).is_err());
+        let mut unknown = contents();
+        unknown["extra"] = json!(1);
+        assert!(Model::from_json(unknown).is_err());
+    }
+
+    #[test]
+    fn files_that_are_no_models_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("text.json"), "no json").unwrap();
+        std::fs::write(dir.path().join("huge.json"), contents().to_string().replace("2.0", "1e999")).unwrap();
+        std::fs::create_dir(dir.path().join("folder.json")).unwrap();
+        let run = crate::testing::TestRun::in_dir(dir.path());
+        for file in ["text.json", "huge.json", "folder.json", "absent.json"] {
+            let error = Model::load(run.ctx(), file).err().unwrap();
+            assert!(
+                matches!(&error, OperationError::Permanent { message, .. } if message.starts_with(file)),
+                "{error:?}"
+            );
+        }
+    }
+}
