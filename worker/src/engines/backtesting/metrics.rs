@@ -194,3 +194,82 @@ impl TradeFigures {
         figures
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::account::ExitReason;
+    use super::super::output::Quantity;
+    use super::*;
+    use crate::engines::bars::{Bar, BarTime};
+
+    fn bar(day: usize, close: f64) -> Bar {
+        let timestamp = format!("2023-01-{day:02}");
+        let time = BarTime::parse(&timestamp).unwrap();
+        Bar { timestamp: timestamp.into(), time, open: close, high: close, low: close, close }
+    }
+
+    fn trade(net_pnl: f64, holding_period_hours: f64, span: (usize, usize)) -> Trade {
+        Trade {
+            entry_time: "".into(),
+            exit_time: "".into(),
+            entry_price: 1.0,
+            exit_price: 1.0,
+            quantity: Quantity(1.0),
+            gross_pnl: net_pnl + 0.5,
+            commission: 0.5,
+            net_pnl,
+            return_pct: net_pnl,
+            holding_period_hours,
+            exit_reason: ExitReason::Signal,
+            span,
+        }
+    }
+
+    #[test]
+    fn every_figure_by_hand() {
+        let closes = [10.0, 20.0, 30.0, 20.0, 15.0];
+        let bars =
+            Bars { file: "X_1d.csv".into(), bars: (1..).zip(closes).map(|(day, close)| bar(day, close)).collect() };
+        // Returns 0.1, -0.1, 0.1, -0.2.
+        let run = Run {
+            equity: vec![100.0, 110.0, 99.0, 108.9, 87.12],
+            trades: vec![
+                trade(6.0, 24.0, (0, 1)),
+                trade(-4.0, 12.0, (1, 2)),
+                trade(2.0, 48.0, (2, 2)),
+                trade(0.0, 4.0, (4, 4)),
+            ],
+        };
+        let metrics = metrics(&bars, 1, &run, 100.0, 4.0);
+        let near = |actual: Option<f64>, expected: f64| {
+            assert!((actual.unwrap() - expected).abs() < 1e-12, "{actual:?} is not {expected}");
+        };
+        near(metrics.final_equity, 87.12);
+        near(metrics.total_return, -12.88);
+        near(metrics.total_return_pct, -0.1288);
+        near(metrics.buy_hold_return_pct, -0.25);
+        let growth = 0.8712f64.powf(365.25 / 4.0) - 1.0;
+        near(metrics.annualized_return, growth);
+        let deviation = 0.016875f64.sqrt();
+        near(metrics.volatility, deviation * 2.0);
+        near(metrics.sharpe_ratio, -0.025 / deviation * 2.0);
+        near(metrics.sortino_ratio, -0.025 / 0.05 * 2.0);
+        near(metrics.max_drawdown, 22.88);
+        near(metrics.max_drawdown_pct, 0.208);
+        near(metrics.calmar_ratio, growth / 0.208);
+        near(metrics.recovery_factor, -12.88 / 22.88);
+        // Bars 0, 1, 2 and 4; those of two trades count once.
+        near(metrics.exposure_pct, 0.8);
+        assert_eq!((metrics.total_trades, metrics.winning_trades, metrics.losing_trades), (4, 2, 1));
+        near(metrics.win_rate, 0.5);
+        near(metrics.profit_factor, 2.0);
+        near(metrics.avg_win, 4.0);
+        near(metrics.avg_loss, -4.0);
+        near(metrics.largest_win, 6.0);
+        near(metrics.largest_loss, -4.0);
+        near(metrics.avg_holding_period, 22.0);
+        near(metrics.avg_win_holding_period, 36.0);
+        near(metrics.avg_loss_holding_period, 12.0);
+        near(metrics.total_commission, 2.0);
+    }
+}

@@ -261,6 +261,7 @@ async fn wrong_requests_are_refused_by_the_schema_and_by_the_engine() {
         json!({"model_file": "../model.json"}),
         json!({"model_file": "/tmp/model.json"}),
         json!({"model_file": ".json"}),
+        json!({"model_file": "GOOG_1d.csv/model.json"}),
         json!({"hidden_layers": [4096, 4096]}),
         json!({"train_split": 0.0001}),
         json!({"start": "2013-01-01"}),
