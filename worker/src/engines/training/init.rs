@@ -27,9 +27,9 @@ pub(super) fn layers(request: &TrainingRequest) -> Vec<Layer> {
         .map(|pair| {
             let (inputs, outputs) = (pair[0], pair[1]);
             let weight = |_| match request.init {
-                // He uniform: variance 2/inputs, which keeps the size of signals through layers of ReLU.
+                // Glorot uniform. He's bound, √(6/inputs), overfits sooner in a net this small.
                 Init::Random => {
-                    let bound = (6.0 / inputs as f64).sqrt();
+                    let bound = (6.0 / (inputs + outputs) as f64).sqrt();
                     rng.random_range(-bound..bound)
                 }
                 Init::Fixed => {

@@ -114,7 +114,7 @@ pub enum Label {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Init {
-    /// He uniform, from the seed.
+    /// Glorot uniform, from the seed.
     #[default]
     Random,
     /// A fixed sine pattern, to compare implementations.
