@@ -49,7 +49,7 @@ pub fn backtest(ctx: &Context, request: &BacktestRequest) -> Result<BacktestOutp
     observer.finish(&run);
     let periods = request.periods_per_year.unwrap_or(request.timeframe.periods_per_year());
     let metrics = metrics::metrics(&bars, warm_up, &run, request.initial_capital, periods);
-    Ok(BacktestOutput::new(&bars, run, metrics))
+    Ok(BacktestOutput::new(bars, run, metrics))
 }
 
 #[cfg(test)]

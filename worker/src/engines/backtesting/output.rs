@@ -28,15 +28,16 @@ pub struct BacktestOutput {
 }
 
 impl BacktestOutput {
-    pub(super) fn new(bars: &Bars, run: Run, metrics: Metrics) -> Self {
-        let time = |at: usize| bars.bars.get(at).map(|bar| bar.timestamp.clone()).unwrap_or_default();
+    pub(super) fn new(bars: Bars, run: Run, metrics: Metrics) -> Self {
+        let equity_curve: Vec<_> = bars.bars.into_iter().map(|bar| bar.timestamp).zip(run.equity).collect();
+        let time = |entry: Option<&(Box<str>, f64)>| entry.map(|(time, _)| time.clone()).unwrap_or_default();
         Self {
-            bars: bars.len(),
-            first_bar: time(0),
-            last_bar: time(bars.len().saturating_sub(1)),
+            bars: equity_curve.len(),
+            first_bar: time(equity_curve.first()),
+            last_bar: time(equity_curve.last()),
             metrics,
             trades: run.trades,
-            equity_curve: bars.bars.iter().map(|bar| bar.timestamp.clone()).zip(run.equity).collect(),
+            equity_curve,
         }
     }
 }
