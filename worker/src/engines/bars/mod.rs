@@ -7,8 +7,8 @@ mod selection;
 mod time;
 
 pub use error::BarsError;
-pub use selection::{BarSelection, Symbol, Timeframe};
-pub use time::BarTime;
+pub use selection::{BarSelection, InvalidSymbol, Symbol, Timeframe};
+pub use time::{BarTime, InvalidTime};
 
 /// One bar: the prices of one period.
 #[derive(Debug, Clone, PartialEq)]
