@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
 use ktrdr_worker::config::Config;
+use ktrdr_worker::engines::backtesting::Backtesting;
 use ktrdr_worker::engines::dummy::Dummy;
+use ktrdr_worker::engines::training::Training;
 use ktrdr_worker::runtime::run_program;
 
 #[derive(Parser)]
@@ -21,12 +23,16 @@ struct Args {
 #[derive(Clone, Copy, ValueEnum)]
 #[value(rename_all = "snake_case")]
 enum BuiltIn {
+    Backtesting,
     Dummy,
+    Training,
 }
 
 fn main() -> ExitCode {
     let Args { worker_type, config } = Args::parse();
     match worker_type {
+        BuiltIn::Backtesting => run_program(Backtesting, config),
         BuiltIn::Dummy => run_program(Dummy, config),
+        BuiltIn::Training => run_program(Training, config),
     }
 }

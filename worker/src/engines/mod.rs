@@ -1,3 +1,6 @@
 //! The built-in engines, one folder or file each: settings, code and unit tests together.
 
+pub mod backtesting;
+pub mod bars;
 pub mod dummy;
+pub mod training;

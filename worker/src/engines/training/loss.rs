@@ -1,0 +1,84 @@
+//! Binary cross-entropy on logits, in nats, written so that no logit overflows (docs: "Loss").
+
+/// The loss of one row with logit `z` and label `y` (0 or 1).
+pub(super) fn row_loss(z: f64, y: f64) -> f64 {
+    z.max(0.0) - z * y + (-z.abs()).exp().ln_1p()
+}
+
+/// Its derivative by `z`.
+///
+/// Given to the back propagation as it is: derived from the formula above by parts it would be wrong at 0, where neither
+/// `max` nor `abs` has a derivative.
+pub(super) fn row_gradient(z: f64, y: f64) -> f64 {
+    probability(z) - y
+}
+
+/// The probability of label 1 that logit `z` stands for.
+pub(super) fn probability(z: f64) -> f64 {
+    if z >= 0.0 {
+        1.0 / (1.0 + (-z).exp())
+    } else {
+        let e = z.exp();
+        e / (1.0 + e)
+    }
+}
+
+/// The loss of one row when `p` is the probability answered for label 1.
+pub(super) fn row_loss_at_probability(p: f64, y: f64) -> f64 {
+    if y == 1.0 { -p.ln() } else { -(1.0 - p).ln() }
+}
+
+/// Losses and right answers of the rows seen so far.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Tally {
+    loss: f64,
+    right: usize,
+    rows: usize,
+}
+
+impl Tally {
+    /// Counts rows with these logits and labels.
+    pub(super) fn add(&mut self, logits: &[f64], labels: &[f64]) {
+        for (z, y) in logits.iter().zip(labels) {
+            self.loss += row_loss(*z, *y);
+            self.right += usize::from((*z > 0.0) == (*y == 1.0));
+            self.rows += 1;
+        }
+    }
+
+    /// Mean loss, in nats.
+    pub(super) fn loss(&self) -> f64 {
+        self.loss / self.rows as f64
+    }
+
+    /// Right answers as a fraction of all.
+    pub(super) fn accuracy(&self) -> f64 {
+        self.right as f64 / self.rows as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn saturated_logits_stay_finite() {
+        for (z, y, loss, gradient) in
+            [(1e4, 1.0, 0.0, 0.0), (1e4, 0.0, 1e4, 1.0), (-1e4, 1.0, 1e4, -1.0), (-1e4, 0.0, 0.0, 0.0)]
+        {
+            assert_eq!((row_loss(z, y), row_gradient(z, y)), (loss, gradient), "{z} {y}");
+        }
+        assert_eq!(row_gradient(0.0, 1.0), -0.5);
+    }
+
+    proptest! {
+        #[test]
+        fn the_derivative_is_the_slope(z in -20.0..20.0f64, one in any::<bool>()) {
+            let (y, step) = (f64::from(u8::from(one)), 1e-5);
+            let slope = (row_loss(z + step, y) - row_loss(z - step, y)) / (2.0 * step);
+            prop_assert!((slope - row_gradient(z, y)).abs() < 1e-8);
+            prop_assert!((row_loss(z, y) - row_loss_at_probability(probability(z), y)).abs() < 1e-6);
+        }
+    }
+}
