@@ -1,20 +1,12 @@
-//! What a worker does with a start request it was given, decided from the last event of the operation: pure, no I/O.
+//! What a worker does with a start request it was given, decided from the operation's log: pure, no I/O.
 //!
-//! The decision is a guess until it is published: the event it leads to expects the sequence of `last`, so a stale reading
-//! is refused by JetStream and decided anew.
+//! The decision is a guess until it is published: the event it leads to expects the tail of the log that was read, so a
+//! stale reading is refused by JetStream and decided anew.
 
-use crate::event::{Event, EventKind};
+use crate::event::EventKind;
 use crate::id::OperationId;
+use crate::state::OperationLog;
 use crate::time::Timestamp;
-
-/// An event with its place in the stream.
-#[derive(Debug, Clone)]
-pub struct Stored {
-    /// Its stream sequence.
-    pub sequence: u64,
-    /// The event.
-    pub event: Event,
-}
 
 /// What to do with a start request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,15 +33,16 @@ pub enum Claim {
     Drop(&'static str),
 }
 
-/// Decides what to do with the start request at `start_sequence`, given the last event on the operation's subject.
+/// Decides what to do with the start request at `start_sequence`, given the operation's log.
 ///
 /// JetStream gives a request to a second worker only after the lease of the first has run out or the request was handed
 /// back, so a `started` of this very request means that its worker was lost.
-pub fn decide(last: Option<&Stored>, start_sequence: u64, max_attempts: u32, now: Timestamp) -> Claim {
-    let Some(Stored { sequence, event }) = last else {
-        return Claim::Start { attempt: 1, expected: 0, takeover: false };
+pub fn decide(log: &OperationLog, start_sequence: u64, max_attempts: u32, now: Timestamp) -> Claim {
+    let expected = log.tail;
+    let Some(event) = &log.last else {
+        return Claim::Start { attempt: 1, expected, takeover: false };
     };
-    let next = Claim::Start { attempt: event.attempt.saturating_add(1), expected: *sequence, takeover: true };
+    let next = Claim::Start { attempt: event.attempt.saturating_add(1), expected, takeover: true };
     match &event.kind {
         EventKind::Completed { .. } | EventKind::Failed { .. } | EventKind::Cancelled { .. } => {
             Claim::Drop("the operation has ended")
@@ -60,7 +53,7 @@ pub fn decide(last: Option<&Stored>, start_sequence: u64, max_attempts: u32, now
             Claim::Drop("another copy of this start request is being run")
         }
         EventKind::Started { .. } if event.attempt >= max_attempts => {
-            Claim::GiveUp { attempts: event.attempt, expected: *sequence }
+            Claim::GiveUp { attempts: event.attempt, expected }
         }
         EventKind::Started { .. } => next,
         EventKind::Released { retry_at: Some(due), .. } if *due > now => Claim::NotBefore(*due),
@@ -78,46 +71,48 @@ pub fn worker_lost_message(operation_id: &OperationId, attempts: u32) -> String 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Failure, ReleaseReason, ResultPayload};
+    use crate::event::{Event, Failure, ReleaseReason, ResultPayload};
     use crate::id::WorkerId;
+    use crate::state::State;
 
     const NOW: Timestamp = Timestamp::EPOCH;
 
-    fn stored(attempt: u32, kind: EventKind) -> Stored {
-        Stored {
-            sequence: 9,
-            event: Event {
-                operation_id: OperationId::new("o").unwrap(),
-                at: NOW,
-                worker_id: Some(WorkerId::new("w").unwrap()),
-                attempt,
-                claim: Some("c".into()),
-                kind,
-            },
-        }
+    fn log(attempt: u32, kind: EventKind) -> OperationLog {
+        let event = Event {
+            operation_id: OperationId::new("o").unwrap(),
+            at: NOW,
+            worker_id: Some(WorkerId::new("w").unwrap()),
+            attempt,
+            claim: Some("c".into()),
+            kind,
+        };
+        OperationLog { tail: 9, state: State::default(), last: Some(event) }
     }
 
     #[test]
     fn an_untouched_request_is_claimed_as_attempt_1() {
-        assert_eq!(decide(None, 5, 3, NOW), Claim::Start { attempt: 1, expected: 0, takeover: false });
+        assert_eq!(
+            decide(&OperationLog::default(), 5, 3, NOW),
+            Claim::Start { attempt: 1, expected: 0, takeover: false }
+        );
     }
 
     #[test]
     fn a_redelivered_request_is_taken_over() {
-        let last = stored(2, EventKind::Started { start_sequence: 5 });
-        assert_eq!(decide(Some(&last), 5, 3, NOW), Claim::Start { attempt: 3, expected: 9, takeover: true });
+        let last = log(2, EventKind::Started { start_sequence: 5 });
+        assert_eq!(decide(&last, 5, 3, NOW), Claim::Start { attempt: 3, expected: 9, takeover: true });
     }
 
     #[test]
     fn a_request_that_lost_its_last_attempt_is_given_up() {
-        let last = stored(3, EventKind::Started { start_sequence: 5 });
-        assert_eq!(decide(Some(&last), 5, 3, NOW), Claim::GiveUp { attempts: 3, expected: 9 });
+        let last = log(3, EventKind::Started { start_sequence: 5 });
+        assert_eq!(decide(&last, 5, 3, NOW), Claim::GiveUp { attempts: 3, expected: 9 });
     }
 
     #[test]
     fn a_second_copy_of_a_running_request_is_dropped() {
-        let last = stored(1, EventKind::Started { start_sequence: 4 });
-        assert!(matches!(decide(Some(&last), 5, 3, NOW), Claim::Drop(_)));
+        let last = log(1, EventKind::Started { start_sequence: 4 });
+        assert!(matches!(decide(&last, 5, 3, NOW), Claim::Drop(_)));
     }
 
     #[test]
@@ -131,21 +126,21 @@ mod tests {
             EventKind::Failed { error: failure },
             EventKind::Cancelled { forced: false },
         ] {
-            assert!(matches!(decide(Some(&stored(1, kind)), 5, 3, NOW), Claim::Drop(_)));
+            assert!(matches!(decide(&log(1, kind), 5, 3, NOW), Claim::Drop(_)));
         }
     }
 
     #[test]
     fn a_released_request_is_run_again_even_after_its_last_attempt() {
-        let last = stored(3, EventKind::Released { reason: ReleaseReason::Shutdown, error: None, retry_at: None });
-        assert_eq!(decide(Some(&last), 5, 3, NOW), Claim::Start { attempt: 4, expected: 9, takeover: true });
+        let last = log(3, EventKind::Released { reason: ReleaseReason::Shutdown, error: None, retry_at: None });
+        assert_eq!(decide(&last, 5, 3, NOW), Claim::Start { attempt: 4, expected: 9, takeover: true });
     }
 
     #[test]
     fn a_retry_that_is_not_due_waits() {
         let due = NOW.plus(std::time::Duration::from_secs(1));
-        let last = stored(1, EventKind::Released { reason: ReleaseReason::Retry, error: None, retry_at: Some(due) });
-        assert_eq!(decide(Some(&last), 5, 3, NOW), Claim::NotBefore(due));
-        assert!(matches!(decide(Some(&last), 5, 3, due), Claim::Start { attempt: 2, .. }));
+        let last = log(1, EventKind::Released { reason: ReleaseReason::Retry, error: None, retry_at: Some(due) });
+        assert_eq!(decide(&last, 5, 3, NOW), Claim::NotBefore(due));
+        assert!(matches!(decide(&last, 5, 3, due), Claim::Start { attempt: 2, .. }));
     }
 }

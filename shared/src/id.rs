@@ -25,8 +25,7 @@ pub struct InvalidName {
 
 /// Whether `text` is a valid name.
 pub fn is_name(text: &str) -> bool {
-    (1..=MAX_LEN).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+    (1..=MAX_LEN).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
 
 macro_rules! name_type {

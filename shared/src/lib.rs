@@ -15,7 +15,7 @@
 //! | [`subject`] | every subject, stream, consumer and bucket name |
 //! | [`topology`] | streams, consumers and buckets, and how they are provisioned |
 //! | [`oplog`] | appending to an operation's log under an expected sequence, and reading it back |
-//! | [`problem`] | the one error shape of both REST APIs |
+//! | [`problem`], [`start_body`] | the one error shape of both REST APIs, and the body of a start request |
 //! | [`config`], [`nats`], [`telemetry`], [`shutdown`] | settings, connection, logs and signals shared by both programs |
 
 pub mod claim;
@@ -28,6 +28,7 @@ pub mod oplog;
 pub mod problem;
 pub mod requirements;
 pub mod shutdown;
+pub mod start_body;
 pub mod state;
 pub mod subject;
 pub mod telemetry;

@@ -1,1 +1,236 @@
-//! oplog
+//! Appending to an operation's log under an expected sequence, and reading it back.
+//!
+//! This is where "nothing is finished twice" is enforced: every state change goes through [`OpLog::append`], which publishes
+//! with `Nats-Expected-Last-Subject-Sequence` and resolves every unknown outcome by reading the subject.
+
+use std::time::Duration;
+
+use async_nats::jetstream::ErrorCode;
+use async_nats::jetstream::context::{Context, PublishError, PublishErrorKind};
+use async_nats::jetstream::message::PublishMessage;
+use async_nats::jetstream::stream::{RawMessageErrorKind, Stream};
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::event::Event;
+use crate::id::{OperationId, WorkerType};
+use crate::state::OperationLog;
+use crate::subject::Names;
+
+/// First pause after a publish of unknown outcome; doubled each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+/// Longest pause between two tries.
+const MAX_PAUSE: Duration = Duration::from_secs(2);
+
+/// Why a log could not be read.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read the log of operation {operation_id}")]
+pub struct ReadError {
+    /// The operation.
+    pub operation_id: OperationId,
+    /// The cause.
+    #[source]
+    pub source: async_nats::jetstream::stream::RawMessageError,
+}
+
+/// Why a message was not stored.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// Another event came first. Nothing was stored, and nothing of this event ever will be.
+    #[error("another event came first")]
+    Conflict(Box<OperationLog>),
+    /// The message is larger than the server takes.
+    #[error("the message is larger than the NATS server takes (max_payload)")]
+    TooLarge,
+    /// The stream or the disk is full; nothing was stored.
+    #[error("the stream is full")]
+    Full(#[source] PublishError),
+    /// The message cannot be written as JSON.
+    #[error("the message cannot be written as JSON")]
+    Encode(#[source] serde_json::Error),
+    /// NATS did not answer in time. It may have been stored.
+    #[error("NATS did not confirm in time")]
+    Unknown(#[source] PublishError),
+}
+
+/// The logs of all operations. Cheap to clone.
+#[derive(Clone)]
+pub struct OpLog {
+    jetstream: Context,
+    names: Names,
+}
+
+impl OpLog {
+    /// Over this connection.
+    pub fn new(jetstream: Context, names: Names) -> Self {
+        Self { jetstream, names }
+    }
+
+    /// Appends `event` directly after `expected` (0: as the first), and returns its sequence.
+    ///
+    /// A publish whose outcome is unknown is repeated until it is known or `patience` is over. That is safe: the server
+    /// checks the expected sequence first, so a repetition of one that landed is refused, and then recognised by its claim.
+    ///
+    /// # Errors
+    /// [`AppendError`]; only [`AppendError::Unknown`] leaves the outcome open.
+    pub async fn append(
+        &self,
+        worker_type: &WorkerType,
+        event: &Event,
+        expected: u64,
+        patience: Duration,
+    ) -> Result<u64, AppendError> {
+        let subject = self.names.operation(worker_type, &event.operation_id);
+        let payload = event.encode().map_err(AppendError::Encode)?;
+        let deadline = Instant::now().checked_add(patience);
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let message = PublishMessage::build().payload(payload.clone()).expected_last_subject_sequence(expected);
+            let failure = match publish(&self.jetstream, &subject, message).await {
+                Ok(ack) => return Ok(ack.sequence),
+                Err(error) => error,
+            };
+            match classify(&failure) {
+                Refusal::WrongSequence => {
+                    if let Ok(log) = self.read(worker_type, &event.operation_id).await {
+                        if log.last.as_ref().is_some_and(|last| last.is_same_publish(event)) {
+                            return Ok(log.state.last_sequence);
+                        }
+                        // In a cluster the refusal can be about a message that is not committed yet; then the tail is
+                        // still the expected one and only time will tell.
+                        if log.tail != expected {
+                            return Err(AppendError::Conflict(Box::new(log)));
+                        }
+                    }
+                }
+                Refusal::TooLarge => return Err(AppendError::TooLarge),
+                Refusal::Full if deadline.is_some_and(|at| Instant::now() + pause >= at) => {
+                    return Err(AppendError::Full(failure));
+                }
+                Refusal::Full | Refusal::Unknown => {}
+            }
+            if deadline.is_some_and(|at| Instant::now() + pause >= at) {
+                return Err(AppendError::Unknown(failure));
+            }
+            tracing::debug!(operation_id = %event.operation_id, event = event.kind.name(), error = %failure, "publishing again");
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(MAX_PAUSE);
+        }
+    }
+
+    /// Reads and folds the whole log of an operation.
+    ///
+    /// Asks the stream's leader, not a replica: a direct get may answer from one that lags. Even so the answer can be old
+    /// by the time it is used; [`Self::append`] finds out.
+    ///
+    /// # Errors
+    /// [`ReadError`] when NATS does not answer.
+    pub async fn read(&self, worker_type: &WorkerType, id: &OperationId) -> Result<OperationLog, ReadError> {
+        let subject = self.names.operation(worker_type, id);
+        let stream = self.stream(id).await?;
+        let mut log = OperationLog::default();
+        loop {
+            match stream.raw_message_builder().sequence(log.tail + 1).next_by_subject(subject.as_str()).send().await {
+                Ok(message) => log.push(message.sequence, Event::decode(&message.payload).ok()),
+                Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => return Ok(log),
+                Err(source) => return Err(ReadError { operation_id: id.clone(), source }),
+            }
+        }
+    }
+
+    /// Whether a cancel was ever asked for; `None` when it was not.
+    ///
+    /// # Errors
+    /// [`ReadError`] when NATS does not answer.
+    pub async fn cancel_intent(&self, worker_type: &WorkerType, id: &OperationId) -> Result<Option<Bytes>, ReadError> {
+        let stream = self.stream(id).await?;
+        let subject = self.names.cancel(worker_type, id);
+        match stream.raw_message_builder().last_by_subject(subject.as_str()).send().await {
+            Ok(message) => Ok(Some(message.payload)),
+            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(source) => Err(ReadError { operation_id: id.clone(), source }),
+        }
+    }
+
+    /// Stores a message that has an id of its own (a start request, a cancel intent) and returns its sequence and whether
+    /// it was there before. Repeated until the outcome is known or `patience` is over; the id makes that harmless.
+    ///
+    /// # Errors
+    /// [`AppendError`], never `Conflict`.
+    pub async fn publish_once(
+        &self,
+        subject: &str,
+        message_id: &str,
+        payload: Bytes,
+        patience: Duration,
+    ) -> Result<(u64, bool), AppendError> {
+        let deadline = Instant::now().checked_add(patience);
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let message = PublishMessage::build().payload(payload.clone()).message_id(message_id);
+            let failure = match publish(&self.jetstream, subject, message).await {
+                Ok(ack) => return Ok((ack.sequence, ack.duplicate)),
+                Err(error) => error,
+            };
+            match classify(&failure) {
+                Refusal::TooLarge => return Err(AppendError::TooLarge),
+                Refusal::Full => return Err(AppendError::Full(failure)),
+                Refusal::WrongSequence | Refusal::Unknown => {}
+            }
+            if deadline.is_some_and(|at| Instant::now() + pause >= at) {
+                return Err(AppendError::Unknown(failure));
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(MAX_PAUSE);
+        }
+    }
+
+    async fn stream(&self, id: &OperationId) -> Result<Stream<()>, ReadError> {
+        self.jetstream.get_stream_no_info(self.names.stream()).await.map_err(|error| ReadError {
+            operation_id: id.clone(),
+            source: async_nats::jetstream::stream::RawMessageError::with_source(RawMessageErrorKind::Other, error),
+        })
+    }
+}
+
+async fn publish(
+    jetstream: &Context,
+    subject: &str,
+    message: PublishMessage,
+) -> Result<async_nats::jetstream::publish::PublishAck, PublishError> {
+    jetstream.send_publish(subject.to_owned(), message).await?.await
+}
+
+enum Refusal {
+    WrongSequence,
+    TooLarge,
+    Full,
+    Unknown,
+}
+
+/// What a failed publish says about the message: only refusals by the server are final.
+fn classify(error: &PublishError) -> Refusal {
+    use std::error::Error;
+    let code = error
+        .source()
+        .and_then(|source| source.downcast_ref::<async_nats::jetstream::Error>())
+        .map(async_nats::jetstream::Error::error_code);
+    match (error.kind(), code) {
+        (PublishErrorKind::WrongLastSequence, _) | (_, Some(ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT)) => {
+            Refusal::WrongSequence
+        }
+        (PublishErrorKind::MaxPayloadExceeded, _) | (_, Some(ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM)) => {
+            Refusal::TooLarge
+        }
+        (
+            _,
+            Some(
+                ErrorCode::STREAM_STORE_FAILED
+                | ErrorCode::STORAGE_RESOURCES_EXCEEDED
+                | ErrorCode::INSUFFICIENT_RESOURCES
+                | ErrorCode::ACCOUNT_RESOURCES_EXCEEDED,
+            ),
+        ) => Refusal::Full,
+        _ => Refusal::Unknown,
+    }
+}

@@ -129,5 +129,28 @@ impl State {
     }
 }
 
+/// The log of one operation, folded message by message in stream order.
+#[derive(Debug, Clone, Default)]
+pub struct OperationLog {
+    /// Sequence of the last message on the subject, readable or not; 0 when there is none. What an append must expect.
+    pub tail: u64,
+    /// Where the operation stands.
+    pub state: State,
+    /// The last event that took effect.
+    pub last: Option<Event>,
+}
+
+impl OperationLog {
+    /// Takes the next message; `None` for one that is no event. Whatever cannot take effect only moves the tail.
+    pub fn push(&mut self, sequence: u64, event: Option<Event>) {
+        if let Some(event) = event
+            && self.state.apply(sequence, &event).is_ok()
+        {
+            self.last = Some(event);
+        }
+        self.tail = self.tail.max(sequence);
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -11,7 +11,9 @@ pub struct Names {
 
 /// A prefix that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("invalid subject prefix {0:?}: use 1 to 64 of the characters A-Z a-z 0-9 _ -, several tokens separated by dots")]
+#[error(
+    "invalid subject prefix {0:?}: use 1 to 64 of the characters A-Z a-z 0-9 _ -, several tokens separated by dots"
+)]
 pub struct InvalidPrefix(String);
 
 /// What a message on one of our subjects is about.

@@ -1,1 +1,51 @@
-//! telemetry
+//! Logs: to standard error, filtered by `RUST_LOG`, as text or as JSON lines.
+
+use std::io::IsTerminal;
+
+use clap::Args;
+use tracing_subscriber::EnvFilter;
+
+/// How to log.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Logs")]
+pub struct LogOptions {
+    /// What to log, for example `info,ktrdr_backend=debug`.
+    #[arg(long, env = "RUST_LOG", default_value = "info,async_nats=warn")]
+    pub log: String,
+    /// One JSON object per line instead of text.
+    #[arg(long, env = "KTRDR_LOG_JSON", default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    pub log_json: bool,
+}
+
+/// Starts logging for this process. A filter that does not parse is reported and replaced by `info`.
+pub fn init(options: &LogOptions) {
+    let (filter, bad) = match EnvFilter::try_new(&options.log) {
+        Ok(filter) => (filter, None),
+        Err(error) => (EnvFilter::new("info"), Some(error)),
+    };
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
+    // A second initialisation (tests in one process) keeps the first.
+    let _ = if options.log_json {
+        builder.json().flatten_event(true).try_init()
+    } else {
+        builder.with_target(false).try_init()
+    };
+    if let Some(error) = bad {
+        tracing::warn!(filter = %options.log, %error, "RUST_LOG does not parse; logging at info");
+    }
+}
+
+/// An error and its causes in one line: each `Display` says only its own layer.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        text.push_str(": ");
+        text.push_str(&source.to_string());
+        cause = source.source();
+    }
+    text
+}

@@ -107,3 +107,17 @@ pub struct WorkerTypeEntry {
     /// Version of the worker program that published it.
     pub version: String,
 }
+
+/// Asks a worker for the newest word on one of its operations, at `worker.<worker_id>.operation`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct OperationQuery {
+    /// The operation.
+    pub operation_id: OperationId,
+}
+
+/// The answer to an [`OperationQuery`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct OperationAnswer {
+    /// The operation as it runs now; `None` when this worker does not run it.
+    pub running: Option<RunningOperation>,
+}

@@ -1,11 +1,18 @@
 //! What an engine sees of the operation it runs.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
 
 use ktrdr_shared::id::OperationId;
 use ktrdr_shared::operation::Progress;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
+use crate::checkpoint::MAX_STATE;
 use crate::data_dir::DataDir;
 use crate::error::OperationError;
 use crate::report::Report;
@@ -16,24 +23,25 @@ pub struct Context {
     inner: Arc<Inner>,
 }
 
-struct Inner {
-    operation_id: OperationId,
-    attempt: u32,
-    cancel: CancellationToken,
-    report: Arc<Report>,
-    data_dir: DataDir,
+pub(crate) struct Inner {
+    pub(crate) operation_id: OperationId,
+    pub(crate) attempt: u32,
+    pub(crate) cancel: CancellationToken,
+    pub(crate) report: Arc<Report>,
+    pub(crate) data_dir: DataDir,
+    /// What an earlier attempt left.
+    pub(crate) checkpoint: Option<Box<RawValue>>,
+    pub(crate) checkpoint_interval: Duration,
+    pub(crate) owner: OwnerCheck,
 }
+
+/// Answers whether this attempt is still the operation's own; an error is for the engine to return.
+pub(crate) type OwnerCheck = Box<dyn Fn() -> BoxFuture<'static, Result<(), OperationError>> + Send + Sync>;
 
 impl Context {
     /// A context for one attempt. Engines never need this; tests use [`crate::testing`].
-    pub(crate) fn new(
-        operation_id: OperationId,
-        attempt: u32,
-        cancel: CancellationToken,
-        report: Arc<Report>,
-        data_dir: DataDir,
-    ) -> Self {
-        Self { inner: Arc::new(Inner { operation_id, attempt, cancel, report, data_dir }) }
+    pub(crate) fn new(inner: Inner) -> Self {
+        Self { inner: Arc::new(inner) }
     }
 
     /// The operation.
@@ -86,6 +94,54 @@ impl Context {
     /// Resolves when the engine shall stop; for `select!` in asynchronous engines.
     pub async fn cancelled(&self) {
         self.inner.cancel.cancelled().await;
+    }
+
+    /// Makes sure that this attempt is still the operation's own, by reading the operation's log. Call it right before an
+    /// effect that others see, such as giving an output file its name: a worker that was cut off or suspended for longer
+    /// than its lease finds out here that another attempt has taken over. Waits while NATS is away.
+    ///
+    /// # Errors
+    /// [`OperationError::Cancelled`] when the engine shall stop, because it was taken over or cancelled.
+    pub async fn ensure_owner(&self) -> Result<(), OperationError> {
+        self.check_cancelled()?;
+        (self.inner.owner)().await
+    }
+
+    /// [`Self::ensure_owner`] for code inside [`Self::blocking`].
+    ///
+    /// # Errors
+    /// The same.
+    pub fn ensure_owner_blocking(&self) -> Result<(), OperationError> {
+        self.check_cancelled()?;
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => runtime.block_on((self.inner.owner)()),
+            // Outside of any runtime there is no worker: a plain function under test.
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Saves where a later attempt may go on, should this worker be lost. `make` is called only when the last checkpoint is
+    /// old enough (`KTRDR_CHECKPOINT_INTERVAL`), so it may copy and serialise; the newest one counts. States above 512 KiB
+    /// of JSON are not kept.
+    pub fn checkpoint_with<T: Serialize>(&self, make: impl FnOnce() -> T) {
+        if !self.inner.report.checkpoint_is_due(self.inner.checkpoint_interval) {
+            return;
+        }
+        match serde_json::value::to_raw_value(&make()) {
+            Ok(state) if state.get().len() > MAX_STATE => {
+                tracing::warn!(bytes = state.get().len(), limit = MAX_STATE, "a checkpoint is too large; not saved");
+            }
+            Ok(state) => self.inner.report.checkpoint(state),
+            Err(error) => tracing::warn!(%error, "a checkpoint cannot be written as JSON; not saved"),
+        }
+    }
+
+    /// What an earlier attempt saved, if there was one and it fits `T`.
+    pub fn last_checkpoint<T: DeserializeOwned>(&self) -> Option<T> {
+        let state = self.inner.checkpoint.as_ref()?;
+        serde_json::from_str(state.get())
+            .map_err(|error| tracing::warn!(%error, "the checkpoint does not fit; starting from the beginning"))
+            .ok()
     }
 
     /// Runs code that computes or blocks for long on a thread of its own.

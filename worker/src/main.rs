@@ -1,1 +1,32 @@
-fn main(){}
+//! `ktrdr-worker`: runs operations of the worker type that `WORKER_TYPE` names.
+
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+use ktrdr_worker::config::Config;
+use ktrdr_worker::engines::dummy::Dummy;
+use ktrdr_worker::runtime::run_program;
+
+#[derive(Parser)]
+#[command(version, about = "Runs KTRDR operations of one worker type")]
+struct Args {
+    /// What to run.
+    #[arg(long, env = "WORKER_TYPE")]
+    worker_type: BuiltIn,
+    #[command(flatten)]
+    config: Config,
+}
+
+/// The built-in engines by their worker types.
+#[derive(Clone, Copy, ValueEnum)]
+#[value(rename_all = "snake_case")]
+enum BuiltIn {
+    Dummy,
+}
+
+fn main() -> ExitCode {
+    let Args { worker_type, config } = Args::parse();
+    match worker_type {
+        BuiltIn::Dummy => run_program(Dummy, config),
+    }
+}

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use ktrdr_shared::operation::{MetricPoint, Progress};
 use ktrdr_shared::time::Timestamp;
 use parking_lot::Mutex;
+use serde_json::value::RawValue;
 
 /// How old a report must be before [`crate::Context::progress_with`] replaces it.
 const PROGRESS_DUE: Duration = Duration::from_millis(100);
@@ -25,6 +26,8 @@ struct State {
     unsent_progress: bool,
     points: Vec<MetricPoint>,
     dropped_points: u64,
+    checkpoint: Option<Box<RawValue>>,
+    checkpoint_taken: Option<Instant>,
 }
 
 impl Report {
@@ -36,6 +39,8 @@ impl Report {
                 unsent_progress: false,
                 points: Vec::new(),
                 dropped_points: 0,
+                checkpoint: None,
+                checkpoint_taken: None,
             }),
         }
     }
@@ -64,6 +69,28 @@ impl Report {
             state.dropped_points += (MAX_WAITING_POINTS / 10) as u64;
         }
         state.points.push(point);
+    }
+
+    /// Whether the last checkpoint was taken so long ago that a new one would be saved.
+    pub(crate) fn checkpoint_is_due(&self, interval: Duration) -> bool {
+        let state = self.state.lock();
+        state.checkpoint.is_none() && state.checkpoint_taken.is_none_or(|at| at.elapsed() >= interval)
+    }
+
+    pub(crate) fn checkpoint(&self, checkpoint: Box<RawValue>) {
+        let mut state = self.state.lock();
+        state.checkpoint = Some(checkpoint);
+        state.checkpoint_taken = Some(Instant::now());
+    }
+
+    /// Whether there ever was a checkpoint.
+    pub(crate) fn has_checkpointed(&self) -> bool {
+        self.state.lock().checkpoint_taken.is_some()
+    }
+
+    /// The checkpoint that waits to be saved.
+    pub(crate) fn take_checkpoint(&self) -> Option<Box<RawValue>> {
+        self.state.lock().checkpoint.take()
     }
 
     /// The newest progress.

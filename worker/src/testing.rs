@@ -25,12 +25,13 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ktrdr_shared::id::OperationId;
 use ktrdr_shared::operation::{MetricPoint, Progress};
 use tokio_util::sync::CancellationToken;
 
-use crate::context::Context;
+use crate::context::{Context, Inner};
 use crate::data_dir::DataDir;
 use crate::engine::Engine;
 use crate::error::OperationError;
@@ -60,7 +61,33 @@ impl TestRun {
         #[expect(clippy::expect_used, reason = "a constant that is a valid name")]
         let id = OperationId::new("test").expect("a valid name");
         let (report, cancel) = (Arc::new(Report::new()), CancellationToken::new());
-        let ctx = Context::new(id, 1, cancel.clone(), report.clone(), DataDir::new(data_dir.as_ref()));
+        let ctx = Context::new(Inner {
+            operation_id: id,
+            attempt: 1,
+            cancel: cancel.clone(),
+            report: report.clone(),
+            data_dir: DataDir::new(data_dir.as_ref()),
+            checkpoint: None,
+            checkpoint_interval: Duration::ZERO,
+            owner: Box::new(|| Box::pin(std::future::ready(Ok(())))),
+        });
+        Self { ctx, report, cancel }
+    }
+
+    /// The next attempt after this one was lost: it finds this one's newest checkpoint.
+    #[must_use]
+    pub fn next_attempt(&self) -> Self {
+        let (report, cancel) = (Arc::new(Report::new()), CancellationToken::new());
+        let ctx = Context::new(Inner {
+            operation_id: self.ctx.operation_id().clone(),
+            attempt: self.ctx.attempt() + 1,
+            cancel: cancel.clone(),
+            report: report.clone(),
+            data_dir: self.ctx.data_dir().clone(),
+            checkpoint: self.report.take_checkpoint(),
+            checkpoint_interval: Duration::ZERO,
+            owner: Box::new(|| Box::pin(std::future::ready(Ok(())))),
+        });
         Self { ctx, report, cancel }
     }
 

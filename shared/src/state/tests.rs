@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use serde_json::value::RawValue;
 
 use super::*;
-use crate::claim::{Claim, Stored, decide};
+use crate::claim::{Claim, decide};
 use crate::event::{Failure, ReleaseReason, ResultPayload};
 use crate::id::{OperationId, WorkerId};
 use crate::time::Timestamp;
@@ -26,14 +26,17 @@ fn kind(which: u8) -> EventKind {
         0 => EventKind::Started { start_sequence: 1 },
         1 => EventKind::Released { reason: ReleaseReason::Shutdown, error: None, retry_at: None },
         2 => EventKind::Completed { result: ResultPayload::Inline(RawValue::NULL.to_owned()), progress: None },
-        3 => EventKind::Failed {
-            error: Failure { code: "x".to_owned(), message: "x".to_owned(), permanent: false },
-        },
+        3 => EventKind::Failed { error: Failure { code: "x".to_owned(), message: "x".to_owned(), permanent: false } },
         _ => EventKind::Cancelled { forced: false },
     }
 }
 
 /// The subject as JetStream keeps it: a publish is taken only if it expects the last sequence.
+struct Stored {
+    sequence: u64,
+    event: Event,
+}
+
 #[derive(Default)]
 struct Log {
     clock: u64,
@@ -55,12 +58,12 @@ impl Log {
         Some(self.clock)
     }
 
-    fn replay(&self) -> State {
-        let mut state = State::default();
+    fn read(&self) -> OperationLog {
+        let mut log = OperationLog::default();
         for entry in &self.entries {
-            let _ = state.apply(entry.sequence, &entry.event);
+            log.push(entry.sequence, Some(entry.event.clone()));
         }
-        state
+        log
     }
 }
 
@@ -103,7 +106,7 @@ proptest! {
         let mut held: [Option<Held>; 4] = [None; 4];
         for step in steps {
             match step {
-                Step::Deliver(worker) => match decide(log.entries.last(), 1, 5, Timestamp::EPOCH) {
+                Step::Deliver(worker) => match decide(&log.read(), 1, 5, Timestamp::EPOCH) {
                     Claim::Start { attempt, expected, .. } => {
                         if let Some(sequence) = log.publish(expected, event(worker, attempt, kind(0))) {
                             held[worker as usize] = Some(Held { attempt, sequence });
@@ -154,7 +157,7 @@ proptest! {
             let expected = log.last_sequence();
             log.publish(expected, event(1, attempt, kind(which)));
         }
-        let once = log.replay();
+        let once = log.read().state;
         let mut repeated = State::default();
         for (i, entry) in log.entries.iter().enumerate() {
             let _ = repeated.apply(entry.sequence, &entry.event);

@@ -1,0 +1,98 @@
+//! Checkpoints: where the next attempt may go on. One per operation, in a KV bucket; any of them is a valid place to start
+//! from, the newest only saves the most work.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ktrdr_shared::id::OperationId;
+use ktrdr_shared::operation::StartRequest;
+use ktrdr_shared::time::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::claim::Hold;
+use crate::core::Core;
+
+/// The largest state that is kept, in bytes of JSON.
+pub(crate) const MAX_STATE: usize = 512 * 1024;
+/// How long looking for a checkpoint may take before the work starts from the beginning.
+const LOAD_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What the bucket holds for an operation.
+#[derive(Serialize, Deserialize)]
+struct Entry {
+    attempt: u32,
+    at: Timestamp,
+    state: Box<RawValue>,
+}
+
+/// The newest checkpoint of the operation, or of the one it resumes. Found by the SDK before the engine starts.
+pub(crate) async fn load(core: &Core, request: &StartRequest, attempt: u32) -> Option<Box<RawValue>> {
+    let own = (attempt > 1).then_some(&request.operation_id);
+    let mut ids = own.into_iter().chain(request.resume_from.as_ref());
+    let looking = async {
+        loop {
+            let id = ids.next()?;
+            loop {
+                match read(core, id).await {
+                    Ok(Some((_, entry))) => {
+                        tracing::info!(from_attempt = entry.attempt, saved_at = %entry.at, "going on from a checkpoint");
+                        return Some(entry.state);
+                    }
+                    Ok(None) => break,
+                    Err(error) => {
+                        tracing::debug!(%error, "the checkpoint cannot be read yet");
+                        tokio::time::sleep(Duration::from_millis(500)).await;
+                    }
+                }
+            }
+        }
+    };
+    tokio::time::timeout(LOAD_PATIENCE, looking).await.unwrap_or_else(|_| {
+        tracing::warn!("the checkpoint could not be read in time; starting from the beginning");
+        None
+    })
+}
+
+/// Saves a checkpoint of this attempt, unless a later attempt has saved one.
+pub(crate) async fn save(core: &Arc<Core>, hold: &Hold, state: Box<RawValue>) -> Result<(), async_nats::Error> {
+    let entry = Entry { attempt: hold.attempt, at: Timestamp::now(), state };
+    let payload: bytes::Bytes = serde_json::to_vec(&entry)?.into();
+    let store = bucket(core).await?;
+    let revision = match read(core, &hold.operation_id).await? {
+        Some((_, newer)) if newer.attempt > hold.attempt => return Ok(()),
+        Some((revision, _)) => revision,
+        None => 0,
+    };
+    // The revision decides between this attempt and one that saved in between.
+    store.update(hold.operation_id.as_str(), payload, revision).await?;
+    Ok(())
+}
+
+/// Removes the checkpoint of an operation that completed.
+pub(crate) async fn remove(core: &Core, id: &OperationId) {
+    let removed = async { Ok::<_, async_nats::Error>(bucket(core).await?.purge(id.as_str()).await?) };
+    if let Err(error) = removed.await {
+        // It goes with the bucket's age limit.
+        tracing::debug!(%error, "a checkpoint was not removed");
+    }
+}
+
+async fn bucket(core: &Core) -> Result<async_nats::jetstream::kv::Store, async_nats::Error> {
+    Ok(core.connection.jetstream.get_key_value(core.names.checkpoints_bucket()).await?)
+}
+
+async fn read(core: &Core, id: &OperationId) -> Result<Option<(u64, Entry)>, async_nats::Error> {
+    use async_nats::jetstream::kv::Operation;
+    let Some(found) = bucket(core).await?.entry(id.as_str()).await? else { return Ok(None) };
+    if found.operation != Operation::Put {
+        return Ok(None);
+    }
+    match serde_json::from_slice(&found.value) {
+        Ok(entry) => Ok(Some((found.revision, entry))),
+        Err(error) => {
+            tracing::warn!(%error, "a checkpoint is not readable; ignored");
+            Ok(None)
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! What all parts of one worker process share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use ktrdr_shared::id::{WorkerId, WorkerType};
+use ktrdr_shared::nats::Connection;
+use ktrdr_shared::oplog::OpLog;
+use ktrdr_shared::subject::Names;
+use ktrdr_shared::time::Timestamp;
+use ktrdr_shared::worker::Capabilities;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::data_dir::DataDir;
+use crate::erased::{EngineInfo, ErasedEngine};
+use crate::local::LocalOperations;
+use crate::running::Running;
+
+/// The identity, the connection and the tables of one worker process.
+pub(crate) struct Core {
+    pub(crate) engine: Arc<dyn ErasedEngine>,
+    pub(crate) info: EngineInfo,
+    /// Where engines run: apart from everything else, so that one that never awaits starves nobody but its like.
+    pub(crate) engines: EngineRuntime,
+    pub(crate) worker_type: WorkerType,
+    pub(crate) worker_id: WorkerId,
+    /// Tells this process from an earlier one with the same worker id.
+    pub(crate) instance: String,
+    pub(crate) endpoint_url: String,
+    pub(crate) capabilities: Capabilities,
+    pub(crate) started_at: Timestamp,
+    pub(crate) slots: u32,
+    pub(crate) heartbeat_interval: Duration,
+    /// The lease for queues that this worker has to create.
+    pub(crate) default_lease: Duration,
+    /// Shortest time between two checkpoints of an operation.
+    pub(crate) checkpoint_interval: Duration,
+    pub(crate) data_dir: DataDir,
+    pub(crate) names: Names,
+    pub(crate) connection: Connection,
+    pub(crate) oplog: OpLog,
+    pub(crate) running: Running,
+    pub(crate) local: LocalOperations,
+    pub(crate) counters: Counters,
+    /// Something that a heartbeat tells has changed.
+    pub(crate) changed: Notify,
+    pub(crate) last_pull_at: Mutex<Option<Timestamp>>,
+}
+
+/// Counts since the process started.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) finished: AtomicU64,
+    pub(crate) fenced: AtomicU64,
+    pub(crate) malformed: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn add(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// The runtime engines run on. Dropping it leaves threads that do not stop to the end of the process, and may be done
+/// from anywhere.
+pub(crate) struct EngineRuntime(Option<tokio::runtime::Runtime>);
+
+impl EngineRuntime {
+    pub(crate) fn new(slots: u32) -> std::io::Result<Self> {
+        let threads = usize::try_from(slots).unwrap_or(1).clamp(1, 16);
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(threads)
+            // Every slot may block a thread of its own.
+            .max_blocking_threads(usize::try_from(slots).unwrap_or(1).saturating_add(64))
+            .thread_name("engine")
+            .enable_all()
+            .build()
+            .map(|runtime| Self(Some(runtime)))
+    }
+
+    pub(crate) fn spawn<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Option<tokio::task::JoinHandle<T>> {
+        self.0.as_ref().map(|runtime| runtime.spawn(work))
+    }
+}
+
+impl Drop for EngineRuntime {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}

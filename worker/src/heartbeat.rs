@@ -1,0 +1,80 @@
+//! Heartbeats: at every interval, at once on every change, when asked, and a farewell.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures::StreamExt;
+use ktrdr_shared::time::Timestamp;
+use ktrdr_shared::worker::{Heartbeat, WorkerStatus};
+use tokio::time::Instant;
+
+use crate::core::Core;
+
+/// Shortest time between two heartbeats: a worker that finishes thousands of operations a second does not tell each.
+const MIN_GAP: Duration = Duration::from_millis(50);
+
+/// What this worker says about itself now.
+pub(crate) fn describe(core: &Core) -> Heartbeat {
+    let busy = core.running.len() >= core.slots as usize;
+    Heartbeat {
+        worker_id: core.worker_id.clone(),
+        worker_type: core.worker_type.clone(),
+        instance: core.instance.clone(),
+        endpoint_url: core.endpoint_url.clone(),
+        status: if busy { WorkerStatus::Busy } else { WorkerStatus::Available },
+        capabilities: core.capabilities.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        registered_at: core.started_at,
+        at: Timestamp::now(),
+        interval_seconds: core.heartbeat_interval.as_secs_f64(),
+        slots: core.slots,
+        running: core.running.describe_all(),
+        last_pull_at: *core.last_pull_at.lock(),
+        finished: core.counters.finished.load(Ordering::Relaxed),
+        fenced: core.counters.fenced.load(Ordering::Relaxed),
+        leaving: false,
+    }
+}
+
+/// Sends heartbeats for as long as the connection lives.
+///
+/// # Errors
+/// When the client is closed.
+pub(crate) async fn beat(core: Arc<Core>) -> Result<(), async_nats::SubscribeError> {
+    let client = &core.connection.client;
+    let mut asked = client.subscribe(core.names.heartbeat_request()).await?;
+    let mut link = core.connection.link.clone();
+    loop {
+        if core.connection.is_up() {
+            publish(&core, &describe(&core)).await;
+        }
+        let sent = Instant::now();
+        // Cancel safe: a notification or message that is not taken stays.
+        tokio::select! {
+            () = tokio::time::sleep(core.heartbeat_interval) => {}
+            () = core.changed.notified() => {}
+            Ok(()) = link.changed() => {}
+            message = asked.next() => if message.is_none() { return Ok(()) },
+        }
+        tokio::time::sleep_until(sent + MIN_GAP.min(core.heartbeat_interval)).await;
+    }
+}
+
+/// The last heartbeat, and waits until it has left.
+pub(crate) async fn farewell(core: &Core) {
+    publish(core, &Heartbeat { leaving: true, ..describe(core) }).await;
+    if core.connection.client.flush().await.is_err() {
+        tracing::debug!("the farewell was not sent; backends will notice the missing heartbeats");
+    }
+}
+
+async fn publish(core: &Core, heartbeat: &Heartbeat) {
+    let subject = core.names.heartbeat(&core.worker_type, &core.worker_id);
+    match serde_json::to_vec(heartbeat) {
+        Ok(payload) => {
+            let _ = core.connection.client.publish(subject, payload.into()).await;
+        }
+        Err(error) => tracing::error!(%error, "a heartbeat cannot be written as JSON"),
+    }
+}

@@ -1,0 +1,121 @@
+//! What this worker has run, for its own HTTP interface. Memory only: the stream is the record.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use ktrdr_shared::event::Failure;
+use ktrdr_shared::id::OperationId;
+use ktrdr_shared::operation::{Attempt, MetricPoint, Progress, StartRequest};
+use ktrdr_shared::state::Status;
+use ktrdr_shared::time::Timestamp;
+use parking_lot::{Mutex, RwLock};
+use serde_json::value::RawValue;
+
+use crate::running::Execution;
+
+/// Operations remembered; beyond that the oldest are forgotten.
+const MAX_OPERATIONS: usize = 256;
+/// Metric points remembered per operation.
+const MAX_POINTS: usize = 10_000;
+/// Results up to this size, in bytes, are remembered.
+const MAX_RESULT: usize = 64 * 1024;
+
+/// One operation as this worker knows it.
+pub(crate) struct LocalOperation {
+    pub(crate) request: StartRequest,
+    pub(crate) queue: String,
+    pub(crate) execution: Arc<Execution>,
+    state: Mutex<LocalState>,
+}
+
+/// The changing part.
+#[derive(Clone)]
+pub(crate) struct LocalState {
+    pub(crate) status: Status,
+    pub(crate) attempts: Vec<Attempt>,
+    pub(crate) ended_at: Option<Timestamp>,
+    pub(crate) progress: Progress,
+    pub(crate) result: Option<Box<RawValue>>,
+    pub(crate) error: Option<Failure>,
+    pub(crate) points: Vec<MetricPoint>,
+}
+
+impl LocalOperation {
+    /// The state now: the newest progress while it runs.
+    pub(crate) fn state(&self) -> LocalState {
+        let mut state = self.state.lock().clone();
+        if state.status == Status::Running {
+            state.progress = self.execution.report.latest_progress();
+        }
+        state
+    }
+
+    pub(crate) fn started(&self, attempt: Attempt) {
+        let mut state = self.state.lock();
+        state.status = Status::Running;
+        state.attempts.push(attempt);
+    }
+
+    /// Notes how this worker's part in it ended.
+    pub(crate) fn ended(&self, change: impl FnOnce(&mut LocalState)) {
+        let mut state = self.state.lock();
+        state.progress = self.execution.report.latest_progress();
+        state.ended_at = Some(Timestamp::now());
+        change(&mut state);
+        if state.result.as_ref().is_some_and(|result| result.get().len() > MAX_RESULT) {
+            state.result = None;
+        }
+    }
+
+    pub(crate) fn record_points(&self, points: &[MetricPoint]) {
+        let mut state = self.state.lock();
+        let room = MAX_POINTS.saturating_sub(state.points.len());
+        state.points.extend_from_slice(&points[..points.len().min(room)]);
+    }
+}
+
+/// The operations this process has run, oldest first.
+#[derive(Default)]
+pub(crate) struct LocalOperations {
+    entries: RwLock<VecDeque<Arc<LocalOperation>>>,
+}
+
+impl LocalOperations {
+    pub(crate) fn insert(
+        &self,
+        request: StartRequest,
+        queue: String,
+        execution: Arc<Execution>,
+    ) -> Arc<LocalOperation> {
+        let entry = Arc::new(LocalOperation {
+            request,
+            queue,
+            execution,
+            state: Mutex::new(LocalState {
+                status: Status::Pending,
+                attempts: Vec::new(),
+                ended_at: None,
+                progress: Progress::default(),
+                result: None,
+                error: None,
+                points: Vec::new(),
+            }),
+        });
+        let mut entries = self.entries.write();
+        if entries.len() >= MAX_OPERATIONS {
+            entries.pop_front();
+        }
+        entries.push_back(entry.clone());
+        entry
+    }
+
+    /// The newest entry of an operation.
+    pub(crate) fn get(&self, id: &OperationId) -> Option<Arc<LocalOperation>> {
+        self.entries.read().iter().rev().find(|entry| entry.request.operation_id == *id).cloned()
+    }
+
+    /// All of them, newest first.
+    pub(crate) fn all(&self) -> Vec<Arc<LocalOperation>> {
+        self.entries.read().iter().rev().cloned().collect()
+    }
+}

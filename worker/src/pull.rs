@@ -1,0 +1,307 @@
+//! Slots, and filling them: one request is pulled per free slot, from every queue this worker can serve.
+//!
+//! One task owns the slots, so "is one free?" has one answer for the queues, for direct starts and for shutdown. Nothing is
+//! buffered: a request that arrives finds a free slot, or is handed back at once.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use async_nats::jetstream;
+use ktrdr_shared::id::Queue;
+use ktrdr_shared::time::Timestamp;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::core::Core;
+use crate::lease::{Lease, hand_back};
+use crate::pull_inbox::{Arrival, PullInbox};
+
+/// The right to run one operation; given back when dropped, whatever happens in between.
+pub(crate) struct Slot {
+    returns: mpsc::UnboundedSender<()>,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let _ = self.returns.send(());
+    }
+}
+
+/// A start request with a slot to run it in.
+pub(crate) struct Delivery {
+    pub(crate) slot: Slot,
+    pub(crate) queue: Queue,
+    pub(crate) payload: bytes::Bytes,
+    pub(crate) start_sequence: u64,
+    pub(crate) lease: Lease,
+}
+
+/// Asks the puller for a slot that a direct start wants; `None` when all are taken or the worker is stopping.
+#[derive(Clone)]
+pub(crate) struct SlotRequests(mpsc::Sender<oneshot::Sender<Option<Slot>>>);
+
+impl SlotRequests {
+    /// A slot, if one is free.
+    pub(crate) async fn take(&self) -> Option<Slot> {
+        let (sender, receiver) = oneshot::channel();
+        self.0.send(sender).await.ok()?;
+        receiver.await.ok().flatten()
+    }
+}
+
+/// A queue this worker serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ServedQueue {
+    pub(crate) queue: Queue,
+    pub(crate) consumer: String,
+    /// The consumer's `ack_wait`.
+    pub(crate) lease: Duration,
+}
+
+/// Fills slots until stopped.
+pub(crate) struct Puller<F> {
+    core: Arc<Core>,
+    queues: watch::Receiver<Vec<ServedQueue>>,
+    run: F,
+    free: usize,
+    returns: (mpsc::UnboundedSender<()>, mpsc::UnboundedReceiver<()>),
+    requests: mpsc::Receiver<oneshot::Sender<Option<Slot>>>,
+    inboxes: BTreeMap<Queue, Served>,
+    /// No pulls before this moment: the last one was refused.
+    pause_until: Option<Instant>,
+    refresh: Arc<tokio::sync::Notify>,
+}
+
+struct Served {
+    settings: ServedQueue,
+    inbox: PullInbox,
+}
+
+impl<F: FnMut(Delivery)> Puller<F> {
+    /// A puller for `core` that hands every request to `run`, and the handle for direct starts. `refresh` is notified when
+    /// a consumer seems to be gone.
+    pub(crate) fn new(
+        core: Arc<Core>,
+        queues: watch::Receiver<Vec<ServedQueue>>,
+        refresh: Arc<tokio::sync::Notify>,
+        run: F,
+    ) -> (Self, SlotRequests) {
+        let (sender, requests) = mpsc::channel(16);
+        let free = usize::try_from(core.slots).unwrap_or(1);
+        let returns = mpsc::unbounded_channel();
+        let puller =
+            Self { core, queues, run, free, returns, requests, inboxes: BTreeMap::new(), pause_until: None, refresh };
+        (puller, SlotRequests(sender))
+    }
+
+    /// Pulls until `stop`, then takes all pulls back.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        let mut link = self.core.connection.link.clone();
+        let mut epoch = link.borrow_and_update().epoch;
+        loop {
+            self.sync_queues().await;
+            if link.borrow_and_update().up {
+                self.top_up().await;
+            }
+            let wake_at = self.wake_at();
+            // Every arm is cancel safe: channels and subscribers keep what was not taken from them.
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Some(()) = self.returns.1.recv() => {
+                    self.free += 1;
+                    while self.returns.1.try_recv().is_ok() {
+                        self.free += 1;
+                    }
+                }
+                Some(reply) = self.requests.recv() => self.reserve(reply).await,
+                (queue, arrival) = next_arrival(&mut self.inboxes) => self.arrived(queue, arrival).await,
+                Ok(()) = link.changed() => {
+                    let now = *link.borrow_and_update();
+                    if now.up && now.epoch != epoch {
+                        epoch = now.epoch;
+                        self.start_over().await;
+                    }
+                }
+                Ok(()) = self.queues.changed() => {}
+                () = tokio::time::sleep_until(wake_at.unwrap_or_else(Instant::now)), if wake_at.is_some() => self.renew_overdue(),
+            }
+        }
+        for (_, served) in std::mem::take(&mut self.inboxes) {
+            close(&self.core, served.inbox).await;
+        }
+    }
+
+    /// Opens an inbox for every queue that is served and closes those that no longer are.
+    async fn sync_queues(&mut self) {
+        let wanted: Vec<ServedQueue> = self.queues.borrow_and_update().clone();
+        let gone: Vec<Queue> =
+            self.inboxes.keys().filter(|queue| !wanted.iter().any(|w| w.queue == **queue)).cloned().collect();
+        for queue in gone {
+            if let Some(served) = self.inboxes.remove(&queue) {
+                close(&self.core, served.inbox).await;
+            }
+        }
+        for settings in wanted {
+            if let Some(served) = self.inboxes.get_mut(&settings.queue) {
+                served.settings = settings;
+                continue;
+            }
+            let stream = self.core.names.stream();
+            match PullInbox::open(self.core.connection.client.clone(), &stream, &settings.consumer).await {
+                Ok(inbox) => {
+                    self.inboxes.insert(settings.queue.clone(), Served { settings, inbox });
+                }
+                Err(error) => tracing::error!(%error, "cannot listen for start requests"),
+            }
+        }
+    }
+
+    /// Brings the pulls of every queue to the number of free slots.
+    async fn top_up(&mut self) {
+        if self.pause_until.is_some_and(|until| Instant::now() < until) {
+            return;
+        }
+        self.pause_until = None;
+        self.shrink().await;
+        let priority = if self.core.capabilities.gpu { 0 } else { 1 };
+        for served in self.inboxes.values_mut() {
+            let missing = self.free.saturating_sub(served.inbox.outstanding());
+            // Asking again only when half of the slots are not asked for keeps a fast worker from sending one pull per
+            // operation; a request that waits in the server is always covered by the other half.
+            if missing == 0 || served.inbox.outstanding() > self.core.slots as usize / 2 {
+                continue;
+            }
+            if served.inbox.pull(missing, priority).await.is_ok() {
+                *self.core.last_pull_at.lock() = Some(Timestamp::now());
+            }
+        }
+    }
+
+    /// Takes back the pulls of queues that ask for more than there are free slots: another queue or a direct start was
+    /// faster.
+    async fn shrink(&mut self) {
+        let over: Vec<Queue> = self
+            .inboxes
+            .iter()
+            .filter(|(_, served)| served.inbox.outstanding() > self.free)
+            .map(|(queue, _)| queue.clone())
+            .collect();
+        for queue in over {
+            let Some(Served { settings, inbox }) = self.inboxes.remove(&queue) else { continue };
+            close(&self.core, inbox).await;
+            let stream = self.core.names.stream();
+            if let Ok(inbox) = PullInbox::open(self.core.connection.client.clone(), &stream, &settings.consumer).await {
+                self.inboxes.insert(queue, Served { settings, inbox });
+            }
+        }
+    }
+
+    /// Forgets all pulls: they waited inside the server that was connected to. What had arrived before is still run.
+    async fn start_over(&mut self) {
+        let mut arrived = Vec::new();
+        for (queue, served) in &mut self.inboxes {
+            let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+            while let Poll::Ready(Some(arrival)) = served.inbox.poll_arrival(&mut cx) {
+                arrived.push((queue.clone(), arrival));
+            }
+        }
+        for (queue, arrival) in arrived {
+            self.arrived(queue, Some(arrival)).await;
+        }
+        self.inboxes.clear();
+        self.pause_until = None;
+    }
+
+    async fn reserve(&mut self, reply: oneshot::Sender<Option<Slot>>) {
+        let slot = self.take_slot();
+        if slot.is_some() {
+            self.shrink().await;
+        }
+        // A caller that has left drops the slot, which returns it.
+        let _ = reply.send(slot);
+    }
+
+    fn take_slot(&mut self) -> Option<Slot> {
+        self.free = self.free.checked_sub(1)?;
+        Some(Slot { returns: self.returns.0.clone() })
+    }
+
+    async fn arrived(&mut self, queue: Queue, arrival: Option<Arrival>) {
+        match arrival {
+            Some(Arrival::Request(message)) => {
+                let message = jetstream::Message { message, context: self.core.connection.jetstream.clone() };
+                let Some(lease) = self.inboxes.get(&queue).map(|served| served.settings.lease) else {
+                    return hand_back(message).await;
+                };
+                let start_sequence = match message.info() {
+                    Ok(info) => info.stream_sequence,
+                    Err(error) => {
+                        tracing::warn!(%error, "a message that is no delivery arrived on a pull inbox; ignored");
+                        return;
+                    }
+                };
+                let Some(slot) = self.take_slot() else {
+                    tracing::debug!(%queue, "no slot is free; handing the request back");
+                    return hand_back(message).await;
+                };
+                let payload = message.payload.clone();
+                (self.run)(Delivery { slot, queue, payload, start_sequence, lease: Lease::of(message, lease) });
+            }
+            Some(Arrival::Status { again_after: Some(pause) }) if !pause.is_zero() => {
+                self.pause_until = Some(Instant::now() + pause);
+                self.refresh.notify_one();
+            }
+            Some(Arrival::Status { .. }) => {}
+            None => {
+                self.inboxes.remove(&queue);
+            }
+        }
+    }
+
+    /// When something has to be done though nothing happens.
+    fn wake_at(&self) -> Option<Instant> {
+        let overdue = self
+            .inboxes
+            .values()
+            .filter(|served| served.inbox.outstanding() > 0)
+            .map(|served| served.inbox.overdue_at())
+            .min();
+        [self.pause_until, overdue].into_iter().flatten().min()
+    }
+
+    /// Forgets pulls whose end should have been heard of; new ones follow.
+    fn renew_overdue(&mut self) {
+        let now = Instant::now();
+        self.inboxes.retain(|queue, served| {
+            let overdue = served.inbox.outstanding() > 0 && now >= served.inbox.overdue_at();
+            if overdue {
+                tracing::warn!(%queue, "a pull was lost; asking again");
+            }
+            !overdue
+        });
+    }
+}
+
+/// Takes the pulls of an inbox back and hands back what they brought.
+async fn close(core: &Core, inbox: PullInbox) {
+    for message in inbox.close().await {
+        tracing::debug!("a request arrived while its pull was taken back; handing it back");
+        hand_back(jetstream::Message { message, context: core.connection.jetstream.clone() }).await;
+    }
+}
+
+async fn next_arrival(inboxes: &mut BTreeMap<Queue, Served>) -> (Queue, Option<Arrival>) {
+    std::future::poll_fn(|cx| {
+        for (queue, served) in inboxes.iter_mut() {
+            if let Poll::Ready(arrival) = served.inbox.poll_arrival(cx) {
+                return Poll::Ready((queue.clone(), arrival));
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}

@@ -1,0 +1,146 @@
+//! The operations this process runs now, and how to ask one to stop.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use ktrdr_shared::id::OperationId;
+use ktrdr_shared::worker::RunningOperation;
+use parking_lot::RwLock;
+use tokio_util::sync::CancellationToken;
+
+use crate::report::Report;
+
+/// Why an engine is asked to stop. The first reason stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StopReason {
+    /// A user cancelled the operation.
+    Cancel,
+    /// It ran longer than its time limit.
+    Timeout,
+    /// The worker is stopping.
+    Shutdown,
+    /// Another attempt has taken over, or the operation has ended without this one.
+    Fenced {
+        /// The operation has ended.
+        terminal: bool,
+    },
+}
+
+/// One attempt that holds a slot.
+pub(crate) struct Execution {
+    pub(crate) operation_id: OperationId,
+    /// 0 until it is claimed.
+    attempt: AtomicU32,
+    pub(crate) cancel: CancellationToken,
+    pub(crate) report: Arc<Report>,
+    stop: OnceLock<StopReason>,
+}
+
+impl Execution {
+    pub(crate) fn new(operation_id: OperationId) -> Self {
+        Self {
+            operation_id,
+            attempt: AtomicU32::new(0),
+            cancel: CancellationToken::new(),
+            report: Arc::new(Report::new()),
+            stop: OnceLock::new(),
+        }
+    }
+
+    pub(crate) fn attempt(&self) -> u32 {
+        self.attempt.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn claimed(&self, attempt: u32) {
+        self.attempt.store(attempt, Ordering::Relaxed);
+    }
+
+    /// Asks the engine to stop.
+    pub(crate) fn stop(&self, reason: StopReason) {
+        let _ = self.stop.set(reason);
+        self.cancel.cancel();
+    }
+
+    /// Why it was asked to stop, if it was.
+    pub(crate) fn stop_reason(&self) -> Option<StopReason> {
+        self.stop.get().copied()
+    }
+
+    fn describe(&self) -> RunningOperation {
+        RunningOperation {
+            operation_id: self.operation_id.clone(),
+            attempt: self.attempt(),
+            progress: self.report.latest_progress(),
+        }
+    }
+}
+
+/// All executions of this process, oldest first.
+///
+/// Keyed by a number, not by the operation: after a lost lease an operation can be given to the very process that still
+/// runs an earlier attempt of it.
+#[derive(Default)]
+pub(crate) struct Running {
+    next: AtomicU64,
+    table: RwLock<BTreeMap<u64, Arc<Execution>>>,
+}
+
+/// Takes the execution out of the table when dropped.
+pub(crate) struct Registered {
+    core: Arc<crate::core::Core>,
+    number: u64,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.core.running.table.write().remove(&self.number);
+        self.core.changed.notify_one();
+    }
+}
+
+/// Enters `execution` into the table of `core`, for as long as the guard lives.
+pub(crate) fn register(core: &Arc<crate::core::Core>, execution: Arc<Execution>) -> Registered {
+    let number = core.running.next.fetch_add(1, Ordering::Relaxed);
+    core.running.table.write().insert(number, execution);
+    core.changed.notify_one();
+    Registered { core: core.clone(), number }
+}
+
+impl Running {
+    /// The newest execution of an operation.
+    pub(crate) fn find(&self, id: &OperationId) -> Option<Arc<Execution>> {
+        self.table.read().values().rev().find(|execution| execution.operation_id == *id).cloned()
+    }
+
+    /// Asks every execution of an operation to stop; how many there were.
+    pub(crate) fn stop(&self, id: &OperationId, reason: StopReason) -> usize {
+        let table = self.table.read();
+        table.values().filter(|execution| execution.operation_id == *id).map(|execution| execution.stop(reason)).count()
+    }
+
+    /// Asks all of them to stop.
+    pub(crate) fn stop_all(&self, reason: StopReason) {
+        self.table.read().values().for_each(|execution| execution.stop(reason));
+    }
+
+    /// The word on one operation.
+    pub(crate) fn describe(&self, id: &OperationId) -> Option<RunningOperation> {
+        self.find(id).map(|execution| execution.describe())
+    }
+
+    /// The word on all that are claimed, oldest first.
+    pub(crate) fn describe_all(&self) -> Vec<RunningOperation> {
+        self.table.read().values().filter(|execution| execution.attempt() > 0).map(|e| e.describe()).collect()
+    }
+
+    /// The operation that has been held longest.
+    pub(crate) fn oldest(&self) -> Option<OperationId> {
+        self.table.read().values().next().map(|execution| execution.operation_id.clone())
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.table.read().len()
+    }
+}
