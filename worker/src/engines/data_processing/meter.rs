@@ -67,7 +67,7 @@ impl<'a> Meter<'a> {
     }
 
     /// The rows of the source.
-    pub(super) fn rows(&self) -> u64 {
+    pub(super) fn rows_processed(&self) -> u64 {
         self.most_rows
     }
 

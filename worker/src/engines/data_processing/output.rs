@@ -71,8 +71,8 @@ impl OutputTable {
         self.flush()?;
         ctx.check_cancelled()?;
         self.file.sync_all().map_err(DataError::io("write", &self.name))?;
-        // The last moment at which nothing has happened yet.
-        ctx.check_cancelled()?;
+        // The last moment at which nobody has seen anything yet: not cancelled, and not taken over by another attempt.
+        ctx.ensure_owner_blocking()?;
         fs::rename(&self.temporary, &self.target).map_err(DataError::io("write", &self.name))?;
         self.published = true;
         // The name, too, shall survive a power cut; where directories cannot be synced there is nothing more to do.

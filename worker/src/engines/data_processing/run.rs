@@ -29,7 +29,7 @@ pub(super) fn process(ctx: &Context, request: &DataProcessingRequest) -> Result<
     run.all_passes(&mut meter, output.map(|(table, _)| table))?;
     meter.finish(run.plan.errors());
     Ok(DataProcessingOutput {
-        rows_processed: meter.rows(),
+        rows_processed: meter.rows_processed(),
         output_file,
         duration_seconds: started.elapsed().as_secs_f64(),
         operations: run.plan.operations.into_iter().map(|operation| operation.result()).collect(),
