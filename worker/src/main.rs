@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, ValueEnum};
 use ktrdr_worker::config::Config;
 use ktrdr_worker::engines::backtesting::Backtesting;
+use ktrdr_worker::engines::data_processing::DataProcessing;
 use ktrdr_worker::engines::dummy::Dummy;
 use ktrdr_worker::engines::training::Training;
 use ktrdr_worker::runtime::run_program;
@@ -24,6 +25,7 @@ struct Args {
 #[value(rename_all = "snake_case")]
 enum BuiltIn {
     Backtesting,
+    DataProcessing,
     Dummy,
     Training,
 }
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
     let Args { worker_type, config } = Args::parse();
     match worker_type {
         BuiltIn::Backtesting => run_program(Backtesting, config),
+        BuiltIn::DataProcessing => run_program(DataProcessing, config),
         BuiltIn::Dummy => run_program(Dummy, config),
         BuiltIn::Training => run_program(Training, config),
     }

@@ -2,5 +2,6 @@
 
 pub mod backtesting;
 pub mod bars;
+pub mod data_processing;
 pub mod dummy;
 pub mod training;

@@ -41,7 +41,8 @@ impl Target {
         fs::create_dir_all(folder).map_err(failed)?;
         let _temporary = Temporary(&self.temporary);
         write_synced(&self.temporary, model).map_err(failed)?;
-        ctx.check_cancelled()?;
+        // An attempt that was taken over must not write over its successor's model.
+        ctx.ensure_owner_blocking()?;
         fs::rename(&self.temporary, &self.path).map_err(failed)?;
         // The new name is safe only when the folder is.
         File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)

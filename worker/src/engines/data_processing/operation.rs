@@ -1,0 +1,140 @@
+//! What all operations have in common.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::clean::{Clean, CleanParams, CleanResult};
+use super::error::DataError;
+use super::named::{Named, Tagged};
+use super::row::Row;
+use super::table::Table;
+use super::transform::{Transform, TransformParams, TransformResult};
+use super::validate::{Validate, ValidateParams, ValidateResult};
+
+/// Places that are more than any double has.
+const MAX_DECIMALS: u8 = 30;
+
+/// One operation and its parameters.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum OperationParams {
+    /// Brings cells into order, drops and fills.
+    Clean(CleanParams),
+    /// Selects, renames, filters, computes columns.
+    Transform(TransformParams),
+    /// Counts what breaks rules and changes nothing.
+    Validate(ValidateParams),
+}
+
+impl Tagged for OperationParams {
+    const WHAT: &'static str = "operation";
+    const TAG: &'static str = "op";
+    const NAMES: &'static [&'static str] = &["clean", "transform", "validate"];
+}
+
+/// What one operation did.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum OperationResult {
+    /// What cleaning did.
+    Clean(CleanResult),
+    /// What transforming did.
+    Transform(TransformResult),
+    /// What validating found.
+    Validate(ValidateResult),
+}
+
+/// An operation at work. It sees the rows of every pass, one by one.
+pub(super) trait Operation {
+    /// Pass `pass` begins, the `last` one or not: figures start over, what was learnt stays.
+    fn begin_pass(&mut self, pass: usize, last: bool);
+    /// Does its work on a row; false when the row is not in the table it leaves.
+    fn row(&mut self, row: &mut Row) -> Result<bool, DataError>;
+    /// All rows were seen.
+    fn end_pass(&mut self);
+    /// Whether it needs to see the rows of this pass to learn from them.
+    fn learns_in(&self, pass: usize) -> bool;
+    /// Mistakes in the data met so far.
+    fn errors(&self) -> u64;
+    /// Its figures after the last pass.
+    fn result(self: Box<Self>) -> OperationResult;
+}
+
+impl OperationParams {
+    /// Its name in requests.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Clean(_) => "clean",
+            Self::Transform(_) => "transform",
+            Self::Validate(_) => "validate",
+        }
+    }
+
+    /// What it is doing, for the progress text.
+    pub(super) fn activity(&self) -> &'static str {
+        match self {
+            Self::Clean(_) => "Cleaning",
+            Self::Transform(_) => "Transforming",
+            Self::Validate(_) => "Validating",
+        }
+    }
+
+    /// Whether it makes a table.
+    pub(super) fn writes(&self) -> bool {
+        !matches!(self, Self::Validate(_))
+    }
+}
+
+/// The operations of a request, planned.
+pub(super) struct Plan {
+    pub(super) operations: Vec<Box<dyn Operation>>,
+    /// The table the last one leaves.
+    pub(super) table: Table,
+}
+
+impl Plan {
+    /// Plans `operations` on `table`, the one in `file`.
+    pub(super) fn new(operations: &[Named<OperationParams>], file: &str, mut table: Table) -> Result<Self, DataError> {
+        let mut planned: Vec<Box<dyn Operation>> = Vec::with_capacity(operations.len());
+        for (index, Named(params)) in operations.iter().enumerate() {
+            table.enter(index, params.name());
+            planned.push(match params {
+                OperationParams::Clean(params) => Box::new(Clean::plan(params, file, &mut table)?),
+                OperationParams::Transform(params) => Box::new(Transform::plan(params, &mut table)?),
+                OperationParams::Validate(params) => Box::new(Validate::plan(params, &mut table)?),
+            });
+        }
+        Ok(Self { operations: planned, table })
+    }
+
+    /// How many of the operations, from the first, have to see the rows of `pass`.
+    pub(super) fn needed_in(&self, pass: usize) -> usize {
+        if pass == self.table.last_pass {
+            return self.operations.len();
+        }
+        self.operations.iter().rposition(|operation| operation.learns_in(pass)).map_or(0, |last| last + 1)
+    }
+
+    /// Sends a row through the first `needed` operations; false when one of them drops it.
+    pub(super) fn keeps(&mut self, row: &mut Row, needed: usize) -> Result<bool, DataError> {
+        for operation in &mut self.operations[..needed] {
+            if !operation.row(row)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Mistakes in the data met so far in this pass.
+    pub(super) fn errors(&self) -> u64 {
+        self.operations.iter().map(|operation| operation.errors()).sum()
+    }
+}
+
+/// `decimals` as a number of places.
+pub(super) fn check_decimals(decimals: u8, table: &Table) -> Result<usize, DataError> {
+    if decimals > MAX_DECIMALS {
+        return Err(table.refuse(format_args!("decimals may be at most {MAX_DECIMALS}")));
+    }
+    Ok(usize::from(decimals))
+}

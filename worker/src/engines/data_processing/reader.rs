@@ -1,0 +1,327 @@
+//! Reads CSV (RFC 4180, see `docs/engines/data_processing.md`, "Tables") into a [`Row`].
+//!
+//! Not the `csv` crate, for three reasons: an unterminated quote must be an error, errors must name the line a record begins
+//! on also behind empty lines, and cells are edited as spans of one buffer. What a record means is the same; a test compares.
+
+use std::io::Read;
+
+use super::error::DataError;
+use super::row::{Row, Span};
+
+/// How much is read at a time.
+const CHUNK: usize = 256 * 1024;
+
+/// The longest record accepted. It bounds the memory that a missing closing quote can cost.
+pub(super) const MAX_RECORD: usize = 16 * 1024 * 1024;
+
+const BOM: &[u8] = b"\xef\xbb\xbf";
+
+/// Reads records from `input`.
+pub(super) struct CsvReader<R> {
+    input: R,
+    file: String,
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+    at_end: bool,
+    at_file_start: bool,
+    line: u64,
+    consumed: u64,
+    raw: Vec<usize>,
+}
+
+/// What a look at the buffer gave.
+enum Scan {
+    /// A record of this many bytes, without its line end.
+    Record { len: usize, quoted: bool },
+    /// The buffer ends before the record does.
+    Incomplete,
+    /// The file ends inside quotes.
+    Unterminated,
+}
+
+impl<R: Read> CsvReader<R> {
+    /// A reader of `input`; `file` is its name in messages.
+    pub(super) fn new(input: R, file: &str) -> Self {
+        Self {
+            input,
+            file: file.to_owned(),
+            buffer: vec![0; CHUNK],
+            start: 0,
+            end: 0,
+            at_end: false,
+            at_file_start: true,
+            line: 1,
+            consumed: 0,
+            raw: Vec::new(),
+        }
+    }
+
+    /// Bytes of the input that records were made of.
+    pub(super) fn bytes_read(&self) -> u64 {
+        self.consumed
+    }
+
+    /// Reads the next record into `row`; false at the end of the file.
+    pub(super) fn read(&mut self, row: &mut Row) -> Result<bool, DataError> {
+        if !self.skip_line_ends()? {
+            return Ok(false);
+        }
+        loop {
+            row.cells.clear();
+            self.raw.clear();
+            match scan(&self.buffer[self.start..self.end], self.at_end, &mut row.cells, &mut self.raw) {
+                Scan::Record { len, quoted } => {
+                    self.take(row, len, quoted)?;
+                    return Ok(true);
+                }
+                // The scan starts over: that costs one record per chunk, and the buffer doubles for long ones.
+                Scan::Incomplete => self.fill()?,
+                Scan::Unterminated => {
+                    return Err(DataError::UnterminatedQuote { file: self.file.clone(), line: self.line });
+                }
+            }
+        }
+    }
+
+    /// Moves the record found into `row`.
+    fn take(&mut self, row: &mut Row, len: usize, quoted: bool) -> Result<(), DataError> {
+        let record = &self.buffer[self.start..self.start + len];
+        if !record.is_ascii() && std::str::from_utf8(record).is_err() {
+            return Err(DataError::NotUtf8 { file: self.file.clone(), line: self.line });
+        }
+        row.bytes.clear();
+        row.bytes.extend_from_slice(record);
+        row.line = self.line;
+        for &index in &self.raw {
+            row.cells[index] = unquote(&mut row.bytes, row.cells[index]);
+        }
+        if quoted {
+            self.line += record.iter().filter(|&&byte| byte == b'\n').count() as u64;
+        }
+        self.advance(len);
+        Ok(())
+    }
+
+    /// Skips the end of the last record, empty lines and a BOM; false at the end of the file.
+    fn skip_line_ends(&mut self) -> Result<bool, DataError> {
+        if self.at_file_start {
+            self.at_file_start = false;
+            while self.end - self.start < BOM.len() && !self.at_end {
+                self.fill()?;
+            }
+            if self.buffer[self.start..self.end].starts_with(BOM) {
+                self.advance(BOM.len());
+            }
+        }
+        loop {
+            // `\r` needs one byte more, to tell `\r\n` from a line end of its own.
+            while self.start == self.end || (self.buffer[self.start] == b'\r' && self.end - self.start == 1) {
+                if self.at_end {
+                    self.advance(self.end - self.start);
+                    return Ok(false);
+                }
+                self.fill()?;
+            }
+            match (self.buffer[self.start], self.buffer.get(self.start + 1)) {
+                (b'\r', Some(b'\n')) => self.advance(2),
+                (b'\n' | b'\r', _) => self.advance(1),
+                _ => return Ok(true),
+            }
+            self.line += 1;
+        }
+    }
+
+    fn advance(&mut self, bytes: usize) {
+        self.start += bytes;
+        self.consumed += bytes as u64;
+    }
+
+    /// Reads more behind what is there, or learns that there is no more.
+    fn fill(&mut self) -> Result<(), DataError> {
+        self.buffer.copy_within(self.start..self.end, 0);
+        self.end -= self.start;
+        self.start = 0;
+        if self.end == self.buffer.len() {
+            if self.end >= MAX_RECORD {
+                return Err(DataError::RecordTooLong { file: self.file.clone(), line: self.line, limit: MAX_RECORD });
+            }
+            self.buffer.resize(self.end * 2, 0);
+        }
+        loop {
+            match self.input.read(&mut self.buffer[self.end..]) {
+                Ok(0) => self.at_end = true,
+                Ok(read) => self.end += read,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(DataError::io("read", &self.file)(error)),
+            }
+            return Ok(());
+        }
+    }
+}
+
+/// Finds the cells of the record that `input` begins with. Cells whose text is not simply a piece of the input are listed in
+/// `raw`, with a span that still has its quotes.
+fn scan(input: &[u8], at_end: bool, cells: &mut Vec<Span>, raw: &mut Vec<usize>) -> Scan {
+    let (mut at, mut quoted) = (0, false);
+    loop {
+        let start = at;
+        let mut closed = None;
+        if input.get(at) == Some(&b'"') {
+            quoted = true;
+            match closing_quote(input, at + 1, at_end) {
+                Some((quote, escaped)) => {
+                    closed = (!escaped).then_some(quote);
+                    at = quote + 1;
+                }
+                None if at_end => return Scan::Unterminated,
+                None => return Scan::Incomplete,
+            }
+        }
+        let Some(end) = cell_end(input, at, at_end) else { return Scan::Incomplete };
+        match closed {
+            Some(quote) if end == at => cells.push(Span { start: start + 1, end: quote }),
+            None if at == start => cells.push(Span { start, end }),
+            _ => {
+                raw.push(cells.len());
+                cells.push(Span { start, end });
+            }
+        }
+        if input.get(end) != Some(&b',') {
+            return Scan::Record { len: end, quoted };
+        }
+        at = end + 1;
+    }
+}
+
+/// Where the unquoted text at `from` ends: at a comma, a line end, or the end of the file.
+fn cell_end(input: &[u8], from: usize, at_end: bool) -> Option<usize> {
+    match input[from..].iter().position(|&byte| matches!(byte, b',' | b'\n' | b'\r')) {
+        Some(offset) => Some(from + offset),
+        None => at_end.then_some(input.len()),
+    }
+}
+
+/// The quote that closes the cell whose text begins at `from`, and whether doubled quotes come before it. None when the input
+/// does not tell.
+fn closing_quote(input: &[u8], from: usize, at_end: bool) -> Option<(usize, bool)> {
+    let (mut at, mut escaped) = (from, false);
+    loop {
+        let quote = at + input[at..].iter().position(|&byte| byte == b'"')?;
+        match input.get(quote + 1) {
+            Some(b'"') => (at, escaped) = (quote + 2, true),
+            None if !at_end => return None,
+            _ => return Some((quote, escaped)),
+        }
+    }
+}
+
+/// Writes the text of a raw quoted cell behind the other bytes. `""` is a quote; what follows the closing quote is taken as it
+/// is, as most readers do.
+fn unquote(bytes: &mut Vec<u8>, raw: Span) -> Span {
+    let start = bytes.len();
+    let (mut at, mut inside) = (raw.start + 1, true);
+    while at < raw.end {
+        let byte = bytes[at];
+        if inside && byte == b'"' {
+            if at + 1 < raw.end && bytes[at + 1] == b'"' {
+                bytes.push(b'"');
+                at += 1;
+            } else {
+                inside = false;
+            }
+        } else {
+            bytes.push(byte);
+        }
+        at += 1;
+    }
+    Span { start, end: bytes.len() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Gives one byte at a time, so that every way a chunk can end is met.
+    struct Drip<'a>(&'a [u8]);
+
+    impl Read for Drip<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            let Some((first, rest)) = self.0.split_first() else { return Ok(0) };
+            buffer[0] = *first;
+            self.0 = rest;
+            Ok(1)
+        }
+    }
+
+    type Records = Vec<(u64, Vec<String>)>;
+
+    fn records(input: impl Read) -> Result<Records, DataError> {
+        let (mut reader, mut row, mut all) = (CsvReader::new(input, "t.csv"), Row::default(), Vec::new());
+        while reader.read(&mut row)? {
+            all.push((row.line, row.iter().map(|cell| String::from_utf8(cell.to_vec()).unwrap()).collect()));
+        }
+        Ok(all)
+    }
+
+    fn expect(text: &str, wanted: &[(u64, &[&str])]) {
+        let wanted: Records =
+            wanted.iter().map(|(line, cells)| (*line, cells.iter().map(|c| c.to_string()).collect())).collect();
+        assert_eq!(records(text.as_bytes()).unwrap(), wanted, "{text:?}");
+        assert_eq!(records(Drip(text.as_bytes())).unwrap(), wanted, "{text:?}, byte by byte");
+    }
+
+    #[test]
+    fn reads_what_rfc_4180_describes() {
+        expect("a,b\n1,2\n", &[(1, &["a", "b"]), (2, &["1", "2"])]);
+        expect("a,b\r\n1,2", &[(1, &["a", "b"]), (2, &["1", "2"])]);
+        expect("\u{feff}\"a\",b\n,\n", &[(1, &["a", "b"]), (2, &["", ""])]);
+        expect("a\n\n\r\n\nb", &[(1, &["a"]), (5, &["b"])]);
+        expect("\"x\ny\",\"q\"\"q\",\"a,b\"\nz\n", &[(1, &["x\ny", "q\"q", "a,b"]), (3, &["z"])]);
+        expect("\"\"\n\"\"\"\"\n", &[(1, &[""]), (2, &["\""])]);
+        expect("a\"b,\"c\"d\n", &[(1, &["a\"b", "cd"])]);
+        expect(" \n", &[(1, &[" "])]);
+        expect("ä,ö,\n", &[(1, &["ä", "ö", ""])]);
+        expect("", &[]);
+        expect("\u{feff}\r", &[]);
+    }
+
+    #[test]
+    fn says_on_which_line_it_went_wrong() {
+        let error = |text: &[u8]| records(text).unwrap_err().to_string();
+        assert_eq!(error(b"a\n\n\"b\n"), "t.csv, line 3: a quoted cell in this record is never closed");
+        assert_eq!(error(b"a\r\n\"b\"\"\r\n"), "t.csv, line 2: a quoted cell in this record is never closed");
+        assert_eq!(error(b"\"a\nb\"\n\xff\n"), "t.csv, line 3: the record is not valid UTF-8");
+        // Each half of a character in a cell of its own is no text either.
+        assert_eq!(error(b"\xc3,\xa4\n"), "t.csv, line 1: the record is not valid UTF-8");
+    }
+
+    #[test]
+    fn a_record_without_end_does_not_fill_the_memory() {
+        let endless = (&b"a\n\""[..]).chain(std::io::repeat(b'x'));
+        assert!(matches!(records(endless).unwrap_err(), DataError::RecordTooLong { line: 2, .. }));
+    }
+
+    #[test]
+    fn every_byte_is_counted() {
+        let text = "\u{feff}a,b\r\n\"1\",2\r\n\r\n";
+        let (mut reader, mut row) = (CsvReader::new(text.as_bytes(), "t.csv"), Row::default());
+        while reader.read(&mut row).unwrap() {}
+        assert_eq!(reader.bytes_read(), text.len() as u64);
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_the_csv_crate(text in "[ab,\"\r\n ü]{0,40}") {
+            let mut theirs = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(text.as_bytes());
+            let theirs: Vec<Vec<String>> =
+                theirs.records().map(|record| record.unwrap().iter().map(str::to_owned).collect()).collect();
+            match records(Drip(text.as_bytes())) {
+                Ok(ours) => prop_assert_eq!(ours.into_iter().map(|(_, cells)| cells).collect::<Vec<_>>(), theirs),
+                Err(DataError::UnterminatedQuote { .. }) => {}
+                Err(other) => return Err(TestCaseError::fail(other.to_string())),
+            }
+        }
+    }
+}

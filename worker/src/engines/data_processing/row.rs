@@ -1,0 +1,102 @@
+//! One record: its bytes, and where in them each cell lies.
+
+/// A piece of a row's bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Span {
+    pub(super) start: usize,
+    pub(super) end: usize,
+}
+
+impl Span {
+    /// The empty cell.
+    pub(super) const EMPTY: Self = Self { start: 0, end: 0 };
+}
+
+/// A record whose cells can be shortened, replaced, reordered and added without moving any other byte: a cell is only a span,
+/// and new text goes behind the old. One row is filled over and over, so that in the long run nothing is allocated.
+///
+/// All bytes are UTF-8: the reader has checked it.
+#[derive(Debug, Default)]
+pub(super) struct Row {
+    pub(super) bytes: Vec<u8>,
+    pub(super) cells: Vec<Span>,
+    /// The line of the file the record began on, from 1.
+    pub(super) line: u64,
+    /// For reordering.
+    spare: Vec<Span>,
+}
+
+impl Row {
+    /// The number of cells.
+    pub(super) fn len(&self) -> usize {
+        self.cells.len()
+    }
+
+    /// The text of cell `index`; empty when there is no such cell.
+    pub(super) fn cell(&self, index: usize) -> &[u8] {
+        match self.cells.get(index) {
+            Some(span) => &self.bytes[span.start..span.end],
+            None => &[],
+        }
+    }
+
+    /// All cells in order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        self.cells.iter().map(|span| &self.bytes[span.start..span.end])
+    }
+
+    /// Gives cell `index` another text; one past the last cell appends.
+    pub(super) fn set(&mut self, index: usize, text: &[u8]) {
+        let span = self.store(text);
+        match self.cells.get_mut(index) {
+            Some(cell) => *cell = span,
+            None => self.cells.push(span),
+        }
+    }
+
+    /// Makes cell `index` missing.
+    pub(super) fn clear_cell(&mut self, index: usize) {
+        if let Some(cell) = self.cells.get_mut(index) {
+            *cell = Span::EMPTY;
+        }
+    }
+
+    /// Keeps the cells named by `order`, in that order.
+    pub(super) fn select(&mut self, order: &[usize]) {
+        self.spare.clear();
+        self.spare.extend(order.iter().map(|&index| self.cells.get(index).copied().unwrap_or(Span::EMPTY)));
+        std::mem::swap(&mut self.cells, &mut self.spare);
+    }
+
+    fn store(&mut self, text: &[u8]) -> Span {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(text);
+        Span { start, end: self.bytes.len() }
+    }
+
+    #[cfg(test)]
+    pub(super) fn of(cells: &[&str]) -> Self {
+        let mut row = Self::default();
+        for (index, cell) in cells.iter().enumerate() {
+            row.set(index, cell.as_bytes());
+        }
+        row
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cells_change_without_disturbing_others() {
+        let mut row = Row::of(&["a", "bb", "ccc"]);
+        row.set(1, b"longer than before");
+        row.set(3, b"new");
+        row.clear_cell(0);
+        assert_eq!(row.iter().collect::<Vec<_>>(), [&b""[..], b"longer than before", b"ccc", b"new"]);
+        row.select(&[3, 2]);
+        assert_eq!(row.iter().collect::<Vec<_>>(), [b"new", b"ccc"]);
+        assert_eq!((row.len(), row.cell(7)), (2, &b""[..]));
+    }
+}

@@ -1,0 +1,199 @@
+//! `transform`: the rules are in `docs/engines/data_processing.md`, "transform".
+
+mod compute;
+mod params;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use self::compute::{ComputedColumn, Formula, Range};
+pub use self::params::{Comparison, Computation, FilterValue, Step, TransformParams};
+use super::error::DataError;
+use super::operation::{Operation, OperationResult, check_decimals};
+use super::row::Row;
+use super::statistics::Moments;
+use super::table::{Column, Table};
+use super::text::number;
+
+/// What transforming did.
+#[derive(Debug, Default, Serialize, JsonSchema)]
+pub struct TransformResult {
+    /// Rows of the table before.
+    pub rows_in: u64,
+    /// Rows of the table after.
+    pub rows_out: u64,
+    /// The columns of the table after.
+    pub columns: Vec<String>,
+    /// What computed columns were computed with, by their name.
+    pub stats: BTreeMap<String, ColumnStats>,
+}
+
+/// What a column was computed with; null where it is not defined.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum ColumnStats {
+    /// Of a zscore.
+    Moments {
+        /// The mean.
+        mean: Option<f64>,
+        /// The standard deviation of the population.
+        std: Option<f64>,
+    },
+    /// Of a minmax.
+    Range {
+        /// The least number.
+        min: Option<f64>,
+        /// The greatest number.
+        max: Option<f64>,
+    },
+}
+
+/// The operation, ready to run.
+pub(super) struct Transform {
+    steps: Vec<Planned>,
+    decimals: usize,
+    pass: usize,
+    scratch: Vec<u8>,
+    result: TransformResult,
+}
+
+/// A step whose columns have been found. Renaming needs none: it only concerns the header.
+enum Planned {
+    Select(Vec<usize>),
+    Filter { index: usize, cmp: Comparison, value: FilterValue, ready_in: usize },
+    Compute(ComputedColumn),
+}
+
+impl Transform {
+    /// Plans the operation on `table`, and makes of `table` what it will leave.
+    pub(super) fn plan(params: &TransformParams, table: &mut Table) -> Result<Self, DataError> {
+        let decimals = check_decimals(params.decimals, table)?;
+        let mut steps = Vec::with_capacity(params.steps.len());
+        for step in &params.steps {
+            steps.extend(plan_step(step, table)?);
+        }
+        let result = TransformResult { columns: table.names(), ..TransformResult::default() };
+        Ok(Self { steps, decimals, pass: 0, scratch: Vec::new(), result })
+    }
+}
+
+fn plan_step(step: &Step, table: &mut Table) -> Result<Option<Planned>, DataError> {
+    let planned = match step {
+        Step::Select { columns } => plan_select(columns, table)?,
+        Step::Rename { columns } => {
+            rename(columns, table)?;
+            return Ok(None);
+        }
+        Step::Filter { column, cmp, value } => {
+            let index = table.index(column)?;
+            let ready_in = table.learnable_in(index);
+            table.rows_known_in = ready_in;
+            Planned::Filter { index, cmp: *cmp, value: value.clone(), ready_in }
+        }
+        Step::Zscore(params) => plan_compute(params, "zscore", Formula::Zscore(Moments::default()), table)?,
+        Step::Minmax(params) => plan_compute(params, "minmax", Formula::Minmax(Range::NONE), table)?,
+        Step::LogReturn(params) => plan_compute(params, "log_return", Formula::LogReturn(None), table)?,
+    };
+    Ok(Some(planned))
+}
+
+fn plan_select(names: &[String], table: &mut Table) -> Result<Planned, DataError> {
+    if names.is_empty() {
+        return Err(table.refuse("select names no column"));
+    }
+    let order: Vec<usize> = names.iter().map(|name| table.index(name)).collect::<Result<_, _>>()?;
+    table.columns = order.iter().map(|&index| table.columns[index].clone()).collect();
+    table.check_names()?;
+    Ok(Planned::Select(order))
+}
+
+/// All at once, so that two columns can swap their names.
+fn rename(names: &BTreeMap<String, String>, table: &mut Table) -> Result<(), DataError> {
+    let renamed: Vec<(usize, &String)> =
+        names.iter().map(|(old, new)| Ok((table.index(old)?, new))).collect::<Result<_, DataError>>()?;
+    for (index, name) in renamed {
+        table.columns[index].name.clone_from(name);
+    }
+    table.check_names()
+}
+
+fn plan_compute(params: &Computation, op: &str, formula: Formula, table: &mut Table) -> Result<Planned, DataError> {
+    let input = table.index(&params.column)?;
+    let ready_in = table.learnable_in(input);
+    let known_in = ready_in + usize::from(formula.learns());
+    table.require_pass(known_in);
+    let name = params.name.clone().unwrap_or_else(|| format!("{}_{op}", params.column));
+    let output = match table.columns.iter().position(|column| column.name == name) {
+        Some(index) => index,
+        None => {
+            table.columns.push(Column { name: name.clone(), known_in });
+            table.columns.len() - 1
+        }
+    };
+    table.columns[output].known_in = known_in;
+    Ok(Planned::Compute(ComputedColumn { name, input, output, ready_in, formula }))
+}
+
+fn passes_filter(cell: &[u8], cmp: Comparison, value: &FilterValue) -> bool {
+    match value {
+        FilterValue::Text(text) => cmp.holds(cell.cmp(text.as_bytes())),
+        FilterValue::Number(limit) => {
+            number(cell).and_then(|x| x.partial_cmp(limit)).is_some_and(|ordering| cmp.holds(ordering))
+        }
+    }
+}
+
+impl Operation for Transform {
+    fn begin_pass(&mut self, pass: usize, _last: bool) {
+        self.pass = pass;
+        (self.result.rows_in, self.result.rows_out) = (0, 0);
+        for step in &mut self.steps {
+            if let Planned::Compute(column) = step {
+                column.begin_pass();
+            }
+        }
+    }
+
+    fn row(&mut self, row: &mut Row) -> Result<bool, DataError> {
+        self.result.rows_in += 1;
+        for step in &mut self.steps {
+            match step {
+                Planned::Select(order) => row.select(order),
+                Planned::Filter { index, cmp, value, ready_in } => {
+                    if self.pass < *ready_in || !passes_filter(row.cell(*index), *cmp, value) {
+                        return Ok(false);
+                    }
+                }
+                Planned::Compute(column) => column.apply(row, self.pass, self.decimals, &mut self.scratch),
+            }
+        }
+        self.result.rows_out += 1;
+        Ok(true)
+    }
+
+    fn end_pass(&mut self) {}
+
+    fn learns_in(&self, pass: usize) -> bool {
+        self.steps.iter().any(|step| matches!(step, Planned::Compute(column) if column.learns_in(pass)))
+    }
+
+    fn errors(&self) -> u64 {
+        0
+    }
+
+    fn result(self: Box<Self>) -> OperationResult {
+        let mut result = self.result;
+        for step in &self.steps {
+            if let Planned::Compute(column) = step
+                && let Some(stats) = column.formula.stats()
+            {
+                result.stats.insert(column.name.clone(), stats);
+            }
+        }
+        OperationResult::Transform(result)
+    }
+}
