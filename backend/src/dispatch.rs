@@ -32,8 +32,9 @@ pub struct Dispatch {
     names: Names,
     log: OpLog,
     lease: Duration,
-    /// Queues whose consumer was seen, and in which connection: a broker that came back may have lost them.
-    queues: Mutex<HashMap<(WorkerType, Queue), u64>>,
+    /// Queues whose consumer was seen, and in which connection to which stream: a broker that came back, or a stream that
+    /// was made anew, may have lost them.
+    queues: Mutex<HashMap<(WorkerType, Queue), (u64, u64)>>,
 }
 
 /// What became of a cancel.
@@ -54,18 +55,19 @@ impl Dispatch {
     }
 
     /// Publishes a start request: queue entry and record of creation in one message. Returns its sequence, and whether the
-    /// same id had been published before (then nothing was stored, and the sequence is that of the first).
+    /// same id had been published before (then nothing was stored, and the sequence is that of the first). `generation` is
+    /// that of the projection.
     ///
     /// # Errors
     /// [`ApiError`]; only `outcome_unknown` leaves open whether it was stored.
-    pub async fn start(&self, request: &StartRequest) -> Result<(u64, bool), ApiError> {
+    pub async fn start(&self, request: &StartRequest, generation: u64) -> Result<(u64, bool), ApiError> {
         let payload = serde_json::to_vec(request).map_err(ApiError::internal)?;
         let max_payload = self.connection.client.server_info().max_payload;
         if max_payload > 0 && payload.len() + HEADER_ROOM > max_payload {
             return Err(ApiError::too_large(None));
         }
         let queue = request.execution.requirements.queue();
-        self.ensure_queue(&request.operation_type, &queue).await?;
+        self.ensure_queue(&request.operation_type, &queue, generation).await?;
         let subject = self.names.start(&request.operation_type, &queue);
         self.log
             .publish_once(&subject, request.operation_id.as_str(), payload.into(), PATIENCE)
@@ -75,8 +77,8 @@ impl Dispatch {
     }
 
     /// Makes sure that the queue's consumer exists before something is put into it.
-    async fn ensure_queue(&self, worker_type: &WorkerType, queue: &Queue) -> Result<(), ApiError> {
-        let epoch = self.connection.link.borrow().epoch;
+    async fn ensure_queue(&self, worker_type: &WorkerType, queue: &Queue, generation: u64) -> Result<(), ApiError> {
+        let epoch = (self.connection.link.borrow().epoch, generation);
         let key = (worker_type.clone(), queue.clone());
         if self.queues.lock().get(&key) == Some(&epoch) {
             return Ok(());
