@@ -72,8 +72,7 @@ impl Dispatch {
         self.log
             .publish_once(&subject, request.operation_id.as_str(), payload.into(), PATIENCE)
             .await
-            .map_err(ApiError::append)
-            .map_err(|error| error.with("operation_id", request.operation_id.as_str()))
+            .map_err(|error| ApiError::append(error, &request.operation_id))
     }
 
     /// Makes sure that the queue's consumer exists before something is put into it.
@@ -118,7 +117,7 @@ impl Dispatch {
                             let OperationLog { tail: last, state: now, .. } = *log;
                             (tail, state) = (last, now);
                         }
-                        Err(error) => return Err(ApiError::append(error).with("operation_id", id.as_str())),
+                        Err(error) => return Err(ApiError::append(error, id)),
                     }
                 }
             }
@@ -146,7 +145,7 @@ impl Dispatch {
             .publish_once(&subject, &format!("cancel-{id}"), payload.into(), PATIENCE)
             .await
             .map(|(sequence, _)| sequence)
-            .map_err(|error| ApiError::append(error).with("operation_id", id.as_str()))
+            .map_err(|error| ApiError::append(error, id))
     }
 
     /// Closes a running operation whose worker does not confirm the cancel.
@@ -155,7 +154,7 @@ impl Dispatch {
     /// [`AppendError`]; a conflict means that somebody else was faster, for example the worker.
     pub async fn force_cancel(&self, record: &Record) -> Result<u64, AppendError> {
         let forced = record.state.status == Status::Running;
-        self.close(record, record.state, record.state.last_sequence, EventKind::Cancelled { forced }).await
+        self.close_known(record, EventKind::Cancelled { forced }).await
     }
 
     /// Closes an operation that nobody will ever redeliver and whose worker is gone.
@@ -164,7 +163,17 @@ impl Dispatch {
     /// [`AppendError`]; a conflict means that somebody else was faster.
     pub async fn fail_lost(&self, record: &Record, message: String) -> Result<u64, AppendError> {
         let error = Failure { code: "worker_lost".to_owned(), message, permanent: false };
-        self.close(record, record.state, record.state.last_sequence, EventKind::Failed { error }).await
+        self.close_known(record, EventKind::Failed { error }).await
+    }
+
+    /// Closes an operation if it is still in the state that was decided upon.
+    async fn close_known(&self, record: &Record, kind: EventKind) -> Result<u64, AppendError> {
+        let state = record.state;
+        match self.close(record, state, state.last_sequence, kind.clone()).await {
+            // What came after is no event: it cannot take effect, but a successor has to name it.
+            Err(AppendError::Conflict(log)) if log.state == state => self.close(record, state, log.tail, kind).await,
+            outcome => outcome,
+        }
     }
 
     async fn close(&self, record: &Record, state: State, tail: u64, kind: EventKind) -> Result<u64, AppendError> {

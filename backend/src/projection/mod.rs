@@ -144,8 +144,8 @@ impl Projection {
         }
     }
 
-    /// Takes a progress report, from the bus or from a heartbeat.
-    pub fn report(&self, id: &OperationId, attempt: u32, worker: &WorkerId, at: Timestamp, progress: Progress) {
+    /// Takes a progress report: from the bus, from a heartbeat, or an answer to a question (`at` is `None`).
+    pub fn report(&self, id: &OperationId, attempt: u32, worker: &WorkerId, at: Option<Timestamp>, progress: Progress) {
         let lane = self.model.write().report(id, attempt, worker, at, progress);
         if let Some(lane) = lane
             && self.live.has_listeners()
