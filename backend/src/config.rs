@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
-use ktrdr_shared::config::{NatsOptions, ProtocolOptions, parse_duration};
+use ktrdr_shared::config::{NatsOptions, ProtocolOptions, masked_urls, parse_duration};
 use ktrdr_shared::telemetry::LogOptions;
 
 /// REST interface of the KTRDR job system: validates, queues, shows and cancels operations that workers run.
@@ -104,16 +104,6 @@ impl Config {
         }
         found
     }
-}
-
-/// Server addresses without the user names and passwords they may carry.
-fn masked_urls(urls: &str) -> String {
-    let mask = |url: &str| match (url.find("://"), url.rfind('@')) {
-        (Some(scheme), Some(at)) if at > scheme => format!("{}://***{}", &url[..scheme], &url[at..]),
-        (None, Some(at)) => format!("***{}", &url[at..]),
-        _ => url.to_owned(),
-    };
-    urls.split(',').map(|url| mask(url.trim())).collect::<Vec<_>>().join(",")
 }
 
 /// Reads `1048576`, `512KiB`, `1MiB`, `500KB`.

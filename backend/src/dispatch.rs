@@ -32,8 +32,9 @@ pub struct Dispatch {
     names: Names,
     log: OpLog,
     lease: Duration,
-    /// Queues whose consumer was seen, and in which connection: a broker that came back may have lost them.
-    queues: Mutex<HashMap<(WorkerType, Queue), u64>>,
+    /// Queues whose consumer was seen, and in which connection to which stream: a broker that came back, or a stream that
+    /// was made anew, may have lost them.
+    queues: Mutex<HashMap<(WorkerType, Queue), (u64, u64)>>,
 }
 
 /// What became of a cancel.
@@ -54,29 +55,29 @@ impl Dispatch {
     }
 
     /// Publishes a start request: queue entry and record of creation in one message. Returns its sequence, and whether the
-    /// same id had been published before (then nothing was stored, and the sequence is that of the first).
+    /// same id had been published before (then nothing was stored, and the sequence is that of the first). `generation` is
+    /// that of the projection.
     ///
     /// # Errors
     /// [`ApiError`]; only `outcome_unknown` leaves open whether it was stored.
-    pub async fn start(&self, request: &StartRequest) -> Result<(u64, bool), ApiError> {
+    pub async fn start(&self, request: &StartRequest, generation: u64) -> Result<(u64, bool), ApiError> {
         let payload = serde_json::to_vec(request).map_err(ApiError::internal)?;
         let max_payload = self.connection.client.server_info().max_payload;
         if max_payload > 0 && payload.len() + HEADER_ROOM > max_payload {
             return Err(ApiError::too_large(None));
         }
         let queue = request.execution.requirements.queue();
-        self.ensure_queue(&request.operation_type, &queue).await?;
+        self.ensure_queue(&request.operation_type, &queue, generation).await?;
         let subject = self.names.start(&request.operation_type, &queue);
         self.log
             .publish_once(&subject, request.operation_id.as_str(), payload.into(), PATIENCE)
             .await
-            .map_err(ApiError::append)
-            .map_err(|error| error.with("operation_id", request.operation_id.as_str()))
+            .map_err(|error| ApiError::append(error, &request.operation_id))
     }
 
     /// Makes sure that the queue's consumer exists before something is put into it.
-    async fn ensure_queue(&self, worker_type: &WorkerType, queue: &Queue) -> Result<(), ApiError> {
-        let epoch = self.connection.link.borrow().epoch;
+    async fn ensure_queue(&self, worker_type: &WorkerType, queue: &Queue, generation: u64) -> Result<(), ApiError> {
+        let epoch = (self.connection.link.borrow().epoch, generation);
         let key = (worker_type.clone(), queue.clone());
         if self.queues.lock().get(&key) == Some(&epoch) {
             return Ok(());
@@ -116,7 +117,7 @@ impl Dispatch {
                             let OperationLog { tail: last, state: now, .. } = *log;
                             (tail, state) = (last, now);
                         }
-                        Err(error) => return Err(ApiError::append(error).with("operation_id", id.as_str())),
+                        Err(error) => return Err(ApiError::append(error, id)),
                     }
                 }
             }
@@ -144,7 +145,7 @@ impl Dispatch {
             .publish_once(&subject, &format!("cancel-{id}"), payload.into(), PATIENCE)
             .await
             .map(|(sequence, _)| sequence)
-            .map_err(|error| ApiError::append(error).with("operation_id", id.as_str()))
+            .map_err(|error| ApiError::append(error, id))
     }
 
     /// Closes a running operation whose worker does not confirm the cancel.
@@ -153,7 +154,7 @@ impl Dispatch {
     /// [`AppendError`]; a conflict means that somebody else was faster, for example the worker.
     pub async fn force_cancel(&self, record: &Record) -> Result<u64, AppendError> {
         let forced = record.state.status == Status::Running;
-        self.close(record, record.state, record.state.last_sequence, EventKind::Cancelled { forced }).await
+        self.close_known(record, EventKind::Cancelled { forced }).await
     }
 
     /// Closes an operation that nobody will ever redeliver and whose worker is gone.
@@ -162,7 +163,17 @@ impl Dispatch {
     /// [`AppendError`]; a conflict means that somebody else was faster.
     pub async fn fail_lost(&self, record: &Record, message: String) -> Result<u64, AppendError> {
         let error = Failure { code: "worker_lost".to_owned(), message, permanent: false };
-        self.close(record, record.state, record.state.last_sequence, EventKind::Failed { error }).await
+        self.close_known(record, EventKind::Failed { error }).await
+    }
+
+    /// Closes an operation if it is still in the state that was decided upon.
+    async fn close_known(&self, record: &Record, kind: EventKind) -> Result<u64, AppendError> {
+        let state = record.state;
+        match self.close(record, state, state.last_sequence, kind.clone()).await {
+            // What came after is no event: it cannot take effect, but a successor has to name it.
+            Err(AppendError::Conflict(log)) if log.state == state => self.close(record, state, log.tail, kind).await,
+            outcome => outcome,
+        }
     }
 
     async fn close(&self, record: &Record, state: State, tail: u64, kind: EventKind) -> Result<u64, AppendError> {

@@ -4,6 +4,7 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use ktrdr_shared::id::OperationId;
 use ktrdr_shared::oplog::AppendError;
 use ktrdr_shared::problem::Problem;
 use serde_json::Value;
@@ -105,9 +106,9 @@ impl ApiError {
         Self::new(Code::NatsUnavailable, "NATS did not answer in time. Try again")
     }
 
-    /// A publish that was not confirmed as stored.
-    pub fn append(error: AppendError) -> Self {
-        match error {
+    /// A publish about this operation that was not confirmed as stored.
+    pub fn append(error: AppendError, id: &OperationId) -> Self {
+        let error = match error {
             AppendError::TooLarge => Self::too_large(None),
             AppendError::Full(_) => Self::new(
                 Code::StorageFull,
@@ -115,11 +116,15 @@ impl ApiError {
             ),
             AppendError::Unknown(cause) => {
                 tracing::warn!(%cause, "a publish was not confirmed");
-                Self::new(Code::OutcomeUnknown, "NATS did not confirm in time; it may have been stored. Try again")
+                let text = format!(
+                    "NATS did not confirm in time; it may have been stored. Repeat the request; for a start with \"task_id\": \"{id}\" in the body, so that there is never a second one"
+                );
+                Self::new(Code::OutcomeUnknown, text)
             }
             // Callers decide anew on a conflict and never encode what cannot be written.
             error @ (AppendError::Conflict(_) | AppendError::Encode(_)) => Self::internal(error),
-        }
+        };
+        error.with("operation_id", id.as_str())
     }
 
     /// A body above the limit.

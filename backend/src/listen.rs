@@ -50,7 +50,7 @@ async fn listen(state: &AppState) -> Result<(), async_nats::Error> {
                 let Some(chunk) = chunk else { return Ok(()) };
                 for message in chunk {
                     if let Some(ProgressMessage { operation_id, worker_id, attempt, at, progress }) = read(&message) {
-                        state.projection.report(&operation_id, attempt, &worker_id, at, progress);
+                        state.projection.report(&operation_id, attempt, &worker_id, Some(at), progress);
                     }
                 }
             }
@@ -77,7 +77,7 @@ fn hear(state: &AppState, heartbeat: Heartbeat) {
             &running.operation_id,
             running.attempt,
             &heartbeat.worker_id,
-            heartbeat.at,
+            Some(heartbeat.at),
             running.progress.clone(),
         );
     }

@@ -14,23 +14,22 @@ use crate::state::AppState;
 /// The whole REST interface.
 pub fn router(state: AppState) -> Router {
     let api = Router::new()
-        .route("/operations", get(operations::list))
-        .route("/operations/{id}", get(operations::show).delete(cancel::cancel))
-        .route("/operations/{id}/cancel", delete(cancel::cancel))
-        .route("/operations/{id}/results", get(results::show))
-        .route("/operations/{id}/metrics", get(metrics::show))
-        .route("/operations/{id}/history", get(history::show))
-        .route("/workers", get(workers::list))
-        .route("/workers/{id}", get(workers::show))
-        .route("/worker-types", get(worker_types::list))
-        .route("/{domain}/start", post(start::start))
-        .fallback(fallback::unknown_route)
-        .method_not_allowed_fallback(fallback::method_not_allowed)
-        .layer(from_fn_with_state(state.clone(), loaded::layer));
+        .route("/api/v1/operations", get(operations::list))
+        .route("/api/v1/operations/{id}", get(operations::show).delete(cancel::cancel))
+        .route("/api/v1/operations/{id}/cancel", delete(cancel::cancel))
+        .route("/api/v1/operations/{id}/results", get(results::show))
+        .route("/api/v1/operations/{id}/metrics", get(metrics::show))
+        .route("/api/v1/operations/{id}/history", get(history::show))
+        .route("/api/v1/workers", get(workers::list))
+        .route("/api/v1/workers/{id}", get(workers::show))
+        .route("/api/v1/worker-types", get(worker_types::list))
+        .route("/api/v1/{domain}/start", post(start::start))
+        // Matched routes only: what does not exist is said to be unknown at once.
+        .route_layer(from_fn_with_state(state.clone(), loaded::layer));
     Router::new()
         .route("/health", get(health::health))
         .route("/ready", get(health::ready))
-        .nest("/api/v1", api)
+        .merge(api)
         .fallback(fallback::unknown_route)
         .method_not_allowed_fallback(fallback::method_not_allowed)
         // From the inside out: what comes later sees the request earlier.

@@ -84,6 +84,16 @@ pub fn parse_duration_or_zero(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Server addresses without the user names, passwords and tokens they may carry: for logs.
+pub fn masked_urls(urls: &str) -> String {
+    let mask = |url: &str| match (url.find("://"), url.rfind('@')) {
+        (Some(scheme), Some(at)) if at > scheme => format!("{}://***{}", &url[..scheme], &url[at..]),
+        (None, Some(at)) => format!("***{}", &url[at..]),
+        _ => url.to_owned(),
+    };
+    urls.split(',').map(|url| mask(url.trim())).collect::<Vec<_>>().join(",")
+}
+
 fn parse_names(text: &str) -> Result<Names, String> {
     Names::new(text).map_err(|error| error.to_string())
 }

@@ -118,9 +118,10 @@ pub async fn connect(options: &NatsOptions, name: &str) -> Result<Connection, Co
     if let Some(ca) = &options.nats_ca {
         connect = connect.add_root_certificates(ca.clone()).require_tls(true);
     }
-    tracing::info!(%url, "connecting to NATS");
+    let shown = crate::config::masked_urls(&url);
+    tracing::info!(url = %shown, "connecting to NATS");
     let addresses: Vec<String> = url.split(',').map(|part| part.trim().to_owned()).collect();
-    let client = connect.connect(addresses).await.map_err(|source| ConnectError::Connect { url, source })?;
+    let client = connect.connect(addresses).await.map_err(|source| ConnectError::Connect { url: shown, source })?;
     let jetstream = async_nats::jetstream::context::ContextBuilder::new()
         .timeout(REQUEST_TIMEOUT)
         .ack_timeout(REQUEST_TIMEOUT)

@@ -7,7 +7,7 @@ use ktrdr_shared::operation::{Attempt, AttemptOutcome, CancelIntent, Progress};
 use ktrdr_shared::state::{Rejected, Status};
 use ktrdr_shared::time::Timestamp;
 
-use super::record::{Record, Shown};
+use super::record::{Record, Reported, Shown};
 
 /// The code of a failure that says that a worker was lost.
 const WORKER_LOST: &str = "worker_lost";
@@ -97,22 +97,32 @@ impl Record {
         true
     }
 
-    /// Takes a progress report, if it is about the attempt that runs now. Says whether it did.
-    pub fn report(&mut self, attempt: u32, worker: &WorkerId, at: Timestamp, progress: Progress) -> bool {
-        if !self.takes_report(attempt, worker) {
+    /// Takes a progress report, if it is about the attempt that runs now and says anything new. `at` is the time the worker
+    /// gave it; `None` for an answer to a question, which is always the newest. Says whether it was taken.
+    pub fn report(&mut self, attempt: u32, worker: &WorkerId, at: Option<Timestamp>, progress: Progress) -> bool {
+        if !self.takes_report(attempt, worker, at, &progress) {
             return false;
         }
-        self.updated_at = self.updated_at.max(at);
-        match &mut self.progress {
-            Shown::Live(shown) => **shown = progress,
-            other => *other = Shown::Live(Box::new(progress)),
-        }
+        self.updated_at = self.updated_at.max(at.unwrap_or_else(Timestamp::now));
+        let shown_at = match &self.progress {
+            Shown::Live(reported) => reported.at,
+            _ => Timestamp::EPOCH,
+        };
+        // The answer to a question carries no time of the worker's clock, and another clock must not outdate what follows.
+        self.progress = Shown::Live(Box::new(Reported { at: at.unwrap_or(shown_at), progress }));
         true
     }
 
-    /// Whether `worker` runs it now, as `attempt`.
-    pub fn takes_report(&self, attempt: u32, worker: &WorkerId) -> bool {
-        self.state.status == Status::Running && self.state.attempt == attempt && self.worker_id() == Some(worker)
+    /// Whether [`Self::report`] would take it.
+    pub fn takes_report(&self, attempt: u32, worker: &WorkerId, at: Option<Timestamp>, progress: &Progress) -> bool {
+        let current =
+            self.state.status == Status::Running && self.state.attempt == attempt && self.worker_id() == Some(worker);
+        let news = match &self.progress {
+            // Reports come on two ways, by themselves and in heartbeats; one may overtake the other.
+            Shown::Live(shown) => at.is_none_or(|at| at >= shown.at) && shown.progress != *progress,
+            _ => true,
+        };
+        current && news
     }
 
     fn end_attempt(&mut self, at: Timestamp, outcome: AttemptOutcome, error: Option<String>) {
@@ -131,7 +141,7 @@ impl Record {
 
     fn take_live(&mut self) -> Option<Progress> {
         match std::mem::take(&mut self.progress) {
-            Shown::Live(progress) => Some(*progress),
+            Shown::Live(reported) => Some(reported.progress),
             _ => None,
         }
     }
@@ -212,7 +222,7 @@ mod tests {
     fn a_whole_life_is_shown_as_documented() {
         let mut record = record();
         apply(&mut record, 2, event(Some("w1"), 1, 2000, STARTED)).unwrap();
-        assert!(record.report(1, &worker("w1"), Timestamp::from_millis(2500), Progress::new(45.5).step("half")));
+        assert!(record.report(1, &worker("w1"), Some(Timestamp::from_millis(2500)), Progress::new(45.5).step("half")));
         let running = shown(&record);
         assert_eq!(running["status"], "running");
         assert_eq!(running["progress"]["percentage"], 45.5);
@@ -232,6 +242,20 @@ mod tests {
     }
 
     #[test]
+    fn a_report_that_was_overtaken_or_says_nothing_new_is_not_taken() {
+        let mut record = record();
+        apply(&mut record, 2, event(Some("w1"), 1, 2000, STARTED)).unwrap();
+        let at = |millis| Some(Timestamp::from_millis(millis));
+        assert!(record.report(1, &worker("w1"), at(3000), Progress::new(50.0)));
+        assert!(!record.report(1, &worker("w1"), at(2900), Progress::new(40.0)));
+        assert!(!record.report(1, &worker("w1"), at(3500), Progress::new(50.0)));
+        assert_eq!(record.updated_at, Timestamp::from_millis(3000));
+        // The backend's clock is far ahead of the worker's here; its later reports count all the same.
+        assert!(record.report(1, &worker("w1"), None, Progress::new(60.0)));
+        assert!(record.report(1, &worker("w1"), at(3600), Progress::new(70.0)));
+    }
+
+    #[test]
     fn completed_without_any_progress_is_100() {
         let mut record = record();
         apply(&mut record, 2, event(Some("w1"), 1, 2000, STARTED)).unwrap();
@@ -244,8 +268,8 @@ mod tests {
         let mut record = record();
         apply(&mut record, 2, event(Some("w1"), 1, 2000, STARTED)).unwrap();
         apply(&mut record, 3, event(Some("w2"), 2, 3000, STARTED)).unwrap();
-        assert!(!record.report(1, &worker("w1"), Timestamp::EPOCH, Progress::new(99.0)));
-        assert!(!record.report(2, &worker("w1"), Timestamp::EPOCH, Progress::new(99.0)));
+        assert!(!record.report(1, &worker("w1"), None, Progress::new(99.0)));
+        assert!(!record.report(2, &worker("w1"), None, Progress::new(99.0)));
         let shown = shown(&record);
         assert_eq!(shown["attempts"][0]["outcome"], "lost");
         assert_eq!(shown["attempts"][1]["outcome"], Value::Null);
@@ -276,7 +300,7 @@ mod tests {
     fn a_failure_keeps_the_last_progress_and_the_message() {
         let mut record = record();
         apply(&mut record, 2, event(Some("w1"), 1, 2000, STARTED)).unwrap();
-        record.report(1, &worker("w1"), Timestamp::from_millis(2100), Progress::new(30.0));
+        record.report(1, &worker("w1"), Some(Timestamp::from_millis(2100)), Progress::new(30.0));
         let failure = Failure { code: "worker_lost".into(), message: "gone".into(), permanent: false };
         apply(&mut record, 3, event(None, 1, 3000, EventKind::Failed { error: failure })).unwrap();
         let failed = shown(&record);

@@ -46,6 +46,8 @@ pub struct Projection {
     /// Sequence of the last message that was taken, whether it changed anything or not.
     applied: AtomicU64,
     skipped: AtomicU64,
+    /// How often the stream turned out to be another one.
+    generation: AtomicU64,
     caught_up: watch::Sender<bool>,
     waiters: Waiters,
     live: Live,
@@ -61,6 +63,7 @@ impl Projection {
             model: RwLock::default(),
             applied: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
+            generation: AtomicU64::new(0),
             caught_up: watch::Sender::new(false),
             waiters: Waiters::default(),
             live,
@@ -114,6 +117,11 @@ impl Projection {
         self.skipped.load(Ordering::Relaxed)
     }
 
+    /// Changes when the stream was replaced by another one.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Relaxed)
+    }
+
     /// Whether everything that was in the stream when this backend started to read has been taken.
     pub fn is_caught_up(&self) -> bool {
         *self.caught_up.borrow()
@@ -136,8 +144,8 @@ impl Projection {
         }
     }
 
-    /// Takes a progress report, from the bus or from a heartbeat.
-    pub fn report(&self, id: &OperationId, attempt: u32, worker: &WorkerId, at: Timestamp, progress: Progress) {
+    /// Takes a progress report: from the bus, from a heartbeat, or an answer to a question (`at` is `None`).
+    pub fn report(&self, id: &OperationId, attempt: u32, worker: &WorkerId, at: Option<Timestamp>, progress: Progress) {
         let lane = self.model.write().report(id, attempt, worker, at, progress);
         if let Some(lane) = lane
             && self.live.has_listeners()
@@ -232,6 +240,7 @@ impl Projection {
         self.caught_up.send_replace(false);
         let old = std::mem::take(&mut *self.model.write());
         self.applied.store(0, Ordering::SeqCst);
+        self.generation.fetch_add(1, Ordering::Relaxed);
         drop(old);
     }
 

@@ -132,13 +132,13 @@ impl Model {
         id: &OperationId,
         attempt: u32,
         worker: &WorkerId,
-        at: Timestamp,
+        at: Option<Timestamp>,
         progress: Progress,
     ) -> Option<Arc<Lane>> {
         let number = *self.numbers.get(id.as_str())?;
         let record = self.records.get_mut(number.checked_sub(self.base)? as usize)?;
         // Asked first: what is not taken must not copy the record.
-        if !record.takes_report(attempt, worker) {
+        if !record.takes_report(attempt, worker, at, &progress) {
             return None;
         }
         let record = Arc::make_mut(record);

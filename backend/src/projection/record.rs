@@ -36,9 +36,18 @@ pub enum Shown {
     #[default]
     Nothing,
     /// It runs; changes often.
-    Live(Box<Progress>),
+    Live(Box<Reported>),
     /// It has ended; JSON, because the parsed form is several times as large.
     Last(Box<str>),
+}
+
+/// The newest report of the attempt that runs.
+#[derive(Debug, Clone)]
+pub struct Reported {
+    /// When the worker said so, by its own clock.
+    pub at: Timestamp,
+    /// What it said.
+    pub progress: Progress,
 }
 
 /// What few operations have.
@@ -144,7 +153,7 @@ impl Record {
     /// How far it is; 100 once completed.
     pub fn shown_progress(&self) -> Cow<'_, Progress> {
         match &self.progress {
-            Shown::Live(progress) => Cow::Borrowed(progress),
+            Shown::Live(reported) => Cow::Borrowed(&reported.progress),
             // Written by this process from a `Progress`; if it ever did not parse, 0 or 100 is still true.
             Shown::Last(json) => Cow::Owned(serde_json::from_str(json).unwrap_or_else(|_| self.bare_progress())),
             Shown::Nothing => Cow::Owned(self.bare_progress()),

@@ -6,9 +6,8 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use ktrdr_shared::id::OperationId;
-use ktrdr_shared::operation::Progress;
+use ktrdr_shared::operation::{Progress, direct_queue};
 use ktrdr_shared::state::Status;
-use ktrdr_shared::time::Timestamp;
 use ktrdr_shared::worker::{OperationAnswer, OperationQuery};
 use serde::Serialize;
 use tokio::time::Instant;
@@ -111,25 +110,34 @@ async fn ask_worker(state: &AppState, view: &View) {
     };
     match answer {
         Ok(OperationAnswer { running: Some(running) }) if running.operation_id == *id => {
-            state.projection.report(id, running.attempt, worker, Timestamp::now(), running.progress);
+            state.projection.report(id, running.attempt, worker, None, running.progress);
         }
         Ok(_) => tracing::debug!(operation_id = %id, worker_id = %worker, "the worker does not run it"),
         Err(error) => tracing::debug!(operation_id = %id, worker_id = %worker, error, "the worker could not be asked"),
     }
 }
 
+/// What a user should know about an operation whose worker is not there.
 fn warning(state: &AppState, view: &View) -> Option<String> {
+    let record = &view.record;
     if view.status() != Status::Running {
         return None;
     }
-    let worker = view.record.worker_id()?;
-    match state.registry.presence(worker, &view.record.id, view.record.state.attempt, Instant::now()) {
-        Presence::Alive { .. } => None,
-        Presence::Silent => Some(format!(
-            "Worker {worker} does not answer; unless it comes back, another one takes over when its lease ends"
-        )),
-        Presence::Gone => Some(format!(
-            "Worker {worker} is not listed; unless it comes back, another one takes over when its lease ends"
-        )),
-    }
+    let worker = record.worker_id()?;
+    let now = Instant::now();
+    let what = match state.registry.presence(worker, &record.id, record.state.attempt, now) {
+        Presence::Alive { .. } => return None,
+        Presence::Silent => "does not answer",
+        // A backend that has only just begun to listen knows nobody yet.
+        Presence::Gone if state.registry.listening_for(now) <= state.config.protocol.heartbeat_interval * 3 => {
+            return None;
+        }
+        Presence::Gone => "is not listed",
+    };
+    let then = if record.lane.queue == direct_queue() {
+        "the operation was started directly on it and will be closed as failed"
+    } else {
+        "another one takes over when its lease ends"
+    };
+    Some(format!("Worker {worker} {what}; unless it comes back, {then}"))
 }

@@ -86,7 +86,7 @@ async fn publish(
     warning: Option<String>,
 ) -> Result<Response, ApiError> {
     let id = &request.operation_id;
-    let (sequence, repetition) = state.dispatch.start(&request).await?;
+    let (sequence, repetition) = state.dispatch.start(&request, state.projection.generation()).await?;
     let seen = state.projection.reached(sequence, READ_YOUR_WRITES).await;
     let view = state.projection.get(id.as_str());
     if let Some(view) = view.as_ref()
