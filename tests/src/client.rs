@@ -33,7 +33,6 @@ impl Answer {
     /// # Panics
     /// When it is another one, with the whole answer.
     #[track_caller]
-    #[must_use]
     pub fn expect(self, status: u16) -> Self {
         assert_eq!(self.status, status, "unexpected answer: {self}");
         self
@@ -44,7 +43,6 @@ impl Answer {
     /// # Panics
     /// When it is anything else, with the whole answer.
     #[track_caller]
-    #[must_use]
     pub fn expect_problem(self, status: u16, code: &str) -> Self {
         let this = self.expect(status);
         assert_eq!(this.json["code"], code, "unexpected problem: {this}");

@@ -58,8 +58,11 @@ pub fn train(ctx: &Context, request: &TrainingRequest) -> Result<TrainingOutput,
     let target = Target::new(ctx, &model_file)?;
     let bars = Bars::load(ctx, &request.selection())?;
     let data = Dataset::new(&bars, request)?;
-    let mut observer = Observer::new(ctx, request.epochs, 0);
-    let state = learn(request, &data, TrainingState::new(request), &mut observer)?;
+    // What an earlier attempt came to, unless it belongs to another kind of network.
+    let saved = ctx.last_checkpoint::<TrainingState>().filter(|state| state.fits(request));
+    let state = saved.unwrap_or_else(|| TrainingState::new(request));
+    let mut observer = Observer::new(ctx, request.epochs, state.epochs_done());
+    let state = learn(request, &data, state, &mut observer)?;
     let model = ModelFile::new(request, &data, &state)
         .map_err(|error| OperationError::failed(format!("{model_file}: {error}")))?;
     target.write(ctx, &model)?;
@@ -78,6 +81,7 @@ fn learn(
     while !trainer.is_finished() {
         let metrics = trainer.epoch(|part| observer.batch(part))?;
         observer.epoch(metrics);
+        observer.checkpoint(|| trainer.state());
     }
     trainer.state()
 }

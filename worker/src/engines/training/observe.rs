@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::history::EpochMetrics;
+use super::state::TrainingState;
 use crate::{Context, OperationError, Progress};
 
 /// Reports progress, and what each epoch measured as metrics.
@@ -37,6 +38,12 @@ impl<'a> Observer<'a> {
         self.done = metrics.epoch;
         self.newest = Some(metrics.clone());
         self.ctx.progress(self.progress(self.done, f64::from(self.done)));
+    }
+
+    /// Saves where a later attempt can go on, when it is time to.
+    pub(super) fn checkpoint(&self, state: impl FnOnce() -> Result<TrainingState, OperationError>) {
+        // A state that cannot be taken is an error of the next epoch; saved as nothing, it is taken for none.
+        self.ctx.checkpoint_with(|| state().ok());
     }
 
     /// The last progress before the result.

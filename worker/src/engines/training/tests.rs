@@ -334,3 +334,26 @@ async fn a_model_answers_as_the_training_did() {
     let right = answers.iter().zip(&data.validation.labels).filter(|(p, y)| (**p > 0.5) == (**y == 1.0)).count();
     assert_eq!(right as f64 / answers.len() as f64, output.accuracy.unwrap());
 }
+
+/// A worker is lost in the middle; the next attempt goes on from its checkpoint and ends with the very same numbers.
+#[test]
+fn a_takeover_goes_on_from_the_checkpoint_with_the_same_numbers() {
+    let dir = goog();
+    let request: TrainingRequest = serde_json::from_value(json!({
+        "symbol": "GOOG", "timeframe": "1d", "epochs": 6, "end": "2006-12-31",
+    }))
+    .unwrap();
+    let undisturbed = TestRun::in_dir(&dir);
+    let whole = train(undisturbed.ctx(), &request).unwrap();
+    let first = TestRun::in_dir(&dir);
+    let half = TrainingRequest { epochs: 3, ..request.clone() };
+    train(first.ctx(), &half).unwrap();
+    let second = first.next_attempt();
+    let resumed = train(second.ctx(), &request).unwrap();
+    let epochs: Vec<_> = second.metrics().iter().filter(|point| point.name == "val_loss").map(|p| p.value).collect();
+    assert_eq!(epochs.len(), 3, "epochs 4 to 6 were left");
+    let whole = serde_json::to_value(&whole).unwrap();
+    let resumed = serde_json::to_value(&resumed).unwrap();
+    assert_eq!(whole["history"], resumed["history"]);
+    assert_eq!(whole["final"], resumed["final"]);
+}
