@@ -33,10 +33,7 @@ pub(super) async fn start(State(state): State<HttpState>, body: Bytes) -> Result
 
 async fn start_here(state: HttpState, body: Bytes) -> Result<Response, Failed> {
     let core = state.core.clone();
-    let body = StartBody::parse(&body)?;
-    if let Some(schema) = &state.schema {
-        body.check(schema)?;
-    }
+    let body = StartBody::read(&body, state.schema.as_ref()).map_err(|error| Box::new(error.problem()))?;
     if !core.connection.is_up() {
         return Err(unavailable());
     }
