@@ -60,6 +60,11 @@ impl Catalogue {
         self.kinds.read().values().find(|kind| kind.entry.domain == domain).cloned()
     }
 
+    /// A type by its name.
+    pub fn by_type(&self, worker_type: &str) -> Option<Arc<Kind>> {
+        self.kinds.read().get(worker_type).cloned()
+    }
+
     /// All types, by name.
     pub fn all(&self) -> Vec<Arc<Kind>> {
         self.kinds.read().values().cloned().collect()

@@ -48,6 +48,7 @@ codes! {
     TaskIdConflict = 409 "task_id_conflict",
     AlreadyFinished = 409 "already_finished",
     NotFinished = 409 "not_finished",
+    NotRepeatable = 409 "not_repeatable",
     NoResult = 409 "no_result",
     ResultGone = 410 "result_gone",
     BodyTooLarge = 413 "body_too_large",

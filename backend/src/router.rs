@@ -8,7 +8,9 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{Any, CorsLayer};
 
 use crate::middleware::{loaded, log_request, panic, request_id};
-use crate::routes::{cancel, fallback, health, history, metrics, operations, results, start, worker_types, workers};
+use crate::routes::{
+    cancel, fallback, health, history, metrics, operations, results, retry, start, worker_types, workers,
+};
 use crate::state::AppState;
 
 /// The whole REST interface.
@@ -20,6 +22,8 @@ pub fn router(state: AppState) -> Router {
         .route("/api/v1/operations/{id}/results", get(results::show))
         .route("/api/v1/operations/{id}/metrics", get(metrics::show))
         .route("/api/v1/operations/{id}/history", get(history::show))
+        .route("/api/v1/operations/{id}/retry", post(retry::retry))
+        .route("/api/v1/operations/{id}/resume", post(retry::resume))
         .route("/api/v1/workers", get(workers::list))
         .route("/api/v1/workers/{id}", get(workers::show))
         .route("/api/v1/worker-types", get(worker_types::list))

@@ -8,5 +8,6 @@ mod ends;
 mod guide;
 mod harness;
 mod queues;
+mod retry;
 mod start;
 mod takeover;

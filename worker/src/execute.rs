@@ -189,7 +189,7 @@ impl RunningAttempt<'_> {
             cancel: self.execution.cancel.clone(),
             report: self.execution.report.clone(),
             data_dir: self.core.data_dir.clone(),
-            checkpoint: checkpoint::load(self.core, &self.job.request, self.hold.attempt).await,
+            checkpoint: checkpoint::load(self.core, &self.job.request, self.hold).await,
             checkpoint_interval: self.core.checkpoint_interval,
             owner: owner_check(self.core.clone(), self.execution.clone(), self.hold.clone()),
         });
@@ -289,7 +289,7 @@ impl RunningAttempt<'_> {
                 self.note(verdict);
                 match verdict {
                     // Kept for every other end: the operation can be resumed from it.
-                    Verdict::Complete(_) if self.execution.report.has_checkpointed() || self.hold.attempt > 1 => {
+                    Verdict::Complete(_) if self.may_have_checkpoint() => {
                         self.job.lease.ack().await;
                         checkpoint::remove(self.core, &self.hold.operation_id).await;
                     }
@@ -299,6 +299,10 @@ impl RunningAttempt<'_> {
                 }
             }
         }
+    }
+
+    fn may_have_checkpoint(&self) -> bool {
+        self.execution.report.has_checkpointed() || self.hold.attempt > 1 || self.job.request.resume_from.is_some()
     }
 
     fn note(&self, verdict: &Verdict) {

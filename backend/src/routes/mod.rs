@@ -8,6 +8,7 @@ pub mod metrics;
 pub mod operations;
 pub mod query;
 pub mod results;
+pub mod retry;
 pub mod start;
 pub mod wait;
 pub mod worker_types;

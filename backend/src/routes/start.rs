@@ -80,7 +80,7 @@ pub async fn start(
     state.detached(async move { publish(&publisher, &kind, request, warning).await }).await
 }
 
-async fn publish(
+pub(super) async fn publish(
     state: &AppState,
     kind: &Kind,
     request: StartRequest,
@@ -111,7 +111,7 @@ async fn publish(
 }
 
 /// The answer to an id that was seen before: the operation as it is now. Nothing is started.
-fn repeated(kind: &Kind, view: &View) -> Result<Response, ApiError> {
+pub(super) fn repeated(kind: &Kind, view: &View) -> Result<Response, ApiError> {
     let record = &view.record;
     let known_type = &record.lane.worker_type;
     if *known_type != kind.entry.worker_type {
@@ -133,7 +133,7 @@ fn repeated(kind: &Kind, view: &View) -> Result<Response, ApiError> {
 }
 
 /// Whether anybody could run it; what to warn of when nobody can.
-fn admit(state: &AppState, kind: &Kind, execution: &Execution) -> Result<Option<String>, ApiError> {
+pub(super) fn admit(state: &AppState, kind: &Kind, execution: &Execution) -> Result<Option<String>, ApiError> {
     let worker_type = &kind.entry.worker_type;
     let (alive, able) = state.registry.able(worker_type.as_str(), &execution.requirements, Instant::now());
     let missing = match (alive, able) {
