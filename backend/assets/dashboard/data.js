@@ -40,6 +40,10 @@ function table(list) {
 }
 
 export function pairs(object) {
+  // Many figures stand in columns.
+  if (Object.keys(object).length > 6) {
+    return h('dl', { class: 'pairs many' }, Object.entries(object).map(([name, value]) => h('div', null, h('dt', null, title(name)), h('dd', null, scalar(value)))));
+  }
   return h('dl', { class: 'pairs' }, Object.entries(object).map(([name, value]) => [h('dt', null, title(name)), h('dd', null, scalar(value))]));
 }
 

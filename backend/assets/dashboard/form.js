@@ -63,6 +63,9 @@ function choices(schema, root) {
     .map((value) => ({ value, label: option.title ?? label(value), note: option.description })));
 }
 
+// `code` in descriptions, as Rust's doc comments have it.
+const marked = (words) => words.split('`').map((part, at) => (at % 2 === 1 ? h('code', null, part) : part));
+
 const label = (value) => (typeof value === 'string' ? value : JSON.stringify(value));
 
 // What one of several object shapes is called: the constant that marks it, or its title.
@@ -72,6 +75,7 @@ function variantName(option, root, at) {
     const fixed = 'const' in found ? found.const : found.enum?.length === 1 ? found.enum[0] : undefined;
     if (fixed !== undefined && option.required?.includes(name)) return { text: title(fixed), name, fixed };
   }
+  if (Array.isArray(option.enum)) return { text: `${option.enum.slice(0, 3).map(label).join(', ')}${option.enum.length > 3 ? ', …' : ''}` };
   const kind = Array.isArray(option.type) ? option.type.join(' or ') : option.type;
   return { text: option.title ?? ('const' in option ? label(option.const) : kind ? title(kind) : `Form ${at + 1}`) };
 }
@@ -105,14 +109,14 @@ export function form(schema, { value, base = '' } = {}) {
   function row(name, path, control, { required, description, hint, group } = {}) {
     const error = h('p', { class: 'field-error', id: `f${ids += 1}`, role: 'alert' });
     const help = [description, hint].filter(Boolean).join(' · ');
-    const note = help ? h('p', { class: 'field-help', id: `f${ids += 1}` }, help) : null;
+    const note = help ? h('p', { class: 'field-help', id: `f${ids += 1}` }, marked(help)) : null;
     const target = control.input;
     if (target && !target.id) target.id = `f${ids += 1}`;
     if (target) attr(target, 'aria-describedby', [note?.id, error.id].filter(Boolean).join(' '));
     const star = required ? h('span', { class: 'required', title: 'required' }, ' required') : null;
     const caption = group ? h('legend', null, title(name), star) : control.check
       ? h('label', { class: 'check', for: target.id }, target, title(name)) : h('label', { for: target?.id }, title(name), star);
-    const element = h(group ? 'fieldset' : 'div', { class: `field ${group ? 'group' : ''}`, 'data-path': path }, caption, note, control.check ? null : control.element, error);
+    const element = h(group ? 'fieldset' : 'div', { class: `field ${group ? 'group' : ''}`, 'data-path': path }, caption, group ? note : null, control.check ? null : control.element, group ? null : note, error);
     slots.set(path, {
       element,
       set(message) {
@@ -141,7 +145,7 @@ export function form(schema, { value, base = '' } = {}) {
     select.value = at >= 0 ? String(at) : '';
     if (select.selectedIndex < 0) select.selectedIndex = 0;
     const note = h('p', { class: 'field-help' });
-    const tell = () => { text(note, options[Number(select.value)]?.note ?? ''); note.hidden = note.textContent === ''; };
+    const tell = () => { text(note, select.value === '' ? '' : options[Number(select.value)].note ?? ''); note.hidden = note.textContent === ''; };
     select.addEventListener('change', tell);
     tell();
     return { input: select, element: h('div', null, select, note), read: () => (select.value === '' ? undefined : options[Number(select.value)].value) };
@@ -173,7 +177,10 @@ export function form(schema, { value, base = '' } = {}) {
   }
 
   function objectField(found, path, start, depth, hidden = {}) {
-    const properties = Object.entries(found.properties ?? {}).filter(([name]) => !(name in hidden));
+    // What is required stands first, in the order in which the schema names it: its properties may come sorted by name.
+    const first = (found.required ?? []).filter((name) => name in (found.properties ?? {}));
+    const names = [...new Set([...first, ...Object.keys(found.properties ?? {})])].filter((name) => !(name in hidden));
+    const properties = names.map((name) => [name, found.properties[name]]);
     const fields = properties.map(([name, property]) => {
       const required = (found.required ?? []).includes(name);
       return [name, labelled(name, property, `${path}/${name.replaceAll('~', '~0').replaceAll('/', '~1')}`, start?.[name], required, depth + 1)];
@@ -215,7 +222,13 @@ export function form(schema, { value, base = '' } = {}) {
   }
 
   function variantField(found, path, start, required, depth) {
-    const options = (found.oneOf ?? found.anyOf).map((option) => withoutNull(option, root));
+    // Alternatives among alternatives are offered side by side.
+    const flat = (option) => {
+      const own = withoutNull(option, root);
+      const inner = own.properties || choices(own, root) ? null : own.oneOf ?? own.anyOf;
+      return inner ? inner.flatMap(flat) : [own];
+    };
+    const options = (found.oneOf ?? found.anyOf).flatMap(flat);
     const names = options.map((option, at) => variantName(option, root, at));
     const select = h('select', { 'aria-label': 'Kind' }, !required && h('option', { value: '' }, 'Not set'), names.map((name, at) => h('option', { value: String(at) }, name.text)));
     const note = h('p', { class: 'field-help' });

@@ -1,7 +1,7 @@
 // Numbers and times as people read them.
 
 const whole = new Intl.NumberFormat('en');
-const clock = new Intl.DateTimeFormat(undefined, { dateStyle: 'medium', timeStyle: 'medium' });
+const clock = new Intl.DateTimeFormat(undefined, { dateStyle: 'medium', timeStyle: 'medium', hour12: false });
 const daytime = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit', second: '2-digit', hour12: false });
 
 export const count = (value) => (Number.isFinite(value) ? whole.format(value) : '–');
@@ -20,7 +20,7 @@ export function duration(seconds) {
   if (seconds === null || seconds === undefined || !Number.isFinite(seconds)) return '–';
   if (seconds < 0) return '0s';
   if (seconds < 1) return `${Math.round(seconds * 1000)}ms`;
-  if (seconds < 10) return `${seconds.toFixed(1)}s`;
+  if (seconds < 10 && !Number.isInteger(seconds)) return `${seconds.toFixed(1)}s`;
   let left = Math.round(seconds);
   const units = [['d', 86400], ['h', 3600], ['m', 60], ['s', 1]];
   const parts = [];
@@ -48,7 +48,7 @@ export function ago(time) {
   const at = Date.parse(time ?? '');
   if (!Number.isFinite(at)) return '–';
   const seconds = Math.max(0, (now() - at) / 1000);
-  return seconds < 1.5 ? 'just now' : `${duration(Math.max(1, Math.round(seconds)))} ago`;
+  return seconds < 1.5 ? 'just now' : `${duration(Math.round(seconds))} ago`;
 }
 
 export function moment(time) {

@@ -27,7 +27,7 @@ use self::frame::{Batch, Frame};
 use crate::state::AppState;
 
 /// Batches a reader of everything may lag behind. A batch is bounded in bytes, so this bounds memory, too.
-const BATCHES: usize = 128;
+const BATCHES: usize = 64;
 
 /// Frames a reader of one operation may lag behind.
 const FRAMES: usize = 64;
