@@ -9,8 +9,8 @@ use tower_http::cors::{Any, CorsLayer};
 
 use crate::middleware::{loaded, log_request, panic, request_id};
 use crate::routes::{
-    cancel, dashboard, events, fallback, health, history, metrics, operations, results, start, stats, worker_types,
-    workers,
+    cancel, dashboard, events, fallback, health, history, metrics, operations, results, retry, start, stats,
+    worker_types, workers,
 };
 use crate::state::AppState;
 
@@ -26,6 +26,8 @@ pub fn router(state: AppState) -> Router {
         .route("/api/v1/operations/{id}/events", get(events::one))
         .route("/api/v1/events", get(events::all))
         .route("/api/v1/stats", get(stats::show))
+        .route("/api/v1/operations/{id}/retry", post(retry::retry))
+        .route("/api/v1/operations/{id}/resume", post(retry::resume))
         .route("/api/v1/workers", get(workers::list))
         .route("/api/v1/workers/{id}", get(workers::show))
         .route("/api/v1/worker-types", get(worker_types::list))

@@ -10,5 +10,6 @@ mod events;
 mod guide;
 mod harness;
 mod queues;
+mod retry;
 mod start;
 mod takeover;

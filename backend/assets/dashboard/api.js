@@ -55,5 +55,6 @@ export const api = {
   metrics: (name, filter, signal) => call('GET', `/api/v1/operations/${id(name)}/metrics${query(filter)}`, { signal }).then((answer) => answer.data),
   cancel: (name) => call('DELETE', `/api/v1/operations/${id(name)}/cancel`),
   retry: (name) => call('POST', `/api/v1/operations/${id(name)}/retry`),
+  resume: (name) => call('POST', `/api/v1/operations/${id(name)}/resume`),
   start: (domain, body) => call('POST', `/api/v1/${id(domain)}/start`, { body }),
 };

@@ -103,10 +103,14 @@ export function actionButtons(operation, size = '', changed = () => {}) {
     })];
   }
   if (status === 'completed') return [];
-  return [button('Retry', '', async () => {
-    const answer = await api.retry(id);
+  const again = (ask, word) => async () => {
+    const answer = await ask(id);
     const next = answer?.operation_id;
-    toast(`Retried as ${next}`);
+    toast(answer?.warning ?? `${word} as ${next}`, answer?.warning ? 'warn' : 'info');
     if (next) location.hash = `#/operations/${encodeURIComponent(next)}`;
-  })];
+  };
+  const buttons = [button('Retry', '', again(api.retry, 'Retried'))];
+  // Where there is room for it: from the newest checkpoint, if it left one.
+  if (size === '' && operation.attempt > 0) buttons.push(button('Resume', '', again(api.resume, 'Resumed')));
+  return buttons;
 }

@@ -301,7 +301,7 @@ mod tests {
             worker_id: Some(WorkerId::new("w").unwrap()),
             attempt: 1,
             claim: None,
-            kind: ktrdr_shared::event::EventKind::Started { start_sequence: 1 },
+            kind: ktrdr_shared::event::EventKind::Started { start_sequence: 1, delivery: 1 },
         }
     }
 

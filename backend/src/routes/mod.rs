@@ -10,6 +10,7 @@ pub mod metrics;
 pub mod operations;
 pub mod query;
 pub mod results;
+pub mod retry;
 pub mod start;
 pub mod stats;
 pub mod wait;

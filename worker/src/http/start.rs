@@ -8,6 +8,7 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use ktrdr_shared::claim::Delivery;
 use ktrdr_shared::id::OperationId;
 use ktrdr_shared::operation::{StartRequest, direct_queue};
 use ktrdr_shared::oplog::AppendError;
@@ -33,10 +34,7 @@ pub(super) async fn start(State(state): State<HttpState>, body: Bytes) -> Result
 
 async fn start_here(state: HttpState, body: Bytes) -> Result<Response, Failed> {
     let core = state.core.clone();
-    let body = StartBody::parse(&body)?;
-    if let Some(schema) = &state.schema {
-        body.check(schema)?;
-    }
+    let body = StartBody::read(&body, state.schema.as_ref()).map_err(|error| Box::new(error.problem()))?;
     if !core.connection.is_up() {
         return Err(unavailable());
     }
@@ -73,8 +71,9 @@ async fn start_here(state: HttpState, body: Bytes) -> Result<Response, Failed> {
         return Err(known(&operation_id));
     }
     let (sender, claimed) = oneshot::channel();
+    let delivery = Delivery { start_sequence, count: 1 };
     let lease = Lease::none(core.default_lease);
-    let job = Job { slot, queue, request, start_sequence, lease, claimed: Some(sender) };
+    let job = Job { slot, queue, request, delivery, lease, claimed: Some(sender) };
     state.operations.spawn(run_job(core.clone(), job));
     match claimed.await {
         Ok(true) => Ok(Json(json!({
