@@ -18,7 +18,7 @@ use tokio::sync::watch;
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// Paths of the API's own, which a domain would hide or be hidden by.
-const RESERVED_DOMAINS: [&str; 6] = ["operations", "workers", "worker-types", "health", "ready", "events"];
+const RESERVED_DOMAINS: [&str; 7] = ["operations", "workers", "worker-types", "health", "ready", "events", "stats"];
 
 /// One worker type.
 #[derive(Debug)]

@@ -18,6 +18,7 @@
 //! | [`reader`] | metrics and history: reads a subject of a stream page by page |
 //! | [`reconcile`] | cancels that are not confirmed, direct operations whose worker is gone |
 //! | [`duties`] | what runs beside the REST interface |
+//! | [`events`] | changes as server-sent events: encoded once, shared by all who follow |
 //! | [`live`] | changes as they happen, for live event streams |
 
 mod catalogue;
@@ -25,6 +26,7 @@ pub mod config;
 mod dispatch;
 mod duties;
 mod error;
+mod events;
 mod idempotency;
 mod listen;
 pub mod live;

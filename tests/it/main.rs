@@ -4,7 +4,9 @@
 mod backends;
 mod bus;
 mod cancel;
+mod dashboard;
 mod ends;
+mod events;
 mod guide;
 mod harness;
 mod queues;

@@ -8,6 +8,8 @@
 //! | [`settings`] | short heartbeats and leases, as environment and as flags |
 //! | [`client`] | the REST APIs as a user sees them |
 //! | [`bus`] | what is on NATS: publish anything, read every event of an operation, look at the queues |
+//! | [`events`] | server-sent events as a client reads them |
+//! | [`browser`] | a headless Chromium, to look at the dashboard with |
 //! | [`engines`] | engines that wait at a gate, block a thread, or fail a number of times |
 //! | [`stack`] | all of it together |
 //! | [`wait`] | waiting for a condition instead of for time to pass |
@@ -15,9 +17,11 @@
 //! Everything here ends what it started when it is dropped, and keeps its files, saying where, when the test failed.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test harness reports by panicking")]
 
+pub mod browser;
 pub mod bus;
 pub mod client;
 pub mod engines;
+pub mod events;
 pub mod local_worker;
 pub mod nats;
 pub mod process;
