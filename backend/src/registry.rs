@@ -12,6 +12,7 @@ use ktrdr_shared::requirements::Requirements;
 use ktrdr_shared::time::Timestamp;
 use ktrdr_shared::worker::{Capabilities, Heartbeat, WorkerStatus};
 use parking_lot::RwLock;
+use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::time::Instant;
 
@@ -24,7 +25,8 @@ const MISSED: u32 = 3;
 const INTERVALS: (f64, f64) = (0.05, 3600.0);
 
 /// One worker as shown to users: the guide's fields first, then what operators ask for.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "Worker")]
 pub struct WorkerDocument {
     worker_id: WorkerId,
     worker_type: WorkerType,
@@ -46,7 +48,7 @@ pub struct WorkerDocument {
     fenced: u64,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 struct CurrentOperation {
     operation_id: OperationId,
     attempt: u32,

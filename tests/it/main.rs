@@ -9,6 +9,7 @@ mod ends;
 mod events;
 mod guide;
 mod harness;
+mod openapi;
 mod queues;
 mod retry;
 mod start;

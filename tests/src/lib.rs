@@ -7,6 +7,7 @@
 //! | [`process`] | the built programs `ktrdr-backend` and `ktrdr-worker` as child processes, and signals for them |
 //! | [`settings`] | short heartbeats and leases, as environment and as flags |
 //! | [`client`] | the REST APIs as a user sees them |
+//! | [`contract`] | whether what is answered is what `/openapi.json` says |
 //! | [`bus`] | what is on NATS: publish anything, read every event of an operation, look at the queues |
 //! | [`events`] | server-sent events as a client reads them |
 //! | [`browser`] | a headless Chromium, to look at the dashboard with |
@@ -20,6 +21,7 @@
 pub mod browser;
 pub mod bus;
 pub mod client;
+pub mod contract;
 pub mod engines;
 pub mod events;
 pub mod local_worker;
