@@ -8,12 +8,12 @@ use axum::{Extension, Router};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{Any, CorsLayer};
 
-use crate::middleware::{loaded, log_request, panic, request_id};
+use crate::middleware::{loaded, log_request, measure, panic, request_id};
 use crate::openapi::docs;
 use crate::openapi::routes::Routes;
 use crate::routes::{
-    api_docs, cancel, dashboard, events, fallback, health, history, metrics, operations, results, retry, start, stats,
-    worker_types, workers,
+    api_docs, cancel, dashboard, events, fallback, health, history, metrics, operations, prometheus, results, retry,
+    start, stats, worker_types, workers,
 };
 use crate::state::AppState;
 
@@ -27,6 +27,7 @@ pub fn router(state: AppState) -> Router {
         .get("/openapi.json", api_docs::openapi, docs::openapi)
         .get("/health", health::health, docs::health)
         .get("/ready", health::ready, docs::ready)
+        .get("/metrics", prometheus::show, docs::prometheus)
         .into_parts();
     let (api, described) = Routes::needing_nats()
         .get("/api/v1/operations", operations::list, docs::list_operations)
@@ -57,6 +58,7 @@ pub fn router(state: AppState) -> Router {
         .layer(DefaultBodyLimit::max(state.config.max_body))
         .layer(CatchPanicLayer::custom(panic::answer))
         .layer(CorsLayer::permissive().expose_headers(Any))
+        .layer(from_fn_with_state(state.clone(), measure::layer))
         .layer(from_fn(log_request::layer))
         .layer(from_fn(request_id::layer))
         .with_state(state)

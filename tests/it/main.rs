@@ -9,6 +9,7 @@ mod ends;
 mod events;
 mod guide;
 mod harness;
+mod metrics;
 mod openapi;
 mod queues;
 mod retry;

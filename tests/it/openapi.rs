@@ -207,7 +207,7 @@ async fn without_nats_and_before_the_stream_is_read_answers_are_as_documented_to
     stack.backend.process.kill();
     let backend = ktrdr_tests::BackendProcess::launch(&stack.settings);
     wait_for("it to listen", LIMIT, async || backend.api.try_get("/health").await.map(drop)).await;
-    for path in ["/api/v1/operations", "/api/v1/stats", "/api/v1/operations/x/history", "/ready", "/metrics"] {
+    for path in ["/api/v1/operations", "/api/v1/stats", "/api/v1/operations/x/history", "/ready"] {
         let answer = backend.api.get(path).await.expect(503);
         contract.check(&Method::GET, path, &answer);
     }

@@ -57,6 +57,7 @@ async fn follow(
     projection.forget_before(info.state.first_sequence);
     let from = projection.applied().max(info.state.first_sequence.saturating_sub(1)) + 1;
     let target = info.state.last_sequence;
+    projection.heard_of(target);
     let stream = connection.jetstream.get_stream_no_info(names.stream()).await?;
     let consumer = stream
         .create_consumer(push::OrderedConfig {
@@ -96,6 +97,7 @@ async fn follow(
                         return Ok(());
                     }
                     pending = Some(info.pending);
+                    projection.heard_of(sequence + info.pending);
                     batch.push(decode(names, sequence, message.message.subject.clone(), &message.message.payload));
                 }
                 projection.take(batch);
@@ -116,6 +118,7 @@ async fn follow(
                 if replaced(projection, &info, incarnation) {
                     return Ok(());
                 }
+                projection.heard_of(info.state.last_sequence);
                 projection.forget_before(info.state.first_sequence);
             }
         }

@@ -10,6 +10,7 @@ pub mod health;
 pub mod history;
 pub mod metrics;
 pub mod operations;
+pub mod prometheus;
 pub mod query;
 pub mod results;
 pub mod retry;
