@@ -10,6 +10,7 @@ mod events;
 mod guide;
 mod harness;
 mod metrics;
+mod nats_cli;
 mod openapi;
 mod queues;
 mod retry;
