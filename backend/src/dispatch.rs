@@ -12,6 +12,7 @@ use ktrdr_shared::state::{OperationLog, State, Status};
 use ktrdr_shared::subject::Names;
 use ktrdr_shared::time::Timestamp;
 use ktrdr_shared::topology::{self, TopologyError};
+use ktrdr_shared::trace::TraceParent;
 use parking_lot::Mutex;
 
 use crate::error::ApiError;
@@ -60,7 +61,12 @@ impl Dispatch {
     ///
     /// # Errors
     /// [`ApiError`]; only `outcome_unknown` leaves open whether it was stored.
-    pub async fn start(&self, request: &StartRequest, generation: u64) -> Result<(u64, bool), ApiError> {
+    pub async fn start(
+        &self,
+        request: &StartRequest,
+        generation: u64,
+        trace: Option<&TraceParent>,
+    ) -> Result<(u64, bool), ApiError> {
         let payload = serde_json::to_vec(request).map_err(ApiError::internal)?;
         let max_payload = self.connection.client.server_info().max_payload;
         if max_payload > 0 && payload.len() + HEADER_ROOM > max_payload {
@@ -70,7 +76,7 @@ impl Dispatch {
         self.ensure_queue(&request.operation_type, &queue, generation).await?;
         let subject = self.names.start(&request.operation_type, &queue);
         self.log
-            .publish_once(&subject, request.operation_id.as_str(), payload.into(), PATIENCE)
+            .publish_once_traced(&subject, request.operation_id.as_str(), payload.into(), PATIENCE, trace)
             .await
             .map_err(|error| ApiError::append(error, &request.operation_id))
     }

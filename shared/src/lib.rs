@@ -17,6 +17,7 @@
 //! | [`oplog`] | appending to an operation's log under an expected sequence, and reading it back |
 //! | [`problem`], [`start_body`] | the one error shape of both REST APIs, and the body of a start request |
 //! | [`prometheus`] | counters, histograms, and the page that is scraped |
+//! | [`trace`] | the trace that an operation belongs to |
 //! | [`config`], [`nats`], [`telemetry`], [`shutdown`] | settings, connection, logs and signals shared by both programs |
 
 pub mod claim;
@@ -36,4 +37,5 @@ pub mod subject;
 pub mod telemetry;
 pub mod time;
 pub mod topology;
+pub mod trace;
 pub mod worker;

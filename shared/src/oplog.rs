@@ -16,6 +16,7 @@ use crate::event::Event;
 use crate::id::{OperationId, WorkerType};
 use crate::state::OperationLog;
 use crate::subject::Names;
+use crate::trace::{self, TraceParent};
 
 /// First pause after a publish of unknown outcome; doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -164,10 +165,28 @@ impl OpLog {
         payload: Bytes,
         patience: Duration,
     ) -> Result<(u64, bool), AppendError> {
+        self.publish_once_traced(subject, message_id, payload, patience, None).await
+    }
+
+    /// [`Self::publish_once`], as part of a trace.
+    ///
+    /// # Errors
+    /// [`AppendError`], never `Conflict`.
+    pub async fn publish_once_traced(
+        &self,
+        subject: &str,
+        message_id: &str,
+        payload: Bytes,
+        patience: Duration,
+        trace: Option<&TraceParent>,
+    ) -> Result<(u64, bool), AppendError> {
         let deadline = Instant::now().checked_add(patience);
         let mut pause = FIRST_PAUSE;
         loop {
-            let message = PublishMessage::build().payload(payload.clone()).message_id(message_id);
+            let mut message = PublishMessage::build().payload(payload.clone()).message_id(message_id);
+            if let Some(trace) = trace {
+                message = message.header(trace::HEADER, trace.as_str());
+            }
             let failure = match publish(&self.jetstream, subject, message).await {
                 Ok(ack) => return Ok((ack.sequence, ack.duplicate)),
                 Err(error) => error,

@@ -9,6 +9,7 @@ mod ends;
 mod events;
 mod guide;
 mod harness;
+mod logs;
 mod metrics;
 mod nats_cli;
 mod openapi;

@@ -153,7 +153,8 @@ impl Context {
         work: impl FnOnce(&Context) -> Result<T, OperationError> + Send + 'static,
     ) -> Result<T, OperationError> {
         let ctx = self.clone();
-        match tokio::task::spawn_blocking(move || work(&ctx)).await {
+        let span = tracing::Span::current();
+        match tokio::task::spawn_blocking(move || span.in_scope(|| work(&ctx))).await {
             Ok(result) => result,
             Err(error) => match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),

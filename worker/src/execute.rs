@@ -11,6 +11,7 @@ use ktrdr_shared::operation::{Attempt, AttemptOutcome, StartRequest};
 use ktrdr_shared::state::Status;
 use ktrdr_shared::telemetry::chain;
 use ktrdr_shared::time::Timestamp;
+use ktrdr_shared::trace::TraceParent;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::Instrument;
@@ -47,15 +48,17 @@ pub(crate) struct Job {
     pub(crate) lease: Lease,
     /// Told once whether the operation was claimed: a direct start answers then.
     pub(crate) claimed: Option<oneshot::Sender<bool>>,
+    /// The trace that the start belongs to.
+    pub(crate) trace: Option<TraceParent>,
 }
 
 /// Runs a delivered request. A payload that is no start request is removed from the queue: no operation exists for it.
 pub(crate) async fn run_delivery(core: Arc<Core>, delivery: Delivery) {
-    let Delivery { slot, queue, payload, delivery, lease } = delivery;
+    let Delivery { slot, queue, payload, delivery, lease, trace } = delivery;
     let start_sequence = delivery.start_sequence;
     match serde_json::from_slice::<StartRequest>(&payload) {
         Ok(request) if request.operation_type == core.worker_type => {
-            run_job(core, Job { slot, queue, request, delivery, lease, claimed: None }).await;
+            run_job(core, Job { slot, queue, request, delivery, lease, claimed: None, trace }).await;
         }
         Ok(request) => {
             Counters::add(&core.counters.malformed);
@@ -72,7 +75,14 @@ pub(crate) async fn run_delivery(core: Arc<Core>, delivery: Delivery) {
 
 /// Claims and runs an operation, and returns when its slot is free again.
 pub(crate) async fn run_job(core: Arc<Core>, job: Job) {
-    let span = tracing::info_span!("operation", operation_id = %job.request.operation_id);
+    let span = tracing::info_span!(
+        "operation",
+        operation_id = %job.request.operation_id,
+        trace_id = tracing::field::Empty,
+    );
+    if let Some(trace) = &job.trace {
+        span.record("trace_id", trace.trace_id());
+    }
     run(core, job).instrument(span).await;
 }
 
@@ -210,7 +220,8 @@ impl RunningAttempt<'_> {
         });
         let engine = self.core.engine.clone();
         let parameters = self.job.request.parameters.clone();
-        self.core.engines.spawn(async move { engine.run(ctx, &parameters).await })
+        // In the operation's span: an engine's own log lines name it, too.
+        self.core.engines.spawn(async move { engine.run(ctx, &parameters).await }.in_current_span())
     }
 
     /// Waits for the engine, meanwhile sends its reports, keeps the lease, and stops it when its time is up.

@@ -12,6 +12,7 @@ use async_nats::jetstream;
 use ktrdr_shared::claim;
 use ktrdr_shared::id::Queue;
 use ktrdr_shared::time::Timestamp;
+use ktrdr_shared::trace::{self, TraceParent};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -38,6 +39,8 @@ pub(crate) struct Delivery {
     pub(crate) payload: bytes::Bytes,
     pub(crate) delivery: claim::Delivery,
     pub(crate) lease: Lease,
+    /// The trace that the start belongs to.
+    pub(crate) trace: Option<TraceParent>,
 }
 
 /// Asks the puller for a slot that a direct start wants; `None` when all are taken or the worker is stopping.
@@ -254,7 +257,9 @@ impl<F: FnMut(Delivery)> Puller<F> {
                     return hand_back(message).await;
                 };
                 let payload = message.payload.clone();
-                (self.run)(Delivery { slot, queue, payload, delivery, lease: Lease::of(message, lease) });
+                let trace = message.headers.as_ref().and_then(|headers| headers.get(trace::HEADER));
+                let trace = trace.and_then(|value| TraceParent::parse(value.as_str()));
+                (self.run)(Delivery { slot, queue, payload, delivery, lease: Lease::of(message, lease), trace });
             }
             Some(Arrival::Status { again_after: Some(pause) }) if !pause.is_zero() => {
                 self.pause_until = Some(Instant::now() + pause);

@@ -1,9 +1,10 @@
 //! Request ids: the client's own when it is sane, a fresh one otherwise; in every log line of the request and in the answer.
 
 use axum::extract::Request;
-use axum::http::{HeaderName, HeaderValue};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::Response;
+use ktrdr_shared::trace::{self, TraceParent};
 use tracing::Instrument;
 
 /// Where it travels.
@@ -13,10 +14,23 @@ pub const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 pub async fn layer(request: Request, next: Next) -> Response {
     let given = request.headers().get(&HEADER).filter(|value| is_sane(value.as_bytes())).cloned();
     let id = given.unwrap_or_else(fresh);
-    let span = tracing::info_span!("request", request_id = id.to_str().unwrap_or_default());
+    let span = tracing::info_span!(
+        "request",
+        request_id = id.to_str().unwrap_or_default(),
+        trace_id = tracing::field::Empty,
+        operation_id = tracing::field::Empty,
+    );
+    if let Some(trace) = trace_of(request.headers()) {
+        span.record("trace_id", trace.trace_id());
+    }
     let mut response = next.run(request).instrument(span).await;
     response.headers_mut().insert(HEADER, id);
     response
+}
+
+/// The trace that the client says the request belongs to.
+pub fn trace_of(headers: &HeaderMap) -> Option<TraceParent> {
+    TraceParent::parse(headers.get(trace::HEADER)?.to_str().ok()?)
 }
 
 /// It ends up in logs and headers, so nothing that could forge either.

@@ -43,5 +43,8 @@ impl<S: Send + Sync> FromRequestParts<S> for PathText {
 
 /// The operation, or 404.
 pub fn find(state: &AppState, id: &str) -> Result<View, ApiError> {
-    state.projection.get(id).ok_or_else(|| ApiError::operation_not_found(id))
+    let view = state.projection.get(id).ok_or_else(|| ApiError::operation_not_found(id))?;
+    // Every log line of the request shall name it.
+    tracing::Span::current().record("operation_id", view.record.id.as_str());
+    Ok(view)
 }

@@ -15,6 +15,7 @@ use super::start::{admit, publish, repeated};
 use super::{PathText, find};
 use crate::error::{ApiError, Code};
 use crate::idempotency::id_from_key;
+use crate::middleware::request_id::trace_of;
 use crate::state::AppState;
 
 /// Runs a failed or cancelled operation again, from the beginning.
@@ -66,6 +67,6 @@ async fn again(
         retry_of: Some(old.id.clone()),
         resume_from: from_checkpoint.then(|| old.id.clone()),
     };
-    let publisher = state.clone();
-    state.detached(async move { publish(&publisher, &kind, request, warning).await }).await
+    let (publisher, trace) = (state.clone(), trace_of(&headers));
+    state.detached(async move { publish(&publisher, &kind, request, warning, trace).await }).await
 }

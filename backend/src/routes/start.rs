@@ -12,6 +12,7 @@ use ktrdr_shared::operation::{Execution, StartRequest};
 use ktrdr_shared::start_body::{ReadError, StartBody, read_body};
 use ktrdr_shared::state::Status;
 use ktrdr_shared::time::Timestamp;
+use ktrdr_shared::trace::TraceParent;
 use serde::Serialize;
 use tokio::time::Instant;
 
@@ -20,6 +21,7 @@ use crate::catalogue::Kind;
 use crate::config::Admission;
 use crate::error::{ApiError, Code};
 use crate::idempotency::id_from_key;
+use crate::middleware::request_id::trace_of;
 use crate::projection::record::View;
 use crate::state::AppState;
 
@@ -57,11 +59,9 @@ pub async fn start(
         ReadError::Broken => ApiError::new(Code::InvalidBody, "The body could not be read to its end"),
     })?;
     let body = StartBody::read(&body, kind.schema.as_ref())?;
-    let chosen = match (body.task_id, headers.get("idempotency-key")) {
-        (Some(id), _) => Some(id),
-        (None, Some(key)) => Some(id_from_key(&domain, key.as_bytes())?),
-        (None, None) => None,
-    };
+    // Checked also when `task_id` makes it unnecessary: a client shall learn that its keys are no keys.
+    let key = headers.get("idempotency-key").map(|key| id_from_key(&domain, key.as_bytes())).transpose()?;
+    let chosen = body.task_id.or(key);
     if let Some(known) = chosen.as_ref().and_then(|id| state.projection.get(id.as_str())) {
         return repeated(&kind, &known);
     }
@@ -80,8 +80,8 @@ pub async fn start(
         retry_of: None,
         resume_from: None,
     };
-    let publisher = state.clone();
-    state.detached(async move { publish(&publisher, &kind, request, warning).await }).await
+    let (publisher, trace) = (state.clone(), trace_of(&headers));
+    state.detached(async move { publish(&publisher, &kind, request, warning, trace).await }).await
 }
 
 /// Whether an id that a client chose has a log although this projection does not know it: started elsewhere a moment ago, or
@@ -107,9 +107,11 @@ pub(super) async fn publish(
     kind: &Kind,
     request: StartRequest,
     warning: Option<String>,
+    trace: Option<TraceParent>,
 ) -> Result<Response, ApiError> {
     let id = &request.operation_id;
-    let (sequence, repetition) = state.dispatch.start(&request, state.projection.generation()).await?;
+    tracing::Span::current().record("operation_id", id.as_str());
+    let (sequence, repetition) = state.dispatch.start(&request, state.projection.generation(), trace.as_ref()).await?;
     let seen = state.projection.reached(sequence, READ_YOUR_WRITES).await;
     let view = state.projection.get(id.as_str());
     if let Some(view) = view.as_ref()

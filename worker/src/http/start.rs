@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
+use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use ktrdr_shared::claim::Delivery;
 use ktrdr_shared::id::OperationId;
@@ -15,6 +16,7 @@ use ktrdr_shared::oplog::AppendError;
 use ktrdr_shared::problem::Problem;
 use ktrdr_shared::start_body::{ReadError, StartBody, read_body};
 use ktrdr_shared::time::Timestamp;
+use ktrdr_shared::trace::{self, TraceParent};
 use serde_json::json;
 use tokio::sync::oneshot;
 
@@ -28,17 +30,18 @@ const MAX_BODY: usize = 512 * 1024;
 /// How long a direct start may wait for NATS.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-pub(super) async fn start(State(state): State<HttpState>, body: Body) -> Result<Response, Failed> {
+pub(super) async fn start(State(state): State<HttpState>, headers: HeaderMap, body: Body) -> Result<Response, Failed> {
+    let trace = headers.get(trace::HEADER).and_then(|value| TraceParent::parse(value.to_str().ok()?));
     let body = read_body(body, MAX_BODY).await.map_err(|error| match error {
         ReadError::TooLarge { .. } => Failed::new(413, "body_too_large", error.to_string()),
         ReadError::Broken => Failed::new(400, "invalid_body", error.to_string()),
     })?;
     // Finishes even if the caller hangs up: a start that is half-way recorded must be run.
-    let work = state.operations.spawn(start_here(state.clone(), body));
+    let work = state.operations.spawn(start_here(state.clone(), body, trace));
     work.await.unwrap_or_else(|_| Err(Failed::new(500, "internal", "the start was interrupted")))
 }
 
-async fn start_here(state: HttpState, body: Bytes) -> Result<Response, Failed> {
+async fn start_here(state: HttpState, body: Bytes, trace: Option<TraceParent>) -> Result<Response, Failed> {
     let core = state.core.clone();
     let body = StartBody::read(&body, state.schema.as_ref()).map_err(|error| Box::new(error.problem()))?;
     if !core.connection.is_up() {
@@ -64,22 +67,25 @@ async fn start_here(state: HttpState, body: Bytes) -> Result<Response, Failed> {
     let payload = serde_json::to_vec(&request).map_err(|error| Failed::new(500, "internal", error.to_string()))?;
     let queue = direct_queue();
     let subject = core.names.start(&core.worker_type, &queue);
-    let (start_sequence, duplicate) =
-        match core.oplog.publish_once(&subject, operation_id.as_str(), payload.into(), PATIENCE).await {
-            Ok(stored) => stored,
-            Err(AppendError::TooLarge) => return Err(Failed::new(413, "too_large", "the parameters are too large")),
-            Err(AppendError::Full(_)) => {
-                return Err(Failed::new(507, "stream_full", "the operations stream is full; nothing was started"));
-            }
-            Err(_) => return Err(unavailable()),
-        };
+    let (start_sequence, duplicate) = match core
+        .oplog
+        .publish_once_traced(&subject, operation_id.as_str(), payload.into(), PATIENCE, trace.as_ref())
+        .await
+    {
+        Ok(stored) => stored,
+        Err(AppendError::TooLarge) => return Err(Failed::new(413, "too_large", "the parameters are too large")),
+        Err(AppendError::Full(_)) => {
+            return Err(Failed::new(507, "stream_full", "the operations stream is full; nothing was started"));
+        }
+        Err(_) => return Err(unavailable()),
+    };
     if duplicate {
         return Err(known(&operation_id));
     }
     let (sender, claimed) = oneshot::channel();
     let delivery = Delivery { start_sequence, count: 1 };
     let lease = Lease::none(core.default_lease);
-    let job = Job { slot, queue, request, delivery, lease, claimed: Some(sender) };
+    let job = Job { slot, queue, request, delivery, lease, claimed: Some(sender), trace };
     state.operations.spawn(run_job(core.clone(), job));
     match claimed.await {
         Ok(true) => Ok(Json(json!({

@@ -1,0 +1,45 @@
+//! Logs as one JSON object per line, with what ties the lines of one operation together on both sides.
+
+use ktrdr_tests::process::Process;
+use ktrdr_tests::{LIMIT, Settings, Stack, wait_for};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+
+/// The lines that say `message`, each with the fields of its span.
+fn lines(process: &Process, message: &str) -> Vec<Value> {
+    let log = process.log();
+    let lines = log.lines().map(|line| {
+        serde_json::from_str::<Value>(line).unwrap_or_else(|error| panic!("a line that is no JSON ({error}): {line}"))
+    });
+    lines.filter(|line| line["message"] == message).collect()
+}
+
+#[tokio::test]
+async fn an_operation_is_followed_from_the_request_into_the_worker() {
+    let stack = Stack::start_with(|settings: Settings| settings.with("KTRDR_LOG_JSON", "true")).await;
+    let worker = stack.worker("dummy", "w1").await;
+    let request = stack.api().request(Method::POST, "/api/v1/dummy/start");
+    let request =
+        request.header("traceparent", format!("00-{TRACE}-00f067aa0ba902b7-01")).header("x-request-id", "mine");
+    let body = json!({"task_id": "followed", "steps": 1, "fail_at_step": 1});
+    stack.api().send(request.json(&body)).await.expect(202);
+    stack.api().wait_for_status("followed", "failed").await;
+
+    let accepted = lines(&stack.backend.process, "accepted");
+    assert_eq!(accepted.len(), 1, "{accepted:?}");
+    let span = &accepted[0]["span"];
+    assert_eq!((&span["request_id"], &span["trace_id"]), (&json!("mine"), &json!(TRACE)), "{accepted:?}");
+    assert_eq!(accepted[0]["operation_id"], "followed");
+    // The request's own last line, too.
+    let answered = lines(&stack.backend.process, "request");
+    assert!(answered.iter().any(|line| line["span"]["operation_id"] == "followed"), "{answered:?}");
+    for message in ["starting", "the attempt failed"] {
+        wait_for("the worker's line", LIMIT, async || match lines(&worker.process, message).first() {
+            Some(line) if line["span"]["operation_id"] == "followed" && line["span"]["trace_id"] == TRACE => Ok(()),
+            other => Err(format!("{message}: {other:?}")),
+        })
+        .await;
+    }
+}
