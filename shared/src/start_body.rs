@@ -253,6 +253,8 @@ fn read_execution(body: &Value, found: &mut Vec<Violation>) -> Execution {
     };
     let wrong = EXECUTION_SCHEMA.violations("/execution", value);
     if wrong.is_empty() {
+        let mut value = value.clone();
+        integral_numbers(&mut value);
         match Execution::deserialize(value) {
             Ok(execution) => return execution,
             Err(error) => found.push(Violation { path: "/execution".to_owned(), message: error.to_string() }),
@@ -260,6 +262,22 @@ fn read_execution(body: &Value, found: &mut Vec<Violation>) -> Execution {
     }
     found.extend(wrong);
     Execution::default()
+}
+
+/// Writes whole numbers without a point: for JSON Schema `3.0` is an integer, for serde it is none.
+pub fn integral_numbers(value: &mut Value) {
+    match value {
+        Value::Number(number) if number.is_f64() => {
+            // Above 2^53 a float says nothing about units.
+            let whole = number.as_f64().filter(|float| float.fract() == 0.0 && float.abs() <= 9_007_199_254_740_992.0);
+            if let Some(float) = whole {
+                *number = (float as i64).into();
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(integral_numbers),
+        Value::Object(members) => members.values_mut().for_each(integral_numbers),
+        _ => {}
+    }
 }
 
 /// The body without what is ours, spliced from the client's own text: numbers keep their form.
@@ -296,6 +314,8 @@ mod tests {
         assert_eq!(read.task_id.unwrap().as_str(), "t-1");
         assert_eq!(read.execution.requirements.queue().as_str(), "gpu");
         assert_eq!(read.parameters.get(), r#"{"big":12345678901234567890123,"f":29.0}"#);
+        let whole = self::read(r#"{"execution":{"max_attempts":4.0,"retry_delay":1.5}}"#).unwrap();
+        assert_eq!((whole.execution.max_attempts, whole.execution.retry_delay), (Some(4), Some(1.5)));
         let nulls = self::read(r#"{"task_id":null,"execution":null}"#).unwrap();
         assert!(nulls.task_id.is_none() && nulls.execution.is_default());
         assert_eq!(nulls.parameters.get(), "{}");

@@ -77,10 +77,25 @@ async fn a_request_that_does_not_fit_its_schema_names_each_path() {
         json!({"execution": {"max_attempts": 0}}),
         json!({"execution": {"requirements": {"gpus": 1}}}),
         json!({"execution": []}),
+        // More than the engine's type holds: refused here, not found out by a worker.
+        json!({"steps": 1e30}),
     ] {
         stack.api().start("dummy", &body).await.expect(422);
     }
     assert!(stack.bus.stored("ktrdr.start.*.*").await.is_empty());
+}
+
+#[tokio::test]
+async fn a_whole_number_with_a_point_is_an_integer() {
+    let stack = Stack::start().await;
+    let _worker = stack.worker("dummy", "w1").await;
+    let body = json!({"steps": 2.0, "step_ms": 1.0, "execution": {"max_attempts": 2.0}});
+    let id = stack.api().started("dummy", &body).await;
+    let done = stack.api().wait_for_status(&id, "completed").await;
+    assert_eq!((&done["result"]["steps"], &done["execution"]["max_attempts"]), (&json!(2), &json!(2)));
+    let keyed = stack.api().request(Method::POST, "/api/v1/dummy/start").header("idempotency-key", "ü");
+    let keyed = keyed.json(&json!({"task_id": "with-both"}));
+    stack.api().send(keyed).await.expect_problem(400, "invalid_header");
 }
 
 #[tokio::test]

@@ -150,7 +150,7 @@ pub fn number(default: u64, least: u64, most: u64) -> Value {
 
 /// Seconds to hold the answer.
 pub fn wait() -> Value {
-    json!({"type": "number", "minimum": 0, "maximum": 300})
+    json!({"type": "number", "minimum": 0})
 }
 
 /// The statuses of operations.

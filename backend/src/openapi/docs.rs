@@ -27,14 +27,18 @@ pub fn list_operations() -> Doc {
         .query("operation_type", json!({"type": "string"}), "Only those of one worker type.")
         .query("status", status(), "Only those in one status.")
         .query("limit", number(100, 1, 1000), "How many at most.")
-        .query("offset", json!({"type": "integer", "minimum": 0, "default": 0}), "How many to leave out first.")
+        .query(
+            "offset",
+            json!({"type": "integer", "minimum": 0, "maximum": u64::MAX, "default": 0}),
+            "How many to leave out first.",
+        )
         .json::<answers::OperationList>(200, "One page of operations.")
 }
 
 pub fn show_operation() -> Doc {
     Doc::new(OPERATIONS, "getOperation", "One operation")
         .details("`wait` holds the answer until the operation has ended, or so many seconds have passed. `force_refresh` asks its worker first.")
-        .query("wait", wait(), "Seconds to wait for the end, 300 at most.")
+        .query("wait", wait(), "Seconds to wait for the end; more than 300 count as 300.")
         .query("force_refresh", json!({"type": "boolean", "default": false}), "Ask the worker for its newest progress.")
         .json::<answers::OperationShown>(200, "The operation as it stands.")
         .error(Code::OperationNotFound)
@@ -47,7 +51,7 @@ pub fn delete_operation() -> Doc {
 pub fn cancel_operation() -> Doc {
     Doc::new(OPERATIONS, "cancelOperation", "Cancel an operation")
         .details("At once while it waits; by asking its worker while it runs. Doing it again is harmless.")
-        .query("wait", wait(), "Seconds to wait for the worker's confirmation, 300 at most.")
+        .query("wait", wait(), "Seconds to wait for the worker's confirmation; more than 300 count as 300.")
         .query("reason", json!({"type": "string"}), "Why; also accepted as `{\"reason\": \"…\"}` in the body.")
         .json::<answers::Cancelled>(200, "Cancelled, or asked for: see `status`.")
         .errors(&[Code::OperationNotFound, Code::AlreadyFinished, Code::OutcomeUnknown, Code::StorageFull])
@@ -61,7 +65,11 @@ pub fn results() -> Doc {
 
 pub fn operation_metrics() -> Doc {
     Doc::new(OPERATIONS, "getMetrics", "What an operation measured on its way")
-        .query("cursor", json!({"type": "string"}), "From an earlier answer; leave it out to start over.")
+        .query(
+            "cursor",
+            json!({"type": "string", "pattern": "^[0-9]{1,19}-[0-9]{1,19}$"}),
+            "From an earlier answer; leave it out to start over.",
+        )
         .query("limit", number(100, 1, 10_000), "How many points at most.")
         .json::<answers::Metrics>(200, "Points after the cursor, oldest first.")
         .errors(&[Code::OperationNotFound, Code::InvalidCursor])
