@@ -4,6 +4,7 @@
 use std::fmt;
 use std::sync::{Arc, LazyLock};
 
+use bytes::Bytes;
 use jsonschema::Validator;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
@@ -13,6 +14,9 @@ use serde_json::value::RawValue;
 use crate::id::OperationId;
 use crate::operation::Execution;
 use crate::problem::Problem;
+
+/// How many times the limit is read of a body that is too large, so that its sender gets to read the answer.
+const MAX_DISCARDED: usize = 32;
 
 /// Most violations told in one answer.
 const MAX_VIOLATIONS: usize = 50;
@@ -35,6 +39,45 @@ pub struct StartBody {
     pub execution: Execution,
     /// The domain's own parameters, as the client wrote them.
     pub parameters: Box<RawValue>,
+}
+
+/// Why the bytes of a body could not be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// There are more than the limit.
+    #[error("the body is larger than {limit} bytes")]
+    TooLarge {
+        /// The limit, in bytes.
+        limit: usize,
+    },
+    /// The connection broke.
+    #[error("the body could not be read to its end")]
+    Broken,
+}
+
+/// Reads a body of at most `limit` bytes.
+///
+/// What is larger is read on and thrown away, within bounds: an answer that is sent while the client still sends its body
+/// is lost to many clients, because the connection is then reset under it.
+///
+/// # Errors
+/// [`ReadError`].
+pub async fn read_body(body: axum::body::Body, limit: usize) -> Result<Bytes, ReadError> {
+    use futures::StreamExt;
+    let mut chunks = body.into_data_stream();
+    let (mut kept, mut seen) = (Vec::new(), 0_usize);
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|_| ReadError::Broken)?;
+        seen = seen.saturating_add(chunk.len());
+        if seen <= limit {
+            kept.extend_from_slice(&chunk);
+        } else if seen > limit.saturating_mul(MAX_DISCARDED) {
+            break;
+        } else {
+            kept = Vec::new();
+        }
+    }
+    if seen > limit { Err(ReadError::TooLarge { limit }) } else { Ok(kept.into()) }
 }
 
 /// Why a start body was refused.
@@ -98,15 +141,45 @@ impl Schema {
 
     /// Everything in which `value`, found at `prefix` of the body, does not match.
     pub fn violations(&self, prefix: &str, value: &Value) -> Vec<Violation> {
-        let tell = |error: jsonschema::ValidationError<'_>| {
-            let mut message = error.to_string();
-            if message.len() > MAX_MESSAGE {
-                message = message.chars().take(MAX_MESSAGE).chain(['…']).collect();
-            }
-            Violation { path: format!("{prefix}{}", error.instance_path()), message }
-        };
-        self.0.iter_errors(value).take(MAX_VIOLATIONS).map(tell).collect()
+        let mut found = Vec::new();
+        for error in self.0.iter_errors(value).take(MAX_VIOLATIONS) {
+            tell(prefix, &error, &mut found);
+        }
+        found.truncate(MAX_VIOLATIONS);
+        found
     }
+}
+
+/// Tells an error; of a choice that nothing fits, the errors of the alternative that comes closest.
+fn tell(prefix: &str, error: &jsonschema::ValidationError<'_>, found: &mut Vec<Violation>) {
+    use jsonschema::error::ValidationErrorKind::{AnyOf, OneOfNotValid};
+    if let AnyOf { context } | OneOfNotValid { context } = error.kind()
+        && let Some(closest) = context
+            .iter()
+            .filter(|errors| !errors.is_empty())
+            .min_by_key(|errors| distance(error.instance_path().as_str(), errors))
+    {
+        closest.iter().for_each(|error| tell(prefix, error, found));
+        return;
+    }
+    let mut message = error.to_string();
+    if message.len() > MAX_MESSAGE {
+        message = message.chars().take(MAX_MESSAGE).chain(['…']).collect();
+    }
+    found.push(Violation { path: format!("{prefix}{}", error.instance_path()), message });
+}
+
+/// How far the value at `path` is from an alternative: one of another type is not meant at all, one with another tag (`"op"`, `"type"`)
+/// hardly; between the rest the number of errors decides.
+fn distance(path: &str, errors: &[jsonschema::ValidationError<'_>]) -> usize {
+    use jsonschema::error::ValidationErrorKind::{Constant, Enum, Type};
+    let weight = |error: &jsonschema::ValidationError<'_>| match error.kind() {
+        Type { .. } if error.instance_path().as_str() == path => 10_000,
+        Constant { .. } => 100,
+        Enum { .. } => 10,
+        _ => 1,
+    };
+    errors.iter().map(weight).sum()
 }
 
 /// The members of a JSON object in order, their values untouched.
@@ -238,6 +311,25 @@ mod tests {
         for path in ["/task_id", "/steps", "/execution", "/execution/requirements/cores"] {
             assert!(paths.contains(&path), "{path} in {paths:?}");
         }
+    }
+
+    #[test]
+    fn of_a_choice_that_nothing_fits_the_closest_alternative_is_told() {
+        let schema = Schema::compile(&json!({"items": {"anyOf": [
+            {"enum": ["clean", "transform"]},
+            {"type": "object", "properties": {"op": {"const": "clean"}, "trim": {"type": "boolean"}},
+             "required": ["op"], "additionalProperties": false},
+            {"type": "object", "properties": {"op": {"const": "transform"}}, "required": ["op"], "additionalProperties": false},
+        ]}}))
+        .unwrap();
+        let told = |value: Value| {
+            let found = schema.violations("", &json!([value]));
+            found.into_iter().map(|v| format!("{} {}", v.path, v.message)).collect::<Vec<_>>().join("; ")
+        };
+        assert!(told(json!({"op": "clean", "trimm": true})).contains("'trimm'"));
+        assert!(told(json!({"op": "clean", "trim": 7})).starts_with("/0/trim 7 is not of type"));
+        assert!(told(json!("wash")).contains("\"clean\" or \"transform\""));
+        assert_eq!(told(json!("clean")), "");
     }
 
     #[test]

@@ -3,14 +3,13 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::body::Bytes;
+use axum::body::Body;
 use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use ktrdr_shared::id::OperationId;
 use ktrdr_shared::operation::{Execution, StartRequest};
-use ktrdr_shared::start_body::StartBody;
+use ktrdr_shared::start_body::{ReadError, StartBody, read_body};
 use ktrdr_shared::state::Status;
 use ktrdr_shared::time::Timestamp;
 use serde::Serialize;
@@ -44,7 +43,7 @@ pub async fn start(
     State(state): State<AppState>,
     PathText(domain): PathText,
     headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    body: Body,
 ) -> Result<Response, ApiError> {
     // First: nothing that follows is of use without it, and the client shall know at once.
     if !state.connection.is_up() {
@@ -53,9 +52,9 @@ pub async fn start(
     let Some(kind) = state.catalogue.by_domain(&domain) else {
         return Err(unknown_domain(&state, &domain));
     };
-    let body = body.map_err(|rejection| match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => ApiError::too_large(Some(state.config.max_body)),
-        _ => ApiError::new(Code::InvalidBody, "The body could not be read to its end"),
+    let body = read_body(body, state.config.max_body).await.map_err(|error| match error {
+        ReadError::TooLarge { limit } => ApiError::too_large(Some(limit)),
+        ReadError::Broken => ApiError::new(Code::InvalidBody, "The body could not be read to its end"),
     })?;
     let body = StartBody::read(&body, kind.schema.as_ref())?;
     let chosen = match (body.task_id, headers.get("idempotency-key")) {
@@ -64,6 +63,11 @@ pub async fn start(
         (None, None) => None,
     };
     if let Some(known) = chosen.as_ref().and_then(|id| state.projection.get(id.as_str())) {
+        return repeated(&kind, &known);
+    }
+    if let Some(id) = &chosen
+        && let Some(known) = used_before(&state, &kind, id).await?
+    {
         return repeated(&kind, &known);
     }
     let warning = admit(&state, &kind, &body.execution)?;
@@ -78,6 +82,24 @@ pub async fn start(
     };
     let publisher = state.clone();
     state.detached(async move { publish(&publisher, &kind, request, warning).await }).await
+}
+
+/// Whether an id that a client chose has a log although this projection does not know it: started elsewhere a moment ago, or
+/// so long ago that its start request has left the stream before its events. A worker would take a new start of such an id
+/// for one that has ended, so the second case is refused.
+async fn used_before(state: &AppState, kind: &Kind, id: &OperationId) -> Result<Option<View>, ApiError> {
+    let tail = state.dispatch.log_tail(&kind.entry.worker_type, id).await?;
+    if tail == 0 {
+        return Ok(None);
+    }
+    state.projection.reached(tail, READ_YOUR_WRITES).await;
+    match state.projection.get(id.as_str()) {
+        Some(known) => Ok(Some(known)),
+        None => {
+            let text = format!("The id {id} was used before, by an operation that is no longer kept; choose another");
+            Err(ApiError::new(Code::TaskIdConflict, text).with("operation_id", id.as_str()))
+        }
+    }
 }
 
 pub(super) async fn publish(
