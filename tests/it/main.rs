@@ -11,5 +11,6 @@ mod guide;
 mod harness;
 mod queues;
 mod retry;
+mod settings;
 mod start;
 mod takeover;
