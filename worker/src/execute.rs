@@ -4,10 +4,11 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ktrdr_shared::claim;
+use ktrdr_shared::claim::Delivery as Delivered;
 use ktrdr_shared::event::{EventKind, Failure, ReleaseReason};
 use ktrdr_shared::id::Queue;
 use ktrdr_shared::operation::{Attempt, AttemptOutcome, StartRequest};
+use ktrdr_shared::oplog::AppendError;
 use ktrdr_shared::state::Status;
 use ktrdr_shared::telemetry::chain;
 use ktrdr_shared::time::Timestamp;
@@ -42,7 +43,7 @@ pub(crate) struct Job {
     pub(crate) slot: Slot,
     pub(crate) queue: Queue,
     pub(crate) request: StartRequest,
-    pub(crate) delivery: claim::Delivery,
+    pub(crate) delivery: Delivered,
     pub(crate) lease: Lease,
     /// Told once whether the operation was claimed: a direct start answers then.
     pub(crate) claimed: Option<oneshot::Sender<bool>>,
@@ -78,34 +79,17 @@ pub(crate) async fn run_job(core: Arc<Core>, job: Job) {
 async fn run(core: Arc<Core>, mut job: Job) {
     let execution = Arc::new(Execution::new(job.request.operation_id.clone()));
     let registered = register(&core, execution.clone());
+    // Before the claim: as soon as others see the operation running, this worker can be asked about it.
+    let local = core.local.insert(job.request.clone(), job.queue.to_string(), execution.clone());
     let claimer = Claimer { oplog: &core.oplog, worker_type: &core.worker_type, worker_id: &core.worker_id };
-    let claimed = claimer.claim(&job.request, job.delivery, job.lease.duration()).await;
+    let hold = claim(&claimer, &job).await;
     if let Some(reply) = job.claimed.take() {
-        let _ = reply.send(matches!(claimed, Ok(Claimed::Hold(_))));
+        let _ = reply.send(hold.is_some());
     }
-    let hold = match claimed {
-        Ok(Claimed::Hold(hold)) => hold,
-        Ok(Claimed::Nothing(why)) => {
-            tracing::info!(why, "nothing to run");
-            return job.lease.ack().await;
-        }
-        Ok(Claimed::Later(delay)) => return job.lease.nak(Some(delay)).await,
-        Ok(Claimed::Outdated) => {
-            return tracing::warn!("this delivery is outdated: the request was given to another worker since");
-        }
-        Err(error) => {
-            // Saying anything about the request could hit another worker's attempt. It comes again when the lease ends.
-            tracing::warn!(error = chain(&error), "the claim is undecided; leaving the request alone");
-            if matches!(error, ClaimError::Append(ktrdr_shared::oplog::AppendError::Full(_))) && !job.lease.is_stale() {
-                job.lease.nak(Some(Duration::from_secs(1))).await;
-            }
-            return;
-        }
-    };
+    let Some(hold) = hold else { return core.local.remove(&local) };
     execution.claimed(hold.attempt);
     core.changed.notify_one();
     tracing::info!(attempt = hold.attempt, queue = %job.queue, "starting");
-    let local = core.local.insert(job.request.clone(), job.queue.to_string(), execution.clone());
     local.started(Attempt {
         attempt: hold.attempt,
         worker_id: core.worker_id.clone(),
@@ -118,6 +102,29 @@ async fn run(core: Arc<Core>, mut job: Job) {
     running.run().await;
     drop(registered);
     Counters::add(&core.counters.finished);
+}
+
+/// Claims the operation; `None` when it is not this worker's to run, and the request has been answered as far as it may be.
+async fn claim(claimer: &Claimer<'_>, job: &Job) -> Option<Hold> {
+    match claimer.claim(&job.request, job.delivery, job.lease.duration()).await {
+        Ok(Claimed::Hold(hold)) => return Some(hold),
+        Ok(Claimed::Nothing(why)) => {
+            tracing::info!(why, "nothing to run");
+            job.lease.ack().await;
+        }
+        Ok(Claimed::Later(delay)) => job.lease.nak(Some(delay)).await,
+        Ok(Claimed::Outdated) => {
+            tracing::warn!("this delivery is outdated: the request was given to another worker since");
+        }
+        Err(error) => {
+            // Saying anything about the request could hit another worker's attempt. It comes again when the lease ends.
+            tracing::warn!(error = chain(&error), "the claim is undecided; leaving the request alone");
+            if matches!(error, ClaimError::Append(AppendError::Full(_))) && !job.lease.is_stale() {
+                job.lease.nak(Some(Duration::from_secs(1))).await;
+            }
+        }
+    }
+    None
 }
 
 /// The check behind [`Context::ensure_owner`].
