@@ -4,6 +4,7 @@
 mod backends;
 mod bus;
 mod cancel;
+mod chaos;
 mod ends;
 mod guide;
 mod harness;
