@@ -44,12 +44,14 @@ pub struct Bus {
 }
 
 impl Bus {
-    /// Connects to a server.
+    /// Connects to a server, or to one of several (`a,b,c`).
     ///
     /// # Panics
     /// When it does not answer.
     pub async fn connect(url: &str, names: Names) -> Self {
-        let client = async_nats::connect(url).await.unwrap_or_else(|error| panic!("cannot connect to {url}: {error}"));
+        let servers: Vec<String> = url.split(',').map(str::to_owned).collect();
+        let connected = async_nats::connect(servers).await;
+        let client = connected.unwrap_or_else(|error| panic!("cannot connect to {url}: {error}"));
         Self { jetstream: jetstream::new(client.clone()), client, names }
     }
 

@@ -39,7 +39,7 @@ impl Cluster {
             server.up().await;
         }
         // A stream of three copies can be made only when all have joined.
-        let client = async_nats::connect(this.url()).await.expect("a server that answers");
+        let client = async_nats::connect(this.servers[0].url()).await.expect("a server that answers");
         let jetstream = jetstream::new(client);
         wait_for("a cluster of three", LIMIT, async || {
             let config = jetstream::stream::Config {

@@ -237,7 +237,6 @@ async fn compare(stories: &BTreeMap<String, Story>, apis: &[Client]) -> Vec<Stri
         for operation in shown.values_mut().filter(|operation| operation["status"] != "completed") {
             if let Some(operation) = operation.as_object_mut() {
                 operation.remove("progress");
-                operation.remove("updated_at");
             }
         }
         match &first {
