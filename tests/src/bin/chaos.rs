@@ -23,6 +23,9 @@ struct Arguments {
     /// Starts a second, roughly.
     #[arg(long, default_value_t = 30)]
     rate: u32,
+    /// Keep logs and stores also when nothing is wrong.
+    #[arg(long)]
+    keep: bool,
 }
 
 fn main() -> ExitCode {
@@ -50,6 +53,9 @@ async fn chaos(arguments: Arguments) -> ExitCode {
         rate: arguments.rate,
         patience: Duration::from_secs(90),
     };
+    if arguments.keep {
+        ktrdr_tests::scratch::keep_all();
+    }
     println!("seed {}: {} s of load and faults, then the check", options.seed, arguments.seconds);
     let mut terminated = match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
         Ok(terminated) => terminated,

@@ -9,6 +9,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
 
 use super::ledger::{Ledger, Promise};
 use crate::client::{Answer, Client};
@@ -55,21 +56,26 @@ enum Told {
 impl Load {
     /// Runs `clients` side by side until the time is over and everything sent is either acknowledged or given up.
     pub async fn run(self, clients: u32, seed: u64) {
+        self.run_until(clients, seed, CancellationToken::new()).await;
+    }
+
+    /// The same, and stops starting new ones when `stop` says so.
+    pub async fn run_until(self, clients: u32, seed: u64, stop: CancellationToken) {
         let mut tasks = JoinSet::new();
         for client in 0..clients {
-            let load = self.clone();
+            let (load, stop) = (self.clone(), stop.clone());
             let rng = fastrand::Rng::with_seed(seed.wrapping_mul(1_000_003).wrapping_add(u64::from(client)));
-            tasks.spawn(async move { load.client(client, clients, rng).await });
+            tasks.spawn(async move { load.client(client, clients, rng, stop).await });
         }
         tasks.join_all().await;
     }
 
-    async fn client(&self, client: u32, clients: u32, mut rng: fastrand::Rng) {
+    async fn client(&self, client: u32, clients: u32, mut rng: fastrand::Rng, stop: CancellationToken) {
         let mut cancels = JoinSet::new();
         let pause = 1000.0 * f64::from(clients) / f64::from(self.rate);
         for number in 0_u32.. {
             let next = Instant::now() + Duration::from_millis((pause * 2.0 * rng.f64()) as u64);
-            if next >= self.until {
+            if next >= self.until || stop.is_cancelled() {
                 break;
             }
             sleep_until(next).await;
