@@ -4,11 +4,14 @@
 mod backends;
 mod bus;
 mod cancel;
+mod chaos;
+mod cluster;
 mod dashboard;
 mod ends;
 mod events;
 mod guide;
 mod harness;
+mod limits;
 mod queues;
 mod retry;
 mod settings;

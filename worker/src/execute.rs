@@ -193,6 +193,16 @@ impl RunningAttempt<'_> {
         }
     }
 
+    fn guard(&self) -> Guard<'_> {
+        Guard {
+            core: self.core,
+            execution: self.execution,
+            hold: self.hold,
+            lease: &self.job.lease,
+            claimer: &self.claimer,
+        }
+    }
+
     async fn spawn_engine(&self) -> Option<EngineHandle> {
         let ctx = Context::new(Inner {
             operation_id: self.hold.operation_id.clone(),
@@ -211,13 +221,7 @@ impl RunningAttempt<'_> {
 
     /// Waits for the engine, meanwhile sends its reports, keeps the lease, and stops it when its time is up.
     async fn supervise(&self, engine: &mut EngineHandle) -> EngineOutcome {
-        let guard = Guard {
-            core: self.core,
-            execution: self.execution,
-            hold: self.hold,
-            lease: &self.job.lease,
-            claimer: &self.claimer,
-        };
+        let guard = self.guard();
         let limit = self.job.request.execution.timeout_seconds.and_then(|s| Duration::try_from_secs_f64(s).ok());
         let time_limit = async {
             match limit {
@@ -250,11 +254,20 @@ impl RunningAttempt<'_> {
     /// Records how the attempt ended; only then is the request acknowledged or handed back.
     async fn record(&self, verdict: Verdict) {
         let status = verdict.status();
-        let (kind, delay) = match self.event(&verdict).await {
-            Ok(event) => event,
-            Err(fenced) => return self.ended(fenced, &verdict, None).await,
+        let guard = self.guard();
+        let storing = async {
+            let (kind, delay) = match self.event(&verdict).await {
+                Ok(event) => event,
+                Err(fenced) => return (Ok(fenced), None),
+            };
+            (self.claimer.end(self.hold, kind).await, delay)
         };
-        let ended = match self.claimer.end(self.hold, kind).await {
+        // A full stream or a large result can take longer than the lease; nobody shall run it again meanwhile.
+        let (stored, delay) = tokio::select! {
+            stored = storing => stored,
+            never = guard.keep() => match never {},
+        };
+        let ended = match stored {
             Ok(ended) => ended,
             Err(error) => {
                 // The event itself is at fault, so the operation fails with a small one.
