@@ -4,12 +4,16 @@
 mod backends;
 mod bus;
 mod cancel;
+mod chaos;
+mod cluster;
 mod dashboard;
 mod ends;
 mod events;
 mod guide;
 mod harness;
+mod limits;
 mod queues;
 mod retry;
+mod settings;
 mod start;
 mod takeover;

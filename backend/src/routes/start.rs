@@ -109,6 +109,9 @@ pub(super) async fn publish(
     warning: Option<String>,
 ) -> Result<Response, ApiError> {
     let id = &request.operation_id;
+    if !state.projection.has_room(request.parameters.get().len()) {
+        return Err(ApiError::storage_full().with("operation_id", id.as_str()));
+    }
     let (sequence, repetition) = state.dispatch.start(&request, state.projection.generation()).await?;
     let seen = state.projection.reached(sequence, READ_YOUR_WRITES).await;
     let view = state.projection.get(id.as_str());
