@@ -93,7 +93,7 @@ impl Story {
                 doubled = true;
                 wrong.push(format!("{name} after the end"));
             }
-            if let EventKind::Started { start_sequence } = &event.kind {
+            if let EventKind::Started { start_sequence, .. } = &event.kind {
                 sums.attempts += 1;
                 match last.map(|last| &last.kind) {
                     Some(EventKind::Started { .. }) => sums.takeovers += 1,
