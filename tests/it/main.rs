@@ -6,6 +6,7 @@ mod bus;
 mod cancel;
 mod chaos;
 mod cluster;
+mod docs;
 mod ends;
 mod guide;
 mod harness;
