@@ -6,7 +6,11 @@ mod bus;
 mod cancel;
 mod chaos;
 mod cluster;
+<<<<<<< HEAD
 mod dashboard;
+=======
+mod docs;
+>>>>>>> chaos
 mod ends;
 mod events;
 mod guide;

@@ -30,8 +30,8 @@ pub struct Verdict {
     pub lost: usize,
     /// Longest time in which nothing at all was recorded.
     pub standstill: Duration,
-    /// Longest time from request to end.
-    pub slowest: Duration,
+    /// Longest time from request to end, and whose.
+    pub slowest: (Duration, String),
     /// Files compared with the attempt that won.
     pub files: usize,
     /// Everything that must not be.
@@ -98,7 +98,10 @@ fn judge_stories(verdict: &mut Verdict, stories: &BTreeMap<String, Story>) {
         let created: Option<ktrdr_shared::time::Timestamp> =
             created.and_then(|text| serde_json::from_value(text.clone()).ok());
         if let Some(created) = created {
-            verdict.slowest = verdict.slowest.max(between(created.as_millis(), end.at.as_millis()));
+            let took = between(created.as_millis(), end.at.as_millis());
+            if took > verdict.slowest.0 {
+                verdict.slowest = (took, id.clone());
+            }
         }
     }
     moments.sort_unstable();

@@ -3,7 +3,7 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`schedule`] | what goes wrong, to whom, and when: from the seed |
+//! | [`mod@schedule`] | what goes wrong, to whom, and when: from the seed |
 //! | [`agent`] | one program and what is done to it |
 //! | [`load`] | the client |
 //! | [`ledger`] | what the client was told |

@@ -60,7 +60,7 @@ impl fmt::Display for Report {
         row("reads right after the answer", ledger.reads.to_string())?;
         row("files of the winning attempt", verdict.files.to_string())?;
         row("longest standstill", format!("{:.1} s", verdict.standstill.as_secs_f64()))?;
-        row("slowest operation", format!("{:.1} s", verdict.slowest.as_secs_f64()))?;
+        row("slowest operation", format!("{:.1} s, {}", verdict.slowest.0.as_secs_f64(), verdict.slowest.1))?;
         row("all done after the last fault", format!("{:.1} s", drained.as_secs_f64()))?;
         row("never ended", verdict.sums.open.to_string())?;
         row("lost", verdict.lost.to_string())?;
