@@ -6,11 +6,8 @@ mod bus;
 mod cancel;
 mod chaos;
 mod cluster;
-<<<<<<< HEAD
 mod dashboard;
-=======
 mod docs;
->>>>>>> chaos
 mod ends;
 mod events;
 mod guide;
