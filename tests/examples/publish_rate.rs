@@ -1,6 +1,6 @@
 //! What fsync before acknowledgement costs on this machine: acknowledged publishes a second, with and without.
 //!
-//!     NATS_SERVER=$(scripts/get-nats) cargo run --release -p ktrdr-tests --example publish_rate
+//!     NATS_SERVER=$(scripts/get-nats) cargo run -p ktrdr-tests --example publish_rate
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a measurement reports by panicking")]
 
 use std::time::{Duration, Instant};
