@@ -7,6 +7,7 @@
 //! | [`process`] | the built programs `ktrdr-backend` and `ktrdr-worker` as child processes, and signals for them |
 //! | [`settings`] | short heartbeats and leases, as environment and as flags |
 //! | [`client`] | the REST APIs as a user sees them |
+//! | [`bench`] | the program behind scripts/bench |
 //! | [`bus`] | what is on NATS: publish anything, read every event of an operation, look at the queues |
 //! | [`engines`] | engines that wait at a gate, block a thread, or fail a number of times |
 //! | [`stack`] | all of it together |
@@ -15,6 +16,7 @@
 //! Everything here ends what it started when it is dropped, and keeps its files, saying where, when the test failed.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test harness reports by panicking")]
 
+pub mod bench;
 pub mod bus;
 pub mod client;
 pub mod engines;

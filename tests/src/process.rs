@@ -154,12 +154,16 @@ fn stands_still(pid: u32) -> bool {
     })
 }
 
-/// The path of a program of this workspace, beside the test that is running.
+/// The path of a program of this workspace, beside the test or program that is running.
 ///
 /// # Panics
 /// When it was not built.
 pub fn program(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("the path of this test");
+    let beside = test.parent().expect("a directory").join(name);
+    if beside.is_file() {
+        return beside;
+    }
     let path = test.parent().and_then(Path::parent).expect("target/<profile>/deps/").join(name);
     assert!(
         path.is_file(),
