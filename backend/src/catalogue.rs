@@ -7,42 +7,26 @@ use std::time::Duration;
 
 use async_nats::jetstream::kv::Operation;
 use futures::StreamExt;
-use jsonschema::Validator;
 use ktrdr_shared::nats::Connection;
+use ktrdr_shared::start_body::Schema;
 use ktrdr_shared::subject::Names;
 use ktrdr_shared::worker::WorkerTypeEntry;
 use parking_lot::RwLock;
-use serde_json::Value;
 use tokio::sync::watch;
 
 /// Pause before the bucket is watched again.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Most violations told in one answer.
-const MAX_VIOLATIONS: usize = 50;
-
-/// Longest message of one violation; it may quote the offending value.
-const MAX_MESSAGE: usize = 500;
-
 /// Paths of the API's own, which a domain would hide or be hidden by.
-const RESERVED_DOMAINS: [&str; 6] = ["operations", "workers", "worker-types", "health", "ready", "events"];
+const RESERVED_DOMAINS: [&str; 7] = ["operations", "workers", "worker-types", "health", "ready", "events", "stats"];
 
 /// One worker type.
 #[derive(Debug)]
 pub struct Kind {
     /// As it was published.
     pub entry: WorkerTypeEntry,
-    /// `None` when its schema cannot be compiled: the worker then decides alone.
-    validator: Option<Validator>,
-}
-
-/// One way in which a request does not match its schema.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Violation {
-    /// Where: a JSON pointer into the body; empty for the body itself.
-    pub path: String,
-    /// What is wrong.
-    pub message: String,
+    /// Its request schema; `None` when it cannot be compiled: the worker then decides alone.
+    pub schema: Option<Schema>,
 }
 
 /// All worker types.
@@ -55,30 +39,13 @@ pub struct Catalogue {
 impl Kind {
     /// Compiles its schema.
     pub fn new(entry: WorkerTypeEntry) -> Self {
-        let validator = jsonschema::validator_for(&entry.request_schema)
+        let schema = Schema::compile(&entry.request_schema)
             .inspect_err(|error| {
                 tracing::warn!(worker_type = %entry.worker_type, %error, "the request schema cannot be used; requests go unchecked");
             })
             .ok();
-        Self { entry, validator }
+        Self { entry, schema }
     }
-
-    /// Everything in which `parameters` do not match the schema.
-    pub fn violations(&self, parameters: &Value) -> Vec<Violation> {
-        self.validator.as_ref().map_or_else(Vec::new, |validator| violations(validator, "", parameters))
-    }
-}
-
-/// Everything in which `value`, found at `prefix`, does not match.
-pub fn violations(validator: &Validator, prefix: &str, value: &Value) -> Vec<Violation> {
-    let tell = |error: jsonschema::ValidationError<'_>| {
-        let mut message: String = error.to_string();
-        if message.len() > MAX_MESSAGE {
-            message = message.chars().take(MAX_MESSAGE).chain(['…']).collect();
-        }
-        Violation { path: format!("{prefix}{}", error.instance_path()), message }
-    };
-    validator.iter_errors(value).take(MAX_VIOLATIONS).map(tell).collect()
 }
 
 impl Default for Catalogue {
@@ -91,6 +58,11 @@ impl Catalogue {
     /// The type behind a domain. When two types claim it, the first by name has it.
     pub fn by_domain(&self, domain: &str) -> Option<Arc<Kind>> {
         self.kinds.read().values().find(|kind| kind.entry.domain == domain).cloned()
+    }
+
+    /// A type by its name.
+    pub fn by_type(&self, worker_type: &str) -> Option<Arc<Kind>> {
+        self.kinds.read().get(worker_type).cloned()
     }
 
     /// All types, by name.
@@ -213,9 +185,9 @@ mod tests {
     fn violations_name_the_place() {
         let catalogue = Catalogue::default();
         put(&catalogue, "data_processing", "data-processing");
-        let kind = catalogue.by_domain("data-processing").unwrap();
-        assert_eq!(kind.violations(&json!({"source_file": "a", "operations": ["clean"]})), []);
-        let found = kind.violations(&json!({"operations": ["clean", 7], "x": 1}));
+        let schema = catalogue.by_domain("data-processing").unwrap().schema.clone().unwrap();
+        assert_eq!(schema.violations("", &json!({"source_file": "a", "operations": ["clean"]})), []);
+        let found = schema.violations("", &json!({"operations": ["clean", 7], "x": 1}));
         let mut paths: Vec<&str> = found.iter().map(|violation| violation.path.as_str()).collect();
         paths.sort_unstable();
         assert_eq!(paths, ["", "", "/operations/1"], "{found:?}");

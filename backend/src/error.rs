@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use ktrdr_shared::id::OperationId;
 use ktrdr_shared::oplog::AppendError;
 use ktrdr_shared::problem::Problem;
+use ktrdr_shared::start_body::BodyError;
 use serde_json::Value;
 
 macro_rules! codes {
@@ -47,6 +48,7 @@ codes! {
     TaskIdConflict = 409 "task_id_conflict",
     AlreadyFinished = 409 "already_finished",
     NotFinished = 409 "not_finished",
+    NotRepeatable = 409 "not_repeatable",
     NoResult = 409 "no_result",
     ResultGone = 410 "result_gone",
     BodyTooLarge = 413 "body_too_large",
@@ -151,6 +153,18 @@ impl IntoResponse for ApiError {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response
+    }
+}
+
+impl From<BodyError> for ApiError {
+    fn from(error: BodyError) -> Self {
+        let text = error.to_string();
+        match error {
+            BodyError::NotJson(_) => Self::new(Code::BadJson, text),
+            BodyError::NotAnObject => Self::new(Code::InvalidBody, text),
+            BodyError::Violations(found) => Self::new(Code::InvalidRequest, text)
+                .with("violations", serde_json::to_value(found).unwrap_or_default()),
+        }
     }
 }
 

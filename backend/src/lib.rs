@@ -10,7 +10,7 @@
 //! | [`routes`] | one file per resource: extract, call, respond |
 //! | [`middleware`] | request ids, the request log, the answer while nothing is loaded yet |
 //! | [`error`] | everything that can go wrong, as the one error shape; the only failure status codes |
-//! | [`submission`] | a start body, taken apart and checked |
+//! | [`idempotency`] | the id behind an `Idempotency-Key` |
 //! | [`dispatch`] | the only code that publishes starts and cancels |
 //! | [`projection`] | every operation, folded from the stream |
 //! | [`registry`], [`listen`] | workers as heartbeats tell them; who hears heartbeats and progress |
@@ -18,6 +18,7 @@
 //! | [`reader`] | metrics and history: reads a subject of a stream page by page |
 //! | [`reconcile`] | cancels that are not confirmed, direct operations whose worker is gone |
 //! | [`duties`] | what runs beside the REST interface |
+//! | [`events`] | changes as server-sent events: encoded once, shared by all who follow |
 //! | [`live`] | changes as they happen, for live event streams |
 
 mod catalogue;
@@ -25,6 +26,8 @@ pub mod config;
 mod dispatch;
 mod duties;
 mod error;
+mod events;
+mod idempotency;
 mod listen;
 pub mod live;
 mod middleware;
@@ -35,7 +38,6 @@ mod registry;
 mod router;
 mod routes;
 mod state;
-mod submission;
 
 use axum::serve::ListenerExt;
 use ktrdr_shared::nats::{self, ConnectError};

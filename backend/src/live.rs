@@ -34,6 +34,8 @@ pub enum Change {
         /// Its type.
         worker_type: WorkerType,
     },
+    /// The stream was replaced: nothing that was known holds any more.
+    Everything,
     /// A worker appeared, changed its status, or left (`None`).
     Worker {
         /// The worker.

@@ -8,7 +8,10 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{Any, CorsLayer};
 
 use crate::middleware::{loaded, log_request, panic, request_id};
-use crate::routes::{cancel, fallback, health, history, metrics, operations, results, start, worker_types, workers};
+use crate::routes::{
+    cancel, dashboard, events, fallback, health, history, metrics, operations, results, retry, start, stats,
+    worker_types, workers,
+};
 use crate::state::AppState;
 
 /// The whole REST interface.
@@ -20,6 +23,11 @@ pub fn router(state: AppState) -> Router {
         .route("/api/v1/operations/{id}/results", get(results::show))
         .route("/api/v1/operations/{id}/metrics", get(metrics::show))
         .route("/api/v1/operations/{id}/history", get(history::show))
+        .route("/api/v1/operations/{id}/events", get(events::one))
+        .route("/api/v1/events", get(events::all))
+        .route("/api/v1/stats", get(stats::show))
+        .route("/api/v1/operations/{id}/retry", post(retry::retry))
+        .route("/api/v1/operations/{id}/resume", post(retry::resume))
         .route("/api/v1/workers", get(workers::list))
         .route("/api/v1/workers/{id}", get(workers::show))
         .route("/api/v1/worker-types", get(worker_types::list))
@@ -27,6 +35,8 @@ pub fn router(state: AppState) -> Router {
         // Matched routes only: what does not exist is said to be unknown at once.
         .route_layer(from_fn_with_state(state.clone(), loaded::layer));
     Router::new()
+        .route("/", get(dashboard::index))
+        .route("/dashboard/{file}", get(dashboard::file))
         .route("/health", get(health::health))
         .route("/ready", get(health::ready))
         .merge(api)

@@ -13,6 +13,7 @@ use crate::catalogue::Catalogue;
 use crate::config::Config;
 use crate::dispatch::Dispatch;
 use crate::error::ApiError;
+use crate::events::Hub;
 use crate::live::Live;
 use crate::projection::Projection;
 use crate::registry::Registry;
@@ -33,6 +34,10 @@ pub struct Parts {
     pub projection: Projection,
     /// All workers.
     pub registry: Registry,
+    /// Changes as they happen.
+    pub live: Live,
+    /// Who follows changes over HTTP.
+    pub events: Hub,
     /// All worker types.
     pub catalogue: Catalogue,
     /// Publishes starts and cancels.
@@ -51,7 +56,9 @@ impl AppState {
         let log = OpLog::new(connection.jetstream.clone(), names.clone());
         Self(Arc::new(Parts {
             projection: Projection::new(names.clone(), live.clone()),
-            registry: Registry::new(config.worker_remove_after, live),
+            registry: Registry::new(config.worker_remove_after, live.clone()),
+            live,
+            events: Hub::default(),
             catalogue: Catalogue::default(),
             dispatch: Dispatch::new(connection.clone(), names.clone(), log, config.protocol.lease),
             publishing: TaskTracker::new(),

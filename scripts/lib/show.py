@@ -1,4 +1,4 @@
-"""Turns the APIs' JSON on standard input into short tables: show.py operations|workers|field NAME."""
+"""Turns the APIs' JSON on standard input into short tables: show.py operations|workers|field NAME|curve NAME...|backtests NAME..."""
 
 import json
 import sys
@@ -47,6 +47,34 @@ def workers(data):
     )
 
 
+def curve(data, *names):
+    """First, middle and last value of each metric."""
+    points = data["data"]["metrics"]
+    rows = []
+    for name in names:
+        values = [point["value"] for point in points if point["name"] == name]
+        if values:
+            rows.append([name] + [f"{values[at]:.6f}" for at in (0, len(values) // 2, -1)])
+    table(["metric", "first epoch", "middle", "last"], rows)
+
+
+def backtests(results, *names):
+    def percent(value):
+        return "" if value is None else f"{value * 100:.1f} %"
+
+    def number(value):
+        return "" if value is None else f"{value:.2f}"
+
+    rows = []
+    for name, result in zip(names, results):
+        found = result["data"]["metrics"]
+        rows.append(
+            [name, found["total_trades"], percent(found["win_rate"]), number(found["final_equity"]), percent(found["total_return_pct"]),
+             percent(found["buy_hold_return_pct"]), number(found["sharpe_ratio"]), percent(found["max_drawdown_pct"])]
+        )
+    table(["strategy", "trades", "won", "final equity", "return", "buy and hold", "sharpe", "max drawdown"], rows)
+
+
 def field(data, name):
     for part in name.split("."):
         data = data[part]
@@ -54,8 +82,15 @@ def field(data, name):
 
 
 def main(arguments):
-    data = json.load(sys.stdin)
-    {"operations": operations, "workers": workers, "field": field}[arguments[0]](data, *arguments[1:])
+    shows = {"operations": operations, "workers": workers, "field": field, "curve": curve, "backtests": backtests}
+    text, found, at = sys.stdin.read(), [], 0
+    decoder = json.JSONDecoder()
+    # Several answers may follow each other.
+    while text[at:].strip():
+        at += len(text[at:]) - len(text[at:].lstrip())
+        value, at = decoder.raw_decode(text, at)
+        found.append(value)
+    shows[arguments[0]](found if arguments[0] == "backtests" else found[0], *arguments[1:])
 
 
 if __name__ == "__main__":

@@ -31,13 +31,25 @@ pub enum Claim {
     NotBefore(Timestamp),
     /// Ended, or a second copy of the request: acknowledge and forget it.
     Drop(&'static str),
+    /// This delivery is older than the one that is being served. Forget it and say nothing: an acknowledgement would take
+    /// the request from the worker that has it.
+    Outdated,
 }
 
-/// Decides what to do with the start request at `start_sequence`, given the operation's log.
+/// A start request as it reached a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Delivery {
+    /// Stream sequence of the request.
+    pub start_sequence: u64,
+    /// How many times the queue has delivered it, this time included.
+    pub count: u64,
+}
+
+/// Decides what to do with a start request, given the operation's log.
 ///
 /// JetStream gives a request to a second worker only after the lease of the first has run out or the request was handed
-/// back, so a `started` of this very request means that its worker was lost.
-pub fn decide(log: &OperationLog, start_sequence: u64, max_attempts: u32, now: Timestamp) -> Claim {
+/// back, so a `started` on an earlier delivery of this very request means that its worker was lost.
+pub fn decide(log: &OperationLog, delivery: Delivery, max_attempts: u32, now: Timestamp) -> Claim {
     let expected = log.tail;
     let Some(event) = &log.last else {
         return Claim::Start { attempt: 1, expected, takeover: false };
@@ -49,9 +61,11 @@ pub fn decide(log: &OperationLog, start_sequence: u64, max_attempts: u32, now: T
         }
         // The same operation id was queued twice (a start repeated after the duplicate window, or by hand). The other copy
         // is being served; taking over here would run it twice.
-        EventKind::Started { start_sequence: other } if *other != start_sequence => {
+        EventKind::Started { start_sequence: other, .. } if *other != delivery.start_sequence => {
             Claim::Drop("another copy of this start request is being run")
         }
+        // Suspended with the request in hand, and woken up after somebody else had been given it.
+        EventKind::Started { delivery: newer, .. } if *newer >= delivery.count => Claim::Outdated,
         EventKind::Started { .. } if event.attempt >= max_attempts => {
             Claim::GiveUp { attempts: event.attempt, expected }
         }
@@ -76,6 +90,7 @@ mod tests {
     use crate::state::State;
 
     const NOW: Timestamp = Timestamp::EPOCH;
+    const SECOND: Delivery = Delivery { start_sequence: 5, count: 2 };
 
     fn log(attempt: u32, kind: EventKind) -> OperationLog {
         let event = Event {
@@ -92,27 +107,35 @@ mod tests {
     #[test]
     fn an_untouched_request_is_claimed_as_attempt_1() {
         assert_eq!(
-            decide(&OperationLog::default(), 5, 3, NOW),
+            decide(&OperationLog::default(), SECOND, 3, NOW),
             Claim::Start { attempt: 1, expected: 0, takeover: false }
         );
     }
 
     #[test]
     fn a_redelivered_request_is_taken_over() {
-        let last = log(2, EventKind::Started { start_sequence: 5 });
-        assert_eq!(decide(&last, 5, 3, NOW), Claim::Start { attempt: 3, expected: 9, takeover: true });
+        let last = log(2, EventKind::Started { start_sequence: 5, delivery: 1 });
+        assert_eq!(decide(&last, SECOND, 3, NOW), Claim::Start { attempt: 3, expected: 9, takeover: true });
     }
 
     #[test]
     fn a_request_that_lost_its_last_attempt_is_given_up() {
-        let last = log(3, EventKind::Started { start_sequence: 5 });
-        assert_eq!(decide(&last, 5, 3, NOW), Claim::GiveUp { attempts: 3, expected: 9 });
+        let last = log(3, EventKind::Started { start_sequence: 5, delivery: 1 });
+        assert_eq!(decide(&last, SECOND, 3, NOW), Claim::GiveUp { attempts: 3, expected: 9 });
     }
 
     #[test]
     fn a_second_copy_of_a_running_request_is_dropped() {
-        let last = log(1, EventKind::Started { start_sequence: 4 });
-        assert!(matches!(decide(&last, 5, 3, NOW), Claim::Drop(_)));
+        let last = log(1, EventKind::Started { start_sequence: 4, delivery: 1 });
+        assert!(matches!(decide(&last, SECOND, 3, NOW), Claim::Drop(_)));
+    }
+
+    #[test]
+    fn a_delivery_older_than_the_one_being_served_is_left_alone() {
+        let last = log(1, EventKind::Started { start_sequence: 5, delivery: 2 });
+        assert_eq!(decide(&last, Delivery { count: 1, ..SECOND }, 3, NOW), Claim::Outdated);
+        assert_eq!(decide(&last, SECOND, 3, NOW), Claim::Outdated);
+        assert!(matches!(decide(&last, Delivery { count: 3, ..SECOND }, 3, NOW), Claim::Start { attempt: 2, .. }));
     }
 
     #[test]
@@ -126,21 +149,21 @@ mod tests {
             EventKind::Failed { error: failure },
             EventKind::Cancelled { forced: false },
         ] {
-            assert!(matches!(decide(&log(1, kind), 5, 3, NOW), Claim::Drop(_)));
+            assert!(matches!(decide(&log(1, kind), SECOND, 3, NOW), Claim::Drop(_)));
         }
     }
 
     #[test]
     fn a_released_request_is_run_again_even_after_its_last_attempt() {
         let last = log(3, EventKind::Released { reason: ReleaseReason::Shutdown, error: None, retry_at: None });
-        assert_eq!(decide(&last, 5, 3, NOW), Claim::Start { attempt: 4, expected: 9, takeover: true });
+        assert_eq!(decide(&last, SECOND, 3, NOW), Claim::Start { attempt: 4, expected: 9, takeover: true });
     }
 
     #[test]
     fn a_retry_that_is_not_due_waits() {
         let due = NOW.plus(std::time::Duration::from_secs(1));
         let last = log(1, EventKind::Released { reason: ReleaseReason::Retry, error: None, retry_at: Some(due) });
-        assert_eq!(decide(&last, 5, 3, NOW), Claim::NotBefore(due));
-        assert!(matches!(decide(&last, 5, 3, due), Claim::Start { attempt: 2, .. }));
+        assert_eq!(decide(&last, SECOND, 3, NOW), Claim::NotBefore(due));
+        assert!(matches!(decide(&last, SECOND, 3, due), Claim::Start { attempt: 2, .. }));
     }
 }

@@ -39,6 +39,9 @@ pub enum EventKind {
     Started {
         /// Stream sequence of the start request it acts on. A second copy of the request has another one.
         start_sequence: u64,
+        /// Which delivery of the request it acts on, from 1. A worker that was suspended with an earlier delivery in its
+        /// hands finds out by it that the request has long been given to somebody else.
+        delivery: u64,
     },
     /// The attempt was handed back; the operation is pending once more.
     Released {
@@ -167,6 +170,7 @@ struct Wire {
     attempt: u32,
     claim: Option<String>,
     start_sequence: Option<u64>,
+    delivery: Option<u64>,
     reason: Option<ReleaseReason>,
     retry_at: Option<Timestamp>,
     error: Option<Failure>,
@@ -198,6 +202,7 @@ impl TryFrom<Wire> for Event {
                 }
                 EventKind::Started {
                     start_sequence: wire.start_sequence.ok_or("a started event needs start_sequence")?,
+                    delivery: wire.delivery.unwrap_or(1),
                 }
             }
             Name::Released => EventKind::Released {
@@ -243,7 +248,10 @@ impl Serialize for Event {
             map.serialize_entry("claim", claim)?;
         }
         match &self.kind {
-            EventKind::Started { start_sequence } => map.serialize_entry("start_sequence", start_sequence)?,
+            EventKind::Started { start_sequence, delivery } => {
+                map.serialize_entry("start_sequence", start_sequence)?;
+                map.serialize_entry("delivery", delivery)?;
+            }
             EventKind::Released { reason, error, retry_at } => {
                 map.serialize_entry("reason", reason)?;
                 if let Some(error) = error {
@@ -294,7 +302,10 @@ mod tests {
         let result = RawValue::from_string(r#"{"rows":29.0}"#.into()).unwrap();
         let head = r#""operation_id":"op1","attempt":1,"at":"2025-11-10T10:30:00.123Z","worker_id":"w1","claim":"c1""#;
         let cases = [
-            (EventKind::Started { start_sequence: 7 }, format!(r#"{{"event":"started",{head},"start_sequence":7}}"#)),
+            (
+                EventKind::Started { start_sequence: 7, delivery: 2 },
+                format!(r#"{{"event":"started",{head},"start_sequence":7,"delivery":2}}"#),
+            ),
             (
                 EventKind::Released { reason: ReleaseReason::Shutdown, error: None, retry_at: None },
                 format!(r#"{{"event":"released",{head},"reason":"shutdown"}}"#),

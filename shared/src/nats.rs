@@ -86,6 +86,9 @@ pub async fn connect(options: &NatsOptions, name: &str) -> Result<Connection, Co
         .ping_interval(PING_INTERVAL)
         .request_timeout(Some(REQUEST_TIMEOUT))
         .client_capacity(16 * 1024)
+        // Not memory until it is used. The server's flow-control window of an ordered consumer counts bytes (32 MiB), the
+        // client's buffer counts messages: at the default of 65,536 small messages overflow it, are dropped and read again.
+        .subscription_capacity(1 << 19)
         .reconnect_delay_callback(|attempt| {
             Duration::from_millis(50).saturating_mul(1 << attempt.min(10) as u32).min(MAX_RECONNECT_DELAY)
         })

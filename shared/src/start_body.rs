@@ -1,7 +1,12 @@
-//! The body of `POST …/start`, on a backend and on a worker: reserved keys apart, the rest checked against the schema.
+//! The body of `POST …/start`, on a backend and on a worker: what is ours (`task_id`, `execution`) apart, the rest checked
+//! against the domain's schema.
 
 use std::fmt;
+use std::sync::{Arc, LazyLock};
 
+use bytes::Bytes;
+use jsonschema::Validator;
+use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -10,171 +15,266 @@ use crate::id::OperationId;
 use crate::operation::Execution;
 use crate::problem::Problem;
 
-/// How many violations of a schema are listed.
-const MAX_VIOLATIONS: usize = 20;
+/// How many times the limit is read of a body that is too large, so that its sender gets to read the answer.
+const MAX_DISCARDED: usize = 32;
 
-/// A start body taken apart.
+/// Most violations told in one answer.
+const MAX_VIOLATIONS: usize = 50;
+
+/// Longest message of one violation, in characters; it may quote the offending value.
+const MAX_MESSAGE: usize = 500;
+
+#[expect(clippy::expect_used, reason = "a constant schema; the unit tests compile it")]
+static EXECUTION_SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
+    let schema = schemars::schema_for!(Execution).to_value();
+    Schema::compile(&schema).expect("the schema of `execution` compiles")
+});
+
+/// A start body that is fine.
 #[derive(Debug)]
 pub struct StartBody {
-    /// The id the caller wants the operation to have.
+    /// The id the client chose.
     pub task_id: Option<OperationId>,
     /// How to run it.
     pub execution: Execution,
-    /// Everything else, with its own characters: the domain's parameters.
+    /// The domain's own parameters, as the client wrote them.
     pub parameters: Box<RawValue>,
 }
 
-impl StartBody {
-    /// Takes a body apart. An empty one is an empty object.
-    ///
-    /// # Errors
-    /// The problem to answer with: 400 for what is no JSON object, 422 for reserved keys with bad values.
-    pub fn parse(body: &[u8]) -> Result<Self, Box<Problem>> {
-        let body = if body.trim_ascii().is_empty() { b"{}" } else { body };
-        let Keys(keys) = serde_json::from_slice(body).map_err(|error| {
-            Box::new(Problem::new(400, "invalid_json", format!("the body must be one JSON object: {error}")))
-        })?;
-        let mut parsed = Self { task_id: None, execution: Execution::default(), parameters: RawValue::NULL.to_owned() };
-        let mut rest = String::from("{");
-        for (key, value) in keys {
-            match key.as_str() {
-                "task_id" => {
-                    parsed.task_id = serde_json::from_str::<Option<OperationId>>(value.get())
-                        .map_err(|error| invalid("task_id", &error.to_string()))?;
-                }
-                // Serde reads a struct from an array too; nobody means that.
-                "execution" if value.get().starts_with('[') => return Err(invalid("execution", "must be an object")),
-                "execution" => {
-                    let execution: Option<Execution> =
-                        serde_json::from_str(value.get()).map_err(|error| invalid("execution", &error.to_string()))?;
-                    parsed.execution = execution.unwrap_or_default();
-                }
-                _ => {
-                    if rest.len() > 1 {
-                        rest.push(',');
-                    }
-                    rest.push_str(&Value::String(key).to_string());
-                    rest.push(':');
-                    rest.push_str(value.get());
-                }
-            }
-        }
-        rest.push('}');
-        parsed.execution.check().map_err(|(path, message)| invalid(&format!("execution/{path}"), &message))?;
-        parsed.parameters = RawValue::from_string(rest).map_err(|error| invalid("", &error.to_string()))?;
-        Ok(parsed)
-    }
-
-    /// Checks the parameters.
-    ///
-    /// # Errors
-    /// 422 with the path of each violation.
-    pub fn check(&self, schema: &Schema) -> Result<(), Box<Problem>> {
-        let value: Value = serde_json::from_str(self.parameters.get())
-            .map_err(|error| Box::new(Problem::new(400, "invalid_json", format!("the body is no JSON: {error}"))))?;
-        let violations = schema.violations(&value);
-        if violations.is_empty() { Ok(()) } else { Err(unprocessable(violations)) }
-    }
+/// Why the bytes of a body could not be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// There are more than the limit.
+    #[error("the body is larger than {limit} bytes")]
+    TooLarge {
+        /// The limit, in bytes.
+        limit: usize,
+    },
+    /// The connection broke.
+    #[error("the body could not be read to its end")]
+    Broken,
 }
 
-impl Execution {
-    /// Checks what the types alone do not say.
-    ///
-    /// # Errors
-    /// The key, and what is wrong with its value.
-    pub fn check(&self) -> Result<(), (&'static str, String)> {
-        let outside = |low: f64, high: f64, value: f64| !(low..=high).contains(&value);
+/// Reads a body of at most `limit` bytes.
+///
+/// What is larger is read on and thrown away, within bounds: an answer that is sent while the client still sends its body
+/// is lost to many clients, because the connection is then reset under it.
+///
+/// # Errors
+/// [`ReadError`].
+pub async fn read_body(body: axum::body::Body, limit: usize) -> Result<Bytes, ReadError> {
+    use futures::StreamExt;
+    let mut chunks = body.into_data_stream();
+    let (mut kept, mut seen) = (Vec::new(), 0_usize);
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|_| ReadError::Broken)?;
+        seen = seen.saturating_add(chunk.len());
+        if seen <= limit {
+            kept.extend_from_slice(&chunk);
+        } else if seen > limit.saturating_mul(MAX_DISCARDED) {
+            break;
+        } else {
+            kept = Vec::new();
+        }
+    }
+    if seen > limit { Err(ReadError::TooLarge { limit }) } else { Ok(kept.into()) }
+}
+
+/// Why a start body was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BodyError {
+    /// 400 `bad_json`.
+    #[error("The body is not valid JSON: {0}")]
+    NotJson(String),
+    /// 400 `invalid_body`.
+    #[error("The body must be a JSON object")]
+    NotAnObject,
+    /// 422 `invalid_request`.
+    #[error("The request does not match what this operation asks for: {}", list(.0))]
+    Violations(Vec<Violation>),
+}
+
+impl BodyError {
+    /// As a worker answers it; a backend has its own list of codes, with the same words.
+    pub fn problem(&self) -> Problem {
         match self {
-            Self { timeout_seconds: Some(s), .. } if outside(0.001, 31_536_000.0, *s) => {
-                Err(("timeout_seconds", format!("{s} is not between 0.001 and 31536000")))
-            }
-            Self { max_attempts: Some(n), .. } if !(1..=1000).contains(n) => {
-                Err(("max_attempts", format!("{n} is not between 1 and 1000")))
-            }
-            Self { retry_delay: Some(s), .. } if outside(0.0, 3600.0, *s) => {
-                Err(("retry_delay", format!("{s} is not between 0 and 3600 seconds")))
-            }
-            Self { requirements, .. } if requirements.cores == Some(0) || requirements.memory_gb == Some(0) => {
-                Err(("requirements", "cores and memory_gb are at least 1".to_owned()))
-            }
-            _ => Ok(()),
+            Self::NotJson(_) => Problem::new(400, "bad_json", self.to_string()),
+            Self::NotAnObject => Problem::new(400, "invalid_body", self.to_string()),
+            Self::Violations(found) => Problem::new(422, "invalid_request", self.to_string())
+                .with("violations", serde_json::to_value(found).unwrap_or_default()),
         }
     }
 }
 
-fn invalid(path: &str, message: &str) -> Box<Problem> {
-    unprocessable(vec![Violation { path: format!("/{path}"), message: message.to_owned() }])
+fn list(found: &[Violation]) -> String {
+    let told: Vec<String> = found
+        .iter()
+        .map(|violation| match violation.path.as_str() {
+            "" => violation.message.clone(),
+            path => format!("{path}: {}", violation.message),
+        })
+        .collect();
+    told.join("; ")
 }
 
-fn unprocessable(violations: Vec<Violation>) -> Box<Problem> {
-    let first = violations.first().map_or_else(String::new, |v| {
-        format!("{}: {}", if v.path.is_empty() { "the body" } else { &v.path }, v.message)
-    });
-    let list: Vec<Value> =
-        violations.into_iter().map(|v| serde_json::json!({"path": v.path, "message": v.message})).collect();
-    Box::new(
-        Problem::new(422, "invalid_parameters", format!("the parameters do not fit; {first}")).with("violations", list),
-    )
-}
-
-/// One way in which parameters do not fit their schema.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One way in which a request does not match its schema.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Violation {
-    /// JSON pointer to the value.
+    /// Where: a JSON pointer into the body; empty for the body itself.
     pub path: String,
-    /// What is wrong with it.
+    /// What is wrong.
     pub message: String,
 }
 
 /// A JSON Schema ready to check with.
 #[derive(Debug, Clone)]
-pub struct Schema(std::sync::Arc<jsonschema::Validator>);
+pub struct Schema(Arc<Validator>);
 
 impl Schema {
-    /// Prepares a schema (draft 2020-12).
+    /// Prepares a schema.
     ///
     /// # Errors
     /// What is wrong with the schema itself.
     pub fn compile(schema: &Value) -> Result<Self, String> {
-        jsonschema::draft202012::new(schema)
-            .map(|validator| Self(std::sync::Arc::new(validator)))
-            .map_err(|error| error.to_string())
+        jsonschema::validator_for(schema).map(|validator| Self(Arc::new(validator))).map_err(|error| error.to_string())
     }
 
-    /// How `value` does not fit; empty when it does.
-    pub fn violations(&self, value: &Value) -> Vec<Violation> {
-        self.0
-            .iter_errors(value)
-            .take(MAX_VIOLATIONS)
-            .map(|error| Violation { path: error.instance_path().to_string(), message: error.to_string() })
-            .collect()
+    /// Everything in which `value`, found at `prefix` of the body, does not match.
+    pub fn violations(&self, prefix: &str, value: &Value) -> Vec<Violation> {
+        let mut found = Vec::new();
+        for error in self.0.iter_errors(value).take(MAX_VIOLATIONS) {
+            tell(prefix, &error, &mut found);
+        }
+        found.truncate(MAX_VIOLATIONS);
+        found
     }
 }
 
-/// The keys of an object in their order, the values as text.
-struct Keys(Vec<(String, Box<RawValue>)>);
+/// Tells an error; of a choice that nothing fits, the errors of the alternative that comes closest.
+fn tell(prefix: &str, error: &jsonschema::ValidationError<'_>, found: &mut Vec<Violation>) {
+    use jsonschema::error::ValidationErrorKind::{AnyOf, OneOfNotValid};
+    if let AnyOf { context } | OneOfNotValid { context } = error.kind()
+        && let Some(closest) = context
+            .iter()
+            .filter(|errors| !errors.is_empty())
+            .min_by_key(|errors| distance(error.instance_path().as_str(), errors))
+    {
+        closest.iter().for_each(|error| tell(prefix, error, found));
+        return;
+    }
+    let mut message = error.to_string();
+    if message.len() > MAX_MESSAGE {
+        message = message.chars().take(MAX_MESSAGE).chain(['…']).collect();
+    }
+    found.push(Violation { path: format!("{prefix}{}", error.instance_path()), message });
+}
 
-impl<'de> serde::Deserialize<'de> for Keys {
+/// How far the value at `path` is from an alternative: one of another type is not meant at all, one with another tag (`"op"`, `"type"`)
+/// hardly; between the rest the number of errors decides.
+fn distance(path: &str, errors: &[jsonschema::ValidationError<'_>]) -> usize {
+    use jsonschema::error::ValidationErrorKind::{Constant, Enum, Type};
+    let weight = |error: &jsonschema::ValidationError<'_>| match error.kind() {
+        Type { .. } if error.instance_path().as_str() == path => 10_000,
+        Constant { .. } => 100,
+        Enum { .. } => 10,
+        _ => 1,
+    };
+    errors.iter().map(weight).sum()
+}
+
+/// The members of a JSON object in order, their values untouched.
+struct Members<'a>(Vec<(String, &'a RawValue)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Read;
-        impl<'de> Visitor<'de> for Read {
-            type Value = Keys;
+        struct Visit;
+        impl<'de> Visitor<'de> for Visit {
+            type Value = Members<'de>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a JSON object")
+                f.write_str("an object")
             }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Keys, A::Error> {
-                let mut keys: Vec<(String, Box<RawValue>)> = Vec::new();
-                while let Some((key, value)) = map.next_entry::<String, Box<RawValue>>()? {
-                    if keys.iter().any(|(known, _)| *known == key) {
-                        return Err(serde::de::Error::custom(format!("key {key:?} is there twice")));
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members: Vec<(String, &'de RawValue)> = Vec::new();
+                while let Some((name, value)) = map.next_entry::<String, &'de RawValue>()? {
+                    if members.iter().any(|(known, _)| *known == name) {
+                        return Err(serde::de::Error::custom(format!("{name:?} is there twice")));
                     }
-                    keys.push((key, value));
+                    members.push((name, value));
                 }
-                Ok(Keys(keys))
+                Ok(Members(members))
             }
         }
-        deserializer.deserialize_map(Read)
+        deserializer.deserialize_map(Visit)
     }
+}
+
+impl StartBody {
+    /// Takes a body apart and checks all of it. Without a schema the parameters go unchecked: the engine decides alone.
+    ///
+    /// # Errors
+    /// [`BodyError`], with every violation at once.
+    pub fn read(body: &[u8], schema: Option<&Schema>) -> Result<Self, BodyError> {
+        let not_json = |error: serde_json::Error| BodyError::NotJson(error.to_string());
+        // Parsed as a whole first: it says where the JSON breaks, and bounds the depth.
+        let whole: Value = serde_json::from_slice(body).map_err(not_json)?;
+        if !whole.is_object() {
+            return Err(BodyError::NotAnObject);
+        }
+        let Members(members) = serde_json::from_slice(body).map_err(not_json)?;
+        let mut found = Vec::new();
+        let task_id = read_task_id(&whole, &mut found);
+        let execution = read_execution(&whole, &mut found);
+        let parameters = parameters(&members).map_err(not_json)?;
+        if let Some(schema) = schema {
+            let value: Value = serde_json::from_str(parameters.get()).map_err(not_json)?;
+            found.extend(schema.violations("", &value));
+        }
+        if found.is_empty() { Ok(Self { task_id, execution, parameters }) } else { Err(BodyError::Violations(found)) }
+    }
+}
+
+/// `null` counts as absent: the guide's clients send optional fields that way.
+fn read_task_id(body: &Value, found: &mut Vec<Violation>) -> Option<OperationId> {
+    let message = match body.get("task_id") {
+        None | Some(Value::Null) => return None,
+        Some(Value::String(text)) => match OperationId::new(text) {
+            Ok(id) => return Some(id),
+            Err(error) => error.to_string(),
+        },
+        Some(_) => "task_id must be a string".to_owned(),
+    };
+    found.push(Violation { path: "/task_id".to_owned(), message });
+    None
+}
+
+fn read_execution(body: &Value, found: &mut Vec<Violation>) -> Execution {
+    let Some(value) = body.get("execution").filter(|value| !value.is_null()) else {
+        return Execution::default();
+    };
+    let wrong = EXECUTION_SCHEMA.violations("/execution", value);
+    if wrong.is_empty() {
+        match Execution::deserialize(value) {
+            Ok(execution) => return execution,
+            Err(error) => found.push(Violation { path: "/execution".to_owned(), message: error.to_string() }),
+        }
+    }
+    found.extend(wrong);
+    Execution::default()
+}
+
+/// The body without what is ours, spliced from the client's own text: numbers keep their form.
+fn parameters(members: &[(String, &RawValue)]) -> Result<Box<RawValue>, serde_json::Error> {
+    let mut text = String::from("{");
+    for (name, value) in members.iter().filter(|(name, _)| name != "task_id" && name != "execution") {
+        if text.len() > 1 {
+            text.push(',');
+        }
+        text.push_str(&serde_json::to_string(name)?);
+        text.push(':');
+        text.push_str(value.get());
+    }
+    text.push('}');
+    RawValue::from_string(text)
 }
 
 #[cfg(test)]
@@ -182,52 +282,82 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    #[test]
-    fn reserved_keys_are_taken_out_and_the_rest_keeps_its_characters() {
-        let body = StartBody::parse(
-            br#"{"source_file":"a.csv", "x": 29.0, "task_id":"t-1","execution":{"max_attempts":2,"requirements":{"gpu":true}}}"#,
-        )
-        .unwrap();
-        assert_eq!(body.task_id.unwrap().as_str(), "t-1");
-        assert_eq!(body.execution.requirements.queue().as_str(), "gpu");
-        assert_eq!(body.parameters.get(), r#"{"source_file":"a.csv","x":29.0}"#);
-        assert_eq!(StartBody::parse(b" ").unwrap().parameters.get(), "{}");
-        assert!(StartBody::parse(br#"{"task_id":null,"execution":null}"#).unwrap().task_id.is_none());
+    fn read(body: &str) -> Result<StartBody, Value> {
+        let schema = json!({"type": "object", "properties": {"steps": {"type": "integer", "minimum": 0}}});
+        let schema = Schema::compile(&schema).unwrap();
+        StartBody::read(body.as_bytes(), Some(&schema)).map_err(|error| serde_json::to_value(error.problem()).unwrap())
     }
 
     #[test]
-    fn what_is_no_object_is_400_and_bad_reserved_values_are_422() {
-        let status = |body: &str| StartBody::parse(body.as_bytes()).unwrap_err().status_code;
-        for body in ["[]", "null", "1", "{", "{\"a\":1}x", "{\"a\":1,\"a\":2}", "\u{0}"] {
-            assert_eq!(status(body), 400, "{body}");
+    fn what_is_ours_is_taken_out_and_the_rest_is_untouched() {
+        let body =
+            r#"{"task_id":"t-1","big":12345678901234567890123,"f": 29.0,"execution":{"requirements":{"gpu":true}}}"#;
+        let read = read(body).unwrap();
+        assert_eq!(read.task_id.unwrap().as_str(), "t-1");
+        assert_eq!(read.execution.requirements.queue().as_str(), "gpu");
+        assert_eq!(read.parameters.get(), r#"{"big":12345678901234567890123,"f":29.0}"#);
+        let nulls = self::read(r#"{"task_id":null,"execution":null}"#).unwrap();
+        assert!(nulls.task_id.is_none() && nulls.execution.is_default());
+        assert_eq!(nulls.parameters.get(), "{}");
+    }
+
+    #[test]
+    fn every_violation_is_told_with_its_place() {
+        let error =
+            read(r#"{"task_id":"a.b","steps":-1,"execution":{"requirements":{"cores":0},"nope":1}}"#).unwrap_err();
+        assert_eq!(error["status_code"], 422);
+        let paths: Vec<&str> =
+            error["violations"].as_array().unwrap().iter().map(|v| v["path"].as_str().unwrap()).collect();
+        for path in ["/task_id", "/steps", "/execution", "/execution/requirements/cores"] {
+            assert!(paths.contains(&path), "{path} in {paths:?}");
         }
-        for body in [
-            r#"{"task_id":"a.b"}"#,
-            r#"{"task_id":7}"#,
-            r#"{"execution":[]}"#,
-            r#"{"execution":{"gpu":true}}"#,
-            r#"{"execution":{"max_attempts":0}}"#,
-            r#"{"execution":{"timeout_seconds":-1}}"#,
-            r#"{"execution":{"timeout_seconds":1e999}}"#,
-            r#"{"execution":{"requirements":{"cores":0}}}"#,
+    }
+
+    #[test]
+    fn of_a_choice_that_nothing_fits_the_closest_alternative_is_told() {
+        let schema = Schema::compile(&json!({"items": {"anyOf": [
+            {"enum": ["clean", "transform"]},
+            {"type": "object", "properties": {"op": {"const": "clean"}, "trim": {"type": "boolean"}},
+             "required": ["op"], "additionalProperties": false},
+            {"type": "object", "properties": {"op": {"const": "transform"}}, "required": ["op"], "additionalProperties": false},
+        ]}}))
+        .unwrap();
+        let told = |value: Value| {
+            let found = schema.violations("", &json!([value]));
+            found.into_iter().map(|v| format!("{} {}", v.path, v.message)).collect::<Vec<_>>().join("; ")
+        };
+        assert!(told(json!({"op": "clean", "trimm": true})).contains("'trimm'"));
+        assert!(told(json!({"op": "clean", "trim": 7})).starts_with("/0/trim 7 is not of type"));
+        assert!(told(json!("wash")).contains("\"clean\" or \"transform\""));
+        assert_eq!(told(json!("clean")), "");
+    }
+
+    #[test]
+    fn execution_has_bounds() {
+        for bad in [
+            r#"{"timeout_seconds":0}"#,
+            r#"{"timeout_seconds":"1"}"#,
+            r#"{"max_attempts":0}"#,
+            r#"{"max_attempts":1001}"#,
+            r#"{"retry_delay":-1}"#,
+            r#"{"requirements":{"gpu":"yes"}}"#,
+            r#"{"requirements":{"memory_gb":99999999999}}"#,
+            "7",
         ] {
-            assert_eq!(status(body), 422, "{body}");
+            assert!(read(&format!(r#"{{"execution":{bad}}}"#)).is_err(), "{bad}");
         }
+        assert!(read(r#"{"execution":{"timeout_seconds":1.5,"max_attempts":2,"retry_delay":0}}"#).is_ok());
     }
 
     #[test]
-    fn violations_name_their_path() {
-        let schema = Schema::compile(&json!({
-            "type": "object", "properties": {"steps": {"type": "integer", "minimum": 0}}, "additionalProperties": false,
-        }))
-        .unwrap();
-        let body = StartBody::parse(br#"{"steps":-1,"stepz":1}"#).unwrap();
-        let problem = body.check(&schema).unwrap_err();
-        assert_eq!(problem.status_code, 422);
-        let violations = problem.fields["violations"].as_array().unwrap();
-        assert_eq!(violations.len(), 2);
-        assert!(violations.iter().any(|v| v["path"] == "/steps"));
-        assert!(StartBody::parse(br#"{"steps":1}"#).unwrap().check(&schema).is_ok());
-        assert!(Schema::compile(&json!({"type": "nonsense"})).is_err());
+    fn what_is_no_object_is_400() {
+        for body in ["", "{", "{\"a\":1,}", "nul", "\u{0}", "{\"a\":1,\"a\":2}"] {
+            assert_eq!(read(body).unwrap_err()["code"], "bad_json", "{body}");
+        }
+        for body in ["null", "[]", "7", "\"x\""] {
+            assert_eq!(read(body).unwrap_err()["code"], "invalid_body", "{body}");
+        }
+        let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+        assert_eq!(read(&format!("{{\"a\":{deep}}}")).unwrap_err()["code"], "bad_json");
     }
 }

@@ -4,9 +4,12 @@
 mod backends;
 mod bus;
 mod cancel;
+mod dashboard;
 mod ends;
+mod events;
 mod guide;
 mod harness;
 mod queues;
+mod retry;
 mod start;
 mod takeover;

@@ -68,7 +68,7 @@ async fn a_request_that_does_not_fit_its_schema_names_each_path() {
     let stack = Stack::start().await;
     let _worker = stack.worker("dummy", "w1").await;
     let body = json!({"steps": -1, "stepz": 3});
-    let answer = stack.api().start("dummy", &body).await.expect_problem(422, "invalid_parameters");
+    let answer = stack.api().start("dummy", &body).await.expect_problem(422, "invalid_request");
     let paths: Vec<&Value> = answer.json["violations"].as_array().unwrap().iter().map(|v| &v["path"]).collect();
     assert!(paths.contains(&&json!("/steps")), "{answer}");
     for body in [

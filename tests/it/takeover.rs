@@ -126,3 +126,25 @@ async fn an_engine_that_blocks_its_thread_for_longer_than_the_lease_runs_once() 
     assert!(matches!(events[0].kind, EventKind::Started { .. }));
     assert_eq!(events.len(), 2, "{events:?}");
 }
+
+#[tokio::test]
+async fn a_frozen_idle_worker_leaves_alone_what_it_was_given_and_somebody_else_runs() {
+    let stack = Stack::start().await;
+    let mut first = stack.worker("dummy", "w1").await;
+    first.process.signal(Signal::Stop);
+    // Goes to the only open pull: into the socket of a process that does not read.
+    let id = stack.api().started("dummy", &json!({"steps": 30, "step_ms": 100})).await;
+    wait_for("the delivery", LIMIT, async || match stack.bus.backlog().await.as_slice() {
+        [queue] if queue.unacknowledged == 1 => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    let _second = stack.worker("dummy", "w2").await;
+    stack.api().wait_for_status(&id, "running").await;
+    first.process.signal(Signal::Cont);
+    stack.api().wait_for_worker("w1", "AVAILABLE").await;
+    let done = stack.api().wait_for_status(&id, "completed").await;
+    assert_eq!((done["worker_id"].as_str(), done["attempt"].as_u64()), (Some("w2"), Some(1)));
+    assert_eq!(stack.bus.event_names("dummy", &id).await, ["started", "completed"]);
+    stack.bus.settled().await;
+}

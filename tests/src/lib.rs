@@ -9,6 +9,8 @@
 //! | [`client`] | the REST APIs as a user sees them |
 //! | [`bench`] | the program behind scripts/bench |
 //! | [`bus`] | what is on NATS: publish anything, read every event of an operation, look at the queues |
+//! | [`events`] | server-sent events as a client reads them |
+//! | [`browser`] | a headless Chromium, to look at the dashboard with |
 //! | [`engines`] | engines that wait at a gate, block a thread, or fail a number of times |
 //! | [`stack`] | all of it together |
 //! | [`wait`] | waiting for a condition instead of for time to pass |
@@ -17,9 +19,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test harness reports by panicking")]
 
 pub mod bench;
+pub mod browser;
 pub mod bus;
 pub mod client;
 pub mod engines;
+pub mod events;
 pub mod local_worker;
 pub mod nats;
 pub mod process;

@@ -27,8 +27,8 @@ struct Entry {
 }
 
 /// The newest checkpoint of the operation, or of the one it resumes. Found by the SDK before the engine starts.
-pub(crate) async fn load(core: &Core, request: &StartRequest, attempt: u32) -> Option<Box<RawValue>> {
-    let own = (attempt > 1).then_some(&request.operation_id);
+pub(crate) async fn load(core: &Arc<Core>, request: &StartRequest, hold: &Hold) -> Option<Box<RawValue>> {
+    let own = (hold.attempt > 1).then_some(&request.operation_id);
     let mut ids = own.into_iter().chain(request.resume_from.as_ref());
     let looking = async {
         loop {
@@ -36,7 +36,13 @@ pub(crate) async fn load(core: &Core, request: &StartRequest, attempt: u32) -> O
             loop {
                 match read(core, id).await {
                     Ok(Some((_, entry))) => {
-                        tracing::info!(from_attempt = entry.attempt, saved_at = %entry.at, "going on from a checkpoint");
+                        tracing::info!(from = %id, from_attempt = entry.attempt, saved_at = %entry.at, "going on from a checkpoint");
+                        // So that whoever resumes this operation finds it even if this one gets no further.
+                        if *id != request.operation_id
+                            && let Err(error) = save(core, hold, entry.state.clone()).await
+                        {
+                            tracing::warn!(%error, "the checkpoint was not taken over");
+                        }
                         return Some(entry.state);
                     }
                     Ok(None) => break,

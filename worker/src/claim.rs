@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ktrdr_shared::claim::{Claim, decide, worker_lost_message};
+use ktrdr_shared::claim::{Claim, Delivery, decide, worker_lost_message};
 use ktrdr_shared::event::{Event, EventKind, Failure};
 use ktrdr_shared::id::{OperationId, WorkerId, WorkerType};
 use ktrdr_shared::operation::StartRequest;
@@ -19,6 +19,8 @@ pub(crate) enum Claimed {
     Nothing(&'static str),
     /// It waits for a retry: hand the request back for this long.
     Later(Duration),
+    /// Somebody else was given the request since: say nothing.
+    Outdated,
 }
 
 /// Why it is not known what became of a start request. Nothing may be said about it then; it will be delivered again.
@@ -58,22 +60,22 @@ pub(crate) struct Claimer<'a> {
 }
 
 impl Claimer<'_> {
-    /// Claims the operation of the start request at `start_sequence`, or finds out that there is nothing to run.
+    /// Claims the operation of a start request, or finds out that there is nothing to run.
     ///
     /// # Errors
     /// [`ClaimError`] when NATS does not say within `patience`.
     pub(crate) async fn claim(
         &self,
         request: &StartRequest,
-        start_sequence: u64,
-        redelivered: bool,
+        delivery: Delivery,
         patience: Duration,
     ) -> Result<Claimed, ClaimError> {
+        let started = EventKind::Started { start_sequence: delivery.start_sequence, delivery: delivery.count };
         let claim = uuid::Uuid::new_v4().simple().to_string();
         // Nearly every request is untouched: reading first would cost each of them a round trip.
-        let mut log = match redelivered {
-            true => self.oplog.read(self.worker_type, &request.operation_id).await?,
-            false => OperationLog::default(),
+        let mut log = match delivery.count {
+            1 => OperationLog::default(),
+            _ => self.oplog.read(self.worker_type, &request.operation_id).await?,
         };
         loop {
             let event = |attempt, kind| Event {
@@ -85,8 +87,9 @@ impl Claimer<'_> {
                 kind,
             };
             let now = Timestamp::now();
-            let (event, expected) = match decide(&log, start_sequence, request.execution.max_attempts(), now) {
+            let (event, expected) = match decide(&log, delivery, request.execution.max_attempts(), now) {
                 Claim::Drop(why) => return Ok(Claimed::Nothing(why)),
+                Claim::Outdated => return Ok(Claimed::Outdated),
                 Claim::NotBefore(due) => {
                     return Ok(Claimed::Later(
                         Duration::from_millis((due.as_millis() - now.as_millis()).max(1) as u64),
@@ -105,7 +108,7 @@ impl Claimer<'_> {
                     if takeover && self.oplog.cancel_intent(self.worker_type, &request.operation_id).await?.is_some() {
                         (event(attempt - 1, EventKind::Cancelled { forced: false }), expected)
                     } else {
-                        (event(attempt, EventKind::Started { start_sequence }), expected)
+                        (event(attempt, started.clone()), expected)
                     }
                 }
             };

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ktrdr_shared::claim;
 use ktrdr_shared::event::{EventKind, Failure, ReleaseReason};
 use ktrdr_shared::id::Queue;
 use ktrdr_shared::operation::{Attempt, AttemptOutcome, StartRequest};
@@ -41,7 +42,7 @@ pub(crate) struct Job {
     pub(crate) slot: Slot,
     pub(crate) queue: Queue,
     pub(crate) request: StartRequest,
-    pub(crate) start_sequence: u64,
+    pub(crate) delivery: claim::Delivery,
     pub(crate) lease: Lease,
     /// Told once whether the operation was claimed: a direct start answers then.
     pub(crate) claimed: Option<oneshot::Sender<bool>>,
@@ -49,10 +50,11 @@ pub(crate) struct Job {
 
 /// Runs a delivered request. A payload that is no start request is removed from the queue: no operation exists for it.
 pub(crate) async fn run_delivery(core: Arc<Core>, delivery: Delivery) {
-    let Delivery { slot, queue, payload, start_sequence, lease } = delivery;
+    let Delivery { slot, queue, payload, delivery, lease } = delivery;
+    let start_sequence = delivery.start_sequence;
     match serde_json::from_slice::<StartRequest>(&payload) {
         Ok(request) if request.operation_type == core.worker_type => {
-            run_job(core, Job { slot, queue, request, start_sequence, lease, claimed: None }).await;
+            run_job(core, Job { slot, queue, request, delivery, lease, claimed: None }).await;
         }
         Ok(request) => {
             Counters::add(&core.counters.malformed);
@@ -77,8 +79,7 @@ async fn run(core: Arc<Core>, mut job: Job) {
     let execution = Arc::new(Execution::new(job.request.operation_id.clone()));
     let registered = register(&core, execution.clone());
     let claimer = Claimer { oplog: &core.oplog, worker_type: &core.worker_type, worker_id: &core.worker_id };
-    let claimed =
-        claimer.claim(&job.request, job.start_sequence, job.lease.is_redelivered(), job.lease.duration()).await;
+    let claimed = claimer.claim(&job.request, job.delivery, job.lease.duration()).await;
     if let Some(reply) = job.claimed.take() {
         let _ = reply.send(matches!(claimed, Ok(Claimed::Hold(_))));
     }
@@ -89,6 +90,9 @@ async fn run(core: Arc<Core>, mut job: Job) {
             return job.lease.ack().await;
         }
         Ok(Claimed::Later(delay)) => return job.lease.nak(Some(delay)).await,
+        Ok(Claimed::Outdated) => {
+            return tracing::warn!("this delivery is outdated: the request was given to another worker since");
+        }
         Err(error) => {
             // Saying anything about the request could hit another worker's attempt. It comes again when the lease ends.
             tracing::warn!(error = chain(&error), "the claim is undecided; leaving the request alone");
@@ -189,7 +193,7 @@ impl RunningAttempt<'_> {
             cancel: self.execution.cancel.clone(),
             report: self.execution.report.clone(),
             data_dir: self.core.data_dir.clone(),
-            checkpoint: checkpoint::load(self.core, &self.job.request, self.hold.attempt).await,
+            checkpoint: checkpoint::load(self.core, &self.job.request, self.hold).await,
             checkpoint_interval: self.core.checkpoint_interval,
             owner: owner_check(self.core.clone(), self.execution.clone(), self.hold.clone()),
         });
@@ -289,7 +293,7 @@ impl RunningAttempt<'_> {
                 self.note(verdict);
                 match verdict {
                     // Kept for every other end: the operation can be resumed from it.
-                    Verdict::Complete(_) if self.execution.report.has_checkpointed() || self.hold.attempt > 1 => {
+                    Verdict::Complete(_) if self.may_have_checkpoint() => {
                         self.job.lease.ack().await;
                         checkpoint::remove(self.core, &self.hold.operation_id).await;
                     }
@@ -299,6 +303,10 @@ impl RunningAttempt<'_> {
                 }
             }
         }
+    }
+
+    fn may_have_checkpoint(&self) -> bool {
+        self.execution.report.has_checkpointed() || self.hold.attempt > 1 || self.job.request.resume_from.is_some()
     }
 
     fn note(&self, verdict: &Verdict) {

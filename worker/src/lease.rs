@@ -39,11 +39,6 @@ impl Lease {
         self.message.is_some()
     }
 
-    /// Whether the request was delivered before. A hint for reading the log first, never counted.
-    pub(crate) fn is_redelivered(&self) -> bool {
-        self.message.as_ref().is_some_and(|message| message.info().is_ok_and(|info| info.delivered > 1))
-    }
-
     /// How long it lasts without an extension.
     pub(crate) fn duration(&self) -> Duration {
         self.duration

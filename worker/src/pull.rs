@@ -9,6 +9,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use async_nats::jetstream;
+use ktrdr_shared::claim;
 use ktrdr_shared::id::Queue;
 use ktrdr_shared::time::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -35,7 +36,7 @@ pub(crate) struct Delivery {
     pub(crate) slot: Slot,
     pub(crate) queue: Queue,
     pub(crate) payload: bytes::Bytes,
-    pub(crate) start_sequence: u64,
+    pub(crate) delivery: claim::Delivery,
     pub(crate) lease: Lease,
 }
 
@@ -237,8 +238,11 @@ impl<F: FnMut(Delivery)> Puller<F> {
                 let Some(lease) = self.inboxes.get(&queue).map(|served| served.settings.lease) else {
                     return hand_back(message).await;
                 };
-                let start_sequence = match message.info() {
-                    Ok(info) => info.stream_sequence,
+                let delivery = match message.info() {
+                    Ok(info) => claim::Delivery {
+                        start_sequence: info.stream_sequence,
+                        count: u64::try_from(info.delivered).unwrap_or(1),
+                    },
                     Err(error) => {
                         tracing::warn!(%error, "a message that is no delivery arrived on a pull inbox; ignored");
                         return;
@@ -249,7 +253,7 @@ impl<F: FnMut(Delivery)> Puller<F> {
                     return hand_back(message).await;
                 };
                 let payload = message.payload.clone();
-                (self.run)(Delivery { slot, queue, payload, start_sequence, lease: Lease::of(message, lease) });
+                (self.run)(Delivery { slot, queue, payload, delivery, lease: Lease::of(message, lease) });
             }
             Some(Arrival::Status { again_after: Some(pause) }) if !pause.is_zero() => {
                 self.pause_until = Some(Instant::now() + pause);

@@ -211,7 +211,7 @@ mod tests {
         serde_json::to_value(View { record: Arc::new(record.clone()), queue_position: None }).unwrap()
     }
 
-    const STARTED: EventKind = EventKind::Started { start_sequence: 1 };
+    const STARTED: EventKind = EventKind::Started { start_sequence: 1, delivery: 1 };
 
     fn completed() -> EventKind {
         let result = serde_json::value::RawValue::from_string(r#"{"rows":29.0}"#.into()).unwrap();

@@ -7,6 +7,8 @@
 //! | [`fold`] | pure: operation + event = operation |
 //! | [`record`] | one operation in memory, and how it is shown |
 //! | [`index`] | bitmaps over operation numbers: type, status, queue |
+//! | [`recent`] | the newest changes, for live streams that go on where they were |
+//! | [`tally`] | what happened in each of the last minutes |
 //! | [`model`] | records + indexes = the read model and its queries |
 //! | [`waiters`] | who waits for a sequence or for the end of an operation |
 //!
@@ -18,14 +20,16 @@ pub mod fold;
 pub mod follow;
 pub mod index;
 pub mod model;
+pub mod recent;
 pub mod record;
+pub mod tally;
 pub mod waiters;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use ktrdr_shared::id::{OperationId, Queue, WorkerId};
+use ktrdr_shared::id::{OperationId, Queue, WorkerId, WorkerType};
 use ktrdr_shared::operation::Progress;
 use ktrdr_shared::state::Status;
 use ktrdr_shared::subject::{Names, Topic};
@@ -36,6 +40,7 @@ use tokio::sync::{Notify, watch};
 use self::decode::{Body, Decoded};
 use self::model::{Applied, LaneState, Model, Skip};
 use self::record::{Record, View};
+use self::tally::Minute;
 use self::waiters::Waiters;
 use crate::live::{Change, Live};
 
@@ -90,6 +95,31 @@ impl Projection {
     /// Every queue.
     pub fn lanes(&self) -> Vec<LaneState> {
         self.model.read().lanes()
+    }
+
+    /// How many operations there are of each type in each status, in the order of [`Status::ALL`].
+    pub fn counts(&self) -> Vec<(WorkerType, [u64; Status::ALL.len()])> {
+        self.model.read().counts()
+    }
+
+    /// What happened in each of the last 60 minutes.
+    pub fn minutes(&self, now: Timestamp) -> Vec<Minute> {
+        self.model.read().tally.minutes(now)
+    }
+
+    /// The operations that changed after `sequence`, and the sequence of the newest change that they show. See
+    /// [`recent::Recent::after`] for when there is no answer.
+    pub fn changed_after(&self, sequence: u64, most: usize) -> (u64, Option<Vec<(u64, View)>>) {
+        let model = self.model.read();
+        let views = model.recent.after(sequence, most).map(|changes| {
+            changes.into_iter().filter_map(|(sequence, id)| Some((sequence, model.get(id.as_str())?))).collect()
+        });
+        (model.recent.last(), views)
+    }
+
+    /// Sequence of the newest message that changed something.
+    pub fn last_change(&self) -> u64 {
+        self.model.read().recent.last()
     }
 
     /// Operations that have not ended though a cancel was asked for.
@@ -158,18 +188,25 @@ impl Projection {
     /// Takes messages in stream order: one lock for all of them, then one round of waking.
     fn take(&self, batch: Vec<Decoded>) {
         let Some(last) = batch.last().map(|decoded| decoded.sequence) else { return };
-        let listening = self.live.has_listeners();
+        let now = Timestamp::now();
         let mut changes = Vec::new();
         let mut ended = Vec::new();
         let mut skipped = Vec::new();
         let mut cancel_asked = false;
         {
             let mut model = self.model.write();
+            // Asked under the lock: whoever listens before reading the model either hears of this batch or reads it.
+            let listening = self.live.has_listeners();
             for Decoded { sequence, subject, body } in batch {
                 let is_cancel = matches!(body, Ok(Body::Cancel(_)));
+                let counted_at = body.as_ref().ok().and_then(happened_at);
                 match body.map(|body| self.apply(&mut model, sequence, &subject, body)) {
                     Ok(Ok(applied)) => {
                         cancel_asked |= is_cancel;
+                        model.recent.push(sequence, applied.operation_id.clone());
+                        if let Some(at) = counted_at {
+                            model.tally.count(applied.status, at, now);
+                        }
                         if applied.status.is_terminal() {
                             ended.push(applied.operation_id.clone());
                         }
@@ -242,12 +279,22 @@ impl Projection {
         self.applied.store(0, Ordering::SeqCst);
         self.generation.fetch_add(1, Ordering::Relaxed);
         drop(old);
+        self.live.announce(Change::Everything);
     }
 
     fn caught_up(&self) {
         if !self.caught_up.send_replace(true) {
             tracing::info!(operations = self.len(), sequence = self.applied(), "the projection has caught up");
         }
+    }
+}
+
+/// When what is counted happened. An operation that was handed back is pending again, but was created only once.
+fn happened_at(body: &Body) -> Option<Timestamp> {
+    match body {
+        Body::Start(request) => Some(request.created_at),
+        Body::Event(event) if event.kind.is_terminal() => Some(event.at),
+        Body::Event(_) | Body::Cancel(_) => None,
     }
 }
 

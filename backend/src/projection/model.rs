@@ -10,7 +10,9 @@ use ktrdr_shared::state::{Rejected, Status};
 use ktrdr_shared::time::Timestamp;
 
 use super::index::Index;
+use super::recent::Recent;
 use super::record::{Lane, Record, View};
+use super::tally::Tally;
 
 /// Why a message changed nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -68,6 +70,10 @@ pub struct Model {
     /// One shared copy of each worker id.
     workers: HashSet<WorkerId>,
     index: Index,
+    /// The newest changes.
+    pub recent: Recent,
+    /// What happened in the last minutes.
+    pub tally: Tally,
 }
 
 impl Model {
@@ -194,6 +200,12 @@ impl Model {
         self.lanes.iter().map(state).collect()
     }
 
+    /// How many operations there are of each type in each status.
+    pub fn counts(&self) -> Vec<(WorkerType, [u64; Status::ALL.len()])> {
+        let count = |number: u32| Status::ALL.map(|status| self.index.page(Some(number), Some(status), 0, 0).0);
+        self.type_numbers.iter().map(|(name, number)| (name.clone(), count(*number))).collect()
+    }
+
     /// Operations that have not ended though a cancel was asked for.
     pub fn cancelling(&self) -> Vec<Arc<Record>> {
         self.index.all_cancelling().filter_map(|number| self.record(number)).collect()
@@ -289,7 +301,7 @@ mod tests {
             worker_id: Some(WorkerId::new("w").unwrap()),
             attempt: 1,
             claim: None,
-            kind: ktrdr_shared::event::EventKind::Started { start_sequence: 1 },
+            kind: ktrdr_shared::event::EventKind::Started { start_sequence: 1, delivery: 1 },
         }
     }
 

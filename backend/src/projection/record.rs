@@ -189,8 +189,24 @@ impl View {
     }
 }
 
+/// A [`View`] without its result, which may be large: `result` is `null`.
+#[derive(Debug)]
+pub struct WithoutResult<'a>(pub &'a View);
+
+impl Serialize for WithoutResult<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.write(serializer, None)
+    }
+}
+
 impl Serialize for View {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.write(serializer, self.record.result.as_deref())
+    }
+}
+
+impl View {
+    fn write<S: Serializer>(&self, serializer: S, result: Option<&RawValue>) -> Result<S::Ok, S::Error> {
         let record = &*self.record;
         let rare = record.rare.as_deref();
         let started_at = record.attempts.last().map(|attempt| attempt.started_at);
@@ -213,7 +229,7 @@ impl Serialize for View {
             worker_id,
             attempt: record.state.attempt,
             attempts: &record.attempts,
-            result: record.result.as_deref(),
+            result,
             result_ref: record.result_ref(),
             error_message: record.failure().map(|failure| failure.message.as_str()),
             error: record.failure(),

@@ -20,9 +20,16 @@ const BATCHES: usize = 256;
 
 /// The next point to read: its batch's sequence in the stream, and its place in the batch. Opaque to clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Cursor {
+pub struct Cursor {
     sequence: u64,
     index: usize,
+}
+
+impl Cursor {
+    /// Behind all points of the batch at `sequence`.
+    pub fn after(sequence: u64) -> Self {
+        Self { sequence: sequence + 1, index: 0 }
+    }
 }
 
 impl FromStr for Cursor {

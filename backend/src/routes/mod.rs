@@ -1,6 +1,8 @@
 //! One file per resource: extract, call, respond. No NATS here beyond what the handles in [`crate::state`] offer.
 
 pub mod cancel;
+pub mod dashboard;
+pub mod events;
 pub mod fallback;
 pub mod health;
 pub mod history;
@@ -8,7 +10,9 @@ pub mod metrics;
 pub mod operations;
 pub mod query;
 pub mod results;
+pub mod retry;
 pub mod start;
+pub mod stats;
 pub mod wait;
 pub mod worker_types;
 pub mod workers;

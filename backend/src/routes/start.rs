@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::body::Bytes;
+use axum::body::Body;
 use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use ktrdr_shared::id::OperationId;
 use ktrdr_shared::operation::{Execution, StartRequest};
+use ktrdr_shared::start_body::{ReadError, StartBody, read_body};
 use ktrdr_shared::state::Status;
 use ktrdr_shared::time::Timestamp;
 use serde::Serialize;
@@ -19,9 +19,9 @@ use super::PathText;
 use crate::catalogue::Kind;
 use crate::config::Admission;
 use crate::error::{ApiError, Code};
+use crate::idempotency::id_from_key;
 use crate::projection::record::View;
 use crate::state::AppState;
-use crate::submission::{Submission, id_from_key};
 
 /// How long the answer may wait for this backend's own projection to see the start.
 const READ_YOUR_WRITES: Duration = Duration::from_secs(5);
@@ -43,7 +43,7 @@ pub async fn start(
     State(state): State<AppState>,
     PathText(domain): PathText,
     headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    body: Body,
 ) -> Result<Response, ApiError> {
     // First: nothing that follows is of use without it, and the client shall know at once.
     if !state.connection.is_up() {
@@ -52,12 +52,12 @@ pub async fn start(
     let Some(kind) = state.catalogue.by_domain(&domain) else {
         return Err(unknown_domain(&state, &domain));
     };
-    let body = body.map_err(|rejection| match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => ApiError::too_large(Some(state.config.max_body)),
-        _ => ApiError::new(Code::InvalidBody, "The body could not be read to its end"),
+    let body = read_body(body, state.config.max_body).await.map_err(|error| match error {
+        ReadError::TooLarge { limit } => ApiError::too_large(Some(limit)),
+        ReadError::Broken => ApiError::new(Code::InvalidBody, "The body could not be read to its end"),
     })?;
-    let submission = Submission::read(&body, &kind)?;
-    let chosen = match (submission.task_id, headers.get("idempotency-key")) {
+    let body = StartBody::read(&body, kind.schema.as_ref())?;
+    let chosen = match (body.task_id, headers.get("idempotency-key")) {
         (Some(id), _) => Some(id),
         (None, Some(key)) => Some(id_from_key(&domain, key.as_bytes())?),
         (None, None) => None,
@@ -65,12 +65,12 @@ pub async fn start(
     if let Some(known) = chosen.as_ref().and_then(|id| state.projection.get(id.as_str())) {
         return repeated(&kind, &known);
     }
-    let warning = admit(&state, &kind, &submission.execution)?;
+    let warning = admit(&state, &kind, &body.execution)?;
     let request = StartRequest {
         operation_id: chosen.unwrap_or_else(OperationId::generate),
         operation_type: kind.entry.worker_type.clone(),
-        parameters: submission.parameters,
-        execution: submission.execution,
+        parameters: body.parameters,
+        execution: body.execution,
         created_at: Timestamp::now(),
         retry_of: None,
         resume_from: None,
@@ -79,7 +79,7 @@ pub async fn start(
     state.detached(async move { publish(&publisher, &kind, request, warning).await }).await
 }
 
-async fn publish(
+pub(super) async fn publish(
     state: &AppState,
     kind: &Kind,
     request: StartRequest,
@@ -110,7 +110,7 @@ async fn publish(
 }
 
 /// The answer to an id that was seen before: the operation as it is now. Nothing is started.
-fn repeated(kind: &Kind, view: &View) -> Result<Response, ApiError> {
+pub(super) fn repeated(kind: &Kind, view: &View) -> Result<Response, ApiError> {
     let record = &view.record;
     let known_type = &record.lane.worker_type;
     if *known_type != kind.entry.worker_type {
@@ -132,7 +132,7 @@ fn repeated(kind: &Kind, view: &View) -> Result<Response, ApiError> {
 }
 
 /// Whether anybody could run it; what to warn of when nobody can.
-fn admit(state: &AppState, kind: &Kind, execution: &Execution) -> Result<Option<String>, ApiError> {
+pub(super) fn admit(state: &AppState, kind: &Kind, execution: &Execution) -> Result<Option<String>, ApiError> {
     let worker_type = &kind.entry.worker_type;
     let (alive, able) = state.registry.able(worker_type.as_str(), &execution.requirements, Instant::now());
     let missing = match (alive, able) {

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use serde_json::value::RawValue;
 
 use super::*;
-use crate::claim::{Claim, decide};
+use crate::claim::{Claim, Delivery, decide};
 use crate::event::{Failure, ReleaseReason, ResultPayload};
 use crate::id::{OperationId, WorkerId};
 use crate::time::Timestamp;
@@ -23,7 +23,7 @@ fn event(worker: u8, attempt: u32, kind: EventKind) -> Event {
 
 fn kind(which: u8) -> EventKind {
     match which % 5 {
-        0 => EventKind::Started { start_sequence: 1 },
+        0 => EventKind::Started { start_sequence: 1, delivery: 1 },
         1 => EventKind::Released { reason: ReleaseReason::Shutdown, error: None, retry_at: None },
         2 => EventKind::Completed { result: ResultPayload::Inline(RawValue::NULL.to_owned()), progress: None },
         3 => EventKind::Failed { error: Failure { code: "x".to_owned(), message: "x".to_owned(), permanent: false } },
@@ -104,19 +104,20 @@ proptest! {
     fn no_schedule_yields_two_terminal_states(steps in prop::collection::vec(step(), 1..60)) {
         let mut log = Log::default();
         let mut held: [Option<Held>; 4] = [None; 4];
+        let mut deliveries = 0;
         for step in steps {
             match step {
-                Step::Deliver(worker) => match decide(&log.read(), 1, 5, Timestamp::EPOCH) {
+                Step::Deliver(worker) => { deliveries += 1; let delivery = Delivery { start_sequence: 1, count: deliveries }; match decide(&log.read(), delivery, 5, Timestamp::EPOCH) {
                     Claim::Start { attempt, expected, .. } => {
-                        if let Some(sequence) = log.publish(expected, event(worker, attempt, kind(0))) {
+                        if let Some(sequence) = log.publish(expected, event(worker, attempt, EventKind::Started { start_sequence: 1, delivery: deliveries })) {
                             held[worker as usize] = Some(Held { attempt, sequence });
                         }
                     }
                     Claim::GiveUp { attempts, expected } => {
                         log.publish(expected, event(worker, attempts, kind(3)));
                     }
-                    Claim::NotBefore(_) | Claim::Drop(_) => {}
-                },
+                    Claim::NotBefore(_) | Claim::Drop(_) | Claim::Outdated => {}
+                } }
                 Step::Finish(worker, which) => {
                     if let Some(Held { attempt, sequence }) = held[worker as usize].take() {
                         log.publish(sequence, event(worker, attempt, kind(which)));

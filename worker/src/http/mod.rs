@@ -8,7 +8,6 @@ use std::future::IntoFuture;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
 use axum::routing::{delete, get, post};
 use ktrdr_shared::start_body::Schema;
 use tokio::net::TcpListener;
@@ -19,9 +18,6 @@ use tower_http::cors::CorsLayer;
 
 use crate::core::Core;
 use crate::pull::SlotRequests;
-
-/// Largest start body, in bytes.
-const MAX_BODY: usize = 512 * 1024;
 
 /// What handlers work with.
 #[derive(Clone)]
@@ -57,7 +53,6 @@ pub(crate) async fn serve(
         .route(&start_path, post(start::start))
         .fallback(answers::not_found)
         .method_not_allowed_fallback(answers::wrong_method)
-        .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(CatchPanicLayer::custom(answers::panicked))
         .layer(CorsLayer::permissive())
         .with_state(state);

@@ -5,14 +5,15 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use ktrdr_shared::claim::Delivery;
 use ktrdr_shared::id::OperationId;
 use ktrdr_shared::operation::{StartRequest, direct_queue};
 use ktrdr_shared::oplog::AppendError;
 use ktrdr_shared::problem::Problem;
-use ktrdr_shared::start_body::StartBody;
+use ktrdr_shared::start_body::{ReadError, StartBody, read_body};
 use ktrdr_shared::time::Timestamp;
 use serde_json::json;
 use tokio::sync::oneshot;
@@ -22,10 +23,16 @@ use super::answers::Failed;
 use crate::execute::{Job, run_job};
 use crate::lease::Lease;
 
+/// Largest start body, in bytes.
+const MAX_BODY: usize = 512 * 1024;
 /// How long a direct start may wait for NATS.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-pub(super) async fn start(State(state): State<HttpState>, body: Bytes) -> Result<Response, Failed> {
+pub(super) async fn start(State(state): State<HttpState>, body: Body) -> Result<Response, Failed> {
+    let body = read_body(body, MAX_BODY).await.map_err(|error| match error {
+        ReadError::TooLarge { .. } => Failed::new(413, "body_too_large", error.to_string()),
+        ReadError::Broken => Failed::new(400, "invalid_body", error.to_string()),
+    })?;
     // Finishes even if the caller hangs up: a start that is half-way recorded must be run.
     let work = state.operations.spawn(start_here(state.clone(), body));
     work.await.unwrap_or_else(|_| Err(Failed::new(500, "internal", "the start was interrupted")))
@@ -33,10 +40,7 @@ pub(super) async fn start(State(state): State<HttpState>, body: Bytes) -> Result
 
 async fn start_here(state: HttpState, body: Bytes) -> Result<Response, Failed> {
     let core = state.core.clone();
-    let body = StartBody::parse(&body)?;
-    if let Some(schema) = &state.schema {
-        body.check(schema)?;
-    }
+    let body = StartBody::read(&body, state.schema.as_ref()).map_err(|error| Box::new(error.problem()))?;
     if !core.connection.is_up() {
         return Err(unavailable());
     }
@@ -73,8 +77,9 @@ async fn start_here(state: HttpState, body: Bytes) -> Result<Response, Failed> {
         return Err(known(&operation_id));
     }
     let (sender, claimed) = oneshot::channel();
+    let delivery = Delivery { start_sequence, count: 1 };
     let lease = Lease::none(core.default_lease);
-    let job = Job { slot, queue, request, start_sequence, lease, claimed: Some(sender) };
+    let job = Job { slot, queue, request, delivery, lease, claimed: Some(sender) };
     state.operations.spawn(run_job(core.clone(), job));
     match claimed.await {
         Ok(true) => Ok(Json(json!({

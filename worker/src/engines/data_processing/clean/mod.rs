@@ -1,5 +1,6 @@
 //! `clean`: the rules are in `docs/engines/data_processing.md`, "clean".
 
+mod duplicates;
 mod missing;
 mod params;
 #[cfg(test)]
@@ -11,13 +12,13 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use self::duplicates::DuplicateFinder;
 use self::missing::Missing;
 pub use self::params::{CellType, CleanParams, Duplicates, MissingPolicy, OnInvalid};
 use self::types::TypedColumn;
 use super::error::{DataError, shown};
 use super::operation::{Operation, OperationResult, check_decimals};
 use super::row::{Row, Span};
-use super::seen::Seen;
 use super::table::Table;
 use super::text::trimmed_range;
 
@@ -55,8 +56,7 @@ pub(super) struct Clean {
     null_values: Vec<Vec<u8>>,
     types: Vec<TypedColumn>,
     on_invalid: OnInvalid,
-    duplicates: Option<KeyColumns>,
-    seen: Seen,
+    duplicates: DuplicateFinder,
     missing: Missing,
     decimals: usize,
     /// The first pass whose rows are right: the one that learns.
@@ -65,11 +65,6 @@ pub(super) struct Clean {
     pass: usize,
     scratch: Vec<u8>,
     result: CleanResult,
-}
-
-enum KeyColumns {
-    All,
-    These(Vec<usize>),
 }
 
 impl Clean {
@@ -89,8 +84,7 @@ impl Clean {
             null_values: params.null_values.iter().filter(|v| !v.is_empty()).map(|v| v.clone().into_bytes()).collect(),
             types: TypedColumn::all(params, table)?,
             on_invalid: params.on_invalid,
-            duplicates: KeyColumns::find(&params.drop_duplicates, table)?,
-            seen: Seen::default(),
+            duplicates: DuplicateFinder::new(&params.drop_duplicates, table)?,
             learns: missing.filled.iter().any(|column| column.is_learnt()),
             missing,
             decimals: check_decimals(params.decimals, table)?,
@@ -150,35 +144,12 @@ impl Clean {
         }
         Ok(keep)
     }
-
-    fn is_duplicate(&mut self, row: &Row) -> bool {
-        match &self.duplicates {
-            None => false,
-            Some(KeyColumns::All) => !self.seen.insert(row.iter()),
-            Some(KeyColumns::These(indexes)) => !self.seen.insert(indexes.iter().map(|&index| row.cell(index))),
-        }
-    }
-}
-
-impl KeyColumns {
-    fn find(duplicates: &Duplicates, table: &Table) -> Result<Option<Self>, DataError> {
-        match duplicates {
-            Duplicates::Whole(whole) => Ok(whole.then_some(Self::All)),
-            Duplicates::Columns(names) if names.is_empty() => {
-                Err(table.refuse("drop_duplicates names no column: use false to keep duplicates"))
-            }
-            Duplicates::Columns(names) => {
-                let indexes: Result<_, _> = names.iter().map(|name| table.index(name)).collect();
-                Ok(Some(Self::These(indexes?)))
-            }
-        }
-    }
 }
 
 impl Operation for Clean {
     fn begin_pass(&mut self, pass: usize, _last: bool) {
         self.pass = pass;
-        self.seen = Seen::default();
+        self.duplicates.begin_pass();
         self.missing.begin_pass();
         self.result = CleanResult { columns: std::mem::take(&mut self.result.columns), ..CleanResult::default() };
     }
@@ -193,7 +164,7 @@ impl Operation for Clean {
             self.result.rows_dropped_invalid += 1;
             return Ok(false);
         }
-        if self.is_duplicate(row) {
+        if self.duplicates.is_duplicate(row) {
             self.result.rows_dropped_duplicate += 1;
             return Ok(false);
         }
@@ -210,6 +181,9 @@ impl Operation for Clean {
     }
 
     fn end_pass(&mut self) {
+        if self.pass >= self.ready_in {
+            self.duplicates.finish();
+        }
         if self.learns_in(self.pass) {
             self.missing.finish_learning(self.decimals);
         }

@@ -132,3 +132,14 @@ fn cells_keep_their_characters() {
     let (text, _) = clean(source, json!({"types": {"a": "number"}}));
     assert_eq!(text, source);
 }
+
+/// The second pass takes the duplicates from the first: more rows than one word of bits, and duplicates at its ends.
+#[test]
+fn duplicates_are_the_same_in_every_pass() {
+    let keys: Vec<usize> = (0..200).map(|row| if matches!(row, 1 | 63 | 64 | 127 | 199) { 0 } else { row }).collect();
+    let source = keys.iter().fold(String::from("k,v\n"), |text, key| text + &format!("{key},\n"));
+    let (once, _) = clean(&source, json!({}));
+    let (twice, result) = clean(&source, json!({"missing": {"v": "mean"}}));
+    assert_eq!(once, twice);
+    assert_eq!(figures(&result, &["rows_dropped_duplicate", "rows_out"]), [5, 195]);
+}

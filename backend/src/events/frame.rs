@@ -1,0 +1,205 @@
+//! One event as it goes over the wire.
+
+use bytes::Bytes;
+use ktrdr_shared::id::{OperationId, WorkerType};
+use ktrdr_shared::operation::Progress;
+use ktrdr_shared::time::Timestamp;
+use serde::Serialize;
+
+use crate::projection::record::{View, WithoutResult};
+use crate::registry::WorkerDocument;
+
+/// What a frame is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// An operation changed.
+    Operation,
+    /// An operation got on.
+    Progress,
+    /// An operation measured something.
+    Metrics,
+    /// A worker came, changed or went.
+    Worker,
+    /// Things were missed: fetch anew.
+    Reset,
+    /// Keeps the line open.
+    Comment,
+}
+
+/// One event. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Frame {
+    /// What it is about.
+    pub kind: Kind,
+    /// The operation, when it is about one.
+    pub operation: Option<OperationId>,
+    /// The type of the operation or the worker.
+    pub worker_type: Option<WorkerType>,
+    /// Sequence of the change in the stream; 0 for what is not stored.
+    pub sequence: u64,
+    /// Nothing follows: the operation has ended.
+    pub last: bool,
+    /// The event.
+    pub bytes: Bytes,
+}
+
+/// Frames that go out together.
+#[derive(Debug)]
+pub struct Batch {
+    /// Each of them.
+    pub frames: Vec<Frame>,
+    /// All of them in one piece.
+    pub whole: Bytes,
+    /// The lowest sequence among them, when there is one.
+    pub first_sequence: Option<u64>,
+}
+
+impl Frame {
+    /// The operation as it stands, announced by the change at `sequence`.
+    pub fn operation(view: &View, sequence: u64) -> Self {
+        let record = &view.record;
+        Self {
+            kind: Kind::Operation,
+            operation: Some(record.id.clone()),
+            worker_type: Some(record.lane.worker_type.clone()),
+            sequence,
+            last: view.status().is_terminal(),
+            bytes: write("operation", Some(sequence), &WithoutResult(view)),
+        }
+    }
+
+    /// How far the operation is. `None` when nobody runs it.
+    pub fn progress(view: &View) -> Option<Self> {
+        #[derive(Serialize)]
+        struct Data<'a> {
+            operation_id: &'a OperationId,
+            attempt: u32,
+            worker_id: &'a str,
+            at: Timestamp,
+            progress: &'a Progress,
+        }
+        let record = &view.record;
+        let data = Data {
+            operation_id: &record.id,
+            attempt: record.state.attempt,
+            worker_id: record.worker_id()?.as_str(),
+            at: record.updated_at,
+            progress: &record.shown_progress(),
+        };
+        Some(Self {
+            operation: Some(record.id.clone()),
+            worker_type: Some(record.lane.worker_type.clone()),
+            bytes: write("progress", None, &data),
+            ..Self::bare(Kind::Progress)
+        })
+    }
+
+    /// What the operation measured.
+    pub fn metrics(id: &OperationId, worker_type: &WorkerType, data: &impl Serialize) -> Self {
+        Self {
+            operation: Some(id.clone()),
+            worker_type: Some(worker_type.clone()),
+            bytes: write("metrics", None, data),
+            ..Self::bare(Kind::Metrics)
+        }
+    }
+
+    /// A worker as it is now; `None`: it is gone.
+    pub fn worker(id: &str, worker_type: WorkerType, document: Option<&WorkerDocument>) -> Self {
+        #[derive(Serialize)]
+        struct Gone<'a> {
+            worker_id: &'a str,
+            worker_type: &'a WorkerType,
+            removed: bool,
+        }
+        let bytes = match document {
+            Some(document) => write("worker", None, document),
+            None => write("worker", None, &Gone { worker_id: id, worker_type: &worker_type, removed: true }),
+        };
+        Self { worker_type: Some(worker_type), bytes, ..Self::bare(Kind::Worker) }
+    }
+
+    /// Says that something was missed, and from which sequence on nothing is.
+    pub fn reset(reason: &str, sequence: u64) -> Self {
+        #[derive(Serialize)]
+        struct Data<'a> {
+            reason: &'a str,
+        }
+        Self { bytes: write("reset", Some(sequence), &Data { reason }), ..Self::bare(Kind::Reset) }
+    }
+
+    /// Keeps proxies from closing a quiet line, and tells a dead one from it.
+    pub fn heartbeat() -> Self {
+        Self { bytes: Bytes::from_static(b": heartbeat\n\n"), ..Self::bare(Kind::Comment) }
+    }
+
+    /// Whether it goes to every reader, whatever they follow.
+    pub fn is_for_everybody(&self) -> bool {
+        matches!(self.kind, Kind::Reset | Kind::Comment)
+    }
+
+    fn bare(kind: Kind) -> Self {
+        Self { kind, operation: None, worker_type: None, sequence: 0, last: false, bytes: Bytes::new() }
+    }
+}
+
+impl Batch {
+    /// Puts frames together.
+    pub fn new(frames: Vec<Frame>) -> Self {
+        let whole = match frames.as_slice() {
+            [only] => only.bytes.clone(),
+            several => several.iter().flat_map(|frame| &frame.bytes).copied().collect(),
+        };
+        let first_sequence = frames.iter().map(|frame| frame.sequence).filter(|sequence| *sequence > 0).min();
+        Self { frames, whole, first_sequence }
+    }
+}
+
+/// The beginning of every stream: how soon to come back, and from where on. An event with an id and no data is not
+/// dispatched, but its id is remembered.
+pub fn prelude(sequence: u64) -> Bytes {
+    format!("retry: 1000\nid: {sequence}\n\n").into()
+}
+
+fn write(name: &str, sequence: Option<u64>, data: &impl Serialize) -> Bytes {
+    let mut out = Vec::with_capacity(1024);
+    if let Some(sequence) = sequence {
+        out.extend_from_slice(format!("id: {sequence}\n").as_bytes());
+    }
+    out.extend_from_slice(format!("event: {name}\ndata: ").as_bytes());
+    let begin = out.len();
+    if let Err(error) = serde_json::to_writer(&mut out, data) {
+        // Nothing that is stored can be unwritable; if it ever were, an empty event is better than a broken stream.
+        tracing::error!(%error, event = name, "an event cannot be written");
+        out.truncate(begin);
+        out.extend_from_slice(b"{}");
+    }
+    // Parameters keep the client's own white space. Within JSON a line break can only be that, and it would end the event.
+    for byte in &mut out[begin..] {
+        if matches!(byte, b'\n' | b'\r') {
+            *byte = b' ';
+        }
+    }
+    out.extend_from_slice(b"\n\n");
+    out.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_break_in_parameters_does_not_end_the_event() {
+        let raw = serde_json::value::RawValue::from_string("{\r\n  \"a\": \"x\\ny\"\n}".to_owned()).unwrap();
+        let bytes = write("operation", Some(7), &raw);
+        assert_eq!(bytes, "id: 7\nevent: operation\ndata: {    \"a\": \"x\\ny\" }\n\n");
+    }
+
+    #[test]
+    fn a_batch_is_its_frames_in_one_piece() {
+        let frames = vec![Frame::heartbeat(), Frame::reset("why", 3)];
+        let batch = Batch::new(frames);
+        assert_eq!(batch.whole, ": heartbeat\n\nid: 3\nevent: reset\ndata: {\"reason\":\"why\"}\n\n");
+        assert_eq!(batch.first_sequence, None);
+    }
+}

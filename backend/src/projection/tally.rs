@@ -1,0 +1,95 @@
+//! How much happened in each of the last minutes, by the times in the stream: every backend counts the same.
+
+use std::collections::BTreeMap;
+
+use ktrdr_shared::state::Status;
+use ktrdr_shared::time::Timestamp;
+use serde::Serialize;
+
+const MINUTE: i64 = 60_000;
+
+/// Minutes shown, the current one included.
+const SHOWN: i64 = 60;
+
+/// One minute.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// Starts that were accepted.
+    pub created: u64,
+    /// Ended with a result.
+    pub completed: u64,
+    /// Ended with an error.
+    pub failed: u64,
+    /// Ended at a user's request.
+    pub cancelled: u64,
+}
+
+/// A minute with what happened in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Minute {
+    /// Its beginning.
+    pub minute: Timestamp,
+    #[serde(flatten)]
+    counts: Counts,
+}
+
+/// The last minutes.
+#[derive(Debug, Default)]
+pub struct Tally(BTreeMap<i64, Counts>);
+
+impl Tally {
+    /// Counts an operation that took this status at `at`.
+    pub fn count(&mut self, status: Status, at: Timestamp, now: Timestamp) {
+        let current = now.as_millis().div_euclid(MINUTE);
+        // Publishers' clocks may be ahead of ours.
+        let minute = at.as_millis().div_euclid(MINUTE).min(current);
+        if minute <= current - SHOWN {
+            return;
+        }
+        let counts = self.0.entry(minute).or_default();
+        match status {
+            Status::Pending => counts.created += 1,
+            Status::Running => {}
+            Status::Completed => counts.completed += 1,
+            Status::Failed => counts.failed += 1,
+            Status::Cancelled => counts.cancelled += 1,
+        }
+        while let Some(oldest) = self.0.first_entry()
+            && *oldest.key() <= current - SHOWN
+        {
+            oldest.remove();
+        }
+    }
+
+    /// The last minutes, oldest first, without gaps.
+    pub fn minutes(&self, now: Timestamp) -> Vec<Minute> {
+        let current = now.as_millis().div_euclid(MINUTE);
+        (current - SHOWN + 1..=current)
+            .map(|minute| Minute {
+                minute: Timestamp::from_millis(minute * MINUTE),
+                counts: self.0.get(&minute).copied().unwrap_or_default(),
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_minutes_fall_out_and_early_ones_count_as_now() {
+        let mut tally = Tally::default();
+        let at = |minute: i64| Timestamp::from_millis(minute * MINUTE + 1);
+        tally.count(Status::Completed, at(100), at(100));
+        tally.count(Status::Pending, at(107), at(100));
+        tally.count(Status::Failed, at(40), at(100));
+        let minutes = tally.minutes(at(100));
+        assert_eq!(minutes.len(), 60);
+        assert_eq!(minutes[59].counts, Counts { created: 1, completed: 1, ..Counts::default() });
+        assert_eq!(minutes[0].counts, Counts::default());
+        tally.count(Status::Cancelled, at(160), at(160));
+        assert_eq!(tally.0.len(), 1);
+        assert_eq!(tally.minutes(at(160))[59].counts.cancelled, 1);
+    }
+}

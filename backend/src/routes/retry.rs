@@ -1,0 +1,71 @@
+//! `POST /api/v1/operations/{id}/retry` and `…/resume`: the same request as a new operation.
+//!
+//! An operation that has ended stays as it ended; the new one points to it with `retry_of`. Resuming starts from the newest
+//! checkpoint that the old one left, if its engine saves any.
+
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::Response;
+use ktrdr_shared::id::OperationId;
+use ktrdr_shared::operation::StartRequest;
+use ktrdr_shared::state::Status;
+use ktrdr_shared::time::Timestamp;
+
+use super::start::{admit, publish, repeated};
+use super::{PathText, find};
+use crate::error::{ApiError, Code};
+use crate::idempotency::id_from_key;
+use crate::state::AppState;
+
+/// Runs a failed or cancelled operation again, from the beginning.
+pub async fn retry(State(state): State<AppState>, path: PathText, headers: HeaderMap) -> Result<Response, ApiError> {
+    again(state, path, headers, false).await
+}
+
+/// Runs a failed or cancelled operation again, from its newest checkpoint.
+pub async fn resume(State(state): State<AppState>, path: PathText, headers: HeaderMap) -> Result<Response, ApiError> {
+    again(state, path, headers, true).await
+}
+
+async fn again(
+    state: AppState,
+    PathText(id): PathText,
+    headers: HeaderMap,
+    from_checkpoint: bool,
+) -> Result<Response, ApiError> {
+    let old = find(&state, &id)?.record;
+    let worker_type = &old.lane.worker_type;
+    match old.state.status {
+        Status::Failed | Status::Cancelled => {}
+        status => {
+            let text = format!("Operation {id} is {status}; only failed and cancelled operations can be run again");
+            return Err(ApiError::new(Code::NotRepeatable, text)
+                .with("operation_id", id)
+                .with("status", status.as_str()));
+        }
+    }
+    let kind = state.catalogue.by_type(worker_type.as_str()).ok_or_else(|| {
+        let text = format!("Worker type {worker_type} is no longer known; start a worker of the type once");
+        ApiError::new(Code::UnknownDomain, text).with("known_domains", state.catalogue.domains())
+    })?;
+    let chosen = match headers.get("idempotency-key") {
+        Some(key) => Some(id_from_key(&format!("retry {id}"), key.as_bytes())?),
+        None => None,
+    };
+    if let Some(known) = chosen.as_ref().and_then(|id| state.projection.get(id.as_str())) {
+        return repeated(&kind, &known);
+    }
+    let execution = old.rare.as_ref().and_then(|rare| rare.execution.clone()).unwrap_or_default();
+    let warning = admit(&state, &kind, &execution)?;
+    let request = StartRequest {
+        operation_id: chosen.unwrap_or_else(OperationId::generate),
+        operation_type: worker_type.clone(),
+        parameters: old.parameters.clone(),
+        execution,
+        created_at: Timestamp::now(),
+        retry_of: Some(old.id.clone()),
+        resume_from: from_checkpoint.then(|| old.id.clone()),
+    };
+    let publisher = state.clone();
+    state.detached(async move { publish(&publisher, &kind, request, warning).await }).await
+}

@@ -1,0 +1,156 @@
+//! The dashboard in a real browser. Screenshots are kept in `target/screenshots`.
+
+use ktrdr_shared::id::{Queue, WorkerType};
+use ktrdr_shared::time::Timestamp;
+use ktrdr_tests::Stack;
+use ktrdr_tests::browser::Browser;
+use serde_json::json;
+
+/// What no script or markup may come of.
+const HOSTILE: &str = "<img src=x onerror=\"document.body.dataset.hacked='yes'\">";
+
+#[tokio::test]
+async fn the_page_is_served_with_a_strict_policy_and_revalidates() {
+    let stack = Stack::start().await;
+    let page = stack.api().get("/").await.expect(200);
+    assert!(page.header("content-type").starts_with("text/html"));
+    let policy = page.header("content-security-policy");
+    assert!(
+        policy.contains("default-src 'none'") && policy.contains("script-src 'self'") && !policy.contains("unsafe")
+    );
+    let script = stack.api().get("/dashboard/app.js").await.expect(200);
+    assert!(script.header("content-type").starts_with("text/javascript"));
+    let known = stack.api().request(reqwest::Method::GET, "/dashboard/app.js");
+    let known = stack.api().send(known.header("if-none-match", script.header("etag"))).await;
+    assert_eq!((known.status, known.text.as_str()), (304, ""));
+    let _ = stack.api().get("/dashboard/nothing.js").await.expect_problem(404, "unknown_route");
+}
+
+async fn live(browser: &Browser) {
+    browser.wait("the page to be live", "return document.getElementById('link')?.dataset.state === 'live'").await;
+}
+
+#[tokio::test]
+async fn an_operation_is_started_watched_and_cancelled() {
+    let Some(browser) = Browser::start().await else { return };
+    let stack = Stack::start().await;
+    let _worker = stack.worker("dummy", "w1").await;
+    browser.look(false, 1280).await;
+    browser.goto(stack.api().base()).await;
+    live(&browser).await;
+
+    // The form is made from the worker type's schema; what the server refuses stands at its field.
+    browser.click("#start-link").await;
+    browser.fill("[data-path='/steps'] input", "-5").await;
+    browser.fill("[data-path='/metrics_per_step'] input", "many").await;
+    browser.click("details.options > summary").await;
+    browser.fill("[data-path='/execution/max_attempts'] input", "0").await;
+    browser.click("form button[type=submit]").await;
+    browser.wait_for_text("[data-path='/steps'] .field-error", "minimum").await;
+    browser.wait_for_text("[data-path='/metrics_per_step'] .field-error", "integer").await;
+    browser.wait_for_text("[data-path='/execution/max_attempts'] .field-error", "minimum").await;
+    browser.screenshot("start-refused").await;
+    browser.fill("[data-path='/steps'] input", "600").await;
+    browser.fill("[data-path='/step_ms'] input", "50").await;
+    browser.fill("[data-path='/metrics_per_step'] input", "1").await;
+    browser.fill("[data-path='/execution/max_attempts'] input", "2").await;
+    browser.fill("[data-path='/task_id'] input", "from-the-form").await;
+    browser.click("form button[type=submit]").await;
+
+    // It runs, and the bar moves without anybody doing anything.
+    browser.wait_for_text("h1", "from-the-form").await;
+    let now = "return Number(document.querySelector('[role=progressbar]')?.getAttribute('aria-valuenow')) > ";
+    browser.wait("progress", &format!("{now} 1")).await;
+    browser.wait("more progress", &format!("{now} 4")).await;
+    browser.wait("a plot of the metrics", "return document.querySelector('#metrics svg path.line') !== null").await;
+    browser.wait_for_text(".timeline", "Started").await;
+    let shown = stack.api().operation("from-the-form").await.json;
+    assert_eq!(
+        (&shown["data"]["metadata"]["steps"], &shown["data"]["execution"]),
+        (&json!(600), &json!({"max_attempts": 2}))
+    );
+    browser.screenshot("operation-running").await;
+
+    // In the list, filtered; its row is live, too.
+    browser.goto(&format!("{}/#/operations?status=running", stack.api().base())).await;
+    let row = "tr[data-id='from-the-form']";
+    browser.wait_for_text(&format!("{row} .chip"), "running").await;
+    browser.screenshot("operations-running").await;
+    browser.click(&format!("{row} .actions button")).await;
+    browser.wait("the row to leave the filter", &format!("return document.querySelector(\"{row}\") === null")).await;
+    browser.wait_for_text(".empty", "No operation matches").await;
+    browser
+        .run("const s = document.getElementById('filter-status'); s.value = ''; s.dispatchEvent(new Event('change'))")
+        .await;
+    browser.wait_for_text(&format!("{row} .chip"), "cancelled").await;
+
+    // By id, to its page.
+    browser.fill("#search", "never-was").await;
+    browser.click(".search button").await;
+    browser.wait_for_text("#search-error", "not found").await;
+    browser.fill("#search", "from-the-form").await;
+    browser.click(".search button").await;
+    browser.wait_for_text(".timeline", "Cancelled").await;
+    browser.wait_for_text(".op-head .actions", "Retry").await;
+    live(&browser).await;
+    assert_eq!(browser.errors().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_worker_dies_and_comes_back_and_so_does_the_backend() {
+    let Some(browser) = Browser::start().await else { return };
+    let mut stack = Stack::start().await;
+    let mut worker = stack.worker("dummy", "w1").await;
+    let running = stack.api().started("dummy", &json!({"steps": 100_000, "step_ms": 20})).await;
+    browser.look(false, 1280).await;
+    browser.goto(&format!("{}/#/workers", stack.api().base())).await;
+    let card = "article[data-id='w1']";
+    browser.wait_for_text(card, &running).await;
+    browser.wait_for_text(&format!("{card} .chips"), "busy").await;
+    worker.process.kill();
+    browser.wait_for_text(&format!("{card} .chips"), "silent").await;
+    browser.screenshot("worker-silent").await;
+    worker.restart().await;
+    browser.wait_for_text(&format!("{card} .chips"), "busy").await;
+    browser.wait_for_text(card, "attempt 2").await;
+    stack.api().cancel(&running).await.expect(200);
+    browser.wait_for_text(&format!("{card} .chips"), "available").await;
+
+    // The backend dies: the page says so, keeps what it shows, and goes on by itself.
+    browser.goto(&format!("{}/#/operations", stack.api().base())).await;
+    browser.wait_for_text(&format!("tr[data-id='{running}'] .chip"), "cancelled").await;
+    live(&browser).await;
+    stack.backend.process.kill();
+    browser.wait_for_text("#banner", "Disconnected").await;
+    assert!(browser.run("return document.querySelectorAll('tbody tr').length").await.as_u64() > Some(0));
+    browser.screenshot("disconnected").await;
+    stack.backend.restart().await;
+    live(&browser).await;
+    browser.wait("the banner to go", "return document.getElementById('banner').hidden").await;
+    let after = stack.api().started("dummy", &json!({"steps": 0})).await;
+    browser.wait_for_text(&format!("tr[data-id='{after}'] .chip"), "completed").await;
+}
+
+#[tokio::test]
+async fn hostile_names_and_parameters_stay_text() {
+    let Some(browser) = Browser::start().await else { return };
+    let stack = Stack::start().await;
+    let subject = stack.bus.names.start(&WorkerType::new("fake").unwrap(), &Queue::new("any").unwrap());
+    let request = json!({
+        "operation_id": "hostile", "operation_type": "fake", "created_at": Timestamp::now(),
+        "parameters": {HOSTILE: HOSTILE, "list": [{"a": HOSTILE}], "deep": {"b": [HOSTILE]}},
+    });
+    stack.bus.store(subject, request.to_string()).await;
+    browser.goto(&format!("{}/#/operations/hostile", stack.api().base())).await;
+    browser.wait_for_text("main", "onerror").await;
+    browser.run("document.querySelectorAll('details').forEach((one) => { one.open = true })").await;
+    browser.wait_for_text("main pre", "onerror").await;
+    let found = browser
+        .run("return [document.querySelectorAll('main img').length, document.body.dataset.hacked ?? 'no']")
+        .await;
+    assert_eq!(found, json!([0, "no"]));
+    let refused = browser
+        .run("try { document.body.innerHTML = '<b>x</b>'; return 'taken' } catch (error) { return error.name }")
+        .await;
+    assert_eq!(refused, "TypeError", "the policy forbids markup from text");
+}

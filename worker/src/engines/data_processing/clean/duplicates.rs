@@ -1,0 +1,72 @@
+//! Finds rows that equal an earlier one (`docs/engines/data_processing.md`, "clean", step 4).
+
+use super::params::Duplicates;
+use crate::engines::data_processing::error::DataError;
+use crate::engines::data_processing::row::Row;
+use crate::engines::data_processing::seen::Seen;
+use crate::engines::data_processing::table::Table;
+
+/// Finds duplicates in one pass over the rows and knows them in all later ones.
+pub(super) struct DuplicateFinder {
+    key: Key,
+    seen: Seen,
+    /// One bit per row: whether it is a duplicate. Hashing every row again would cost more than all else in a pass.
+    found: Vec<u64>,
+    known: bool,
+    next_row: usize,
+}
+
+/// What must be equal.
+enum Key {
+    /// Nothing: no row is a duplicate.
+    None,
+    All,
+    Columns(Vec<usize>),
+}
+
+impl DuplicateFinder {
+    /// Finds the columns named in `params`.
+    pub(super) fn new(params: &Duplicates, table: &Table) -> Result<Self, DataError> {
+        let key = match params {
+            Duplicates::Whole(false) => Key::None,
+            Duplicates::Whole(true) => Key::All,
+            Duplicates::Columns(names) if names.is_empty() => {
+                return Err(table.refuse("drop_duplicates names no column: use false to keep duplicates"));
+            }
+            Duplicates::Columns(names) => {
+                Key::Columns(names.iter().map(|name| table.index(name)).collect::<Result<_, _>>()?)
+            }
+        };
+        Ok(Self { key, seen: Seen::default(), found: Vec::new(), known: false, next_row: 0 })
+    }
+
+    /// Begins at the first row again.
+    pub(super) fn begin_pass(&mut self) {
+        self.next_row = 0;
+    }
+
+    /// All rows were shown, and the right ones: from now on duplicates are known.
+    pub(super) fn finish(&mut self) {
+        self.known = true;
+        self.seen = Seen::default();
+    }
+
+    /// Whether the next row, `row`, is a duplicate.
+    pub(super) fn is_duplicate(&mut self, row: &Row) -> bool {
+        let (word, bit) = (self.next_row / 64, self.next_row % 64);
+        self.next_row += 1;
+        if self.known {
+            return self.found.get(word).is_some_and(|bits| bits >> bit & 1 == 1);
+        }
+        let duplicate = match &self.key {
+            Key::None => return false,
+            Key::All => !self.seen.insert(row.iter()),
+            Key::Columns(indexes) => !self.seen.insert(indexes.iter().map(|&index| row.cell(index))),
+        };
+        if word == self.found.len() {
+            self.found.push(0);
+        }
+        self.found[word] |= u64::from(duplicate) << bit;
+        duplicate
+    }
+}
