@@ -95,7 +95,7 @@ pub(super) async fn publish(
     {
         return repeated(kind, view);
     }
-    tracing::info!(operation_id = %id, worker_type = %kind.entry.worker_type, sequence, "accepted");
+    tracing::debug!(operation_id = %id, worker_type = %kind.entry.worker_type, sequence, "accepted");
     let late =
         (!seen).then(|| "The operation is stored, but this backend lags behind and does not show it yet".to_owned());
     let body = Started {

@@ -3,16 +3,28 @@
 //! | module | measures |
 //! |---|---|
 //! | [`throughput`] | whole operations a second over the bus and over REST; what flushing costs |
+//! | [`latency`] | one operation at a time |
+//! | [`reads`] | one operation read over and over |
+//! | [`retained`] | lists, memory and replay by retained operations |
+//! | [`fleet`] | idle workers, heartbeats, scale-out |
+//! | [`curves`] | costs by size and by concurrency |
+//! | [`engines`] | bars, epochs and rows a second |
 //!
 //! What it needs: [`world`] (the programs), [`load`] and [`http`] (clients that cost little), [`prototype`] (the bare protocol),
 //! [`measure`] (CPU and memory), [`report`] and [`plot`].
 
+mod curves;
+mod engines;
+mod fleet;
 mod http;
+mod latency;
 mod load;
 mod measure;
 mod plot;
 mod prototype;
+mod reads;
 mod report;
+mod retained;
 mod throughput;
 mod world;
 
@@ -32,7 +44,7 @@ struct Args {
     /// The large cases too: a million operations, 10,000 workers.
     #[arg(long)]
     full: bool,
-    /// Only the groups whose names contain one of these.
+    /// Only these groups: engines, throughput, latency, reads, retained, curves, scale-out, idle, heartbeats, fsync.
     only: Vec<String>,
     /// Where results.json and the plots go.
     #[arg(long)]
@@ -77,8 +89,32 @@ async fn run(args: &Args) -> ExitCode {
     let mut report = Report::new(args.output.clone().unwrap_or_else(|| repository().join("target/bench")));
     let wanted = |name: &str| args.only.is_empty() || args.only.iter().any(|only| name.contains(only.as_str()));
     println!("load of the machine before: {}", measure::load_average());
+    if wanted("engines") {
+        engines::measure(&plan, &mut report).await;
+    }
     if wanted("throughput") {
         throughput::measure(&plan, &mut report).await;
+    }
+    if wanted("latency") {
+        latency::measure(&plan, &mut report).await;
+    }
+    if wanted("reads") {
+        reads::measure(&plan, &mut report).await;
+    }
+    if wanted("retained") {
+        retained::measure(&plan, &mut report).await;
+    }
+    if wanted("curves") {
+        curves::measure(&plan, &mut report).await;
+    }
+    if wanted("scale-out") {
+        fleet::scale_out(&plan, &mut report).await;
+    }
+    if wanted("idle") {
+        fleet::idle(&plan, &mut report).await;
+    }
+    if wanted("heartbeats") {
+        fleet::heartbeats(&plan, &mut report).await;
     }
     if wanted("fsync") {
         throughput::fsync(&plan, &mut report).await;
