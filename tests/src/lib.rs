@@ -8,6 +8,7 @@
 //! | [`process`] | the built programs `ktrdr-backend` and `ktrdr-worker` as child processes, and signals for them |
 //! | [`settings`] | short heartbeats and leases, as environment and as flags |
 //! | [`client`] | the REST APIs as a user sees them |
+//! | [`bench`] | the program behind scripts/bench |
 //! | [`bus`] | what is on NATS: publish anything, read every event of an operation, look at the queues |
 //! | [`events`] | server-sent events as a client reads them |
 //! | [`browser`] | a headless Chromium, to look at the dashboard with |
@@ -19,6 +20,7 @@
 //! Everything here ends what it started when it is dropped, and keeps its files, saying where, when the test failed.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test harness reports by panicking")]
 
+pub mod bench;
 pub mod browser;
 pub mod bus;
 pub mod chaos;

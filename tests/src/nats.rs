@@ -147,6 +147,11 @@ impl NatsServer {
         Bus::connect(&self.url(), Names::new("ktrdr").expect("a valid prefix")).await
     }
 
+    /// Its process id; 0 when it is stopped.
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().map_or(0, Process::pid)
+    }
+
     /// What the server has logged.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.scratch.join("log")).unwrap_or_default()

@@ -70,10 +70,12 @@ pub(crate) async fn run_delivery(core: Arc<Core>, delivery: Delivery) {
     }
 }
 
-/// Claims and runs an operation, and returns when its slot is free again.
-pub(crate) async fn run_job(core: Arc<Core>, job: Job) {
+/// Claims and runs an operation, and resolves when its slot is free again.
+///
+/// Not an `async fn` itself: that would hold the whole future twice, and it is moved and cleared for every operation.
+pub(crate) fn run_job(core: Arc<Core>, job: Job) -> impl Future<Output = ()> + Send {
     let span = tracing::info_span!("operation", operation_id = %job.request.operation_id);
-    run(core, job).instrument(span).await;
+    run(core, job).instrument(span)
 }
 
 async fn run(core: Arc<Core>, mut job: Job) {
@@ -89,7 +91,7 @@ async fn run(core: Arc<Core>, mut job: Job) {
     let Some(hold) = hold else { return core.local.remove(&local) };
     execution.claimed(hold.attempt);
     core.changed.notify_one();
-    tracing::info!(attempt = hold.attempt, queue = %job.queue, "starting");
+    tracing::info!(attempt = hold.attempt, queue = %job.queue, "operation started");
     local.started(Attempt {
         attempt: hold.attempt,
         worker_id: core.worker_id.clone(),
@@ -275,7 +277,7 @@ impl RunningAttempt<'_> {
                 tracing::error!(%error, %status, "an end could not be stored");
                 let failure = Failure { code: "result_too_large".to_owned(), message, permanent: true };
                 let verdict = Verdict::Fail(failure.clone());
-                match self.claimer.end(self.hold, EventKind::Failed { error: failure }).await {
+                match Box::pin(self.claimer.end(self.hold, EventKind::Failed { error: failure })).await {
                     Ok(ended) => return self.ended(ended, &verdict, None).await,
                     Err(error) => return tracing::error!(%error, "not even a failure could be stored"),
                 }
@@ -315,7 +317,7 @@ impl RunningAttempt<'_> {
                     // Kept for every other end: the operation can be resumed from it.
                     Verdict::Complete(_) if self.may_have_checkpoint() => {
                         self.job.lease.ack().await;
-                        checkpoint::remove(self.core, &self.hold.operation_id).await;
+                        Box::pin(checkpoint::remove(self.core, &self.hold.operation_id)).await;
                     }
                     Verdict::HandBack => self.job.lease.nak(None).await,
                     Verdict::Retry { .. } => self.job.lease.nak(delay).await,
@@ -335,6 +337,8 @@ impl RunningAttempt<'_> {
             Verdict::Fail(error) | Verdict::Retry { error, .. } => {
                 tracing::warn!(%status, code = %error.code, error = %error.message, "the attempt failed");
             }
+            // Not at info: a worker may end thousands a second, and the stream has it all.
+            Verdict::Complete(_) => tracing::info!("operation completed"),
             _ => tracing::info!(%status, "the attempt ended"),
         }
         self.local.ended(|state| {
