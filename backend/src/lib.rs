@@ -8,6 +8,7 @@
 //! | [`config`] | settings |
 //! | [`router`] | every route and layer on one screen |
 //! | [`routes`] | one file per resource: extract, call, respond |
+//! | [`openapi`] | the document of the REST interface, from the routes and the worker types |
 //! | [`middleware`] | request ids, the request log, the answer while nothing is loaded yet |
 //! | [`error`] | everything that can go wrong, as the one error shape; the only failure status codes |
 //! | [`idempotency`] | the id behind an `Idempotency-Key` |
@@ -31,6 +32,7 @@ mod idempotency;
 mod listen;
 pub mod live;
 mod middleware;
+mod openapi;
 mod projection;
 mod reader;
 mod reconcile;

@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use ktrdr_shared::id::{OperationId, WorkerId, WorkerType};
 use ktrdr_shared::operation::Progress;
+use ktrdr_shared::prometheus::{Counters, Page};
 use ktrdr_shared::requirements::Requirements;
 use ktrdr_shared::time::Timestamp;
 use ktrdr_shared::worker::{Capabilities, Heartbeat, WorkerStatus};
 use parking_lot::RwLock;
+use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::time::Instant;
 
@@ -24,7 +26,8 @@ const MISSED: u32 = 3;
 const INTERVALS: (f64, f64) = (0.05, 3600.0);
 
 /// One worker as shown to users: the guide's fields first, then what operators ask for.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "Worker")]
 pub struct WorkerDocument {
     worker_id: WorkerId,
     worker_type: WorkerType,
@@ -46,7 +49,7 @@ pub struct WorkerDocument {
     fenced: u64,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 struct CurrentOperation {
     operation_id: OperationId,
     attempt: u32,
@@ -89,6 +92,8 @@ struct Workers {
 #[derive(Debug)]
 pub struct Registry {
     workers: RwLock<Workers>,
+    heartbeats: Counters<2>,
+    fenced: Counters<1>,
     remove_after: Duration,
     live: Live,
 }
@@ -151,7 +156,21 @@ impl Workers {
 impl Registry {
     /// Knows nobody yet.
     pub fn new(remove_after: Duration, live: Live) -> Self {
-        Self { workers: RwLock::default(), remove_after, live }
+        Self {
+            workers: RwLock::default(),
+            heartbeats: Counters::new(
+                "ktrdr_heartbeats_total",
+                "Heartbeats heard, by what they said.",
+                ["worker_type", "status"],
+            ),
+            fenced: Counters::new(
+                "ktrdr_fenced_finishes_total",
+                "Ends that workers discarded because the operation had gone on without them.",
+                ["worker_type"],
+            ),
+            remove_after,
+            live,
+        }
     }
 
     /// Heartbeats can be heard from now on.
@@ -180,9 +199,15 @@ impl Registry {
         let (worker_id, worker_type) = (heartbeat.worker_id.clone(), heartbeat.worker_type.clone());
         let leaving = heartbeat.leaving;
         let status = heartbeat.status;
+        self.heartbeats.add([worker_type.as_str(), if leaving { "LEAVING" } else { describe(Some(status)) }], 1);
         let changed = {
             let mut workers = self.workers.write();
             let known = workers.known.get(&worker_id);
+            if let Some(known) = known.filter(|known| known.heartbeat.instance == heartbeat.instance) {
+                // Heartbeats tell a sum; what was added before this backend listened is not counted.
+                let more = heartbeat.fenced.saturating_sub(known.heartbeat.fenced);
+                self.fenced.add([worker_type.as_str()], more);
+            }
             if leaving {
                 // The farewell of a process that a newer one with the same id has already replaced.
                 if known.is_none_or(|known| known.heartbeat.instance != heartbeat.instance) {
@@ -277,6 +302,23 @@ impl Registry {
             }
         }
         (alive, able)
+    }
+
+    /// Writes what is known of the workers.
+    pub fn write(&self, page: &mut Page, now: Instant) {
+        let mut counts: BTreeMap<(WorkerType, &str), f64> = BTreeMap::new();
+        for worker in self.list(None, None, now) {
+            for status in [WorkerStatus::Available, WorkerStatus::Busy, WorkerStatus::TemporarilyUnavailable] {
+                let count = counts.entry((worker.worker_type.clone(), describe(Some(status)))).or_default();
+                *count += f64::from(u8::from(worker.status == status));
+            }
+        }
+        let series = counts
+            .iter()
+            .map(|((kind, status), count)| (vec![("worker_type", kind.as_str()), ("status", *status)], *count));
+        page.gauge("ktrdr_workers", "Workers listed, by status.", series);
+        self.heartbeats.write(page);
+        self.fenced.write(page);
     }
 
     /// How many workers of the type are listed.

@@ -15,6 +15,7 @@ use crate::dispatch::Dispatch;
 use crate::error::ApiError;
 use crate::events::Hub;
 use crate::live::Live;
+use crate::middleware::measure::Requests;
 use crate::projection::Projection;
 use crate::registry::Registry;
 
@@ -38,6 +39,8 @@ pub struct Parts {
     pub live: Live,
     /// Who follows changes over HTTP.
     pub events: Hub,
+    /// Requests, measured.
+    pub requests: Requests,
     /// All worker types.
     pub catalogue: Catalogue,
     /// Publishes starts and cancels.
@@ -59,6 +62,7 @@ impl AppState {
             registry: Registry::new(config.worker_remove_after, live.clone()),
             live,
             events: Hub::default(),
+            requests: Requests::default(),
             catalogue: Catalogue::default(),
             dispatch: Dispatch::new(connection.clone(), names.clone(), log, config.protocol.lease),
             publishing: TaskTracker::new(),

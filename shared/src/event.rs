@@ -1,5 +1,6 @@
 //! The life-cycle events on an operation's subject `op.<worker_type>.<operation_id>`: the only record of what happened to it.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -82,7 +83,7 @@ pub enum ReleaseReason {
 }
 
 /// A failure as it is recorded.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Failure {
     /// A stable word for programs: `engine_error`, `invalid_request`, `panic`, `timeout`, `worker_lost`, …
     pub code: String,
@@ -103,7 +104,7 @@ pub enum ResultPayload {
 }
 
 /// Where a large result is kept.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ResultRef {
     /// The object store bucket.
     pub bucket: String,

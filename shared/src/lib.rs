@@ -16,6 +16,7 @@
 //! | [`topology`] | streams, consumers and buckets, and how they are provisioned |
 //! | [`oplog`] | appending to an operation's log under an expected sequence, and reading it back |
 //! | [`problem`], [`start_body`] | the one error shape of both REST APIs, and the body of a start request |
+//! | [`prometheus`] | counters, histograms, and the page that is scraped |
 //! | [`config`], [`nats`], [`telemetry`], [`shutdown`] | settings, connection, logs and signals shared by both programs |
 
 pub mod claim;
@@ -26,6 +27,7 @@ pub mod nats;
 pub mod operation;
 pub mod oplog;
 pub mod problem;
+pub mod prometheus;
 pub mod requirements;
 pub mod shutdown;
 pub mod start_body;

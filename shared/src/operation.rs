@@ -78,10 +78,11 @@ impl Execution {
 }
 
 /// How far an operation is. `percentage` is 0 to 100; fields of the engine's own stand beside it.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Progress {
     /// 0 to 100, never falling within one attempt.
     #[serde(serialize_with = "whole_numbers_without_point")]
+    #[schemars(with = "f64", range(min = 0.0, max = 100.0))]
     pub percentage: f64,
     /// What is being done, for people: `Cleaning: 4500/10000 rows`.
     #[serde(default)]
@@ -161,7 +162,7 @@ pub struct ProgressMessage {
 }
 
 /// One measured value.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct MetricPoint {
     /// When it was measured.
     pub timestamp: Timestamp,
@@ -197,7 +198,7 @@ pub struct CancelIntent {
 }
 
 /// One attempt as shown to users.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Attempt {
     /// Counted from 1 by `started` events.
     pub attempt: u32,
@@ -214,7 +215,7 @@ pub struct Attempt {
 }
 
 /// How one attempt ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AttemptOutcome {
     /// It finished the operation.
@@ -232,7 +233,8 @@ pub enum AttemptOutcome {
 /// An operation as both REST APIs show it.
 ///
 /// Borrowed fields so that a projection of a million operations can be shown without copying it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "Operation")]
 pub struct OperationDocument<'a> {
     /// The operation.
     pub operation_id: &'a str,
@@ -243,6 +245,7 @@ pub struct OperationDocument<'a> {
     /// How far it is; 100 once completed.
     pub progress: &'a Progress,
     /// The parameters of the request, and the worker once there is one.
+    #[schemars(with = "Map<String, Value>")]
     pub metadata: Metadata<'a>,
     /// How it is run, when the start said so.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -264,6 +267,7 @@ pub struct OperationDocument<'a> {
     /// All attempts in order.
     pub attempts: &'a [Attempt],
     /// The result once completed; `null` when it is large and only at `…/results`.
+    #[schemars(with = "Option<Value>")]
     pub result: Option<&'a RawValue>,
     /// Where a large result is kept.
     #[serde(skip_serializing_if = "Option::is_none")]

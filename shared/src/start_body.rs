@@ -118,7 +118,7 @@ fn list(found: &[Violation]) -> String {
 }
 
 /// One way in which a request does not match its schema.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
 pub struct Violation {
     /// Where: a JSON pointer into the body; empty for the body itself.
     pub path: String,

@@ -1,5 +1,6 @@
 //! Workers as they describe themselves: capabilities, heartbeats, and the catalogue entry of a worker type.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -8,7 +9,7 @@ use crate::operation::Progress;
 use crate::time::Timestamp;
 
 /// What a worker has to offer. Further keys of an operator's own are kept and shown.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Capabilities {
     /// Whether it can compute on a GPU. Only ever true when the engine was built for one.
     #[serde(default)]
@@ -25,7 +26,7 @@ pub struct Capabilities {
 }
 
 /// Whether a worker can take work.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum WorkerStatus {
     /// It has a free slot.

@@ -9,6 +9,7 @@
 //! | [`settings`] | short heartbeats and leases, as environment and as flags |
 //! | [`client`] | the REST APIs as a user sees them |
 //! | [`bench`] | the program behind scripts/bench |
+//! | [`contract`] | whether what is answered is what `/openapi.json` says |
 //! | [`bus`] | what is on NATS: publish anything, read every event of an operation, look at the queues |
 //! | [`events`] | server-sent events as a client reads them |
 //! | [`browser`] | a headless Chromium, to look at the dashboard with |
@@ -26,6 +27,7 @@ pub mod bus;
 pub mod chaos;
 pub mod client;
 pub mod cluster;
+pub mod contract;
 pub mod engines;
 pub mod events;
 pub mod local_worker;

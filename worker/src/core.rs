@@ -7,6 +7,7 @@ use std::time::Duration;
 use ktrdr_shared::id::{WorkerId, WorkerType};
 use ktrdr_shared::nats::Connection;
 use ktrdr_shared::oplog::OpLog;
+use ktrdr_shared::prometheus::Histograms;
 use ktrdr_shared::subject::Names;
 use ktrdr_shared::time::Timestamp;
 use ktrdr_shared::worker::Capabilities;
@@ -44,6 +45,8 @@ pub(crate) struct Core {
     pub(crate) running: Running,
     pub(crate) local: LocalOperations,
     pub(crate) counters: Counters,
+    /// Attempts that ended, by how, and how long they took.
+    pub(crate) attempts: Histograms<2>,
     /// Something that a heartbeat tells has changed.
     pub(crate) changed: Notify,
     pub(crate) last_pull_at: Mutex<Option<Timestamp>>,
@@ -55,6 +58,10 @@ pub(crate) struct Counters {
     pub(crate) finished: AtomicU64,
     pub(crate) fenced: AtomicU64,
     pub(crate) malformed: AtomicU64,
+    pub(crate) started: AtomicU64,
+    pub(crate) pulls: AtomicU64,
+    pub(crate) extensions: AtomicU64,
+    pub(crate) failed_extensions: AtomicU64,
 }
 
 impl Counters {

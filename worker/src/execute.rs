@@ -13,6 +13,7 @@ use ktrdr_shared::state::Status;
 use ktrdr_shared::telemetry::chain;
 use ktrdr_shared::time::Timestamp;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use tracing::Instrument;
 
 use crate::checkpoint;
@@ -90,6 +91,7 @@ async fn run(core: Arc<Core>, mut job: Job) {
     }
     let Some(hold) = hold else { return core.local.remove(&local) };
     execution.claimed(hold.attempt);
+    Counters::add(&core.counters.started);
     core.changed.notify_one();
     tracing::info!(attempt = hold.attempt, queue = %job.queue, "operation started");
     local.started(Attempt {
@@ -100,7 +102,15 @@ async fn run(core: Arc<Core>, mut job: Job) {
         outcome: None,
         error: None,
     });
-    let running = RunningAttempt { core: &core, job: &job, execution: &execution, hold: &hold, claimer, local: &local };
+    let running = RunningAttempt {
+        core: &core,
+        job: &job,
+        execution: &execution,
+        hold: &hold,
+        claimer,
+        local: &local,
+        begun: Instant::now(),
+    };
     running.run().await;
     drop(registered);
     Counters::add(&core.counters.finished);
@@ -160,6 +170,7 @@ struct RunningAttempt<'a> {
     hold: &'a Hold,
     claimer: Claimer<'a>,
     local: &'a LocalOperation,
+    begun: Instant,
 }
 
 impl RunningAttempt<'_> {
@@ -333,6 +344,14 @@ impl RunningAttempt<'_> {
 
     fn note(&self, verdict: &Verdict) {
         let status = verdict.status();
+        let outcome = match verdict {
+            Verdict::Complete(_) => "completed",
+            Verdict::Fail(_) => "failed",
+            Verdict::Retry { .. } => "retried",
+            Verdict::Cancel => "cancelled",
+            Verdict::HandBack => "released",
+        };
+        self.measure(outcome);
         match verdict {
             Verdict::Fail(error) | Verdict::Retry { error, .. } => {
                 tracing::warn!(%status, code = %error.code, error = %error.message, "the attempt failed");
@@ -358,10 +377,16 @@ impl RunningAttempt<'_> {
         });
     }
 
+    fn measure(&self, outcome: &str) {
+        let kind = self.core.worker_type.as_str();
+        self.core.attempts.observe_duration([kind, outcome], self.begun.elapsed());
+    }
+
     /// This attempt is no longer the operation's: its end is discarded, and nothing is said about the request unless the
     /// operation has ended.
     async fn fenced(&self, terminal: bool) {
         Counters::add(&self.core.counters.fenced);
+        self.measure("fenced");
         tracing::warn!(
             attempt = self.hold.attempt,
             terminal,

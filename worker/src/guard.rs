@@ -10,7 +10,7 @@ use ktrdr_shared::telemetry::chain;
 use tokio::time::Instant;
 
 use crate::claim::{Claimer, Ended, Hold};
-use crate::core::Core;
+use crate::core::{Core, Counters};
 use crate::lease::Lease;
 use crate::running::{Execution, StopReason};
 
@@ -63,9 +63,13 @@ impl Guard<'_> {
                 }
             }
             if Instant::now() >= extend_at || self.lease.is_stale() {
+                if self.lease.is_queued() {
+                    Counters::add(&self.core.counters.extensions);
+                }
                 let pause = match self.lease.extend().await {
                     Ok(()) => third,
                     Err(error) => {
+                        Counters::add(&self.core.counters.failed_extensions);
                         tracing::warn!(error = chain(&error), "trying again");
                         RETRY.min(third)
                     }

@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::core::Core;
+use crate::core::{Core, Counters};
 use crate::lease::{Lease, hand_back};
 use crate::pull_inbox::{Arrival, PullInbox};
 
@@ -181,6 +181,7 @@ impl<F: FnMut(Delivery)> Puller<F> {
             }
             if served.inbox.pull(missing, priority).await.is_ok() {
                 *self.core.last_pull_at.lock() = Some(Timestamp::now());
+                Counters::add(&self.core.counters.pulls);
             }
         }
     }

@@ -194,6 +194,7 @@ async fn build_core<E: Engine>(engine: E, config: &Config, listener: &TcpListene
         running: Default::default(),
         local: Default::default(),
         counters: Counters::default(),
+        attempts: http::attempts(),
         changed: Notify::new(),
         last_pull_at: Mutex::new(None),
     })

@@ -70,6 +70,7 @@ async fn follow(
     projection.forget_before(info.state.first_sequence);
     let from = projection.applied().max(info.state.first_sequence.saturating_sub(1)) + 1;
     let target = info.state.last_sequence;
+    projection.heard_of(target);
     let stream = connection.jetstream.get_stream_no_info(names.stream()).await?;
     let consumer = stream
         .create_consumer(push::OrderedConfig {
@@ -111,6 +112,7 @@ async fn follow(
                         return Ok(());
                     }
                     pending = info.pending;
+                    projection.heard_of(sequence + info.pending);
                     projection.room.grew(sequence, message.message.subject.len(), message.message.payload.len());
                     batch.push(decode(names, sequence, message.message.subject.clone(), &message.message.payload));
                 }
@@ -133,6 +135,7 @@ async fn follow(
                     return Ok(());
                 }
                 note_room(projection, &info);
+                projection.heard_of(info.state.last_sequence);
                 projection.forget_before(info.state.first_sequence);
                 // The last message was removed by hand, or has expired: nothing will ever be delivered under its sequence.
                 if pending == 0 {

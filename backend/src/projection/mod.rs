@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`follow`] | the loop: read the stream from the first message, apply, follow; ready when caught up |
 //! | [`decode`] | message → what it says |
+//! | [`figures`] | what happens, counted for Prometheus |
 //! | [`fold`] | pure: operation + event = operation |
 //! | [`record`] | one operation in memory, and how it is shown |
 //! | [`index`] | bitmaps over operation numbers: type, status, queue |
@@ -17,6 +18,7 @@
 //! only by how far they have read.
 
 pub mod decode;
+pub mod figures;
 pub mod fold;
 pub mod follow;
 pub mod index;
@@ -40,6 +42,7 @@ use parking_lot::RwLock;
 use tokio::sync::{Notify, watch};
 
 use self::decode::{Body, Decoded};
+use self::figures::Figures;
 use self::model::{Applied, LaneState, Model, Skip};
 use self::record::{Record, View};
 use self::room::Room;
@@ -53,7 +56,11 @@ pub struct Projection {
     model: RwLock<Model>,
     /// Sequence of the last message that was taken, whether it changed anything or not.
     applied: AtomicU64,
+    /// Sequence of the last message that the stream is known to hold.
+    stream_last: AtomicU64,
     skipped: AtomicU64,
+    /// What happened since the replay.
+    pub figures: Figures,
     /// How often the stream turned out to be another one.
     generation: AtomicU64,
     caught_up: watch::Sender<bool>,
@@ -71,7 +78,9 @@ impl Projection {
             names,
             model: RwLock::default(),
             applied: AtomicU64::new(0),
+            stream_last: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
+            figures: Figures::default(),
             generation: AtomicU64::new(0),
             caught_up: watch::Sender::new(false),
             waiters: Waiters::default(),
@@ -153,6 +162,16 @@ impl Projection {
         self.applied.load(Ordering::SeqCst)
     }
 
+    /// How many messages of the stream are known to be there and were not taken yet.
+    pub fn lag(&self) -> u64 {
+        self.stream_last.load(Ordering::Relaxed).saturating_sub(self.applied())
+    }
+
+    /// The stream holds messages up to this one.
+    fn heard_of(&self, sequence: u64) {
+        self.stream_last.fetch_max(sequence, Ordering::Relaxed);
+    }
+
     /// Messages that changed nothing though they should have: unreadable, or not possible.
     pub fn skipped(&self) -> u64 {
         self.skipped.load(Ordering::Relaxed)
@@ -200,6 +219,7 @@ impl Projection {
     fn take(&self, batch: Vec<Decoded>) {
         let Some(last) = batch.last().map(|decoded| decoded.sequence) else { return };
         let now = Timestamp::now();
+        let live = self.is_caught_up();
         let mut changes = Vec::new();
         let mut ended = Vec::new();
         let mut skipped = Vec::new();
@@ -214,6 +234,9 @@ impl Projection {
                 match body.map(|body| self.apply(&mut model, sequence, &subject, body)) {
                     Ok(Ok(applied)) => {
                         cancel_asked |= is_cancel;
+                        if live {
+                            self.figures.count(applied.lane.worker_type.as_str(), applied.status, applied.step);
+                        }
                         model.recent.push(sequence, applied.operation_id.clone());
                         if let Some(at) = counted_at {
                             model.tally.count(applied.status, at, now);
@@ -288,6 +311,7 @@ impl Projection {
         self.caught_up.send_replace(false);
         let old = std::mem::take(&mut *self.model.write());
         self.applied.store(0, Ordering::SeqCst);
+        self.stream_last.store(0, Ordering::Relaxed);
         self.generation.fetch_add(1, Ordering::Relaxed);
         drop(old);
         self.live.announce(Change::Everything);
@@ -310,6 +334,6 @@ fn happened_at(body: &Body) -> Option<Timestamp> {
 }
 
 fn announcement(sequence: u64, applied: Applied) -> Change {
-    let Applied { operation_id, lane, status } = applied;
+    let Applied { operation_id, lane, status, .. } = applied;
     Change::Operation { sequence, operation_id, worker_type: lane.worker_type.clone(), status }
 }

@@ -9,6 +9,7 @@ use ktrdr_shared::operation::{CancelIntent, Progress, StartRequest, direct_queue
 use ktrdr_shared::state::{Rejected, Status};
 use ktrdr_shared::time::Timestamp;
 
+use super::figures::Step;
 use super::index::Index;
 use super::recent::Recent;
 use super::record::{Lane, Record, View};
@@ -40,6 +41,8 @@ pub struct Applied {
     pub lane: Arc<Lane>,
     /// Where it stands now.
     pub status: Status,
+    /// What happened, to be counted.
+    pub step: Step,
 }
 
 /// One queue of one worker type.
@@ -93,7 +96,7 @@ impl Model {
         let record = Record::new(request, sequence, lane);
         self.numbers.insert(record.id.clone(), number);
         self.index.insert(number, record.place());
-        let applied = applied(&record);
+        let applied = applied(&record, Step::Created);
         self.records.push_back(Arc::new(record));
         Ok(applied)
     }
@@ -113,7 +116,7 @@ impl Model {
         let (number, record) = self.find_mut(worker_type, event.operation_id.as_str())?;
         let before = record.place();
         Arc::make_mut(record).apply(sequence, event, worker).map_err(Skip::Rejected)?;
-        let applied = applied(record);
+        let applied = applied(record, Step::of(before.status, record));
         self.index.shift(number, before, applied.status);
         Ok(applied)
     }
@@ -127,7 +130,7 @@ impl Model {
         if !Arc::make_mut(record).intend_cancel(intent) {
             return Err(Skip::Rejected(Rejected::Duplicate));
         }
-        let applied = applied(record);
+        let applied = applied(record, Step::Other);
         self.index.cancelling(number);
         Ok(applied)
     }
@@ -271,8 +274,8 @@ impl Model {
     }
 }
 
-fn applied(record: &Record) -> Applied {
-    Applied { operation_id: record.id.clone(), lane: Arc::clone(&record.lane), status: record.state.status }
+fn applied(record: &Record, step: Step) -> Applied {
+    Applied { operation_id: record.id.clone(), lane: Arc::clone(&record.lane), status: record.state.status, step }
 }
 
 #[cfg(test)]

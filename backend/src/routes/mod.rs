@@ -1,5 +1,7 @@
 //! One file per resource: extract, call, respond. No NATS here beyond what the handles in [`crate::state`] offer.
 
+pub mod api_docs;
+mod assets;
 pub mod cancel;
 pub mod dashboard;
 pub mod events;
@@ -8,6 +10,7 @@ pub mod health;
 pub mod history;
 pub mod metrics;
 pub mod operations;
+pub mod prometheus;
 pub mod query;
 pub mod results;
 pub mod retry;

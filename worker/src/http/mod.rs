@@ -2,6 +2,7 @@
 
 mod answers;
 mod operations;
+mod prometheus;
 mod start;
 
 use std::future::IntoFuture;
@@ -16,6 +17,7 @@ use tokio_util::task::TaskTracker;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::CorsLayer;
 
+pub(crate) use self::prometheus::attempts;
 use crate::core::Core;
 use crate::pull::SlotRequests;
 
@@ -46,6 +48,7 @@ pub(crate) async fn serve(
     let state = HttpState { core, slots, operations, schema };
     let router = Router::new()
         .route("/health", get(operations::health))
+        .route("/metrics", get(prometheus::show))
         .route("/api/v1/operations", get(operations::list))
         .route("/api/v1/operations/{id}", get(operations::get).delete(operations::cancel))
         .route("/api/v1/operations/{id}/metrics", get(operations::metrics))
