@@ -229,6 +229,16 @@ pub enum AttemptOutcome {
     Lost,
 }
 
+/// Progress to be shown: as it is, or as it was written before.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(untagged)]
+pub enum ShownProgress<'a> {
+    /// As it is.
+    Value(&'a Progress),
+    /// As JSON.
+    Json(&'a RawValue),
+}
+
 /// An operation as both REST APIs show it.
 ///
 /// Borrowed fields so that a projection of a million operations can be shown without copying it.
@@ -241,7 +251,7 @@ pub struct OperationDocument<'a> {
     /// Where it stands.
     pub status: Status,
     /// How far it is; 100 once completed.
-    pub progress: &'a Progress,
+    pub progress: ShownProgress<'a>,
     /// The parameters of the request, and the worker once there is one.
     pub metadata: Metadata<'a>,
     /// How it is run, when the start said so.

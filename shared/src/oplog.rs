@@ -169,11 +169,7 @@ impl OpLog {
         Box::pin(self.cancel_intent_now(worker_type, id)).await
     }
 
-    async fn cancel_intent_now(
-        &self,
-        worker_type: &WorkerType,
-        id: &OperationId,
-    ) -> Result<Option<Bytes>, ReadError> {
+    async fn cancel_intent_now(&self, worker_type: &WorkerType, id: &OperationId) -> Result<Option<Bytes>, ReadError> {
         let stream = self.stream(id).await?;
         let subject = self.names.cancel(worker_type, id);
         match stream.raw_message_builder().last_by_subject(subject.as_str()).send().await {
@@ -226,8 +222,7 @@ impl OpLog {
         let mut headers = HeaderMap::new();
         headers.insert(name, value);
         let request = async_nats::Request::new().headers(headers).payload(payload).timeout(Some(REQUEST_TIMEOUT));
-        let message =
-            self.client.send_request(subject.to_owned(), request).await.map_err(PublishError::Request)?;
+        let message = self.client.send_request(subject.to_owned(), request).await.map_err(PublishError::Request)?;
         let answer: Answer = serde_json::from_slice(&message.payload).map_err(PublishError::Unreadable)?;
         match answer.error {
             Some(refused) => Err(PublishError::Refused(refused)),

@@ -36,7 +36,11 @@ async fn by_size(plan: &Plan, report: &mut Report) {
         report.add(
             Row::new(format!("whole operations with results of {} B", number(x)), rate, "op/s")
                 .beside("raw publish of such a message", floor)
-                .note(format!("one at a time over REST: p50 {} ms, p99 {} ms", number(p50[p50.len() - 1].1), number(p99[p99.len() - 1].1))),
+                .note(format!(
+                    "one at a time over REST: p50 {} ms, p99 {} ms",
+                    number(p50[p50.len() - 1].1),
+                    number(p99[p99.len() - 1].1)
+                )),
         );
     }
     let throughput = vec![("operations".to_owned(), rates), ("raw messages".to_owned(), raw)];

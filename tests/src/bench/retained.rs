@@ -42,14 +42,9 @@ fn whole_lives(names: &Names, count: u64, after: u64) -> impl Iterator<Item = Me
         let progress = Progress::new(100.0).step("Step 3/3").field("step", 3).field("steps", 3).finished();
         let subject = names.operation(&dummy(), &request.operation_id);
         let started = event(EventKind::Started { start_sequence, delivery: 1 });
-        let completed =
-            event(EventKind::Completed { result: ResultPayload::Inline(result), progress: Some(progress) });
+        let completed = event(EventKind::Completed { result: ResultPayload::Inline(result), progress: Some(progress) });
         [
-            (
-                names.start(&dummy(), &queue),
-                HeaderMap::new(),
-                serde_json::to_vec(&request).expect("JSON").into(),
-            ),
+            (names.start(&dummy(), &queue), HeaderMap::new(), serde_json::to_vec(&request).expect("JSON").into()),
             (subject.clone(), HeaderMap::new(), started.encode().expect("JSON")),
             (subject, HeaderMap::new(), completed.encode().expect("JSON")),
         ]
@@ -113,8 +108,12 @@ pub(super) async fn measure(plan: &Plan, report: &mut Report) {
         }
         one.push((x, percentile(&sorted(took), 0.5)));
         report.add(
-            Row::new(format!("list with filter, page of 100, {} retained, p99", number(x)), percentile(&all, 0.99), "ms")
-                .aim(Aim::AtMost(5.0)),
+            Row::new(
+                format!("list with filter, page of 100, {} retained, p99", number(x)),
+                percentile(&all, 0.99),
+                "ms",
+            )
+            .aim(Aim::AtMost(5.0)),
         );
     }
     let tenth = p99.iter().find(|(x, _)| *x == 10_000.0).map_or(f64::NAN, |(_, y)| *y);

@@ -108,9 +108,7 @@ pub(super) async fn fsync(plan: &Plan, report: &mut Report) {
     let rate = operations_rate(&world, count, NO_OP).await;
     let again = raw_publish_rate(&world.bus, raw_count).await;
     let floor = f64::midpoint(raw, again) / 3.0;
-    report.add(
-        Row::new("whole no-op operations, each message flushed", rate, "op/s").beside("raw flushed / 3", floor),
-    );
+    report.add(Row::new("whole no-op operations, each message flushed", rate, "op/s").beside("raw flushed / 3", floor));
     drop(worker);
     world.shutdown().await;
 }

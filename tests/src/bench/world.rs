@@ -68,11 +68,7 @@ impl World {
 
     /// The processes whose CPU time counts.
     pub(super) fn processes(&self, worker: &WorkerProcess) -> Vec<(&'static str, u32)> {
-        vec![
-            ("nats", self.nats.pid()),
-            ("backend", self.backend.process.pid()),
-            ("worker", worker.process.pid()),
-        ]
+        vec![("nats", self.nats.pid()), ("backend", self.backend.process.pid()), ("worker", worker.process.pid())]
     }
 
     pub(super) fn address(&self) -> std::net::SocketAddr {
