@@ -75,6 +75,15 @@ impl Dispatch {
             .map_err(|error| ApiError::append(error, &request.operation_id))
     }
 
+    /// Sequence of the last message of an operation's log; 0 when there is none.
+    ///
+    /// # Errors
+    /// [`ApiError`] when NATS does not answer.
+    pub async fn log_tail(&self, worker_type: &WorkerType, id: &OperationId) -> Result<u64, ApiError> {
+        let log = self.log.read(worker_type, id).await;
+        log.map(|log| log.tail).map_err(|_| ApiError::nats_unavailable())
+    }
+
     /// Makes sure that the queue's consumer exists before something is put into it.
     async fn ensure_queue(&self, worker_type: &WorkerType, queue: &Queue, generation: u64) -> Result<(), ApiError> {
         let epoch = (self.connection.link.borrow().epoch, generation);

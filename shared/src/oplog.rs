@@ -25,6 +25,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// Longest pause between two tries.
 const MAX_PAUSE: Duration = Duration::from_secs(2);
 
+/// How often a log that ends before the event to be followed is read again before that is believed: about 5 s.
+const SHORT_READS: u32 = 8;
+
 /// Why a log could not be read.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot read the log of operation {operation_id}")]
@@ -102,6 +105,7 @@ impl OpLog {
         let payload = event.encode().map_err(AppendError::Encode)?;
         let deadline = Instant::now().checked_add(patience);
         let mut pause = FIRST_PAUSE;
+        let mut short = 0;
         loop {
             let header = (NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, expected.to_string());
             let failure = match self.publish(&subject, header, payload.clone()).await {
@@ -114,9 +118,15 @@ impl OpLog {
                         if log.last.as_ref().is_some_and(|last| last.is_same_publish(event)) {
                             return Ok(log.state.last_sequence);
                         }
-                        // In a cluster the refusal can be about a message that is not committed yet; then the tail is
-                        // still the expected one and only time will tell.
-                        if log.tail != expected {
+                        // In a cluster the refusal can be about a message that is not committed yet, and the answer can
+                        // come from a server that has just become the leader or does not know that it no longer is. Then
+                        // the tail is still the expected one, or an earlier one, and only time will tell. (An earlier one
+                        // that stays is that of a stream that was made anew.)
+                        let behind = log.tail < expected && {
+                            short += 1;
+                            short < SHORT_READS
+                        };
+                        if log.tail != expected && !behind {
                             return Err(AppendError::Conflict(Box::new(log)));
                         }
                     }

@@ -4,12 +4,17 @@
 mod backends;
 mod bus;
 mod cancel;
+mod chaos;
+mod cluster;
 mod dashboard;
+mod docs;
 mod ends;
 mod events;
 mod guide;
 mod harness;
+mod limits;
 mod queues;
 mod retry;
+mod settings;
 mod start;
 mod takeover;

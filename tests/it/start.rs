@@ -158,3 +158,22 @@ async fn wait_answers_as_soon_as_the_operation_has_ended() {
     let cancel = tokio::time::timeout(Duration::from_secs(20), stack.api().cancel(&slow)).await.unwrap();
     cancel.expect(200);
 }
+
+#[tokio::test]
+async fn an_id_whose_start_has_left_the_stream_is_refused_and_not_left_pending() {
+    let stack = Stack::start().await;
+    let _worker = stack.worker("dummy", "w1").await;
+    let body = json!({"task_id": "old", "steps": 0});
+    let _ = stack.api().start("dummy", &body).await.expect(202);
+    stack.api().wait_for_status("old", "completed").await;
+    stack.bus.settled().await;
+    // What age does to a stream, in its order: the start request goes first.
+    let stream = stack.bus.jetstream.get_stream("KTRDR").await.unwrap();
+    stream.purge().filter("ktrdr.start.dummy.any").await.unwrap();
+    wait_for("the backend to forget it", LIMIT, async || match stack.api().operation("old").await.status {
+        404 => Ok(()),
+        other => Err(other.to_string()),
+    })
+    .await;
+    stack.api().start("dummy", &body).await.expect_problem(409, "task_id_conflict");
+}

@@ -46,6 +46,8 @@ pub enum Shown {
 pub struct Reported {
     /// When the worker said so, by its own clock.
     pub at: Timestamp,
+    /// The latest time that users were shown for it.
+    pub shown_at: Timestamp,
     /// What it said.
     pub progress: Progress,
 }
@@ -82,7 +84,7 @@ pub struct Record {
     pub start_sequence: u64,
     /// When the start was accepted.
     pub created_at: Timestamp,
-    /// When anything about it last changed.
+    /// When anything in the stream about it last changed.
     pub updated_at: Timestamp,
     /// When it ended.
     pub completed_at: Option<Timestamp>,
@@ -148,6 +150,15 @@ impl Record {
     /// Where a large result is.
     pub fn result_ref(&self) -> Option<&ResultRef> {
         self.rare.as_ref().and_then(|rare| rare.result_ref.as_ref())
+    }
+
+    /// When something last changed. Reports count while the operation runs; afterwards only what is in the stream does, so
+    /// that all backends say the same, also those that heard none.
+    pub fn shown_updated_at(&self) -> Timestamp {
+        match &self.progress {
+            Shown::Live(reported) => self.updated_at.max(reported.shown_at),
+            _ => self.updated_at,
+        }
     }
 
     /// How far it is; 100 once completed.
@@ -235,7 +246,7 @@ impl View {
             created_at: record.created_at,
             started_at,
             completed_at: record.completed_at,
-            updated_at: record.updated_at,
+            updated_at: record.shown_updated_at(),
             duration_seconds: started_at
                 .map(|started_at| ended_at.unwrap_or_else(Timestamp::now).seconds_since(started_at)),
             worker_id,

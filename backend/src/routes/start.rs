@@ -65,6 +65,11 @@ pub async fn start(
     if let Some(known) = chosen.as_ref().and_then(|id| state.projection.get(id.as_str())) {
         return repeated(&kind, &known);
     }
+    if let Some(id) = &chosen
+        && let Some(known) = used_before(&state, &kind, id).await?
+    {
+        return repeated(&kind, &known);
+    }
     let warning = admit(&state, &kind, &body.execution)?;
     let request = StartRequest {
         operation_id: chosen.unwrap_or_else(OperationId::generate),
@@ -79,6 +84,24 @@ pub async fn start(
     state.detached(async move { publish(&publisher, &kind, request, warning).await }).await
 }
 
+/// Whether an id that a client chose has a log although this projection does not know it: started elsewhere a moment ago, or
+/// so long ago that its start request has left the stream before its events. A worker would take a new start of such an id
+/// for one that has ended, so the second case is refused.
+async fn used_before(state: &AppState, kind: &Kind, id: &OperationId) -> Result<Option<View>, ApiError> {
+    let tail = state.dispatch.log_tail(&kind.entry.worker_type, id).await?;
+    if tail == 0 {
+        return Ok(None);
+    }
+    state.projection.reached(tail, READ_YOUR_WRITES).await;
+    match state.projection.get(id.as_str()) {
+        Some(known) => Ok(Some(known)),
+        None => {
+            let text = format!("The id {id} was used before, by an operation that is no longer kept; choose another");
+            Err(ApiError::new(Code::TaskIdConflict, text).with("operation_id", id.as_str()))
+        }
+    }
+}
+
 pub(super) async fn publish(
     state: &AppState,
     kind: &Kind,
@@ -86,6 +109,9 @@ pub(super) async fn publish(
     warning: Option<String>,
 ) -> Result<Response, ApiError> {
     let id = &request.operation_id;
+    if !state.projection.has_room(request.parameters.get().len()) {
+        return Err(ApiError::storage_full().with("operation_id", id.as_str()));
+    }
     let (sequence, repetition) = state.dispatch.start(&request, state.projection.generation()).await?;
     let seen = state.projection.reached(sequence, READ_YOUR_WRITES).await;
     let view = state.projection.get(id.as_str());
@@ -95,7 +121,7 @@ pub(super) async fn publish(
     {
         return repeated(kind, view);
     }
-    tracing::debug!(operation_id = %id, worker_type = %kind.entry.worker_type, sequence, "accepted");
+    tracing::info!(operation_id = %id, worker_type = %kind.entry.worker_type, sequence, "accepted");
     let late =
         (!seen).then(|| "The operation is stored, but this backend lags behind and does not show it yet".to_owned());
     let body = Started {

@@ -25,7 +25,8 @@ pub(super) fn settings(nats: &NatsServer) -> Settings {
         lease: Duration::from_secs(30),
         cancel_grace: Duration::from_secs(30),
         remove_after: Duration::from_secs(300),
-        log: "info,async_nats=warn".to_owned(),
+        // Two lines for each operation would be measured along with it.
+        log: "warn".to_owned(),
         ..Settings::fast(nats.url())
     }
 }
@@ -114,13 +115,16 @@ pub(super) fn start_request(parameters: &str) -> StartRequest {
 /// The bare axum server as a process.
 pub(super) struct Bare {
     pub(super) address: std::net::SocketAddr,
-    #[expect(dead_code, reason = "killed when dropped")]
     process: Process,
     #[expect(dead_code, reason = "holds the log")]
     scratch: Scratch,
 }
 
 impl Bare {
+    pub(super) fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
     pub(super) async fn start(bytes: &[u8]) -> Self {
         let (scratch, port) = (Scratch::new("bare"), free_port());
         std::fs::write(scratch.join("bytes"), bytes).expect("a file");
