@@ -356,7 +356,6 @@ impl RunningAttempt<'_> {
             Verdict::Fail(error) | Verdict::Retry { error, .. } => {
                 tracing::warn!(%status, code = %error.code, error = %error.message, "the attempt failed");
             }
-            // Not at info: a worker may end thousands a second, and the stream has it all.
             Verdict::Complete(_) => tracing::info!("operation completed"),
             _ => tracing::info!(%status, "the attempt ended"),
         }

@@ -148,8 +148,8 @@ impl Record {
 
     fn finish(&mut self, at: Timestamp, last: Option<Progress>) {
         self.completed_at = Some(at);
-        self.progress = match last.as_ref().map(serde_json::to_string) {
-            Some(Ok(json)) => Shown::Last(json.into()),
+        self.progress = match last.as_ref().map(serde_json::value::to_raw_value) {
+            Some(Ok(json)) => Shown::Last(json),
             _ => Shown::Nothing,
         };
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use ktrdr_shared::event::{Failure, ResultRef};
 use ktrdr_shared::id::{OperationId, Queue, WorkerId, WorkerType};
-use ktrdr_shared::operation::{Attempt, Execution, Metadata, OperationDocument, Progress, StartRequest};
+use ktrdr_shared::operation::{Attempt, Execution, Metadata, OperationDocument, Progress, ShownProgress, StartRequest};
 use ktrdr_shared::state::{State, Status};
 use ktrdr_shared::time::Timestamp;
 use serde::{Serialize, Serializer};
@@ -38,7 +38,7 @@ pub enum Shown {
     /// It runs; changes often.
     Live(Box<Reported>),
     /// It has ended; JSON, because the parsed form is several times as large.
-    Last(Box<str>),
+    Last(Box<RawValue>),
 }
 
 /// The newest report of the attempt that runs.
@@ -166,8 +166,20 @@ impl Record {
         match &self.progress {
             Shown::Live(reported) => Cow::Borrowed(&reported.progress),
             // Written by this process from a `Progress`; if it ever did not parse, 0 or 100 is still true.
-            Shown::Last(json) => Cow::Owned(serde_json::from_str(json).unwrap_or_else(|_| self.bare_progress())),
+            Shown::Last(json) => Cow::Owned(serde_json::from_str(json.get()).unwrap_or_else(|_| self.bare_progress())),
             Shown::Nothing => Cow::Owned(self.bare_progress()),
+        }
+    }
+
+    /// The same for an answer: what has ended is copied as it is, not read and written again. `bare` is room for a value.
+    pub fn progress_for_answer<'a>(&'a self, bare: &'a mut Progress) -> ShownProgress<'a> {
+        match &self.progress {
+            Shown::Live(reported) => ShownProgress::Value(&reported.progress),
+            Shown::Last(json) => ShownProgress::Json(json),
+            Shown::Nothing => {
+                *bare = self.bare_progress();
+                ShownProgress::Value(bare)
+            }
         }
     }
 
@@ -228,7 +240,7 @@ impl View {
             operation_id: record.id.as_str(),
             operation_type: record.lane.worker_type.as_str(),
             status: record.state.status,
-            progress: &record.shown_progress(),
+            progress: record.progress_for_answer(&mut Progress::default()),
             metadata: Metadata { parameters: &record.parameters, worker_id },
             execution: rare.and_then(|rare| rare.execution.as_ref()),
             created_at: record.created_at,

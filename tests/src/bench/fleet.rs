@@ -49,13 +49,14 @@ pub(super) async fn idle(plan: &Plan, report: &mut Report) {
             .aim(Aim::AtMost(1.0))
             .note(format!("nats-server {:.2} %", part(&nats))),
     );
-    let megabytes = |pid: u32| resident(pid) / 1e6;
+    let megabytes = |pid: u32| resident(pid) / 1_048_576.0;
     report.add(
-        Row::new("resident memory of the backend", megabytes(world.backend.process.pid()), "MB").aim(Aim::AtMost(25.0)),
+        Row::new("resident memory of the backend", megabytes(world.backend.process.pid()), "MiB")
+            .aim(Aim::AtMost(25.0)),
     );
     let sizes = sorted(workers.iter().map(|worker| megabytes(worker.process.pid())).collect());
     report.add(
-        Row::new("resident memory of a worker, the largest", *sizes.last().expect("workers"), "MB")
+        Row::new("resident memory of a worker, the largest", *sizes.last().expect("workers"), "MiB")
             .aim(Aim::AtMost(15.0)),
     );
     drop(workers);

@@ -34,9 +34,13 @@ pub(super) async fn measure(plan: &Plan, report: &mut Report) {
     let (floor_request, request): (Arc<[u8]>, Arc<[u8]>) = (get("/bytes").into(), get(&path).into());
     let span = Duration::from_millis(plan.pick(1_500, 4_000));
     let (mut floors, mut rates, mut latencies, mut cost) = (Vec::new(), Vec::new(), Vec::new(), String::new());
+    let mut floor_cost = String::new();
     for _ in 0..3 {
         let same = floor_request.clone();
-        floors.push(drive(bare.address, 64, span, 200, move |_| same.clone()).await.rate);
+        let spent = Spent::begin(&[("bare", bare.pid())]);
+        let load = drive(bare.address, 64, span, 200, move |_| same.clone()).await;
+        floor_cost = spent.each(load.count as f64);
+        floors.push(load.rate);
         let same = request.clone();
         let spent = Spent::begin(&[("backend", world.backend.process.pid())]);
         let load = drive(world.address(), 64, span, 200, move |_| same.clone()).await;
@@ -49,7 +53,7 @@ pub(super) async fn measure(plan: &Plan, report: &mut Report) {
         Row::new("GET /operations/{id}", median(rates), "req/s")
             .beside(format!("bare axum, the same {} bytes", bytes.len()), median(floors))
             .aim(Aim::RatioAtLeast(0.85))
-            .note(cost),
+            .note(format!("{cost}; {floor_cost}")),
     );
     report.add(Row::new("  answered, p50", percentile(&latencies, 0.5), "ms"));
     report.add(Row::new("  answered, p99", percentile(&latencies, 0.99), "ms"));

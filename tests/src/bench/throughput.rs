@@ -42,10 +42,13 @@ async fn on_the_bus(plan: &Plan, report: &mut Report, world: &World, worker: &Wo
     let prototype = Prototype::start(&world.bus, &world.nats.url(), SLOTS).await;
     operations_rate(world, 2_000, NO_OP).await;
     prototype.rate(2_000).await;
-    let (mut raw, mut bare, mut ours, mut costs) = (Vec::new(), Vec::new(), Vec::new(), String::new());
+    let (mut raw, mut bare, mut ours) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut bare_costs, mut costs) = (String::new(), String::new());
     for _ in 0..ROUNDS {
         raw.push(raw_publish_rate(&world.bus, count).await);
+        let spent = Spent::begin(&[("nats", world.nats.pid()), ("prototype", std::process::id())]);
         bare.push(prototype.rate(count).await);
+        bare_costs = spent.each(count as f64);
         let spent = Spent::begin(&world.processes(worker));
         ours.push(operations_rate(world, count, NO_OP).await);
         costs = spent.each(count as f64);
@@ -53,7 +56,11 @@ async fn on_the_bus(plan: &Plan, report: &mut Report, world: &World, worker: &Wo
     prototype.stop().await;
     let (raw, bare, ours) = (median(raw), median(bare), median(ours));
     report.add(Row::new("raw JetStream publish, 250 B", raw, "msg/s"));
-    report.add(Row::new("bare prototype of the protocol, whole operations", bare, "op/s").beside("raw / 3", raw / 3.0));
+    report.add(
+        Row::new("bare prototype of the protocol, whole operations", bare, "op/s")
+            .beside("raw / 3", raw / 3.0)
+            .note(bare_costs),
+    );
     report.add(
         Row::new("whole no-op operations, started on the bus", ours, "op/s")
             .beside("raw / 3", raw / 3.0)

@@ -115,13 +115,16 @@ pub(super) fn start_request(parameters: &str) -> StartRequest {
 /// The bare axum server as a process.
 pub(super) struct Bare {
     pub(super) address: std::net::SocketAddr,
-    #[expect(dead_code, reason = "killed when dropped")]
     process: Process,
     #[expect(dead_code, reason = "holds the log")]
     scratch: Scratch,
 }
 
 impl Bare {
+    pub(super) fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
     pub(super) async fn start(bytes: &[u8]) -> Self {
         let (scratch, port) = (Scratch::new("bare"), free_port());
         std::fs::write(scratch.join("bytes"), bytes).expect("a file");
