@@ -112,10 +112,7 @@ impl ApiError {
     pub fn append(error: AppendError, id: &OperationId) -> Self {
         let error = match error {
             AppendError::TooLarge => Self::too_large(None),
-            AppendError::Full(_) => Self::new(
-                Code::StorageFull,
-                "The operations stream is full; nothing was stored. Raise KTRDR_STREAM_MAX_BYTES or the disk, or lower KTRDR_RETENTION",
-            ),
+            AppendError::Full(_) => Self::storage_full(),
             AppendError::Unknown(cause) => {
                 tracing::warn!(%cause, "a publish was not confirmed");
                 let text = format!(
@@ -127,6 +124,14 @@ impl ApiError {
             error @ (AppendError::Conflict(_) | AppendError::Encode(_)) => Self::internal(error),
         };
         error.with("operation_id", id.as_str())
+    }
+
+    /// There is no room for it, or what there is is kept for operations that were accepted before.
+    pub fn storage_full() -> Self {
+        Self::new(
+            Code::StorageFull,
+            "The operations stream is full; nothing was stored. Raise KTRDR_STREAM_MAX_BYTES or the disk, or lower KTRDR_RETENTION",
+        )
     }
 
     /// A body above the limit.

@@ -230,6 +230,16 @@ pub enum AttemptOutcome {
     Lost,
 }
 
+/// Progress to be shown: as it is, or as it was written before.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(untagged)]
+pub enum ShownProgress<'a> {
+    /// As it is.
+    Value(&'a Progress),
+    /// As JSON.
+    Json(&'a RawValue),
+}
+
 /// An operation as both REST APIs show it.
 ///
 /// Borrowed fields so that a projection of a million operations can be shown without copying it.
@@ -243,7 +253,8 @@ pub struct OperationDocument<'a> {
     /// Where it stands.
     pub status: Status,
     /// How far it is; 100 once completed.
-    pub progress: &'a Progress,
+    #[schemars(with = "Progress")]
+    pub progress: ShownProgress<'a>,
     /// The parameters of the request, and the worker once there is one.
     #[schemars(with = "Map<String, Value>")]
     pub metadata: Metadata<'a>,

@@ -5,15 +5,18 @@
 
 use std::time::Duration;
 
+use async_nats::header::{NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MESSAGE_ID};
 use async_nats::jetstream::ErrorCode;
-use async_nats::jetstream::context::{Context, PublishError, PublishErrorKind};
-use async_nats::jetstream::message::PublishMessage;
+use async_nats::jetstream::context::Context;
 use async_nats::jetstream::stream::{RawMessageErrorKind, Stream};
+use async_nats::{Client, HeaderMap, HeaderName, RequestError, RequestErrorKind};
 use bytes::Bytes;
+use serde::Deserialize;
 use tokio::time::Instant;
 
 use crate::event::Event;
 use crate::id::{OperationId, WorkerType};
+use crate::nats::REQUEST_TIMEOUT;
 use crate::state::OperationLog;
 use crate::subject::Names;
 use crate::trace::{self, TraceParent};
@@ -22,6 +25,9 @@ use crate::trace::{self, TraceParent};
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// Longest pause between two tries.
 const MAX_PAUSE: Duration = Duration::from_secs(2);
+
+/// How often a log that ends before the event to be followed is read again before that is believed: about 5 s.
+const SHORT_READS: u32 = 8;
 
 /// Why a log could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +38,20 @@ pub struct ReadError {
     /// The cause.
     #[source]
     pub source: async_nats::jetstream::stream::RawMessageError,
+}
+
+/// How a publish failed.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// The server said no.
+    #[error("the server refused the message")]
+    Refused(#[source] async_nats::jetstream::Error),
+    /// It did not answer, or the message did not leave.
+    #[error("no answer to a publish")]
+    Request(#[source] RequestError),
+    /// It said something else.
+    #[error("the answer to a publish cannot be read")]
+    Unreadable(#[source] serde_json::Error),
 }
 
 /// Why a message was not stored.
@@ -58,13 +78,14 @@ pub enum AppendError {
 #[derive(Clone)]
 pub struct OpLog {
     jetstream: Context,
+    client: Client,
     names: Names,
 }
 
 impl OpLog {
     /// Over this connection.
     pub fn new(jetstream: Context, names: Names) -> Self {
-        Self { jetstream, names }
+        Self { client: jetstream.client(), jetstream, names }
     }
 
     /// Appends `event` directly after `expected` (0: as the first), and returns its sequence.
@@ -85,9 +106,10 @@ impl OpLog {
         let payload = event.encode().map_err(AppendError::Encode)?;
         let deadline = Instant::now().checked_add(patience);
         let mut pause = FIRST_PAUSE;
+        let mut short = 0;
         loop {
-            let message = PublishMessage::build().payload(payload.clone()).expected_last_subject_sequence(expected);
-            let failure = match publish(&self.jetstream, &subject, message).await {
+            let header = [(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, expected.to_string())];
+            let failure = match self.publish(&subject, header, payload.clone()).await {
                 Ok(ack) => return Ok(ack.sequence),
                 Err(error) => error,
             };
@@ -97,9 +119,15 @@ impl OpLog {
                         if log.last.as_ref().is_some_and(|last| last.is_same_publish(event)) {
                             return Ok(log.state.last_sequence);
                         }
-                        // In a cluster the refusal can be about a message that is not committed yet; then the tail is
-                        // still the expected one and only time will tell.
-                        if log.tail != expected {
+                        // In a cluster the refusal can be about a message that is not committed yet, and the answer can
+                        // come from a server that has just become the leader or does not know that it no longer is. Then
+                        // the tail is still the expected one, or an earlier one, and only time will tell. (An earlier one
+                        // that stays is that of a stream that was made anew.)
+                        let behind = log.tail < expected && {
+                            short += 1;
+                            short < SHORT_READS
+                        };
+                        if log.tail != expected && !behind {
                             return Err(AppendError::Conflict(Box::new(log)));
                         }
                     }
@@ -127,6 +155,11 @@ impl OpLog {
     /// # Errors
     /// [`ReadError`] when NATS does not answer.
     pub async fn read(&self, worker_type: &WorkerType, id: &OperationId) -> Result<OperationLog, ReadError> {
+        // Boxed because it is rare: every operation's future would otherwise have room for it.
+        Box::pin(self.read_now(worker_type, id)).await
+    }
+
+    async fn read_now(&self, worker_type: &WorkerType, id: &OperationId) -> Result<OperationLog, ReadError> {
         let subject = self.names.operation(worker_type, id);
         let stream = self.stream(id).await?;
         let mut log = OperationLog::default();
@@ -144,6 +177,10 @@ impl OpLog {
     /// # Errors
     /// [`ReadError`] when NATS does not answer.
     pub async fn cancel_intent(&self, worker_type: &WorkerType, id: &OperationId) -> Result<Option<Bytes>, ReadError> {
+        Box::pin(self.cancel_intent_now(worker_type, id)).await
+    }
+
+    async fn cancel_intent_now(&self, worker_type: &WorkerType, id: &OperationId) -> Result<Option<Bytes>, ReadError> {
         let stream = self.stream(id).await?;
         let subject = self.names.cancel(worker_type, id);
         match stream.raw_message_builder().last_by_subject(subject.as_str()).send().await {
@@ -183,11 +220,10 @@ impl OpLog {
         let deadline = Instant::now().checked_add(patience);
         let mut pause = FIRST_PAUSE;
         loop {
-            let mut message = PublishMessage::build().payload(payload.clone()).message_id(message_id);
-            if let Some(trace) = trace {
-                message = message.header(trace::HEADER, trace.as_str());
-            }
-            let failure = match publish(&self.jetstream, subject, message).await {
+            let id = (NATS_MESSAGE_ID, message_id.to_owned());
+            let trace = trace.map(|trace| (HeaderName::from_static(trace::HEADER), trace.as_str().to_owned()));
+            let headers = std::iter::once(id).chain(trace);
+            let failure = match self.publish(subject, headers, payload.clone()).await {
                 Ok(ack) => return Ok((ack.sequence, ack.duplicate)),
                 Err(error) => error,
             };
@@ -204,6 +240,28 @@ impl OpLog {
         }
     }
 
+    /// Publishes once, with these headers, and waits for the stream's answer.
+    async fn publish(
+        &self,
+        subject: &str,
+        named: impl IntoIterator<Item = (HeaderName, String)>,
+        payload: Bytes,
+    ) -> Result<Answer, PublishError> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in named {
+            headers.insert(name, value);
+        }
+        let request = async_nats::Request::new().headers(headers).payload(payload).timeout(Some(REQUEST_TIMEOUT));
+        let message = self.client.send_request(subject.to_owned(), request).await.map_err(PublishError::Request)?;
+        let answer: Answer = serde_json::from_slice(&message.payload).map_err(PublishError::Unreadable)?;
+        match answer.error {
+            Some(refused) => Err(PublishError::Refused(refused)),
+            // Streams count from 1: what says neither a sequence nor an error is no answer of a stream.
+            None if answer.sequence == 0 => Err(PublishError::Unreadable(serde::de::Error::missing_field("seq"))),
+            None => Ok(answer),
+        }
+    }
+
     async fn stream(&self, id: &OperationId) -> Result<Stream<()>, ReadError> {
         self.jetstream.get_stream_no_info(self.names.stream()).await.map_err(|error| ReadError {
             operation_id: id.clone(),
@@ -212,12 +270,15 @@ impl OpLog {
     }
 }
 
-async fn publish(
-    jetstream: &Context,
-    subject: &str,
-    message: PublishMessage,
-) -> Result<async_nats::jetstream::publish::PublishAck, PublishError> {
-    jetstream.send_publish(subject.to_owned(), message).await?.await
+/// What the stream answers to a publish. A plain struct, because two of these are read for every operation: the client
+/// library's own type is an enum that is tried one variant after the other.
+#[derive(Deserialize)]
+struct Answer {
+    #[serde(default, rename = "seq")]
+    sequence: u64,
+    #[serde(default)]
+    duplicate: bool,
+    error: Option<async_nats::jetstream::Error>,
 }
 
 enum Refusal {
@@ -229,27 +290,19 @@ enum Refusal {
 
 /// What a failed publish says about the message: only refusals by the server are final.
 fn classify(error: &PublishError) -> Refusal {
-    use std::error::Error;
-    let code = error
-        .source()
-        .and_then(|source| source.downcast_ref::<async_nats::jetstream::Error>())
-        .map(async_nats::jetstream::Error::error_code);
-    match (error.kind(), code) {
-        (PublishErrorKind::WrongLastSequence, _) | (_, Some(ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT)) => {
-            Refusal::WrongSequence
-        }
-        (PublishErrorKind::MaxPayloadExceeded, _) | (_, Some(ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM)) => {
-            Refusal::TooLarge
-        }
-        (
-            _,
-            Some(
-                ErrorCode::STREAM_STORE_FAILED
-                | ErrorCode::STORAGE_RESOURCES_EXCEEDED
-                | ErrorCode::INSUFFICIENT_RESOURCES
-                | ErrorCode::ACCOUNT_RESOURCES_EXCEEDED,
-            ),
-        ) => Refusal::Full,
-        _ => Refusal::Unknown,
+    match error {
+        PublishError::Request(error) if error.kind() == RequestErrorKind::MaxPayloadExceeded => Refusal::TooLarge,
+        PublishError::Request(_) | PublishError::Unreadable(_) => Refusal::Unknown,
+        PublishError::Refused(error) => match error.error_code() {
+            ErrorCode::STREAM_WRONG_LAST_SEQUENCE | ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT => {
+                Refusal::WrongSequence
+            }
+            ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM => Refusal::TooLarge,
+            ErrorCode::STREAM_STORE_FAILED
+            | ErrorCode::STORAGE_RESOURCES_EXCEEDED
+            | ErrorCode::INSUFFICIENT_RESOURCES
+            | ErrorCode::ACCOUNT_RESOURCES_EXCEEDED => Refusal::Full,
+            _ => Refusal::Unknown,
+        },
     }
 }

@@ -47,6 +47,10 @@ impl Timestamp {
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut buffer = [0; LENGTH];
+        if let Some(text) = write_common(self.0, &mut buffer) {
+            return f.write_str(text);
+        }
         match DateTime::<Utc>::from_timestamp_millis(self.0) {
             Some(time) => f.write_str(&time.to_rfc3339_opts(SecondsFormat::Millis, true)),
             None => write!(f, "{} ms after 1970", self.0),
@@ -70,16 +74,107 @@ impl JsonSchema for Timestamp {
 
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        let mut buffer = [0; LENGTH];
+        match write_common(self.0, &mut buffer) {
+            Some(text) => serializer.serialize_str(text),
+            None => serializer.collect_str(self),
+        }
     }
 }
 
 impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        let time = DateTime::parse_from_rfc3339(&text).map_err(de::Error::custom)?;
-        Ok(Self(time.timestamp_millis()))
+        struct Visit;
+        impl de::Visitor<'_> for Visit {
+            type Value = Timestamp;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a time as in RFC 3339, a string")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Timestamp, E> {
+                if let Some(millis) = read_common(text.as_bytes()) {
+                    return Ok(Timestamp(millis));
+                }
+                DateTime::parse_from_rfc3339(text).map(|time| Timestamp(time.timestamp_millis())).map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_str(Visit)
     }
+}
+
+// Every message holds two of these and every answer six, so the one form we write ourselves is written and read without a
+// general date library; it does the rest, and the tests compare.
+
+/// Length of `2025-11-10T10:30:00.123Z`.
+const LENGTH: usize = 24;
+
+const MILLIS_PER_DAY: i64 = 86_400_000;
+
+/// Writes a moment of the years 0 to 9999.
+fn write_common(millis: i64, buffer: &mut [u8; LENGTH]) -> Option<&str> {
+    let (days, rest) = (millis.div_euclid(MILLIS_PER_DAY), millis.rem_euclid(MILLIS_PER_DAY));
+    let (year, month, day) = civil(days);
+    if !(0..=9999).contains(&year) {
+        return None;
+    }
+    *buffer = *b"0000-00-00T00:00:00.000Z";
+    for (at, digits, value) in [
+        (0, 4, year),
+        (5, 2, month),
+        (8, 2, day),
+        (11, 2, rest / 3_600_000),
+        (14, 2, rest / 60_000 % 60),
+        (17, 2, rest / 1000 % 60),
+        (20, 3, rest % 1000),
+    ] {
+        let mut value = value;
+        for place in buffer[at..at + digits].iter_mut().rev() {
+            *place = b'0' + (value % 10) as u8;
+            value /= 10;
+        }
+    }
+    std::str::from_utf8(buffer).ok()
+}
+
+/// Reads what [`write_common`] writes; `None` for anything else.
+fn read_common(text: &[u8]) -> Option<i64> {
+    let shape = b"0000-00-00T00:00:00.000Z";
+    let fits = |(have, want): (&u8, &u8)| if *want == b'0' { have.is_ascii_digit() } else { have == want };
+    if text.len() != LENGTH || !text.iter().zip(shape).all(fits) {
+        return None;
+    }
+    let number = |at: usize, digits: usize| {
+        text[at..at + digits].iter().fold(0_i64, |number, digit| number * 10 + i64::from(digit - b'0'))
+    };
+    let (year, month, day) = (number(0, 4), number(5, 2), number(8, 2));
+    let (hour, minute, second) = (number(11, 2), number(14, 2), number(17, 2));
+    if hour > 23 || minute > 59 || second > 59 || !(1..=12).contains(&month) {
+        return None;
+    }
+    let days = days_before(year, month, day);
+    // A day that the month does not have comes back as another one.
+    (civil(days) == (year, month, day))
+        .then(|| days * MILLIS_PER_DAY + hour * 3_600_000 + minute * 60_000 + second * 1000 + number(20, 3))
+}
+
+/// Year, month and day of the proleptic Gregorian calendar, `days` after 1970-01-01. Counted from 1 March of the year 0 in
+/// eras of 400 years, which all have the same length.
+fn civil(days: i64) -> (i64, i64, i64) {
+    let days = days + 719_468;
+    let (era, day_of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    (era * 400 + year_of_era + i64::from(month <= 2), month, day)
+}
+
+/// The inverse of [`civil`].
+fn days_before(year: i64, month: i64, day: i64) -> i64 {
+    let year = year - i64::from(month <= 2);
+    let (era, year_of_era) = (year.div_euclid(400), year.rem_euclid(400));
+    let day_of_year = (153 * (if month > 2 { month - 3 } else { month + 9 }) + 2) / 5 + day - 1;
+    era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
 }
 
 #[cfg(test)]
@@ -92,6 +187,30 @@ mod tests {
         assert_eq!(time.to_string(), "2025-11-10T10:30:00.123Z");
         let read: Timestamp = serde_json::from_str("\"2025-11-10T11:30:00.123+01:00\"").unwrap();
         assert_eq!(read, time);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn written_and_read_as_chrono_does(millis in -70_000_000_000_000_i64..270_000_000_000_000) {
+            let time = Timestamp::from_millis(millis);
+            let expected = DateTime::<Utc>::from_timestamp_millis(millis).unwrap().to_rfc3339_opts(SecondsFormat::Millis, true);
+            proptest::prop_assert_eq!(time.to_string(), &*expected);
+            let json = serde_json::to_string(&time).unwrap();
+            proptest::prop_assert_eq!(&json, &format!("\"{expected}\""));
+            if !expected.starts_with(['+', '-']) {
+                proptest::prop_assert_eq!(serde_json::from_str::<Timestamp>(&json).unwrap(), time);
+            }
+        }
+
+        #[test]
+        fn impossible_times_are_refused_as_chrono_does(
+            (year, month, day) in (0..10_000, 0..15, 0..35), (hour, minute, second) in (0..30, 0..70, 0..70),
+        ) {
+            let text = format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.007Z");
+            let expected = DateTime::parse_from_rfc3339(&text).ok().map(|time| time.timestamp_millis());
+            let read = serde_json::from_str::<Timestamp>(&format!("\"{text}\"")).ok().map(Timestamp::as_millis);
+            proptest::prop_assert_eq!(read, expected);
+        }
     }
 
     #[test]

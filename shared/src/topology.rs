@@ -171,7 +171,40 @@ pub async fn ensure(
             ..object_store::Config::default()
         },
     )
-    .await
+    .await?;
+    if role == Role::Backend {
+        for (stream, max_age) in [
+            (format!("KV_{}", names.worker_types_bucket()), None),
+            (format!("KV_{}", names.checkpoints_bucket()), Some(options.retention)),
+            (format!("OBJ_{}", names.results_bucket()), Some(options.retention)),
+        ] {
+            adjust_bucket(jetstream, &stream, replicas, max_age).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Brings the stream behind a bucket to this many copies and this retention: it may have been made with other settings.
+async fn adjust_bucket(
+    jetstream: &Context,
+    name: &str,
+    replicas: usize,
+    max_age: Option<Duration>,
+) -> Result<(), TopologyError> {
+    let what = format!("stream {name}");
+    let existing = jetstream.get_stream(name).await.map_err(|error| nats(&what, error))?.cached_info().config.clone();
+    let mut wanted = existing.clone();
+    wanted.num_replicas = replicas;
+    wanted.max_age = max_age.unwrap_or(existing.max_age);
+    // The server refuses a memory of message ids that is longer than the messages last.
+    if !wanted.max_age.is_zero() {
+        wanted.duplicate_window = existing.duplicate_window.min(wanted.max_age);
+    }
+    if wanted == existing {
+        return Ok(());
+    }
+    tracing::info!(stream = name, replicas, "changing the bucket to this backend's settings");
+    jetstream.update_stream(&wanted).await.map(drop).map_err(|error| nats(&what, error))
 }
 
 /// Creates the stream, or makes sure that the existing one will do.

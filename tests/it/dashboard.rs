@@ -93,6 +93,12 @@ async fn an_operation_is_started_watched_and_cancelled() {
     browser.wait_for_text(".timeline", "Cancelled").await;
     browser.wait_for_text(".op-head .actions", "Retry").await;
     live(&browser).await;
+
+    // Again, as a new operation that points back.
+    browser.click(".op-head .actions button").await;
+    browser.wait_for_text("main", "Repeats from-the-form").await;
+    let retried = stack.api().operations("limit=1").await.at("/data/operations/0/retry_of").clone();
+    assert_eq!(retried, "from-the-form");
     assert_eq!(browser.errors().await, Vec::<String>::new());
 }
 

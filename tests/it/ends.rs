@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ktrdr_tests::engines::{FlakyEngine, GateEngine};
-use ktrdr_tests::{LocalWorker, Stack};
+use ktrdr_tests::{LIMIT, LocalWorker, Stack, wait_for};
 use serde_json::{Value, json};
 
 #[tokio::test]
@@ -68,7 +68,7 @@ async fn an_operation_that_waits_for_its_retry_can_be_cancelled() {
     stack.api().wait_for_worker("f1", "AVAILABLE").await;
     let body = json!({"failures": 9, "execution": {"max_attempts": 9, "retry_delay": 3600}});
     let id = stack.api().started("flaky", &body).await;
-    let waiting = ktrdr_tests::wait_for("the hand-back", ktrdr_tests::LIMIT, async || {
+    let waiting = wait_for("the hand-back", LIMIT, async || {
         let operation = stack.api().operation(&id).await.json["data"].clone();
         if operation["retry_at"].is_string() { Ok(operation) } else { Err(operation.to_string()) }
     })
@@ -127,6 +127,11 @@ async fn a_stopping_worker_hands_its_operation_back_at_once_and_says_farewell() 
     assert_eq!(done["worker_id"], "w2");
     assert_eq!(done["attempts"][0]["outcome"], "released");
     assert_eq!(stack.bus.event_names("dummy", &id).await, ["started", "released", "started", "completed"]);
-    assert_eq!(stack.api().workers().await.len(), 1);
+    // No heartbeat has to be missed first: it said that it goes.
+    wait_for("the farewell to be heard", LIMIT, async || match stack.api().workers().await.as_slice() {
+        [only] if only["worker_id"] == "w2" => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
     stack.bus.settled().await;
 }

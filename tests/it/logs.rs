@@ -35,7 +35,7 @@ async fn an_operation_is_followed_from_the_request_into_the_worker() {
     // The request's own last line, too.
     let answered = lines(&stack.backend.process, "request");
     assert!(answered.iter().any(|line| line["span"]["operation_id"] == "followed"), "{answered:?}");
-    for message in ["starting", "the attempt failed"] {
+    for message in ["operation started", "the attempt failed"] {
         wait_for("the worker's line", LIMIT, async || match lines(&worker.process, message).first() {
             Some(line) if line["span"]["operation_id"] == "followed" && line["span"]["trace_id"] == TRACE => Ok(()),
             other => Err(format!("{message}: {other:?}")),

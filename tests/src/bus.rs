@@ -44,12 +44,14 @@ pub struct Bus {
 }
 
 impl Bus {
-    /// Connects to a server.
+    /// Connects to a server, or to one of several (`a,b,c`).
     ///
     /// # Panics
     /// When it does not answer.
     pub async fn connect(url: &str, names: Names) -> Self {
-        let client = async_nats::connect(url).await.unwrap_or_else(|error| panic!("cannot connect to {url}: {error}"));
+        let servers: Vec<String> = url.split(',').map(str::to_owned).collect();
+        let connected = async_nats::connect(servers).await;
+        let client = connected.unwrap_or_else(|error| panic!("cannot connect to {url}: {error}"));
         Self { jetstream: jetstream::new(client.clone()), client, names }
     }
 
@@ -119,6 +121,33 @@ impl Bus {
         }
     }
 
+    /// All messages retained in the operations stream under `filters`, in order, read in one go: for thousands of them.
+    ///
+    /// # Errors
+    /// What the server or the client says.
+    pub async fn dump(&self, filters: &[String]) -> Result<Vec<Stored>, async_nats::Error> {
+        let stream = self.jetstream.get_stream_no_info(self.names.stream()).await?;
+        let config =
+            jetstream::consumer::pull::OrderedConfig { filter_subjects: filters.to_vec(), ..Default::default() };
+        let consumer = stream.create_consumer(config).await?;
+        let mut found = Vec::new();
+        if consumer.cached_info().num_pending == 0 {
+            return Ok(found);
+        }
+        let mut messages = consumer.messages().await?;
+        while let Some(message) = messages.next().await {
+            let message = message?;
+            let info = message.info()?;
+            let (sequence, pending) = (info.stream_sequence, info.pending);
+            let (subject, payload) = (message.subject.to_string(), message.payload.clone());
+            found.push(Stored { sequence, subject, payload });
+            if pending == 0 {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
     /// The whole life of an operation, event by event.
     ///
     /// # Panics
@@ -143,7 +172,11 @@ impl Bus {
         self.try_backlog().await.expect("the consumers of the operations stream")
     }
 
-    async fn try_backlog(&self) -> Result<Vec<Backlog>, String> {
+    /// The same, for a server that may be away.
+    ///
+    /// # Errors
+    /// What the server or the client says.
+    pub async fn try_backlog(&self) -> Result<Vec<Backlog>, String> {
         let stream = self.jetstream.get_stream_no_info(self.names.stream()).await.map_err(|error| error.to_string())?;
         let consumers: Vec<_> = stream.consumers().try_collect().await.map_err(|error| error.to_string())?;
         let durable = consumers.into_iter().filter(|info| info.config.durable_name.is_some());

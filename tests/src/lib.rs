@@ -3,24 +3,30 @@
 //! | module | holds |
 //! |---|---|
 //! | [`nats`] | a nats-server of a test's own: start, stop, kill, restart on the same port |
+//! | [`cluster`] | three of them that are one JetStream |
 //! | [`proxy`] | a TCP proxy at a fixed port that can cut, hold and restore what goes through it |
 //! | [`process`] | the built programs `ktrdr-backend` and `ktrdr-worker` as child processes, and signals for them |
 //! | [`settings`] | short heartbeats and leases, as environment and as flags |
 //! | [`client`] | the REST APIs as a user sees them |
+//! | [`bench`] | the program behind scripts/bench |
 //! | [`contract`] | whether what is answered is what `/openapi.json` says |
 //! | [`bus`] | what is on NATS: publish anything, read every event of an operation, look at the queues |
 //! | [`events`] | server-sent events as a client reads them |
 //! | [`browser`] | a headless Chromium, to look at the dashboard with |
 //! | [`engines`] | engines that wait at a gate, block a thread, or fail a number of times |
 //! | [`stack`] | all of it together |
+//! | [`chaos`] | a load with faults from a seed, and the check that nothing was lost or done twice |
 //! | [`wait`] | waiting for a condition instead of for time to pass |
 //!
 //! Everything here ends what it started when it is dropped, and keeps its files, saying where, when the test failed.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test harness reports by panicking")]
 
+pub mod bench;
 pub mod browser;
 pub mod bus;
+pub mod chaos;
 pub mod client;
+pub mod cluster;
 pub mod contract;
 pub mod engines;
 pub mod events;
@@ -35,6 +41,7 @@ pub mod wait;
 
 pub use bus::Bus;
 pub use client::{Answer, Client};
+pub use cluster::Cluster;
 pub use local_worker::LocalWorker;
 pub use nats::NatsServer;
 pub use process::{BackendProcess, WorkerProcess};

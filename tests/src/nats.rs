@@ -35,6 +35,13 @@ impl NatsServer {
     /// # Panics
     /// When there is no nats-server or it does not start.
     pub async fn start_with(configuration: &str) -> Self {
+        let mut this = Self::launch(configuration);
+        this.up().await;
+        this
+    }
+
+    /// The same without waiting: a member of a cluster answers only when there are enough of them.
+    pub fn launch(configuration: &str) -> Self {
         let scratch = Scratch::new("nats");
         let mut arguments = vec!["--jetstream".to_owned(), "--addr=127.0.0.1".to_owned()];
         arguments.push(format!("--store_dir={}", scratch.join("store").display()));
@@ -43,7 +50,7 @@ impl NatsServer {
             arguments.push(format!("--config={}", scratch.join("server.conf").display()));
         }
         let mut this = Self { process: None, program: find_program(), arguments, port: 0, scratch };
-        this.run().await;
+        this.spawn();
         this
     }
 
@@ -53,6 +60,14 @@ impl NatsServer {
     /// When it does not start.
     pub async fn run(&mut self) {
         self.spawn();
+        self.up().await;
+    }
+
+    /// Waits until it answers.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub async fn up(&mut self) {
         let url = self.port_is_known().await;
         wait_for("nats-server to answer", LIMIT, async || {
             if let Err(ended) = self.process.as_mut().expect("just started").check_alive() {
@@ -98,6 +113,25 @@ impl NatsServer {
         self.url()
     }
 
+    /// Starts it again and returns at once.
+    pub fn relaunch(&mut self) {
+        self.kill();
+        self.spawn();
+    }
+
+    /// The process, while there is one.
+    pub fn process(&mut self) -> Option<&mut Process> {
+        self.process.as_mut()
+    }
+
+    /// Whether it lives.
+    ///
+    /// # Errors
+    /// How it ended, and its last words.
+    pub fn check_alive(&mut self) -> Result<(), String> {
+        self.process.as_mut().map_or(Err("stopped".to_owned()), Process::check_alive)
+    }
+
     /// Where clients connect.
     pub fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
@@ -111,6 +145,11 @@ impl NatsServer {
     /// A connection that sees and says everything, with the default prefix.
     pub async fn bus(&self) -> Bus {
         Bus::connect(&self.url(), Names::new("ktrdr").expect("a valid prefix")).await
+    }
+
+    /// Its process id; 0 when it is stopped.
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().map_or(0, Process::pid)
     }
 
     /// What the server has logged.

@@ -154,13 +154,16 @@ fn stands_still(pid: u32) -> bool {
     })
 }
 
-/// The path of a program of this workspace, beside the test that is running.
+/// The path of a program of this workspace, beside the test or program that is running.
 ///
 /// # Panics
 /// When it was not built.
 pub fn program(name: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("the path of this test");
-    let path = test.parent().and_then(Path::parent).expect("target/<profile>/deps/").join(name);
+    let running = std::env::current_exe().expect("the path of this program");
+    let directory = running.parent().expect("a file is in a directory");
+    // Tests are in target/<profile>/deps/, programs one above.
+    let directory = if directory.ends_with("deps") { directory.parent().unwrap_or(directory) } else { directory };
+    let path = directory.join(name);
     assert!(
         path.is_file(),
         "{} is missing: run `cargo build --workspace --bins` first, or scripts/test",
@@ -224,9 +227,14 @@ impl BackendProcess {
 
     /// Starts it again, at the same address, and waits until it is ready.
     pub async fn restart(&mut self) {
+        self.relaunch();
+        self.ready().await;
+    }
+
+    /// Starts it again, at the same address, and returns at once.
+    pub fn relaunch(&mut self) {
         self.process.kill();
         self.process = Self::spawn(&self.settings, self.port, &self.scratch);
-        self.ready().await;
     }
 }
 
@@ -240,6 +248,7 @@ pub struct WorkerProcess {
     /// Its worker id.
     pub id: String,
     worker_type: String,
+    command: Vec<String>,
     settings: Settings,
     port: u16,
     scratch: Scratch,
@@ -255,15 +264,28 @@ impl WorkerProcess {
 
     /// Starts a worker and returns at once.
     pub fn launch(settings: &Settings, worker_type: &str, id: &str) -> Self {
-        let (scratch, port) = (Scratch::new(id), free_port());
-        let process = Self::spawn(settings, worker_type, id, port, &scratch);
-        let api = Client::new(format!("http://127.0.0.1:{port}"));
-        let (id, worker_type, settings) = (id.to_owned(), worker_type.to_owned(), settings.clone());
-        Self { process, api, id, worker_type, settings, port, scratch }
+        Self::launch_program(settings, &["ktrdr-worker"], worker_type, id)
     }
 
-    fn spawn(settings: &Settings, worker_type: &str, id: &str, port: u16, scratch: &Scratch) -> Process {
-        let mut command = Command::new(program("ktrdr-worker"));
+    /// The same with another program of this workspace, and its arguments.
+    pub fn launch_program(settings: &Settings, command: &[&str], worker_type: &str, id: &str) -> Self {
+        let (scratch, port) = (Scratch::new(id), free_port());
+        let command: Vec<String> = command.iter().map(|&word| word.to_owned()).collect();
+        let process = Self::spawn(settings, &command, (worker_type, id), port, &scratch);
+        let api = Client::new(format!("http://127.0.0.1:{port}"));
+        let (id, worker_type, settings) = (id.to_owned(), worker_type.to_owned(), settings.clone());
+        Self { process, api, id, worker_type, command, settings, port, scratch }
+    }
+
+    fn spawn(
+        settings: &Settings,
+        words: &[String],
+        (worker_type, id): (&str, &str),
+        port: u16,
+        scratch: &Scratch,
+    ) -> Process {
+        let mut command = Command::new(program(&words[0]));
+        command.args(&words[1..]);
         command.envs(settings.worker_env()).env("WORKER_TYPE", worker_type).env("WORKER_ID", id);
         command.env("WORKER_PORT", port.to_string()).envs(settings.extra.clone()).current_dir(scratch.path());
         Process::spawn(id, command, &scratch.join("log"))
@@ -283,8 +305,14 @@ impl WorkerProcess {
 
     /// Starts it again, with the same id and at the same address.
     pub async fn restart(&mut self) {
-        self.process.kill();
-        self.process = Self::spawn(&self.settings, &self.worker_type, &self.id, self.port, &self.scratch);
+        self.relaunch();
         self.up().await;
+    }
+
+    /// Starts it again, with the same id and at the same address, and returns at once.
+    pub fn relaunch(&mut self) {
+        self.process.kill();
+        let worker = (self.worker_type.as_str(), self.id.as_str());
+        self.process = Self::spawn(&self.settings, &self.command, worker, self.port, &self.scratch);
     }
 }

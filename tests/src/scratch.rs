@@ -1,6 +1,15 @@
 //! A directory that is gone after a test, unless the test failed.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Whether directories are kept whatever happens.
+static KEEP: AtomicBool = AtomicBool::new(false);
+
+/// Keeps every directory of this process from now on: something was found that must be looked into.
+pub fn keep_all() {
+    KEEP.store(true, Ordering::Relaxed);
+}
 
 /// A temporary directory. Kept, and its path printed, when it is dropped by a panic.
 #[derive(Debug)]
@@ -30,7 +39,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if std::thread::panicking() || KEEP.load(Ordering::Relaxed) {
             self.dir.disable_cleanup(true);
             eprintln!("files of {} kept in {}", self.label, self.dir.path().display());
         }

@@ -29,8 +29,12 @@ struct Entry {
 /// The newest checkpoint of the operation, or of the one it resumes. Found by the SDK before the engine starts.
 pub(crate) async fn load(core: &Arc<Core>, request: &StartRequest, hold: &Hold) -> Option<Box<RawValue>> {
     let own = (hold.attempt > 1).then_some(&request.operation_id);
+    if own.is_none() && request.resume_from.is_none() {
+        return None;
+    }
     let mut ids = own.into_iter().chain(request.resume_from.as_ref());
-    let looking = async {
+    // Boxed because it is rare.
+    let looking = Box::pin(async {
         loop {
             let id = ids.next()?;
             loop {
@@ -53,7 +57,7 @@ pub(crate) async fn load(core: &Arc<Core>, request: &StartRequest, hold: &Hold) 
                 }
             }
         }
-    };
+    });
     tokio::time::timeout(LOAD_PATIENCE, looking).await.unwrap_or_else(|_| {
         tracing::warn!("the checkpoint could not be read in time; starting from the beginning");
         None

@@ -4,10 +4,11 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ktrdr_shared::claim;
+use ktrdr_shared::claim::Delivery as Delivered;
 use ktrdr_shared::event::{EventKind, Failure, ReleaseReason};
 use ktrdr_shared::id::Queue;
 use ktrdr_shared::operation::{Attempt, AttemptOutcome, StartRequest};
+use ktrdr_shared::oplog::AppendError;
 use ktrdr_shared::state::Status;
 use ktrdr_shared::telemetry::chain;
 use ktrdr_shared::time::Timestamp;
@@ -44,7 +45,7 @@ pub(crate) struct Job {
     pub(crate) slot: Slot,
     pub(crate) queue: Queue,
     pub(crate) request: StartRequest,
-    pub(crate) delivery: claim::Delivery,
+    pub(crate) delivery: Delivered,
     pub(crate) lease: Lease,
     /// Told once whether the operation was claimed: a direct start answers then.
     pub(crate) claimed: Option<oneshot::Sender<bool>>,
@@ -73,8 +74,10 @@ pub(crate) async fn run_delivery(core: Arc<Core>, delivery: Delivery) {
     }
 }
 
-/// Claims and runs an operation, and returns when its slot is free again.
-pub(crate) async fn run_job(core: Arc<Core>, job: Job) {
+/// Claims and runs an operation, and resolves when its slot is free again.
+///
+/// Not an `async fn` itself: that would hold the whole future twice, and it is moved and cleared for every operation.
+pub(crate) fn run_job(core: Arc<Core>, job: Job) -> impl Future<Output = ()> + Send {
     let span = tracing::info_span!(
         "operation",
         operation_id = %job.request.operation_id,
@@ -83,41 +86,24 @@ pub(crate) async fn run_job(core: Arc<Core>, job: Job) {
     if let Some(trace) = &job.trace {
         span.record("trace_id", trace.trace_id());
     }
-    run(core, job).instrument(span).await;
+    run(core, job).instrument(span)
 }
 
 async fn run(core: Arc<Core>, mut job: Job) {
     let execution = Arc::new(Execution::new(job.request.operation_id.clone()));
     let registered = register(&core, execution.clone());
+    // Before the claim: as soon as others see the operation running, this worker can be asked about it.
+    let local = core.local.insert(job.request.clone(), job.queue.to_string(), execution.clone());
     let claimer = Claimer { oplog: &core.oplog, worker_type: &core.worker_type, worker_id: &core.worker_id };
-    let claimed = claimer.claim(&job.request, job.delivery, job.lease.duration()).await;
+    let hold = claim(&claimer, &job).await;
     if let Some(reply) = job.claimed.take() {
-        let _ = reply.send(matches!(claimed, Ok(Claimed::Hold(_))));
+        let _ = reply.send(hold.is_some());
     }
-    let hold = match claimed {
-        Ok(Claimed::Hold(hold)) => hold,
-        Ok(Claimed::Nothing(why)) => {
-            tracing::info!(why, "nothing to run");
-            return job.lease.ack().await;
-        }
-        Ok(Claimed::Later(delay)) => return job.lease.nak(Some(delay)).await,
-        Ok(Claimed::Outdated) => {
-            return tracing::warn!("this delivery is outdated: the request was given to another worker since");
-        }
-        Err(error) => {
-            // Saying anything about the request could hit another worker's attempt. It comes again when the lease ends.
-            tracing::warn!(error = chain(&error), "the claim is undecided; leaving the request alone");
-            if matches!(error, ClaimError::Append(ktrdr_shared::oplog::AppendError::Full(_))) && !job.lease.is_stale() {
-                job.lease.nak(Some(Duration::from_secs(1))).await;
-            }
-            return;
-        }
-    };
+    let Some(hold) = hold else { return core.local.remove(&local) };
     execution.claimed(hold.attempt);
     Counters::add(&core.counters.started);
     core.changed.notify_one();
-    tracing::info!(attempt = hold.attempt, queue = %job.queue, "starting");
-    let local = core.local.insert(job.request.clone(), job.queue.to_string(), execution.clone());
+    tracing::info!(attempt = hold.attempt, queue = %job.queue, "operation started");
     local.started(Attempt {
         attempt: hold.attempt,
         worker_id: core.worker_id.clone(),
@@ -138,6 +124,29 @@ async fn run(core: Arc<Core>, mut job: Job) {
     running.run().await;
     drop(registered);
     Counters::add(&core.counters.finished);
+}
+
+/// Claims the operation; `None` when it is not this worker's to run, and the request has been answered as far as it may be.
+async fn claim(claimer: &Claimer<'_>, job: &Job) -> Option<Hold> {
+    match claimer.claim(&job.request, job.delivery, job.lease.duration()).await {
+        Ok(Claimed::Hold(hold)) => return Some(hold),
+        Ok(Claimed::Nothing(why)) => {
+            tracing::info!(why, "nothing to run");
+            job.lease.ack().await;
+        }
+        Ok(Claimed::Later(delay)) => job.lease.nak(Some(delay)).await,
+        Ok(Claimed::Outdated) => {
+            tracing::warn!("this delivery is outdated: the request was given to another worker since");
+        }
+        Err(error) => {
+            // Saying anything about the request could hit another worker's attempt. It comes again when the lease ends.
+            tracing::warn!(error = chain(&error), "the claim is undecided; leaving the request alone");
+            if matches!(error, ClaimError::Append(AppendError::Full(_))) && !job.lease.is_stale() {
+                job.lease.nak(Some(Duration::from_secs(1))).await;
+            }
+        }
+    }
+    None
 }
 
 /// The check behind [`Context::ensure_owner`].
@@ -207,6 +216,16 @@ impl RunningAttempt<'_> {
         }
     }
 
+    fn guard(&self) -> Guard<'_> {
+        Guard {
+            core: self.core,
+            execution: self.execution,
+            hold: self.hold,
+            lease: &self.job.lease,
+            claimer: &self.claimer,
+        }
+    }
+
     async fn spawn_engine(&self) -> Option<EngineHandle> {
         let ctx = Context::new(Inner {
             operation_id: self.hold.operation_id.clone(),
@@ -226,13 +245,7 @@ impl RunningAttempt<'_> {
 
     /// Waits for the engine, meanwhile sends its reports, keeps the lease, and stops it when its time is up.
     async fn supervise(&self, engine: &mut EngineHandle) -> EngineOutcome {
-        let guard = Guard {
-            core: self.core,
-            execution: self.execution,
-            hold: self.hold,
-            lease: &self.job.lease,
-            claimer: &self.claimer,
-        };
+        let guard = self.guard();
         let limit = self.job.request.execution.timeout_seconds.and_then(|s| Duration::try_from_secs_f64(s).ok());
         let time_limit = async {
             match limit {
@@ -265,11 +278,20 @@ impl RunningAttempt<'_> {
     /// Records how the attempt ended; only then is the request acknowledged or handed back.
     async fn record(&self, verdict: Verdict) {
         let status = verdict.status();
-        let (kind, delay) = match self.event(&verdict).await {
-            Ok(event) => event,
-            Err(fenced) => return self.ended(fenced, &verdict, None).await,
+        let guard = self.guard();
+        let storing = async {
+            let (kind, delay) = match self.event(&verdict).await {
+                Ok(event) => event,
+                Err(fenced) => return (Ok(fenced), None),
+            };
+            (self.claimer.end(self.hold, kind).await, delay)
         };
-        let ended = match self.claimer.end(self.hold, kind).await {
+        // A full stream or a large result can take longer than the lease; nobody shall run it again meanwhile.
+        let (stored, delay) = tokio::select! {
+            stored = storing => stored,
+            never = guard.keep() => match never {},
+        };
+        let ended = match stored {
             Ok(ended) => ended,
             Err(error) => {
                 // The event itself is at fault, so the operation fails with a small one.
@@ -277,7 +299,7 @@ impl RunningAttempt<'_> {
                 tracing::error!(%error, %status, "an end could not be stored");
                 let failure = Failure { code: "result_too_large".to_owned(), message, permanent: true };
                 let verdict = Verdict::Fail(failure.clone());
-                match self.claimer.end(self.hold, EventKind::Failed { error: failure }).await {
+                match Box::pin(self.claimer.end(self.hold, EventKind::Failed { error: failure })).await {
                     Ok(ended) => return self.ended(ended, &verdict, None).await,
                     Err(error) => return tracing::error!(%error, "not even a failure could be stored"),
                 }
@@ -317,7 +339,7 @@ impl RunningAttempt<'_> {
                     // Kept for every other end: the operation can be resumed from it.
                     Verdict::Complete(_) if self.may_have_checkpoint() => {
                         self.job.lease.ack().await;
-                        checkpoint::remove(self.core, &self.hold.operation_id).await;
+                        Box::pin(checkpoint::remove(self.core, &self.hold.operation_id)).await;
                     }
                     Verdict::HandBack => self.job.lease.nak(None).await,
                     Verdict::Retry { .. } => self.job.lease.nak(delay).await,
@@ -345,6 +367,7 @@ impl RunningAttempt<'_> {
             Verdict::Fail(error) | Verdict::Retry { error, .. } => {
                 tracing::warn!(%status, code = %error.code, error = %error.message, "the attempt failed");
             }
+            Verdict::Complete(_) => tracing::info!("operation completed"),
             _ => tracing::info!(%status, "the attempt ended"),
         }
         self.local.ended(|state| {

@@ -16,6 +16,9 @@ use crate::pull::ServedQueue;
 /// Shortest time between two heartbeats: a worker that finishes thousands of operations a second does not tell each.
 const MIN_GAP: Duration = Duration::from_millis(50);
 
+/// How much longer that is for each operation that runs: a heartbeat names them all.
+const GAP_PER_OPERATION: Duration = Duration::from_millis(2);
+
 /// What this worker says about itself now.
 pub(crate) fn describe(core: &Core) -> Heartbeat {
     let busy = core.running.len() >= core.slots as usize;
@@ -55,8 +58,11 @@ pub(crate) async fn beat(
     let mut asked = client.subscribe(core.names.heartbeat_request()).await?;
     let mut link = core.connection.link.clone();
     loop {
+        let mut gap = MIN_GAP;
         if core.connection.is_up() {
-            publish(&core, &describe(&core)).await;
+            let heartbeat = describe(&core);
+            gap += GAP_PER_OPERATION.saturating_mul(u32::try_from(heartbeat.running.len()).unwrap_or(u32::MAX));
+            publish(&core, &heartbeat).await;
         }
         let sent = Instant::now();
         // Cancel safe: a notification or message that is not taken stays.
@@ -66,7 +72,7 @@ pub(crate) async fn beat(
             Ok(()) = link.changed() => {}
             message = asked.next() => if message.is_none() { return Ok(()) },
         }
-        tokio::time::sleep_until(sent + MIN_GAP.min(core.heartbeat_interval)).await;
+        tokio::time::sleep_until(sent + gap.min(core.heartbeat_interval)).await;
     }
 }
 

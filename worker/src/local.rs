@@ -109,6 +109,11 @@ impl LocalOperations {
         entry
     }
 
+    /// Forgets an entry: the operation was not this worker's to run.
+    pub(crate) fn remove(&self, entry: &Arc<LocalOperation>) {
+        self.entries.write().retain(|known| !Arc::ptr_eq(known, entry));
+    }
+
     /// The newest entry of an operation.
     pub(crate) fn get(&self, id: &OperationId) -> Option<Arc<LocalOperation>> {
         self.entries.read().iter().rev().find(|entry| entry.request.operation_id == *id).cloned()

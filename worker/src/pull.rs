@@ -105,8 +105,11 @@ impl<F: FnMut(Delivery)> Puller<F> {
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let mut link = self.core.connection.link.clone();
         let mut epoch = link.borrow_and_update().epoch;
+        let mut unsynced = true;
         loop {
-            self.sync_queues().await;
+            if std::mem::take(&mut unsynced) || self.inboxes.len() != self.queues.borrow().len() {
+                self.sync_queues().await;
+            }
             if link.borrow_and_update().up {
                 self.top_up().await;
             }
@@ -130,7 +133,7 @@ impl<F: FnMut(Delivery)> Puller<F> {
                         self.start_over().await;
                     }
                 }
-                Ok(()) = self.queues.changed() => {}
+                Ok(()) = self.queues.changed() => unsynced = true,
                 () = tokio::time::sleep_until(wake_at.unwrap_or_else(Instant::now)), if wake_at.is_some() => self.renew_overdue(),
             }
         }

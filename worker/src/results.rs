@@ -28,6 +28,16 @@ pub(crate) async fn store_result(
     if text.len() <= MAX_INLINE_RESULT.min(payload_limit) {
         return Ok(ResultPayload::Inline(result.to_owned()));
     }
+    // Boxed because it is rare.
+    Box::pin(store_object(core, hold, claimer, text)).await
+}
+
+async fn store_object(
+    core: &Arc<Core>,
+    hold: &Hold,
+    claimer: &Claimer<'_>,
+    text: &str,
+) -> Result<ResultPayload, Ended> {
     let bucket = core.names.results_bucket();
     // The attempt is part of the name: one that was fenced cannot overwrite what the winner stored.
     let object = format!("{}.{}", hold.operation_id, hold.attempt);

@@ -58,7 +58,8 @@ pub(crate) async fn send_reports(
 /// Saves the checkpoint that waits. One that cannot be saved is given up: a newer one will come.
 pub(crate) async fn flush_checkpoint(core: &Arc<Core>, execution: &Execution, hold: &Hold) {
     if let Some(state) = execution.report.take_checkpoint()
-        && let Err(error) = checkpoint::save(core, hold, state).await
+        // Boxed, as below: what most operations never do shall not make their futures larger.
+        && let Err(error) = Box::pin(checkpoint::save(core, hold, state)).await
     {
         tracing::warn!(%error, "a checkpoint was not saved");
     }
@@ -82,7 +83,7 @@ pub(crate) async fn flush_metrics(
     let mut waiting = Waiting { execution, points };
     while !waiting.points.is_empty() {
         let count = waiting.points.len().min(MAX_BATCH);
-        if !store_batch(core, hold, &waiting.points[..count], patience).await {
+        if !Box::pin(store_batch(core, hold, &waiting.points[..count], patience)).await {
             return false;
         }
         waiting.points.drain(..count);

@@ -34,9 +34,8 @@ for (const tab of TABS) {
 }
 
 function route() {
-  const hash = location.hash.replace(/^#/, '') || '/';
-  // The skip link is an anchor of this page, no view.
-  if (!hash.startsWith('/')) return;
+  const asked = location.hash.replace(/^#/, '');
+  const hash = asked.startsWith('/') ? asked : '/';
   const [path, search = ''] = hash.split('?');
   const found = ROUTES.map(([pattern, view, name]) => [pattern.exec(path), view, name]).find(([match]) => match);
   leave();
@@ -81,5 +80,10 @@ onLink((state, reason) => {
   }
 });
 
+// An anchor would change the address, which names the view.
+document.querySelector('.skip').addEventListener('click', (event) => {
+  event.preventDefault();
+  main.focus();
+});
 addEventListener('hashchange', route);
 route();

@@ -208,7 +208,7 @@ export function form(schema, { value, base = '' } = {}) {
     const values = () => items.map((item) => item.read()).map((item) => (item === undefined ? null : item));
     function addItem(item) {
       const at = items.length;
-      const field = labelled(`${at + 1}`, found.items ?? {}, `${path}/${at}`, item ?? undefined, true, depth + 1);
+      const field = labelled(`entry ${at + 1}`, found.items ?? {}, `${path}/${at}`, item ?? undefined, true, depth + 1, true);
       const remove = h('button', { type: 'button', class: 'button small', 'aria-label': `Remove entry ${at + 1}`, onclick: () => {
         try { rebuild(values().filter((_, index) => index !== at)); } catch { /* an entry that cannot be read stays as it is */ }
       } }, 'Remove');
@@ -219,6 +219,37 @@ export function form(schema, { value, base = '' } = {}) {
     const more = h('button', { type: 'button', class: 'button small', onclick: () => { addItem(undefined); list.lastElementChild.querySelector('input,select,textarea')?.focus(); } }, 'Add entry');
     const untouched = start === undefined;
     return { element: h('div', null, list, more), read: () => (items.length === 0 && untouched ? undefined : values()) };
+  }
+
+  // Any names, each with a value of the same kind: {"age": "median", …}.
+  function mapField(found, path, start, depth) {
+    let entries = [];
+    let made = 0;
+    const list = h('div', { class: 'items' });
+    function addEntry(key, value) {
+      made += 1;
+      const name = h('input', { type: 'text', autocomplete: 'off', spellcheck: 'false', 'aria-label': 'Name', placeholder: 'name' });
+      name.value = key;
+      // Its name is not known yet, so what is wrong with it is shown at the whole.
+      const field = labelled('value', found.additionalProperties, `${path}/\n${made}`, value, true, depth + 1, true);
+      const entry = { name, field };
+      entries.push(entry);
+      const row = h('div', { class: 'item named' }, name, field.element, h('button', { type: 'button', class: 'button small', 'aria-label': 'Remove entry', onclick: () => {
+        entries = entries.filter((one) => one !== entry);
+        row.remove();
+      } }, 'Remove'));
+      list.append(row);
+      return name;
+    }
+    Object.entries(start ?? {}).forEach(([key, value]) => addEntry(key, value));
+    const more = h('button', { type: 'button', class: 'button small', onclick: () => addEntry('', undefined).focus() }, 'Add entry');
+    const untouched = start === undefined;
+    return { element: h('div', null, list, more), read() {
+      const named = entries.filter(({ name }) => name.value !== '');
+      if (named.length === 0 && untouched) return undefined;
+      // Names come from the user; `__proto__` is one like any other.
+      return Object.fromEntries(named.map(({ name, field }) => [name.value, field.read() ?? null]));
+    } };
   }
 
   function variantField(found, path, start, required, depth) {
@@ -274,6 +305,7 @@ export function form(schema, { value, base = '' } = {}) {
         return jsonField(path, given);
       case 'object':
         if (found.properties && Object.keys(found.properties).length > 0) return { ...optionalObject(found, path, given, required, depth), group: true };
+        if (found.additionalProperties && typeof found.additionalProperties === 'object') return { ...mapField(found, path, given, depth), group: true };
         return jsonField(path, given);
       default: return jsonField(path, given);
     }
@@ -294,10 +326,10 @@ export function form(schema, { value, base = '' } = {}) {
     return { element: h('div', null, h('label', { class: 'check', for: on.id }, on, 'Set'), box), read: () => field?.read() };
   }
 
-  function labelled(name, schema, path, start, required, depth) {
+  function labelled(name, schema, path, start, required, depth, silent = false) {
     const found = withoutNull(schema, root);
     const made = control(schema, path, start, required, depth);
-    const element = row(name, path, made, { required: required && !made.check && found.default === undefined, description: found.description, hint: made.hint, group: made.group });
+    const element = row(name, path, made, { required: required && !silent && !made.check && found.default === undefined, description: found.description, hint: made.hint, group: made.group });
     return { element, read: made.read };
   }
 

@@ -40,7 +40,7 @@ function open() {
   let gap = false;
   mine.onopen = () => {
     pause = FIRST_PAUSE;
-    const lost = gap || state === 'lost';
+    const lost = gap || state === 'lost' || state === 'unready';
     gap = false;
     become('live');
     handlers.open?.(lost);
@@ -48,7 +48,8 @@ function open() {
   mine.onerror = () => {
     if (mine !== source) return;
     gap = true;
-    become('lost', 'The connection to the backend was lost');
+    // Not ready is the better word for a backend that answers.
+    if (state !== 'unready') become('lost', 'The connection to the backend was lost');
     if (mine.readyState === EventSource.CLOSED) again();
     look();
   };
@@ -82,11 +83,10 @@ export function listen(url, next) {
 async function look() {
   try {
     await call('GET', '/ready', { patience: 5000 });
-    if (state === 'lost' && source?.readyState === EventSource.CLOSED) open();
-    if (state === 'unready') become('live');
+    if (source?.readyState === EventSource.CLOSED && state !== 'live') open();
+    else if (state === 'unready') become('live');
   } catch (error) {
     if (error.status === 0) become('lost', 'The backend cannot be reached');
-    else if (state === 'lost') become('lost', error.message);
     else become('unready', error.message);
   }
 }

@@ -3,7 +3,7 @@
 import { api } from './api.js';
 import { bars } from './chart.js';
 import { STATUSES, attr, h, icon, keyed, show, text } from './dom.js';
-import { count, duration, title } from './format.js';
+import { count, duration, now, title } from './format.js';
 import { atMostEvery } from './live.js';
 import { operationRow, tableHead } from './rows.js';
 
@@ -13,7 +13,7 @@ export default function overview({ root, signal, listen }) {
   const tiles = {
     pending: tile('Waiting', 'pending', '#/operations?status=pending'),
     running: tile('Running', 'running', '#/operations?status=running'),
-    rate: tile('Ended per minute', 'completed', '#/operations'),
+    rate: tile('Ended in a minute', 'completed', '#/operations'),
     failures: tile('Failed in 15 minutes', 'failed', '#/operations?status=failed'),
     workers: tile('Workers', 'chip', '#/workers'),
   };
@@ -65,12 +65,12 @@ export default function overview({ root, signal, listen }) {
     const { operations, queues: lanes, workers, minutes } = stats;
     tiles.pending.set(count(operations.pending), waits(lanes));
     tiles.running.set(count(operations.running), `${count(operations.total)} operations in all`);
-    // The minute that is running is not a whole one yet.
     const ended = (minute) => minute.completed + minute.failed + minute.cancelled;
-    const five = minutes.slice(-6, -1);
-    const rate = five.reduce((sum, minute) => sum + ended(minute), 0) / Math.max(1, five.length);
-    tiles.rate.set(rate >= 10 || Number.isInteger(rate) ? count(Math.round(rate)) : rate.toFixed(1),
-      `mean of 5 minutes; ${count(ended(minutes.at(-1)))} in this one`);
+    // The last 60 seconds: the minute that is running, and the rest of the one before.
+    const gone = Math.min(1, Math.max(0, (now() - Date.parse(minutes.at(-1).minute)) / 60000));
+    const latest = ended(minutes.at(-1)) + ended(minutes.at(-2)) * (1 - gone);
+    const hour = minutes.reduce((sum, minute) => sum + ended(minute), 0);
+    tiles.rate.set(count(Math.round(latest)), `${count(hour)} in the last hour`);
     const quarter = minutes.slice(-15);
     const failed = quarter.reduce((sum, minute) => sum + minute.failed, 0);
     const all = quarter.reduce((sum, minute) => sum + minute.completed + minute.failed, 0);

@@ -24,7 +24,9 @@ const EXECUTION = {
 
 const OWN = { type: 'object', properties: { task_id: { type: 'string', description: 'An id of your own: starting the same one twice starts it once. Made up when empty.' } } };
 
-export default function start({ root, signal, argument }) {
+export default function start({ root, signal, argument, listen }) {
+  // A form needs no events, only to know whether the backend is there.
+  listen('/api/v1/events?operation_type=none&worker_type=none', {});
   const picker = h('select', { id: 'start-type', onchange: () => { location.hash = `#/start/${encodeURIComponent(picker.value)}`; } });
   const box = h('div');
   show(root, h('div', { class: 'page-head' }, h('h1', null, 'Start an operation')),

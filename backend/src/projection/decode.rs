@@ -70,13 +70,13 @@ mod tests {
     use super::*;
 
     fn read_as(subject: &str, payload: &str) -> Result<Body, String> {
-        decode(&Names::new("ktrdr").unwrap(), 1, subject.into(), payload.as_bytes()).body
+        decode(&Names::new("acme").unwrap(), 1, subject.into(), payload.as_bytes()).body
     }
 
     #[test]
     fn garbage_is_refused_with_a_reason() {
         for payload in ["", "null", "[]", "{}", "{\"operation_id\":\"a b\"}", "\u{0}\u{1}"] {
-            for subject in ["ktrdr.start.dummy.any", "ktrdr.op.dummy.a", "ktrdr.cancel.dummy.a", "ktrdr.x"] {
+            for subject in ["acme.start.dummy.any", "acme.op.dummy.a", "acme.cancel.dummy.a", "acme.x"] {
                 assert!(read_as(subject, payload).is_err(), "{subject} {payload:?}");
             }
         }
@@ -86,11 +86,11 @@ mod tests {
     fn body_and_subject_must_agree() {
         let start =
             r#"{"operation_id":"a","operation_type":"dummy","parameters":{},"created_at":"2025-11-10T10:30:00Z"}"#;
-        assert!(matches!(read_as("ktrdr.start.dummy.any", start), Ok(Body::Start(_))));
-        assert!(read_as("ktrdr.start.training.any", start).unwrap_err().contains("operation_type"));
-        assert!(read_as("ktrdr.start.dummy.any", &start.replace("{}", "7")).is_err());
+        assert!(matches!(read_as("acme.start.dummy.any", start), Ok(Body::Start(_))));
+        assert!(read_as("acme.start.training.any", start).unwrap_err().contains("operation_type"));
+        assert!(read_as("acme.start.dummy.any", &start.replace("{}", "7")).is_err());
         let cancel = r#"{"operation_id":"a","requested_at":"2025-11-10T10:30:00Z"}"#;
-        assert!(matches!(read_as("ktrdr.cancel.dummy.a", cancel), Ok(Body::Cancel(_))));
-        assert!(read_as("ktrdr.cancel.dummy.b", cancel).unwrap_err().contains("operation_id"));
+        assert!(matches!(read_as("acme.cancel.dummy.a", cancel), Ok(Body::Cancel(_))));
+        assert!(read_as("acme.cancel.dummy.b", cancel).unwrap_err().contains("operation_id"));
     }
 }

@@ -103,13 +103,13 @@ impl Record {
         if !self.takes_report(attempt, worker, at, &progress) {
             return false;
         }
-        self.updated_at = self.updated_at.max(at.unwrap_or_else(Timestamp::now));
-        let shown_at = match &self.progress {
-            Shown::Live(reported) => reported.at,
-            _ => Timestamp::EPOCH,
+        let (last, shown) = match &self.progress {
+            Shown::Live(reported) => (reported.at, reported.shown_at),
+            _ => (Timestamp::EPOCH, Timestamp::EPOCH),
         };
+        let shown_at = shown.max(at.unwrap_or_else(Timestamp::now));
         // The answer to a question carries no time of the worker's clock, and another clock must not outdate what follows.
-        self.progress = Shown::Live(Box::new(Reported { at: at.unwrap_or(shown_at), progress }));
+        self.progress = Shown::Live(Box::new(Reported { at: at.unwrap_or(last), shown_at, progress }));
         true
     }
 
@@ -148,8 +148,8 @@ impl Record {
 
     fn finish(&mut self, at: Timestamp, last: Option<Progress>) {
         self.completed_at = Some(at);
-        self.progress = match last.as_ref().map(serde_json::to_string) {
-            Some(Ok(json)) => Shown::Last(json.into()),
+        self.progress = match last.as_ref().map(serde_json::value::to_raw_value) {
+            Some(Ok(json)) => Shown::Last(json),
             _ => Shown::Nothing,
         };
     }
@@ -249,10 +249,25 @@ mod tests {
         assert!(record.report(1, &worker("w1"), at(3000), Progress::new(50.0)));
         assert!(!record.report(1, &worker("w1"), at(2900), Progress::new(40.0)));
         assert!(!record.report(1, &worker("w1"), at(3500), Progress::new(50.0)));
-        assert_eq!(record.updated_at, Timestamp::from_millis(3000));
+        assert_eq!(record.shown_updated_at(), Timestamp::from_millis(3000));
         // The backend's clock is far ahead of the worker's here; its later reports count all the same.
         assert!(record.report(1, &worker("w1"), None, Progress::new(60.0)));
         assert!(record.report(1, &worker("w1"), at(3600), Progress::new(70.0)));
+    }
+
+    #[test]
+    fn what_has_ended_is_shown_alike_by_those_that_heard_reports_and_those_that_did_not() {
+        let [mut heard, mut deaf] = [record(), record()];
+        for record in [&mut heard, &mut deaf] {
+            apply(record, 2, event(Some("w1"), 1, 2000, STARTED)).unwrap();
+        }
+        // A heartbeat that was on its way while the operation ended.
+        assert!(heard.report(1, &worker("w1"), Some(Timestamp::from_millis(4100)), Progress::new(50.0)));
+        for record in [&mut heard, &mut deaf] {
+            apply(record, 3, event(Some("w1"), 1, 4000, completed())).unwrap();
+        }
+        assert_eq!(shown(&heard)["updated_at"], "1970-01-01T00:00:04.000Z");
+        assert_eq!(shown(&heard)["updated_at"], shown(&deaf)["updated_at"]);
     }
 
     #[test]

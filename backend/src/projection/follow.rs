@@ -22,6 +22,9 @@ const LOOK: Duration = Duration::from_secs(5);
 /// Pause before reading is tried again.
 const PAUSE: Duration = Duration::from_millis(500);
 
+/// How often a stream that seems to have become shorter is looked at again before that is believed.
+const SECOND_LOOKS: u32 = 6;
+
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// Follows the stream until the task is dropped.
@@ -48,12 +51,22 @@ async fn follow(
     let names = &config.nats.subject_prefix;
     let mut link = connection.link.clone();
     link.mark_unchanged();
-    let info = look(connection, config).await?;
+    let mut info = look(connection, config).await?;
+    // A server that has just become the stream's leader may not have read its own log to the end. A stream that was emptied
+    // and made anew has another time of creation, and one that a backup brought back stays as short as it is.
+    for _ in 0..SECOND_LOOKS {
+        if *incarnation != Some(info.created.unix_timestamp_nanos()) || !replaced(projection, &info, incarnation) {
+            break;
+        }
+        tokio::time::sleep(PAUSE).await;
+        info = look(connection, config).await?;
+    }
     if replaced(projection, &info, incarnation) {
         tracing::warn!("the stream is not the one that was read before; starting from nothing");
         projection.reset();
     }
     *incarnation = Some(info.created.unix_timestamp_nanos());
+    note_room(projection, &info);
     projection.forget_before(info.state.first_sequence);
     let from = projection.applied().max(info.state.first_sequence.saturating_sub(1)) + 1;
     let target = info.state.last_sequence;
@@ -67,11 +80,14 @@ async fn follow(
             ..push::OrderedConfig::default()
         })
         .await?;
-    if consumer.cached_info().num_pending == 0 {
+    if from > target {
         projection.caught_up();
     }
     tracing::info!(from, to = target, "reading the stream");
+    let consumer_pending = consumer.cached_info().num_pending;
     let mut messages = consumer.messages().await?.ready_chunks(BATCH);
+    // The consumer may be on a server that lags behind the stream's leader: its "nothing more" is not believed at once.
+    let mut pending = consumer_pending;
     let mut look_again = tokio::time::interval(LOOK);
     look_again.reset();
     loop {
@@ -81,7 +97,6 @@ async fn follow(
                 let Some(chunk) = chunk else { return Ok(()) };
                 let mut batch = Vec::with_capacity(chunk.len());
                 let mut failure = None;
-                let mut pending = None;
                 for message in chunk {
                     let message = match message {
                         Ok(message) => message,
@@ -96,12 +111,13 @@ async fn follow(
                     if sequence <= projection.applied() {
                         return Ok(());
                     }
-                    pending = Some(info.pending);
+                    pending = info.pending;
                     projection.heard_of(sequence + info.pending);
+                    projection.room.grew(sequence, message.message.subject.len(), message.message.payload.len());
                     batch.push(decode(names, sequence, message.message.subject.clone(), &message.message.payload));
                 }
                 projection.take(batch);
-                if !projection.is_caught_up() && (projection.applied() >= target || pending == Some(0)) {
+                if projection.applied() >= target {
                     projection.caught_up();
                 }
                 if let Some(failure) = failure {
@@ -118,11 +134,20 @@ async fn follow(
                 if replaced(projection, &info, incarnation) {
                     return Ok(());
                 }
+                note_room(projection, &info);
                 projection.heard_of(info.state.last_sequence);
                 projection.forget_before(info.state.first_sequence);
+                // The last message was removed by hand, or has expired: nothing will ever be delivered under its sequence.
+                if pending == 0 {
+                    projection.caught_up();
+                }
             }
         }
     }
+}
+
+fn note_room(projection: &Projection, info: &Info) {
+    projection.room.looked(info.config.max_bytes, info.state.bytes, info.state.last_sequence);
 }
 
 fn replaced(projection: &Projection, info: &Info, incarnation: &Incarnation) -> bool {

@@ -11,6 +11,7 @@
 //! | [`recent`] | the newest changes, for live streams that go on where they were |
 //! | [`tally`] | what happened in each of the last minutes |
 //! | [`model`] | records + indexes = the read model and its queries |
+//! | [`room`] | what is left of the stream's limit |
 //! | [`waiters`] | who waits for a sequence or for the end of an operation |
 //!
 //! The stream is the truth: a projection can be thrown away and built again at any time, and those of several backends differ
@@ -24,6 +25,7 @@ pub mod index;
 pub mod model;
 pub mod recent;
 pub mod record;
+pub mod room;
 pub mod tally;
 pub mod waiters;
 
@@ -43,6 +45,7 @@ use self::decode::{Body, Decoded};
 use self::figures::Figures;
 use self::model::{Applied, LaneState, Model, Skip};
 use self::record::{Record, View};
+use self::room::Room;
 use self::tally::Minute;
 use self::waiters::Waiters;
 use crate::live::{Change, Live};
@@ -65,6 +68,7 @@ pub struct Projection {
     live: Live,
     /// A cancel was asked for: wakes the background duties.
     pub cancel_asked: Notify,
+    room: Room,
 }
 
 impl Projection {
@@ -82,6 +86,7 @@ impl Projection {
             waiters: Waiters::default(),
             live,
             cancel_asked: Notify::new(),
+            room: Room::default(),
         }
     }
 
@@ -144,6 +149,12 @@ impl Projection {
     /// How many operations there are.
     pub fn len(&self) -> usize {
         self.model.read().len()
+    }
+
+    /// Whether the stream has room for a start request of this size, beside what was accepted before.
+    pub fn has_room(&self, payload: usize) -> bool {
+        let open = |status| self.list(None, Some(status), 0, 0).0;
+        self.room.fits(payload, open(Status::Pending) + open(Status::Running))
     }
 
     /// Sequence of the last message that was taken.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use ktrdr_shared::event::{Failure, ResultRef};
 use ktrdr_shared::id::{OperationId, Queue, WorkerId, WorkerType};
-use ktrdr_shared::operation::{Attempt, Execution, Metadata, OperationDocument, Progress, StartRequest};
+use ktrdr_shared::operation::{Attempt, Execution, Metadata, OperationDocument, Progress, ShownProgress, StartRequest};
 use ktrdr_shared::state::{State, Status};
 use ktrdr_shared::time::Timestamp;
 use serde::{Serialize, Serializer};
@@ -38,7 +38,7 @@ pub enum Shown {
     /// It runs; changes often.
     Live(Box<Reported>),
     /// It has ended; JSON, because the parsed form is several times as large.
-    Last(Box<str>),
+    Last(Box<RawValue>),
 }
 
 /// The newest report of the attempt that runs.
@@ -46,6 +46,8 @@ pub enum Shown {
 pub struct Reported {
     /// When the worker said so, by its own clock.
     pub at: Timestamp,
+    /// The latest time that users were shown for it.
+    pub shown_at: Timestamp,
     /// What it said.
     pub progress: Progress,
 }
@@ -82,7 +84,7 @@ pub struct Record {
     pub start_sequence: u64,
     /// When the start was accepted.
     pub created_at: Timestamp,
-    /// When anything about it last changed.
+    /// When anything in the stream about it last changed.
     pub updated_at: Timestamp,
     /// When it ended.
     pub completed_at: Option<Timestamp>,
@@ -150,13 +152,34 @@ impl Record {
         self.rare.as_ref().and_then(|rare| rare.result_ref.as_ref())
     }
 
+    /// When something last changed. Reports count while the operation runs; afterwards only what is in the stream does, so
+    /// that all backends say the same, also those that heard none.
+    pub fn shown_updated_at(&self) -> Timestamp {
+        match &self.progress {
+            Shown::Live(reported) => self.updated_at.max(reported.shown_at),
+            _ => self.updated_at,
+        }
+    }
+
     /// How far it is; 100 once completed.
     pub fn shown_progress(&self) -> Cow<'_, Progress> {
         match &self.progress {
             Shown::Live(reported) => Cow::Borrowed(&reported.progress),
             // Written by this process from a `Progress`; if it ever did not parse, 0 or 100 is still true.
-            Shown::Last(json) => Cow::Owned(serde_json::from_str(json).unwrap_or_else(|_| self.bare_progress())),
+            Shown::Last(json) => Cow::Owned(serde_json::from_str(json.get()).unwrap_or_else(|_| self.bare_progress())),
             Shown::Nothing => Cow::Owned(self.bare_progress()),
+        }
+    }
+
+    /// The same for an answer: what has ended is copied as it is, not read and written again. `bare` is room for a value.
+    pub fn progress_for_answer<'a>(&'a self, bare: &'a mut Progress) -> ShownProgress<'a> {
+        match &self.progress {
+            Shown::Live(reported) => ShownProgress::Value(&reported.progress),
+            Shown::Last(json) => ShownProgress::Json(json),
+            Shown::Nothing => {
+                *bare = self.bare_progress();
+                ShownProgress::Value(bare)
+            }
         }
     }
 
@@ -217,13 +240,13 @@ impl View {
             operation_id: record.id.as_str(),
             operation_type: record.lane.worker_type.as_str(),
             status: record.state.status,
-            progress: &record.shown_progress(),
+            progress: record.progress_for_answer(&mut Progress::default()),
             metadata: Metadata { parameters: &record.parameters, worker_id },
             execution: rare.and_then(|rare| rare.execution.as_ref()),
             created_at: record.created_at,
             started_at,
             completed_at: record.completed_at,
-            updated_at: record.updated_at,
+            updated_at: record.shown_updated_at(),
             duration_seconds: started_at
                 .map(|started_at| ended_at.unwrap_or_else(Timestamp::now).seconds_since(started_at)),
             worker_id,

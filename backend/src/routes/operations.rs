@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use ktrdr_shared::id::OperationId;
-use ktrdr_shared::operation::{Progress, direct_queue};
+use ktrdr_shared::operation::{Progress, ShownProgress, direct_queue};
 use ktrdr_shared::state::Status;
 use ktrdr_shared::worker::{OperationAnswer, OperationQuery};
 use serde::Serialize;
@@ -62,7 +62,7 @@ struct Answer<'a> {
     operation_id: &'a OperationId,
     // Beside `data` too: the guide's clients read either.
     status: Status,
-    progress: &'a Progress,
+    progress: ShownProgress<'a>,
     data: &'a View,
     #[serde(skip_serializing_if = "Option::is_none")]
     warning: Option<String>,
@@ -81,11 +81,12 @@ pub async fn show(State(state): State<AppState>, PathText(id): PathText, params:
         ask_worker(&state, &view).await;
         view = find(&state, &id)?;
     }
+    let mut bare = Progress::default();
     let answer = Answer {
         success: true,
         operation_id: &view.record.id,
         status: view.status(),
-        progress: &view.record.shown_progress(),
+        progress: view.record.progress_for_answer(&mut bare),
         data: &view,
         warning: warning(&state, &view),
     };

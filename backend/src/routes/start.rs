@@ -111,6 +111,9 @@ pub(super) async fn publish(
 ) -> Result<Response, ApiError> {
     let id = &request.operation_id;
     tracing::Span::current().record("operation_id", id.as_str());
+    if !state.projection.has_room(request.parameters.get().len()) {
+        return Err(ApiError::storage_full().with("operation_id", id.as_str()));
+    }
     let (sequence, repetition) = state.dispatch.start(&request, state.projection.generation(), trace.as_ref()).await?;
     let seen = state.projection.reached(sequence, READ_YOUR_WRITES).await;
     let view = state.projection.get(id.as_str());

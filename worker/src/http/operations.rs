@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use ktrdr_shared::id::OperationId;
-use ktrdr_shared::operation::{CancelIntent, Metadata, OperationDocument};
+use ktrdr_shared::operation::{CancelIntent, Metadata, OperationDocument, ShownProgress};
 use ktrdr_shared::state::Status;
 use ktrdr_shared::time::Timestamp;
 use serde::Deserialize;
@@ -162,7 +162,7 @@ fn document(operation: &LocalOperation) -> Value {
         operation_id: request.operation_id.as_str(),
         operation_type: request.operation_type.as_str(),
         status: state.status,
-        progress: &state.progress,
+        progress: ShownProgress::Value(&state.progress),
         metadata: Metadata { parameters: &request.parameters, worker_id },
         execution: (!request.execution.is_default()).then_some(&request.execution),
         created_at: request.created_at,

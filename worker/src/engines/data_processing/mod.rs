@@ -1,8 +1,8 @@
 //! `data_processing`: cleans, transforms and validates CSV files of any size in bounded memory.
 //!
 //! The rules are stated in `docs/engines/data_processing.md`. How it works: the operations of a request form a chain that every
-//! row of the source goes through ([`run`]); where one of them needs a figure of a whole column, the source is read again
-//! ([`table`]). Nothing is written but the final table ([`output`]).
+//! row of the source goes through (`run`); where one of them needs a figure of a whole column, the source is read again
+//! (`table`). Nothing is written but the final table (`output`).
 
 mod clean;
 mod datetime;

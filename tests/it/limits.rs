@@ -1,0 +1,191 @@
+//! What is full, too large, too slow or about to leave: decided answers, nothing half-started, nothing forgotten.
+
+use ktrdr_tests::engines::GateEngine;
+use ktrdr_tests::process::Signal;
+use ktrdr_tests::{BackendProcess, Client, LIMIT, LocalWorker, NatsServer, Settings, Stack, WorkerProcess, wait_for};
+use serde_json::{Value, json};
+
+/// Starts operations until one is refused; how many were accepted, and the refusal.
+async fn fill(api: &Client) -> (usize, ktrdr_tests::Answer) {
+    for accepted in 0..10_000 {
+        let answer = api.start("gate", &json!({})).await;
+        if answer.status != 202 {
+            return (accepted, answer);
+        }
+    }
+    panic!("the stream takes everything");
+}
+
+async fn completed(api: &Client, wanted: usize) {
+    wait_for("everything accepted to complete", LIMIT, async || {
+        let done = api.operations("status=completed&limit=1").await;
+        if done.at("/data/total") == &json!(wanted) { Ok(()) } else { Err(done.text) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_stream_at_its_limit_refuses_starts_and_has_room_for_the_ends_of_what_it_took() {
+    let stack = Stack::start_with(|settings| settings.with("KTRDR_STREAM_MAX_BYTES", "150000")).await;
+    let (engine, gate) = GateEngine::new();
+    let _worker = LocalWorker::start(&stack.settings, engine, "g1", &[]).await;
+    stack.api().wait_for_worker("g1", "AVAILABLE").await;
+    let (accepted, refused) = fill(stack.api()).await;
+    assert!(accepted > 20, "{accepted}: {refused}");
+    refused.expect_problem(507, "storage_full");
+    assert_eq!(stack.bus.stored("ktrdr.start.*.*").await.len(), accepted, "nothing is half-started");
+    // With a name it is refused as well, and nothing is known under it.
+    stack.api().start("gate", &json!({"task_id": "full"})).await.expect_problem(507, "storage_full");
+    stack.api().operation("full").await.expect(404);
+    // All that was accepted comes to its end, in the room that was kept for it.
+    gate.open_for_all();
+    completed(stack.api(), accepted).await;
+    stack.bus.settled().await;
+}
+
+#[tokio::test]
+async fn a_result_waits_for_room_in_a_stream_that_others_filled_and_is_not_run_again() {
+    let stack = Stack::start_with(|settings| settings.with("KTRDR_STREAM_MAX_BYTES", "150000")).await;
+    let (engine, gate) = GateEngine::new();
+    let _one = LocalWorker::start(&stack.settings, engine.clone(), "g1", &[]).await;
+    let _two = LocalWorker::start(&stack.settings, engine, "g2", &[]).await;
+    stack.api().wait_for_worker("g2", "AVAILABLE").await;
+    let id = stack.api().started("gate", &json!({})).await;
+    gate.started().await;
+    // To the last byte: first large pieces, then small ones.
+    for size in [4000, 200, 1] {
+        let junk = || stack.bus.jetstream.publish("ktrdr.op.gate.junk", vec![b'x'; size].into());
+        while junk().await.unwrap().await.is_ok() {}
+    }
+    stack.api().start("gate", &json!({})).await.expect_problem(507, "storage_full");
+    gate.open_for_all();
+    // Longer than the lease: whoever holds a finished result keeps the request to itself.
+    let mut heartbeats = stack.bus.subscribe("ktrdr.heartbeat.gate.g1").await;
+    for _ in 0..3 * (stack.settings.lease.as_millis() / stack.settings.heartbeat.as_millis()) {
+        stack.bus.next(&mut heartbeats).await;
+    }
+    assert_eq!(stack.api().operation(&id).await.json["status"], "running");
+    assert!(gate.unseen().await.is_empty(), "run again while its result waits");
+    // What an operator does: more room.
+    let mut stream = stack.bus.jetstream.get_stream("KTRDR").await.unwrap().cached_info().config.clone();
+    stream.max_bytes = 1_000_000;
+    stack.bus.jetstream.update_stream(stream).await.unwrap();
+    let done = stack.api().wait_for_status(&id, "completed").await;
+    assert_eq!(done["attempt"], 1);
+    wait_for("starts to be accepted again", LIMIT, async || match stack.api().start("gate", &json!({})).await {
+        answer if answer.status == 202 => Ok(()),
+        answer => Err(answer.text),
+    })
+    .await;
+    stack.bus.settled().await;
+}
+
+#[tokio::test]
+async fn what_is_larger_than_nats_takes_is_413_and_a_large_result_goes_another_way() {
+    let nats = NatsServer::start_with("max_payload: 65536\n").await;
+    let settings = Settings::fast(nats.url());
+    let backend = BackendProcess::start(&settings).await;
+    let _dummy = WorkerProcess::start(&settings, "dummy", "w1").await;
+    let _table = WorkerProcess::start(&settings, "data_processing", "t1").await;
+    backend.api.wait_for_worker("w1", "AVAILABLE").await;
+    backend.api.wait_for_worker("t1", "AVAILABLE").await;
+    let body = json!({"task_id": "large", "source_file": "x".repeat(70_000), "operations": [{"op": "clean"}]});
+    backend.api.start("data-processing", &body).await.expect_problem(413, "body_too_large");
+    backend.api.operation("large").await.expect(404);
+    let id = backend.api.started("dummy", &json!({"steps": 0, "result_bytes": 60_000})).await;
+    let done = backend.api.wait_for_status(&id, "completed").await;
+    assert_eq!(done["result_ref"]["size"].as_u64().map(|size| size > 60_000), Some(true), "{done}");
+    nats.bus().await.settled().await;
+}
+
+#[tokio::test]
+async fn a_backend_that_stands_still_under_load_catches_up() {
+    let nats = NatsServer::start_with("max_pending: 2MB\nwrite_deadline: \"300ms\"\n").await;
+    let settings = Settings::fast(nats.url());
+    let first = BackendProcess::start(&settings).await;
+    let mut slow = BackendProcess::start(&settings).await;
+    let _worker = WorkerProcess::start(&settings.clone().with("WORKER_CONCURRENCY", "8"), "dummy", "w1").await;
+    first.api.wait_for_worker("w1", "AVAILABLE").await;
+    slow.api.wait_for_worker("w1", "AVAILABLE").await;
+    slow.process.signal(Signal::Stop);
+    // More than the buffers between server and backend hold: the server stops sending, or gives it up as a slow consumer.
+    let body = json!({"steps": 0, "result_bytes": 200_000});
+    let mut ids = Vec::new();
+    for _ in 0..10 {
+        ids.extend(futures::future::join_all((0..10).map(|_| first.api.started("dummy", &body))).await);
+    }
+    for id in &ids {
+        first.api.wait_for_status(id, "completed").await;
+    }
+    slow.process.signal(Signal::Cont);
+    wait_for("the same answers from both", LIMIT, async || {
+        let all = async |backend: &BackendProcess| backend.api.operations("limit=1000").await.at("/data").clone();
+        let (here, there): (Value, Value) = (all(&first).await, all(&slow).await);
+        if here == there { Ok(()) } else { Err(format!("{} of {}", there["total"], here["total"])) }
+    })
+    .await;
+    // And it takes starts again.
+    let id = slow.api.started("dummy", &json!({"steps": 0})).await;
+    slow.api.wait_for_status(&id, "completed").await;
+}
+
+#[tokio::test]
+async fn a_backend_that_is_asked_to_stop_answers_what_it_has_accepted() {
+    let mut stack = Stack::start().await;
+    let _worker = stack.worker("dummy", "w1").await;
+    let long = stack.api().started("dummy", &json!({"steps": 1000, "step_ms": 50})).await;
+    stack.api().wait_for_status(&long, "running").await;
+    // Reads that wait for an end, and starts that wait for the server: all are under way when the signal comes.
+    let api = stack.api().clone();
+    let waiting = (0..8).map(|_| {
+        let (api, path) = (api.clone(), format!("/api/v1/operations/{long}?wait=30"));
+        tokio::spawn(async move { api.try_get(&path).await })
+    });
+    let waiting: Vec<_> = waiting.collect();
+    stack.nats.signal(Signal::Stop);
+    let starts = (0..20).map(|n| {
+        let api = api.clone();
+        tokio::spawn(async move {
+            let body = json!({"task_id": format!("late-{n}"), "steps": 0});
+            api.try_send(api.request(reqwest::Method::POST, "/api/v1/dummy/start").json(&body)).await
+        })
+    });
+    let starts: Vec<_> = starts.collect();
+    wait_for("the requests to be there", LIMIT, async || {
+        let connections = established(api.base());
+        if connections >= 28 { Ok(()) } else { Err(format!("{connections} connections")) }
+    })
+    .await;
+    stack.backend.process.signal(Signal::Term);
+    wait_for("the signal to be heard", LIMIT, async || match api.try_get("/health").await {
+        Err(_) => Ok(()),
+        Ok(answer) => Err(answer.text),
+    })
+    .await;
+    stack.nats.signal(Signal::Cont);
+    for answer in futures::future::join_all(waiting).await {
+        let answer = answer.unwrap().expect("an answer").expect(200);
+        assert_eq!(answer.json["status"], "running", "{answer}");
+    }
+    for answer in futures::future::join_all(starts).await {
+        answer.unwrap().expect("an answer").expect(202);
+    }
+    let status = stack.backend.process.wait(LIMIT).await;
+    assert!(status.success(), "{status}");
+    stack.backend.restart().await;
+    for n in 0..20 {
+        stack.api().operation(&format!("late-{n}")).await.expect(200);
+    }
+}
+
+/// Connections that a server on this machine has accepted.
+fn established(base: &str) -> usize {
+    let port: u16 = base.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
+    let local = format!(":{port:04X} ");
+    // Elsewhere than on Linux the requests are only probably there.
+    let Ok(table) = std::fs::read_to_string("/proc/net/tcp") else { return usize::MAX };
+    // The columns are: number, local address, remote address, state (01: established).
+    let server =
+        table.lines().filter(|line| line.split_whitespace().nth(1).is_some_and(|a| format!("{a} ").ends_with(&local)));
+    server.filter(|line| line.split_whitespace().nth(3) == Some("01")).count()
+}

@@ -1,0 +1,132 @@
+//! An HTTP/1.1 client that costs next to nothing, since it shares the machine with what it measures; and the bare axum server
+//! that stands beside the backend.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::report::sorted;
+
+/// One connection that is kept open.
+pub(super) struct Http {
+    stream: TcpStream,
+    buffer: BytesMut,
+}
+
+impl Http {
+    pub(super) async fn open(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).await.expect("a server that listens");
+        stream.set_nodelay(true).expect("a TCP socket");
+        Self { stream, buffer: BytesMut::with_capacity(64 * 1024) }
+    }
+
+    /// Sends one request and reads its answer.
+    pub(super) async fn call(&mut self, request: &[u8]) -> (u16, Bytes) {
+        self.stream.write_all(request).await.expect("an open connection");
+        loop {
+            if let Some(answer) = self.parse() {
+                return answer;
+            }
+            let read = self.stream.read_buf(&mut self.buffer).await.expect("an open connection");
+            assert!(read > 0, "the server closed the connection: {}", String::from_utf8_lossy(&self.buffer));
+        }
+    }
+
+    fn parse(&mut self) -> Option<(u16, Bytes)> {
+        let end = self.buffer.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
+        let head = std::str::from_utf8(&self.buffer[..end]).expect("headers are text");
+        let status = head.get(9..12).and_then(|code| code.parse().ok()).expect("a status line");
+        let length = head
+            .lines()
+            .find_map(|line| line.split_once(':').filter(|(name, _)| name.eq_ignore_ascii_case("content-length")))
+            .and_then(|(_, value)| value.trim().parse::<usize>().ok())
+            .expect("an answer with a length");
+        if self.buffer.len() < end + length {
+            self.buffer.reserve(end + length - self.buffer.len());
+            return None;
+        }
+        self.buffer.advance(end);
+        Some((status, self.buffer.split_to(length).freeze()))
+    }
+}
+
+/// A `GET` as it goes over the line.
+pub(super) fn get(path: &str) -> Vec<u8> {
+    format!("GET {path} HTTP/1.1\r\nhost: bench\r\n\r\n").into_bytes()
+}
+
+/// A `POST` of JSON as it goes over the line.
+pub(super) fn post(path: &str, body: &str) -> Vec<u8> {
+    let length = body.len();
+    format!(
+        "POST {path} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+    )
+    .into_bytes()
+}
+
+/// The address in `http://127.0.0.1:1234`.
+pub(super) fn address_of(base: &str) -> SocketAddr {
+    base.trim_start_matches("http://").parse().expect("an address")
+}
+
+/// What a load came to.
+pub(super) struct Load {
+    pub(super) count: u64,
+    pub(super) rate: f64,
+    /// Milliseconds, sorted.
+    pub(super) latencies: Vec<f64>,
+}
+
+/// Sends requests over `connections` connections for as long as `span`; `make` gives the n-th one, `status` is expected.
+pub(super) async fn drive(
+    address: SocketAddr,
+    connections: usize,
+    span: Duration,
+    status: u16,
+    make: impl Fn(u64) -> Arc<[u8]> + Send + Sync + 'static,
+) -> Load {
+    let (make, next) = (Arc::new(make), Arc::new(AtomicU64::new(0)));
+    let mut opened = Vec::new();
+    for _ in 0..connections {
+        opened.push(Http::open(address).await);
+    }
+    let started = Instant::now();
+    let mut tasks = tokio::task::JoinSet::new();
+    for mut http in opened {
+        let (make, next) = (make.clone(), next.clone());
+        tasks.spawn(async move {
+            let mut latencies = Vec::new();
+            while started.elapsed() < span {
+                let request = make(next.fetch_add(1, Ordering::Relaxed));
+                let sent = Instant::now();
+                let (got, body) = http.call(&request).await;
+                assert_eq!(got, status, "{}", String::from_utf8_lossy(&body));
+                latencies.push(sent.elapsed().as_secs_f64() * 1e3);
+            }
+            latencies
+        });
+    }
+    let latencies = sorted(tasks.join_all().await.concat());
+    let count = latencies.len() as u64;
+    Load { count, rate: count as f64 / started.elapsed().as_secs_f64(), latencies }
+}
+
+/// The bare server: `POST /echo` gives back the body, `GET /bytes` always the same bytes. A process of its own, as the backend
+/// is; `main` calls this when it is started as one.
+pub(super) async fn serve(port: u16, bytes: Bytes) {
+    use axum::http::header::CONTENT_TYPE;
+    use axum::routing::{get, post};
+    use axum::serve::ListenerExt;
+    const JSON: [(axum::http::HeaderName, &str); 1] = [(CONTENT_TYPE, "application/json")];
+    let app = axum::Router::new()
+        .route("/echo", post(async |body: Bytes| (JSON, body)))
+        .route("/bytes", get(async move || (JSON, bytes)));
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.expect("a free port");
+    let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
+    axum::serve(listener, app).await.expect("the bare server serves");
+}

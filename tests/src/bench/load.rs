@@ -1,0 +1,118 @@
+//! Publishing as fast as the server confirms, and reading as fast as it delivers.
+
+use std::time::{Duration, Instant};
+
+use async_nats::HeaderMap;
+use async_nats::jetstream::consumer::{DeliverPolicy, push};
+use bytes::Bytes;
+use futures::{FutureExt, StreamExt};
+
+use super::world::{dummy, start_request};
+use crate::bus::Bus;
+
+/// Messages under way without a confirmation.
+pub(super) const WINDOW: usize = 1024;
+
+/// A message to be published.
+pub(super) type Message = (String, HeaderMap, Bytes);
+
+/// Publishes everything into streams, with at most `window` unconfirmed, and waits for all confirmations. All of them are
+/// heard on one inbox and only counted: nothing the client library could do is cheaper.
+pub(super) async fn publish_all(
+    client: &async_nats::Client,
+    window: usize,
+    messages: impl IntoIterator<Item = Message>,
+) -> Duration {
+    let inbox = client.new_inbox();
+    let mut acks = client.subscribe(inbox.clone()).await.expect("a connection");
+    let mut messages = messages.into_iter();
+    let started = Instant::now();
+    let mut under_way = 0;
+    loop {
+        while under_way < window
+            && let Some((subject, headers, payload)) = messages.next()
+        {
+            let sent = if headers.is_empty() {
+                client.publish_with_reply(subject, inbox.clone(), payload).await
+            } else {
+                client.publish_with_reply_and_headers(subject, inbox.clone(), headers, payload).await
+            };
+            sent.expect("a connection");
+            under_way += 1;
+        }
+        if under_way == 0 {
+            return started.elapsed();
+        }
+        let mut ack = Some(acks.next().await);
+        while let Some(message) = ack {
+            let message = message.expect("an open subscription");
+            let text = &message.payload;
+            assert!(!text.starts_with(b"{\"error\"") && !text.is_empty(), "refused: {message:?}");
+            under_way -= 1;
+            ack = acks.next().now_or_never();
+        }
+    }
+}
+
+/// `count` start requests for the dummy worker.
+pub(super) fn starts(bus: &Bus, count: usize, parameters: &str) -> impl Iterator<Item = Message> {
+    let (names, parameters) = (bus.names.clone(), parameters.to_owned());
+    let queue = ktrdr_shared::requirements::Requirements::default().queue();
+    (0..count).map(move |_| {
+        let request = start_request(&parameters);
+        let mut headers = HeaderMap::new();
+        headers.insert("Nats-Msg-Id", request.operation_id.as_str());
+        (names.start(&dummy(), &queue), headers, serde_json::to_vec(&request).expect("JSON").into())
+    })
+}
+
+/// Three messages as large as those of an operation, to `subjects` different subjects under `prefix`.
+pub(super) fn plain(prefix: &str, count: usize, subjects: usize) -> impl Iterator<Item = Message> {
+    let payload = Bytes::from(vec![b'x'; 250]);
+    let prefix = prefix.to_owned();
+    (0..count).map(move |i| (format!("{prefix}.{}", i % subjects), HeaderMap::new(), payload.clone()))
+}
+
+/// A stream of the bench's own, for the floors; with the settings of the product's.
+pub(super) async fn raw_stream(bus: &Bus, name: &str) {
+    let config = async_nats::jetstream::stream::Config {
+        name: name.to_uppercase(),
+        subjects: vec![format!("{name}.>")],
+        allow_direct: true,
+        ..Default::default()
+    };
+    bus.jetstream.create_stream(config).await.expect("a new stream");
+}
+
+pub(super) async fn remove_stream(bus: &Bus, name: &str) {
+    bus.jetstream.delete_stream(name.to_uppercase()).await.expect("the stream that was made");
+}
+
+/// The floor under everything that is stored: messages a second into an empty stream, by one publisher, one subject.
+pub(super) async fn raw_publish_rate(bus: &Bus, count: usize) -> f64 {
+    raw_stream(bus, "raw").await;
+    let took = publish_all(&bus.client, WINDOW, plain("raw", count, 1)).await;
+    remove_stream(bus, "raw").await;
+    count as f64 / took.as_secs_f64()
+}
+
+/// The floor under a replay: messages a second of an ordered consumer that only counts them.
+pub(super) async fn raw_read_rate(bus: &Bus, stream: &str) -> f64 {
+    let stream = bus.jetstream.get_stream(stream).await.expect("the stream");
+    let count = stream.cached_info().state.messages;
+    let started = Instant::now();
+    let consumer = stream
+        .create_consumer(push::OrderedConfig {
+            deliver_subject: bus.client.new_inbox(),
+            deliver_policy: DeliverPolicy::All,
+            ..push::OrderedConfig::default()
+        })
+        .await
+        .expect("a consumer");
+    let mut messages = consumer.messages().await.expect("its messages").ready_chunks(512);
+    let mut read = 0;
+    while read < count {
+        read += messages.next().await.expect("an open subscription").len() as u64;
+    }
+    count as f64 / started.elapsed().as_secs_f64()
+}

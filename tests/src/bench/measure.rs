@@ -1,0 +1,67 @@
+//! What processes cost: CPU time and memory, from /proc.
+
+use std::time::Instant;
+
+/// Linux reports process times in these, whatever the kernel's own tick is.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// CPU seconds a process has used; 0 when it is gone.
+pub(super) fn cpu_seconds(pid: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields: Vec<&str> = stat.rsplit_once(") ").map_or(Vec::new(), |(_, rest)| rest.split(' ').collect());
+    let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok()).unwrap_or_default();
+    // utime and stime are the fields 14 and 15; the state, field 3, is the first here.
+    (ticks(11) + ticks(12)) / TICKS_PER_SECOND
+}
+
+/// Resident memory of a process in bytes.
+pub(super) fn resident(pid: u32) -> f64 {
+    status(pid, "VmRSS:")
+}
+
+/// Memory of a process that is no file's, in bytes.
+pub(super) fn anonymous(pid: u32) -> f64 {
+    status(pid, "RssAnon:")
+}
+
+fn status(pid: u32, name: &str) -> f64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+    line.trim().trim_end_matches(" kB").parse::<f64>().unwrap_or_default() * 1024.0
+}
+
+/// CPU time of several processes over a span of time.
+pub(super) struct Spent {
+    started: Instant,
+    before: Vec<(&'static str, u32, f64)>,
+}
+
+impl Spent {
+    pub(super) fn begin(processes: &[(&'static str, u32)]) -> Self {
+        let before = processes.iter().map(|(name, pid)| (*name, *pid, cpu_seconds(*pid))).collect();
+        Self { started: Instant::now(), before }
+    }
+
+    pub(super) fn seconds(&self) -> f64 {
+        self.started.elapsed().as_secs_f64()
+    }
+
+    /// CPU seconds of all of them.
+    pub(super) fn cpu(&self) -> f64 {
+        self.before.iter().map(|(_, pid, before)| cpu_seconds(*pid) - before).sum()
+    }
+
+    /// `CPU µs each: nats 20, backend 9, worker 25` for `count` of something.
+    pub(super) fn each(&self, count: f64) -> String {
+        let each = |pid: u32, before: f64| (cpu_seconds(pid) - before) / count * 1e6;
+        let parts: Vec<String> =
+            self.before.iter().map(|(name, pid, before)| format!("{name} {:.0}", each(*pid, *before))).collect();
+        format!("CPU µs each: {}", parts.join(", "))
+    }
+}
+
+/// The load of the machine: what else runs here.
+pub(super) fn load_average() -> String {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').take(3).collect::<Vec<_>>().join(" ")
+}

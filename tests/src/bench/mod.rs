@@ -1,0 +1,129 @@
+//! The program behind `scripts/bench`: every figure beside its own floor, measured in the same run on the same nats-server.
+//!
+//! | module | measures |
+//! |---|---|
+//! | [`throughput`] | whole operations a second over the bus and over REST; what flushing costs |
+//! | [`latency`] | one operation at a time |
+//! | [`reads`] | one operation read over and over |
+//! | [`retained`] | lists, memory and replay by retained operations |
+//! | [`fleet`] | idle workers, heartbeats, scale-out |
+//! | [`curves`] | costs by size and by concurrency |
+//! | [`engines`] | bars, epochs and rows a second |
+//!
+//! What it needs: [`world`] (the programs), [`load`] and [`http`] (clients that cost little), [`prototype`] (the bare protocol),
+//! [`measure`] (CPU and memory), [`report`] and [`plot`].
+
+mod curves;
+mod engines;
+mod fleet;
+mod http;
+mod latency;
+mod load;
+mod measure;
+mod plot;
+mod prototype;
+mod reads;
+mod report;
+mod retained;
+mod throughput;
+mod world;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::{Parser, Subcommand};
+
+use self::report::Report;
+use crate::settings::repository;
+
+/// Measures the job system beside its own physical floors.
+#[derive(Debug, Parser)]
+#[command(name = "ktrdr-bench")]
+struct Args {
+    /// The large cases too: a million operations, 10,000 workers.
+    #[arg(long)]
+    full: bool,
+    /// Only these groups: engines, throughput, latency, reads, retained, curves, scale-out, idle, heartbeats, fsync.
+    only: Vec<String>,
+    /// Where results.json and the plots go.
+    #[arg(long)]
+    output: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Inner>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Inner {
+    /// The bare HTTP server that stands beside the backend.
+    #[command(hide = true)]
+    Serve { port: u16, bytes: PathBuf },
+}
+
+/// How much to measure.
+#[derive(Debug)]
+struct Plan {
+    full: bool,
+}
+
+impl Plan {
+    fn pick<T>(&self, quick: T, full: T) -> T {
+        if self.full { full } else { quick }
+    }
+}
+
+/// The whole program.
+pub fn main() -> ExitCode {
+    let args = Args::parse();
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    if let Some(Inner::Serve { port, bytes }) = args.command {
+        runtime.block_on(http::serve(port, std::fs::read(bytes).expect("the bytes").into()));
+        return ExitCode::SUCCESS;
+    }
+    runtime.block_on(run(&args))
+}
+
+async fn run(args: &Args) -> ExitCode {
+    let started = Instant::now();
+    let plan = Plan { full: args.full };
+    let mut report = Report::new(args.output.clone().unwrap_or_else(|| repository().join("target/bench")));
+    let wanted = |name: &str| args.only.is_empty() || args.only.iter().any(|only| name.contains(only.as_str()));
+    println!("load of the machine before: {}", measure::load_average());
+    if wanted("engines") {
+        engines::measure(&plan, &mut report).await;
+    }
+    if wanted("throughput") {
+        throughput::measure(&plan, &mut report).await;
+    }
+    if wanted("latency") {
+        latency::measure(&plan, &mut report).await;
+    }
+    if wanted("reads") {
+        reads::measure(&plan, &mut report).await;
+    }
+    if wanted("retained") {
+        retained::measure(&plan, &mut report).await;
+    }
+    if wanted("curves") {
+        curves::measure(&plan, &mut report).await;
+    }
+    if wanted("scale-out") {
+        fleet::scale_out(&plan, &mut report).await;
+    }
+    if wanted("idle") {
+        fleet::idle(&plan, &mut report).await;
+    }
+    if wanted("heartbeats") {
+        fleet::heartbeats(&plan, &mut report).await;
+    }
+    if wanted("fsync") {
+        throughput::fsync(&plan, &mut report).await;
+    }
+    println!("\n{:.0} s; load of the machine after: {}", started.elapsed().as_secs_f64(), measure::load_average());
+    println!("{}", report.dir().join("results.json").display());
+    let missed = report.missed();
+    if !missed.is_empty() {
+        println!("aims missed: {}", missed.join("; "));
+    }
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,170 @@
+//! What retained operations cost: lists, memory, and reading all of them at the start.
+
+use std::time::Instant;
+
+use async_nats::HeaderMap;
+use ktrdr_shared::event::{Event, EventKind, ResultPayload};
+use ktrdr_shared::id::WorkerId;
+use ktrdr_shared::operation::Progress;
+use ktrdr_shared::requirements::Requirements;
+use ktrdr_shared::subject::Names;
+use ktrdr_shared::time::Timestamp;
+use serde_json::value::RawValue;
+
+use super::Plan;
+use super::http::{Http, get};
+use super::load::{Message, WINDOW, publish_all, raw_read_rate};
+use super::measure::{anonymous, resident};
+use super::plot::Curve;
+use super::report::{Aim, Report, Row, number, percentile, sorted};
+use super::world::{World, dummy, start_request};
+use crate::process::BackendProcess;
+
+const PARAMETERS: &str = r#"{"steps":3,"step_ms":10}"#;
+
+/// The three messages of each operation, as backend and worker publish them, for a stream that holds `after` messages.
+fn whole_lives(names: &Names, count: u64, after: u64) -> impl Iterator<Item = Message> {
+    let names = names.clone();
+    let queue = Requirements::default().queue();
+    (0..count).flat_map(move |i| {
+        let start_sequence = after + 3 * i + 1;
+        let request = start_request(PARAMETERS);
+        let claim = uuid::Uuid::now_v7().simple().to_string();
+        let event = |kind| Event {
+            operation_id: request.operation_id.clone(),
+            at: Timestamp::now(),
+            worker_id: Some(WorkerId::new(format!("dummy-worker-host-{}", i % 10)).expect("a valid name")),
+            attempt: 1,
+            claim: Some(claim.clone()),
+            kind,
+        };
+        let result = RawValue::from_string(r#"{"steps":3}"#.to_owned()).expect("JSON");
+        let progress = Progress::new(100.0).step("Step 3/3").field("step", 3).field("steps", 3).finished();
+        let subject = names.operation(&dummy(), &request.operation_id);
+        let started = event(EventKind::Started { start_sequence, delivery: 1 });
+        let completed = event(EventKind::Completed { result: ResultPayload::Inline(result), progress: Some(progress) });
+        [
+            (names.start(&dummy(), &queue), HeaderMap::new(), serde_json::to_vec(&request).expect("JSON").into()),
+            (subject.clone(), HeaderMap::new(), started.encode().expect("JSON")),
+            (subject, HeaderMap::new(), completed.encode().expect("JSON")),
+        ]
+    })
+}
+
+/// Latencies of one page, in milliseconds.
+async fn page(http: &mut Http, query: &str, times: usize) -> Vec<f64> {
+    let request = get(&format!("/api/v1/operations?{query}"));
+    let mut took = Vec::with_capacity(times);
+    for _ in 0..times {
+        let begun = Instant::now();
+        let (status, _) = http.call(&request).await;
+        took.push(begun.elapsed().as_secs_f64() * 1e3);
+        assert_eq!(status, 200);
+    }
+    sorted(took)
+}
+
+async fn json_per_operation(http: &mut Http) -> f64 {
+    let (_, body) = http.call(&get("/api/v1/operations?limit=100")).await;
+    let page: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+    let list = page["data"]["operations"].as_array().expect("a list");
+    list.iter().map(|operation| operation.to_string().len() as f64).sum::<f64>() / list.len() as f64
+}
+
+pub(super) async fn measure(plan: &Plan, report: &mut Report) {
+    report.section("Retained operations");
+    let mut world = World::start().await;
+    let base = anonymous(world.backend.process.pid());
+    let sizes: &[u64] = plan.pick(&[1_000, 10_000, 100_000], &[1_000, 10_000, 100_000, 1_000_000]);
+    let (mut stored, mut p50, mut p99, mut one) = (0, Vec::new(), Vec::new(), Vec::new());
+    let mut http = Http::open(world.address()).await;
+    for &size in sizes {
+        let more = whole_lives(&world.bus.names, size - stored, 3 * stored);
+        publish_all(&world.bus.client, WINDOW, more).await;
+        stored = size;
+        world.completed(size).await;
+        let offset = size / 2;
+        page(&mut http, "limit=100", 20).await;
+        let mut all = Vec::new();
+        for query in [
+            "limit=100&operation_type=dummy&status=completed".to_owned(),
+            format!("limit=100&operation_type=dummy&status=completed&offset={offset}"),
+            "limit=100&status=failed".to_owned(),
+            format!("limit=100&offset={}", size - 100),
+        ] {
+            all.extend(page(&mut http, &query, plan.pick(150, 400)).await);
+        }
+        let all = sorted(all);
+        let x = size as f64;
+        p50.push((x, percentile(&all, 0.5)));
+        p99.push((x, percentile(&all, 0.99)));
+        let id = newest(&mut http).await;
+        let request = get(&format!("/api/v1/operations/{id}"));
+        let mut took = Vec::new();
+        for _ in 0..300 {
+            let begun = Instant::now();
+            http.call(&request).await;
+            took.push(begun.elapsed().as_secs_f64() * 1e3);
+        }
+        one.push((x, percentile(&sorted(took), 0.5)));
+        report.add(
+            Row::new(
+                format!("list with filter, page of 100, {} retained, p99", number(x)),
+                percentile(&all, 0.99),
+                "ms",
+            )
+            .aim(Aim::AtMost(5.0)),
+        );
+    }
+    let tenth = p99.iter().find(|(x, _)| *x == 10_000.0).map_or(f64::NAN, |(_, y)| *y);
+    let last = p99.last().map_or(f64::NAN, |(_, y)| *y);
+    report.add(
+        Row::new("the same at the largest, beside 10 k", last, "ms")
+            .beside("10 k retained", tenth)
+            .aim(Aim::RatioAtMost(2.0)),
+    );
+    let series = vec![
+        ("list of 100, p50".to_owned(), p50),
+        ("list of 100, p99".to_owned(), p99),
+        ("one operation, p50".to_owned(), one),
+    ];
+    let (x, y) = ("retained operations", "ms");
+    let title = "Latency of reads by retained operations".to_owned();
+    report.plot(&Curve { file: "retained.svg".to_owned(), title, x, y, series });
+    replay(report, &mut world, &mut http, stored as f64, base).await;
+    world.shutdown().await;
+}
+
+async fn newest(http: &mut Http) -> String {
+    let (_, body) = http.call(&get("/api/v1/operations?limit=1")).await;
+    let page: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+    page["data"]["operations"][0]["operation_id"].as_str().expect("an id").to_owned()
+}
+
+async fn replay(report: &mut Report, world: &mut World, http: &mut Http, stored: f64, base: f64) {
+    let json = json_per_operation(http).await;
+    let live = (anonymous(world.backend.process.pid()) - base) / stored;
+    let before = raw_read_rate(&world.bus, "KTRDR").await;
+    world.backend.process.stop().await;
+    let begun = Instant::now();
+    let fresh = BackendProcess::start(&world.settings).await;
+    let took = begun.elapsed().as_secs_f64();
+    let after = raw_read_rate(&world.bus, "KTRDR").await;
+    let note = format!("{} operations in {took:.2} s, from the start of the process to ready", number(stored));
+    report.add(
+        Row::new("replay at start", stored * 3.0 / took, "msg/s")
+            .beside("raw ordered read", f64::midpoint(before, after))
+            .aim(Aim::RatioAtLeast(0.6))
+            .note(note),
+    );
+    let pid = fresh.process.pid();
+    let memory = (anonymous(pid) - base) / stored;
+    report.add(
+        Row::new("backend memory for each operation, after a replay", memory, "B")
+            .beside("its JSON", json)
+            .aim(Aim::RatioAtMost(1.5))
+            .note(format!("resident {} MB", number(resident(pid) / 1e6))),
+    );
+    report.add(Row::new("the same in the backend that saw them come", live, "B").beside("its JSON", json));
+    world.backend = fresh;
+}

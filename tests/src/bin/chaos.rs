@@ -1,0 +1,75 @@
+//! `scripts/chaos`: see [`ktrdr_tests::chaos`]. Called as `ktrdr-chaos stamp-worker …` it is one of the run's workers.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use ktrdr_tests::chaos::stamp::StampEngine;
+use ktrdr_tests::chaos::{Options, run};
+
+/// Kills, freezes and restarts the programs of a job system under load, and checks that nothing was lost or done twice.
+#[derive(Debug, Parser)]
+#[command(name = "chaos")]
+struct Arguments {
+    /// How long there are load and faults.
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// Decides faults and load; another one each time when it is not given.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// A cluster of three servers with three copies of everything instead of one server.
+    #[arg(long)]
+    cluster: bool,
+    /// Starts a second, roughly.
+    #[arg(long, default_value_t = 30)]
+    rate: u32,
+    /// Keep logs and stores also when nothing is wrong.
+    #[arg(long)]
+    keep: bool,
+}
+
+fn main() -> ExitCode {
+    let mut words = std::env::args_os();
+    let program = words.next().unwrap_or_default();
+    if std::env::args_os().nth(1).is_some_and(|word| word == "stamp-worker") {
+        let config = ktrdr_worker::Config::parse_from([program].into_iter().chain(words.skip(1)));
+        return ktrdr_worker::runtime::run_program(StampEngine, config);
+    }
+    let arguments = Arguments::parse();
+    match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime.block_on(chaos(arguments)),
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn chaos(arguments: Arguments) -> ExitCode {
+    let options = Options {
+        length: Duration::from_secs(arguments.seconds),
+        seed: arguments.seed.unwrap_or_else(|| fastrand::u64(..1_000_000)),
+        servers: if arguments.cluster { 3 } else { 1 },
+        rate: arguments.rate,
+        patience: Duration::from_secs(90),
+    };
+    if arguments.keep {
+        ktrdr_tests::scratch::keep_all();
+    }
+    println!("seed {}: {} s of load and faults, then the check", options.seed, arguments.seconds);
+    let mut terminated = match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+        Ok(terminated) => terminated,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    // Whatever the run had started ends when it is dropped.
+    let report = tokio::select! {
+        report = run(&options) => report,
+        _ = tokio::signal::ctrl_c() => return ExitCode::from(130),
+        _ = terminated.recv() => return ExitCode::from(143),
+    };
+    print!("{report}");
+    if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,186 @@
+//! One program and what is done to it; notices when it dies by itself.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use super::schedule::{Action, Fault, Role};
+use crate::nats::NatsServer;
+use crate::process::{BackendProcess, Process, Signal, WorkerProcess};
+
+/// How often it is looked whether the program lives.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// How long a program that was asked to stop may take.
+const STOP_LIMIT: Duration = Duration::from_secs(30);
+
+/// A panic that was asked for: where it happens, and what is said about it.
+const ENGINE: [&str; 2] = ["engines/dummy.rs", "panicked at step"];
+
+/// A program of the run.
+pub enum Member {
+    /// A server.
+    Nats(NatsServer),
+    /// A backend.
+    Backend(BackendProcess),
+    /// A worker.
+    Worker(WorkerProcess),
+}
+
+/// What became of it.
+#[derive(Debug, Default)]
+pub struct Diary {
+    /// Which faults it met, how often.
+    pub faults: BTreeMap<(Role, Action), u32>,
+    /// What must not happen.
+    pub troubles: Vec<String>,
+    /// Attempts that were refused as no longer the operation's own.
+    pub fenced: usize,
+    /// Log lines that tell of a panic outside of an engine.
+    pub panics: usize,
+}
+
+impl Member {
+    fn process(&mut self) -> Option<&mut Process> {
+        match self {
+            Self::Nats(server) => server.process(),
+            Self::Backend(backend) => Some(&mut backend.process),
+            Self::Worker(worker) => Some(&mut worker.process),
+        }
+    }
+
+    fn name(&self) -> String {
+        match self {
+            Self::Nats(server) => format!("nats-server {}", server.url()),
+            Self::Backend(backend) => format!("backend {}", backend.api.base()),
+            Self::Worker(worker) => format!("worker {}", worker.id),
+        }
+    }
+
+    fn check_alive(&mut self) -> Result<(), String> {
+        match self {
+            Self::Nats(server) => server.check_alive(),
+            Self::Backend(backend) => backend.process.check_alive(),
+            Self::Worker(worker) => worker.process.check_alive(),
+        }
+    }
+
+    fn signal(&mut self, signal: Signal) {
+        match self {
+            Self::Nats(server) => server.signal(signal),
+            Self::Backend(backend) => backend.process.signal(signal),
+            Self::Worker(worker) => worker.process.signal(signal),
+        }
+    }
+
+    fn kill(&mut self) {
+        match self {
+            Self::Nats(server) => server.kill(),
+            Self::Backend(backend) => backend.process.kill(),
+            Self::Worker(worker) => worker.process.kill(),
+        }
+    }
+
+    fn relaunch(&mut self) {
+        match self {
+            Self::Nats(server) => server.relaunch(),
+            Self::Backend(backend) => backend.relaunch(),
+            Self::Worker(worker) => worker.relaunch(),
+        }
+    }
+
+    fn log(&self) -> String {
+        match self {
+            Self::Nats(server) => server.log(),
+            Self::Backend(backend) => backend.process.log(),
+            Self::Worker(worker) => worker.process.log(),
+        }
+    }
+}
+
+/// Does to `member` what is in `faults`, which are counted from `began`, and keeps it alive until `end`. The
+/// program still runs afterwards.
+pub async fn run(mut member: Member, faults: Vec<Fault>, began: Instant, end: CancellationToken) -> (Member, Diary) {
+    let mut diary = Diary::default();
+    for fault in faults {
+        supervise(&mut member, began + fault.at, &mut diary).await;
+        *diary.faults.entry((fault.role, fault.action)).or_default() += 1;
+        apply(&mut member, &fault, &mut diary).await;
+    }
+    while !end.is_cancelled() {
+        supervise(&mut member, Instant::now() + LOOK, &mut diary).await;
+    }
+    let log = member.log();
+    diary.fenced =
+        log.lines().filter(|line| line.contains("fenced: the operation went on without this attempt")).count();
+    diary.panics = log
+        .lines()
+        .filter(|line| line.contains(" panicked at ") && !ENGINE.iter().any(|ours| line.contains(ours)))
+        .count();
+    if diary.panics > 0 {
+        diary.troubles.push(format!("{} panicked", member.name()));
+    }
+    (member, diary)
+}
+
+async fn apply(member: &mut Member, fault: &Fault, diary: &mut Diary) {
+    match fault.action {
+        Action::Freeze => {
+            member.signal(Signal::Stop);
+            sleep(fault.away).await;
+            member.signal(Signal::Cont);
+        }
+        Action::Kill => {
+            member.kill();
+            sleep(fault.away).await;
+            member.relaunch();
+        }
+        Action::Restart => {
+            stop(member, diary).await;
+            sleep(fault.away).await;
+            member.relaunch();
+        }
+    }
+}
+
+async fn stop(member: &mut Member, diary: &mut Diary) {
+    let name = member.name();
+    let Some(process) = member.process() else { return };
+    if process.exited().is_some() {
+        return;
+    }
+    process.signal(Signal::Term);
+    let deadline = Instant::now() + STOP_LIMIT;
+    loop {
+        match process.exited() {
+            // SIGTERM before the program has set up its handlers ends it by the signal itself: status without a code.
+            Some(status) if status.success() || status.code().is_none() => return,
+            Some(status) => return diary.troubles.push(format!("{name} was asked to stop and ended with {status}")),
+            None if Instant::now() > deadline => {
+                diary.troubles.push(format!("{name} was asked to stop and did not within {STOP_LIMIT:?}"));
+                return process.kill();
+            }
+            None => sleep(LOOK / 4).await,
+        }
+    }
+}
+
+/// Waits until `until`, and starts the program again should it die: not asked to, that is a trouble.
+async fn supervise(member: &mut Member, until: Instant, diary: &mut Diary) {
+    loop {
+        if let Err(ended) = member.check_alive() {
+            // Some connection may have been given the port as a client's while the program was away; that passes.
+            if !ended.to_lowercase().contains("address already in use") {
+                diary.troubles.push(format!("{} ended by itself: {ended}", member.name()));
+            }
+            sleep(LOOK).await;
+            member.relaunch();
+        }
+        if Instant::now() >= until {
+            return;
+        }
+        let _ = timeout_at(until, sleep_until(Instant::now() + LOOK)).await;
+    }
+}

@@ -1,0 +1,311 @@
+//! The client: starts operations of many kinds over REST through any backend, repeats what was not acknowledged, cancels
+//! some, and writes down what it was told.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::ledger::{Ledger, Promise};
+use crate::client::{Answer, Client};
+
+/// How long the client waits for an answer. Shorter than some backends are frozen for.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long it goes on repeating a start or a cancel.
+const PERSISTENCE: Duration = Duration::from_secs(60);
+
+/// Pause before a repetition.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Who starts operations, and how.
+#[derive(Clone)]
+pub struct Load {
+    /// The backends.
+    pub apis: Vec<Client>,
+    /// What it was told.
+    pub ledger: Arc<Mutex<Ledger>>,
+    /// Starts a second, roughly.
+    pub rate: u32,
+    /// When it stops starting new ones.
+    pub until: Instant,
+}
+
+/// One operation to be.
+struct Wish {
+    kind: &'static str,
+    domain: &'static str,
+    body: Value,
+    cancel_after: Option<Duration>,
+}
+
+/// An answer, or why there is none.
+enum Told {
+    Answer(Answer),
+    /// It never left: nobody listens there.
+    NotSent,
+    /// It may have arrived.
+    Silence,
+}
+
+impl Load {
+    /// Runs `clients` side by side until the time is over and everything sent is either acknowledged or given up.
+    pub async fn run(self, clients: u32, seed: u64) {
+        self.run_until(clients, seed, CancellationToken::new()).await;
+    }
+
+    /// The same, and stops starting new ones when `stop` says so.
+    pub async fn run_until(self, clients: u32, seed: u64, stop: CancellationToken) {
+        let mut tasks = JoinSet::new();
+        for client in 0..clients {
+            let (load, stop) = (self.clone(), stop.clone());
+            let rng = fastrand::Rng::with_seed(seed.wrapping_mul(1_000_003).wrapping_add(u64::from(client)));
+            tasks.spawn(async move { load.client(client, clients, rng, stop).await });
+        }
+        tasks.join_all().await;
+    }
+
+    async fn client(&self, client: u32, clients: u32, mut rng: fastrand::Rng, stop: CancellationToken) {
+        let mut cancels = JoinSet::new();
+        let pause = 1000.0 * f64::from(clients) / f64::from(self.rate);
+        for number in 0_u32.. {
+            let next = Instant::now() + Duration::from_millis((pause * 2.0 * rng.f64()) as u64);
+            if next >= self.until || stop.is_cancelled() {
+                break;
+            }
+            sleep_until(next).await;
+            let wish = wish(&mut rng);
+            let acknowledged = self.start(&wish, &format!("chaos-{client}-{number}"), &mut rng).await;
+            if let (Some(id), Some(after)) = (acknowledged, wish.cancel_after) {
+                let (load, rng) = (self.clone(), rng.fork());
+                cancels.spawn(async move {
+                    sleep(after).await;
+                    load.cancel(&id, rng).await;
+                });
+            }
+        }
+        cancels.join_all().await;
+    }
+
+    fn any(&self, rng: &mut fastrand::Rng) -> &Client {
+        &self.apis[rng.usize(0..self.apis.len())]
+    }
+
+    /// Sends a start until it is acknowledged, and returns its id then.
+    async fn start(&self, wish: &Wish, name: &str, rng: &mut fastrand::Rng) -> Option<String> {
+        let mut body = wish.body.clone();
+        // A third leaves the id to the backend; of the others some name it in the header.
+        let mut id = (rng.u32(0..3) > 0).then(|| name.to_owned());
+        let in_header = id.is_some() && rng.u32(0..5) == 0;
+        let twins = id.is_some() && !in_header && rng.u32(0..10) == 0 && self.apis.len() > 1;
+        let gives_up = rng.u32(0..4) == 0;
+        let key = in_header.then(|| name.to_owned());
+        if in_header {
+            id = None;
+        }
+        let mut nothing_stored = true;
+        let deadline = Instant::now() + PERSISTENCE;
+        for tries in 1_u32.. {
+            if let Some(id) = &id {
+                body["task_id"] = json!(id);
+            }
+            let api = self.any(rng);
+            let told = match twins {
+                true => self.twice(wish.domain, &body).await,
+                false => send(api, Method::POST, &start_path(wish.domain), Some(&body), key.as_deref()).await,
+            };
+            match &told {
+                Told::Answer(answer) if answer.status == 202 || answer.status == 200 => {
+                    let acknowledged = answer.json["operation_id"].as_str().unwrap_or_default().to_owned();
+                    self.acknowledged(&acknowledged, id.as_deref(), wish.kind, tries, answer);
+                    if answer.status == 202 && !twins && rng.u32(0..4) == 0 {
+                        self.read_back(api, &acknowledged).await;
+                    }
+                    return Some(acknowledged);
+                }
+                Told::Answer(answer) if answer.status == 503 => {
+                    let code = answer.json["code"].as_str().unwrap_or_default().to_owned();
+                    let mut ledger = self.ledger.lock();
+                    ledger.refusal(&code);
+                    if answer.header("retry-after").is_empty() {
+                        ledger.troubles.push(format!("503 without Retry-After: {answer}"));
+                    }
+                    if code == "outcome_unknown" {
+                        nothing_stored = false;
+                        // What the answer says to do.
+                        if key.is_none() {
+                            id = answer.json["operation_id"].as_str().map(str::to_owned).or(id);
+                        }
+                    }
+                }
+                Told::Answer(answer) => {
+                    self.ledger.lock().troubles.push(format!("a start was answered with {answer}"));
+                    return None;
+                }
+                Told::NotSent => self.ledger.lock().refusal("nobody listens"),
+                Told::Silence => {
+                    nothing_stored = false;
+                    self.ledger.lock().refusal("no answer");
+                }
+            }
+            let over = Instant::now() >= deadline || (gives_up && tries == 2);
+            if over || (id.is_none() && key.is_none() && !nothing_stored) {
+                let mut ledger = self.ledger.lock();
+                match id {
+                    Some(id) if nothing_stored => drop(ledger.refused.insert(id)),
+                    Some(id) => drop(ledger.open.insert(id)),
+                    None => ledger.unseen += u32::from(!nothing_stored),
+                }
+                return None;
+            }
+            self.ledger.lock().retried += 1;
+            sleep(PAUSE).await;
+        }
+        None
+    }
+
+    /// The same start through two backends at the same time; the first acknowledgement counts.
+    async fn twice(&self, domain: &str, body: &Value) -> Told {
+        self.ledger.lock().twins += 1;
+        let path = start_path(domain);
+        let both = self.apis.iter().take(2).map(|api| send(api, Method::POST, &path, Some(body), None));
+        let mut told = futures::future::join_all(both).await;
+        let acknowledged = |told: &Told| matches!(told, Told::Answer(answer) if answer.status < 300);
+        let unknown = |told: &Told| match told {
+            Told::Answer(answer) => answer.json["code"] == "outcome_unknown",
+            Told::Silence => true,
+            Told::NotSent => false,
+        };
+        let best = told.iter().position(acknowledged).or_else(|| told.iter().position(unknown));
+        told.swap_remove(best.unwrap_or(0))
+    }
+
+    fn acknowledged(&self, id: &str, wanted: Option<&str>, kind: &'static str, tries: u32, answer: &Answer) {
+        let mut ledger = self.ledger.lock();
+        if id.is_empty() || wanted.is_some_and(|wanted| wanted != id) {
+            ledger.troubles.push(format!("the start of {wanted:?} was answered with another id: {answer}"));
+        }
+        let promise = Promise { kind, tries, cancel: None };
+        if ledger.acknowledged.insert(id.to_owned(), promise).is_some() {
+            ledger.troubles.push(format!("id {id} was given out twice: {answer}"));
+        }
+    }
+
+    /// A backend shows what it has just acknowledged.
+    async fn read_back(&self, api: &Client, id: &str) {
+        let told = send(api, Method::GET, &format!("/api/v1/operations/{id}"), None, None).await;
+        let Told::Answer(answer) = told else { return };
+        let mut ledger = self.ledger.lock();
+        ledger.reads += 1;
+        if answer.status != 200 && answer.status != 503 {
+            ledger.troubles.push(format!("{id} was acknowledged, and then: {answer}"));
+        }
+    }
+
+    async fn cancel(&self, id: &str, mut rng: fastrand::Rng) {
+        let deadline = Instant::now() + PERSISTENCE;
+        while Instant::now() < deadline {
+            let told =
+                send(self.any(&mut rng), Method::DELETE, &format!("/api/v1/operations/{id}/cancel"), None, None).await;
+            match told {
+                Told::Answer(answer) if answer.status == 200 => {
+                    let status = answer.json["status"].as_str().unwrap_or_default().to_owned();
+                    if let Some(promise) = self.ledger.lock().acknowledged.get_mut(id) {
+                        promise.cancel = Some(status);
+                    }
+                    return;
+                }
+                Told::Answer(answer) if answer.status == 409 => return,
+                // 404: the other backend has not read it yet.
+                Told::Answer(answer) if answer.status == 503 || answer.status == 404 => {}
+                Told::Answer(answer) => {
+                    return self.ledger.lock().troubles.push(format!("a cancel was answered with {answer}"));
+                }
+                Told::NotSent | Told::Silence => {}
+            }
+            sleep(PAUSE).await;
+        }
+    }
+}
+
+fn start_path(domain: &str) -> String {
+    format!("/api/v1/{domain}/start")
+}
+
+async fn send(api: &Client, method: Method, path: &str, body: Option<&Value>, key: Option<&str>) -> Told {
+    let mut request = api.request(method, path).timeout(PATIENCE);
+    if let Some(body) = body {
+        request = request.json(body);
+    }
+    if let Some(key) = key {
+        request = request.header("idempotency-key", key);
+    }
+    let response = match request.send().await {
+        Ok(response) => response,
+        Err(error) if error.is_connect() => return Told::NotSent,
+        Err(_) => return Told::Silence,
+    };
+    let (status, headers) = (response.status().as_u16(), response.headers().clone());
+    match response.text().await {
+        Ok(text) => {
+            let json = serde_json::from_str(&text).unwrap_or(Value::Null);
+            Told::Answer(Answer { status, headers, json, text })
+        }
+        Err(_) => Told::Silence,
+    }
+}
+
+/// Something to start: mostly short, some longer than the lease, failing, retried, timed out, cancelled, with files.
+fn wish(rng: &mut fastrand::Rng) -> Wish {
+    let dummy = |kind, body: Value| Wish { kind, domain: "dummy", body, cancel_after: None };
+    let steps = |steps: u32, step_ms: u64| json!({"steps": steps, "step_ms": step_ms, "metrics_per_step": 0});
+    let with = |mut body: Value, more: Value| {
+        if let (Some(body), Value::Object(more)) = (body.as_object_mut(), more) {
+            body.extend(more);
+        }
+        body
+    };
+    match rng.u32(0..100) {
+        0..15 => dummy("instant", steps(0, 0)),
+        15..38 => dummy("short", steps(rng.u32(1..4), rng.u64(5..60))),
+        38..44 => dummy("other queue", with(steps(2, 30), json!({"execution": {"requirements": {"cores": 1}}}))),
+        44..54 => dummy("medium", with(steps(5, rng.u64(60..150)), json!({"metrics_per_step": 2}))),
+        54..60 => dummy("longer than the lease", steps(rng.u32(12..22), 100)),
+        60..64 => dummy("failing", with(steps(3, 20), json!({"fail_at_step": 2}))),
+        64..67 => dummy(
+            "retried",
+            with(steps(2, 20), json!({"fail_at_step": 2, "execution": {"max_attempts": 3, "retry_delay": 0.2}})),
+        ),
+        67..69 => dummy("panicking", with(steps(2, 20), json!({"panic_at_step": 1}))),
+        69..71 => dummy("timed out", with(steps(60, 50), json!({"execution": {"timeout_seconds": 0.4}}))),
+        71..77 => {
+            Wish { cancel_after: Some(Duration::from_millis(rng.u64(0..1500))), ..dummy("cancelled", steps(200, 50)) }
+        }
+        77..78 => Wish {
+            cancel_after: Some(Duration::from_millis(rng.u64(300..1000))),
+            ..dummy("deaf to cancels", with(steps(70, 50), json!({"ignore_cancel": true})))
+        },
+        78..79 => dummy("large result", with(steps(1, 50), json!({"result_bytes": 400_000}))),
+        79..97 => Wish {
+            kind: "with a file",
+            domain: "stamp",
+            body: json!({"steps": rng.u32(1..3), "step_ms": rng.u64(20..900)}),
+            cancel_after: None,
+        },
+        _ => Wish {
+            kind: "table",
+            domain: "data-processing",
+            body: json!({
+                "source_file": "source.csv",
+                "output_file": format!("tables/{:016x}.csv", rng.u64(..)),
+                "operations": [{"op": "clean"}],
+            }),
+            cancel_after: None,
+        },
+    }
+}

@@ -1,0 +1,78 @@
+//! The table at the end of a run.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::Options;
+use super::agent::Diary;
+use super::check::Verdict;
+use super::ledger::Ledger;
+
+/// Most violations that are printed.
+const SHOWN: usize = 40;
+
+/// What a run was and what it found.
+#[derive(Debug)]
+pub struct Report {
+    /// How it was asked for.
+    pub options: Options,
+    /// What was done to the programs.
+    pub diary: Diary,
+    /// What the client was told.
+    pub ledger: Ledger,
+    /// What was found.
+    pub verdict: Verdict,
+    /// How long it took after the last fault until nothing was left to do.
+    pub drained: Duration,
+}
+
+impl Report {
+    /// Whether nothing is wrong.
+    pub fn is_clean(&self) -> bool {
+        self.verdict.violations.is_empty()
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { options, diary, ledger, verdict, drained } = self;
+        let mut row = |name: &str, value: String| writeln!(f, "{name:<34} {value}");
+        row("seed", options.seed.to_string())?;
+        row("length", format!("{:?}, {} nats-server", options.length, options.servers))?;
+        for ((role, action), count) in &diary.faults {
+            row(&format!("{role} {action}"), count.to_string())?;
+        }
+        row("operations acknowledged", ledger.acknowledged.len().to_string())?;
+        row("operations in the stream", verdict.operations.to_string())?;
+        for (end, count) in &verdict.ends {
+            row(&format!("  {end}"), count.to_string())?;
+        }
+        row("  of these: every worker was lost", verdict.sums.given_up.to_string())?;
+        row("attempts", verdict.sums.attempts.to_string())?;
+        row("takeovers", verdict.sums.takeovers.to_string())?;
+        row("attempts after a hand-back", verdict.sums.handed_back.to_string())?;
+        row("fenced finishes", diary.fenced.to_string())?;
+        row("starts sent again", ledger.retried.to_string())?;
+        row("starts through two backends", ledger.twins.to_string())?;
+        for (code, count) in &ledger.refusals {
+            row(&format!("  {code}"), count.to_string())?;
+        }
+        row("reads right after the answer", ledger.reads.to_string())?;
+        row("files of the winning attempt", verdict.files.to_string())?;
+        row("longest standstill", format!("{:.1} s", verdict.standstill.as_secs_f64()))?;
+        row("slowest operation", format!("{:.1} s, {}", verdict.slowest.0.as_secs_f64(), verdict.slowest.1))?;
+        row("all done after the last fault", format!("{:.1} s", drained.as_secs_f64()))?;
+        row("never ended", verdict.sums.open.to_string())?;
+        row("lost", verdict.lost.to_string())?;
+        row("doubled", verdict.sums.doubled.to_string())?;
+        row("violations", verdict.violations.len().to_string())?;
+        for violation in verdict.violations.iter().take(SHOWN) {
+            let mut text: String = violation.chars().take(2000).collect();
+            if text.len() < violation.len() {
+                text.push('…');
+            }
+            writeln!(f, "  - {text}")?;
+        }
+        Ok(())
+    }
+}

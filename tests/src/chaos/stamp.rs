@@ -1,0 +1,59 @@
+//! `stamp`: an engine whose effect tells which attempt had it, so that a late one of an attempt that was taken over is seen.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ktrdr_worker::{Context, Engine, OperationError};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Writes a file that holds the number of its attempt.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct StampEngine;
+
+/// How long it takes.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct StampRequest {
+    /// Steps.
+    pub steps: u32,
+    /// Milliseconds per step.
+    pub step_ms: u64,
+}
+
+/// Which attempt wrote the file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Stamp {
+    /// Counted from 1.
+    pub attempt: u32,
+}
+
+/// Where the file of an operation is.
+pub fn path(data_dir: &Path, operation_id: &str) -> PathBuf {
+    data_dir.join("stamps").join(operation_id)
+}
+
+impl Engine for StampEngine {
+    const WORKER_TYPE: &'static str = "stamp";
+    const DOMAIN: &'static str = "stamp";
+    const SHORT: &'static str = "st";
+    const DESCRIPTION: &'static str = "Writes a file with the number of its attempt.";
+    type Request = StampRequest;
+    type Output = Stamp;
+
+    async fn run(&self, ctx: Context, request: StampRequest) -> Result<Stamp, OperationError> {
+        for _ in 0..request.steps {
+            ctx.check_cancelled()?;
+            tokio::time::sleep(Duration::from_millis(request.step_ms)).await;
+        }
+        let stamp = Stamp { attempt: ctx.attempt() };
+        let failed = |error: std::io::Error| OperationError::failed(error.to_string());
+        let name = path(ctx.data_dir().root(), ctx.operation_id().as_str());
+        let draft = name.with_extension(format!("{}.tmp", ctx.attempt()));
+        std::fs::create_dir_all(name.parent().unwrap_or(&name)).map_err(failed)?;
+        std::fs::write(&draft, serde_json::to_vec(&stamp).unwrap_or_default()).map_err(failed)?;
+        ctx.ensure_owner().await?;
+        std::fs::rename(&draft, &name).map_err(failed)?;
+        Ok(stamp)
+    }
+}

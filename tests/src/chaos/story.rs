@@ -1,0 +1,199 @@
+//! What the stream says about each operation, and what may never be in it: pure, no I/O.
+
+use std::collections::BTreeMap;
+
+use ktrdr_shared::event::{Event, EventKind};
+use ktrdr_shared::subject::{Names, Topic};
+use serde_json::Value;
+
+use crate::bus::Stored;
+
+/// All there is about one operation.
+#[derive(Debug, Default)]
+pub struct Story {
+    /// Its start requests: sequence and payload.
+    pub starts: Vec<(u64, Value)>,
+    /// Its events in order, with their sequences.
+    pub events: Vec<(u64, Event)>,
+    /// Messages on its subject that are no events.
+    pub unreadable: usize,
+}
+
+/// How many of something there were in all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sums {
+    /// `started` events.
+    pub attempts: usize,
+    /// Attempts that began because the one before was lost.
+    pub takeovers: usize,
+    /// Attempts that began after the one before was handed back.
+    pub handed_back: usize,
+    /// Operations without a terminal event.
+    pub open: usize,
+    /// Operations with more than one terminal event, more than one start request, or something after the end.
+    pub doubled: usize,
+    /// Operations that failed because every worker was lost.
+    pub given_up: usize,
+}
+
+/// Sorts the messages of the operations stream by operation.
+pub fn stories(names: &Names, messages: &[Stored]) -> BTreeMap<String, Story> {
+    let mut stories: BTreeMap<String, Story> = BTreeMap::new();
+    for message in messages {
+        match names.parse(&message.subject) {
+            Some(Topic::Start { .. }) => {
+                let request: Value = serde_json::from_slice(&message.payload).unwrap_or_default();
+                let id = request["operation_id"].as_str().unwrap_or_default().to_owned();
+                stories.entry(id).or_default().starts.push((message.sequence, request));
+            }
+            Some(Topic::Operation { operation_id, .. }) => {
+                let story = stories.entry(operation_id.to_owned()).or_default();
+                match Event::decode(&message.payload) {
+                    Ok(event) => story.events.push((message.sequence, event)),
+                    Err(_) => story.unreadable += 1,
+                }
+            }
+            _ => {}
+        }
+    }
+    stories
+}
+
+impl Story {
+    /// The terminal event, if there is exactly one or more: the first.
+    pub fn end(&self) -> Option<&Event> {
+        self.events.iter().map(|(_, event)| event).find(|event| event.kind.is_terminal())
+    }
+
+    /// `started` events.
+    pub fn attempts(&self) -> usize {
+        self.events.iter().filter(|(_, event)| matches!(event.kind, EventKind::Started { .. })).count()
+    }
+
+    /// Everything in it that must never be, and its share of the sums.
+    pub fn judge(&self, sums: &mut Sums) -> Vec<String> {
+        let mut wrong = Vec::new();
+        let mut doubled = false;
+        if self.unreadable > 0 {
+            wrong.push(format!("{} messages on its subject are no events", self.unreadable));
+        }
+        match self.starts.len() {
+            0 => wrong.push("events without a start request".to_owned()),
+            1 => {}
+            n => {
+                doubled = true;
+                wrong.push(format!("{n} start requests are stored"));
+            }
+        }
+        let mut attempt = 0;
+        let mut last: Option<&Event> = None;
+        for (_, event) in &self.events {
+            let name = event.kind.name();
+            if last.is_some_and(|last| last.kind.is_terminal()) {
+                doubled = true;
+                wrong.push(format!("{name} after the end"));
+            }
+            if let EventKind::Started { start_sequence, .. } = &event.kind {
+                sums.attempts += 1;
+                match last.map(|last| &last.kind) {
+                    Some(EventKind::Started { .. }) => sums.takeovers += 1,
+                    Some(EventKind::Released { .. }) => sums.handed_back += 1,
+                    _ => {}
+                }
+                if event.attempt != attempt + 1 {
+                    wrong.push(format!("attempt {} follows attempt {attempt}", event.attempt));
+                }
+                if self.starts.iter().all(|(sequence, _)| sequence != start_sequence) {
+                    wrong.push(format!("attempt {} acts on no start request", event.attempt));
+                }
+                attempt = event.attempt;
+            } else {
+                if event.attempt != attempt {
+                    wrong.push(format!("{name} of attempt {} during attempt {attempt}", event.attempt));
+                }
+                // Only the attempt itself completes or hands back; ends by others (cancel, worker lost) have other claims.
+                let own = matches!(event.kind, EventKind::Completed { .. } | EventKind::Released { .. });
+                if own && last.is_none_or(|last| last.claim != event.claim) {
+                    wrong.push(format!("{name} by somebody who does not hold attempt {attempt}"));
+                }
+            }
+            last = Some(event);
+        }
+        match last.map(|last| &last.kind) {
+            Some(EventKind::Failed { error }) if error.code == "worker_lost" => sums.given_up += 1,
+            Some(kind) if kind.is_terminal() => {}
+            Some(kind) => {
+                sums.open += 1;
+                wrong.push(format!("its last event is {}: it never ended", kind.name()));
+            }
+            None => {
+                sums.open += 1;
+                wrong.push("nobody ever began it".to_owned());
+            }
+        }
+        sums.doubled += usize::from(doubled);
+        wrong
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use serde_json::json;
+
+    fn message(sequence: u64, subject: &str, payload: &Value) -> Stored {
+        Stored { sequence, subject: subject.to_owned(), payload: Bytes::from(payload.to_string()) }
+    }
+
+    /// `(event, attempt, claim)` one after the other, after one start request.
+    fn judge(events: &[(&str, u32, &str)]) -> (Vec<String>, Sums) {
+        let mut messages = vec![message(1, "ktrdr.start.dummy.any", &json!({"operation_id": "o"}))];
+        for (n, (event, attempt, claim)) in events.iter().enumerate() {
+            let mut body = json!({
+                "event": event, "operation_id": "o", "at": "2026-01-01T00:00:00Z", "worker_id": "w",
+                "attempt": attempt, "claim": claim, "start_sequence": 1, "reason": "shutdown",
+                "error": {"code": "x", "message": "x"}, "result": null,
+            });
+            if *event == "released" {
+                body["error"] = Value::Null;
+            }
+            messages.push(message(2 + n as u64, "ktrdr.op.dummy.o", &body));
+        }
+        let stories = stories(&Names::new("ktrdr").unwrap(), &messages);
+        let mut sums = Sums::default();
+        (stories["o"].judge(&mut sums), sums)
+    }
+
+    #[test]
+    fn lives_as_they_should_be() {
+        for life in [
+            &[("started", 1, "a"), ("completed", 1, "a")][..],
+            &[("started", 1, "a"), ("started", 2, "b"), ("completed", 2, "b")],
+            &[("started", 1, "a"), ("released", 1, "a"), ("started", 2, "b"), ("failed", 2, "b")],
+            &[("cancelled", 0, "x")],
+            &[("started", 1, "a"), ("failed", 1, "by another one")],
+        ] {
+            assert_eq!(judge(life).0, Vec::<String>::new(), "{life:?}");
+        }
+        let (_, sums) = judge(&[("started", 1, "a"), ("started", 2, "b"), ("completed", 2, "b")]);
+        assert_eq!((sums.attempts, sums.takeovers), (2, 1));
+    }
+
+    #[test]
+    fn the_check_sees_what_it_is_there_for() {
+        for (life, words) in [
+            (&[][..], "nobody ever began it"),
+            (&[("started", 1, "a")], "it never ended"),
+            (&[("started", 1, "a"), ("completed", 1, "a"), ("completed", 1, "a")], "completed after the end"),
+            (&[("started", 1, "a"), ("started", 2, "b"), ("completed", 1, "a")], "completed of attempt 1"),
+            (&[("started", 1, "a"), ("started", 2, "b"), ("completed", 2, "a")], "does not hold"),
+            (&[("started", 2, "a"), ("completed", 2, "a")], "attempt 2 follows attempt 0"),
+        ] {
+            let (wrong, _) = judge(life);
+            assert!(wrong.iter().any(|text| text.contains(words)), "{life:?}: {wrong:?}");
+        }
+        assert_eq!(judge(&[("started", 1, "a")]).1.open, 1);
+        assert_eq!(judge(&[("cancelled", 0, "x"), ("started", 1, "a")]).1.doubled, 1);
+    }
+}
