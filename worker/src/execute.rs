@@ -19,13 +19,13 @@ use tracing::Instrument;
 
 use crate::checkpoint;
 use crate::claim::{ClaimError, Claimed, Claimer, Ended, Hold};
-use crate::context::{Context, Inner, OwnerCheck};
+use crate::context::{Context, Inner};
 use crate::core::{Core, Counters};
-use crate::error::OperationError;
 use crate::guard::Guard;
 use crate::lease::Lease;
 use crate::local::LocalOperation;
 use crate::outcome::{EngineHandle, EngineOutcome, Verdict, decide_verdict};
+use crate::ownership::owner_check;
 use crate::pull::{Delivery, Slot};
 use crate::results::store_result;
 use crate::running::{Execution, StopReason, register};
@@ -34,8 +34,6 @@ use crate::send_report::{flush_checkpoint, flush_metrics, send_reports};
 /// How long an engine may take to stop, after its time limit or when the worker stops, before its end is recorded without
 /// it.
 const STOP_GRACE: Duration = Duration::from_secs(5);
-/// Pause before asking again who owns the operation, while NATS is away.
-const OWNER_RETRY: Duration = Duration::from_millis(500);
 /// How long waiting metric points may hold up the end of an operation.
 const FINAL_FLUSH: Duration = Duration::from_secs(5);
 
@@ -147,29 +145,6 @@ async fn claim(claimer: &Claimer<'_>, job: &Job) -> Option<Hold> {
         }
     }
     None
-}
-
-/// The check behind [`Context::ensure_owner`].
-fn owner_check(core: Arc<Core>, execution: Arc<Execution>, hold: Hold) -> OwnerCheck {
-    Box::new(move || {
-        let (core, execution, hold) = (core.clone(), execution.clone(), hold.clone());
-        Box::pin(async move {
-            let claimer = Claimer { oplog: &core.oplog, worker_type: &core.worker_type, worker_id: &core.worker_id };
-            loop {
-                match claimer.verify(&hold).await {
-                    Ok(None) => return Ok(()),
-                    Ok(Some(Ended::Fenced { terminal })) => {
-                        execution.stop(StopReason::Fenced { terminal });
-                        return Err(OperationError::Cancelled);
-                    }
-                    Ok(Some(Ended::Accepted)) | Err(_) if execution.cancel.is_cancelled() => {
-                        return Err(OperationError::Cancelled);
-                    }
-                    Ok(Some(Ended::Accepted)) | Err(_) => tokio::time::sleep(OWNER_RETRY).await,
-                }
-            }
-        })
-    })
 }
 
 /// One claimed attempt.
@@ -355,14 +330,7 @@ impl RunningAttempt<'_> {
 
     fn note(&self, verdict: &Verdict) {
         let status = verdict.status();
-        let outcome = match verdict {
-            Verdict::Complete(_) => "completed",
-            Verdict::Fail(_) => "failed",
-            Verdict::Retry { .. } => "retried",
-            Verdict::Cancel => "cancelled",
-            Verdict::HandBack => "released",
-        };
-        self.measure(outcome);
+        self.measure(verdict.outcome());
         match verdict {
             Verdict::Fail(error) | Verdict::Retry { error, .. } => {
                 tracing::warn!(%status, code = %error.code, error = %error.message, "the attempt failed");

@@ -73,6 +73,17 @@ impl Verdict {
         }
     }
 
+    /// In one word, to be counted by.
+    pub(crate) fn outcome(&self) -> &'static str {
+        match self {
+            Self::Complete(_) => "completed",
+            Self::Fail(_) => "failed",
+            Self::Retry { .. } => "retried",
+            Self::Cancel => "cancelled",
+            Self::HandBack => "released",
+        }
+    }
+
     pub(crate) fn attempt_outcome(&self) -> AttemptOutcome {
         match self {
             Self::Complete(_) => AttemptOutcome::Completed,

@@ -1,0 +1,36 @@
+//! Asking whether an attempt still owns its operation, on behalf of an engine.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::claim::{Claimer, Ended, Hold};
+use crate::context::OwnerCheck;
+use crate::core::Core;
+use crate::error::OperationError;
+use crate::running::{Execution, StopReason};
+
+/// Pause before asking again who owns the operation, while NATS is away.
+const OWNER_RETRY: Duration = Duration::from_millis(500);
+
+/// The check behind [`crate::Context::ensure_owner`].
+pub(crate) fn owner_check(core: Arc<Core>, execution: Arc<Execution>, hold: Hold) -> OwnerCheck {
+    Box::new(move || {
+        let (core, execution, hold) = (core.clone(), execution.clone(), hold.clone());
+        Box::pin(async move {
+            let claimer = Claimer { oplog: &core.oplog, worker_type: &core.worker_type, worker_id: &core.worker_id };
+            loop {
+                match claimer.verify(&hold).await {
+                    Ok(None) => return Ok(()),
+                    Ok(Some(Ended::Fenced { terminal })) => {
+                        execution.stop(StopReason::Fenced { terminal });
+                        return Err(OperationError::Cancelled);
+                    }
+                    Ok(Some(Ended::Accepted)) | Err(_) if execution.cancel.is_cancelled() => {
+                        return Err(OperationError::Cancelled);
+                    }
+                    Ok(Some(Ended::Accepted)) | Err(_) => tokio::time::sleep(OWNER_RETRY).await,
+                }
+            }
+        })
+    })
+}
