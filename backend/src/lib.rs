@@ -6,20 +6,20 @@
 //! | module | holds |
 //! |---|---|
 //! | [`config`] | settings |
-//! | [`router`] | every route and layer on one screen |
-//! | [`routes`] | one file per resource: extract, call, respond |
-//! | [`openapi`] | the document of the REST interface, from the routes and the worker types |
-//! | [`middleware`] | request ids, the request log, the answer while nothing is loaded yet |
-//! | [`error`] | everything that can go wrong, as the one error shape; the only failure status codes |
-//! | [`idempotency`] | the id behind an `Idempotency-Key` |
-//! | [`dispatch`] | the only code that publishes starts and cancels |
-//! | [`projection`] | every operation, folded from the stream |
-//! | [`registry`], [`listen`] | workers as heartbeats tell them; who hears heartbeats and progress |
-//! | [`catalogue`] | worker types, domains, schemas |
-//! | [`reader`] | metrics and history: reads a subject of a stream page by page |
-//! | [`reconcile`] | cancels that are not confirmed, direct operations whose worker is gone |
-//! | [`duties`] | what runs beside the REST interface |
-//! | [`events`] | changes as server-sent events: encoded once, shared by all who follow |
+//! | `router` | every route and layer on one screen |
+//! | `routes` | one file per resource: extract, call, respond |
+//! | `openapi` | the document of the REST interface, from the routes and the worker types |
+//! | `middleware` | request ids, the request log, the answer while nothing is loaded yet |
+//! | `error` | everything that can go wrong, as the one error shape; the only failure status codes |
+//! | `idempotency` | the id behind an `Idempotency-Key` |
+//! | `dispatch` | the only code that publishes starts and cancels |
+//! | `projection` | every operation, folded from the stream |
+//! | `registry`, `listen` | workers as heartbeats tell them; who hears heartbeats and progress |
+//! | `catalogue` | worker types, domains, schemas |
+//! | `reader` | metrics and history: reads a subject of a stream page by page |
+//! | `reconcile` | cancels that are not confirmed, direct operations whose worker is gone |
+//! | `duties` | what runs beside the REST interface |
+//! | `events` | changes as server-sent events: encoded once, shared by all who follow |
 //! | [`live`] | changes as they happen, for live event streams |
 
 mod catalogue;
