@@ -8,7 +8,7 @@
 //! | [`process`] | the built programs `ktrdr-backend` and `ktrdr-worker` as child processes, and signals for them |
 //! | [`settings`] | short heartbeats and leases, as environment and as flags |
 //! | [`client`] | the REST APIs as a user sees them |
-//! | [`bench`] | the program behind scripts/bench |
+//! | [`mod@bench`] | the program behind scripts/bench |
 //! | [`contract`] | whether what is answered is what `/openapi.json` says |
 //! | [`bus`] | what is on NATS: publish anything, read every event of an operation, look at the queues |
 //! | [`events`] | server-sent events as a client reads them |
