@@ -151,7 +151,7 @@ fn idempotency_key() -> Value {
     json!({"type": "string", "pattern": "^[!-~]([ -~]{0,253}[!-~])?$"})
 }
 
-/// The start route of any domain; those that are known are described one by one, see [`super::catalogue`].
+/// The start route of any domain; those that are known are described one by one, see [`crate::openapi`].
 pub fn start() -> Doc {
     started(Doc::new(START, "start", "Start an operation of any worker type"))
         .details("The domains that are known now are listed one by one, with the schemas of their requests.")
