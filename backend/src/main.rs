@@ -6,7 +6,7 @@ use clap::Parser;
 use ktrdr_backend::Config;
 use ktrdr_shared::{shutdown, telemetry};
 
-/// Faster than the system's at the many small pieces of a projection (docs/performance.md).
+/// A projection is made of many small pieces. What is known of its gain: docs/performance.md.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -10,8 +10,7 @@ use ktrdr_worker::engines::dummy::Dummy;
 use ktrdr_worker::engines::training::Training;
 use ktrdr_worker::runtime::run_program;
 
-/// Many small pieces live and die with every operation, on several threads: this allocator is measurably faster at that
-/// than the system's (docs/performance.md).
+/// Many small pieces live and die with every operation, on several threads. What is known of its gain: docs/performance.md.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
