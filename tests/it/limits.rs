@@ -137,6 +137,7 @@ async fn a_backend_that_is_asked_to_stop_answers_what_it_has_accepted() {
     stack.api().wait_for_status(&long, "running").await;
     // Reads that wait for an end, and starts that wait for the server: all are under way when the signal comes.
     let api = stack.api().clone();
+    let looks_before = received(&stack, &long);
     let waiting = (0..8).map(|_| {
         let (api, path) = (api.clone(), format!("/api/v1/operations/{long}?wait=30"));
         tokio::spawn(async move { api.try_get(&path).await })
@@ -151,9 +152,13 @@ async fn a_backend_that_is_asked_to_stop_answers_what_it_has_accepted() {
         })
     });
     let starts: Vec<_> = starts.collect();
-    wait_for("the requests to be there", LIMIT, async || {
-        let connections = established(api.base());
-        if connections >= 28 { Ok(()) } else { Err(format!("{connections} connections")) }
+    // A connection is not enough: one whose request has not been read yet is simply closed.
+    wait_for("the requests to be received", LIMIT, async || {
+        match (received(&stack, "/api/v1/dummy/start"), received(&stack, &long)) {
+            // One start and some looks came before.
+            (21.., looks) if looks >= looks_before + 8 => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
     })
     .await;
     stack.backend.process.signal(Signal::Term);
@@ -178,14 +183,8 @@ async fn a_backend_that_is_asked_to_stop_answers_what_it_has_accepted() {
     }
 }
 
-/// Connections that a server on this machine has accepted.
-fn established(base: &str) -> usize {
-    let port: u16 = base.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
-    let local = format!(":{port:04X} ");
-    // Elsewhere than on Linux the requests are only probably there.
-    let Ok(table) = std::fs::read_to_string("/proc/net/tcp") else { return usize::MAX };
-    // The columns are: number, local address, remote address, state (01: established).
-    let server =
-        table.lines().filter(|line| line.split_whitespace().nth(1).is_some_and(|a| format!("{a} ").ends_with(&local)));
-    server.filter(|line| line.split_whitespace().nth(3) == Some("01")).count()
+/// How many requests with `text` in their paths the backend has read.
+fn received(stack: &Stack, text: &str) -> usize {
+    let log = stack.backend.process.log();
+    log.lines().filter(|line| line.contains("request received") && line.contains(text)).count()
 }

@@ -1,4 +1,4 @@
-//! One log line per request, at debug; failures of ours at warn.
+//! Two log lines per request, at debug: one that hangs is seen too. Failures of ours at warn.
 
 use axum::extract::Request;
 use axum::middleware::Next;
@@ -10,6 +10,7 @@ pub async fn layer(request: Request, next: Next) -> Response {
     let method = request.method().clone();
     // Shares the text; nothing is copied for a line that is not written.
     let uri = request.uri().clone();
+    tracing::debug!(%method, path = uri.path(), "request received");
     let begun = Instant::now();
     let response = next.run(request).await;
     let status = response.status().as_u16();
