@@ -84,10 +84,9 @@ async fn follow(
         projection.caught_up();
     }
     tracing::info!(from, to = target, "reading the stream");
-    let consumer_pending = consumer.cached_info().num_pending;
-    let mut messages = consumer.messages().await?.ready_chunks(BATCH);
     // The consumer may be on a server that lags behind the stream's leader: its "nothing more" is not believed at once.
-    let mut pending = consumer_pending;
+    let mut pending = consumer.cached_info().num_pending;
+    let mut messages = consumer.messages().await?.ready_chunks(BATCH);
     let mut look_again = tokio::time::interval(LOOK);
     look_again.reset();
     loop {
