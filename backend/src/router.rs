@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use axum::extract::DefaultBodyLimit;
-use axum::middleware::{from_fn, from_fn_with_state};
 use axum::{Extension, Router};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{Any, CorsLayer};
 
-use crate::middleware::{loaded, log_request, measure, panic, request_id};
+use crate::middleware::around::Around;
+use crate::middleware::panic;
 use crate::openapi::docs;
 use crate::openapi::routes::Routes;
 use crate::routes::{
@@ -29,7 +28,7 @@ pub fn router(state: AppState) -> Router {
         .get("/ready", health::ready, docs::ready)
         .get("/metrics", prometheus::show, docs::prometheus)
         .into_parts();
-    let (api, described) = Routes::needing_nats()
+    let (api, described) = Routes::needing_nats(state.clone())
         .get("/api/v1/operations", operations::list, docs::list_operations)
         .get("/api/v1/operations/{id}", operations::show, docs::show_operation)
         .delete("/api/v1/operations/{id}", cancel::cancel, docs::delete_operation)
@@ -48,18 +47,13 @@ pub fn router(state: AppState) -> Router {
         .post("/api/v1/{domain}/start", start::start, docs::start)
         .into_parts();
     table.extend(described);
-    // Matched routes only: what does not exist is said to be unknown at once.
-    let api = api.route_layer(from_fn_with_state(state.clone(), loaded::layer));
-    open.merge(api)
+    // The origin is never looked at, so answers do not vary with it.
+    let cors = CorsLayer::permissive().expose_headers(Any).vary([]);
+    open.layer(Extension(Arc::new(table)))
+        .merge(api)
         .fallback(fallback::unknown_route)
         .method_not_allowed_fallback(fallback::method_not_allowed)
-        // From the inside out: what comes later sees the request earlier.
-        .layer(Extension(Arc::new(table)))
-        .layer(DefaultBodyLimit::max(state.config.max_body))
-        .layer(CatchPanicLayer::custom(panic::answer))
-        .layer(CorsLayer::permissive().expose_headers(Any))
-        .layer(from_fn_with_state(state.clone(), measure::layer))
-        .layer(from_fn(log_request::layer))
-        .layer(from_fn(request_id::layer))
+        // The first is the outermost. Together they are one layer, as each would be copied and boxed for every request.
+        .layer((Around(state.clone()), cors, CatchPanicLayer::custom(panic::answer)))
         .with_state(state)
 }

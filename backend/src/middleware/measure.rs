@@ -1,13 +1,9 @@
 //! How many requests there were, how they were answered, and how long that took: by matched route, never by path.
 
-use axum::extract::{MatchedPath, Request, State};
-use axum::http::Method;
-use axum::middleware::Next;
-use axum::response::Response;
+use axum::extract::{MatchedPath, Request};
+use axum::http::{Method, StatusCode};
 use ktrdr_shared::prometheus::{Counters, Histograms, Page, REQUEST_BUCKETS};
 use tokio::time::Instant;
-
-use crate::state::AppState;
 
 /// The counts.
 #[derive(Debug)]
@@ -38,16 +34,26 @@ impl Requests {
     }
 }
 
-/// Measures one request.
-pub async fn layer(State(state): State<AppState>, request: Request, next: Next) -> Response {
-    let route = request.extensions().get::<MatchedPath>().cloned();
-    let method = word(request.method());
-    let begun = Instant::now();
-    let response = next.run(request).await;
-    let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
-    state.requests.answered.add([route, method, response.status().as_str()], 1);
-    state.requests.durations.observe_duration([route, method], begun.elapsed());
-    response
+/// A request whose time runs.
+pub struct Measured {
+    route: Option<MatchedPath>,
+    method: &'static str,
+    begun: Instant,
+}
+
+impl Measured {
+    /// The time begins.
+    pub fn begin(request: &Request) -> Self {
+        let route = request.extensions().get::<MatchedPath>().cloned();
+        Self { route, method: word(request.method()), begun: Instant::now() }
+    }
+
+    /// Counts the answer.
+    pub fn end(self, requests: &Requests, status: StatusCode) {
+        let route = self.route.as_ref().map_or("unmatched", MatchedPath::as_str);
+        requests.answered.add([route, self.method, status.as_str()], 1);
+        requests.durations.observe_duration([route, self.method], self.begun.elapsed());
+    }
 }
 
 /// Clients may call a method anything.

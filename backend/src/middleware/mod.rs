@@ -1,5 +1,6 @@
 //! What happens to every request, one concern per file.
 
+pub mod around;
 pub mod loaded;
 pub mod log_request;
 pub mod measure;

@@ -1,31 +1,29 @@
 //! Request ids: the client's own when it is sane, a fresh one otherwise; in every log line of the request and in the answer.
 
-use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use axum::middleware::Next;
-use axum::response::Response;
 use ktrdr_shared::trace::{self, TraceParent};
-use tracing::Instrument;
+use tracing::Span;
 
 /// Where it travels.
 pub const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Gives the request an id and its log lines a span with it.
-pub async fn layer(request: Request, next: Next) -> Response {
-    let given = request.headers().get(&HEADER).filter(|value| is_sane(value.as_bytes())).cloned();
-    let id = given.unwrap_or_else(fresh);
+/// The id of a request with these headers.
+pub fn of(headers: &HeaderMap) -> HeaderValue {
+    headers.get(&HEADER).filter(|value| is_sane(value.as_bytes())).cloned().unwrap_or_else(fresh)
+}
+
+/// The span of a request's log lines.
+pub fn span(id: &HeaderValue, headers: &HeaderMap) -> Span {
     let span = tracing::info_span!(
         "request",
         request_id = id.to_str().unwrap_or_default(),
         trace_id = tracing::field::Empty,
         operation_id = tracing::field::Empty,
     );
-    if let Some(trace) = trace_of(request.headers()) {
+    if let Some(trace) = trace_of(headers) {
         span.record("trace_id", trace.trace_id());
     }
-    let mut response = next.run(request).instrument(span).await;
-    response.headers_mut().insert(HEADER, id);
-    response
+    span
 }
 
 /// The trace that the client says the request belongs to.

@@ -5,6 +5,7 @@ use axum::handler::Handler;
 use axum::routing::{MethodRouter, delete, get, post};
 
 use super::doc::Doc;
+use crate::middleware::loaded::Loaded;
 use crate::state::AppState;
 
 /// One method of one path.
@@ -24,7 +25,7 @@ pub struct Route {
 pub struct Routes {
     router: Router<AppState>,
     routes: Vec<Route>,
-    needs_nats: bool,
+    gate: Option<Loaded>,
 }
 
 impl Routes {
@@ -34,23 +35,35 @@ impl Routes {
     }
 
     /// Routes that need what is in the stream.
-    pub fn needing_nats() -> Self {
-        Self { needs_nats: true, ..Self::default() }
+    pub fn needing_nats(state: AppState) -> Self {
+        Self { gate: Some(Loaded(state)), ..Self::default() }
     }
 
     /// `GET path`.
     pub fn get<H: Handler<T, AppState>, T: 'static>(self, path: &'static str, handler: H, doc: fn() -> Doc) -> Self {
-        self.add("get", path, get(handler), doc)
+        let routed = match &self.gate {
+            Some(gate) => get(handler.layer(gate.clone())),
+            None => get(handler),
+        };
+        self.add("get", path, routed, doc)
     }
 
     /// `POST path`.
     pub fn post<H: Handler<T, AppState>, T: 'static>(self, path: &'static str, handler: H, doc: fn() -> Doc) -> Self {
-        self.add("post", path, post(handler), doc)
+        let routed = match &self.gate {
+            Some(gate) => post(handler.layer(gate.clone())),
+            None => post(handler),
+        };
+        self.add("post", path, routed, doc)
     }
 
     /// `DELETE path`.
     pub fn delete<H: Handler<T, AppState>, T: 'static>(self, path: &'static str, handler: H, doc: fn() -> Doc) -> Self {
-        self.add("delete", path, delete(handler), doc)
+        let routed = match &self.gate {
+            Some(gate) => delete(handler.layer(gate.clone())),
+            None => delete(handler),
+        };
+        self.add("delete", path, routed, doc)
     }
 
     fn add(
@@ -61,7 +74,7 @@ impl Routes {
         doc: fn() -> Doc,
     ) -> Self {
         self.router = self.router.route(path, handler);
-        self.routes.push(Route { method, path, doc, needs_nats: self.needs_nats });
+        self.routes.push(Route { method, path, doc, needs_nats: self.gate.is_some() });
         self
     }
 

@@ -4,12 +4,15 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::HeaderValue;
+use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use ktrdr_shared::id::OperationId;
 use ktrdr_shared::operation::{Progress, ShownProgress, direct_queue};
 use ktrdr_shared::state::Status;
 use ktrdr_shared::worker::{OperationAnswer, OperationQuery};
 use serde::Serialize;
+use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use super::query::{Params, invalid};
@@ -90,7 +93,17 @@ pub async fn show(State(state): State<AppState>, PathText(id): PathText, params:
         data: &view,
         warning: warning(&state, &view),
     };
-    Ok(Json(answer).into_response())
+    Ok(json(&answer, &view))
+}
+
+/// The answer as JSON, written once into room that is large enough: this is what clients ask for over and over.
+fn json(answer: &Answer<'_>, view: &View) -> Response {
+    let (record, len) = (&view.record, |text: &Option<Box<RawValue>>| text.as_ref().map_or(0, |text| text.get().len()));
+    let mut text = Vec::with_capacity(1024 + record.parameters.get().len() + len(&record.result));
+    match serde_json::to_writer(&mut text, answer) {
+        Ok(()) => ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], text).into_response(),
+        Err(error) => ApiError::internal(error.to_string()).into_response(),
+    }
 }
 
 /// Puts the worker's newest word into the projection. A worker that does not answer changes nothing.
