@@ -1,5 +1,6 @@
 //! Publishing as fast as the server confirms, and reading as fast as it delivers.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use async_nats::HeaderMap;
@@ -94,6 +95,32 @@ pub(super) async fn raw_publish_rate(bus: &Bus, count: usize) -> f64 {
     let took = publish_all(&bus.client, WINDOW, plain("raw", count, 1)).await;
     remove_stream(bus, "raw").await;
     count as f64 / took.as_secs_f64()
+}
+
+/// The same through the client library's own publishing, which hands each confirmation to whoever waits for it: what a
+/// program has to use that goes on with what was confirmed. At most [`WINDOW`] are under way.
+pub(super) async fn confirmed_publish_rate(bus: &Bus, count: usize) -> f64 {
+    raw_stream(bus, "raw").await;
+    let started = Instant::now();
+    let mut under_way = VecDeque::with_capacity(WINDOW);
+    for (subject, _, payload) in plain("raw", count, 1) {
+        if under_way.len() == WINDOW
+            && let Some(oldest) = under_way.pop_front()
+        {
+            confirmed(oldest).await;
+        }
+        under_way.push_back(bus.jetstream.publish(subject, payload).await.expect("a connection"));
+    }
+    for publish in under_way {
+        confirmed(publish).await;
+    }
+    let rate = count as f64 / started.elapsed().as_secs_f64();
+    remove_stream(bus, "raw").await;
+    rate
+}
+
+async fn confirmed(publish: async_nats::jetstream::context::PublishAckFuture) {
+    publish.await.expect("a confirmation");
 }
 
 /// The floor under a replay: messages a second of an ordered consumer that only counts them.

@@ -6,7 +6,7 @@ mod prometheus;
 mod start;
 
 use std::future::IntoFuture;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use axum::Router;
 use axum::routing::{delete, get, post};
@@ -27,7 +27,22 @@ pub(crate) struct HttpState {
     pub(crate) core: Arc<Core>,
     pub(crate) slots: SlotRequests,
     pub(crate) operations: TaskTracker,
-    pub(crate) schema: Option<Schema>,
+    schema: Arc<OnceLock<Option<Schema>>>,
+}
+
+impl HttpState {
+    /// The request schema. Prepared when the first start comes: most workers only ever take requests from the queue, and
+    /// the memory that it costs is a tenth of an idle worker's.
+    fn schema(&self) -> Option<&Schema> {
+        let prepare = || {
+            Schema::compile(&self.core.info.request_schema)
+                .map_err(|error| {
+                    tracing::error!(%error, "the request schema cannot be used; direct starts are not checked");
+                })
+                .ok()
+        };
+        self.schema.get_or_init(prepare).as_ref()
+    }
 }
 
 /// Serves until `stop`.
@@ -41,11 +56,8 @@ pub(crate) async fn serve(
     listener: TcpListener,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
-    let schema = Schema::compile(&core.info.request_schema)
-        .map_err(|error| tracing::error!(%error, "the request schema cannot be used; direct starts are not checked"))
-        .ok();
     let start_path = format!("/{}/start", core.info.domain);
-    let state = HttpState { core, slots, operations, schema };
+    let state = HttpState { core, slots, operations, schema: Arc::default() };
     let router = Router::new()
         .route("/health", get(operations::health))
         .route("/metrics", get(prometheus::show))
