@@ -16,6 +16,7 @@ mod row;
 mod run;
 mod seen;
 mod source;
+mod state;
 mod statistics;
 mod table;
 #[cfg(test)]
@@ -38,7 +39,7 @@ use crate::{Context, Engine, OperationError};
 pub struct DataProcessing;
 
 /// What to do with which file. Paths are relative to the data directory.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DataProcessingRequest {
     /// The CSV file to read.

@@ -104,8 +104,7 @@ impl Run<'_> {
     ) -> Result<(), DataError> {
         let needed = self.plan.needed_in(pass);
         meter.begin_pass(pass, self.activity(needed))?;
-        let last = pass == self.plan.table.last_pass;
-        self.plan.operations.iter_mut().for_each(|operation| operation.begin_pass(pass, last));
+        self.plan.begin_pass(pass);
         // Only validating goes on after a record with too few or too many cells.
         let strict = self.request.operations.iter().any(|operation| operation.0.writes());
         let (mut reader, mut row) = (self.source.read()?, Row::default());
