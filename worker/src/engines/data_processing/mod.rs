@@ -2,8 +2,10 @@
 //!
 //! The rules are stated in `docs/engines/data_processing.md`. How it works: the operations of a request form a chain that every
 //! row of the source goes through (`run`); where one of them needs a figure of a whole column, the source is read again
-//! (`table`). Nothing is written but the final table (`output`).
+//! (`table`). Nothing is written but the final table (`output`), and now and then what a later attempt needs to go on
+//! (`checkpoint`, `unfinished`).
 
+mod checkpoint;
 mod clean;
 mod datetime;
 mod error;
@@ -23,6 +25,7 @@ mod table;
 mod tests;
 mod text;
 mod transform;
+mod unfinished;
 mod validate;
 
 use schemars::JsonSchema;
