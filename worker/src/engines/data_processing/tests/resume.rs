@@ -19,7 +19,7 @@ const ALL: u64 = u64::MAX;
 /// Rows with everything in them that operations look at; 250 of them lie between two opportunities for a checkpoint.
 fn rows(count: usize) -> String {
     let row = |i: usize| {
-        let a = if i % 7 == 0 { String::new() } else { format!("{}.{}", i * 31 % 97, i % 10) };
+        let a = if i.is_multiple_of(7) { String::new() } else { format!("{}.{}", i * 31 % 97, i % 10) };
         let text = ["x", "", "\"two\nlines\"", " y", "\"a,\"\"b\"\"\"", "ü"][i * i % 6];
         let day = format!("2020-01-{:02}T00:{:02}:00", i / 60 % 28 + 1, (i + usize::from(i % 50 == 3) * 7) % 60);
         format!("{a},{text},{},{day}\n", i % 400 + 1)
