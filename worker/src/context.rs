@@ -129,7 +129,7 @@ impl Context {
     }
 
     /// Saves where a later attempt may go on, should this worker be lost. `make` is called only when the last checkpoint is
-    /// old enough (`KTRDR_CHECKPOINT_INTERVAL`) and at most 5 % of the time goes into making them, so it may copy and
+    /// old enough (`KTRDR_CHECKPOINT_INTERVAL`, and 20 times as long as it took to make it), so it may copy and
     /// serialise; the newest one counts. States above 512 KiB of JSON are not kept.
     pub fn checkpoint_with<T: Serialize>(&self, make: impl FnOnce() -> T) {
         let Ok(()) = self.try_checkpoint_with(|_| Ok::<T, Infallible>(make()));

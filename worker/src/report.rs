@@ -10,7 +10,8 @@ use serde_json::value::RawValue;
 /// How old a report must be before [`crate::Context::progress_with`] replaces it.
 const PROGRESS_DUE: Duration = Duration::from_millis(100);
 
-/// How many times as long as it took to make a checkpoint the engine works before it makes the next: 5 % of its time at most.
+/// How many times as long as it took to make a checkpoint the engine works before it makes the next. That is 5 % of its time, or
+/// more while checkpoints grow: the next one takes longer than the last.
 const CHECKPOINT_PAUSE: u32 = 20;
 
 /// A checkpoint that takes longer than this is not made when the engine is asked to stop: somebody waits for that.
