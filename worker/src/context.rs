@@ -1,7 +1,8 @@
 //! What an engine sees of the operation it runs.
 
+use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 
@@ -42,6 +43,13 @@ impl Context {
     /// A context for one attempt. Engines never need this; tests use [`crate::testing`].
     pub(crate) fn new(inner: Inner) -> Self {
         Self { inner: Arc::new(inner) }
+    }
+
+    /// For tests, which say how their context differs before they use it.
+    pub(crate) fn change(&mut self, change: impl FnOnce(&mut Inner)) {
+        if let Some(inner) = Arc::get_mut(&mut self.inner) {
+            change(inner);
+        }
     }
 
     /// The operation.
@@ -121,19 +129,36 @@ impl Context {
     }
 
     /// Saves where a later attempt may go on, should this worker be lost. `make` is called only when the last checkpoint is
-    /// old enough (`KTRDR_CHECKPOINT_INTERVAL`), so it may copy and serialise; the newest one counts. States above 512 KiB
-    /// of JSON are not kept.
+    /// old enough (`KTRDR_CHECKPOINT_INTERVAL`, and 20 times as long as it took to make it), so it may copy and
+    /// serialise; the newest one counts. States above 512 KiB of JSON are not kept.
     pub fn checkpoint_with<T: Serialize>(&self, make: impl FnOnce() -> T) {
-        if !self.inner.report.checkpoint_is_due(self.inner.checkpoint_interval) {
-            return;
-        }
-        match serde_json::value::to_raw_value(&make()) {
-            Ok(state) if state.get().len() > MAX_STATE => {
-                tracing::warn!(bytes = state.get().len(), limit = MAX_STATE, "a checkpoint is too large; not saved");
-            }
-            Ok(state) => self.inner.report.checkpoint(state),
-            Err(error) => tracing::warn!(%error, "a checkpoint cannot be written as JSON; not saved"),
-        }
+        let Ok(()) = self.try_checkpoint_with(|_| Ok::<T, Infallible>(make()));
+    }
+
+    /// [`Self::checkpoint_with`] for a checkpoint that can fail to be made, or that refers to files: `make` is given its number
+    /// (from 1, growing), and [`Self::saved_checkpoint`] tells which files are needed no longer. One more is made when the
+    /// engine is asked to stop, if it looks then, before it returns.
+    ///
+    /// # Errors
+    /// That of `make`; the checkpoint before remains the newest.
+    pub fn try_checkpoint_with<T: Serialize, E>(&self, make: impl FnOnce(u64) -> Result<T, E>) -> Result<(), E> {
+        let report = &self.inner.report;
+        let Some(number) = report.next_checkpoint(self.inner.checkpoint_interval, self.is_cancelled()) else {
+            return Ok(());
+        };
+        let begun = Instant::now();
+        let (state, result) = match make(number) {
+            Ok(state) => (written(&state), Ok(())),
+            Err(error) => (None, Err(error)),
+        };
+        report.checkpoint(state, begun.elapsed());
+        result
+    }
+
+    /// The number of the newest checkpoint of this attempt that is known to be saved; 0 when none is. Those before it will not
+    /// be asked for again.
+    pub fn saved_checkpoint(&self) -> u64 {
+        self.inner.report.saved_checkpoint()
     }
 
     /// What an earlier attempt saved, if there was one and it fits `T`.
@@ -160,6 +185,21 @@ impl Context {
                 Ok(panic) => std::panic::resume_unwind(panic),
                 Err(_) => Err(OperationError::failed("the worker stopped before the work had begun")),
             },
+        }
+    }
+}
+
+/// A checkpoint as it is saved, unless it cannot be.
+fn written(state: &impl Serialize) -> Option<Box<RawValue>> {
+    match serde_json::value::to_raw_value(state) {
+        Ok(state) if state.get().len() > MAX_STATE => {
+            tracing::warn!(bytes = state.get().len(), limit = MAX_STATE, "a checkpoint is too large; not saved");
+            None
+        }
+        Ok(state) => Some(state),
+        Err(error) => {
+            tracing::warn!(%error, "a checkpoint cannot be written as JSON; not saved");
+            None
         }
     }
 }

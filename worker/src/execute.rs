@@ -168,8 +168,8 @@ impl RunningAttempt<'_> {
         match self.execution.stop_reason() {
             Some(StopReason::Fenced { terminal }) => self.fenced(terminal).await,
             reason => {
-                if reason == Some(StopReason::Shutdown) {
-                    // The next worker goes on where this one was told to stop.
+                if !matches!(outcome, EngineOutcome::Completed(_)) {
+                    // Whoever goes on does so where this one was told to stop, or failed.
                     flush_checkpoint(self.core, self.execution, self.hold).await;
                 }
                 if !flush_metrics(self.core, self.execution, self.hold, self.local, FINAL_FLUSH).await {
@@ -325,7 +325,7 @@ impl RunningAttempt<'_> {
     }
 
     fn may_have_checkpoint(&self) -> bool {
-        self.execution.report.has_checkpointed() || self.hold.attempt > 1 || self.job.request.resume_from.is_some()
+        self.execution.report.checkpoints_made() > 0 || self.hold.attempt > 1 || self.job.request.resume_from.is_some()
     }
 
     fn note(&self, verdict: &Verdict) {

@@ -10,29 +10,46 @@ use serde_json::value::RawValue;
 /// How old a report must be before [`crate::Context::progress_with`] replaces it.
 const PROGRESS_DUE: Duration = Duration::from_millis(100);
 
+/// How many times as long as it took to make a checkpoint the engine works before it makes the next. That is 5 % of its time, or
+/// more while checkpoints grow: the next one takes longer than the last.
+const CHECKPOINT_PAUSE: u32 = 20;
+
+/// A checkpoint that takes longer than this is not made when the engine is asked to stop: somebody waits for that.
+const LAST_CHECKPOINT: Duration = Duration::from_millis(500);
+
 /// Points kept while the broker is away; beyond that the oldest give way, so that a long outage cannot fill the memory.
 const MAX_WAITING_POINTS: usize = 100_000;
 
 /// Progress and metrics of one attempt, written by the engine and drained by the SDK.
-#[derive(Debug)]
 pub(crate) struct Report {
+    begun: Instant,
     state: Mutex<State>,
+    /// Takes checkpoints at once, where there is no worker that saves them.
+    sink: Option<CheckpointSink>,
 }
 
-#[derive(Debug)]
+/// See [`Report::with_sink`].
+pub(crate) type CheckpointSink = Box<dyn Fn(u64, &RawValue) -> bool + Send + Sync>;
+
 struct State {
     progress: Progress,
     reported_at: Option<Instant>,
     unsent_progress: bool,
     points: Vec<MetricPoint>,
     dropped_points: u64,
-    checkpoint: Option<Box<RawValue>>,
-    checkpoint_taken: Option<Instant>,
+    /// The checkpoint that waits to be saved, with its number.
+    checkpoint: Option<(u64, Box<RawValue>)>,
+    /// When the last one was made, and how long that took.
+    last_checkpoint: Option<(Instant, Duration)>,
+    checkpoints_made: u64,
+    /// The number of the newest one that is known to be saved.
+    checkpoint_saved: u64,
 }
 
 impl Report {
     pub(crate) fn new() -> Self {
         Self {
+            begun: Instant::now(),
             state: Mutex::new(State {
                 progress: Progress::default(),
                 reported_at: None,
@@ -40,9 +57,17 @@ impl Report {
                 points: Vec::new(),
                 dropped_points: 0,
                 checkpoint: None,
-                checkpoint_taken: None,
+                last_checkpoint: None,
+                checkpoints_made: 0,
+                checkpoint_saved: 0,
             }),
+            sink: None,
         }
+    }
+
+    /// For tests of engines: `sink` is given every checkpoint and its number, and says whether it was saved. None ever waits.
+    pub(crate) fn with_sink(sink: CheckpointSink) -> Self {
+        Self { sink: Some(sink), ..Self::new() }
     }
 
     pub(crate) fn progress(&self, mut progress: Progress) {
@@ -71,26 +96,54 @@ impl Report {
         state.points.push(point);
     }
 
-    /// Whether the last checkpoint was taken so long ago that a new one would be saved.
-    pub(crate) fn checkpoint_is_due(&self, interval: Duration) -> bool {
+    /// The number of the checkpoint that shall be made now, if one shall: not while another waits to be saved, not sooner than
+    /// `interval` after the last one or after the beginning, and not so often that it costs more than its share of the time.
+    /// An `interval` of zero asks for as many as can be saved. An engine that is asked to stop (`stopping`) may make one more.
+    pub(crate) fn next_checkpoint(&self, interval: Duration, stopping: bool) -> Option<u64> {
         let state = self.state.lock();
-        state.checkpoint.is_none() && state.checkpoint_taken.is_none_or(|at| at.elapsed() >= interval)
+        let due = match state.last_checkpoint {
+            // A run that is too short for a checkpoint leaves none behind.
+            None => !stopping && self.begun.elapsed() >= interval,
+            Some((_, cost)) if stopping => cost <= LAST_CHECKPOINT,
+            Some(_) if state.checkpoint.is_some() => false,
+            Some((at, cost)) => interval.is_zero() || at.elapsed() >= interval.max(cost * CHECKPOINT_PAUSE),
+        };
+        due.then_some(state.checkpoints_made + 1)
     }
 
-    pub(crate) fn checkpoint(&self, checkpoint: Box<RawValue>) {
+    /// A checkpoint was made, at this cost, or could not be.
+    pub(crate) fn checkpoint(&self, checkpoint: Option<Box<RawValue>>, cost: Duration) {
         let mut state = self.state.lock();
-        state.checkpoint = Some(checkpoint);
-        state.checkpoint_taken = Some(Instant::now());
+        state.checkpoints_made += 1;
+        state.last_checkpoint = Some((Instant::now(), cost));
+        let number = state.checkpoints_made;
+        // The one before still counts when there is none.
+        let Some(checkpoint) = checkpoint else { return };
+        match &self.sink {
+            Some(sink) if sink(number, &checkpoint) => state.checkpoint_saved = number,
+            Some(_) => {}
+            None => state.checkpoint = Some((number, checkpoint)),
+        }
     }
 
-    /// Whether there ever was a checkpoint.
-    pub(crate) fn has_checkpointed(&self) -> bool {
-        self.state.lock().checkpoint_taken.is_some()
+    /// How many checkpoints there were.
+    pub(crate) fn checkpoints_made(&self) -> u64 {
+        self.state.lock().checkpoints_made
     }
 
-    /// The checkpoint that waits to be saved.
-    pub(crate) fn take_checkpoint(&self) -> Option<Box<RawValue>> {
+    /// The checkpoint that waits to be saved, and its number.
+    pub(crate) fn take_checkpoint(&self) -> Option<(u64, Box<RawValue>)> {
         self.state.lock().checkpoint.take()
+    }
+
+    /// Checkpoint `number` is saved.
+    pub(crate) fn checkpoint_is_saved(&self, number: u64) {
+        self.state.lock().checkpoint_saved = number;
+    }
+
+    /// The number of the newest checkpoint that is known to be saved; 0 when none is.
+    pub(crate) fn saved_checkpoint(&self) -> u64 {
+        self.state.lock().checkpoint_saved
     }
 
     /// The newest progress.
@@ -130,6 +183,27 @@ mod tests {
         let latest = report.take_unsent_progress().unwrap();
         assert_eq!((latest.percentage, latest.current_step.as_deref()), (40.0, Some("second pass")));
         assert_eq!(report.take_unsent_progress(), None);
+    }
+
+    #[test]
+    fn checkpoints_are_made_when_they_are_worth_it() {
+        let (report, hour) = (Report::new(), Duration::from_secs(3600));
+        assert_eq!((report.next_checkpoint(hour, false), report.next_checkpoint(hour, true)), (None, None));
+        assert_eq!(report.next_checkpoint(Duration::ZERO, false), Some(1));
+        report.checkpoint(Some(RawValue::NULL.to_owned()), Duration::ZERO);
+        assert_eq!(report.next_checkpoint(Duration::ZERO, false), None, "one waits");
+        assert_eq!(report.next_checkpoint(hour, true), Some(2), "the last one may replace it");
+        assert_eq!(report.take_checkpoint().map(|(number, _)| number), Some(1));
+        report.checkpoint_is_saved(1);
+        assert_eq!((report.saved_checkpoint(), report.next_checkpoint(Duration::ZERO, false)), (1, Some(2)));
+        // One that took an hour, and failed.
+        report.checkpoint(None, hour);
+        assert_eq!(report.next_checkpoint(Duration::from_nanos(1), false), None);
+        assert_eq!(
+            (report.next_checkpoint(hour, true), report.next_checkpoint(Duration::ZERO, false)),
+            (None, Some(3))
+        );
+        assert!(report.take_checkpoint().is_none());
     }
 
     #[test]

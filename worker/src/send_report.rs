@@ -57,11 +57,11 @@ pub(crate) async fn send_reports(
 
 /// Saves the checkpoint that waits. One that cannot be saved is given up: a newer one will come.
 pub(crate) async fn flush_checkpoint(core: &Arc<Core>, execution: &Execution, hold: &Hold) {
-    if let Some(state) = execution.report.take_checkpoint()
-        // Boxed, as below: what most operations never do shall not make their futures larger.
-        && let Err(error) = Box::pin(checkpoint::save(core, hold, state)).await
-    {
-        tracing::warn!(%error, "a checkpoint was not saved");
+    let Some((number, state)) = execution.report.take_checkpoint() else { return };
+    // Boxed, as below: what most operations never do shall not make their futures larger.
+    match Box::pin(checkpoint::save(core, hold, state)).await {
+        Ok(()) => execution.report.checkpoint_is_saved(number),
+        Err(error) => tracing::warn!(%error, "a checkpoint was not saved"),
     }
 }
 

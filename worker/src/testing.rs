@@ -27,8 +27,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use ktrdr_shared::id::OperationId;
 use ktrdr_shared::operation::{MetricPoint, Progress};
+use parking_lot::Mutex;
+use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
 use crate::context::{Context, Inner};
@@ -42,7 +45,11 @@ pub struct TestRun {
     ctx: Context,
     report: Arc<Report>,
     cancel: CancellationToken,
+    saved: Saved,
 }
+
+/// The newest checkpoint that was saved.
+type Saved = Arc<Mutex<Option<Box<RawValue>>>>;
 
 impl Default for TestRun {
     fn default() -> Self {
@@ -60,35 +67,101 @@ impl TestRun {
     pub fn in_dir(data_dir: impl AsRef<Path>) -> Self {
         #[expect(clippy::expect_used, reason = "a constant that is a valid name")]
         let id = OperationId::new("test").expect("a valid name");
+        Self::attempt_of(id, 1, DataDir::new(data_dir.as_ref()), None)
+    }
+
+    fn attempt_of(
+        operation_id: OperationId,
+        attempt: u32,
+        data_dir: DataDir,
+        checkpoint: Option<Box<RawValue>>,
+    ) -> Self {
         let (report, cancel) = (Arc::new(Report::new()), CancellationToken::new());
+        // What an attempt found is what the next one finds, unless it saves something newer.
+        let saved = Arc::new(Mutex::new(checkpoint.clone()));
         let ctx = Context::new(Inner {
-            operation_id: id,
-            attempt: 1,
+            operation_id,
+            attempt,
             cancel: cancel.clone(),
             report: report.clone(),
-            data_dir: DataDir::new(data_dir.as_ref()),
-            checkpoint: None,
+            data_dir,
+            checkpoint,
             checkpoint_interval: Duration::ZERO,
             owner: Box::new(|| Box::pin(std::future::ready(Ok(())))),
         });
-        Self { ctx, report, cancel }
+        Self { ctx, report, cancel, saved }
     }
 
     /// The next attempt after this one was lost: it finds this one's newest checkpoint.
     #[must_use]
     pub fn next_attempt(&self) -> Self {
-        let (report, cancel) = (Arc::new(Report::new()), CancellationToken::new());
-        let ctx = Context::new(Inner {
-            operation_id: self.ctx.operation_id().clone(),
-            attempt: self.ctx.attempt() + 1,
-            cancel: cancel.clone(),
-            report: report.clone(),
-            data_dir: self.ctx.data_dir().clone(),
-            checkpoint: self.report.take_checkpoint(),
-            checkpoint_interval: Duration::ZERO,
-            owner: Box::new(|| Box::pin(std::future::ready(Ok(())))),
-        });
-        Self { ctx, report, cancel }
+        let ctx = &self.ctx;
+        Self::attempt_of(
+            ctx.operation_id().clone(),
+            ctx.attempt() + 1,
+            ctx.data_dir().clone(),
+            self.newest_checkpoint(),
+        )
+    }
+
+    /// The first attempt at another operation that resumes this one.
+    #[must_use]
+    pub fn resumed_as(&self, id: OperationId) -> Self {
+        Self::attempt_of(id, 1, self.ctx.data_dir().clone(), self.newest_checkpoint())
+    }
+
+    /// What the next attempt will find.
+    fn newest_checkpoint(&self) -> Option<Box<RawValue>> {
+        self.report.take_checkpoint().map(|(_, state)| state).or_else(|| self.saved.lock().clone())
+    }
+
+    /// Makes a checkpoint at every opportunity and saves the first `count` of them; those that come later are lost. Without this,
+    /// the first one waits to be saved for as long as the engine runs, and no other is made.
+    #[must_use]
+    pub fn saves_checkpoints(self, count: u64) -> Self {
+        self.with_sink(move |number, _| number <= count)
+    }
+
+    /// Saves `count` checkpoints, and asks the engine to stop together with the last of them.
+    #[must_use]
+    pub fn cancelled_at_checkpoint(self, count: u64) -> Self {
+        self.with_sink(move |number, cancel| {
+            if number == count {
+                cancel.cancel();
+            }
+            number <= count
+        })
+    }
+
+    fn with_sink(mut self, saves: impl Fn(u64, &CancellationToken) -> bool + Send + Sync + 'static) -> Self {
+        let (saved, cancel) = (self.saved.clone(), self.cancel.clone());
+        let report = Arc::new(Report::with_sink(Box::new(move |number, state| {
+            let saves = saves(number, &cancel);
+            if saves {
+                *saved.lock() = Some(state.to_owned());
+            }
+            saves
+        })));
+        self.report = report.clone();
+        self.change(|inner| inner.report = report)
+    }
+
+    /// Makes no checkpoint before `interval` has passed.
+    #[must_use]
+    pub fn checkpoint_interval(self, interval: Duration) -> Self {
+        self.change(|inner| inner.checkpoint_interval = interval)
+    }
+
+    /// Another attempt has taken over, which the engine learns when it asks ([`Context::ensure_owner`]).
+    #[must_use]
+    pub fn taken_over(self) -> Self {
+        let owner = || -> BoxFuture<'static, _> { Box::pin(std::future::ready(Err(OperationError::Cancelled))) };
+        self.change(|inner| inner.owner = Box::new(owner))
+    }
+
+    fn change(mut self, change: impl FnOnce(&mut Inner)) -> Self {
+        self.ctx.change(change);
+        self
     }
 
     /// The context, for engines whose work is a plain function.
@@ -108,6 +181,11 @@ impl TestRun {
     /// Asks the engine to stop.
     pub fn cancel(&self) {
         self.cancel.cancel();
+    }
+
+    /// How many checkpoints the engine made.
+    pub fn checkpoints(&self) -> u64 {
+        self.report.checkpoints_made()
     }
 
     /// The newest progress.

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use crate::{Context, OperationError, Progress};
 
 /// Rows between two looks at the clock and at the cancellation.
@@ -12,6 +14,23 @@ const BYTES_PER_LOOK: u64 = 1024 * 1024;
 
 /// Time between two points of a metric.
 const METRIC_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How far a run is: between two rows of a pass.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(super) struct Position {
+    /// The pass, from 0.
+    pub(super) pass: usize,
+    /// Rows of the source read in it.
+    pub(super) rows: u64,
+    /// Bytes of the source read in it.
+    pub(super) offset: u64,
+    /// The line of the source in which the last row ended.
+    pub(super) line: u64,
+    /// Rows of the source read in any pass.
+    most_rows: u64,
+    /// Rows of the source, as far as known.
+    total_rows: Option<u64>,
+}
 
 /// Counts what was read and tells the world now and then.
 pub(super) struct Meter<'a> {
@@ -30,6 +49,8 @@ pub(super) struct Meter<'a> {
     total_rows: Option<u64>,
     next_rows: u64,
     next_bytes: u64,
+    /// Bytes and rows, of all passes, that an earlier attempt had done.
+    before: (u64, u64),
 }
 
 impl<'a> Meter<'a> {
@@ -49,15 +70,39 @@ impl<'a> Meter<'a> {
             total_rows: estimated_rows,
             next_rows: 0,
             next_bytes: 0,
+            before: (0, 0),
         }
     }
 
     /// Pass `pass` (from 0) begins; `activity` says what is done in it.
     pub(super) fn begin_pass(&mut self, pass: usize, activity: String) -> Result<(), OperationError> {
-        (self.pass, self.activity, self.rows, self.next_rows, self.next_bytes) = (pass, activity, 0, 0, 0);
+        (self.pass, self.activity, self.rows) = (pass, activity, 0);
+        self.go_on(0)
+    }
+
+    /// The pass of `position` goes on there.
+    pub(super) fn resume_pass(&mut self, position: Position, activity: String) -> Result<(), OperationError> {
+        (self.pass, self.activity, self.rows) = (position.pass, activity, position.rows);
+        (self.most_rows, self.total_rows) = (position.most_rows, position.total_rows);
+        self.before = (self.bytes_done(position.offset), self.rows_done());
+        self.go_on(position.offset)
+    }
+
+    fn go_on(&mut self, bytes: u64) -> Result<(), OperationError> {
+        self.set_next_look(bytes);
         self.ctx.check_cancelled()?;
-        self.ctx.progress(self.progress(0));
+        self.ctx.progress(self.progress(bytes));
         Ok(())
+    }
+
+    fn set_next_look(&mut self, bytes: u64) {
+        (self.next_rows, self.next_bytes) = (self.rows + ROWS_PER_LOOK, bytes + BYTES_PER_LOOK);
+    }
+
+    /// Where the pass is, with the reader behind byte `offset` in line `line`.
+    pub(super) fn position(&self, offset: u64, line: u64) -> Position {
+        let Self { pass, rows, most_rows, total_rows, .. } = *self;
+        Position { pass, rows, offset, line, most_rows, total_rows }
     }
 
     /// The source was read to its end: now its rows are known.
@@ -71,28 +116,22 @@ impl<'a> Meter<'a> {
         self.most_rows
     }
 
-    /// A row was read, `bytes` of the source in this pass. `errors` is asked for only when it is told.
+    /// A row was done, `bytes` of the source in this pass; true when it is time for a look.
     #[inline]
-    pub(super) fn row(&mut self, bytes: u64, errors: impl FnOnce() -> u64) -> Result<(), OperationError> {
+    pub(super) fn row(&mut self, bytes: u64) -> bool {
         self.rows += 1;
-        if self.rows >= self.next_rows || bytes >= self.next_bytes {
-            self.next_rows = self.rows + ROWS_PER_LOOK;
-            self.next_bytes = bytes + BYTES_PER_LOOK;
-            return self.look(bytes, errors);
-        }
-        Ok(())
+        self.rows >= self.next_rows || bytes >= self.next_bytes
     }
 
-    #[cold]
-    fn look(&mut self, bytes: u64, errors: impl FnOnce() -> u64) -> Result<(), OperationError> {
-        self.ctx.check_cancelled()?;
+    /// Tells what is due to be told. `errors` is asked for only when it is.
+    pub(super) fn look(&mut self, bytes: u64, errors: impl FnOnce() -> u64) {
+        self.set_next_look(bytes);
         self.most_rows = self.most_rows.max(self.rows);
         if self.last_metric.elapsed() >= METRIC_INTERVAL {
             self.last_metric = Instant::now();
             self.metrics(errors());
         }
         self.ctx.progress_with(|| self.progress(bytes));
-        Ok(())
     }
 
     /// The run is complete.
@@ -104,17 +143,28 @@ impl<'a> Meter<'a> {
     fn metrics(&self, errors: u64) {
         self.ctx.metric("rows_processed", self.most_rows as f64);
         self.ctx.metric("errors", errors as f64);
-        let seconds = self.started.elapsed().as_secs_f64();
-        let rows = self.total_rows.filter(|_| self.pass > 0).unwrap_or(0) * self.pass as u64 + self.rows;
-        self.ctx.metric("rows_per_second", rows as f64 / seconds);
+        let rows = self.rows_done().saturating_sub(self.before.1);
+        self.ctx.metric("rows_per_second", rows as f64 / self.started.elapsed().as_secs_f64());
+    }
+
+    /// Rows read in all passes.
+    fn rows_done(&self) -> u64 {
+        self.total_rows.filter(|_| self.pass > 0).unwrap_or(0) * self.pass as u64 + self.rows
+    }
+
+    /// Bytes read in all passes, `bytes` of them in this one.
+    fn bytes_done(&self, bytes: u64) -> u64 {
+        self.pass as u64 * self.bytes_per_pass + bytes
     }
 
     fn progress(&self, bytes: u64) -> Progress {
-        let done = self.pass as u64 * self.bytes_per_pass + bytes;
-        let total = self.passes as u64 * self.bytes_per_pass;
+        let (done, total) = (self.bytes_done(bytes), self.passes as u64 * self.bytes_per_pass);
+        let (before, _) = self.before;
+        // What an earlier attempt has done says nothing about the speed of this one.
+        let remaining = remaining(self.started.elapsed(), done.saturating_sub(before), total.saturating_sub(before));
         Progress::ratio(done, total)
             .step(self.step())
-            .remaining_seconds(remaining(self.started.elapsed(), done, total))
+            .remaining_seconds(remaining)
             .field("rows_processed", self.most_rows)
     }
 
@@ -150,7 +200,7 @@ mod tests {
         assert_eq!((progress.percentage, progress.estimated_remaining_seconds), (0.0, None));
         assert_eq!(progress.current_step.unwrap(), "Cleaning: 0/10 rows (pass 1 of 2)");
         for row in 1..=20 {
-            meter.row(row * 50, || 0).unwrap();
+            meter.row(row * 50);
         }
         assert_eq!(meter.step(), "Cleaning: 20 rows (pass 1 of 2)");
         meter.end_pass();
@@ -163,6 +213,26 @@ mod tests {
     }
 
     #[test]
+    fn goes_on_where_another_was() {
+        let run = TestRun::new();
+        let mut meter = Meter::new(run.ctx(), 2, 1000, None);
+        meter.begin_pass(0, "Cleaning".into()).unwrap();
+        (1..=20).for_each(|row| assert!(!meter.row(row * 50)));
+        meter.end_pass();
+        meter.begin_pass(1, "Cleaning".into()).unwrap();
+        (1..=10).for_each(|row| assert!(!meter.row(row * 50)));
+        let position = meter.position(500, 11);
+        let second = TestRun::new();
+        let mut meter = Meter::new(second.ctx(), 2, 1000, None);
+        meter.resume_pass(position, "Cleaning".into()).unwrap();
+        let progress = second.progress();
+        assert_eq!((progress.percentage, progress.estimated_remaining_seconds), (75.0, None));
+        assert_eq!(progress.current_step.unwrap(), "Cleaning: 10/20 rows (pass 2 of 2)");
+        assert_eq!((meter.rows_processed(), meter.position(500, 11)), (20, position));
+        assert_eq!(meter.before, (1500, 30));
+    }
+
+    #[test]
     fn estimates_from_the_rate_so_far() {
         assert_eq!(remaining(Duration::from_secs(10), 25, 100), Some(30));
         assert_eq!(remaining(Duration::from_secs(10), 100, 100), Some(0));
@@ -170,13 +240,13 @@ mod tests {
     }
 
     #[test]
-    fn a_cancel_is_seen_within_a_thousand_rows() {
+    fn a_look_is_due_within_a_thousand_rows_or_a_few_long_ones() {
         let run = TestRun::new();
         let mut meter = Meter::new(run.ctx(), 1, 1_000_000, None);
         meter.begin_pass(0, "Cleaning".into()).unwrap();
-        meter.row(10, || 0).unwrap();
-        run.cancel();
-        let seen = (2..=1000).find(|row| meter.row(row * 10, || 0).is_err());
-        assert!(seen.is_some());
+        assert_eq!((1..=1000).find(|row| meter.row(row * 10)), Some(ROWS_PER_LOOK));
+        meter.look(2500, || 0);
+        assert!(!meter.row(BYTES_PER_LOOK));
+        assert!(meter.row(BYTES_PER_LOOK + 2500));
     }
 }

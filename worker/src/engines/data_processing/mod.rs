@@ -2,8 +2,10 @@
 //!
 //! The rules are stated in `docs/engines/data_processing.md`. How it works: the operations of a request form a chain that every
 //! row of the source goes through (`run`); where one of them needs a figure of a whole column, the source is read again
-//! (`table`). Nothing is written but the final table (`output`).
+//! (`table`). Nothing is written but the final table (`output`), and now and then what a later attempt needs to go on
+//! (`checkpoint`, `unfinished`).
 
+mod checkpoint;
 mod clean;
 mod datetime;
 mod error;
@@ -16,12 +18,14 @@ mod row;
 mod run;
 mod seen;
 mod source;
+mod state;
 mod statistics;
 mod table;
 #[cfg(test)]
 mod tests;
 mod text;
 mod transform;
+mod unfinished;
 mod validate;
 
 use schemars::JsonSchema;
@@ -38,7 +42,7 @@ use crate::{Context, Engine, OperationError};
 pub struct DataProcessing;
 
 /// What to do with which file. Paths are relative to the data directory.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DataProcessingRequest {
     /// The CSV file to read.

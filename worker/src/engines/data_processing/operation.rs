@@ -1,5 +1,7 @@
 //! What all operations have in common.
 
+use std::io::{self, Read, Write};
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +17,7 @@ use super::validate::{Validate, ValidateParams, ValidateResult};
 const MAX_DECIMALS: u8 = 30;
 
 /// One operation and its parameters.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "op", rename_all = "snake_case")]
 pub enum OperationParams {
     /// Brings cells into order, drops and fills.
@@ -44,7 +46,8 @@ pub enum OperationResult {
     Validate(ValidateResult),
 }
 
-/// An operation at work. It sees the rows of every pass, one by one.
+/// An operation at work. It sees the rows of every pass, one by one. What it has learnt and counted is a part of its own,
+/// apart from what was planned, so that a later attempt can plan the same and go on with that part.
 pub(super) trait Operation {
     /// Pass `pass` begins, the `last` one or not: figures start over, what was learnt stays.
     fn begin_pass(&mut self, pass: usize, last: bool);
@@ -56,6 +59,10 @@ pub(super) trait Operation {
     fn learns_in(&self, pass: usize) -> bool;
     /// Mistakes in the data met so far.
     fn errors(&self) -> u64;
+    /// Writes what it has learnt and counted so far, between two rows.
+    fn save(&self, output: &mut dyn Write) -> io::Result<()>;
+    /// Goes on where [`Self::save`] was called, in the pass that has begun.
+    fn restore(&mut self, input: &mut dyn Read) -> io::Result<()>;
     /// Its figures after the last pass.
     fn result(self: Box<Self>) -> OperationResult;
 }
@@ -123,6 +130,23 @@ impl Plan {
             }
         }
         Ok(true)
+    }
+
+    /// Writes what all operations have learnt and counted.
+    pub(super) fn save(&self, output: &mut dyn Write) -> io::Result<()> {
+        self.operations.iter().try_for_each(|operation| operation.save(output))
+    }
+
+    /// Goes on where [`Self::save`] was called, in pass `pass`.
+    pub(super) fn restore(&mut self, pass: usize, input: &mut dyn Read) -> io::Result<()> {
+        self.begin_pass(pass);
+        self.operations.iter_mut().try_for_each(|operation| operation.restore(input))
+    }
+
+    /// Pass `pass` begins.
+    pub(super) fn begin_pass(&mut self, pass: usize) {
+        let last = pass == self.table.last_pass;
+        self.operations.iter_mut().for_each(|operation| operation.begin_pass(pass, last));
     }
 
     /// Mistakes in the data met so far in this pass.

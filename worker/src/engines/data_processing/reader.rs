@@ -57,9 +57,19 @@ impl<R: Read> CsvReader<R> {
         }
     }
 
+    /// A reader of an `input` that goes on where another had read `consumed` bytes and was in line `line`, behind a record.
+    pub(super) fn behind(input: R, file: &str, consumed: u64, line: u64) -> Self {
+        Self { consumed, line, at_file_start: false, ..Self::new(input, file) }
+    }
+
     /// Bytes of the input that records were made of.
     pub(super) fn bytes_read(&self) -> u64 {
         self.consumed
+    }
+
+    /// The line in which the last record ended.
+    pub(super) fn line(&self) -> u64 {
+        self.line
     }
 
     /// Reads the next record into `row`; false at the end of the file.
@@ -309,6 +319,24 @@ mod tests {
         let (mut reader, mut row) = (CsvReader::new(text.as_bytes(), "t.csv"), Row::default());
         while reader.read(&mut row).unwrap() {}
         assert_eq!(reader.bytes_read(), text.len() as u64);
+    }
+
+    #[test]
+    fn a_reader_goes_on_behind_any_record() {
+        let text = "\u{feff}a,\"b\nc\"\r\n\n1,2\r3,4\n\n\"x\n\",\"q\"\"\"\n5,6";
+        let all = records(text.as_bytes()).unwrap();
+        let (mut reader, mut row) = (CsvReader::new(text.as_bytes(), "t.csv"), Row::default());
+        for done in 1..=all.len() {
+            assert!(reader.read(&mut row).unwrap());
+            let (offset, line) = (reader.bytes_read(), reader.line());
+            let mut behind = CsvReader::behind(&text.as_bytes()[offset as usize..], "t.csv", offset, line);
+            let mut rest = Vec::new();
+            while behind.read(&mut row).unwrap() {
+                rest.push((row.line, row.iter().map(|cell| String::from_utf8(cell.to_vec()).unwrap()).collect()));
+            }
+            assert_eq!(rest, all[done..]);
+            assert_eq!(behind.bytes_read(), text.len() as u64);
+        }
     }
 
     proptest! {

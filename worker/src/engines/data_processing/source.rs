@@ -1,9 +1,11 @@
 //! The file a run reads, once or several times.
 
 use std::fs::{File, Metadata};
-use std::io::{ErrorKind, Seek};
+use std::io::{ErrorKind, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+
+use serde::{Deserialize, Serialize};
 
 use super::error::DataError;
 use super::reader::CsvReader;
@@ -13,6 +15,20 @@ pub(super) struct Source {
     file: File,
     name: String,
     metadata: Metadata,
+}
+
+/// Size and time of the last change. Whoever writes to a file changes these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Fingerprint {
+    len: u64,
+    modified: i64,
+    modified_ns: i64,
+}
+
+impl Fingerprint {
+    fn of(metadata: &Metadata) -> Self {
+        Self { len: metadata.len(), modified: metadata.mtime(), modified_ns: metadata.mtime_nsec() }
+    }
 }
 
 impl Source {
@@ -50,11 +66,21 @@ impl Source {
         Ok(CsvReader::new(&self.file, &self.name))
     }
 
+    /// A reader that goes on behind a record that ended at byte `offset`, in line `line`.
+    pub(super) fn read_on(&self, offset: u64, line: u64) -> Result<CsvReader<&File>, DataError> {
+        (&self.file).seek(SeekFrom::Start(offset)).map_err(DataError::io("read", &self.name))?;
+        Ok(CsvReader::behind(&self.file, &self.name, offset, line))
+    }
+
+    /// By what a changed file is told from this one.
+    pub(super) fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of(&self.metadata)
+    }
+
     /// Fails when the file was written to since it was opened: passes would not agree with each other.
     pub(super) fn check_unchanged(&self) -> Result<(), DataError> {
         let now = self.file.metadata().map_err(DataError::io("read", &self.name))?;
-        let state = |metadata: &Metadata| (metadata.len(), metadata.mtime(), metadata.mtime_nsec());
-        if state(&now) != state(&self.metadata) {
+        if Fingerprint::of(&now) != self.fingerprint() {
             return Err(DataError::SourceChanged { file: self.name.clone() });
         }
         Ok(())

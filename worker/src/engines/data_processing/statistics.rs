@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::text::{number, write_number};
 
 /// Count, mean and standard deviation of numbers, computed so that neither many nor large values wear the result away.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
 pub(super) struct Moments {
     count: u64,
     sum: f64,
@@ -39,6 +41,7 @@ impl Moments {
 }
 
 /// Learns the text that missing cells of a column get.
+#[derive(Serialize, Deserialize)]
 pub(super) enum Learner {
     /// The mean of its numbers.
     Mean(Moments),
@@ -49,7 +52,7 @@ pub(super) enum Learner {
 }
 
 /// How often a text occurred, and before how many other texts it was first met.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(super) struct Occurrences {
     count: u64,
     order: usize,

@@ -1,5 +1,7 @@
 //! Finds rows that equal an earlier one (`docs/engines/data_processing.md`, "clean", step 4).
 
+use serde::{Deserialize, Serialize};
+
 use super::params::Duplicates;
 use crate::engines::data_processing::error::DataError;
 use crate::engines::data_processing::row::Row;
@@ -9,6 +11,11 @@ use crate::engines::data_processing::table::Table;
 /// Finds duplicates in one pass over the rows and knows them in all later ones.
 pub(super) struct DuplicateFinder {
     key: Key,
+}
+
+/// What it has found.
+#[derive(Default, Serialize, Deserialize)]
+pub(super) struct FoundDuplicates {
     seen: Seen,
     /// One bit per row: whether it is a duplicate. Hashing every row again would cost more than all else in a pass.
     found: Vec<u64>,
@@ -37,9 +44,30 @@ impl DuplicateFinder {
                 Key::Columns(names.iter().map(|name| table.index(name)).collect::<Result<_, _>>()?)
             }
         };
-        Ok(Self { key, seen: Seen::default(), found: Vec::new(), known: false, next_row: 0 })
+        Ok(Self { key })
     }
 
+    /// Whether the next row, `row`, is a duplicate.
+    pub(super) fn is_duplicate(&self, row: &Row, state: &mut FoundDuplicates) -> bool {
+        let (word, bit) = (state.next_row / 64, state.next_row % 64);
+        state.next_row += 1;
+        if state.known {
+            return state.found.get(word).is_some_and(|bits| bits >> bit & 1 == 1);
+        }
+        let duplicate = match &self.key {
+            Key::None => return false,
+            Key::All => !state.seen.insert(row.iter()),
+            Key::Columns(indexes) => !state.seen.insert(indexes.iter().map(|&index| row.cell(index))),
+        };
+        if word == state.found.len() {
+            state.found.push(0);
+        }
+        state.found[word] |= u64::from(duplicate) << bit;
+        duplicate
+    }
+}
+
+impl FoundDuplicates {
     /// Begins at the first row again.
     pub(super) fn begin_pass(&mut self) {
         self.next_row = 0;
@@ -49,24 +77,5 @@ impl DuplicateFinder {
     pub(super) fn finish(&mut self) {
         self.known = true;
         self.seen = Seen::default();
-    }
-
-    /// Whether the next row, `row`, is a duplicate.
-    pub(super) fn is_duplicate(&mut self, row: &Row) -> bool {
-        let (word, bit) = (self.next_row / 64, self.next_row % 64);
-        self.next_row += 1;
-        if self.known {
-            return self.found.get(word).is_some_and(|bits| bits >> bit & 1 == 1);
-        }
-        let duplicate = match &self.key {
-            Key::None => return false,
-            Key::All => !self.seen.insert(row.iter()),
-            Key::Columns(indexes) => !self.seen.insert(indexes.iter().map(|&index| row.cell(index))),
-        };
-        if word == self.found.len() {
-            self.found.push(0);
-        }
-        self.found[word] |= u64::from(duplicate) << bit;
-        duplicate
     }
 }

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::params::{CleanParams, MissingPolicy};
 use crate::engines::data_processing::error::DataError;
 use crate::engines::data_processing::row::Row;
@@ -12,10 +14,11 @@ use crate::engines::data_processing::table::Table;
 pub(super) struct FilledColumn {
     pub(super) index: usize,
     pub(super) name: String,
-    fill: Fill,
 }
 
-enum Fill {
+/// What missing cells of a column get.
+#[derive(Serialize, Deserialize)]
+pub(super) enum Fill {
     /// This text.
     Text(Vec<u8>),
     /// The text that is being learnt.
@@ -33,9 +36,9 @@ pub(super) struct Missing {
 }
 
 impl Missing {
-    /// Finds the columns named in `params`.
-    pub(super) fn new(params: &CleanParams, table: &Table) -> Result<Self, DataError> {
-        let mut missing = Self { required: Vec::new(), filled: Vec::new() };
+    /// Finds the columns named in `params`; the fills are those of the filled columns.
+    pub(super) fn new(params: &CleanParams, table: &Table) -> Result<(Self, Vec<Fill>), DataError> {
+        let (mut missing, mut fills) = (Self { required: Vec::new(), filled: Vec::new() }, Vec::new());
         for (name, policy) in &params.missing {
             let index = table.index(name)?;
             let fill = match policy {
@@ -49,36 +52,18 @@ impl Missing {
                 MissingPolicy::Mode => Fill::Learning(Learner::Mode(HashMap::new())),
                 MissingPolicy::Ffill => Fill::Previous(Vec::new()),
             };
-            missing.filled.push(FilledColumn { index, name: name.clone(), fill });
+            missing.filled.push(FilledColumn { index, name: name.clone() });
+            fills.push(fill);
         }
-        Ok(missing)
-    }
-
-    /// Forgets what was seen of rows, but not what was learnt.
-    pub(super) fn begin_pass(&mut self) {
-        for column in &mut self.filled {
-            if let Fill::Previous(text) = &mut column.fill {
-                text.clear();
-            }
-        }
+        Ok((missing, fills))
     }
 
     /// Learns from a row that survived the duplicates.
-    pub(super) fn learn(&mut self, row: &Row) {
-        for column in &mut self.filled {
-            if let Fill::Learning(learner) = &mut column.fill {
+    pub(super) fn learn(&self, row: &Row, fills: &mut [Fill]) {
+        for (column, fill) in self.filled.iter().zip(fills) {
+            if let Fill::Learning(learner) = fill {
                 learner.learn(row.cell(column.index));
             }
-        }
-    }
-
-    /// All rows were learnt from.
-    pub(super) fn finish_learning(&mut self, decimals: usize) {
-        for column in &mut self.filled {
-            column.fill = match std::mem::replace(&mut column.fill, Fill::Learnt(None)) {
-                Fill::Learning(learner) => Fill::Learnt(learner.finish(decimals)),
-                other => other,
-            };
         }
     }
 
@@ -88,46 +73,62 @@ impl Missing {
     }
 
     /// Fills the missing cells; the number of cells filled.
-    pub(super) fn fill(&mut self, row: &mut Row) -> u64 {
-        self.filled.iter_mut().map(|column| u64::from(column.apply(row))).sum()
+    pub(super) fn fill(&self, row: &mut Row, fills: &mut [Fill]) -> u64 {
+        self.filled.iter().zip(fills).map(|(column, fill)| u64::from(fill.apply(row, column.index))).sum()
     }
 }
 
-impl FilledColumn {
-    /// Whether its text comes from a whole column.
-    pub(super) fn is_learnt(&self) -> bool {
-        matches!(self.fill, Fill::Learning(_) | Fill::Learnt(_))
+impl Fill {
+    /// Forgets what was seen of rows, but not what was learnt.
+    pub(super) fn begin_pass(&mut self) {
+        if let Self::Previous(text) = self {
+            text.clear();
+        }
     }
 
-    /// The text all its missing cells get; none when they stay missing or differ from row to row.
+    /// All rows were learnt from.
+    pub(super) fn finish_learning(&mut self, decimals: usize) {
+        *self = match std::mem::replace(self, Self::Learnt(None)) {
+            Self::Learning(learner) => Self::Learnt(learner.finish(decimals)),
+            other => other,
+        };
+    }
+
+    /// Whether it comes from a whole column.
+    pub(super) fn is_learnt(&self) -> bool {
+        matches!(self, Self::Learning(_) | Self::Learnt(_))
+    }
+
+    /// The text all missing cells get; none when they stay missing or differ from row to row.
     pub(super) fn text(&self) -> Option<&[u8]> {
-        match &self.fill {
-            Fill::Text(text) => Some(text),
-            Fill::Learnt(text) => text.as_deref(),
-            Fill::Learning(_) | Fill::Previous(_) => None,
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Learnt(text) => text.as_deref(),
+            Self::Learning(_) | Self::Previous(_) => None,
         }
     }
 
     /// Whether missing cells get the one before.
     pub(super) fn is_previous(&self) -> bool {
-        matches!(self.fill, Fill::Previous(_))
+        matches!(self, Self::Previous(_))
     }
 
-    fn apply(&mut self, row: &mut Row) -> bool {
-        let is_missing = row.cell(self.index).is_empty();
-        if let Fill::Previous(text) = &mut self.fill
+    /// Fills cell `index` of the row if it is missing; whether it did.
+    fn apply(&mut self, row: &mut Row, index: usize) -> bool {
+        let is_missing = row.cell(index).is_empty();
+        if let Self::Previous(text) = self
             && !is_missing
         {
             text.clear();
-            text.extend_from_slice(row.cell(self.index));
+            text.extend_from_slice(row.cell(index));
         }
-        let text: &[u8] = match &self.fill {
+        let text: &[u8] = match self {
             _ if !is_missing => return false,
-            Fill::Text(text) | Fill::Previous(text) | Fill::Learnt(Some(text)) => text,
-            Fill::Learning(_) | Fill::Learnt(None) => return false,
+            Self::Text(text) | Self::Previous(text) | Self::Learnt(Some(text)) => text,
+            Self::Learning(_) | Self::Learnt(None) => return false,
         };
         if !text.is_empty() {
-            row.set(self.index, text);
+            row.set(index, text);
         }
         !text.is_empty()
     }

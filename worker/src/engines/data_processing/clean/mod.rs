@@ -8,22 +8,24 @@ mod tests;
 mod types;
 
 use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use self::duplicates::DuplicateFinder;
-use self::missing::Missing;
+use self::duplicates::{DuplicateFinder, FoundDuplicates};
+use self::missing::{Fill, Missing};
 pub use self::params::{CellType, CleanParams, Duplicates, MissingPolicy, OnInvalid};
 use self::types::TypedColumn;
 use super::error::{DataError, shown};
 use super::operation::{Operation, OperationResult, check_decimals};
 use super::row::{Row, Span};
+use super::state;
 use super::table::Table;
 use super::text::trimmed_range;
 
 /// What cleaning did.
-#[derive(Debug, Default, Serialize, JsonSchema)]
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct CleanResult {
     /// Rows of the table before.
     pub rows_in: u64,
@@ -64,7 +66,18 @@ pub(super) struct Clean {
     learns: bool,
     pass: usize,
     scratch: Vec<u8>,
-    result: CleanResult,
+    columns: Vec<String>,
+    state: CleanState,
+}
+
+/// What it has learnt and counted.
+#[derive(Serialize, Deserialize)]
+struct CleanState {
+    duplicates: FoundDuplicates,
+    /// One for each filled column.
+    fills: Vec<Fill>,
+    /// Without what is known only at the end.
+    figures: CleanResult,
 }
 
 impl Clean {
@@ -76,7 +89,7 @@ impl Clean {
             }
             table.check_names()?;
         }
-        let missing = Missing::new(params, table)?;
+        let (missing, fills) = Missing::new(params, table)?;
         let ready_in = table.all_known_in();
         let clean = Self {
             file: file.to_owned(),
@@ -85,19 +98,21 @@ impl Clean {
             types: TypedColumn::all(params, table)?,
             on_invalid: params.on_invalid,
             duplicates: DuplicateFinder::new(&params.drop_duplicates, table)?,
-            learns: missing.filled.iter().any(|column| column.is_learnt()),
+            learns: fills.iter().any(Fill::is_learnt),
             missing,
             decimals: check_decimals(params.decimals, table)?,
             ready_in,
             pass: 0,
             scratch: Vec::new(),
-            result: CleanResult { columns: table.names(), ..CleanResult::default() },
+            columns: table.names(),
+            state: CleanState { duplicates: FoundDuplicates::default(), fills, figures: CleanResult::default() },
         };
         table.rows_known_in = ready_in;
         for column in &mut table.columns {
             column.known_in = ready_in;
         }
-        for column in clean.missing.filled.iter().filter(|column| column.is_learnt()) {
+        let learnt = clean.missing.filled.iter().zip(&clean.state.fills).filter(|(_, fill)| fill.is_learnt());
+        for (column, _) in learnt {
             table.columns[column.index].known_in = ready_in + 1;
             table.require_pass(ready_in + 1);
         }
@@ -109,12 +124,12 @@ impl Clean {
         for span in &mut row.cells {
             if self.trim {
                 let kept = trimmed_range(&row.bytes[span.start..span.end]);
-                self.result.cells_trimmed += u64::from(kept.len() != span.end - span.start);
+                self.state.figures.cells_trimmed += u64::from(kept.len() != span.end - span.start);
                 *span = Span { start: span.start + kept.start, end: span.start + kept.end };
             }
             let cell = &row.bytes[span.start..span.end];
             if !cell.is_empty() && self.null_values.iter().any(|value| value == cell) {
-                self.result.cells_nulled += 1;
+                self.state.figures.cells_nulled += 1;
                 *span = Span::EMPTY;
             }
         }
@@ -127,7 +142,7 @@ impl Clean {
             if column.accept(row, &mut self.scratch) {
                 continue;
             }
-            self.result.cells_invalid += 1;
+            self.state.figures.cells_invalid += 1;
             match self.on_invalid {
                 OnInvalid::Null => row.clear_cell(column.index),
                 OnInvalid::DropRow => keep = false,
@@ -149,43 +164,43 @@ impl Clean {
 impl Operation for Clean {
     fn begin_pass(&mut self, pass: usize, _last: bool) {
         self.pass = pass;
-        self.duplicates.begin_pass();
-        self.missing.begin_pass();
-        self.result = CleanResult { columns: std::mem::take(&mut self.result.columns), ..CleanResult::default() };
+        self.state.duplicates.begin_pass();
+        self.state.fills.iter_mut().for_each(Fill::begin_pass);
+        self.state.figures = CleanResult::default();
     }
 
     fn row(&mut self, row: &mut Row) -> Result<bool, DataError> {
         if self.pass < self.ready_in {
             return Ok(false);
         }
-        self.result.rows_in += 1;
+        self.state.figures.rows_in += 1;
         self.trim_and_null(row);
         if !self.types.is_empty() && !self.check_types(row)? {
-            self.result.rows_dropped_invalid += 1;
+            self.state.figures.rows_dropped_invalid += 1;
             return Ok(false);
         }
-        if self.duplicates.is_duplicate(row) {
-            self.result.rows_dropped_duplicate += 1;
+        if self.duplicates.is_duplicate(row, &mut self.state.duplicates) {
+            self.state.figures.rows_dropped_duplicate += 1;
             return Ok(false);
         }
         if self.learns_in(self.pass) {
-            self.missing.learn(row);
+            self.missing.learn(row, &mut self.state.fills);
         }
         if self.missing.drops(row) {
-            self.result.rows_dropped_missing += 1;
+            self.state.figures.rows_dropped_missing += 1;
             return Ok(false);
         }
-        self.result.cells_filled += self.missing.fill(row);
-        self.result.rows_out += 1;
+        self.state.figures.cells_filled += self.missing.fill(row, &mut self.state.fills);
+        self.state.figures.rows_out += 1;
         Ok(true)
     }
 
     fn end_pass(&mut self) {
         if self.pass >= self.ready_in {
-            self.duplicates.finish();
+            self.state.duplicates.finish();
         }
         if self.learns_in(self.pass) {
-            self.missing.finish_learning(self.decimals);
+            self.state.fills.iter_mut().for_each(|fill| fill.finish_learning(self.decimals));
         }
     }
 
@@ -194,13 +209,24 @@ impl Operation for Clean {
     }
 
     fn errors(&self) -> u64 {
-        self.result.cells_invalid
+        self.state.figures.cells_invalid
+    }
+
+    fn save(&self, output: &mut dyn Write) -> io::Result<()> {
+        state::write(&self.state, output)
+    }
+
+    fn restore(&mut self, input: &mut dyn Read) -> io::Result<()> {
+        let planned = self.state.fills.len();
+        self.state = state::read(input)?;
+        state::check_len(self.state.fills.len(), planned)
     }
 
     fn result(self: Box<Self>) -> OperationResult {
-        let mut result = self.result;
-        for column in self.missing.filled.iter().filter(|column| !column.is_previous()) {
-            let text = column.text().map(|text| String::from_utf8_lossy(text).into_owned());
+        let CleanState { fills, figures, .. } = self.state;
+        let mut result = CleanResult { columns: self.columns, ..figures };
+        for (column, fill) in self.missing.filled.iter().zip(fills).filter(|(_, fill)| !fill.is_previous()) {
+            let text = fill.text().map(|text| String::from_utf8_lossy(text).into_owned());
             result.fill_values.insert(column.name.clone(), text);
         }
         OperationResult::Clean(result)

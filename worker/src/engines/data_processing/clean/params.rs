@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::engines::data_processing::named::{Named, Tagged};
 
 /// Trims cells, makes null values missing, checks types, drops duplicate rows, fills missing cells: in this order.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct CleanParams {
     /// Remove white space at both ends of every cell and column name.
@@ -43,7 +43,7 @@ impl Default for CleanParams {
 }
 
 /// What a cell must be.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum CellType {
     /// `29.0`, `-1e5`.
@@ -64,7 +64,7 @@ impl Tagged for CellType {
 }
 
 /// What becomes of a cell that does not parse.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnInvalid {
     /// It becomes missing.
@@ -77,7 +77,7 @@ pub enum OnInvalid {
 }
 
 /// Which rows are duplicates.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "drop_duplicates must be true, false or a list of column names")]
 pub enum Duplicates {
     /// Equal in all cells (true), or none are (false).
@@ -87,7 +87,7 @@ pub enum Duplicates {
 }
 
 /// What becomes of the missing cells of a column.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MissingPolicy {
     /// Their rows are dropped.

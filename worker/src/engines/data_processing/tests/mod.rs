@@ -1,6 +1,7 @@
 //! Whole runs through the engine, as a worker makes them.
 
 mod request;
+mod resume;
 mod runs;
 mod self_check;
 

@@ -1,5 +1,7 @@
 //! Files, chains of operations, progress, cancellation.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -81,6 +83,7 @@ async fn paths_are_checked() {
         ("in.csv", "other.csv", "output_file \"other.csv\" is the source file"),
         ("in.csv", "sub", "output_file \"sub\" is a directory"),
         ("in.csv", ".", "output_file \".\" is a directory"),
+        ("in.csv", "./.unfinished/x", "output_file \"./.unfinished/x\" is among unfinished work"),
     ] {
         let body = json!({"source_file": source, "output_file": output, "operations": ["clean"]});
         let error = request(dir.path(), body).await.unwrap_err();
@@ -183,15 +186,16 @@ async fn a_cancelled_run_leaves_nothing() {
     // Seconds of work in a test build, none of which is done.
     let dir = dir_with(format!("a,b\n{}", "1,2\n".repeat(2_000_000)));
     for operations in [json!(["clean"]), json!([{"op": "clean", "missing": {"a": "median"}}])] {
-        let run = TestRun::in_dir(dir.path());
+        // It has no checkpoint yet.
+        let run = TestRun::in_dir(dir.path()).checkpoint_interval(Duration::from_secs(3600));
         let request = json!({"source_file": "in.csv", "operations": operations, "output_file": "out.csv"});
         let request = serde_json::from_value(request).unwrap();
         let task = tokio::spawn(DataProcessing.run(run.ctx().clone(), request));
-        // It is at work as soon as its temporary file is there.
+        // It is at work as soon as its directory is there.
         while names(dir.path()).len() < 2 && !task.is_finished() {
             tokio::task::yield_now().await;
         }
-        assert_eq!(names(dir.path()), [".test.1.tmp", "in.csv"]);
+        assert_eq!(names(dir.path()), [".unfinished", "in.csv"]);
         run.cancel();
         assert_eq!(task.await.unwrap().unwrap_err(), OperationError::Cancelled);
         assert_eq!(names(dir.path()), ["in.csv"]);

@@ -1,5 +1,7 @@
 //! Columns made of other columns (`docs/engines/data_processing.md`, "transform").
 
+use serde::{Deserialize, Serialize};
+
 use super::ColumnStats;
 use crate::engines::data_processing::row::Row;
 use crate::engines::data_processing::statistics::Moments;
@@ -14,10 +16,14 @@ pub(super) struct ComputedColumn {
     pub(super) output: usize,
     /// The first pass in which x and the rows are right.
     pub(super) ready_in: usize,
-    pub(super) formula: Formula,
+    /// Whether it must see the whole column before it can compute.
+    pub(super) learns: bool,
+    /// Which of the operation's formulas is its own.
+    pub(super) formula: usize,
 }
 
 /// What is computed, with what it has learnt.
+#[derive(Serialize, Deserialize)]
 pub(super) enum Formula {
     /// (x − mean) / std.
     Zscore(Moments),
@@ -28,7 +34,7 @@ pub(super) enum Formula {
 }
 
 /// The least and the greatest number.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(super) struct Range {
     min: f64,
     max: f64,
@@ -47,6 +53,13 @@ impl Formula {
     /// Whether it must see the whole column before it can compute.
     pub(super) fn learns(&self) -> bool {
         !matches!(self, Self::LogReturn(_))
+    }
+
+    /// Forgets what was seen of rows, but not what was learnt.
+    pub(super) fn begin_pass(&mut self) {
+        if let Self::LogReturn(previous) = self {
+            *previous = None;
+        }
     }
 
     fn learn(&mut self, x: f64) {
@@ -85,21 +98,21 @@ impl Formula {
 }
 
 impl ComputedColumn {
-    /// Forgets what was seen of rows, but not what was learnt.
-    pub(super) fn begin_pass(&mut self) {
-        if let Formula::LogReturn(previous) = &mut self.formula {
-            *previous = None;
-        }
-    }
-
     /// Writes the result into the row, or learns from the row and leaves the place empty.
-    pub(super) fn apply(&mut self, row: &mut Row, pass: usize, decimals: usize, scratch: &mut Vec<u8>) {
+    pub(super) fn apply(
+        &self,
+        row: &mut Row,
+        pass: usize,
+        formula: &mut Formula,
+        decimals: usize,
+        scratch: &mut Vec<u8>,
+    ) {
         scratch.clear();
         if pass >= self.ready_in {
             let x = number(row.cell(self.input));
             if self.learns_in(pass) {
-                x.into_iter().for_each(|x| self.formula.learn(x));
-            } else if let Some(result) = self.formula.compute(x) {
+                x.into_iter().for_each(|x| formula.learn(x));
+            } else if let Some(result) = formula.compute(x) {
                 write_number(scratch, result, decimals);
             }
         }
@@ -108,6 +121,6 @@ impl ComputedColumn {
 
     /// Whether this pass is the one it learns in.
     pub(super) fn learns_in(&self, pass: usize) -> bool {
-        self.formula.learns() && pass == self.ready_in
+        self.learns && pass == self.ready_in
     }
 }

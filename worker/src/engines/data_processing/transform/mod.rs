@@ -6,21 +6,23 @@ mod params;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use self::compute::{ComputedColumn, Formula, Range};
 pub use self::params::{Comparison, Computation, FilterValue, Step, TransformParams};
 use super::error::DataError;
 use super::operation::{Operation, OperationResult, check_decimals};
 use super::row::Row;
+use super::state;
 use super::statistics::Moments;
 use super::table::{Column, Table};
 use super::text::number;
 
 /// What transforming did.
-#[derive(Debug, Default, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct TransformResult {
     /// Rows of the table before.
     pub rows_in: u64,
@@ -58,7 +60,17 @@ pub(super) struct Transform {
     decimals: usize,
     pass: usize,
     scratch: Vec<u8>,
-    result: TransformResult,
+    columns: Vec<String>,
+    state: TransformState,
+}
+
+/// What it has learnt and counted.
+#[derive(Default, Serialize, Deserialize)]
+struct TransformState {
+    rows_in: u64,
+    rows_out: u64,
+    /// One for each computed column.
+    formulas: Vec<Formula>,
 }
 
 /// A step whose columns have been found. Renaming needs none: it only concerns the header.
@@ -72,16 +84,22 @@ impl Transform {
     /// Plans the operation on `table`, and makes of `table` what it will leave.
     pub(super) fn plan(params: &TransformParams, table: &mut Table) -> Result<Self, DataError> {
         let decimals = check_decimals(params.decimals, table)?;
-        let mut steps = Vec::with_capacity(params.steps.len());
+        let (mut steps, mut formulas) = (Vec::with_capacity(params.steps.len()), Vec::new());
         for step in &params.steps {
-            steps.extend(plan_step(step, table)?);
+            steps.extend(plan_step(step, table, &mut formulas)?);
         }
-        let result = TransformResult { columns: table.names(), ..TransformResult::default() };
-        Ok(Self { steps, decimals, pass: 0, scratch: Vec::new(), result })
+        let state = TransformState { formulas, ..TransformState::default() };
+        Ok(Self { steps, decimals, pass: 0, scratch: Vec::new(), columns: table.names(), state })
     }
 }
 
-fn plan_step(step: &Step, table: &mut Table) -> Result<Option<Planned>, DataError> {
+/// Plans a step; the formula of a computed column goes behind the other `formulas`.
+fn plan_step(step: &Step, table: &mut Table, formulas: &mut Vec<Formula>) -> Result<Option<Planned>, DataError> {
+    let mut compute = |params: &Computation, op, formula: Formula, table: &mut Table| {
+        let column = plan_compute(params, op, formula.learns(), formulas.len(), table)?;
+        formulas.push(formula);
+        Ok::<_, DataError>(column)
+    };
     let planned = match step {
         Step::Select { columns } => plan_select(columns, table)?,
         Step::Rename { columns } => {
@@ -94,9 +112,9 @@ fn plan_step(step: &Step, table: &mut Table) -> Result<Option<Planned>, DataErro
             table.rows_known_in = ready_in;
             Planned::Filter { index, cmp: *cmp, value: value.clone(), ready_in }
         }
-        Step::Zscore(params) => plan_compute(params, "zscore", Formula::Zscore(Moments::default()), table)?,
-        Step::Minmax(params) => plan_compute(params, "minmax", Formula::Minmax(Range::NONE), table)?,
-        Step::LogReturn(params) => plan_compute(params, "log_return", Formula::LogReturn(None), table)?,
+        Step::Zscore(params) => compute(params, "zscore", Formula::Zscore(Moments::default()), table)?,
+        Step::Minmax(params) => compute(params, "minmax", Formula::Minmax(Range::NONE), table)?,
+        Step::LogReturn(params) => compute(params, "log_return", Formula::LogReturn(None), table)?,
     };
     Ok(Some(planned))
 }
@@ -121,10 +139,16 @@ fn rename(names: &BTreeMap<String, String>, table: &mut Table) -> Result<(), Dat
     table.check_names()
 }
 
-fn plan_compute(params: &Computation, op: &str, formula: Formula, table: &mut Table) -> Result<Planned, DataError> {
+fn plan_compute(
+    params: &Computation,
+    op: &str,
+    learns: bool,
+    formula: usize,
+    table: &mut Table,
+) -> Result<Planned, DataError> {
     let input = table.index(&params.column)?;
     let ready_in = table.learnable_in(input);
-    let known_in = ready_in + usize::from(formula.learns());
+    let known_in = ready_in + usize::from(learns);
     table.require_pass(known_in);
     let name = params.name.clone().unwrap_or_else(|| format!("{}_{op}", params.column));
     let output = match table.columns.iter().position(|column| column.name == name) {
@@ -135,7 +159,7 @@ fn plan_compute(params: &Computation, op: &str, formula: Formula, table: &mut Ta
         }
     };
     table.columns[output].known_in = known_in;
-    Ok(Planned::Compute(ComputedColumn { name, input, output, ready_in, formula }))
+    Ok(Planned::Compute(ComputedColumn { name, input, output, ready_in, learns, formula }))
 }
 
 fn passes_filter(cell: &[u8], cmp: Comparison, value: &FilterValue) -> bool {
@@ -150,17 +174,13 @@ fn passes_filter(cell: &[u8], cmp: Comparison, value: &FilterValue) -> bool {
 impl Operation for Transform {
     fn begin_pass(&mut self, pass: usize, _last: bool) {
         self.pass = pass;
-        (self.result.rows_in, self.result.rows_out) = (0, 0);
-        for step in &mut self.steps {
-            if let Planned::Compute(column) = step {
-                column.begin_pass();
-            }
-        }
+        (self.state.rows_in, self.state.rows_out) = (0, 0);
+        self.state.formulas.iter_mut().for_each(Formula::begin_pass);
     }
 
     fn row(&mut self, row: &mut Row) -> Result<bool, DataError> {
-        self.result.rows_in += 1;
-        for step in &mut self.steps {
+        self.state.rows_in += 1;
+        for step in &self.steps {
             match step {
                 Planned::Select(order) => row.select(order),
                 Planned::Filter { index, cmp, value, ready_in } => {
@@ -168,10 +188,13 @@ impl Operation for Transform {
                         return Ok(false);
                     }
                 }
-                Planned::Compute(column) => column.apply(row, self.pass, self.decimals, &mut self.scratch),
+                Planned::Compute(column) => {
+                    let formula = &mut self.state.formulas[column.formula];
+                    column.apply(row, self.pass, formula, self.decimals, &mut self.scratch);
+                }
             }
         }
-        self.result.rows_out += 1;
+        self.state.rows_out += 1;
         Ok(true)
     }
 
@@ -185,15 +208,26 @@ impl Operation for Transform {
         0
     }
 
+    fn save(&self, output: &mut dyn Write) -> io::Result<()> {
+        state::write(&self.state, output)
+    }
+
+    fn restore(&mut self, input: &mut dyn Read) -> io::Result<()> {
+        let planned = self.state.formulas.len();
+        self.state = state::read(input)?;
+        state::check_len(self.state.formulas.len(), planned)
+    }
+
     fn result(self: Box<Self>) -> OperationResult {
-        let mut result = self.result;
+        let TransformState { rows_in, rows_out, formulas } = self.state;
+        let mut stats = BTreeMap::new();
         for step in &self.steps {
             if let Planned::Compute(column) = step
-                && let Some(stats) = column.formula.stats()
+                && let Some(figures) = formulas[column.formula].stats()
             {
-                result.stats.insert(column.name.clone(), stats);
+                stats.insert(column.name.clone(), figures);
             }
         }
-        OperationResult::Transform(result)
+        OperationResult::Transform(TransformResult { rows_in, rows_out, columns: self.columns, stats })
     }
 }

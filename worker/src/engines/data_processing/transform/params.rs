@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// Steps, each on the table the step before left. Without steps the table stays as it is.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TransformParams {
     /// What to do, in order.
@@ -23,7 +23,7 @@ impl Default for TransformParams {
 }
 
 /// One step.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Step {
     /// Keeps these columns, in this order.
@@ -55,7 +55,7 @@ pub enum Step {
 }
 
 /// A column made of another.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Computation {
     /// The column computed from.
@@ -66,7 +66,7 @@ pub struct Computation {
 }
 
 /// A comparison.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Comparison {
     /// Equal.
     #[serde(rename = "==")]
@@ -103,7 +103,7 @@ impl Comparison {
 }
 
 /// What cells are compared with.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "value must be a number or a text")]
 pub enum FilterValue {
     /// Cells that are no number drop their row.

@@ -6,19 +6,21 @@ mod rules;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use self::params::{Rule, ValidateParams};
-use self::rules::{NO_COLUMN, PlannedRule};
+use self::rules::{NO_COLUMN, PlannedRule, RuleState};
 use super::error::{DataError, shown};
 use super::operation::{Operation, OperationResult};
 use super::row::Row;
+use super::state;
 use super::table::Table;
 
 /// What validating found.
-#[derive(Debug, Default, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct ValidateResult {
     /// Whether there was no error at all.
     pub valid: bool,
@@ -37,7 +39,7 @@ pub struct ValidateResult {
 }
 
 /// A rule broken by a row.
-#[derive(Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RuleError {
     /// The row, 1 being the first below the header.
     pub row: u64,
@@ -55,54 +57,63 @@ pub(super) struct Validate {
     null_values: Vec<Vec<u8>>,
     max_errors: usize,
     columns: usize,
-    field_count_errors: u64,
     last_pass: bool,
-    result: ValidateResult,
+    state: ValidateState,
+}
+
+/// What it has found so far.
+#[derive(Default, Serialize, Deserialize)]
+struct ValidateState {
+    /// One for each rule.
+    rules: Vec<RuleState>,
+    field_count_errors: u64,
+    rows_total: u64,
+    rows_invalid: u64,
+    errors_total: u64,
+    errors: Vec<RuleError>,
 }
 
 impl Validate {
     /// Plans the operation on `table`, which it leaves as it is.
     pub(super) fn plan(params: &ValidateParams, table: &mut Table) -> Result<Self, DataError> {
         table.require_pass(table.all_known_in());
+        let rules: Vec<_> = params.rules.iter().map(|rule| PlannedRule::new(rule, table)).collect::<Result<_, _>>()?;
+        let states = rules.iter().map(|_| RuleState::default()).collect();
         Ok(Self {
-            rules: params.rules.iter().map(|rule| PlannedRule::new(rule, table)).collect::<Result<_, _>>()?,
+            rules,
             null_values: params.null_values.iter().map(|value| value.clone().into_bytes()).collect(),
             max_errors: params.max_errors as usize,
             columns: table.columns.len(),
-            field_count_errors: 0,
             last_pass: false,
-            result: ValidateResult::default(),
+            state: ValidateState { rules: states, ..ValidateState::default() },
         })
     }
 
     /// The errors of one row.
     fn check(&mut self, row: &Row) -> u64 {
+        let (state, room) = (&mut self.state, |errors: &Vec<RuleError>| errors.len() < self.max_errors);
+        let error = |column: &str, rule: &str, value| {
+            let (column, rule) = (column.to_owned(), rule.to_owned());
+            RuleError { row: state.rows_total, column, rule, value }
+        };
         if row.len() != self.columns {
-            self.field_count_errors += 1;
-            self.list(NO_COLUMN, "field_count", Some(row.len().to_string()));
+            state.field_count_errors += 1;
+            if room(&state.errors) {
+                state.errors.push(error(NO_COLUMN, "field_count", Some(row.len().to_string())));
+            }
             return 1;
         }
         let mut found = 0;
-        // Taken out for the loop, which also writes to the result.
-        let mut rules = std::mem::take(&mut self.rules);
-        for rule in &mut rules {
-            if !rule.holds(row, &self.null_values) {
-                rule.count += 1;
+        for (rule, memory) in self.rules.iter_mut().zip(&mut state.rules) {
+            if !rule.holds(row, &self.null_values, memory) {
+                memory.count += 1;
                 found += 1;
-                if self.result.errors.len() < self.max_errors {
-                    self.list(&rule.column, rule.name, rule.value(row).map(shown));
+                if room(&state.errors) {
+                    state.errors.push(error(&rule.column, rule.name, rule.value(row).map(shown)));
                 }
             }
         }
-        self.rules = rules;
         found
-    }
-
-    fn list(&mut self, column: &str, rule: &str, value: Option<String>) {
-        if self.result.errors.len() < self.max_errors {
-            let row = self.result.rows_total;
-            self.result.errors.push(RuleError { row, column: column.to_owned(), rule: rule.to_owned(), value });
-        }
     }
 }
 
@@ -114,10 +125,10 @@ impl Operation for Validate {
     fn row(&mut self, row: &mut Row) -> Result<bool, DataError> {
         // Earlier passes are for operations that learn.
         if self.last_pass {
-            self.result.rows_total += 1;
+            self.state.rows_total += 1;
             let found = self.check(row);
-            self.result.errors_total += found;
-            self.result.rows_invalid += u64::from(found > 0);
+            self.state.errors_total += found;
+            self.state.rows_invalid += u64::from(found > 0);
         }
         Ok(true)
     }
@@ -129,18 +140,35 @@ impl Operation for Validate {
     }
 
     fn errors(&self) -> u64 {
-        self.result.errors_total
+        self.state.errors_total
+    }
+
+    fn save(&self, output: &mut dyn Write) -> io::Result<()> {
+        state::write(&self.state, output)
+    }
+
+    fn restore(&mut self, input: &mut dyn Read) -> io::Result<()> {
+        self.state = state::read(input)?;
+        state::check_len(self.state.rules.len(), self.rules.len())
     }
 
     fn result(self: Box<Self>) -> OperationResult {
-        let mut result = self.result;
-        result.valid = result.errors_total == 0;
-        result.rows_valid = result.rows_total - result.rows_invalid;
-        let by_rule = self.rules.iter().map(|rule| (format!("{}:{}", rule.column, rule.name), rule.count));
-        let field_count = (format!("{NO_COLUMN}:field_count"), self.field_count_errors);
+        let state = self.state;
+        let mut errors_by_rule = BTreeMap::new();
+        let counts = self.rules.iter().zip(&state.rules);
+        let by_rule = counts.map(|(rule, state)| (format!("{}:{}", rule.column, rule.name), state.count));
+        let field_count = (format!("{NO_COLUMN}:field_count"), state.field_count_errors);
         for (key, count) in by_rule.chain([field_count]).filter(|(_, count)| *count > 0) {
-            *result.errors_by_rule.entry(key).or_default() += count;
+            *errors_by_rule.entry(key).or_default() += count;
         }
-        OperationResult::Validate(result)
+        OperationResult::Validate(ValidateResult {
+            valid: state.errors_total == 0,
+            rows_total: state.rows_total,
+            rows_valid: state.rows_total - state.rows_invalid,
+            rows_invalid: state.rows_invalid,
+            errors_total: state.errors_total,
+            errors_by_rule,
+            errors: state.errors,
+        })
     }
 }

@@ -1,10 +1,10 @@
 //! The parameters of `validate`.
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// Rules that the table is held against.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ValidateParams {
     /// The rules; without any, only the number of cells is checked.
@@ -23,7 +23,7 @@ impl Default for ValidateParams {
 }
 
 /// One rule.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "rule", rename_all = "snake_case", deny_unknown_fields)]
 #[allow(missing_docs, reason = "`column` is the column in all of them")]
 pub enum Rule {

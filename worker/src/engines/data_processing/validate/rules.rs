@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use chrono::NaiveDateTime;
+use serde::{Deserialize, Serialize};
 
 use super::params::Rule;
 use crate::engines::data_processing::datetime::{TimeFormat, time};
@@ -21,9 +22,16 @@ pub(super) struct PlannedRule {
     pub(super) column: String,
     /// The rule's name.
     pub(super) name: &'static str,
+    subject: Subject,
+}
+
+/// What a rule remembers. Most need nothing but the count.
+#[derive(Default, Serialize, Deserialize)]
+pub(super) struct RuleState {
     /// How often it was broken.
     pub(super) count: u64,
-    subject: Subject,
+    seen: Seen,
+    last: Last,
 }
 
 /// What a rule looks at.
@@ -37,7 +45,7 @@ enum Subject {
     /// Positions of open, high, low, close.
     Ohlc([usize; 4]),
     /// All cells, as they are.
-    WholeRow(Seen),
+    WholeRow,
 }
 
 enum CellRule {
@@ -48,12 +56,12 @@ enum CellRule {
     Min(f64),
     Max(f64),
     Allowed(HashSet<Vec<u8>>),
-    Unique(Seen),
-    Increasing(Last),
+    Unique,
+    Increasing,
 }
 
 /// The last number and the last time of a column.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 struct Last {
     number: Option<f64>,
     time: Option<NaiveDateTime>,
@@ -64,22 +72,16 @@ impl PlannedRule {
     pub(super) fn new(rule: &Rule, table: &Table) -> Result<Self, DataError> {
         let cell = |column: &str, name, rule| {
             let subject = Subject::Cell(table.index(column)?, rule);
-            Ok(Self { column: column.to_owned(), name, count: 0, subject })
+            Ok(Self { column: column.to_owned(), name, subject })
         };
-        let row = |name, subject| Ok(Self { column: NO_COLUMN.to_owned(), name, count: 0, subject });
+        let row = |name, subject| Ok(Self { column: NO_COLUMN.to_owned(), name, subject });
         match rule {
-            Rule::Trimmed { column } => Ok(Self {
-                column: column.clone(),
-                name: "trimmed",
-                count: 0,
-                subject: Subject::RawCell(table.index(column)?),
-            }),
-            Rule::NotNull { column } => Ok(Self {
-                column: column.clone(),
-                name: "not_null",
-                count: 0,
-                subject: Subject::NotNull(table.index(column)?),
-            }),
+            Rule::Trimmed { column } => {
+                Ok(Self { column: column.clone(), name: "trimmed", subject: Subject::RawCell(table.index(column)?) })
+            }
+            Rule::NotNull { column } => {
+                Ok(Self { column: column.clone(), name: "not_null", subject: Subject::NotNull(table.index(column)?) })
+            }
             Rule::Number { column } => cell(column, "number", CellRule::Number),
             Rule::Integer { column } => cell(column, "integer", CellRule::Integer),
             Rule::Datetime { column, format: None } => cell(column, "datetime", CellRule::Time),
@@ -92,28 +94,28 @@ impl PlannedRule {
                 let values = values.iter().map(|value| value.clone().into_bytes()).collect();
                 cell(column, "allowed", CellRule::Allowed(values))
             }
-            Rule::Unique { column } => cell(column, "unique", CellRule::Unique(Seen::default())),
-            Rule::Increasing { column } => cell(column, "increasing", CellRule::Increasing(Last::default())),
+            Rule::Unique { column } => cell(column, "unique", CellRule::Unique),
+            Rule::Increasing { column } => cell(column, "increasing", CellRule::Increasing),
             Rule::Ohlc {} => {
                 let [open, high, low, close] = ["open", "high", "low", "close"].map(|name| table.index(name));
                 row("ohlc", Subject::Ohlc([open?, high?, low?, close?]))
             }
-            Rule::DuplicateRow {} => row("duplicate_row", Subject::WholeRow(Seen::default())),
+            Rule::DuplicateRow {} => row("duplicate_row", Subject::WholeRow),
         }
     }
 
-    /// Whether `row` obeys the rule.
-    pub(super) fn holds(&mut self, row: &Row, null_values: &[Vec<u8>]) -> bool {
+    /// Whether `row` obeys the rule, which remembers `state`.
+    pub(super) fn holds(&mut self, row: &Row, null_values: &[Vec<u8>], state: &mut RuleState) -> bool {
         let is_null = |cell: &[u8]| null_values.iter().any(|value| value == cell);
         match &mut self.subject {
             Subject::RawCell(index) => trim(row.cell(*index)).len() == row.cell(*index).len(),
             Subject::NotNull(index) => !is_null(trim(row.cell(*index))),
             Subject::Cell(index, rule) => {
                 let cell = trim(row.cell(*index));
-                is_null(cell) || rule.holds(cell)
+                is_null(cell) || rule.holds(cell, state)
             }
             Subject::Ohlc(indexes) => ohlc_holds(indexes.map(|index| number(trim(row.cell(index))))),
-            Subject::WholeRow(seen) => seen.insert(row.iter()),
+            Subject::WholeRow => state.seen.insert(row.iter()),
         }
     }
 
@@ -122,13 +124,13 @@ impl PlannedRule {
         match self.subject {
             Subject::RawCell(index) => Some(row.cell(index)),
             Subject::Cell(index, _) | Subject::NotNull(index) => Some(trim(row.cell(index))),
-            Subject::Ohlc(_) | Subject::WholeRow(_) => None,
+            Subject::Ohlc(_) | Subject::WholeRow => None,
         }
     }
 }
 
 impl CellRule {
-    fn holds(&mut self, cell: &[u8]) -> bool {
+    fn holds(&mut self, cell: &[u8], state: &mut RuleState) -> bool {
         match self {
             Self::Number => is_number(cell),
             Self::Integer => is_integer(cell),
@@ -137,8 +139,8 @@ impl CellRule {
             Self::Min(least) => number(cell).is_none_or(|x| x >= *least),
             Self::Max(greatest) => number(cell).is_none_or(|x| x <= *greatest),
             Self::Allowed(values) => values.contains(cell),
-            Self::Unique(seen) => seen.insert(std::iter::once(cell)),
-            Self::Increasing(last) => last.is_passed_by(cell),
+            Self::Unique => state.seen.insert(std::iter::once(cell)),
+            Self::Increasing => state.last.is_passed_by(cell),
         }
     }
 }

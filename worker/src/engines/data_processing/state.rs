@@ -1,0 +1,40 @@
+//! What operations have learnt and counted, as bytes (MessagePack): compact, and exact to the last bit of a number.
+
+use std::io::{Error, Read, Result, Write};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Writes `state`.
+pub(super) fn write(state: &impl Serialize, mut output: &mut dyn Write) -> Result<()> {
+    rmp_serde::encode::write(&mut output, state).map_err(Error::other)
+}
+
+/// Reads what [`write`] wrote, and nothing behind it.
+pub(super) fn read<T: DeserializeOwned>(input: &mut dyn Read) -> Result<T> {
+    rmp_serde::from_read(input).map_err(Error::other)
+}
+
+/// Fails when a state has not as many parts as the plan.
+pub(super) fn check_len(found: usize, planned: usize) -> Result<()> {
+    if found == planned { Ok(()) } else { Err(Error::other("the state is that of another plan")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_follow_each_other_in_one_file() {
+        let mut bytes = Vec::new();
+        let numbers = [f64::MIN_POSITIVE, -0.0, f64::INFINITY, 0.1];
+        write(&numbers, &mut bytes).unwrap();
+        write(&(String::from("x"), Some(u64::MAX)), &mut bytes).unwrap();
+        write(&7_u8, &mut bytes).unwrap();
+        let mut input = &bytes[..];
+        assert_eq!(read::<[f64; 4]>(&mut input).unwrap().map(f64::to_bits), numbers.map(f64::to_bits));
+        assert_eq!(read::<(String, Option<u64>)>(&mut input).unwrap(), ("x".into(), Some(u64::MAX)));
+        assert_eq!(read::<u8>(&mut input).unwrap(), 7);
+        assert!(read::<u8>(&mut input).is_err());
+    }
+}
