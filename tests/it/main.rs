@@ -12,6 +12,7 @@ mod ends;
 mod events;
 mod guide;
 mod harness;
+mod lease;
 mod limits;
 mod logs;
 mod metrics;
