@@ -5,6 +5,7 @@ mod backends;
 mod bus;
 mod cancel;
 mod chaos;
+mod clocks;
 mod cluster;
 mod dashboard;
 mod docs;
