@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use ktrdr_shared::operation::ProgressMessage;
-use ktrdr_shared::worker::Heartbeat;
+use ktrdr_shared::worker::{Heartbeat, RunningOperation};
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -49,8 +49,9 @@ async fn listen(state: &AppState) -> Result<(), async_nats::Error> {
             chunk = progress.next() => {
                 let Some(chunk) = chunk else { return Ok(()) };
                 for message in chunk {
-                    if let Some(ProgressMessage { operation_id, worker_id, attempt, at, progress }) = read(&message) {
-                        state.projection.report(&operation_id, attempt, &worker_id, Some(at), progress);
+                    if let Some(ProgressMessage { operation_id, worker_id, attempt, report, progress, .. }) = read(&message) {
+                        let running = RunningOperation { operation_id, attempt, report, progress };
+                        state.projection.report(&worker_id, running);
                     }
                 }
             }
@@ -73,13 +74,7 @@ async fn listen(state: &AppState) -> Result<(), async_nats::Error> {
 fn hear(state: &AppState, heartbeat: Heartbeat) {
     // A backend that has just started, or lost a progress message, shows it from here.
     for running in &heartbeat.running {
-        state.projection.report(
-            &running.operation_id,
-            running.attempt,
-            &heartbeat.worker_id,
-            Some(heartbeat.at),
-            running.progress.clone(),
-        );
+        state.projection.report(&heartbeat.worker_id, running.clone());
     }
     state.registry.hear(heartbeat, Instant::now());
 }

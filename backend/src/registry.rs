@@ -25,6 +25,9 @@ const MISSED: u32 = 3;
 /// Bounds for the interval a heartbeat states: a nonsensical one must not make a worker immortal or flicker.
 const INTERVALS: (f64, f64) = (0.05, 3600.0);
 
+/// Clocks less than this apart, in seconds, are the same to a user.
+const SAME_CLOCK: f64 = 5.0;
+
 /// One worker as shown to users: the guide's fields first, then what operators ask for.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 #[schemars(rename = "Worker")]
@@ -115,6 +118,14 @@ impl Worker {
         if intervals < f64::from(MISSED) { (intervals - 0.25).max(0.0) as u32 } else { intervals as u32 }
     }
 
+    /// A time that the worker told, by this backend's clock. A worker whose clock is off must not look as if it had not asked
+    /// for work for hours; within [`SAME_CLOCK`] the difference may as well be that of the way here.
+    fn by_our_clock(&self, told: Timestamp) -> Timestamp {
+        let beat = &self.heartbeat;
+        let apart = self.heard_at.seconds_since(beat.at).max(beat.at.seconds_since(self.heard_at));
+        if apart < SAME_CLOCK { told } else { told.moved(beat.at, self.heard_at) }
+    }
+
     fn document(&self, silence: Duration) -> WorkerDocument {
         let beat = &self.heartbeat;
         let current = |running: &ktrdr_shared::worker::RunningOperation| CurrentOperation {
@@ -131,13 +142,13 @@ impl Worker {
             last_health_check: self.heard_at,
             health_check_failures: self.missed_after(silence),
             current_operation_id: beat.running.first().map(|running| running.operation_id.clone()),
-            registered_at: beat.registered_at,
+            registered_at: self.by_our_clock(beat.registered_at),
             version: beat.version.clone(),
             instance: beat.instance.clone(),
             heartbeat_interval_seconds: beat.interval_seconds,
             slots: beat.slots,
             current_operations: beat.running.iter().map(current).collect(),
-            last_pull_at: beat.last_pull_at,
+            last_pull_at: beat.last_pull_at.map(|at| self.by_our_clock(at)),
             finished: beat.finished,
             fenced: beat.fenced,
         }

@@ -45,7 +45,8 @@ pub struct Delivery {
     pub count: u64,
 }
 
-/// Decides what to do with a start request, given the operation's log.
+/// Decides what to do with a start request, given the operation's log. `now` is by the clock that the log's times are by: the
+/// stream's. It matters only when [`waits_for_retry`].
 ///
 /// JetStream gives a request to a second worker only after the lease of the first has run out or the request was handed
 /// back, so a `started` on an earlier delivery of this very request means that its worker was lost.
@@ -74,6 +75,11 @@ pub fn decide(log: &OperationLog, delivery: Delivery, max_attempts: u32, now: Ti
         // A hand-back is nobody's fault and never uses up the last attempt.
         EventKind::Released { .. } => next,
     }
+}
+
+/// Whether the operation was handed back to be retried at some time.
+pub fn waits_for_retry(log: &OperationLog) -> bool {
+    log.last.as_ref().is_some_and(|last| matches!(last.kind, EventKind::Released { retry_at: Some(_), .. }))
 }
 
 /// The text of the failure of an operation whose workers were lost too often.

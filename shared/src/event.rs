@@ -149,6 +149,16 @@ impl Event {
         serde_json::from_slice(payload)
     }
 
+    /// With the stream's time of the event for its publisher's: every publisher has a clock of its own, the stream has one.
+    #[must_use]
+    pub fn at_stream_time(mut self, stored_at: Timestamp) -> Self {
+        if let EventKind::Released { retry_at: Some(due), .. } = &mut self.kind {
+            *due = due.moved(self.at, stored_at);
+        }
+        self.at = stored_at;
+        self
+    }
+
     /// Whether both were published by the same claim and say the same thing: how a publish of unknown outcome is
     /// recognised when it is read back.
     pub fn is_same_publish(&self, other: &Event) -> bool {

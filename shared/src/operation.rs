@@ -155,8 +155,11 @@ pub struct ProgressMessage {
     pub worker_id: WorkerId,
     /// The attempt it belongs to; backends drop progress of an attempt that is no longer the current one.
     pub attempt: u32,
-    /// When it was reported.
+    /// When it was reported, by the worker's clock.
     pub at: Timestamp,
+    /// How many reports the attempt has made: which of two is newer. 0 from a worker that does not count.
+    #[serde(default)]
+    pub report: u64,
     /// The progress itself.
     pub progress: Progress,
 }

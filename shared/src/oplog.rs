@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_nats::header::{NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MESSAGE_ID};
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::context::Context;
+use async_nats::jetstream::response::Response;
 use async_nats::jetstream::stream::{RawMessageErrorKind, Stream};
 use async_nats::{Client, HeaderMap, HeaderName, RequestError, RequestErrorKind};
 use bytes::Bytes;
@@ -19,6 +20,7 @@ use crate::id::{OperationId, WorkerType};
 use crate::nats::REQUEST_TIMEOUT;
 use crate::state::OperationLog;
 use crate::subject::Names;
+use crate::time::Timestamp;
 use crate::trace::{self, TraceParent};
 
 /// First pause after a publish of unknown outcome; doubled each time.
@@ -165,10 +167,31 @@ impl OpLog {
         let mut log = OperationLog::default();
         loop {
             match stream.raw_message_builder().sequence(log.tail + 1).next_by_subject(subject.as_str()).send().await {
-                Ok(message) => log.push(message.sequence, Event::decode(&message.payload).ok()),
+                Ok(message) => {
+                    let stored_at = Timestamp::of_stream(message.time);
+                    let event = Event::decode(&message.payload).ok().map(|event| event.at_stream_time(stored_at));
+                    log.push(message.sequence, event);
+                }
                 Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => return Ok(log),
                 Err(source) => return Err(ReadError { operation_id: id.clone(), source }),
             }
+        }
+    }
+
+    /// What the stream's clock shows: the one by which [`Self::read`] tells when things happened.
+    ///
+    /// # Errors
+    /// When NATS does not answer.
+    pub async fn clock(&self) -> Result<Timestamp, RequestError> {
+        #[derive(Deserialize)]
+        struct Info {
+            ts: Timestamp,
+        }
+        let subject = format!("STREAM.INFO.{}", self.names.stream());
+        let asked = Box::pin(self.jetstream.request::<_, _, Response<Info>>(subject, &()));
+        match asked.await.map_err(|error| RequestError::with_source(RequestErrorKind::Other, error))? {
+            Response::Ok(info) => Ok(info.ts),
+            Response::Err { error } => Err(RequestError::with_source(RequestErrorKind::Other, error)),
         }
     }
 

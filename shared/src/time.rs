@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 /// A moment in UTC with millisecond precision, written as RFC 3339 (`2025-11-10T10:30:00.123Z`).
 ///
 /// Used for showing and recording only. Leases, time-outs and throttles use the monotonic clock, so a jump of the wall clock
-/// changes no decision.
+/// changes no decision. What is compared between processes is the time that the stream gave a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
@@ -21,6 +21,11 @@ impl Timestamp {
     /// The current time.
     pub fn now() -> Self {
         Self(Utc::now().timestamp_millis())
+    }
+
+    /// The time that a stream gave a message.
+    pub fn of_stream(time: async_nats::datetime::DateTime) -> Self {
+        Self(i64::try_from(time.unix_timestamp_nanos().div_euclid(1_000_000)).unwrap_or_default())
     }
 
     /// From milliseconds since 1970-01-01T00:00:00Z.
@@ -36,6 +41,23 @@ impl Timestamp {
     /// Seconds from `earlier` to `self`; 0 when the clock went backwards between the two.
     pub fn seconds_since(self, earlier: Timestamp) -> f64 {
         (self.0.saturating_sub(earlier.0)).max(0) as f64 / 1000.0
+    }
+
+    /// This moment by another clock: one that shows `there` when the clock it was taken from shows `here`.
+    #[must_use]
+    pub fn moved(self, here: Timestamp, there: Timestamp) -> Self {
+        Self(self.0.saturating_sub(here.0).saturating_add(there.0))
+    }
+
+    /// How long it is from `now` until this moment; zero when it has passed.
+    pub fn after(self, now: Timestamp) -> Duration {
+        Duration::from_millis(u64::try_from(self.0.saturating_sub(now.0)).unwrap_or(0))
+    }
+
+    /// The moment `by` earlier.
+    #[must_use]
+    pub fn minus(self, by: Duration) -> Self {
+        Self(self.0.saturating_sub(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)))
     }
 
     /// This moment moved by `by`.
@@ -211,6 +233,15 @@ mod tests {
             let read = serde_json::from_str::<Timestamp>(&format!("\"{text}\"")).ok().map(Timestamp::as_millis);
             proptest::prop_assert_eq!(read, expected);
         }
+    }
+
+    #[test]
+    fn a_moment_by_another_clock_is_as_far_from_now() {
+        let at = Timestamp::from_millis;
+        assert_eq!(at(1500).moved(at(1000), at(9000)), at(9500));
+        assert_eq!(at(1500).after(at(1000)), Duration::from_millis(500));
+        assert_eq!(at(1500).after(at(2000)), Duration::ZERO);
+        assert_eq!(at(i64::MAX).moved(at(i64::MIN), at(1)), at(i64::MAX));
     }
 
     #[test]

@@ -85,6 +85,9 @@ pub struct RunningOperation {
     pub operation_id: OperationId,
     /// The attempt.
     pub attempt: u32,
+    /// How many times its engine has reported progress: which of two reports is newer. 0 from a worker that does not count.
+    #[serde(default)]
+    pub report: u64,
     /// Its newest progress, so that a backend that has just started can show it.
     #[serde(default)]
     pub progress: Progress,

@@ -110,6 +110,7 @@ async fn a_cluster_loses_its_leader_a_server_and_each_in_turn_and_no_operation()
     let ledger = std::mem::take(&mut *loaded.ledger.lock());
     let verdict = check(&loaded.bus, &apis, &ledger, loaded.data.path()).await;
     println!("{} acknowledged, refused: {:?}, {:?}", ledger.acknowledged.len(), ledger.refusals, verdict.sums);
+    println!("longest standstill {:?}, slowest operation {:?}", verdict.standstill, verdict.slowest);
     assert_eq!(verdict.violations, Vec::<String>::new());
     assert_eq!((verdict.lost, verdict.sums.doubled, verdict.sums.open), (0, 0, 0));
 }

@@ -9,6 +9,7 @@ use ktrdr_shared::operation::StartRequest;
 use ktrdr_shared::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use tokio_util::sync::CancellationToken;
 
 use crate::claim::Hold;
 use crate::core::Core;
@@ -17,6 +18,8 @@ use crate::core::Core;
 pub(crate) const MAX_STATE: usize = 512 * 1024;
 /// How long looking for a checkpoint may take before the work starts from the beginning.
 const LOAD_PATIENCE: Duration = Duration::from_secs(10);
+/// Pause before it is looked for again.
+const LOAD_RETRY: Duration = Duration::from_millis(500);
 
 /// What the bucket holds for an operation.
 #[derive(Serialize, Deserialize)]
@@ -26,42 +29,53 @@ struct Entry {
     state: Box<RawValue>,
 }
 
-/// The newest checkpoint of the operation, or of the one it resumes. Found by the SDK before the engine starts.
-pub(crate) async fn load(core: &Arc<Core>, request: &StartRequest, hold: &Hold) -> Option<Box<RawValue>> {
-    let own = (hold.attempt > 1).then_some(&request.operation_id);
-    if own.is_none() && request.resume_from.is_none() {
+/// The newest checkpoint of the operation, or of the one it resumes. Found by the SDK before the engine starts; not looked for
+/// any longer once the engine shall `stop` anyway.
+pub(crate) async fn load(
+    core: &Arc<Core>,
+    request: &StartRequest,
+    hold: &Hold,
+    stop: &CancellationToken,
+) -> Option<Box<RawValue>> {
+    if hold.attempt == 1 && request.resume_from.is_none() {
         return None;
     }
-    let mut ids = own.into_iter().chain(request.resume_from.as_ref());
     // Boxed because it is rare.
     let looking = Box::pin(async {
-        loop {
-            let id = ids.next()?;
-            loop {
-                match read(core, id).await {
-                    Ok(Some((_, entry))) => {
-                        tracing::info!(from = %id, from_attempt = entry.attempt, saved_at = %entry.at, "going on from a checkpoint");
-                        // So that whoever resumes this operation finds it even if this one gets no further.
-                        if *id != request.operation_id
-                            && let Err(error) = save(core, hold, entry.state.clone()).await
-                        {
-                            tracing::warn!(%error, "the checkpoint was not taken over");
-                        }
-                        return Some(entry.state);
-                    }
-                    Ok(None) => break,
-                    Err(error) => {
-                        tracing::debug!(%error, "the checkpoint cannot be read yet");
-                        tokio::time::sleep(Duration::from_millis(500)).await;
-                    }
-                }
-            }
+        tokio::select! {
+            found = tokio::time::timeout(LOAD_PATIENCE, look_for(core, request, hold)) => found.unwrap_or_else(|_| {
+                tracing::warn!("the checkpoint could not be read in time; starting from the beginning");
+                None
+            }),
+            () = stop.cancelled() => None,
         }
     });
-    tokio::time::timeout(LOAD_PATIENCE, looking).await.unwrap_or_else(|_| {
-        tracing::warn!("the checkpoint could not be read in time; starting from the beginning");
-        None
-    })
+    looking.await
+}
+
+async fn look_for(core: &Arc<Core>, request: &StartRequest, hold: &Hold) -> Option<Box<RawValue>> {
+    let own = (hold.attempt > 1).then_some(&request.operation_id);
+    for id in own.into_iter().chain(&request.resume_from) {
+        let found = loop {
+            match read(core, id).await {
+                Ok(found) => break found,
+                Err(error) => {
+                    tracing::debug!(%error, "the checkpoint cannot be read yet");
+                    tokio::time::sleep(LOAD_RETRY).await;
+                }
+            }
+        };
+        let Some((_, entry)) = found else { continue };
+        tracing::info!(from = %id, from_attempt = entry.attempt, saved_at = %entry.at, "going on from a checkpoint");
+        // So that whoever resumes this operation finds it even if this one gets no further.
+        if *id != request.operation_id
+            && let Err(error) = save(core, hold, entry.state.clone()).await
+        {
+            tracing::warn!(%error, "the checkpoint was not taken over");
+        }
+        return Some(entry.state);
+    }
+    None
 }
 
 /// Saves a checkpoint of this attempt, unless a later attempt has saved one.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ktrdr_shared::claim::{Claim, Delivery, decide, worker_lost_message};
+use ktrdr_shared::claim::{Claim, Delivery, decide, waits_for_retry, worker_lost_message};
 use ktrdr_shared::event::{Event, EventKind, Failure};
 use ktrdr_shared::id::{OperationId, WorkerId, WorkerType};
 use ktrdr_shared::operation::StartRequest;
@@ -30,6 +30,8 @@ pub(crate) enum ClaimError {
     Append(#[source] AppendError),
     #[error("what is known of the operation could not be read")]
     Read(#[from] ReadError),
+    #[error("the stream does not say what time it is")]
+    Clock(#[from] async_nats::client::RequestError),
 }
 
 /// The proof of owning an attempt: a successor of `sequence` can be published by nobody else.
@@ -86,14 +88,13 @@ impl Claimer<'_> {
                 claim: Some(claim.clone()),
                 kind,
             };
-            let now = Timestamp::now();
+            // A round trip that only retries need. This machine's own clock may be wrong by hours.
+            let now = if waits_for_retry(&log) { self.oplog.clock().await? } else { Timestamp::EPOCH };
             let (event, expected) = match decide(&log, delivery, request.execution.max_attempts(), now) {
                 Claim::Drop(why) => return Ok(Claimed::Nothing(why)),
                 Claim::Outdated => return Ok(Claimed::Outdated),
                 Claim::NotBefore(due) => {
-                    return Ok(Claimed::Later(
-                        Duration::from_millis((due.as_millis() - now.as_millis()).max(1) as u64),
-                    ));
+                    return Ok(Claimed::Later(due.after(now).max(Duration::from_millis(1))));
                 }
                 Claim::GiveUp { attempts, expected } => {
                     let error = Failure {

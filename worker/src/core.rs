@@ -13,6 +13,7 @@ use ktrdr_shared::time::Timestamp;
 use ktrdr_shared::worker::Capabilities;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::data_dir::DataDir;
 use crate::erased::{EngineInfo, ErasedEngine};
@@ -49,7 +50,8 @@ pub(crate) struct Core {
     pub(crate) attempts: Histograms<2>,
     /// Something that a heartbeat tells has changed.
     pub(crate) changed: Notify,
-    pub(crate) last_pull_at: Mutex<Option<Timestamp>>,
+    /// When work was last asked for.
+    pub(crate) last_pull: Mutex<Option<Instant>>,
 }
 
 /// Counts since the process started.

@@ -1,4 +1,4 @@
-//! Keeping an attempt alive while its engine runs, and noticing when it is no longer this process's own.
+//! Keeping an attempt alive from the claim until its end is recorded, and noticing when it is no longer this process's own.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -38,8 +38,9 @@ impl Guard<'_> {
 
     async fn keep_until_lost(&self) {
         let third = self.lease.duration() / 3;
-        let mut extend_at = Instant::now() + third;
-        tokio::time::sleep(third.min(WATCH_AFTER)).await;
+        // The lease is as old as the delivery: a claim that took long has used some of it.
+        let mut extend_at = self.lease.extend_at();
+        tokio::time::sleep_until(extend_at.min(Instant::now() + WATCH_AFTER)).await;
         let subject = self.core.names.operation(&self.core.worker_type, &self.hold.operation_id);
         let mut events = match self.core.connection.client.subscribe(subject).await {
             Ok(events) => events,

@@ -21,6 +21,8 @@ const GAP_PER_OPERATION: Duration = Duration::from_millis(2);
 
 /// What this worker says about itself now.
 pub(crate) fn describe(core: &Core) -> Heartbeat {
+    let at = Timestamp::now();
+    let ago = |since: Instant| at.minus(since.elapsed());
     let busy = core.running.len() >= core.slots as usize;
     Heartbeat {
         worker_id: core.worker_id.clone(),
@@ -31,11 +33,11 @@ pub(crate) fn describe(core: &Core) -> Heartbeat {
         capabilities: core.capabilities.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         registered_at: core.started_at,
-        at: Timestamp::now(),
+        at,
         interval_seconds: core.heartbeat_interval.as_secs_f64(),
         slots: core.slots,
         running: core.running.describe_all(),
-        last_pull_at: *core.last_pull_at.lock(),
+        last_pull_at: core.last_pull.lock().map(ago),
         finished: core.counters.finished.load(Ordering::Relaxed),
         fenced: core.counters.fenced.load(Ordering::Relaxed),
         leaving: false,

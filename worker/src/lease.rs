@@ -44,6 +44,11 @@ impl Lease {
         self.duration
     }
 
+    /// When it should next be extended: a third of it after the last confirmed extension, or the delivery.
+    pub(crate) fn extend_at(&self) -> Instant {
+        *self.confirmed.lock() + self.duration / 3
+    }
+
     /// Whether it may have run out: this process was stopped, or cut off, for too long. The log must be read before
     /// anything else is said about the request.
     pub(crate) fn is_stale(&self) -> bool {

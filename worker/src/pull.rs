@@ -11,7 +11,6 @@ use std::time::Duration;
 use async_nats::jetstream;
 use ktrdr_shared::claim;
 use ktrdr_shared::id::Queue;
-use ktrdr_shared::time::Timestamp;
 use ktrdr_shared::trace::{self, TraceParent};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -183,7 +182,7 @@ impl<F: FnMut(Delivery)> Puller<F> {
                 continue;
             }
             if served.inbox.pull(missing, priority).await.is_ok() {
-                *self.core.last_pull_at.lock() = Some(Timestamp::now());
+                *self.core.last_pull.lock() = Some(Instant::now());
                 Counters::add(&self.core.counters.pulls);
             }
         }

@@ -32,7 +32,10 @@ pub(crate) async fn follow(
     let advisories = core.connection.client.subscribe(core.names.consumer_created_advisory()).await;
     let mut advisories = advisories
         .map_err(|error| TopologyError::Nats { what: "the advisory subscription".to_owned(), source: error.into() })?;
+    core.connection.up().await;
     let mut link = core.connection.link.clone();
+    // What happened up to here is covered by the first look.
+    link.mark_unchanged();
     let mut provisioned = false;
     loop {
         core.connection.up().await;

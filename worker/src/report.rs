@@ -33,9 +33,13 @@ pub(crate) type CheckpointSink = Box<dyn Fn(u64, &RawValue) -> bool + Send + Syn
 
 struct State {
     progress: Progress,
+    /// How many times progress was reported.
+    reports: u64,
     reported_at: Option<Instant>,
     unsent_progress: bool,
     points: Vec<MetricPoint>,
+    /// How many points came before the first of `points`.
+    before_points: u64,
     dropped_points: u64,
     /// The checkpoint that waits to be saved, with its number.
     checkpoint: Option<(u64, Box<RawValue>)>,
@@ -46,15 +50,26 @@ struct State {
     checkpoint_saved: u64,
 }
 
+/// Metric points on their way out.
+pub(crate) struct Points {
+    pub(crate) points: Vec<MetricPoint>,
+    /// How many the attempt had measured before the first of them.
+    pub(crate) before: u64,
+    /// How many had to give way since points were last taken.
+    pub(crate) dropped: u64,
+}
+
 impl Report {
     pub(crate) fn new() -> Self {
         Self {
             begun: Instant::now(),
             state: Mutex::new(State {
                 progress: Progress::default(),
+                reports: 0,
                 reported_at: None,
                 unsent_progress: false,
                 points: Vec::new(),
+                before_points: 0,
                 dropped_points: 0,
                 checkpoint: None,
                 last_checkpoint: None,
@@ -74,6 +89,7 @@ impl Report {
         let mut state = self.state.lock();
         progress.percentage = progress.percentage.max(state.progress.percentage);
         state.progress = progress;
+        state.reports += 1;
         state.reported_at = Some(Instant::now());
         state.unsent_progress = true;
     }
@@ -92,6 +108,7 @@ impl Report {
         if state.points.len() >= MAX_WAITING_POINTS {
             state.points.drain(..MAX_WAITING_POINTS / 10);
             state.dropped_points += (MAX_WAITING_POINTS / 10) as u64;
+            state.before_points += (MAX_WAITING_POINTS / 10) as u64;
         }
         state.points.push(point);
     }
@@ -151,21 +168,31 @@ impl Report {
         self.state.lock().progress.clone()
     }
 
-    /// The newest progress, if it has not been taken before.
-    pub(crate) fn take_unsent_progress(&self) -> Option<Progress> {
-        let mut state = self.state.lock();
-        std::mem::take(&mut state.unsent_progress).then(|| state.progress.clone())
+    /// The newest progress and its number, from 1; 0 before the first.
+    pub(crate) fn numbered_progress(&self) -> (u64, Progress) {
+        let state = self.state.lock();
+        (state.reports, state.progress.clone())
     }
 
-    /// All points that wait, and how many had to give way since the last call.
-    pub(crate) fn take_points(&self) -> (Vec<MetricPoint>, u64) {
+    /// The newest progress and its number, if it has not been taken before.
+    pub(crate) fn take_unsent_progress(&self) -> Option<(u64, Progress)> {
         let mut state = self.state.lock();
-        (std::mem::take(&mut state.points), std::mem::take(&mut state.dropped_points))
+        std::mem::take(&mut state.unsent_progress).then(|| (state.reports, state.progress.clone()))
+    }
+
+    /// All points that wait.
+    pub(crate) fn take_points(&self) -> Points {
+        let mut state = self.state.lock();
+        let points = std::mem::take(&mut state.points);
+        let before = state.before_points;
+        state.before_points += points.len() as u64;
+        Points { points, before, dropped: std::mem::take(&mut state.dropped_points) }
     }
 
     /// Puts back points that could not be sent, before those that came since.
     pub(crate) fn return_points(&self, mut points: Vec<MetricPoint>) {
         let mut state = self.state.lock();
+        state.before_points -= points.len() as u64;
         points.append(&mut state.points);
         state.points = points;
     }
@@ -180,7 +207,8 @@ mod tests {
         let report = Report::new();
         report.progress(Progress::new(40.0));
         report.progress(Progress::new(30.0).step("second pass"));
-        let latest = report.take_unsent_progress().unwrap();
+        let (number, latest) = report.take_unsent_progress().unwrap();
+        assert_eq!(number, 2);
         assert_eq!((latest.percentage, latest.current_step.as_deref()), (40.0, Some("second pass")));
         assert_eq!(report.take_unsent_progress(), None);
     }
@@ -212,12 +240,14 @@ mod tests {
         for i in 0..MAX_WAITING_POINTS + 1 {
             report.metric("x", i as f64);
         }
-        let (points, dropped) = report.take_points();
+        let Points { points, before, dropped } = report.take_points();
+        assert_eq!(before, dropped);
         assert_eq!(dropped, (MAX_WAITING_POINTS / 10) as u64);
         assert_eq!(points.len() as u64 + dropped, MAX_WAITING_POINTS as u64 + 1);
         report.metric("y", f64::NAN);
         report.return_points(points.clone());
-        let (again, _) = report.take_points();
+        let Points { points: again, before: same, .. } = report.take_points();
+        assert_eq!(same, before);
         assert_eq!(again[..points.len()], points[..]);
         assert_eq!(again.last().unwrap().value, None);
     }

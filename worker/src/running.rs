@@ -69,11 +69,8 @@ impl Execution {
     }
 
     fn describe(&self) -> RunningOperation {
-        RunningOperation {
-            operation_id: self.operation_id.clone(),
-            attempt: self.attempt(),
-            progress: self.report.latest_progress(),
-        }
+        let (report, progress) = self.report.numbered_progress();
+        RunningOperation { operation_id: self.operation_id.clone(), attempt: self.attempt(), report, progress }
     }
 }
 

@@ -196,7 +196,7 @@ async fn build_core<E: Engine>(engine: E, config: &Config, listener: &TcpListene
         counters: Counters::default(),
         attempts: http::attempts(),
         changed: Notify::new(),
-        last_pull_at: Mutex::new(None),
+        last_pull: Mutex::new(None),
     })
 }
 

@@ -13,6 +13,7 @@ use crate::checkpoint;
 use crate::claim::Hold;
 use crate::core::Core;
 use crate::local::LocalOperation;
+use crate::report::Points;
 use crate::running::Execution;
 
 /// How often reports are looked at. The first look comes sooner, so that short operations show progress too.
@@ -34,12 +35,13 @@ pub(crate) async fn send_reports(
     loop {
         tokio::time::sleep(pause).await;
         pause = INTERVAL;
-        if let Some(progress) = execution.report.take_unsent_progress() {
+        if let Some((report, progress)) = execution.report.take_unsent_progress() {
             let message = ProgressMessage {
                 operation_id: hold.operation_id.clone(),
                 worker_id: core.worker_id.clone(),
                 attempt: hold.attempt,
                 at: Timestamp::now(),
+                report,
                 progress,
             };
             let subject = core.names.progress(&core.worker_type, &hold.operation_id);
@@ -73,7 +75,7 @@ pub(crate) async fn flush_metrics(
     local: &LocalOperation,
     patience: Duration,
 ) -> bool {
-    let (points, dropped) = execution.report.take_points();
+    let Points { points, mut before, dropped } = execution.report.take_points();
     if dropped > 0 {
         tracing::warn!(dropped, "more metric points than can be kept while NATS is away; the oldest were dropped");
     }
@@ -83,10 +85,11 @@ pub(crate) async fn flush_metrics(
     let mut waiting = Waiting { execution, points };
     while !waiting.points.is_empty() {
         let count = waiting.points.len().min(MAX_BATCH);
-        if !Box::pin(store_batch(core, hold, &waiting.points[..count], patience)).await {
+        if !Box::pin(store_batch(core, hold, &waiting.points[..count], before, patience)).await {
             return false;
         }
         waiting.points.drain(..count);
+        before += count as u64;
     }
     true
 }
@@ -104,7 +107,8 @@ impl Drop for Waiting<'_> {
     }
 }
 
-async fn store_batch(core: &Arc<Core>, hold: &Hold, points: &[MetricPoint], patience: Duration) -> bool {
+/// Stores points, of which the attempt measured `before` others before.
+async fn store_batch(core: &Arc<Core>, hold: &Hold, points: &[MetricPoint], before: u64, patience: Duration) -> bool {
     let batch = MetricBatch {
         operation_id: hold.operation_id.clone(),
         worker_id: core.worker_id.clone(),
@@ -113,8 +117,9 @@ async fn store_batch(core: &Arc<Core>, hold: &Hold, points: &[MetricPoint], pati
     };
     let Ok(payload) = serde_json::to_vec(&batch) else { return true };
     let subject = core.names.metrics(&core.worker_type, &hold.operation_id);
-    // The id makes a batch that is sent again (its outcome was unknown) count once.
-    let id = format!("{}-{}-{}", hold.claim, points[0].timestamp.as_millis(), points.len());
+    // The id makes a batch that is sent again (its outcome was unknown) count once. By number: two batches can begin at the
+    // same time, by a clock that was set back or within one millisecond.
+    let id = format!("{}-{before}-{}", hold.claim, points.len());
     match core.oplog.publish_once(&subject, &id, payload.into(), patience).await {
         Ok(_) => true,
         Err(AppendError::TooLarge) => {

@@ -195,6 +195,6 @@ impl TestRun {
 
     /// All metric points since the last call.
     pub fn metrics(&self) -> Vec<MetricPoint> {
-        self.report.take_points().0
+        self.report.take_points().points
     }
 }

@@ -4,6 +4,7 @@ use async_nats::Subject;
 use ktrdr_shared::event::Event;
 use ktrdr_shared::operation::{CancelIntent, StartRequest};
 use ktrdr_shared::subject::{Names, Topic};
+use ktrdr_shared::time::Timestamp;
 
 /// A message that was read.
 #[derive(Debug)]
@@ -28,8 +29,15 @@ pub enum Body {
 }
 
 /// Reads one message. Body and subject must agree: one that says two things about itself is not believed.
-pub fn decode(names: &Names, sequence: u64, subject: Subject, payload: &[u8]) -> Decoded {
-    let body = read(names, &subject, payload);
+///
+/// All times become `stored_at`, when the stream took the message. So they are by one clock however many publishers there are
+/// and however wrong theirs; what they said themselves is in the operation's history.
+pub fn decode(names: &Names, sequence: u64, stored_at: Timestamp, subject: Subject, payload: &[u8]) -> Decoded {
+    let body = read(names, &subject, payload).map(|body| match body {
+        Body::Start(request) => Body::Start(StartRequest { created_at: stored_at, ..request }),
+        Body::Event(event) => Body::Event(event.at_stream_time(stored_at)),
+        Body::Cancel(intent) => Body::Cancel(CancelIntent { requested_at: stored_at, ..intent }),
+    });
     Decoded { sequence, subject, body }
 }
 
@@ -70,7 +78,7 @@ mod tests {
     use super::*;
 
     fn read_as(subject: &str, payload: &str) -> Result<Body, String> {
-        decode(&Names::new("acme").unwrap(), 1, subject.into(), payload.as_bytes()).body
+        decode(&Names::new("acme").unwrap(), 1, Timestamp::EPOCH, subject.into(), payload.as_bytes()).body
     }
 
     #[test]

@@ -19,9 +19,9 @@ impl Record {
     /// [`Rejected`] when it changes nothing.
     pub fn apply(&mut self, sequence: u64, event: Event, worker: Option<WorkerId>) -> Result<(), Rejected> {
         self.state.apply(sequence, &event)?;
-        let at = event.at;
-        // Publishers' clocks differ; what a user sees must not go backwards.
-        self.updated_at = self.updated_at.max(at);
+        // The stream's clock may be set; what a user sees must not go backwards.
+        let at = event.at.max(self.updated_at);
+        self.updated_at = at;
         match event.kind {
             EventKind::Started { .. } => {
                 self.end_attempt(
@@ -92,34 +92,41 @@ impl Record {
         if self.state.status.is_terminal() || self.cancel_requested_at().is_some() {
             return false;
         }
-        self.rare_mut().cancel_requested_at = Some(intent.requested_at);
         self.updated_at = self.updated_at.max(intent.requested_at);
+        self.rare_mut().cancel_requested_at = Some(self.updated_at);
         true
     }
 
-    /// Takes a progress report, if it is about the attempt that runs now and says anything new. `at` is the time the worker
-    /// gave it; `None` for an answer to a question, which is always the newest. Says whether it was taken.
-    pub fn report(&mut self, attempt: u32, worker: &WorkerId, at: Option<Timestamp>, progress: Progress) -> bool {
-        if !self.takes_report(attempt, worker, at, &progress) {
+    /// Takes a progress report, if it is about the attempt that runs now and says anything new. `number` counts the attempt's
+    /// reports, 0 when the worker does not count them; `heard_at` is by this backend's clock. Says whether it was taken.
+    pub fn report(
+        &mut self,
+        attempt: u32,
+        worker: &WorkerId,
+        number: u64,
+        heard_at: Timestamp,
+        progress: Progress,
+    ) -> bool {
+        if !self.takes_report(attempt, worker, number, &progress) {
             return false;
         }
         let (last, shown) = match &self.progress {
-            Shown::Live(reported) => (reported.at, reported.shown_at),
-            _ => (Timestamp::EPOCH, Timestamp::EPOCH),
+            Shown::Live(reported) => (reported.number, reported.shown_at),
+            _ => (0, Timestamp::EPOCH),
         };
-        let shown_at = shown.max(at.unwrap_or_else(Timestamp::now));
-        // The answer to a question carries no time of the worker's clock, and another clock must not outdate what follows.
-        self.progress = Shown::Live(Box::new(Reported { at: at.unwrap_or(last), shown_at, progress }));
+        let (number, shown_at) = (number.max(last), shown.max(heard_at));
+        self.progress = Shown::Live(Box::new(Reported { number, shown_at, progress }));
         true
     }
 
     /// Whether [`Self::report`] would take it.
-    pub fn takes_report(&self, attempt: u32, worker: &WorkerId, at: Option<Timestamp>, progress: &Progress) -> bool {
+    pub fn takes_report(&self, attempt: u32, worker: &WorkerId, number: u64, progress: &Progress) -> bool {
         let current =
             self.state.status == Status::Running && self.state.attempt == attempt && self.worker_id() == Some(worker);
         let news = match &self.progress {
-            // Reports come on two ways, by themselves and in heartbeats; one may overtake the other.
-            Shown::Live(shown) => at.is_none_or(|at| at >= shown.at) && shown.progress != *progress,
+            // Reports come on three ways, by themselves, in heartbeats and as answers; one may overtake the other. Their
+            // times say nothing about it: a worker's clock may be set while it runs.
+            Shown::Live(shown) => (number == 0 || number >= shown.number) && shown.progress != *progress,
             _ => true,
         };
         current && news
@@ -222,7 +229,7 @@ mod tests {
     fn a_whole_life_is_shown_as_documented() {
         let mut record = record();
         apply(&mut record, 2, event(Some("w1"), 1, 2000, STARTED)).unwrap();
-        assert!(record.report(1, &worker("w1"), Some(Timestamp::from_millis(2500)), Progress::new(45.5).step("half")));
+        assert!(record.report(1, &worker("w1"), 1, Timestamp::from_millis(2500), Progress::new(45.5).step("half")));
         let running = shown(&record);
         assert_eq!(running["status"], "running");
         assert_eq!(running["progress"]["percentage"], 45.5);
@@ -245,14 +252,17 @@ mod tests {
     fn a_report_that_was_overtaken_or_says_nothing_new_is_not_taken() {
         let mut record = record();
         apply(&mut record, 2, event(Some("w1"), 1, 2000, STARTED)).unwrap();
-        let at = |millis| Some(Timestamp::from_millis(millis));
-        assert!(record.report(1, &worker("w1"), at(3000), Progress::new(50.0)));
-        assert!(!record.report(1, &worker("w1"), at(2900), Progress::new(40.0)));
-        assert!(!record.report(1, &worker("w1"), at(3500), Progress::new(50.0)));
-        assert_eq!(record.shown_updated_at(), Timestamp::from_millis(3000));
-        // The backend's clock is far ahead of the worker's here; its later reports count all the same.
-        assert!(record.report(1, &worker("w1"), None, Progress::new(60.0)));
-        assert!(record.report(1, &worker("w1"), at(3600), Progress::new(70.0)));
+        let at = Timestamp::from_millis;
+        assert!(record.report(1, &worker("w1"), 2, at(3000), Progress::new(50.0)));
+        assert!(!record.report(1, &worker("w1"), 1, at(3100), Progress::new(40.0)));
+        assert!(!record.report(1, &worker("w1"), 3, at(3500), Progress::new(50.0)));
+        assert_eq!(record.shown_updated_at(), at(3000));
+        // This backend's clock was set back; later reports count all the same, and no time shown falls.
+        assert!(record.report(1, &worker("w1"), 4, at(1000), Progress::new(60.0)));
+        assert_eq!(record.shown_updated_at(), at(3000));
+        // A worker that does not count.
+        assert!(record.report(1, &worker("w1"), 0, at(3600), Progress::new(70.0)));
+        assert!(!record.report(1, &worker("w1"), 3, at(3700), Progress::new(65.0)));
     }
 
     #[test]
@@ -262,12 +272,22 @@ mod tests {
             apply(record, 2, event(Some("w1"), 1, 2000, STARTED)).unwrap();
         }
         // A heartbeat that was on its way while the operation ended.
-        assert!(heard.report(1, &worker("w1"), Some(Timestamp::from_millis(4100)), Progress::new(50.0)));
+        assert!(heard.report(1, &worker("w1"), 1, Timestamp::from_millis(4100), Progress::new(50.0)));
         for record in [&mut heard, &mut deaf] {
             apply(record, 3, event(Some("w1"), 1, 4000, completed())).unwrap();
         }
         assert_eq!(shown(&heard)["updated_at"], "1970-01-01T00:00:04.000Z");
         assert_eq!(shown(&heard)["updated_at"], shown(&deaf)["updated_at"]);
+    }
+
+    #[test]
+    fn times_never_fall_when_the_streams_clock_is_set_back() {
+        let mut record = record();
+        apply(&mut record, 2, event(Some("w1"), 1, 5000, STARTED)).unwrap();
+        apply(&mut record, 3, event(Some("w1"), 1, 10, completed())).unwrap();
+        let done = shown(&record);
+        assert_eq!((&done["completed_at"], &done["started_at"]), (&done["updated_at"], &done["completed_at"]));
+        assert_eq!(done["duration_seconds"], 0.0);
     }
 
     #[test]
@@ -283,8 +303,8 @@ mod tests {
         let mut record = record();
         apply(&mut record, 2, event(Some("w1"), 1, 2000, STARTED)).unwrap();
         apply(&mut record, 3, event(Some("w2"), 2, 3000, STARTED)).unwrap();
-        assert!(!record.report(1, &worker("w1"), None, Progress::new(99.0)));
-        assert!(!record.report(2, &worker("w1"), None, Progress::new(99.0)));
+        assert!(!record.report(1, &worker("w1"), 9, Timestamp::EPOCH, Progress::new(99.0)));
+        assert!(!record.report(2, &worker("w1"), 9, Timestamp::EPOCH, Progress::new(99.0)));
         let shown = shown(&record);
         assert_eq!(shown["attempts"][0]["outcome"], "lost");
         assert_eq!(shown["attempts"][1]["outcome"], Value::Null);
@@ -315,7 +335,7 @@ mod tests {
     fn a_failure_keeps_the_last_progress_and_the_message() {
         let mut record = record();
         apply(&mut record, 2, event(Some("w1"), 1, 2000, STARTED)).unwrap();
-        record.report(1, &worker("w1"), Some(Timestamp::from_millis(2100)), Progress::new(30.0));
+        record.report(1, &worker("w1"), 1, Timestamp::from_millis(2100), Progress::new(30.0));
         let failure = Failure { code: "worker_lost".into(), message: "gone".into(), permanent: false };
         apply(&mut record, 3, event(None, 1, 3000, EventKind::Failed { error: failure })).unwrap();
         let failed = shown(&record);

@@ -7,6 +7,7 @@ use async_nats::jetstream::consumer::{DeliverPolicy, push};
 use async_nats::jetstream::stream::Info;
 use futures::StreamExt;
 use ktrdr_shared::nats::Connection;
+use ktrdr_shared::time::Timestamp;
 use ktrdr_shared::topology::{self, Role};
 
 use super::Projection;
@@ -113,7 +114,9 @@ async fn follow(
                     pending = info.pending;
                     projection.heard_of(sequence + info.pending);
                     projection.room.grew(sequence, message.message.subject.len(), message.message.payload.len());
-                    batch.push(decode(names, sequence, message.message.subject.clone(), &message.message.payload));
+                    let stored_at = Timestamp::of_stream(info.published);
+                    let subject = message.message.subject.clone();
+                    batch.push(decode(names, sequence, stored_at, subject, &message.message.payload));
                 }
                 projection.take(batch);
                 if projection.applied() >= target {

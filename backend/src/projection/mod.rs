@@ -34,10 +34,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ktrdr_shared::id::{OperationId, Queue, WorkerId, WorkerType};
-use ktrdr_shared::operation::Progress;
 use ktrdr_shared::state::Status;
 use ktrdr_shared::subject::{Names, Topic};
 use ktrdr_shared::time::Timestamp;
+use ktrdr_shared::worker::RunningOperation;
 use parking_lot::RwLock;
 use tokio::sync::{Notify, watch};
 
@@ -204,14 +204,15 @@ impl Projection {
         }
     }
 
-    /// Takes a progress report: from the bus, from a heartbeat, or an answer to a question (`at` is `None`).
-    pub fn report(&self, id: &OperationId, attempt: u32, worker: &WorkerId, at: Option<Timestamp>, progress: Progress) {
-        let lane = self.model.write().report(id, attempt, worker, at, progress);
+    /// Takes what a worker says of an operation it runs: by itself, in a heartbeat, or as an answer to a question.
+    pub fn report(&self, worker: &WorkerId, running: RunningOperation) {
+        let RunningOperation { operation_id: id, attempt, report, progress } = running;
+        let lane = self.model.write().report(&id, attempt, worker, report, Timestamp::now(), progress);
         if let Some(lane) = lane
             && self.live.has_listeners()
         {
             let worker_type = lane.worker_type.clone();
-            self.live.announce(Change::Progress { operation_id: id.clone(), worker_type });
+            self.live.announce(Change::Progress { operation_id: id, worker_type });
         }
     }
 

@@ -141,17 +141,18 @@ impl Model {
         id: &OperationId,
         attempt: u32,
         worker: &WorkerId,
-        at: Option<Timestamp>,
+        report: u64,
+        heard_at: Timestamp,
         progress: Progress,
     ) -> Option<Arc<Lane>> {
         let number = *self.numbers.get(id.as_str())?;
         let record = self.records.get_mut(number.checked_sub(self.base)? as usize)?;
         // Asked first: what is not taken must not copy the record.
-        if !record.takes_report(attempt, worker, at, &progress) {
+        if !record.takes_report(attempt, worker, report, &progress) {
             return None;
         }
         let record = Arc::make_mut(record);
-        record.report(attempt, worker, at, progress).then(|| Arc::clone(&record.lane))
+        record.report(attempt, worker, report, heard_at, progress).then(|| Arc::clone(&record.lane))
     }
 
     /// Forgets operations whose start request has left the stream. Says how many.

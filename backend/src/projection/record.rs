@@ -44,9 +44,9 @@ pub enum Shown {
 /// The newest report of the attempt that runs.
 #[derive(Debug, Clone)]
 pub struct Reported {
-    /// When the worker said so, by its own clock.
-    pub at: Timestamp,
-    /// The latest time that users were shown for it.
+    /// Its number among the attempt's reports.
+    pub number: u64,
+    /// The latest time that users were shown for it, by this backend's clock.
     pub shown_at: Timestamp,
     /// What it said.
     pub progress: Progress,

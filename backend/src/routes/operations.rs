@@ -124,7 +124,7 @@ async fn ask_worker(state: &AppState, view: &View) {
     };
     match answer {
         Ok(OperationAnswer { running: Some(running) }) if running.operation_id == *id => {
-            state.projection.report(id, running.attempt, worker, None, running.progress);
+            state.projection.report(worker, running);
         }
         Ok(_) => tracing::debug!(operation_id = %id, worker_id = %worker, "the worker does not run it"),
         Err(error) => tracing::debug!(operation_id = %id, worker_id = %worker, error, "the worker could not be asked"),

@@ -6,7 +6,6 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use ktrdr_shared::prometheus::{CONTENT_TYPE, Histograms, OPERATION_BUCKETS, Page};
-use ktrdr_shared::time::Timestamp;
 
 use super::HttpState;
 
@@ -30,8 +29,8 @@ pub(super) async fn show(State(state): State<HttpState>) -> Response {
     let mut gauge = |name, help, value| page.gauge(name, help, [(vec![("worker_type", kind)], value)]);
     gauge("ktrdr_worker_slots", "Operations that can run at a time.", f64::from(core.slots));
     gauge("ktrdr_worker_slots_busy", "Slots that are taken.", core.running.len() as f64);
-    if let Some(at) = *core.last_pull_at.lock() {
-        let age = Timestamp::now().seconds_since(at);
+    if let Some(at) = *core.last_pull.lock() {
+        let age = at.elapsed().as_secs_f64();
         gauge("ktrdr_worker_last_pull_age_seconds", "Since work was last asked for.", age);
     }
     let counters = &core.counters;
