@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::id::{OperationId, WorkerId};
-use crate::operation::Progress;
+use crate::progress::Progress;
 use crate::time::Timestamp;
 
 /// The largest result that travels inside the `completed` event, in bytes; larger ones go to the object store.

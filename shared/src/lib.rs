@@ -6,7 +6,8 @@
 //! |---|---|
 //! | [`id`] | the single-token names: operation, worker, worker type, queue |
 //! | [`time`] | wall-clock timestamps as they travel (RFC 3339, UTC, milliseconds) |
-//! | [`operation`] | start request, execution options, progress, metric points, the operation document of the REST APIs |
+//! | [`progress`] | how far an operation is |
+//! | [`operation`] | start request, execution options, metric points, the operation document of the REST APIs |
 //! | [`event`] | the life-cycle events on an operation's subject |
 //! | [`state`] | the state machine: pure, no I/O |
 //! | [`claim`] | what a worker does with a start request, decided from the last event: pure, no I/O |
@@ -28,6 +29,7 @@ pub mod nats;
 pub mod operation;
 pub mod oplog;
 pub mod problem;
+pub mod progress;
 pub mod prometheus;
 pub mod requirements;
 pub mod shutdown;

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::event::{Failure, ResultRef};
 use crate::id::{OperationId, Queue, WorkerId, WorkerType};
+pub use crate::progress::Progress;
 use crate::requirements::Requirements;
 use crate::state::Status;
 use crate::time::Timestamp;
@@ -74,75 +75,6 @@ impl Execution {
     /// Whether an attempt that failed (not lost) is tried again while attempts are left.
     pub fn retries_failures(&self) -> bool {
         self.max_attempts.is_some() || self.retry_delay.is_some()
-    }
-}
-
-/// How far an operation is. `percentage` is 0 to 100; fields of the engine's own stand beside it.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Progress {
-    /// 0 to 100, never falling within one attempt.
-    #[serde(serialize_with = "whole_numbers_without_point")]
-    #[schemars(with = "f64", range(min = 0.0, max = 100.0))]
-    pub percentage: f64,
-    /// What is being done, for people: `Cleaning: 4500/10000 rows`.
-    #[serde(default)]
-    pub current_step: Option<String>,
-    /// Estimate of the seconds left, when there is one.
-    #[serde(default)]
-    pub estimated_remaining_seconds: Option<u64>,
-    /// The engine's own counters, for example `rows_processed`.
-    #[serde(flatten)]
-    pub fields: Map<String, Value>,
-}
-
-impl Progress {
-    /// Progress at `percentage`, brought into 0..=100; what is no number counts as 0.
-    pub fn new(percentage: f64) -> Self {
-        let percentage = if percentage.is_nan() { 0.0 } else { percentage.clamp(0.0, 100.0) };
-        Self { percentage, ..Self::default() }
-    }
-
-    /// `done` of `total` as a percentage; 0 when there is no total yet.
-    pub fn ratio(done: u64, total: u64) -> Self {
-        Self::new(if total == 0 { 0.0 } else { done as f64 / total as f64 * 100.0 })
-    }
-
-    /// With a text saying what is being done.
-    #[must_use]
-    pub fn step(mut self, text: impl Into<String>) -> Self {
-        self.current_step = Some(text.into());
-        self
-    }
-
-    /// With an estimate of the seconds left.
-    #[must_use]
-    pub fn remaining_seconds(mut self, seconds: Option<u64>) -> Self {
-        self.estimated_remaining_seconds = seconds;
-        self
-    }
-
-    /// With a counter of the engine's own.
-    #[must_use]
-    pub fn field(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
-        self.fields.insert(name.into(), value.into());
-        self
-    }
-
-    /// What a completed operation shows: everything of the last report, at 100.
-    #[must_use]
-    pub fn finished(mut self) -> Self {
-        self.percentage = 100.0;
-        self.estimated_remaining_seconds = Some(0);
-        self
-    }
-}
-
-/// `100`, not `100.0`: scripts compare the printed number.
-fn whole_numbers_without_point<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
-    if value.fract() == 0.0 && (0.0..=100.0).contains(value) {
-        serializer.serialize_u64(*value as u64)
-    } else {
-        serializer.serialize_f64(*value)
     }
 }
 
@@ -351,18 +283,6 @@ pub fn direct_queue() -> Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn whole_percentages_are_written_without_a_point() {
-        let json = serde_json::to_string(&Progress::new(100.0).field("rows_processed", 7)).unwrap();
-        assert_eq!(
-            json,
-            r#"{"percentage":100,"current_step":null,"estimated_remaining_seconds":null,"rows_processed":7}"#
-        );
-        assert!(serde_json::to_string(&Progress::new(45.5)).unwrap().contains("45.5"));
-        assert_eq!(Progress::new(f64::NAN).percentage, 0.0);
-        assert_eq!(Progress::new(1e9).percentage, 100.0);
-    }
 
     #[test]
     fn metadata_is_the_parameters_and_the_worker() {

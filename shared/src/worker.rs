@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::id::{OperationId, WorkerId, WorkerType};
-use crate::operation::Progress;
+use crate::progress::Progress;
 use crate::time::Timestamp;
 
 /// What a worker has to offer. Further keys of an operator's own are kept and shown.

@@ -14,8 +14,6 @@ use tokio_util::sync::CancellationToken;
 use crate::claim::Hold;
 use crate::core::Core;
 
-/// The largest state that is kept, in bytes of JSON.
-pub(crate) const MAX_STATE: usize = 512 * 1024;
 /// How long looking for a checkpoint may take before the work starts from the beginning.
 const LOAD_PATIENCE: Duration = Duration::from_secs(10);
 /// Pause before it is looked for again.

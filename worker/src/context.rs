@@ -13,10 +13,12 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
-use crate::checkpoint::MAX_STATE;
 use crate::data_dir::DataDir;
 use crate::error::OperationError;
 use crate::report::Report;
+
+/// The largest checkpoint that is kept, in bytes of JSON.
+const MAX_STATE: usize = 512 * 1024;
 
 /// The engine's handle to its operation: who it is, progress, metrics, cancellation. Cheap to clone; usable from any thread.
 #[derive(Clone)]

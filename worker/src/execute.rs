@@ -20,7 +20,7 @@ use crate::claim::{ClaimError, Claimed, Claimer, Hold};
 use crate::core::{Core, Counters};
 use crate::lease::Lease;
 use crate::pull::{Delivery, Slot};
-use crate::running::{Execution, register};
+use crate::running::Execution;
 
 /// A start request with everything needed to run it.
 pub(crate) struct Job {
@@ -74,7 +74,7 @@ pub(crate) fn run_job(core: Arc<Core>, job: Job) -> impl Future<Output = ()> + S
 
 async fn run(core: Arc<Core>, mut job: Job) {
     let execution = Arc::new(Execution::new(job.request.operation_id.clone()));
-    let registered = register(&core, execution.clone());
+    let registered = Registered::new(&core, execution.clone());
     // Before the claim: as soon as others see the operation running, this worker can be asked about it.
     let local = core.local.insert(job.request.clone(), job.queue.to_string(), execution.clone());
     let claimer = Claimer { oplog: &core.oplog, worker_type: &core.worker_type, worker_id: &core.worker_id };
@@ -107,6 +107,27 @@ async fn run(core: Arc<Core>, mut job: Job) {
     running.run().await;
     drop(registered);
     Counters::add(&core.counters.finished);
+}
+
+/// An execution in the table of those that run; taken out when dropped. Heartbeats tell both.
+struct Registered {
+    core: Arc<Core>,
+    number: u64,
+}
+
+impl Registered {
+    fn new(core: &Arc<Core>, execution: Arc<Execution>) -> Self {
+        let number = core.running.insert(execution);
+        core.changed.notify_one();
+        Self { core: core.clone(), number }
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.core.running.remove(self.number);
+        self.core.changed.notify_one();
+    }
 }
 
 /// Claims the operation; `None` when it is not this worker's to run, and the request has been answered as far as it may be.

@@ -84,28 +84,19 @@ pub(crate) struct Running {
     table: RwLock<BTreeMap<u64, Arc<Execution>>>,
 }
 
-/// Takes the execution out of the table when dropped.
-pub(crate) struct Registered {
-    core: Arc<crate::core::Core>,
-    number: u64,
-}
-
-impl Drop for Registered {
-    fn drop(&mut self) {
-        self.core.running.table.write().remove(&self.number);
-        self.core.changed.notify_one();
-    }
-}
-
-/// Enters `execution` into the table of `core`, for as long as the guard lives.
-pub(crate) fn register(core: &Arc<crate::core::Core>, execution: Arc<Execution>) -> Registered {
-    let number = core.running.next.fetch_add(1, Ordering::Relaxed);
-    core.running.table.write().insert(number, execution);
-    core.changed.notify_one();
-    Registered { core: core.clone(), number }
-}
-
 impl Running {
+    /// Enters an execution; the number it goes by.
+    pub(crate) fn insert(&self, execution: Arc<Execution>) -> u64 {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.table.write().insert(number, execution);
+        number
+    }
+
+    /// Takes an execution out.
+    pub(crate) fn remove(&self, number: u64) {
+        self.table.write().remove(&number);
+    }
+
     /// The newest execution of an operation.
     pub(crate) fn find(&self, id: &OperationId) -> Option<Arc<Execution>> {
         self.table.read().values().rev().find(|execution| execution.operation_id == *id).cloned()
