@@ -97,6 +97,7 @@ async fn follow(
                 let Some(chunk) = chunk else { return Ok(()) };
                 let mut batch = Vec::with_capacity(chunk.len());
                 let mut failure = None;
+                let mut newest = 0;
                 for message in chunk {
                     let message = match message {
                         Ok(message) => message,
@@ -112,12 +113,13 @@ async fn follow(
                         return Ok(());
                     }
                     pending = info.pending;
-                    projection.heard_of(sequence + info.pending);
-                    projection.room.grew(sequence, message.message.subject.len(), message.message.payload.len());
+                    newest = sequence + pending;
                     let stored_at = Timestamp::of_stream(info.published);
-                    let subject = message.message.subject.clone();
-                    batch.push(decode(names, sequence, stored_at, subject, &message.message.payload));
+                    let async_nats::Message { subject, payload, .. } = message.message;
+                    projection.room.grew(sequence, subject.len(), payload.len());
+                    batch.push(decode(names, sequence, stored_at, subject, &payload));
                 }
+                projection.heard_of(newest);
                 projection.take(batch);
                 if projection.applied() >= target {
                     projection.caught_up();
