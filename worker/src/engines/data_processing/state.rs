@@ -10,7 +10,7 @@ pub(super) fn write(state: &impl Serialize, mut output: &mut dyn Write) -> Resul
     rmp_serde::encode::write(&mut output, state).map_err(Error::other)
 }
 
-/// Reads what [`write`] wrote, and nothing behind it.
+/// Reads what [`write()`] wrote, and nothing behind it.
 pub(super) fn read<T: DeserializeOwned>(input: &mut dyn Read) -> Result<T> {
     rmp_serde::from_read(input).map_err(Error::other)
 }
