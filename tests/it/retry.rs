@@ -180,6 +180,26 @@ async fn a_cleaning_whose_worker_is_killed_goes_on_behind_its_checkpoint_and_wri
 }
 
 #[tokio::test]
+async fn a_cleaning_whose_worker_is_asked_to_stop_goes_on_where_it_stopped() {
+    let (data, stack) = data_stack().await;
+    let mut first = stack.worker("data_processing", "d1").await;
+    let _ = stack.api().start("data-processing", &cleaning("handed-back")).await.expect(202);
+    wait_for_rows_saved(&stack, "handed-back", 1000).await;
+    assert!(first.process.stop().await.success(), "{}", first.process.log());
+    let (row, offset) = position_saved(&stack, "handed-back").await.expect("the run was over before it was stopped");
+    spoil_rows_before(&data.join("big.csv"), offset);
+    let second = stack.worker("data_processing", "d2").await;
+    let done = stack.api().wait_for_status("handed-back", "completed").await;
+    assert_eq!(
+        (&done["attempts"][0]["outcome"], &done["result"]["rows_processed"]),
+        (&json!("released"), &json!(ROWS))
+    );
+    assert_eq!(fs::read_to_string(data.join("handed-back.csv")).unwrap().lines().count(), ROWS + 1);
+    assert!(went_on(&second, row), "{}", second.process.log());
+    assert!(!data.join(".unfinished").exists());
+}
+
+#[tokio::test]
 async fn a_cancelled_cleaning_is_resumed_as_a_new_operation() {
     let (data, stack) = data_stack().await;
     let worker = stack.worker("data_processing", "d1").await;
