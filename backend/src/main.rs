@@ -17,7 +17,7 @@ async fn main() -> ExitCode {
     match start(config).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(error = %chain(error.as_ref()), "the backend ends");
+            tracing::error!(error = %telemetry::chain(error.as_ref()), "the backend ends");
             ExitCode::FAILURE
         }
     }
@@ -30,16 +30,4 @@ async fn start(config: Config) -> Result<(), Box<dyn std::error::Error>> {
         .await
         .map_err(|error| format!("cannot listen on KTRDR_API_ADDR={}: {error}", config.api_addr))?;
     Ok(ktrdr_backend::run(config, listener, shutdown).await?)
-}
-
-/// The whole chain of causes on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        text.push_str(": ");
-        text.push_str(&next.to_string());
-        cause = next.source();
-    }
-    text
 }

@@ -2,7 +2,7 @@
 
 use async_nats::jetstream::stream::Config;
 use ktrdr_shared::event::EventKind;
-use ktrdr_tests::engines::GateEngine;
+use ktrdr_tests::engines::{Gate, GateEngine};
 use ktrdr_tests::{Client, LIMIT, LocalWorker, Stack, wait_for};
 use serde_json::{Value, json};
 
@@ -42,8 +42,17 @@ async fn outlives_its_lease(workers: [&Client; 2]) {
     .await;
 }
 
-#[tokio::test]
-async fn the_lease_is_kept_while_the_last_checkpoint_is_looked_for() {
+/// Two workers, one of which runs operation `id` and cannot find its checkpoint.
+struct Looking {
+    stack: Stack,
+    gate: Gate,
+    workers: [LocalWorker; 2],
+    /// What the bucket of checkpoints was made of.
+    bucket: Config,
+    id: String,
+}
+
+async fn looking_for_a_checkpoint() -> Looking {
     let stack = Stack::start().await;
     let (engine, gate) = GateEngine::new();
     let first = LocalWorker::start(&stack.settings, engine.clone(), "g1", &[]).await;
@@ -57,38 +66,31 @@ async fn the_lease_is_kept_while_the_last_checkpoint_is_looked_for() {
     // Without its bucket a checkpoint can be neither found nor missed.
     let bucket = take_away(&stack, "KV_KTRDR_CHECKPOINTS").await;
     let answer = stack.api().post(&format!("/api/v1/operations/{old}/resume"), &json!({})).await.expect(202);
-    let id = answer.json["operation_id"].as_str().unwrap();
-    stack.api().wait_for_status(id, "running").await;
+    let id = answer.json["operation_id"].as_str().unwrap().to_owned();
+    stack.api().wait_for_status(&id, "running").await;
+    Looking { stack, gate, workers: [first, second], bucket, id }
+}
+
+#[tokio::test]
+async fn the_lease_is_kept_while_the_last_checkpoint_is_looked_for() {
+    let Looking { stack, gate, workers: [first, second], bucket, id } = looking_for_a_checkpoint().await;
     outlives_its_lease([&first.api, &second.api]).await;
     assert!(gate.unseen().await.is_empty(), "the engine started without its checkpoint");
     stack.bus.jetstream.create_stream(bucket).await.unwrap();
     assert_eq!(gate.started().await.1, 1);
     gate.open(1);
-    stack.api().wait_for_status(id, "completed").await;
-    assert_eq!(stack.bus.event_names("gate", id).await, ["started", "completed"]);
+    stack.api().wait_for_status(&id, "completed").await;
+    assert_eq!(stack.bus.event_names("gate", &id).await, ["started", "completed"]);
     stack.bus.settled().await;
 }
 
 #[tokio::test]
 async fn an_operation_that_is_cancelled_while_its_checkpoint_is_looked_for_ends_at_once() {
-    let stack = Stack::start().await;
-    let (engine, gate) = GateEngine::new();
-    let _first = LocalWorker::start(&stack.settings, engine.clone(), "g1", &[]).await;
-    let _second = LocalWorker::start(&stack.settings, engine, "g2", &[]).await;
-    stack.api().wait_for_worker("g1", "AVAILABLE").await;
-    stack.api().wait_for_worker("g2", "AVAILABLE").await;
-    let old = both_at_work(&stack, "gate", &json!({})).await;
-    for _ in 0..2 {
-        gate.started().await;
-    }
-    take_away(&stack, "KV_KTRDR_CHECKPOINTS").await;
-    let answer = stack.api().post(&format!("/api/v1/operations/{old}/resume"), &json!({})).await.expect(202);
-    let id = answer.json["operation_id"].as_str().unwrap();
-    stack.api().wait_for_status(id, "running").await;
-    stack.api().cancel(id).await.expect(200);
-    stack.api().wait_for_status(id, "cancelled").await;
+    let Looking { stack, gate, workers: _workers, id, .. } = looking_for_a_checkpoint().await;
+    stack.api().cancel(&id).await.expect(200);
+    stack.api().wait_for_status(&id, "cancelled").await;
     // By the worker, before a backend had to force it.
-    let events = stack.bus.events("gate", id).await;
+    let events = stack.bus.events("gate", &id).await;
     assert!(matches!(events.last().unwrap().kind, EventKind::Cancelled { forced: false }), "{events:?}");
     assert!(gate.unseen().await.is_empty(), "the engine started");
     stack.bus.settled().await;

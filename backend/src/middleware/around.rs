@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 
 use axum::extract::Request;
 use axum::response::Response;
+use tokio::time::Instant;
 use tower::{Layer, Service};
 use tracing::Instrument;
 
@@ -52,13 +53,14 @@ where
     fn call(&mut self, request: Request) -> Self::Future {
         let id = request_id::of(request.headers());
         let span = request_id::span(&id, request.headers());
-        let measured = Measured::begin(&request);
+        let (measured, begun) = (Measured::begin(&request), Instant::now());
         let (logged, answer) = span.in_scope(|| (Logged::begin(&request), self.inner.call(request)));
         let state = self.state.clone();
         let around = async move {
             let mut response = answer.await?;
-            measured.end(&state.requests, response.status());
-            logged.end(response.status());
+            let (status, took) = (response.status(), begun.elapsed());
+            measured.end(&state.requests, status, took);
+            logged.end(status, took);
             response.headers_mut().insert(request_id::HEADER, id);
             Ok(response)
         };

@@ -1,9 +1,10 @@
 //! How many requests there were, how they were answered, and how long that took: by matched route, never by path.
 
+use std::time::Duration;
+
 use axum::extract::{MatchedPath, Request};
 use axum::http::{Method, StatusCode};
 use ktrdr_shared::prometheus::{Counters, Histograms, Page, REQUEST_BUCKETS};
-use tokio::time::Instant;
 
 /// The counts.
 #[derive(Debug)]
@@ -34,25 +35,24 @@ impl Requests {
     }
 }
 
-/// A request whose time runs.
+/// What a request is counted by.
 pub struct Measured {
     route: Option<MatchedPath>,
     method: &'static str,
-    begun: Instant,
 }
 
 impl Measured {
-    /// The time begins.
+    /// Looked up before the request is given away.
     pub fn begin(request: &Request) -> Self {
         let route = request.extensions().get::<MatchedPath>().cloned();
-        Self { route, method: word(request.method()), begun: Instant::now() }
+        Self { route, method: word(request.method()) }
     }
 
     /// Counts the answer.
-    pub fn end(self, requests: &Requests, status: StatusCode) {
+    pub fn end(self, requests: &Requests, status: StatusCode, took: Duration) {
         let route = self.route.as_ref().map_or("unmatched", MatchedPath::as_str);
         requests.answered.add([route, self.method, status.as_str()], 1);
-        requests.durations.observe_duration([route, self.method], self.begun.elapsed());
+        requests.durations.observe_duration([route, self.method], took);
     }
 }
 

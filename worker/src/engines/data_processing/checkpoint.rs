@@ -91,19 +91,19 @@ impl<'a> Saver<'a> {
             resumed.insert(last.operation_id.clone());
             resumed.remove(ctx.operation_id());
         }
-        let (request, source) = (hex(Sha256::digest(request)), source.fingerprint());
+        let (request, source) = (format!("{:x}", Sha256::digest(request)), source.fingerprint());
         Ok(Self { ctx, files, request, source, last, resumed, enabled: true })
     }
 
-    /// Brings `plan` and `output` to where an earlier attempt was. Without one, or when it does not fit, they are as `fresh` makes
-    /// them and there is no position.
+    /// Brings `plan` and `output`, which have seen no row, to where an earlier attempt was. Without one they stay as they are;
+    /// when it does not fit, `fresh` makes another plan. Then there is no position.
     pub(super) fn resume(
         &mut self,
-        fresh: impl Fn() -> Result<Plan, DataError>,
+        mut plan: Plan,
+        fresh: impl FnOnce() -> Result<Plan, DataError>,
         mut output: Option<&mut OutputTable>,
     ) -> Result<(Plan, Option<Position>), DataError> {
-        let Some(last) = self.last.take() else { return Ok((fresh()?, None)) };
-        let mut plan = fresh()?;
+        let Some(last) = self.last.take() else { return Ok((plan, None)) };
         match self
             .check(&last, plan.table.last_pass)
             .and_then(|()| self.restore(&last, &mut plan, output.as_deref_mut()))
@@ -207,7 +207,7 @@ impl<'a> Saver<'a> {
         plan.save(&mut writer)?;
         let Hashing { file, hash, len } = writer.into_inner().map_err(io::IntoInnerError::into_error)?;
         file.sync_data()?;
-        Ok(StateFile { number, len, sha256: hex(hash.finalize()) })
+        Ok(StateFile { number, len, sha256: format!("{:x}", hash.finalize()) })
     }
 
     /// The operation is done: no file of it is of use any more, nor of those it went on from.
@@ -223,7 +223,7 @@ impl<'a> Saver<'a> {
 fn verified(mut file: File, wanted: &StateFile) -> io::Result<File> {
     let mut hash = Sha256::new();
     let len = io::copy(&mut file, &mut hash)?;
-    if len != wanted.len || hex(hash.finalize()) != wanted.sha256 {
+    if len != wanted.len || format!("{:x}", hash.finalize()) != wanted.sha256 {
         return Err(io::Error::other("the state is damaged"));
     }
     file.rewind()?;
@@ -233,10 +233,6 @@ fn verified(mut file: File, wanted: &StateFile) -> io::Result<File> {
 /// Says of an error what it is about.
 fn said(what: &'static str) -> impl FnOnce(io::Error) -> io::Error {
     move |error| io::Error::new(error.kind(), format!("{what}: {error}"))
-}
-
-fn hex(hash: impl AsRef<[u8]>) -> String {
-    hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Writes to a file and hashes what it writes.

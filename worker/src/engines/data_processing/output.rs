@@ -153,6 +153,7 @@ fn quote(text: &mut Vec<u8>, cell: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engines::data_processing::tests::names;
     use crate::testing::TestRun;
 
     #[test]
@@ -162,13 +163,6 @@ mod tests {
             write_record(&mut text, cells.iter().map(|cell| cell.as_bytes()));
         }
         assert_eq!(text, b"a,\"b,c\",\n\"q\"\"q\",\"x\ny\",\"\r\"\n ,'\n\"\"\n,\n");
-    }
-
-    fn names(dir: &Path) -> Vec<String> {
-        let mut names: Vec<String> =
-            fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort();
-        names
     }
 
     fn table(run: &TestRun, target: &Path) -> (Unfinished, OutputTable) {

@@ -23,16 +23,16 @@ pub(super) fn process(ctx: &Context, request: &DataProcessingRequest) -> Result<
     }
     let source = Source::open(&ctx.data_dir().resolve(&request.source_file)?, &request.source_file)?;
     let header = read_header(&source)?;
-    let plan = || Plan::new(&request.operations, source.name(), Table::new(source.name(), &header)?);
+    let fresh = || Plan::new(&request.operations, source.name(), Table::new(source.name(), &header)?);
     // A request that makes no sense leaves no trace.
-    plan()?;
+    let plan = fresh()?;
     let target = target(ctx, request, &source)?;
     let mut saver = Saver::new(ctx, request, &source)?;
     let mut output = match &target {
         Some((path, name)) => Some(OutputTable::create(&mut saver.files, path.clone(), name)?),
         None => None,
     };
-    let (plan, position) = saver.resume(plan, output.as_mut())?;
+    let (plan, position) = saver.resume(plan, fresh, output.as_mut())?;
     let mut run = Run { ctx, request, source: &source, columns: header.len(), plan, saver };
     let mut meter = Meter::new(ctx, run.plan.table.last_pass + 1, source.len(), request.estimated_rows);
     run.all_passes(&mut meter, output, position)?;

@@ -29,7 +29,7 @@ async fn run(file: &str, operations: Value) -> (DataProcessingOutput, Vec<u8>) {
 }
 
 fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    format!("{:x}", Sha256::digest(bytes))
 }
 
 #[tokio::test]
