@@ -153,8 +153,8 @@ impl Projection {
 
     /// Whether the stream has room for a start request of this size, beside what was accepted before.
     pub fn has_room(&self, payload: usize) -> bool {
-        let open = |status| self.list(None, Some(status), 0, 0).0;
-        self.room.fits(payload, open(Status::Pending) + open(Status::Running))
+        let count = |status| self.list(None, Some(status), 0, 0).0;
+        self.room.fits(payload, || count(Status::Pending) + count(Status::Running))
     }
 
     /// Sequence of the last message that was taken.

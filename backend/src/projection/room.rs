@@ -32,10 +32,11 @@ impl Room {
         }
     }
 
-    /// Whether a start request of this size fits, beside what `open` operations will still need.
-    pub fn fits(&self, payload: usize, open: u64) -> bool {
+    /// Whether a start request of this size fits, beside what `open` operations will still need. They are counted only when there
+    /// is a limit.
+    pub fn fits(&self, payload: usize, open: impl FnOnce() -> u64) -> bool {
         let Ok(limit @ 1..) = u64::try_from(self.limit.load(Ordering::Relaxed)) else { return true };
-        let needed = (open + 1).saturating_mul(RESERVE) + payload as u64 + OVERHEAD;
+        let needed = (open() + 1).saturating_mul(RESERVE) + payload as u64 + OVERHEAD;
         self.used.load(Ordering::Relaxed).saturating_add(needed) <= limit
     }
 }
@@ -47,22 +48,22 @@ mod tests {
     #[test]
     fn without_a_limit_everything_fits() {
         let room = Room::default();
-        assert!(room.fits(1 << 30, 1 << 40));
+        assert!(room.fits(1 << 30, || 1 << 40));
         room.looked(-1, u64::MAX, 7);
-        assert!(room.fits(1 << 30, 1 << 40));
+        assert!(room.fits(1 << 30, || 1 << 40));
     }
 
     #[test]
     fn what_open_operations_need_is_kept_free() {
         let room = Room::default();
         room.looked(10 * RESERVE as i64, 0, 7);
-        assert!(room.fits(100, 8));
-        assert!(!room.fits(100, 9));
+        assert!(room.fits(100, || 8));
+        assert!(!room.fits(100, || 9));
         // Read again, or counted by the look: no growth.
         room.grew(7, 10, 100_000);
-        assert!(room.fits(100, 8));
+        assert!(room.fits(100, || 8));
         room.grew(8, 10, RESERVE as usize);
-        assert!(!room.fits(100, 8));
-        assert!(room.fits(100, 6));
+        assert!(!room.fits(100, || 8));
+        assert!(room.fits(100, || 6));
     }
 }
