@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
+use axum::handler::Handler;
 use axum::{Extension, Router};
-use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::cors::{Any, CorsLayer};
+use tower_http::cors::CorsLayer;
 
-use crate::middleware::around::Around;
-use crate::middleware::panic;
+use crate::middleware::served::Served;
 use crate::openapi::docs;
 use crate::openapi::routes::Routes;
 use crate::routes::{
@@ -28,7 +27,7 @@ pub fn router(state: AppState) -> Router {
         .get("/ready", health::ready, docs::ready)
         .get("/metrics", prometheus::show, docs::prometheus)
         .into_parts();
-    let (api, described) = Routes::needing_nats(state.clone())
+    let (api, described) = Routes::needing_nats()
         .get("/api/v1/operations", operations::list, docs::list_operations)
         .get("/api/v1/operations/{id}", operations::show, docs::show_operation)
         .delete("/api/v1/operations/{id}", cancel::cancel, docs::delete_operation)
@@ -47,13 +46,11 @@ pub fn router(state: AppState) -> Router {
         .post("/api/v1/{domain}/start", start::start, docs::start)
         .into_parts();
     table.extend(described);
-    // The origin is never looked at, so answers do not vary with it.
-    let cors = CorsLayer::permissive().expose_headers(Any).vary([]);
+    // A browser asks with OPTIONS what it may do from another origin; no route takes that method.
+    let preflight = CorsLayer::permissive().vary([]);
     open.layer(Extension(Arc::new(table)))
         .merge(api)
-        .fallback(fallback::unknown_route)
-        .method_not_allowed_fallback(fallback::method_not_allowed)
-        // The first is the outermost. Together they are one layer, as each would be copied and boxed for every request.
-        .layer((Around(state.clone()), cors, CatchPanicLayer::custom(panic::answer)))
+        .fallback(Served::always(fallback::unknown_route.layer(preflight.clone())))
+        .method_not_allowed_fallback(Served::always(fallback::method_not_allowed.layer(preflight)))
         .with_state(state)
 }

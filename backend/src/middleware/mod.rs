@@ -1,8 +1,8 @@
 //! What happens to every request, one concern per file.
 
-pub mod around;
 pub mod loaded;
 pub mod log_request;
 pub mod measure;
 pub mod panic;
 pub mod request_id;
+pub mod served;

@@ -5,7 +5,7 @@ use axum::handler::Handler;
 use axum::routing::{MethodRouter, delete, get, post};
 
 use super::doc::Doc;
-use crate::middleware::loaded::Loaded;
+use crate::middleware::served::Served;
 use crate::state::AppState;
 
 /// One method of one path.
@@ -25,7 +25,7 @@ pub struct Route {
 pub struct Routes {
     router: Router<AppState>,
     routes: Vec<Route>,
-    gate: Option<Loaded>,
+    need_nats: bool,
 }
 
 impl Routes {
@@ -35,35 +35,30 @@ impl Routes {
     }
 
     /// Routes that need what is in the stream.
-    pub fn needing_nats(state: AppState) -> Self {
-        Self { gate: Some(Loaded(state)), ..Self::default() }
+    pub fn needing_nats() -> Self {
+        Self { need_nats: true, ..Self::default() }
     }
 
     /// `GET path`.
     pub fn get<H: Handler<T, AppState>, T: 'static>(self, path: &'static str, handler: H, doc: fn() -> Doc) -> Self {
-        let routed = match &self.gate {
-            Some(gate) => get(handler.layer(gate.clone())),
-            None => get(handler),
-        };
-        self.add("get", path, routed, doc)
+        let served = get(self.served(handler));
+        self.add("get", path, served, doc)
     }
 
     /// `POST path`.
     pub fn post<H: Handler<T, AppState>, T: 'static>(self, path: &'static str, handler: H, doc: fn() -> Doc) -> Self {
-        let routed = match &self.gate {
-            Some(gate) => post(handler.layer(gate.clone())),
-            None => post(handler),
-        };
-        self.add("post", path, routed, doc)
+        let served = post(self.served(handler));
+        self.add("post", path, served, doc)
     }
 
     /// `DELETE path`.
     pub fn delete<H: Handler<T, AppState>, T: 'static>(self, path: &'static str, handler: H, doc: fn() -> Doc) -> Self {
-        let routed = match &self.gate {
-            Some(gate) => delete(handler.layer(gate.clone())),
-            None => delete(handler),
-        };
-        self.add("delete", path, routed, doc)
+        let served = delete(self.served(handler));
+        self.add("delete", path, served, doc)
+    }
+
+    fn served<H>(&self, handler: H) -> Served<H> {
+        if self.need_nats { Served::needing_nats(handler) } else { Served::always(handler) }
     }
 
     fn add(
@@ -74,7 +69,7 @@ impl Routes {
         doc: fn() -> Doc,
     ) -> Self {
         self.router = self.router.route(path, handler);
-        self.routes.push(Route { method, path, doc, needs_nats: self.gate.is_some() });
+        self.routes.push(Route { method, path, doc, needs_nats: self.need_nats });
         self
     }
 

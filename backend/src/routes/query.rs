@@ -20,6 +20,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Params {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        if parts.uri.query().is_none() {
+            return Ok(Self(HashMap::new()));
+        }
         match Query::<HashMap<String, String>>::from_request_parts(parts, state).await {
             Ok(Query(params)) => Ok(Self(params)),
             Err(error) => Err(ApiError::new(Code::InvalidQuery, format!("The query cannot be read: {error}"))),
