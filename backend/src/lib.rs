@@ -14,6 +14,7 @@
 //! | `idempotency` | the id behind an `Idempotency-Key` |
 //! | `dispatch` | the only code that publishes starts and cancels |
 //! | `projection` | every operation, folded from the stream |
+//! | `written` | answers about operations that have ended, kept as they were written |
 //! | `registry`, `listen` | workers as heartbeats tell them; who hears heartbeats and progress |
 //! | `catalogue` | worker types, domains, schemas |
 //! | `reader` | metrics and history: reads a subject of a stream page by page |
@@ -40,6 +41,7 @@ mod registry;
 mod router;
 mod routes;
 mod state;
+mod written;
 
 use axum::serve::ListenerExt;
 use ktrdr_shared::nats::{self, ConnectError};

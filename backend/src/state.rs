@@ -18,6 +18,7 @@ use crate::live::Live;
 use crate::middleware::measure::Requests;
 use crate::projection::Projection;
 use crate::registry::Registry;
+use crate::written::Written;
 
 /// Handles to everything; see the fields.
 #[derive(Clone)]
@@ -33,6 +34,8 @@ pub struct Parts {
     pub connection: Connection,
     /// All operations.
     pub projection: Projection,
+    /// Answers about what has ended.
+    pub written: Written,
     /// All workers.
     pub registry: Registry,
     /// Changes as they happen.
@@ -59,6 +62,7 @@ impl AppState {
         let log = OpLog::new(connection.jetstream.clone(), names.clone());
         Self(Arc::new(Parts {
             projection: Projection::new(names.clone(), live.clone()),
+            written: Written::default(),
             registry: Registry::new(config.worker_remove_after, live.clone()),
             live,
             events: Hub::default(),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::Json;
+use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::HeaderValue;
 use axum::http::header::CONTENT_TYPE;
@@ -84,6 +85,9 @@ pub async fn show(State(state): State<AppState>, PathText(id): PathText, params:
         ask_worker(&state, &view).await;
         view = find(&state, &id)?;
     }
+    if let Some(text) = state.written.find(&view.record) {
+        return Ok(json(text));
+    }
     let mut bare = Progress::default();
     let answer = Answer {
         success: true,
@@ -93,17 +97,21 @@ pub async fn show(State(state): State<AppState>, PathText(id): PathText, params:
         data: &view,
         warning: warning(&state, &view),
     };
-    Ok(json(&answer, &view))
+    let text = write(&answer, &view)?;
+    state.written.keep(&view.record, &text);
+    Ok(json(text))
 }
 
-/// The answer as JSON, written once into room that is large enough: this is what clients ask for over and over.
-fn json(answer: &Answer<'_>, view: &View) -> Response {
+fn json(text: Bytes) -> Response {
+    ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], text).into_response()
+}
+
+/// The answer as JSON, written at once into room that is large enough.
+fn write(answer: &Answer<'_>, view: &View) -> Result<Bytes, ApiError> {
     let (record, len) = (&view.record, |text: &Option<Box<RawValue>>| text.as_ref().map_or(0, |text| text.get().len()));
     let mut text = Vec::with_capacity(1024 + record.parameters.get().len() + len(&record.result));
-    match serde_json::to_writer(&mut text, answer) {
-        Ok(()) => ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], text).into_response(),
-        Err(error) => ApiError::internal(error.to_string()).into_response(),
-    }
+    serde_json::to_writer(&mut text, answer).map_err(ApiError::internal)?;
+    Ok(text.into())
 }
 
 /// Puts the worker's newest word into the projection. A worker that does not answer changes nothing.
