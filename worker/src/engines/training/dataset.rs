@@ -1,5 +1,6 @@
 //! Rows, labels, the split, and what a guess would score.
 
+use ndarray::{Array1, Array2};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -15,10 +16,10 @@ const MIN_ROWS: usize = 50;
 /// Standardised rows and their labels, in order of time.
 #[derive(Debug)]
 pub(super) struct Part {
-    /// The features of all rows, row after row.
-    pub(super) features: Vec<f64>,
+    /// The features of all rows.
+    pub(super) features: Array2<f64>,
     /// 0 or 1 for each row.
-    pub(super) labels: Vec<f64>,
+    pub(super) labels: Array1<f64>,
     /// Its first and last bar, as the file writes their times.
     pub(super) span: (Box<str>, Box<str>),
 }
@@ -70,7 +71,7 @@ impl Dataset {
         let scaling = Scaling::of(&rows[..split]);
         let part = |from: usize, to: usize| Part {
             features: scaling.apply(&rows[from..to]),
-            labels: labels[from..to].to_vec(),
+            labels: labels[from..to].iter().copied().collect(),
             span: (timestamp(bars, from), timestamp(bars, to - 1)),
         };
         let (train, validation) = (part(0, split), part(split, rows.len()));

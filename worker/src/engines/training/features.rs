@@ -1,5 +1,7 @@
 //! What the network sees of a bar (docs: "Features").
 
+use ndarray::Array2;
+
 use crate::engines::bars::Bars;
 use crate::engines::bars::indicators::{Indicator, rsi, sma};
 
@@ -72,10 +74,10 @@ impl Scaling {
         scaling
     }
 
-    /// `rows`, scaled, one after the other.
-    pub fn apply(&self, rows: &[Row]) -> Vec<f64> {
-        rows.iter()
-            .flat_map(|row| (0..FEATURES.len()).map(|at| (row[at] - self.means[at]) / self.deviations[at]))
-            .collect()
+    /// `rows`, scaled.
+    pub(super) fn apply(&self, rows: &[Row]) -> Array2<f64> {
+        Array2::from_shape_fn((rows.len(), FEATURES.len()), |(at, column)| {
+            (rows[at][column] - self.means[column]) / self.deviations[column]
+        })
     }
 }

@@ -1,11 +1,12 @@
 //! Where weights begin, and the order in which an epoch meets the rows: all that comes from the seed.
 
+use ndarray::{Array1, Array2};
 use rand::Rng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
-use super::network::Layer;
+use super::layer::Layer;
 use super::request::{Init, TrainingRequest};
 
 /// The stream of random numbers for the weights; epochs have the streams of their number, from 1.
@@ -26,7 +27,7 @@ pub(super) fn layers(request: &TrainingRequest) -> Vec<Layer> {
         .windows(2)
         .map(|pair| {
             let (inputs, outputs) = (pair[0], pair[1]);
-            let weight = |_| match request.init {
+            let mut weight = || match request.init {
                 // Glorot uniform. He's bound, √(6/inputs), overfits sooner in a net this small.
                 Init::Random => {
                     let bound = (6.0 / (inputs + outputs) as f64).sqrt();
@@ -37,8 +38,9 @@ pub(super) fn layers(request: &TrainingRequest) -> Vec<Layer> {
                     2.0 / (inputs as f64).sqrt() * f64::sin(k)
                 }
             };
-            let weights = (0..inputs * outputs).map(weight).collect();
-            Layer { inputs, outputs, weights, biases: vec![0.0; outputs] }
+            let mut weights = Array2::zeros((outputs, inputs));
+            weights.iter_mut().for_each(|value| *value = weight());
+            Layer { weights, biases: Array1::zeros(outputs) }
         })
         .collect()
 }

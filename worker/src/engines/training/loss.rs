@@ -1,14 +1,13 @@
 //! Binary cross-entropy on logits, in nats, written so that no logit overflows (docs: "Loss").
 
+use ndarray::ArrayView1;
+
 /// The loss of one row with logit `z` and label `y` (0 or 1).
 pub(super) fn row_loss(z: f64, y: f64) -> f64 {
     z.max(0.0) - z * y + (-z.abs()).exp().ln_1p()
 }
 
-/// Its derivative by `z`.
-///
-/// Given to the back propagation as it is: derived from the formula above by parts it would be wrong at 0, where neither
-/// `max` nor `abs` has a derivative.
+/// Its derivative by `z`, also at 0, where parts of the formula above have none.
 pub(super) fn row_gradient(z: f64, y: f64) -> f64 {
     probability(z) - y
 }
@@ -38,7 +37,7 @@ pub(super) struct Tally {
 
 impl Tally {
     /// Counts rows with these logits and labels.
-    pub(super) fn add(&mut self, logits: &[f64], labels: &[f64]) {
+    pub(super) fn add(&mut self, logits: ArrayView1<'_, f64>, labels: ArrayView1<'_, f64>) {
         for (z, y) in logits.iter().zip(labels) {
             self.loss += row_loss(*z, *y);
             self.right += usize::from((*z > 0.0) == (*y == 1.0));

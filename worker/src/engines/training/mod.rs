@@ -5,8 +5,8 @@ mod dataset;
 pub mod features;
 mod history;
 mod init;
+mod layer;
 mod loss;
-mod matmul;
 pub mod model;
 mod model_file;
 mod network;
@@ -81,9 +81,9 @@ fn learn(
     while !trainer.is_finished() {
         let metrics = trainer.epoch(|part| observer.batch(part))?;
         observer.epoch(metrics);
-        observer.checkpoint(|| trainer.state());
+        observer.checkpoint(&trainer.state);
     }
-    trainer.state()
+    Ok(trainer.state)
 }
 
 #[cfg(test)]

@@ -9,8 +9,9 @@ use serde_json::Value;
 use super::dataset::Dataset;
 use super::features::{FEATURES, Row, Scaling};
 use super::history::EpochMetrics;
+use super::layer::Layer;
 use super::loss::probability;
-use super::network::{Layer, Network, tensor_error};
+use super::network;
 use super::request::{Label, TrainingRequest};
 use super::state::TrainingState;
 use crate::{Context, OperationError};
@@ -62,8 +63,8 @@ impl ModelFile {
         state: &TrainingState,
     ) -> Result<Self, serde_json::Error> {
         let layer = |layer: &Layer| LayerFile {
-            weights: layer.weights.chunks_exact(layer.inputs).map(<[f64]>::to_vec).collect(),
-            biases: layer.biases.clone(),
+            weights: layer.weights.rows().into_iter().map(|row| row.to_vec()).collect(),
+            biases: layer.biases.to_vec(),
         };
         Ok(Self {
             format: FORMAT.to_owned(),
@@ -113,8 +114,8 @@ impl ModelFile {
 impl LayerFile {
     fn checked(&self, inputs: usize, outputs: usize) -> Option<Layer> {
         let shaped = self.weights.len() == outputs && self.weights.iter().all(|row| row.len() == inputs);
-        let layer = Layer { inputs, outputs, weights: self.weights.concat(), biases: self.biases.clone() };
-        (shaped && layer.is_sound()).then_some(layer)
+        let layer = Layer::new(inputs, outputs, self.weights.concat(), self.biases.clone()).ok()?;
+        shaped.then_some(layer)
     }
 }
 
@@ -122,7 +123,7 @@ impl LayerFile {
 pub struct Model {
     label: Label,
     scaling: Scaling,
-    network: Network,
+    layers: Vec<Layer>,
 }
 
 impl Model {
@@ -164,8 +165,7 @@ impl Model {
         if file.feature_names != FEATURES {
             return Err(format!("feature_names {:?} are not {FEATURES:?}", file.feature_names));
         }
-        let network = Network::new(&file.layers()?).map_err(|error| error.to_string())?;
-        Ok(Self { label: file.label, scaling: file.scaling()?, network })
+        Ok(Self { label: file.label, layers: file.layers()?, scaling: file.scaling()? })
     }
 
     /// What it predicts.
@@ -181,7 +181,7 @@ impl Model {
         let mut answers = Vec::with_capacity(rows.len());
         for rows in rows.chunks(ROWS_AT_ONCE) {
             ctx.check_cancelled()?;
-            let logits = self.network.answers(&self.scaling.apply(rows)).map_err(tensor_error)?;
+            let (logits, _) = network::forward(&self.layers, self.scaling.apply(rows));
             answers.extend(logits.into_iter().map(probability));
         }
         Ok(answers)

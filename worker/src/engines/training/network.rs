@@ -1,99 +1,95 @@
-//! The dense network: plain numbers to keep and send, tensors to compute with.
+//! What a network answers, and how its answers depend on its weights: dense layers with ReLU between them, one logit at
+//! the end.
 
-use candle_core::{Device, Result, Tensor, Var};
-use serde::{Deserialize, Serialize};
+use ndarray::linalg::general_mat_mul;
+use ndarray::{Array1, Array2, Axis, Zip};
 
-use super::features::FEATURES;
-use super::matmul::matmul;
-use crate::OperationError;
+use super::layer::Layer;
 
-/// One layer as plain numbers.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Layer {
-    /// Values that come in.
-    pub(super) inputs: usize,
-    /// Values that go out.
-    pub(super) outputs: usize,
-    /// Output by output, and within an output input by input.
-    pub(super) weights: Vec<f64>,
-    /// One for each output.
-    pub(super) biases: Vec<f64>,
+/// The logits of standardised rows, and what entered each layer, which [`backward`] needs. That each layer takes as many
+/// values as the one before it gives is checked where layers are read.
+pub(super) fn forward(layers: &[Layer], rows: Array2<f64>) -> (Array1<f64>, Vec<Array2<f64>>) {
+    let mut entered = Vec::with_capacity(layers.len());
+    let mut signal = rows;
+    for layer in layers {
+        if !entered.is_empty() {
+            signal.mapv_inplace(|value| value.max(0.0));
+        }
+        let output = signal.dot(&layer.weights.t()) + &layer.biases;
+        entered.push(std::mem::replace(&mut signal, output));
+    }
+    (signal.index_axis_move(Axis(1), 0), entered)
 }
 
-impl Layer {
-    /// A layer of zeros with the same shape.
-    pub(super) fn zeros(&self) -> Self {
-        Self { weights: vec![0.0; self.weights.len()], biases: vec![0.0; self.biases.len()], ..*self }
-    }
-
-    /// Whether there are as many numbers as the sizes ask for, and all are finite.
-    pub(super) fn is_sound(&self) -> bool {
-        self.inputs.checked_mul(self.outputs) == Some(self.weights.len())
-            && self.outputs == self.biases.len()
-            && self.weights.iter().chain(&self.biases).all(|value| value.is_finite())
-    }
-
-    /// Its numbers as tensors, weights with one row per output.
-    pub(super) fn tensors(&self) -> Result<[Tensor; 2]> {
-        Ok([
-            Tensor::from_slice(&self.weights, (self.outputs, self.inputs), &Device::Cpu)?,
-            Tensor::from_slice(&self.biases, self.outputs, &Device::Cpu)?,
-        ])
-    }
-
-    /// The reverse of [`tensors`](Self::tensors).
-    pub(super) fn from_tensors(weights: &Tensor, biases: &Tensor) -> Result<Self> {
-        let (outputs, inputs) = weights.dims2()?;
-        Ok(Self { inputs, outputs, weights: weights.flatten_all()?.to_vec1()?, biases: biases.to_vec1()? })
+/// Writes the derivatives of a loss by all weights and biases to `gradient`, given those by the logits, where `entered` is
+/// what [`forward`] said of the same rows.
+pub(super) fn backward(layers: &[Layer], entered: &[Array2<f64>], by_logits: Array1<f64>, gradient: &mut [Layer]) {
+    let mut by_outputs = by_logits.insert_axis(Axis(1));
+    for at in (0..layers.len()).rev() {
+        general_mat_mul(1.0, &by_outputs.t(), &entered[at], 0.0, &mut gradient[at].weights);
+        gradient[at].biases = by_outputs.sum_axis(Axis(0));
+        // The rows themselves need no derivatives.
+        if at > 0 {
+            by_outputs = by_outputs.dot(&layers[at].weights);
+            // What ReLU held back made no difference; its derivative at 0 is taken as 0.
+            Zip::from(&mut by_outputs).and(&entered[at]).for_each(|by_output, &value| {
+                if value <= 0.0 {
+                    *by_output = 0.0;
+                }
+            });
+        }
     }
 }
 
-/// The network: dense layers with ReLU between them and one logit at the end.
-pub(super) struct Network {
-    /// Weights and biases of the layers, in turn.
-    variables: Vec<Var>,
-}
+#[cfg(test)]
+mod tests {
+    use super::super::loss::{row_gradient, row_loss};
+    use super::*;
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
 
-impl Network {
-    pub(super) fn new(layers: &[Layer]) -> Result<Self> {
-        let mut variables = Vec::new();
-        for layer in layers {
-            for tensor in layer.tensors()? {
-                variables.push(Var::from_tensor(&tensor)?);
+    /// All weights and biases.
+    fn numbers(layers: &mut [Layer]) -> Vec<&mut f64> {
+        layers.iter_mut().flat_map(|layer| layer.weights.iter_mut().chain(&mut layer.biases)).collect()
+    }
+
+    #[test]
+    fn derivatives_are_the_slopes_of_the_loss() {
+        const STEP: f64 = 1e-5;
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let mut random = |shape| Array2::from_shape_simple_fn(shape, || rng.random_range(-1.0..1.0));
+        let labels = [1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 1.0];
+        // Widths of one among them: such matrices are rows and columns at the same time.
+        for sizes in [&[3, 1][..], &[3, 5, 4, 1], &[2, 1, 4, 1], &[1, 6, 1, 1]] {
+            let layer = |pair: &[usize]| Layer {
+                weights: random((pair[1], pair[0])),
+                biases: random((pair[1], 1)).column(0).to_owned(),
+            };
+            let layers: Vec<Layer> = sizes.windows(2).map(layer).collect();
+            let rows = random((labels.len(), sizes[0]));
+            let loss = |layers: &[Layer]| {
+                let (logits, _) = forward(layers, rows.clone());
+                logits.iter().zip(labels).map(|(z, y)| row_loss(*z, y)).sum::<f64>() / labels.len() as f64
+            };
+
+            let (logits, entered) = forward(&layers, rows.clone());
+            let held_back = entered.iter().skip(1).flatten().filter(|value| **value == 0.0).count();
+            let passed = entered.iter().skip(1).flatten().count() - held_back;
+            assert!(sizes.len() == 2 || held_back > 0 && passed > 0, "{sizes:?}: ReLU is not tested");
+            let by_logits = logits.iter().zip(labels).map(|(z, y)| row_gradient(*z, y) / labels.len() as f64).collect();
+            // Not zeros: what is there before must not matter.
+            let mut gradient = layers.clone();
+            backward(&layers, &entered, by_logits, &mut gradient);
+
+            for (at, derivative) in numbers(&mut gradient).into_iter().enumerate() {
+                let loss_moved_by = |distance: f64| {
+                    let mut moved = layers.clone();
+                    *numbers(&mut moved)[at] += distance;
+                    loss(&moved)
+                };
+                let slope = (loss_moved_by(STEP) - loss_moved_by(-STEP)) / (2.0 * STEP);
+                assert!((slope - *derivative).abs() < 1e-8, "{sizes:?}, number {at}: {slope} is not {derivative}");
             }
         }
-        Ok(Self { variables })
     }
-
-    pub(super) fn variables(&self) -> &[Var] {
-        &self.variables
-    }
-
-    pub(super) fn layers(&self) -> Result<Vec<Layer>> {
-        self.variables.chunks_exact(2).map(|layer| Layer::from_tensors(&layer[0], &layer[1])).collect()
-    }
-
-    /// The logits of standardised rows, given one after the other.
-    pub(super) fn logits(&self, features: &[f64]) -> Result<Tensor> {
-        let rows = features.len() / FEATURES.len();
-        let mut signal = Tensor::from_slice(features, (rows, FEATURES.len()), &Device::Cpu)?;
-        let count = self.variables.len() / 2;
-        for (at, layer) in self.variables.chunks_exact(2).enumerate() {
-            signal = matmul(&signal, &layer[0].t()?)?.broadcast_add(&layer[1])?;
-            if at + 1 < count {
-                signal = signal.relu()?;
-            }
-        }
-        signal.flatten_all()
-    }
-
-    /// The same as plain numbers.
-    pub(super) fn answers(&self, features: &[f64]) -> Result<Vec<f64>> {
-        self.logits(features)?.to_vec1()
-    }
-}
-
-/// An error of the tensor library. Shapes are checked before, so it says that something is wrong with the program.
-pub(super) fn tensor_error(error: candle_core::Error) -> OperationError {
-    OperationError::failed(format!("tensor library: {error}"))
 }

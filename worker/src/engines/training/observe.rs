@@ -41,9 +41,8 @@ impl<'a> Observer<'a> {
     }
 
     /// Saves where a later attempt can go on, when it is time to.
-    pub(super) fn checkpoint(&self, state: impl FnOnce() -> Result<TrainingState, OperationError>) {
-        // A state that cannot be taken is an error of the next epoch; saved as nothing, it is taken for none.
-        self.ctx.checkpoint_with(|| state().ok());
+    pub(super) fn checkpoint(&self, state: &TrainingState) {
+        self.ctx.checkpoint_with(|| state);
     }
 
     /// The last progress before the result.

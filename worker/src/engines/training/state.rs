@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::history::History;
 use super::init;
-use super::network::Layer;
+use super::layer::Layer;
 use super::request::TrainingRequest;
 
 /// A training between two epochs. Together with the request and its bars it determines everything that follows, so a run
@@ -44,10 +44,7 @@ impl TrainingState {
         let sizes = request.layer_sizes();
         let shaped = |layers: &[Layer]| {
             layers.len() + 1 == sizes.len()
-                && layers
-                    .iter()
-                    .zip(sizes.windows(2))
-                    .all(|(layer, pair)| layer.is_sound() && [layer.inputs, layer.outputs] == *pair)
+                && layers.iter().zip(sizes.windows(2)).all(|(layer, pair)| layer.weights.dim() == (pair[1], pair[0]))
         };
         [&self.layers, &self.first_moments, &self.second_moments].into_iter().all(|layers| shaped(layers))
             && self.history.is_sound()

@@ -148,7 +148,7 @@ fn a_restored_run_ends_as_an_undisturbed_one() {
     let undisturbed = finish(TrainingState::new(&request));
     let mut trainer = Trainer::restore(&request, &data, TrainingState::new(&request)).unwrap();
     for _ in 0..5 {
-        let saved = serde_json::to_vec(&trainer.state().unwrap()).unwrap();
+        let saved = serde_json::to_vec(&trainer.state).unwrap();
         let restored: TrainingState = serde_json::from_slice(&saved).unwrap();
         assert_eq!(finish(restored), undisturbed);
         trainer.epoch(|_| Ok(())).unwrap();
