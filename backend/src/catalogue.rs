@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_nats::jetstream::kv::Operation;
@@ -12,7 +13,6 @@ use ktrdr_shared::start_body::Schema;
 use ktrdr_shared::subject::Names;
 use ktrdr_shared::worker::WorkerTypeEntry;
 use parking_lot::RwLock;
-use tokio::sync::watch;
 
 /// Pause before the bucket is watched again.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -33,7 +33,7 @@ pub struct Kind {
 #[derive(Debug)]
 pub struct Catalogue {
     kinds: RwLock<BTreeMap<String, Arc<Kind>>>,
-    loaded: watch::Sender<bool>,
+    loaded: AtomicBool,
 }
 
 impl Kind {
@@ -50,7 +50,7 @@ impl Kind {
 
 impl Default for Catalogue {
     fn default() -> Self {
-        Self { kinds: RwLock::default(), loaded: watch::Sender::new(false) }
+        Self { kinds: RwLock::default(), loaded: AtomicBool::new(false) }
     }
 }
 
@@ -80,7 +80,7 @@ impl Catalogue {
 
     /// Whether everything that is in the bucket has been read.
     pub fn is_loaded(&self) -> bool {
-        *self.loaded.borrow()
+        self.loaded.load(Ordering::SeqCst)
     }
 
     /// Follows the bucket until the task is dropped.
@@ -107,7 +107,7 @@ impl Catalogue {
         let mut entries = bucket.watch_with_history(">").await?;
         if empty {
             self.kinds.write().clear();
-            self.loaded.send_replace(true);
+            self.loaded.store(true, Ordering::SeqCst);
         }
         loop {
             // Both arms are cancel safe: an entry that was not returned stays in the watcher.
@@ -130,7 +130,7 @@ impl Catalogue {
                 }
             }
             if entry.delta == 0 {
-                self.loaded.send_replace(true);
+                self.loaded.store(true, Ordering::SeqCst);
             }
         }
     }

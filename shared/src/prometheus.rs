@@ -137,6 +137,15 @@ impl<const N: usize> Histograms<N> {
         self.observe(values, duration.as_secs_f64());
     }
 
+    /// Writes how many values there were, as a counter of this name with the same labels.
+    pub fn write_counts(&self, name: &str, help: &str, page: &mut Page) {
+        page.head(name, help, "counter");
+        for (values, observed) in self.family.series.lock().iter() {
+            let labels: Vec<_> = self.labels.iter().copied().zip(values.iter().map(String::as_str)).collect();
+            page.line(name, &labels, observed.count as f64);
+        }
+    }
+
     /// Writes all of them.
     pub fn write(&self, page: &mut Page) {
         page.head(self.name, self.help, "histogram");
@@ -253,10 +262,12 @@ mod tests {
         }
         let mut page = Page::new();
         STARTS.write(&mut page);
+        times.write_counts("values_total", "Values.", &mut page);
         times.write(&mut page);
         page.single("up", "Up.", 1.0);
         let expected = "# HELP starts_total Starts.\n# TYPE starts_total counter\n\
             starts_total{type=\"a\\\"\\\\\\n\",status=\"x\"} 3\n\
+            # HELP values_total Values.\n# TYPE values_total counter\nvalues_total{type=\"b\"} 3\n\
             # HELP time_seconds Time.\n# TYPE time_seconds histogram\n\
             time_seconds_bucket{type=\"b\",le=\"0.5\"} 1\ntime_seconds_bucket{type=\"b\",le=\"1\"} 2\n\
             time_seconds_bucket{type=\"b\",le=\"+Inf\"} 3\ntime_seconds_sum{type=\"b\"} 10.2\n\

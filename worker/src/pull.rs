@@ -20,6 +20,12 @@ use crate::core::{Core, Counters};
 use crate::lease::{Lease, hand_back};
 use crate::pull_inbox::{Arrival, PullInbox};
 
+/// The part of all slots that is asked for together.
+const GATHER_PART: usize = 16;
+
+/// How long a free slot waits for others to be asked for.
+const GATHER: Duration = Duration::from_millis(1);
+
 /// The right to run one operation; given back when dropped, whatever happens in between.
 pub(crate) struct Slot {
     returns: mpsc::UnboundedSender<()>,
@@ -75,12 +81,41 @@ pub(crate) struct Puller<F> {
     inboxes: BTreeMap<Queue, Served>,
     /// No pulls before this moment: the last one was refused.
     pause_until: Option<Instant>,
+    /// When free slots have waited long enough for others.
+    look_again: Option<Instant>,
     refresh: Arc<tokio::sync::Notify>,
 }
 
 struct Served {
     settings: ServedQueue,
     inbox: PullInbox,
+    /// Since when slots are free that were not asked for.
+    short_since: Option<Instant>,
+}
+
+impl Served {
+    fn new(settings: ServedQueue, inbox: PullInbox) -> Self {
+        Self { settings, inbox, short_since: None }
+    }
+
+    /// How many requests to ask for now, with so many of all slots free.
+    ///
+    /// Asking costs the server more than handing out a request. So a worker with many slots does not ask for each: only when
+    /// half of its slots are not asked for (a request that waits in the server is always covered by the other half), and some
+    /// of them together, though none waits for others longer than [`GATHER`].
+    fn wanted(&mut self, free: usize, slots: usize) -> usize {
+        let missing = free.saturating_sub(self.inbox.outstanding());
+        if missing == 0 || self.inbox.outstanding() > slots / 2 {
+            self.short_since = None;
+            return 0;
+        }
+        let since = *self.short_since.get_or_insert_with(Instant::now);
+        if missing < slots / GATHER_PART && since.elapsed() < GATHER {
+            return 0;
+        }
+        self.short_since = None;
+        missing
+    }
 }
 
 impl<F: FnMut(Delivery)> Puller<F> {
@@ -95,8 +130,18 @@ impl<F: FnMut(Delivery)> Puller<F> {
         let (sender, requests) = mpsc::channel(16);
         let free = usize::try_from(core.slots).unwrap_or(1);
         let returns = mpsc::unbounded_channel();
-        let puller =
-            Self { core, queues, run, free, returns, requests, inboxes: BTreeMap::new(), pause_until: None, refresh };
+        let puller = Self {
+            core,
+            queues,
+            run,
+            free,
+            returns,
+            requests,
+            inboxes: BTreeMap::new(),
+            pause_until: None,
+            look_again: None,
+            refresh,
+        };
         (puller, SlotRequests(sender))
     }
 
@@ -133,7 +178,7 @@ impl<F: FnMut(Delivery)> Puller<F> {
                     }
                 }
                 Ok(()) = self.queues.changed() => unsynced = true,
-                () = tokio::time::sleep_until(wake_at.unwrap_or_else(Instant::now)), if wake_at.is_some() => self.renew_overdue(),
+                () = tokio::time::sleep_until(wake_at.unwrap_or_else(Instant::now)), if wake_at.is_some() => self.wake(),
             }
         }
         for (_, served) in std::mem::take(&mut self.inboxes) {
@@ -159,7 +204,7 @@ impl<F: FnMut(Delivery)> Puller<F> {
             let stream = self.core.names.stream();
             match PullInbox::open(self.core.connection.client.clone(), &stream, &settings.consumer).await {
                 Ok(inbox) => {
-                    self.inboxes.insert(settings.queue.clone(), Served { settings, inbox });
+                    self.inboxes.insert(settings.queue.clone(), Served::new(settings, inbox));
                 }
                 Err(error) => tracing::error!(%error, "cannot listen for start requests"),
             }
@@ -171,17 +216,14 @@ impl<F: FnMut(Delivery)> Puller<F> {
         if self.pause_until.is_some_and(|until| Instant::now() < until) {
             return;
         }
-        self.pause_until = None;
+        (self.pause_until, self.look_again) = (None, None);
         self.shrink().await;
         let priority = if self.core.capabilities.gpu { 0 } else { 1 };
         for served in self.inboxes.values_mut() {
-            let missing = self.free.saturating_sub(served.inbox.outstanding());
-            // Asking again only when half of the slots are not asked for keeps a fast worker from sending one pull per
-            // operation; a request that waits in the server is always covered by the other half.
-            if missing == 0 || served.inbox.outstanding() > self.core.slots as usize / 2 {
-                continue;
-            }
-            if served.inbox.pull(missing, priority).await.is_ok() {
+            let wanted = served.wanted(self.free, self.core.slots as usize);
+            let look_again = served.short_since.map(|since| since + GATHER);
+            self.look_again = [self.look_again, look_again].into_iter().flatten().min();
+            if wanted > 0 && served.inbox.pull(wanted, priority).await.is_ok() {
                 *self.core.last_pull.lock() = Some(Instant::now());
                 Counters::add(&self.core.counters.pulls);
             }
@@ -198,11 +240,11 @@ impl<F: FnMut(Delivery)> Puller<F> {
             .map(|(queue, _)| queue.clone())
             .collect();
         for queue in over {
-            let Some(Served { settings, inbox }) = self.inboxes.remove(&queue) else { continue };
+            let Some(Served { settings, inbox, .. }) = self.inboxes.remove(&queue) else { continue };
             close(&self.core, inbox).await;
             let stream = self.core.names.stream();
             if let Ok(inbox) = PullInbox::open(self.core.connection.client.clone(), &stream, &settings.consumer).await {
-                self.inboxes.insert(queue, Served { settings, inbox });
+                self.inboxes.insert(queue, Served::new(settings, inbox));
             }
         }
     }
@@ -282,12 +324,20 @@ impl<F: FnMut(Delivery)> Puller<F> {
             .filter(|served| served.inbox.outstanding() > 0)
             .map(|served| served.inbox.overdue_at())
             .min();
-        [self.pause_until, overdue].into_iter().flatten().min()
+        [self.pause_until, self.look_again, overdue].into_iter().flatten().min()
+    }
+
+    /// The moment of [`Self::wake_at`] has come. What was due is forgotten: without a connection nothing can be done about it,
+    /// and nothing must be due for ever.
+    fn wake(&mut self) {
+        let now = Instant::now();
+        self.pause_until = self.pause_until.filter(|until| now < *until);
+        self.look_again = None;
+        self.renew_overdue(now);
     }
 
     /// Forgets pulls whose end should have been heard of; new ones follow.
-    fn renew_overdue(&mut self) {
-        let now = Instant::now();
+    fn renew_overdue(&mut self, now: Instant) {
         self.inboxes.retain(|queue, served| {
             let overdue = served.inbox.outstanding() > 0 && now >= served.inbox.overdue_at();
             if overdue {

@@ -4,34 +4,28 @@ use std::time::Duration;
 
 use axum::extract::{MatchedPath, Request};
 use axum::http::{Method, StatusCode};
-use ktrdr_shared::prometheus::{Counters, Histograms, Page, REQUEST_BUCKETS};
+use ktrdr_shared::prometheus::{Histograms, Page, REQUEST_BUCKETS};
 
 /// The counts.
 #[derive(Debug)]
-pub struct Requests {
-    answered: Counters<3>,
-    durations: Histograms<2>,
-}
+pub struct Requests(Histograms<3>);
 
 impl Default for Requests {
     fn default() -> Self {
-        Self {
-            answered: Counters::new("ktrdr_http_requests_total", "Requests answered.", ["route", "method", "status"]),
-            durations: Histograms::new(
-                "ktrdr_http_request_duration_seconds",
-                "Time until an answer began, the time that a client asked to wait included.",
-                ["route", "method"],
-                REQUEST_BUCKETS,
-            ),
-        }
+        Self(Histograms::new(
+            "ktrdr_http_request_duration_seconds",
+            "Time until an answer began, the time that a client asked to wait included.",
+            ["route", "method", "status"],
+            REQUEST_BUCKETS,
+        ))
     }
 }
 
 impl Requests {
     /// Writes all of them.
     pub fn write(&self, page: &mut Page) {
-        self.answered.write(page);
-        self.durations.write(page);
+        self.0.write_counts("ktrdr_http_requests_total", "Requests answered.", page);
+        self.0.write(page);
     }
 }
 
@@ -51,8 +45,7 @@ impl Measured {
     /// Counts the answer.
     pub fn end(self, requests: &Requests, status: StatusCode, took: Duration) {
         let route = self.route.as_ref().map_or("unmatched", MatchedPath::as_str);
-        requests.answered.add([route, self.method, status.as_str()], 1);
-        requests.durations.observe_duration([route, self.method], took);
+        requests.0.observe_duration([route, self.method, status.as_str()], took);
     }
 }
 

@@ -11,8 +11,8 @@ use std::task::{Context, Poll, ready};
 
 use axum::extract::Request;
 use axum::handler::Handler;
-use axum::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS};
 use axum::http::HeaderValue;
+use axum::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS};
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
 use futures::future::{CatchUnwind, Either, Ready, ready};

@@ -30,7 +30,7 @@ pub mod tally;
 pub mod waiters;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use ktrdr_shared::id::{OperationId, Queue, WorkerId, WorkerType};
@@ -39,7 +39,7 @@ use ktrdr_shared::subject::{Names, Topic};
 use ktrdr_shared::time::Timestamp;
 use ktrdr_shared::worker::RunningOperation;
 use parking_lot::RwLock;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use self::decode::{Body, Decoded};
 use self::figures::Figures;
@@ -63,7 +63,7 @@ pub struct Projection {
     pub figures: Figures,
     /// How often the stream turned out to be another one.
     generation: AtomicU64,
-    caught_up: watch::Sender<bool>,
+    caught_up: AtomicBool,
     waiters: Waiters,
     live: Live,
     /// A cancel was asked for: wakes the background duties.
@@ -82,7 +82,7 @@ impl Projection {
             skipped: AtomicU64::new(0),
             figures: Figures::default(),
             generation: AtomicU64::new(0),
-            caught_up: watch::Sender::new(false),
+            caught_up: AtomicBool::new(false),
             waiters: Waiters::default(),
             live,
             cancel_asked: Notify::new(),
@@ -184,7 +184,7 @@ impl Projection {
 
     /// Whether everything that was in the stream when this backend started to read has been taken.
     pub fn is_caught_up(&self) -> bool {
-        *self.caught_up.borrow()
+        self.caught_up.load(Ordering::SeqCst)
     }
 
     /// Waits until the message at `sequence` has been taken. False when it takes longer than `patience`.
@@ -309,7 +309,7 @@ impl Projection {
 
     /// Starts from nothing: the stream is another one than it was.
     fn reset(&self) {
-        self.caught_up.send_replace(false);
+        self.caught_up.store(false, Ordering::SeqCst);
         let old = std::mem::take(&mut *self.model.write());
         self.applied.store(0, Ordering::SeqCst);
         self.stream_last.store(0, Ordering::Relaxed);
@@ -319,7 +319,7 @@ impl Projection {
     }
 
     fn caught_up(&self) {
-        if !self.caught_up.send_replace(true) {
+        if !self.caught_up.swap(true, Ordering::SeqCst) {
             tracing::info!(operations = self.len(), sequence = self.applied(), "the projection has caught up");
         }
     }

@@ -55,7 +55,7 @@ impl Spent {
     pub(super) fn each(&self, count: f64) -> String {
         let each = |pid: u32, before: f64| (cpu_seconds(pid) - before) / count * 1e6;
         let parts: Vec<String> =
-            self.before.iter().map(|(name, pid, before)| format!("{name} {:.0}", each(*pid, *before))).collect();
+            self.before.iter().map(|(name, pid, before)| format!("{name} {:.1}", each(*pid, *before))).collect();
         format!("CPU µs each: {}", parts.join(", "))
     }
 }

@@ -37,12 +37,12 @@ pub(super) async fn measure(plan: &Plan, report: &mut Report) {
     let mut floor_cost = String::new();
     for _ in 0..3 {
         let same = floor_request.clone();
-        let spent = Spent::begin(&[("bare", bare.pid())]);
+        let spent = Spent::begin(&[("bare", bare.pid()), ("client", std::process::id())]);
         let load = drive(bare.address, 64, span, 200, move |_| same.clone()).await;
         floor_cost = spent.each(load.count as f64);
         floors.push(load.rate);
         let same = request.clone();
-        let spent = Spent::begin(&[("backend", world.backend.process.pid())]);
+        let spent = Spent::begin(&[("backend", world.backend.process.pid()), ("client", std::process::id())]);
         let load = drive(world.address(), 64, span, 200, move |_| same.clone()).await;
         cost = spent.each(load.count as f64);
         rates.push(load.rate);
