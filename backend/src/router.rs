@@ -17,7 +17,7 @@ use crate::state::AppState;
 
 /// The whole REST interface.
 pub fn router(state: AppState) -> Router {
-    let (open, mut table) = Routes::always()
+    let (open, mut table) = Routes::always(&state.requests)
         .get("/", dashboard::index, docs::dashboard)
         .get("/dashboard/{file}", dashboard::file, docs::dashboard_file)
         .get("/docs", api_docs::index, docs::docs)
@@ -27,7 +27,7 @@ pub fn router(state: AppState) -> Router {
         .get("/ready", health::ready, docs::ready)
         .get("/metrics", prometheus::show, docs::prometheus)
         .into_parts();
-    let (api, described) = Routes::needing_nats()
+    let (api, described) = Routes::needing_nats(&state.requests)
         .get("/api/v1/operations", operations::list, docs::list_operations)
         .get("/api/v1/operations/{id}", operations::show, docs::show_operation)
         .delete("/api/v1/operations/{id}", cancel::cancel, docs::delete_operation)
@@ -50,7 +50,7 @@ pub fn router(state: AppState) -> Router {
     let preflight = CorsLayer::permissive().vary([]);
     open.layer(Extension(Arc::new(table)))
         .merge(api)
-        .fallback(Served::always(fallback::unknown_route.layer(preflight.clone())))
-        .method_not_allowed_fallback(Served::always(fallback::method_not_allowed.layer(preflight)))
+        .fallback(Served::stray(fallback::unknown_route.layer(preflight.clone())))
+        .method_not_allowed_fallback(Served::stray(fallback::method_not_allowed.layer(preflight)))
         .with_state(state)
 }

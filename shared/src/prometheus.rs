@@ -3,7 +3,9 @@
 //! Text format 0.0.4, which everything that scrapes understands. Label values are few by construction: worker types, statuses,
 //! matched routes; never ids.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -137,22 +139,18 @@ impl<const N: usize> Histograms<N> {
         self.observe(values, duration.as_secs_f64());
     }
 
-    /// Writes how many values there were, as a counter of this name with the same labels.
-    pub fn write_counts(&self, name: &str, help: &str, page: &mut Page) {
-        page.head(name, help, "counter");
-        for (values, observed) in self.family.series.lock().iter() {
-            let labels: Vec<_> = self.labels.iter().copied().zip(values.iter().map(String::as_str)).collect();
-            page.line(name, &labels, observed.count as f64);
-        }
-    }
-
     /// Writes all of them.
     pub fn write(&self, page: &mut Page) {
         page.head(self.name, self.help, "histogram");
+        self.write_series(&[], page);
+    }
+
+    /// Writes them with these labels besides, under a head that is on the page already.
+    fn write_series(&self, outer: &[(&'static str, &str)], page: &mut Page) {
         let (bucket, sum, count) =
             (format!("{}_bucket", self.name), format!("{}_sum", self.name), format!("{}_count", self.name));
         for (values, observed) in self.family.series.lock().iter() {
-            let mut labels: Vec<_> = self.labels.iter().copied().zip(values.iter().map(String::as_str)).collect();
+            let mut labels = self.labels_of(outer, values);
             let mut up_to = 0;
             for (bound, own) in self.bounds.iter().zip(&observed.buckets) {
                 up_to += own;
@@ -166,6 +164,58 @@ impl<const N: usize> Histograms<N> {
             labels.pop();
             page.line(&sum, &labels, observed.sum);
             page.line(&count, &labels, observed.count as f64);
+        }
+    }
+
+    fn labels_of<'a>(
+        &self,
+        outer: &[(&'static str, &'a str)],
+        values: &'a [String; N],
+    ) -> Vec<(&'static str, &'a str)> {
+        outer.iter().copied().chain(self.labels.iter().copied().zip(values.iter().map(String::as_str))).collect()
+    }
+}
+
+/// Histograms of one name that are kept apart by a label more: whoever counts all the time holds the one it needs and does not
+/// look for it each time.
+#[derive(Debug)]
+pub struct HistogramsBy<const N: usize> {
+    outer: &'static str,
+    make: fn() -> Histograms<N>,
+    apart: Mutex<BTreeMap<String, Arc<Histograms<N>>>>,
+}
+
+impl<const N: usize> HistogramsBy<N> {
+    /// Apart by the label `outer`; `make` makes those of one value.
+    pub const fn new(outer: &'static str, make: fn() -> Histograms<N>) -> Self {
+        Self { outer, make, apart: Mutex::new(BTreeMap::new()) }
+    }
+
+    /// Those of this value. There must not be many.
+    pub fn of(&self, value: &str) -> Arc<Histograms<N>> {
+        let mut apart = self.apart.lock();
+        match apart.get(value) {
+            Some(known) => Arc::clone(known),
+            None => Arc::clone(apart.entry(value.to_owned()).or_insert_with(|| Arc::new((self.make)()))),
+        }
+    }
+
+    /// Writes how many values there were, as a counter of this name with the same labels.
+    pub fn write_counts(&self, name: &str, help: &str, page: &mut Page) {
+        page.head(name, help, "counter");
+        for (value, histograms) in self.apart.lock().iter() {
+            for (values, observed) in histograms.family.series.lock().iter() {
+                page.line(name, &histograms.labels_of(&[(self.outer, value)], values), observed.count as f64);
+            }
+        }
+    }
+
+    /// Writes all of them.
+    pub fn write(&self, page: &mut Page) {
+        let template = (self.make)();
+        page.head(template.name, template.help, "histogram");
+        for (value, histograms) in self.apart.lock().iter() {
+            histograms.write_series(&[(self.outer, value)], page);
         }
     }
 }
@@ -262,16 +312,36 @@ mod tests {
         }
         let mut page = Page::new();
         STARTS.write(&mut page);
-        times.write_counts("values_total", "Values.", &mut page);
         times.write(&mut page);
         page.single("up", "Up.", 1.0);
         let expected = "# HELP starts_total Starts.\n# TYPE starts_total counter\n\
             starts_total{type=\"a\\\"\\\\\\n\",status=\"x\"} 3\n\
-            # HELP values_total Values.\n# TYPE values_total counter\nvalues_total{type=\"b\"} 3\n\
             # HELP time_seconds Time.\n# TYPE time_seconds histogram\n\
             time_seconds_bucket{type=\"b\",le=\"0.5\"} 1\ntime_seconds_bucket{type=\"b\",le=\"1\"} 2\n\
             time_seconds_bucket{type=\"b\",le=\"+Inf\"} 3\ntime_seconds_sum{type=\"b\"} 10.2\n\
             time_seconds_count{type=\"b\"} 3\n# HELP up Up.\n# TYPE up gauge\nup 1\n";
+        assert_eq!(page.into_text(), expected);
+    }
+
+    #[test]
+    fn histograms_that_are_held_are_written_under_one_head() {
+        let times = HistogramsBy::new("route", || Histograms::new("time_seconds", "Time.", ["method"], &[0.5]));
+        let held = times.of("/b");
+        held.observe(["GET"], 0.1);
+        times.of("/b").observe(["GET"], 0.9);
+        times.of("/a").observe(["PUT"], 0.1);
+        let mut page = Page::new();
+        times.write_counts("requests_total", "Requests.", &mut page);
+        times.write(&mut page);
+        let expected = "# HELP requests_total Requests.\n# TYPE requests_total counter\n\
+            requests_total{route=\"/a\",method=\"PUT\"} 1\nrequests_total{route=\"/b\",method=\"GET\"} 2\n\
+            # HELP time_seconds Time.\n# TYPE time_seconds histogram\n\
+            time_seconds_bucket{route=\"/a\",method=\"PUT\",le=\"0.5\"} 1\n\
+            time_seconds_bucket{route=\"/a\",method=\"PUT\",le=\"+Inf\"} 1\n\
+            time_seconds_sum{route=\"/a\",method=\"PUT\"} 0.1\ntime_seconds_count{route=\"/a\",method=\"PUT\"} 1\n\
+            time_seconds_bucket{route=\"/b\",method=\"GET\",le=\"0.5\"} 1\n\
+            time_seconds_bucket{route=\"/b\",method=\"GET\",le=\"+Inf\"} 2\n\
+            time_seconds_sum{route=\"/b\",method=\"GET\"} 1\ntime_seconds_count{route=\"/b\",method=\"GET\"} 2\n";
         assert_eq!(page.into_text(), expected);
     }
 

@@ -1,27 +1,46 @@
 //! How many requests there were, how they were answered, and how long that took: by matched route, never by path.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{MatchedPath, Request};
 use axum::http::{Method, StatusCode};
-use ktrdr_shared::prometheus::{Histograms, Page, REQUEST_BUCKETS};
+use ktrdr_shared::prometheus::{Histograms, HistogramsBy, Page, REQUEST_BUCKETS};
+
+/// What counts as the route of requests that match none.
+const UNMATCHED: &str = "unmatched";
 
 /// The counts.
 #[derive(Debug)]
-pub struct Requests(Histograms<3>);
+pub struct Requests(HistogramsBy<2>);
+
+/// The counts of one route.
+pub type RouteFigures = Arc<Histograms<2>>;
 
 impl Default for Requests {
     fn default() -> Self {
-        Self(Histograms::new(
-            "ktrdr_http_request_duration_seconds",
-            "Time until an answer began, the time that a client asked to wait included.",
-            ["route", "method", "status"],
-            REQUEST_BUCKETS,
-        ))
+        Self(HistogramsBy::new("route", || {
+            Histograms::new(
+                "ktrdr_http_request_duration_seconds",
+                "Time until an answer began, the time that a client asked to wait included.",
+                ["method", "status"],
+                REQUEST_BUCKETS,
+            )
+        }))
     }
 }
 
 impl Requests {
+    /// Those of a route, to be held.
+    pub fn of_route(&self, path: &str) -> RouteFigures {
+        self.0.of(path)
+    }
+
+    /// Those of a request that has no handler: its path is there and its method is not, or nothing is.
+    pub fn of_stray(&self, request: &Request) -> RouteFigures {
+        self.0.of(request.extensions().get::<MatchedPath>().map_or(UNMATCHED, MatchedPath::as_str))
+    }
+
     /// Writes all of them.
     pub fn write(&self, page: &mut Page) {
         self.0.write_counts("ktrdr_http_requests_total", "Requests answered.", page);
@@ -31,21 +50,19 @@ impl Requests {
 
 /// What a request is counted by.
 pub struct Measured {
-    route: Option<MatchedPath>,
+    figures: RouteFigures,
     method: &'static str,
 }
 
 impl Measured {
     /// Looked up before the request is given away.
-    pub fn begin(request: &Request) -> Self {
-        let route = request.extensions().get::<MatchedPath>().cloned();
-        Self { route, method: word(request.method()) }
+    pub fn begin(figures: RouteFigures, method: &Method) -> Self {
+        Self { figures, method: word(method) }
     }
 
     /// Counts the answer.
-    pub fn end(self, requests: &Requests, status: StatusCode, took: Duration) {
-        let route = self.route.as_ref().map_or("unmatched", MatchedPath::as_str);
-        requests.0.observe_duration([route, self.method, status.as_str()], took);
+    pub fn end(self, status: StatusCode, took: Duration) {
+        self.figures.observe_duration([self.method, status.as_str()], took);
     }
 }
 

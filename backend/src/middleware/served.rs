@@ -21,7 +21,7 @@ use tracing::Instrument;
 use tracing::instrument::Instrumented;
 
 use super::log_request::Logged;
-use super::measure::Measured;
+use super::measure::{Measured, RouteFigures};
 use super::{loaded, panic, request_id};
 use crate::state::AppState;
 
@@ -29,18 +29,20 @@ use crate::state::AppState;
 #[derive(Clone)]
 pub struct Served<H> {
     handler: H,
+    /// `None` for what answers strays: their figures are looked up.
+    figures: Option<RouteFigures>,
     needs_nats: bool,
 }
 
 impl<H> Served<H> {
-    /// Always answered.
-    pub fn always(handler: H) -> Self {
-        Self { handler, needs_nats: false }
+    /// The handler of a route. `needs_nats`: answered with 503 until the stream has been read.
+    pub fn route(handler: H, figures: RouteFigures, needs_nats: bool) -> Self {
+        Self { handler, figures: Some(figures), needs_nats }
     }
 
-    /// Answered with 503 until the stream has been read.
-    pub fn needing_nats(handler: H) -> Self {
-        Self { handler, needs_nats: true }
+    /// What answers requests that no route takes.
+    pub fn stray(handler: H) -> Self {
+        Self { handler, figures: None, needs_nats: false }
     }
 }
 
@@ -50,17 +52,18 @@ impl<T, H: Handler<T, AppState>> Handler<T, AppState> for Served<H> {
     fn call(self, request: Request, state: AppState) -> Self::Future {
         let id = request_id::of(request.headers());
         let span = request_id::span(&id, request.headers());
-        let (measured, begun) = (Measured::begin(&request), Instant::now());
+        let figures = self.figures.unwrap_or_else(|| state.requests.of_stray(&request));
+        let (measured, begun) = (Measured::begin(figures, request.method()), Instant::now());
         let (logged, answer) = span.in_scope(|| {
             let logged = Logged::begin(&request);
             let refusal = if self.needs_nats { loaded::why_not(&state) } else { None };
             let answer = match refusal {
-                None => Either::Left(self.handler.call(request, state.clone())),
+                None => Either::Left(self.handler.call(request, state)),
                 Some(error) => Either::Right(ready(error.into_response())),
             };
             (logged, answer)
         });
-        let after = After { id, measured, logged, begun, state };
+        let after = After { id, measured, logged, begun };
         Answering { answer: AssertUnwindSafe(answer).catch_unwind().instrument(span), after: Some(after) }
     }
 }
@@ -71,14 +74,13 @@ struct After {
     measured: Measured,
     logged: Logged,
     begun: Instant,
-    state: AppState,
 }
 
 impl After {
     fn finish(self, answer: Result<Response, Box<dyn Any + Send>>) -> Response {
         let mut response = answer.unwrap_or_else(panic::answer);
         let (status, took) = (response.status(), self.begun.elapsed());
-        self.measured.end(&self.state.requests, status, took);
+        self.measured.end(status, took);
         self.logged.end(status, took);
         let headers = response.headers_mut();
         headers.insert(request_id::HEADER, self.id);

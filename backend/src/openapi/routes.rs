@@ -5,6 +5,7 @@ use axum::handler::Handler;
 use axum::routing::{MethodRouter, delete, get, post};
 
 use super::doc::Doc;
+use crate::middleware::measure::Requests;
 use crate::middleware::served::Served;
 use crate::state::AppState;
 
@@ -21,44 +22,44 @@ pub struct Route {
 }
 
 /// Routes with their descriptions.
-#[derive(Default)]
-pub struct Routes {
+pub struct Routes<'a> {
+    requests: &'a Requests,
     router: Router<AppState>,
     routes: Vec<Route>,
     need_nats: bool,
 }
 
-impl Routes {
-    /// Routes that are always served.
-    pub fn always() -> Self {
-        Self::default()
+impl<'a> Routes<'a> {
+    /// Routes that are always served, and counted there.
+    pub fn always(requests: &'a Requests) -> Self {
+        Self { requests, router: Router::new(), routes: Vec::new(), need_nats: false }
     }
 
     /// Routes that need what is in the stream.
-    pub fn needing_nats() -> Self {
-        Self { need_nats: true, ..Self::default() }
+    pub fn needing_nats(requests: &'a Requests) -> Self {
+        Self { need_nats: true, ..Self::always(requests) }
     }
 
     /// `GET path`.
     pub fn get<H: Handler<T, AppState>, T: 'static>(self, path: &'static str, handler: H, doc: fn() -> Doc) -> Self {
-        let served = get(self.served(handler));
+        let served = get(self.served(path, handler));
         self.add("get", path, served, doc)
     }
 
     /// `POST path`.
     pub fn post<H: Handler<T, AppState>, T: 'static>(self, path: &'static str, handler: H, doc: fn() -> Doc) -> Self {
-        let served = post(self.served(handler));
+        let served = post(self.served(path, handler));
         self.add("post", path, served, doc)
     }
 
     /// `DELETE path`.
     pub fn delete<H: Handler<T, AppState>, T: 'static>(self, path: &'static str, handler: H, doc: fn() -> Doc) -> Self {
-        let served = delete(self.served(handler));
+        let served = delete(self.served(path, handler));
         self.add("delete", path, served, doc)
     }
 
-    fn served<H>(&self, handler: H) -> Served<H> {
-        if self.need_nats { Served::needing_nats(handler) } else { Served::always(handler) }
+    fn served<H>(&self, path: &str, handler: H) -> Served<H> {
+        Served::route(handler, self.requests.of_route(path), self.need_nats)
     }
 
     fn add(

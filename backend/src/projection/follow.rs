@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use async_nats::jetstream::consumer::{DeliverPolicy, push};
 use async_nats::jetstream::stream::Info;
-use futures::StreamExt;
+use futures::stream::TryReadyChunksError;
+use futures::{StreamExt, TryStreamExt};
 use ktrdr_shared::nats::Connection;
 use ktrdr_shared::time::Timestamp;
 use ktrdr_shared::topology::{self, Role};
@@ -87,7 +88,7 @@ async fn follow(
     tracing::info!(from, to = target, "reading the stream");
     // The consumer may be on a server that lags behind the stream's leader: its "nothing more" is not believed at once.
     let mut pending = consumer.cached_info().num_pending;
-    let mut messages = consumer.messages().await?.ready_chunks(BATCH);
+    let mut messages = consumer.messages().await?.try_ready_chunks(BATCH);
     let mut look_again = tokio::time::interval(LOOK);
     look_again.reset();
     loop {
@@ -95,17 +96,13 @@ async fn follow(
         tokio::select! {
             chunk = messages.next() => {
                 let Some(chunk) = chunk else { return Ok(()) };
+                let (chunk, failure) = match chunk {
+                    Ok(chunk) => (chunk, None),
+                    Err(TryReadyChunksError(before, failure)) => (before, Some(failure)),
+                };
                 let mut batch = Vec::with_capacity(chunk.len());
-                let mut failure = None;
                 let mut newest = 0;
                 for message in chunk {
-                    let message = match message {
-                        Ok(message) => message,
-                        Err(error) => {
-                            failure = Some(error);
-                            break;
-                        }
-                    };
                     let info = message.info()?;
                     let sequence = info.stream_sequence;
                     // The client's consumer, when it has to start anew before the first message, starts at the beginning.
