@@ -1,21 +1,24 @@
 //! How far an operation is: in events, heartbeats, reports and documents.
 
+use std::borrow::Cow;
+
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
 /// How far an operation is. `percentage` is 0 to 100; fields of the engine's own stand beside it.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, JsonSchema)]
 pub struct Progress {
     /// 0 to 100, never falling within one attempt.
     #[serde(serialize_with = "whole_numbers_without_point")]
     #[schemars(with = "f64", range(min = 0.0, max = 100.0))]
     pub percentage: f64,
     /// What is being done, for people: `Cleaning: 4500/10000 rows`.
-    #[serde(default)]
+    #[schemars(default)]
     pub current_step: Option<String>,
     /// Estimate of the seconds left, when there is one.
-    #[serde(default)]
+    #[schemars(default)]
     pub estimated_remaining_seconds: Option<u64>,
     /// The engine's own counters, for example `rows_processed`.
     #[serde(flatten)]
@@ -73,9 +76,57 @@ fn whole_numbers_without_point<S: Serializer>(value: &f64, serializer: S) -> Res
     }
 }
 
+// By hand, because flattened fields are buffered and read twice by serde: every operation that has ended has a progress, and
+// a backend reads all of them when it starts.
+impl<'de> Deserialize<'de> for Progress {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // Not copied, as a plain `Cow` would be.
+        #[derive(serde::Deserialize)]
+        struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+        struct Visit;
+        impl<'de> Visitor<'de> for Visit {
+            type Value = Progress;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a progress, an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Progress, A::Error> {
+                let (mut progress, mut percentage) = (Progress::default(), None);
+                while let Some(Name(name)) = map.next_key()? {
+                    match &*name {
+                        "percentage" => percentage = Some(map.next_value()?),
+                        "current_step" => progress.current_step = map.next_value()?,
+                        "estimated_remaining_seconds" => progress.estimated_remaining_seconds = map.next_value()?,
+                        _ => drop(progress.fields.insert(name.into_owned(), map.next_value()?)),
+                    }
+                }
+                progress.percentage = percentage.ok_or_else(|| de::Error::missing_field("percentage"))?;
+                Ok(progress)
+            }
+        }
+        deserializer.deserialize_map(Visit)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_written_is_read_and_what_cannot_be_is_named() {
+        let progress =
+            Progress::new(45.5).step("half \"done\"").remaining_seconds(Some(3)).field("rows", 7).field("\u{e9}", "x");
+        let read = |json: &str| serde_json::from_str::<Progress>(json).map_err(|error| error.to_string());
+        assert_eq!(read(&serde_json::to_string(&progress).unwrap()), Ok(progress));
+        assert_eq!(read(r#"{"percentage":7,"current_step":null}"#), Ok(Progress::new(7.0)));
+        assert!(read(r#"{"rows":1}"#).unwrap_err().contains("percentage"));
+        for bad in
+            [r#"{"percentage":"7"}"#, r#"{"percentage":null}"#, r#"{"percentage":1,"current_step":[]}"#, "7", "[]", "{"]
+        {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn whole_percentages_are_written_without_a_point() {
