@@ -1,6 +1,5 @@
 //! Request ids: the client's own when it is sane, a fresh one otherwise; in every log line of the request and in the answer.
 
-use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use ktrdr_shared::trace::{self, TraceParent};
 use tracing::Span;
@@ -38,8 +37,9 @@ fn is_sane(id: &[u8]) -> bool {
 }
 
 fn fresh() -> HeaderValue {
-    let id = Bytes::from(uuid::Uuid::new_v4().simple().to_string());
-    HeaderValue::from_maybe_shared(id).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+    let mut text = uuid::Uuid::encode_buffer();
+    let id = uuid::Uuid::new_v4().simple().encode_lower(&mut text);
+    HeaderValue::from_str(id).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::HeaderValue;
 use axum::http::header::CONTENT_TYPE;
@@ -78,11 +78,12 @@ pub async fn show(State(state): State<AppState>, PathText(id): PathText, params:
     let patience = params.wait()?;
     let mut view = find(&state, &id)?;
     if patience.is_some() && !view.status().is_terminal() {
-        wait::until_ended(&state, &view.record.id, patience).await;
+        // Boxed, as below: the future of every other request would have room for it.
+        Box::pin(wait::until_ended(&state, &view.record.id, patience)).await;
         view = find(&state, &id)?;
     }
     if refresh && view.status() == Status::Running {
-        ask_worker(&state, &view).await;
+        Box::pin(ask_worker(&state, &view)).await;
         view = find(&state, &id)?;
     }
     if let Some(text) = state.written.find(&view.record) {
@@ -103,7 +104,9 @@ pub async fn show(State(state): State<AppState>, PathText(id): PathText, params:
 }
 
 fn json(text: Bytes) -> Response {
-    ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], text).into_response()
+    let mut response = Response::new(Body::from(text));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
 }
 
 /// The answer as JSON, written at once into room that is large enough.
@@ -162,4 +165,18 @@ fn warning(state: &AppState, view: &View) -> Option<String> {
         "another one takes over when its lease ends"
     };
     Some(format!("Worker {worker} {what}; unless it comes back, {then}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_future_of_a_read_is_small() {
+        fn size<F: Future>(_: fn(State<AppState>, PathText, Params) -> F) -> usize {
+            size_of::<F>()
+        }
+        // Moved into a box for every request.
+        assert!(size(show) <= 512, "{} bytes", size(show));
+    }
 }

@@ -10,7 +10,7 @@
 //! | [`curves`] | costs by size and by concurrency |
 //! | [`engines`] | bars, epochs and rows a second |
 //!
-//! What it needs: [`world`] (the programs), [`load`] and [`http`] (clients that cost little), [`prototype`] (the bare protocol),
+//! What it needs: [`world`] (the programs), [`load`], [`lives`] and [`http`] (clients that cost little), [`prototype`] (the bare protocol),
 //! [`measure`] (CPU and memory), [`report`] and [`plot`].
 
 mod curves;
@@ -18,6 +18,7 @@ mod engines;
 mod fleet;
 mod http;
 mod latency;
+mod lives;
 mod load;
 mod measure;
 mod plot;

@@ -2,54 +2,15 @@
 
 use std::time::Instant;
 
-use async_nats::HeaderMap;
-use ktrdr_shared::event::{Event, EventKind, ResultPayload};
-use ktrdr_shared::id::WorkerId;
-use ktrdr_shared::operation::Progress;
-use ktrdr_shared::requirements::Requirements;
-use ktrdr_shared::subject::Names;
-use ktrdr_shared::time::Timestamp;
-use serde_json::value::RawValue;
-
 use super::Plan;
 use super::http::{Http, get};
-use super::load::{Message, WINDOW, publish_all, raw_read_rate};
+use super::lives::whole_lives;
+use super::load::{WINDOW, publish_all, raw_read_rate};
 use super::measure::{anonymous, resident};
 use super::plot::Curve;
 use super::report::{Aim, Report, Row, number, percentile, sorted};
-use super::world::{World, dummy, start_request};
+use super::world::World;
 use crate::process::BackendProcess;
-
-const PARAMETERS: &str = r#"{"steps":3,"step_ms":10}"#;
-
-/// The three messages of each operation, as backend and worker publish them, for a stream that holds `after` messages.
-fn whole_lives(names: &Names, count: u64, after: u64) -> impl Iterator<Item = Message> {
-    let names = names.clone();
-    let queue = Requirements::default().queue();
-    (0..count).flat_map(move |i| {
-        let start_sequence = after + 3 * i + 1;
-        let request = start_request(PARAMETERS);
-        let claim = uuid::Uuid::now_v7().simple().to_string();
-        let event = |kind| Event {
-            operation_id: request.operation_id.clone(),
-            at: Timestamp::now(),
-            worker_id: Some(WorkerId::new(format!("dummy-worker-host-{}", i % 10)).expect("a valid name")),
-            attempt: 1,
-            claim: Some(claim.clone()),
-            kind,
-        };
-        let result = RawValue::from_string(r#"{"steps":3}"#.to_owned()).expect("JSON");
-        let progress = Progress::new(100.0).step("Step 3/3").field("step", 3).field("steps", 3).finished();
-        let subject = names.operation(&dummy(), &request.operation_id);
-        let started = event(EventKind::Started { start_sequence, delivery: 1 });
-        let completed = event(EventKind::Completed { result: ResultPayload::Inline(result), progress: Some(progress) });
-        [
-            (names.start(&dummy(), &queue), HeaderMap::new(), serde_json::to_vec(&request).expect("JSON").into()),
-            (subject.clone(), HeaderMap::new(), started.encode().expect("JSON")),
-            (subject, HeaderMap::new(), completed.encode().expect("JSON")),
-        ]
-    })
-}
 
 /// Latencies of one page, in milliseconds.
 async fn page(http: &mut Http, query: &str, times: usize) -> Vec<f64> {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::Plan;
 use super::http::{self, drive};
+use super::lives::stored_lives_rate;
 use super::load::{WINDOW, confirmed_publish_rate, publish_all, raw_publish_rate, starts};
 use super::measure::Spent;
 use super::prototype::Prototype;
@@ -42,11 +43,13 @@ async fn on_the_bus(plan: &Plan, report: &mut Report, world: &World, worker: &Wo
     let prototype = Prototype::start(&world.bus, &world.nats.url(), SLOTS).await;
     operations_rate(world, 2_000, NO_OP).await;
     prototype.rate(2_000).await;
-    let (mut raw, mut confirmed, mut bare, mut ours) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut raw, mut confirmed, mut stored) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut bare, mut ours) = (Vec::new(), Vec::new());
     let (mut bare_costs, mut costs) = (String::new(), String::new());
     for _ in 0..ROUNDS {
         raw.push(raw_publish_rate(&world.bus, count).await);
         confirmed.push(confirmed_publish_rate(&world.bus, count).await);
+        stored.push(stored_lives_rate(&world.bus, count / 2).await);
         let spent = Spent::begin(&[("nats", world.nats.pid()), ("prototype", std::process::id())]);
         bare.push(prototype.rate(count).await);
         bare_costs = spent.each(count as f64);
@@ -55,9 +58,18 @@ async fn on_the_bus(plan: &Plan, report: &mut Report, world: &World, worker: &Wo
         costs = spent.each(count as f64);
     }
     prototype.stop().await;
-    let (raw, confirmed, bare, ours) = (median(raw), median(confirmed), median(bare), median(ours));
+    let (raw, confirmed, stored) = (median(raw), median(confirmed), median(stored));
+    let (bare, ours) = (median(bare), median(ours));
     report.add(Row::new("raw JetStream publish, 250 B, confirmations only counted", raw, "msg/s"));
     report.add(Row::new("raw JetStream publish, 250 B, through the client library", confirmed, "msg/s"));
+    report.add(
+        Row::new(
+            "the three messages of operations only stored, with their subjects, headers and checks",
+            stored,
+            "op/s",
+        )
+        .beside("raw / 3", raw / 3.0),
+    );
     report.add(
         Row::new("bare prototype of the protocol, whole operations", bare, "op/s")
             .beside("raw / 3", raw / 3.0)
@@ -73,6 +85,7 @@ async fn on_the_bus(plan: &Plan, report: &mut Report, world: &World, worker: &Wo
         Row::new("the same beside publishing through the client library", ours, "op/s")
             .beside("confirmed / 3", confirmed / 3.0),
     );
+    report.add(Row::new("the same beside storing its messages", ours, "op/s").beside("only stored", stored));
     report.add(Row::new("the same beside the prototype", ours, "op/s").beside("prototype", bare));
     ours
 }

@@ -1,0 +1,61 @@
+//! Operations as they are in the stream when they have ended, published by one publisher.
+
+use async_nats::header::{NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MESSAGE_ID};
+use async_nats::{HeaderMap, HeaderValue};
+use ktrdr_shared::event::{Event, EventKind, ResultPayload};
+use ktrdr_shared::id::WorkerId;
+use ktrdr_shared::operation::Progress;
+use ktrdr_shared::requirements::Requirements;
+use ktrdr_shared::subject::Names;
+use ktrdr_shared::time::Timestamp;
+use serde_json::value::RawValue;
+
+use super::load::{Message, WINDOW, publish_all, raw_stream, remove_stream};
+use super::world::{dummy, start_request};
+use crate::bus::Bus;
+
+const PARAMETERS: &str = r#"{"steps":3,"step_ms":10}"#;
+
+/// The three messages of each operation, as backend and worker publish them, for a stream that holds `after` messages and gets
+/// no others meanwhile: each event names the sequence it follows.
+pub(super) fn whole_lives(names: &Names, count: u64, after: u64) -> impl Iterator<Item = Message> {
+    let names = names.clone();
+    let queue = Requirements::default().queue();
+    (0..count).flat_map(move |i| {
+        let start_sequence = after + 3 * i + 1;
+        let request = start_request(PARAMETERS);
+        let claim = uuid::Uuid::now_v7().simple().to_string();
+        let event = |kind| Event {
+            operation_id: request.operation_id.clone(),
+            at: Timestamp::now(),
+            worker_id: Some(WorkerId::new(format!("dummy-worker-host-{}", i % 10)).expect("a valid name")),
+            attempt: 1,
+            claim: Some(claim.clone()),
+            kind,
+        };
+        let result = RawValue::from_string(r#"{"steps":3}"#.to_owned()).expect("JSON");
+        let progress = Progress::new(100.0).step("Step 3/3").field("step", 3).field("steps", 3).finished();
+        let subject = names.operation(&dummy(), &request.operation_id);
+        let started = event(EventKind::Started { start_sequence, delivery: 1 });
+        let completed = event(EventKind::Completed { result: ResultPayload::Inline(result), progress: Some(progress) });
+        let header = |name, value: &str| HeaderMap::from_iter([(name, HeaderValue::from(value))]);
+        let follows = |sequence: u64| header(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, &sequence.to_string());
+        let start = serde_json::to_vec(&request).expect("JSON").into();
+        [
+            (names.start(&dummy(), &queue), header(NATS_MESSAGE_ID, request.operation_id.as_str()), start),
+            (subject.clone(), follows(0), started.encode().expect("JSON")),
+            (subject, follows(start_sequence + 1), completed.encode().expect("JSON")),
+        ]
+    })
+}
+
+/// The floor under whole operations: how many a second can be stored, with every message as it is in the product and every
+/// check of the server, but nobody who takes a request, reads an event or waits for a confirmation before the next message.
+pub(super) async fn stored_lives_rate(bus: &Bus, count: usize) -> f64 {
+    raw_stream(bus, "raw").await;
+    // Made before, so that only publishing is measured.
+    let messages: Vec<Message> = whole_lives(&Names::new("raw").expect("a prefix"), count as u64, 0).collect();
+    let took = publish_all(&bus.client, WINDOW, messages).await;
+    remove_stream(bus, "raw").await;
+    count as f64 / took.as_secs_f64()
+}
