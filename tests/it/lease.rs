@@ -112,3 +112,29 @@ async fn the_lease_is_kept_while_the_last_metric_points_are_stored() {
     assert_eq!(points.at("/data/metrics").as_array().unwrap().len(), 1);
     stack.bus.settled().await;
 }
+
+#[tokio::test]
+async fn engines_that_run_beside_the_lease_keeping_give_way_to_it() {
+    const SLOTS: usize = 4;
+    let stack = Stack::start_with(|settings| settings.with("WORKER_CONCURRENCY", SLOTS.to_string())).await;
+    let worker = stack.worker("dummy", "w1").await;
+    let mut ids = Vec::new();
+    for _ in 0..SLOTS {
+        // Days of work without a single wait, on more slots than the worker has threads.
+        let body = json!({"steps": 4_000_000_000_u32, "step_ms": 0, "metrics_per_step": 0});
+        ids.push(stack.api().started("dummy", &body).await);
+    }
+    wait_for("two extensions of each lease", LIMIT, async || {
+        let page = worker.api.get("/metrics").await.text;
+        let line =
+            page.lines().find(|line| line.starts_with("ktrdr_worker_lease_extensions_total")).unwrap_or_default();
+        let count = line.rsplit(' ').next().and_then(|count| count.parse::<usize>().ok()).unwrap_or_default();
+        if count >= 2 * SLOTS { Ok(()) } else { Err(line.to_owned()) }
+    })
+    .await;
+    for id in ids {
+        stack.api().cancel(&id).await.expect(200);
+        let cancelled = stack.api().wait_for_status(&id, "cancelled").await;
+        assert_eq!(cancelled["attempt"], 1, "{cancelled}");
+    }
+}

@@ -24,7 +24,7 @@ use crate::running::Running;
 pub(crate) struct Core {
     pub(crate) engine: Arc<dyn ErasedEngine>,
     pub(crate) info: EngineInfo,
-    /// Where engines run: apart from everything else, so that one that never awaits starves nobody but its like.
+    /// Where engines run: one that never awaits starves nobody but its like.
     pub(crate) engines: EngineRuntime,
     pub(crate) worker_type: WorkerType,
     pub(crate) worker_id: WorkerId,
@@ -72,12 +72,19 @@ impl Counters {
     }
 }
 
-/// The runtime engines run on. Dropping it leaves threads that do not stop to the end of the process, and may be done
-/// from anywhere.
-pub(crate) struct EngineRuntime(Option<tokio::runtime::Runtime>);
+/// Where engines run: on a runtime of their own, unless they never block.
+pub(crate) enum EngineRuntime {
+    /// Dropping it leaves threads that do not stop to the end of the process, and may be done from anywhere.
+    Own(Option<tokio::runtime::Runtime>),
+    /// Beside everything else.
+    Shared,
+}
 
 impl EngineRuntime {
-    pub(crate) fn new(slots: u32) -> std::io::Result<Self> {
+    pub(crate) fn new(slots: u32, never_blocks: bool) -> std::io::Result<Self> {
+        if never_blocks {
+            return Ok(Self::Shared);
+        }
         let threads = usize::try_from(slots).unwrap_or(1).clamp(1, 16);
         tokio::runtime::Builder::new_multi_thread()
             .worker_threads(threads)
@@ -86,20 +93,25 @@ impl EngineRuntime {
             .thread_name("engine")
             .enable_all()
             .build()
-            .map(|runtime| Self(Some(runtime)))
+            .map(|runtime| Self::Own(Some(runtime)))
     }
 
     pub(crate) fn spawn<T: Send + 'static>(
         &self,
         work: impl Future<Output = T> + Send + 'static,
     ) -> Option<tokio::task::JoinHandle<T>> {
-        self.0.as_ref().map(|runtime| runtime.spawn(work))
+        match self {
+            Self::Own(runtime) => runtime.as_ref().map(|runtime| runtime.spawn(work)),
+            Self::Shared => Some(tokio::spawn(work)),
+        }
     }
 }
 
 impl Drop for EngineRuntime {
     fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
+        if let Self::Own(runtime) = self
+            && let Some(runtime) = runtime.take()
+        {
             runtime.shutdown_background();
         }
     }

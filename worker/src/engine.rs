@@ -26,6 +26,11 @@ pub trait Engine: Send + Sync + 'static {
     const DESCRIPTION: &'static str;
     /// Whether this engine computes on a GPU when the machine has one. Without it a worker never claims the capability.
     const USES_GPU: bool = false;
+    /// Whether `run` gives way, by an `.await` that really waits or by `tokio::task::consume_budget`, at least every few
+    /// milliseconds, whatever the request. Then it runs beside the worker's own tasks, which saves each operation two changes of
+    /// thread: worth it for thousands of short operations a second. An engine that says so and does not keep it can lose its
+    /// leases.
+    const NEVER_BLOCKS: bool = false;
 
     /// The parameters. Its JSON Schema is what backends check start requests against, so say there what is allowed
     /// (`#[serde(deny_unknown_fields)]`, ranges): a user then hears of a mistake at once and not from a failed operation.
@@ -35,8 +40,8 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Does the work.
     ///
-    /// Called on a runtime of its own, so that even code that never awaits cannot starve heartbeats or the lease; work that
-    /// computes for long still belongs in [`Context::blocking`]. Look at [`Context::check_cancelled`] often enough that a
+    /// Called on a runtime of its own (but see [`Self::NEVER_BLOCKS`]), so that even code that never awaits cannot starve
+    /// heartbeats or the lease; work that computes for long still belongs in [`Context::blocking`]. Look at [`Context::check_cancelled`] often enough that a
     /// cancel takes effect within a second. A panic fails the operation and leaves the worker alive.
     ///
     /// # Errors

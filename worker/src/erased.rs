@@ -22,6 +22,7 @@ pub(crate) struct EngineInfo {
     pub(crate) short: &'static str,
     pub(crate) description: &'static str,
     pub(crate) uses_gpu: bool,
+    pub(crate) never_blocks: bool,
     pub(crate) request_schema: Value,
     pub(crate) result_schema: Value,
 }
@@ -86,6 +87,7 @@ impl<E: Engine> ErasedEngine for E {
             short: E::SHORT,
             description: E::DESCRIPTION,
             uses_gpu: E::USES_GPU,
+            never_blocks: E::NEVER_BLOCKS,
             request_schema: schema(SchemaSettings::draft2020_12().for_deserialize(), true),
             result_schema: schema(SchemaSettings::draft2020_12().for_serialize(), false),
         }

@@ -70,15 +70,18 @@ pub fn main<E: Engine>(engine: E) -> ExitCode {
 /// Like [`main`], with settings that were parsed elsewhere.
 pub fn run_program<E: Engine>(engine: E, config: Config) -> ExitCode {
     telemetry::init(&config.log);
-    // Two threads: everything here only waits for the network, and engines have a runtime of their own.
+    // Two threads: everything here only waits, and engines that do not have a runtime of their own.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let result = runtime.map_err(WorkerError::Process).and_then(|runtime| {
-        runtime.block_on(async {
+        let result = runtime.block_on(async {
             let address = format!("{}:{}", config.host, config.port);
             let listener = TcpListener::bind(&address).await.map_err(|source| WorkerError::Http { address, source })?;
             let stop = shutdown::on_signals().map_err(WorkerError::Process)?;
             run(engine, config, listener, stop).await
-        })
+        });
+        // An engine that was left behind must not hold up the end of the process.
+        runtime.shutdown_background();
+        result
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -176,8 +179,8 @@ async fn build_core<E: Engine>(engine: E, config: &Config, listener: &TcpListene
     Ok(Core {
         capabilities: determine(&config.capabilities, info.uses_gpu)?,
         engine,
+        engines: EngineRuntime::new(config.concurrency, info.never_blocks).map_err(WorkerError::Process)?,
         info,
-        engines: EngineRuntime::new(config.concurrency).map_err(WorkerError::Process)?,
         worker_type,
         worker_id,
         instance: uuid::Uuid::new_v4().simple().to_string(),

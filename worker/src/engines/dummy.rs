@@ -65,6 +65,7 @@ impl Engine for Dummy {
     const DOMAIN: &'static str = "dummy";
     const SHORT: &'static str = "dm";
     const DESCRIPTION: &'static str = "Waits in steps; can fail, panic or ignore a cancel. For trials and load.";
+    const NEVER_BLOCKS: bool = true;
     type Request = DummyRequest;
     type Output = DummyOutput;
 
@@ -83,6 +84,9 @@ impl Engine for Dummy {
                     () = tokio::time::sleep(Duration::from_millis(request.step_ms)) => {}
                     () = ctx.cancelled(), if !request.ignore_cancel => return Err(OperationError::Cancelled),
                 }
+            } else {
+                // Millions of steps without a wait give way, too.
+                tokio::task::consume_budget().await;
             }
             if request.fail_at_step == Some(step) {
                 return Err(OperationError::failed(format!("failed at step {step}, as asked")));
