@@ -63,30 +63,37 @@ codes! {
 
 /// A request that was not served.
 #[derive(Debug)]
-pub struct ApiError(Box<Problem>);
+pub struct ApiError {
+    problem: Box<Problem>,
+    cause: Option<Cause>,
+}
+
+/// What the log says of a fault of ours, and the client is not told: an extension of the answer.
+#[derive(Debug, Clone)]
+pub struct Cause(pub String);
 
 impl ApiError {
     /// An error with a text that says what is wrong and what to do.
     pub fn new(code: Code, error: impl Into<String>) -> Self {
-        Self(Box::new(Problem::new(code.status(), code.word(), error)))
+        Self { problem: Box::new(Problem::new(code.status(), code.word(), error)), cause: None }
     }
 
     /// The body, as clients see it.
     #[cfg(test)]
     pub fn body(&self) -> Value {
-        serde_json::to_value(&*self.0).unwrap()
+        serde_json::to_value(&*self.problem).unwrap()
     }
 
     /// With a field of its own.
     #[must_use]
     pub fn with(self, name: &str, value: impl Into<Value>) -> Self {
-        Self(Box::new(self.0.with(name, value)))
+        Self { problem: Box::new(self.problem.with(name, value)), ..self }
     }
 
-    /// Our own fault. The cause goes to the log, not to the client.
+    /// Our own fault. The cause goes to the log, together with the request's id, and not to the client.
     pub fn internal(cause: impl std::fmt::Display) -> Self {
-        tracing::error!(%cause, "internal error");
-        Self::new(Code::Internal, "Internal error; the backend's log says more under this request's id")
+        let error = Self::new(Code::Internal, "Internal error; the backend's log says more under this request's id");
+        Self { cause: Some(Cause(cause.to_string())), ..error }
     }
 
     /// There is no such operation.
@@ -152,10 +159,13 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.0.status_code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut response = (status, axum::Json(&*self.0)).into_response();
+        let status = StatusCode::from_u16(self.problem.status_code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, axum::Json(&*self.problem)).into_response();
         if status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if let Some(cause) = self.cause {
+            response.extensions_mut().insert(cause);
         }
         response
     }

@@ -1,9 +1,12 @@
-//! Two log lines per request, at debug: one that hangs is seen too. Failures of ours at warn.
+//! Two log lines per request, at debug: one that hangs is seen too. Faults of ours as errors, with their cause.
 
 use std::time::Duration;
 
 use axum::extract::Request;
-use axum::http::{Method, StatusCode, Uri};
+use axum::http::{HeaderValue, Method, Uri};
+use axum::response::Response;
+
+use crate::error::Cause;
 
 /// A request that was received.
 pub struct Logged {
@@ -20,13 +23,15 @@ impl Logged {
         Self { method, uri }
     }
 
-    /// Logs the same with status and time taken.
-    pub fn end(self, status: StatusCode, took: Duration) {
+    /// Logs the same with status and time taken. A fault's line names the request's id by itself: not every request has a span.
+    pub fn end(self, id: &HeaderValue, response: &Response, took: Duration) {
         let Self { method, uri } = self;
-        let (path, status) = (uri.path(), status.as_u16());
+        let (path, status) = (uri.path(), response.status().as_u16());
         let duration_ms = took.as_secs_f64() * 1000.0;
         if status == 500 {
-            tracing::warn!(%method, path, status, duration_ms, "request");
+            let request_id = id.to_str().unwrap_or_default();
+            let cause = response.extensions().get::<Cause>().map_or("not known", |Cause(text)| text);
+            tracing::error!(request_id, %method, path, status, duration_ms, cause, "internal error");
         } else {
             tracing::debug!(%method, path, status, duration_ms, "request");
         }

@@ -51,7 +51,7 @@ impl<T, H: Handler<T, AppState>> Handler<T, AppState> for Served<H> {
 
     fn call(self, request: Request, state: AppState) -> Self::Future {
         let id = request_id::of(request.headers());
-        let span = request_id::span(&id, request.headers());
+        let span = request_id::span(&id, &request);
         let figures = self.figures.unwrap_or_else(|| state.requests.of_stray(&request));
         let (measured, begun) = (Measured::begin(figures, request.method()), Instant::now());
         let (logged, answer) = span.in_scope(|| {
@@ -79,9 +79,9 @@ struct After {
 impl After {
     fn finish(self, answer: Result<Response, Box<dyn Any + Send>>) -> Response {
         let mut response = answer.unwrap_or_else(panic::answer);
-        let (status, took) = (response.status(), self.begun.elapsed());
-        self.measured.end(status, took);
-        self.logged.end(status, took);
+        let took = self.begun.elapsed();
+        self.measured.end(response.status(), took);
+        self.logged.end(&self.id, &response, took);
         let headers = response.headers_mut();
         headers.insert(request_id::HEADER, self.id);
         // The origin is never looked at, so answers do not vary with it.
