@@ -19,6 +19,9 @@ const MIN_GAP: Duration = Duration::from_millis(50);
 /// How much longer that is for each operation that runs: a heartbeat names them all.
 const GAP_PER_OPERATION: Duration = Duration::from_millis(2);
 
+/// How long the farewell may take to leave.
+const FAREWELL: Duration = Duration::from_secs(1);
+
 /// What this worker says about itself now.
 pub(crate) fn describe(core: &Core) -> Heartbeat {
     let at = Timestamp::now();
@@ -78,10 +81,13 @@ pub(crate) async fn beat(
     }
 }
 
-/// The last heartbeat, and waits until it has left.
+/// The last heartbeat, and waits until it has left; not for long, for without a connection it never would.
 pub(crate) async fn farewell(core: &Core) {
-    publish(core, &Heartbeat { leaving: true, ..describe(core) }).await;
-    if core.connection.client.flush().await.is_err() {
+    let leave = async {
+        publish(core, &Heartbeat { leaving: true, ..describe(core) }).await;
+        core.connection.client.flush().await
+    };
+    if !matches!(tokio::time::timeout(FAREWELL, leave).await, Ok(Ok(()))) {
         tracing::debug!("the farewell was not sent; backends will notice the missing heartbeats");
     }
 }
