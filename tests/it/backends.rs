@@ -1,5 +1,8 @@
 //! Backends that are killed, restarted and multiplied: same answers from all.
 
+use std::time::Duration;
+
+use ktrdr_tests::process::cpu_seconds;
 use ktrdr_tests::{BackendProcess, LIMIT, NatsServer, Proxy, Settings, Stack, WorkerProcess, wait_for};
 use serde_json::{Value, json};
 
@@ -125,6 +128,49 @@ async fn everybody_survives_an_outage_of_nats_and_finished_results_arrive_afterw
     let next = backend.api.started("dummy", &json!({"steps": 0})).await;
     backend.api.wait_for_status(&next, "completed").await;
     nats.bus().await.settled().await;
+}
+
+/// A nats-server that was stopped in order, so that it refused the pull of the worker that is left.
+async fn worker_without_nats() -> WorkerProcess {
+    let mut nats = NatsServer::start().await;
+    let settings = Settings::fast(nats.url());
+    let worker = WorkerProcess::start(&settings, "dummy", "w1").await;
+    let health = async |wanted: &str| {
+        wait_for(&format!("the worker to be {wanted}"), LIMIT, async || {
+            let page = worker.api.try_get("/health").await?;
+            if page.at("/status") == wanted { Ok(()) } else { Err(page.to_string()) }
+        })
+        .await;
+    };
+    health("operational").await;
+    wait_for("a pull", LIMIT, async || {
+        let page = worker.api.try_get("/metrics").await?.text;
+        if page.contains("ktrdr_worker_last_pull_age_seconds{") { Ok(()) } else { Err(page) }
+    })
+    .await;
+    nats.stop().await;
+    health("degraded").await;
+    worker
+}
+
+#[tokio::test]
+async fn a_worker_rests_while_nats_is_away() {
+    let worker = worker_without_nats().await;
+    let look = Duration::from_millis(250);
+    wait_for("the worker to use next to no CPU", LIMIT, async || {
+        let before = cpu_seconds(worker.process.pid());
+        tokio::time::sleep(look).await;
+        let share = (cpu_seconds(worker.process.pid()) - before) / look.as_secs_f64();
+        if share < 0.1 { Ok(()) } else { Err(format!("{:.0} % of a core", share * 100.0)) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_worker_can_be_stopped_while_nats_is_away() {
+    let mut worker = worker_without_nats().await;
+    let status = worker.process.stop().await;
+    assert!(status.success(), "{status}: {}", worker.process.log());
 }
 
 #[tokio::test]

@@ -1,10 +1,13 @@
 //! How operations end: failures, panics, time limits, retries, large results.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use ktrdr_shared::worker::Heartbeat;
 use ktrdr_tests::engines::{FlakyEngine, GateEngine};
-use ktrdr_tests::{LIMIT, LocalWorker, Stack, wait_for};
+use ktrdr_tests::{LIMIT, LocalWorker, NatsServer, Settings, Stack, wait_for};
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 #[tokio::test]
 async fn failures_and_panics_fail_the_operation_and_leave_the_worker_alive() {
@@ -134,4 +137,34 @@ async fn a_stopping_worker_hands_its_operation_back_at_once_and_says_farewell() 
     })
     .await;
     stack.bus.settled().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_heard_of_a_worker_after_its_farewell() {
+    const WORKERS: usize = 150;
+    // A heartbeat that came later would bring it back to life. So many and so often that some would be on their way.
+    let nats = NatsServer::start().await;
+    let settings = Settings { heartbeat: Duration::from_millis(1), ..Settings::fast(nats.url()) };
+    let bus = nats.bus().await;
+    let (engine, _gate) = GateEngine::new();
+    let mut workers = Vec::new();
+    for number in 0..WORKERS {
+        workers.push(LocalWorker::start(&settings, engine.clone(), &format!("g{number}"), &[]).await);
+    }
+    let mut heartbeats = bus.subscribe(bus.names.all_heartbeats()).await;
+    let (mut seen, mut gone) = (BTreeSet::new(), BTreeSet::new());
+    let mut stopping = JoinSet::new();
+    while gone.len() < WORKERS {
+        let message = bus.next(&mut heartbeats).await;
+        let heartbeat: Heartbeat = serde_json::from_slice(&message.payload).unwrap();
+        assert!(!gone.contains(&heartbeat.worker_id), "{heartbeat:?} after its farewell");
+        seen.insert(heartbeat.worker_id.clone());
+        if heartbeat.leaving {
+            gone.insert(heartbeat.worker_id);
+        }
+        if seen.len() == workers.len() {
+            workers.drain(..).for_each(|worker| drop(stopping.spawn(worker.stop())));
+        }
+    }
+    stopping.join_all().await;
 }

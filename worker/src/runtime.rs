@@ -139,6 +139,8 @@ pub async fn run<E: Engine>(
     }
     operations.close();
     drain(&core, &operations, config.shutdown_grace).await;
+    // A heartbeat after the farewell would bring this worker back to life.
+    helpers.shutdown().await;
     heartbeat::farewell(&core).await;
     tracing::info!("worker stopped");
     result

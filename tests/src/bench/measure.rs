@@ -1,18 +1,8 @@
-//! What processes cost: CPU time and memory, from /proc.
+//! What processes cost: CPU time and memory.
 
 use std::time::Instant;
 
-/// Linux reports process times in these, whatever the kernel's own tick is.
-const TICKS_PER_SECOND: f64 = 100.0;
-
-/// CPU seconds a process has used; 0 when it is gone.
-pub(super) fn cpu_seconds(pid: u32) -> f64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let fields: Vec<&str> = stat.rsplit_once(") ").map_or(Vec::new(), |(_, rest)| rest.split(' ').collect());
-    let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok()).unwrap_or_default();
-    // utime and stime are the fields 14 and 15; the state, field 3, is the first here.
-    (ticks(11) + ticks(12)) / TICKS_PER_SECOND
-}
+use crate::process::cpu_seconds;
 
 /// Resident memory of a process in bytes.
 pub(super) fn resident(pid: u32) -> f64 {
