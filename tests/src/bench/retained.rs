@@ -8,9 +8,13 @@ use super::lives::whole_lives;
 use super::load::{WINDOW, publish_all, raw_read_rate};
 use super::measure::{anonymous, resident};
 use super::plot::Curve;
-use super::report::{Aim, Report, Row, number, percentile, sorted};
+use super::report::{Aim, Report, Row, median, number, percentile, sorted};
 use super::world::World;
 use crate::process::BackendProcess;
+
+/// Lists are read in so many rounds, and the median of their percentiles counts: a few late answers in a row, as a write to
+/// disk causes them, are all of the p99 of a single round.
+const ROUNDS: usize = 7;
 
 /// Latencies of one page, in milliseconds.
 async fn page(http: &mut Http, query: &str, times: usize) -> Vec<f64> {
@@ -22,7 +26,22 @@ async fn page(http: &mut Http, query: &str, times: usize) -> Vec<f64> {
         took.push(begun.elapsed().as_secs_f64() * 1e3);
         assert_eq!(status, 200);
     }
-    sorted(took)
+    took
+}
+
+/// Median and p99 of these pages, each asked for `times` times in a round.
+async fn pages(http: &mut Http, queries: &[String], times: usize) -> (f64, f64) {
+    let (mut p50, mut p99) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let mut all = Vec::new();
+        for query in queries {
+            all.extend(page(http, query, times).await);
+        }
+        let all = sorted(all);
+        p50.push(percentile(&all, 0.5));
+        p99.push(percentile(&all, 0.99));
+    }
+    (median(p50), median(p99))
 }
 
 async fn json_per_operation(http: &mut Http) -> f64 {
@@ -46,19 +65,16 @@ pub(super) async fn measure(plan: &Plan, report: &mut Report) {
         world.completed(size).await;
         let offset = size / 2;
         page(&mut http, "limit=100", 20).await;
-        let mut all = Vec::new();
-        for query in [
+        let queries = [
             "limit=100&operation_type=dummy&status=completed".to_owned(),
             format!("limit=100&operation_type=dummy&status=completed&offset={offset}"),
             "limit=100&status=failed".to_owned(),
             format!("limit=100&offset={}", size - 100),
-        ] {
-            all.extend(page(&mut http, &query, plan.pick(150, 400)).await);
-        }
-        let all = sorted(all);
+        ];
         let x = size as f64;
-        p50.push((x, percentile(&all, 0.5)));
-        p99.push((x, percentile(&all, 0.99)));
+        let (usual, late) = pages(&mut http, &queries, plan.pick(60, 200)).await;
+        p50.push((x, usual));
+        p99.push((x, late));
         let id = newest(&mut http).await;
         let request = get(&format!("/api/v1/operations/{id}"));
         let mut took = Vec::new();
@@ -69,12 +85,8 @@ pub(super) async fn measure(plan: &Plan, report: &mut Report) {
         }
         one.push((x, percentile(&sorted(took), 0.5)));
         report.add(
-            Row::new(
-                format!("list with filter, page of 100, {} retained, p99", number(x)),
-                percentile(&all, 0.99),
-                "ms",
-            )
-            .aim(Aim::AtMost(5.0)),
+            Row::new(format!("list with filter, page of 100, {} retained, p99", number(x)), late, "ms")
+                .aim(Aim::AtMost(5.0)),
         );
     }
     let tenth = p99.iter().find(|(x, _)| *x == 10_000.0).map_or(f64::NAN, |(_, y)| *y);
