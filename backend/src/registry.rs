@@ -63,6 +63,9 @@ struct CurrentOperation {
 struct Worker {
     heartbeat: Heartbeat,
     heard: Instant,
+    /// For how long it had been silent when heartbeats could not be heard for a while, if that made it unavailable: a break
+    /// does not bring it back.
+    silent_before: Duration,
     heard_at: Timestamp,
     /// What was last announced.
     status: WorkerStatus,
@@ -160,7 +163,7 @@ impl Workers {
     fn silence(&self, worker: &Worker, now: Instant) -> Duration {
         let now = self.deaf_since.unwrap_or(now);
         let from = self.listening_since.map_or(worker.heard, |since| since.max(worker.heard));
-        now.saturating_duration_since(from)
+        worker.silent_before + now.saturating_duration_since(from)
     }
 }
 
@@ -186,9 +189,15 @@ impl Registry {
 
     /// Heartbeats can be heard from now on.
     pub fn listening(&self, now: Instant) {
-        let mut workers = self.workers.write();
-        workers.listening_since = Some(now);
-        workers.deaf_since = None;
+        let mut guard = self.workers.write();
+        let mut known = std::mem::take(&mut guard.known);
+        for worker in known.values_mut() {
+            let silence = guard.silence(worker, now);
+            if worker.status_after(silence) == WorkerStatus::TemporarilyUnavailable {
+                worker.silent_before = silence;
+            }
+        }
+        *guard = Workers { known, listening_since: Some(now), deaf_since: None };
     }
 
     /// Heartbeats cannot be heard any more.
@@ -227,7 +236,8 @@ impl Registry {
                 workers.known.remove(&worker_id);
                 true
             } else {
-                let worker = Worker { status, heartbeat, heard: now, heard_at: Timestamp::now() };
+                let worker =
+                    Worker { status, heartbeat, heard: now, silent_before: Duration::ZERO, heard_at: Timestamp::now() };
                 workers.known.insert(worker_id.clone(), worker).is_none_or(|old| old.status != status)
             }
         };

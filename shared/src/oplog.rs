@@ -214,7 +214,7 @@ impl OpLog {
     }
 
     /// Stores a message that has an id of its own (a start request, a cancel intent) and returns its sequence and whether
-    /// it was there before. Repeated until the outcome is known or `patience` is over; the id makes that harmless.
+    /// it was there before, by somebody else. Repeated until the outcome is known or `patience` is over; the id makes that harmless.
     ///
     /// # Errors
     /// [`AppendError`], never `Conflict`.
@@ -242,12 +242,14 @@ impl OpLog {
     ) -> Result<(u64, bool), AppendError> {
         let deadline = Instant::now().checked_add(patience);
         let mut pause = FIRST_PAUSE;
+        let mut repeated = false;
         loop {
             let id = (NATS_MESSAGE_ID, message_id.to_owned());
             let trace = trace.map(|trace| (HeaderName::from_static(trace::HEADER), trace.as_str().to_owned()));
             let headers = std::iter::once(id).chain(trace);
             let failure = match self.publish(subject, headers, payload.clone()).await {
-                Ok(ack) => return Ok((ack.sequence, ack.duplicate)),
+                // Of a repetition it cannot be told whether the first try was stored, so it counts as this one's.
+                Ok(ack) => return Ok((ack.sequence, ack.duplicate && !repeated)),
                 Err(error) => error,
             };
             match classify(&failure) {
@@ -260,6 +262,7 @@ impl OpLog {
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(MAX_PAUSE);
+            repeated = true;
         }
     }
 

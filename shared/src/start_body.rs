@@ -1,6 +1,7 @@
 //! The body of `POST …/start`, on a backend and on a worker: what is ours (`task_id`, `execution`) apart, the rest checked
 //! against the domain's schema.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Arc, LazyLock};
 
@@ -199,8 +200,10 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut members: Vec<(String, &'de RawValue)> = Vec::new();
+                // There can be tens of thousands: looking through all that came before would take seconds.
+                let mut known = HashSet::new();
                 while let Some((name, value)) = map.next_entry::<String, &'de RawValue>()? {
-                    if members.iter().any(|(known, _)| *known == name) {
+                    if !known.insert(name.clone()) {
                         return Err(serde::de::Error::custom(format!("{name:?} is there twice")));
                     }
                     members.push((name, value));

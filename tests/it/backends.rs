@@ -100,6 +100,8 @@ async fn everybody_survives_an_outage_of_nats_and_finished_results_arrive_afterw
     let backend = BackendProcess::start(&settings).await;
     let worker = WorkerProcess::start(&settings, "dummy", "w1").await;
     backend.api.wait_for_worker("w1", "AVAILABLE").await;
+    let failed = backend.api.started("dummy", &json!({"steps": 1, "fail_at_step": 1})).await;
+    backend.api.wait_for_status(&failed, "failed").await;
     let id = backend.api.started("dummy", &json!({"steps": 10, "step_ms": 100})).await;
     backend.api.wait_for_status(&id, "running").await;
     nats.kill();
@@ -111,6 +113,8 @@ async fn everybody_survives_an_outage_of_nats_and_finished_results_arrive_afterw
     let refused = backend.api.start("dummy", &json!({"task_id": "refused"})).await;
     assert_eq!(refused.status, 503, "{refused}");
     assert_ne!(refused.header("retry-after"), "");
+    let again = backend.api.post(&format!("/api/v1/operations/{failed}/retry"), &json!({})).await;
+    again.expect_problem(503, "nats_unavailable");
     backend.api.get("/health").await.expect(200);
     // The engine goes on and finishes while there is nobody to tell.
     wait_for("the engine's end", LIMIT, async || {

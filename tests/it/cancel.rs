@@ -1,7 +1,7 @@
 //! Cancelling: pending, running, ended; an engine that listens and one that does not.
 
 use ktrdr_tests::engines::GateEngine;
-use ktrdr_tests::{LIMIT, LocalWorker, Stack, wait_for};
+use ktrdr_tests::{LIMIT, LocalWorker, Settings, Stack, wait_for};
 use serde_json::{Value, json};
 
 #[tokio::test]
@@ -81,6 +81,27 @@ async fn an_engine_that_ignores_a_cancel_is_closed_by_the_backend_and_keeps_its_
     assert_eq!(worker["fenced"], 1);
     assert_eq!(stack.bus.event_names("gate", &id).await, ["started", "cancelled"]);
     stack.bus.settled().await;
+}
+
+#[tokio::test]
+async fn a_cancel_that_comes_too_late_says_so() {
+    let stack = Stack::start_with(|settings| Settings { cancel_grace: LIMIT, ..settings }).await;
+    let (engine, gate) = GateEngine::new();
+    let _worker = LocalWorker::start(&stack.settings, engine, "g1", &[]).await;
+    stack.api().wait_for_worker("g1", "AVAILABLE").await;
+    let id = stack.api().started("gate", &json!({"ignore_cancel": true})).await;
+    gate.started().await;
+    let path = format!("/api/v1/operations/{id}/cancel?wait=30");
+    let (late, ()) = tokio::join!(stack.api().delete(&path), async {
+        wait_for("the cancel to be stored", LIMIT, async || {
+            let operation = stack.api().operation(&id).await;
+            if operation.at("/data/cancel_requested_at").is_string() { Ok(()) } else { Err(operation.text) }
+        })
+        .await;
+        gate.open(1);
+    });
+    late.expect_problem(409, "already_finished");
+    stack.api().wait_for_status(&id, "completed").await;
 }
 
 #[tokio::test]

@@ -61,6 +61,9 @@ async fn progress_and_metrics_arrive_while_it_runs() {
         (&json!(id), &json!(1), &json!("w1"))
     );
     assert!(progress["progress"]["percentage"].is_number() && progress["at"].is_string(), "{progress}");
+    let later =
+        events.until("progress", |event| event.name == "progress" && event.data["at"] != progress["at"]).await.data;
+    assert!(later["at"].as_str() > progress["at"].as_str(), "{later} after {progress}");
     // From one event to the next the cursors join, and they are those of the REST interface.
     let first = events.until("metrics", |event| event.name == "metrics").await.data;
     let second = events.until("metrics", |event| event.name == "metrics").await.data;
@@ -124,6 +127,30 @@ async fn too_much_missed_is_a_reset() {
     assert_eq!((reset.name.as_str(), reset.id), ("reset", Some(last)));
     let mut events = EventStream::open(stack.api(), ALL, Some(last - 1)).await;
     assert_eq!(events.next().await.unwrap().data["operation_id"], "op-1001");
+}
+
+#[tokio::test]
+async fn followers_go_on_when_the_stream_was_made_anew() {
+    let stack = Stack::start().await;
+    let _worker = stack.worker("dummy", "w1").await;
+    for _ in 0..3 {
+        let id = stack.api().started("dummy", &json!({"steps": 0})).await;
+        stack.api().wait_for_status(&id, "completed").await;
+    }
+    let mut events = EventStream::open(stack.api(), ALL, None).await;
+    stack.bus.jetstream.delete_stream(stack.bus.names.stream()).await.unwrap();
+    events.until("reset", |event| event.name == "reset").await;
+    let id = wait_for("a start to be taken again", LIMIT, async || {
+        let answer = stack.api().start("dummy", &json!({"steps": 0})).await;
+        if answer.status == 202 {
+            Ok(answer.json["operation_id"].as_str().unwrap().to_owned())
+        } else {
+            Err(answer.text)
+        }
+    })
+    .await;
+    // Its sequence is lower than that of what was seen before.
+    events.operation(&id, "completed").await;
 }
 
 #[tokio::test]

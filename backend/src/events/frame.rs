@@ -83,7 +83,7 @@ impl Frame {
             operation_id: &record.id,
             attempt: record.state.attempt,
             worker_id: record.worker_id()?.as_str(),
-            at: record.updated_at,
+            at: record.shown_updated_at(),
             progress: &record.shown_progress(),
         };
         Some(Self {

@@ -126,6 +126,10 @@ impl Everything {
     }
 
     fn take(&mut self, batch: &Batch) {
+        if batch.frames.iter().any(|frame| frame.kind == Kind::Reset) {
+            // The stream is another one and counts from 1 again.
+            self.floor = 0;
+        }
         if self.filter.is_open() && batch.first_sequence.is_none_or(|first| first > self.floor) {
             self.waiting.push_back(batch.whole.clone());
             return;

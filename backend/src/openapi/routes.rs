@@ -17,7 +17,7 @@ pub struct Route {
     pub path: &'static str,
     /// Its description.
     pub doc: fn() -> Doc,
-    /// Answered with 503 while the backend has not read the stream, or NATS is away.
+    /// Answered with 503 while the backend has not read the stream. What publishes is, too, while NATS is away.
     pub needs_nats: bool,
 }
 

@@ -23,7 +23,7 @@ impl Record {
         let at = event.at.max(self.updated_at);
         self.updated_at = at;
         match event.kind {
-            EventKind::Started { .. } => {
+            EventKind::Started { start_sequence, .. } => {
                 self.end_attempt(
                     at,
                     AttemptOutcome::Lost,
@@ -32,6 +32,7 @@ impl Record {
                 self.progress = Shown::Nothing;
                 if let Some(rare) = &mut self.rare {
                     rare.retry_at = None;
+                    rare.runs_direct = rare.direct_start == Some(start_sequence);
                 }
                 if let Some(worker_id) = worker {
                     // Nearly all operations have exactly one attempt; `push` alone would make room for four.

@@ -198,8 +198,11 @@ impl Projection {
 
     /// Waits until the operation has ended, or is gone.
     pub async fn ended(&self, id: &OperationId) {
-        let mut waiter = self.waiters.operation(id);
-        if self.get(id.as_str()).is_some_and(|view| !view.status().is_terminal()) {
+        loop {
+            let mut waiter = self.waiters.operation(id);
+            if self.get(id.as_str()).is_none_or(|view| view.status().is_terminal()) {
+                return;
+            }
             waiter.woken().await;
         }
     }
@@ -303,6 +306,7 @@ impl Projection {
     fn forget_before(&self, first_sequence: u64) {
         let forgotten = self.model.write().forget_before(first_sequence);
         if forgotten > 0 {
+            self.waiters.look_again();
             tracing::debug!(forgotten, first_sequence, "operations have left the stream");
         }
     }
@@ -315,6 +319,7 @@ impl Projection {
         self.stream_last.store(0, Ordering::Relaxed);
         self.generation.fetch_add(1, Ordering::Relaxed);
         drop(old);
+        self.waiters.look_again();
         self.live.announce(Change::Everything);
     }
 

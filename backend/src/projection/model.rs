@@ -70,6 +70,8 @@ pub struct Model {
     lanes: Vec<Arc<Lane>>,
     lane_numbers: HashMap<WorkerType, HashMap<Queue, u32>>,
     type_numbers: HashMap<WorkerType, u32>,
+    /// Operations that were started once more, directly on a worker.
+    started_direct: HashSet<OperationId>,
     /// One shared copy of each worker id.
     workers: HashSet<WorkerId>,
     index: Index,
@@ -86,6 +88,7 @@ impl Model {
     /// [`Skip::Exists`].
     pub fn start(&mut self, sequence: u64, queue: Queue, request: StartRequest) -> Result<Applied, Skip> {
         if self.numbers.contains_key(&request.operation_id) {
+            self.note_direct(sequence, &queue, request);
             return Err(Skip::Exists);
         }
         if u32::try_from(self.records.len()).ok().and_then(|len| self.base.checked_add(len)).is_none() {
@@ -99,6 +102,18 @@ impl Model {
         let applied = applied(&record, Step::Created);
         self.records.push_back(Arc::new(record));
         Ok(applied)
+    }
+
+    /// Notes a second start of an operation that waits in a queue, if it is one directly on a worker: its attempts are not
+    /// the queue's.
+    fn note_direct(&mut self, sequence: u64, queue: &Queue, request: StartRequest) {
+        let StartRequest { operation_id, operation_type, .. } = request;
+        if *queue == direct_queue()
+            && let Ok((_, record)) = self.find_mut(operation_type.as_str(), operation_id.as_str())
+        {
+            Arc::make_mut(record).rare_mut().direct_start = Some(sequence);
+            self.started_direct.insert(operation_id);
+        }
     }
 
     /// Takes the event at `sequence`.
@@ -163,6 +178,7 @@ impl Model {
         {
             self.index.remove(self.base, record.place());
             self.numbers.remove(record.id.as_str());
+            self.started_direct.remove(record.id.as_str());
             self.records.pop_front();
             self.base += 1;
             forgotten += 1;
@@ -219,7 +235,13 @@ impl Model {
     pub fn open_direct(&self) -> Vec<Arc<Record>> {
         let direct = direct_queue();
         let lanes = self.lanes.iter().filter(|lane| lane.queue == direct);
-        lanes.flat_map(|lane| self.index.open_in_lane(lane.number)).filter_map(|number| self.record(number)).collect()
+        let in_lanes =
+            lanes.flat_map(|lane| self.index.open_in_lane(lane.number)).filter_map(|number| self.record(number));
+        let again = self.started_direct.iter().filter_map(|id| self.record(*self.numbers.get(id)?));
+        let running = again.filter(|record| {
+            record.state.status == Status::Running && record.rare.as_ref().is_some_and(|rare| rare.runs_direct)
+        });
+        in_lanes.chain(running).collect()
     }
 
     /// How many operations there are.
@@ -337,6 +359,23 @@ mod tests {
         assert_eq!(start(&mut model, 2, "a", "training", "any").unwrap_err(), Skip::Exists);
         assert_eq!(model.event(3, "training", started("a")).unwrap_err(), Skip::OtherType);
         assert_eq!(model.event(3, "dummy", started("x")).unwrap_err(), Skip::Unknown);
+    }
+
+    #[test]
+    fn an_attempt_of_a_second_start_directly_on_a_worker_is_a_direct_one() {
+        let mut model = Model::default();
+        start(&mut model, 1, "a", "dummy", "any").unwrap();
+        assert_eq!(start(&mut model, 2, "a", "dummy", "direct").unwrap_err(), Skip::Exists);
+        assert_eq!(model.open_direct().len(), 0, "nobody runs it");
+        let mut direct = started("a");
+        direct.kind = ktrdr_shared::event::EventKind::Started { start_sequence: 2, delivery: 1 };
+        model.event(3, "dummy", direct).unwrap();
+        assert_eq!(model.open_direct().len(), 1);
+        // And one of the queue's own is not, though there is the other start.
+        start(&mut model, 4, "b", "dummy", "any").unwrap();
+        assert_eq!(start(&mut model, 5, "b", "dummy", "direct").unwrap_err(), Skip::Exists);
+        model.event(6, "dummy", started("b")).unwrap();
+        assert_eq!(model.open_direct().len(), 1);
     }
 
     #[test]

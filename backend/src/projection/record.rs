@@ -69,6 +69,10 @@ pub struct Rare {
     pub failure: Option<Failure>,
     /// Where a large result is.
     pub result_ref: Option<ResultRef>,
+    /// Sequence of a second start with this id, directly on a worker.
+    pub direct_start: Option<u64>,
+    /// The newest attempt belongs to that one, so no queue hands it to another worker.
+    pub runs_direct: bool,
 }
 
 /// One operation.

@@ -27,7 +27,7 @@ impl Waiters {
         SequenceWaiter { waiters: self, key, receiver }
     }
 
-    /// Waits for the end of an operation. Look whether it has ended after calling this, then await.
+    /// Waits for the end of an operation. Look whether it has ended after calling this, then await, then look again.
     pub fn operation(&self, id: &OperationId) -> OperationWaiter<'_> {
         let (sender, receiver) = oneshot::channel();
         let key = self.next.fetch_add(1, Ordering::Relaxed);
@@ -59,6 +59,13 @@ impl Waiters {
             for (_, sender) in waiting.remove(id).into_iter().flatten() {
                 let _ = sender.send(());
             }
+        }
+    }
+
+    /// Wakes everybody who waits for an operation: some of them may be gone.
+    pub fn look_again(&self) {
+        for (_, sender) in std::mem::take(&mut *self.operations.lock()).into_values().flatten() {
+            let _ = sender.send(());
         }
     }
 
@@ -100,7 +107,7 @@ pub struct OperationWaiter<'a> {
 }
 
 impl OperationWaiter<'_> {
-    /// Resolves when the operation has ended.
+    /// Resolves when the operation has ended, or may be gone.
     pub async fn woken(&mut self) {
         let _ = (&mut self.receiver).await;
     }

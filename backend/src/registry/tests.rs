@@ -86,6 +86,23 @@ fn nobody_falls_silent_while_nats_is_away() {
 }
 
 #[test]
+fn a_break_brings_no_silent_worker_back() {
+    let (registry, start) = registry();
+    registry.hear(beat("w"), start);
+    registry.deaf(start + seconds(100));
+    registry.listening(start + seconds(150));
+    assert_eq!(shown(&registry, start + seconds(150)), (json!("TEMPORARILY_UNAVAILABLE"), json!(10)));
+    // The break itself does not count.
+    assert_eq!(shown(&registry, start + seconds(160)).1, json!(11));
+    registry.sweep(start + seconds(349));
+    assert!(registry.get("w", start).is_some());
+    registry.sweep(start + seconds(350));
+    assert!(registry.get("w", start).is_none());
+    registry.hear(beat("w"), start + seconds(351));
+    assert_eq!(shown(&registry, start + seconds(351)), (json!("AVAILABLE"), json!(0)));
+}
+
+#[test]
 fn ability_counts_only_those_that_are_alive() {
     let (registry, now) = registry();
     registry.hear(beat("w"), now);

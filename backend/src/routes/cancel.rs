@@ -60,7 +60,12 @@ pub async fn cancel(
     }
     tracing::info!(operation_id = %view.record.id, ?outcome, "cancel");
     wait::until_ended(&state, &view.record.id, patience).await;
-    Ok(answer(&find(&state, &id)?))
+    let view = find(&state, &id)?;
+    match view.status() {
+        // It was faster than the cancel.
+        status @ (Status::Completed | Status::Failed) => Err(finished(&view, status)),
+        _ => Ok(answer(&view)),
+    }
 }
 
 fn answer(view: &View) -> Response {

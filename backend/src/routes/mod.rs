@@ -24,6 +24,7 @@ use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
 
 use crate::error::{ApiError, Code};
+use crate::middleware::loaded;
 use crate::projection::record::View;
 use crate::state::AppState;
 
@@ -41,9 +42,11 @@ impl<S: Send + Sync> FromRequestParts<S> for PathText {
     }
 }
 
-/// The operation, or 404.
+/// The operation, or 404; 503 while that cannot be said.
 pub fn find(state: &AppState, id: &str) -> Result<View, ApiError> {
-    let view = state.projection.get(id).ok_or_else(|| ApiError::operation_not_found(id))?;
+    // While everything is read anew, because the stream is another one, nobody can say what there is.
+    let missing = || loaded::why_not(state).unwrap_or_else(|| ApiError::operation_not_found(id));
+    let view = state.projection.get(id).ok_or_else(missing)?;
     // Every log line of the request shall name it.
     tracing::Span::current().record("operation_id", view.record.id.as_str());
     Ok(view)

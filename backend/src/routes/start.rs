@@ -92,9 +92,13 @@ async fn used_before(state: &AppState, kind: &Kind, id: &OperationId) -> Result<
     if tail == 0 {
         return Ok(None);
     }
-    state.projection.reached(tail, READ_YOUR_WRITES).await;
+    let read = state.projection.reached(tail, READ_YOUR_WRITES).await;
     match state.projection.get(id.as_str()) {
         Some(known) => Ok(Some(known)),
+        None if !read => {
+            let text = format!("The id {id} was used a moment ago, and this backend has not read that far. Try again");
+            Err(ApiError::new(Code::NotReady, text).with("operation_id", id.as_str()))
+        }
         None => {
             let text = format!("The id {id} was used before, by an operation that is no longer kept; choose another");
             Err(ApiError::new(Code::TaskIdConflict, text).with("operation_id", id.as_str()))
