@@ -59,7 +59,7 @@ pub enum PublishError {
 /// Why a message was not stored.
 #[derive(Debug, thiserror::Error)]
 pub enum AppendError {
-    /// Another event came first. Nothing was stored, and nothing of this event ever will be.
+    /// Another event came first, and nothing of this one was stored; or this one was, and others have followed it since.
     #[error("another event came first")]
     Conflict(Box<OperationLog>),
     /// The message is larger than the server takes.
@@ -159,6 +159,30 @@ impl OpLog {
     pub async fn read(&self, worker_type: &WorkerType, id: &OperationId) -> Result<OperationLog, ReadError> {
         // Boxed because it is rare: every operation's future would otherwise have room for it.
         Box::pin(self.read_now(worker_type, id)).await
+    }
+
+    /// [`Self::read`], when it is known that the log reaches to `sequence`. In a cluster a server that has just become the
+    /// leader, or does not know that it no longer is, may not have it yet; so an answer that ends before is asked for again. It
+    /// is believed in the end: the stream may have been made anew.
+    ///
+    /// # Errors
+    /// [`ReadError`] when NATS does not answer.
+    pub async fn read_from(
+        &self,
+        worker_type: &WorkerType,
+        id: &OperationId,
+        sequence: u64,
+    ) -> Result<OperationLog, ReadError> {
+        let mut pause = FIRST_PAUSE;
+        for _ in 1..SHORT_READS {
+            let log = self.read(worker_type, id).await?;
+            if log.tail >= sequence {
+                return Ok(log);
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(MAX_PAUSE);
+        }
+        self.read(worker_type, id).await
     }
 
     async fn read_now(&self, worker_type: &WorkerType, id: &OperationId) -> Result<OperationLog, ReadError> {

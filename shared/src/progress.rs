@@ -20,8 +20,8 @@ pub struct Progress {
     /// Estimate of the seconds left, when there is one.
     #[schemars(default)]
     pub estimated_remaining_seconds: Option<u64>,
-    /// The engine's own counters, for example `rows_processed`.
-    #[serde(flatten)]
+    /// The engine's own counters, for example `rows_processed`. One that is named like a member above is not written.
+    #[serde(flatten, serialize_with = "own_fields")]
     pub fields: Map<String, Value>,
 }
 
@@ -72,8 +72,15 @@ fn whole_numbers_without_point<S: Serializer>(value: &f64, serializer: S) -> Res
     if value.fract() == 0.0 && (0.0..=100.0).contains(value) {
         serializer.serialize_u64(*value as u64)
     } else {
-        serializer.serialize_f64(*value)
+        // What is no number would be written as `null`, which nobody could read.
+        serializer.serialize_f64(if value.is_finite() { *value } else { 0.0 })
     }
+}
+
+/// A member that is there twice would make the whole event unreadable.
+fn own_fields<S: Serializer>(fields: &Map<String, Value>, serializer: S) -> Result<S::Ok, S::Error> {
+    let taken = ["percentage", "current_step", "estimated_remaining_seconds"];
+    serializer.collect_map(fields.iter().filter(|(name, _)| !taken.contains(&name.as_str())))
 }
 
 // By hand, because flattened fields are buffered and read twice by serde: every operation that has ended has a progress, and
@@ -136,6 +143,9 @@ mod tests {
             r#"{"percentage":100,"current_step":null,"estimated_remaining_seconds":null,"rows_processed":7}"#
         );
         assert!(serde_json::to_string(&Progress::new(45.5)).unwrap().contains("45.5"));
+        let strange = Progress { percentage: f64::NAN, ..Progress::default() }.field("current_step", 7).field("a", 1);
+        let json = serde_json::to_string(&strange).unwrap();
+        assert_eq!(serde_json::from_str::<Progress>(&json).unwrap(), Progress::new(0.0).field("a", 1));
         assert_eq!(Progress::new(f64::NAN).percentage, 0.0);
         assert_eq!(Progress::new(1e9).percentage, 100.0);
     }

@@ -168,7 +168,7 @@ fn tell(prefix: &str, error: &jsonschema::ValidationError<'_>, found: &mut Vec<V
         return;
     }
     let mut message = error.to_string();
-    if message.len() > MAX_MESSAGE {
+    if message.chars().nth(MAX_MESSAGE).is_some() {
         message = message.chars().take(MAX_MESSAGE).chain(['…']).collect();
     }
     found.push(Violation { path: format!("{prefix}{}", error.instance_path()), message });

@@ -341,7 +341,9 @@ pub async fn apply_lease(jetstream: &Context, names: &Names, lease: Duration) ->
     let stream = jetstream.get_stream_no_info(names.stream()).await.map_err(|error| nats(&what, error))?;
     let consumers: Vec<_> = stream.consumers().try_collect().await.map_err(|error| nats(&what, error))?;
     for info in consumers {
-        if info.config.durable_name.is_none() || queue_of(names, &info.config.filter_subject).is_none() {
+        let queue = queue_of(names, &info.config.filter_subject);
+        // Somebody else's consumer of the same subject is not the queue.
+        if queue.is_none_or(|(worker_type, queue)| info.name != names.consumer(&worker_type, &queue)) {
             continue;
         }
         if info.config.ack_wait != lease {

@@ -17,7 +17,7 @@ pub struct Capabilities {
     /// Processor cores.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cores: Option<u32>,
-    /// Memory in GiB, rounded down.
+    /// Memory in GiB, rounded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_gb: Option<u32>,
     /// Anything else the operator stated.
@@ -67,7 +67,7 @@ pub struct Heartbeat {
     /// When it last asked for work (`None`: not yet). One that is AVAILABLE and has not asked for long is deaf.
     #[serde(default)]
     pub last_pull_at: Option<Timestamp>,
-    /// Operations finished since the process started.
+    /// Attempts that came to an end since the process started, however they ended.
     #[serde(default)]
     pub finished: u64,
     /// Finishes that were refused because another attempt had taken over.

@@ -178,6 +178,42 @@ async fn a_worker_can_be_stopped_while_nats_is_away() {
 }
 
 #[tokio::test]
+async fn metric_points_of_an_outage_are_stored_once() {
+    let nats = NatsServer::start().await;
+    let proxy = Proxy::start(nats.port()).await;
+    let settings = Settings { lease: Duration::from_secs(60), ..Settings::fast(nats.url()) };
+    let backend = BackendProcess::start(&settings).await;
+    let worker = WorkerProcess::start(&Settings { nats_url: proxy.url(), ..settings }, "dummy", "w1").await;
+    backend.api.wait_for_worker("w1", "AVAILABLE").await;
+    let id = backend.api.started("dummy", &json!({"steps": 800, "step_ms": 10, "metrics_per_step": 1})).await;
+    let path = format!("/api/v1/operations/{id}/metrics?limit=1000");
+    let names = async |api: &ktrdr_tests::Client| {
+        let page = api.get(&path).await.expect(200);
+        page.at("/data/metrics").as_array().unwrap().clone()
+    };
+    wait_for("the first points", LIMIT, async || match names(&backend.api).await.len() {
+        0 => Err("none".to_owned()),
+        _ => Ok(()),
+    })
+    .await;
+    // Nothing is answered for so long that batches are given up and tried again, and then everything arrives at once.
+    proxy.hold();
+    wait_for("more points than are stored", LIMIT, async || match names(&worker.api).await.len() {
+        700.. => Ok(()),
+        few => Err(few.to_string()),
+    })
+    .await;
+    proxy.restore();
+    let done = backend.api.wait_for_status(&id, "completed").await;
+    assert_eq!(done["attempt"], 1);
+    for api in [&backend.api, &worker.api] {
+        let points = names(api).await;
+        let distinct: std::collections::BTreeSet<String> = points.iter().map(Value::to_string).collect();
+        assert_eq!((points.len(), distinct.len()), (800, 800));
+    }
+}
+
+#[tokio::test]
 async fn a_worker_that_is_cut_off_for_longer_than_its_lease_is_fenced() {
     let nats = NatsServer::start().await;
     let proxy = Proxy::start(nats.port()).await;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ktrdr_shared::worker::Heartbeat;
 use ktrdr_tests::engines::{FlakyEngine, GateEngine};
+use ktrdr_tests::process::Signal;
 use ktrdr_tests::{LIMIT, LocalWorker, NatsServer, Settings, Stack, wait_for};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -167,4 +168,24 @@ async fn nothing_is_heard_of_a_worker_after_its_farewell() {
         }
     }
     stopping.join_all().await;
+}
+
+#[tokio::test]
+async fn a_stopping_worker_answers_until_its_operations_have_ended() {
+    let stack = Stack::start_with(|settings| settings.with("WORKER_SHUTDOWN_GRACE", "30s")).await;
+    let mut worker = stack.worker("dummy", "w1").await;
+    let id = stack.api().started("dummy", &json!({"steps": 10000, "step_ms": 10})).await;
+    stack.api().wait_for_status(&id, "running").await;
+    worker.process.signal(Signal::Term);
+    wait_for("the worker to wait for its operation", LIMIT, async || {
+        let log = worker.process.log();
+        if log.contains("waiting for operations to finish") { Ok(()) } else { Err(log) }
+    })
+    .await;
+    let health = worker.api.get("/health").await.expect(200);
+    assert_eq!(health.at("/current_operation"), &json!(id), "{health}");
+    worker.api.delete(&format!("/api/v1/operations/{id}/cancel")).await.expect(200);
+    stack.api().wait_for_status(&id, "cancelled").await;
+    let status = worker.process.wait(LIMIT).await;
+    assert!(status.success(), "{status}: {}", worker.process.log());
 }

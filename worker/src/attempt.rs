@@ -102,10 +102,7 @@ impl RunningAttempt<'_> {
             // Cancelled, or taken over, before it began.
             EngineOutcome::Error(OperationError::Cancelled)
         } else {
-            let Some(mut running) = self.spawn_engine(ctx) else {
-                tracing::warn!("the worker is stopping; leaving the operation to the next one");
-                return Recorded::Nothing;
-            };
+            let mut running = self.spawn_engine(ctx);
             let outcome = self.supervise(&mut running).await;
             if matches!(outcome, EngineOutcome::Abandoned) {
                 *engine = Some(running);
@@ -128,7 +125,7 @@ impl RunningAttempt<'_> {
         self.record(decide_verdict(outcome, reason, &request.execution, self.hold.attempt, queued)).await
     }
 
-    fn spawn_engine(&self, ctx: Context) -> Option<EngineHandle> {
+    fn spawn_engine(&self, ctx: Context) -> EngineHandle {
         let engine = self.core.engine.clone();
         let parameters = self.job.request.parameters.clone();
         // In the operation's span: an engine's own log lines name it, too.

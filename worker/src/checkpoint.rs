@@ -63,7 +63,7 @@ async fn look_for(core: &Arc<Core>, request: &StartRequest, hold: &Hold) -> Opti
                 }
             }
         };
-        let Some((_, entry)) = found else { continue };
+        let Some((_, Some(entry))) = found else { continue };
         tracing::info!(from = %id, from_attempt = entry.attempt, saved_at = %entry.at, "going on from a checkpoint");
         // So that whoever resumes this operation finds it even if this one gets no further.
         if *id != request.operation_id
@@ -82,7 +82,7 @@ pub(crate) async fn save(core: &Arc<Core>, hold: &Hold, state: Box<RawValue>) ->
     let payload: bytes::Bytes = serde_json::to_vec(&entry)?.into();
     let store = bucket(core).await?;
     let revision = match read(core, &hold.operation_id).await? {
-        Some((_, newer)) if newer.attempt > hold.attempt => return Ok(()),
+        Some((_, Some(newer))) if newer.attempt > hold.attempt => return Ok(()),
         Some((revision, _)) => revision,
         None => 0,
     };
@@ -104,17 +104,15 @@ async fn bucket(core: &Core) -> Result<async_nats::jetstream::kv::Store, async_n
     Ok(core.connection.jetstream.get_key_value(core.names.checkpoints_bucket()).await?)
 }
 
-async fn read(core: &Core, id: &OperationId) -> Result<Option<(u64, Entry)>, async_nats::Error> {
+/// What the bucket holds for an operation, if anything: its revision, and the checkpoint if there is one that can be read.
+async fn read(core: &Core, id: &OperationId) -> Result<Option<(u64, Option<Entry>)>, async_nats::Error> {
     use async_nats::jetstream::kv::Operation;
     let Some(found) = bucket(core).await?.entry(id.as_str()).await? else { return Ok(None) };
-    if found.operation != Operation::Put {
-        return Ok(None);
-    }
-    match serde_json::from_slice(&found.value) {
-        Ok(entry) => Ok(Some((found.revision, entry))),
-        Err(error) => {
-            tracing::warn!(%error, "a checkpoint is not readable; ignored");
-            Ok(None)
-        }
-    }
+    let entry = match found.operation {
+        Operation::Put => serde_json::from_slice(&found.value)
+            .inspect_err(|error| tracing::warn!(%error, "a checkpoint is not readable; ignored"))
+            .ok(),
+        Operation::Delete | Operation::Purge => None,
+    };
+    Ok(Some((found.revision, entry)))
 }

@@ -162,7 +162,7 @@ impl Claimer<'_> {
     /// # Errors
     /// [`ReadError`] when NATS does not answer.
     pub(crate) async fn verify(&self, hold: &Hold) -> Result<Option<Ended>, ReadError> {
-        let log = self.oplog.read(self.worker_type, &hold.operation_id).await?;
+        let log = self.oplog.read_from(self.worker_type, &hold.operation_id, hold.sequence).await?;
         Ok(if owns(&log, hold) { None } else { Some(Ended::Fenced { terminal: log.state.status.is_terminal() }) })
     }
 }

@@ -75,7 +75,11 @@ impl Counters {
 /// Where engines run: on a runtime of their own, unless they never block.
 pub(crate) enum EngineRuntime {
     /// Dropping it leaves threads that do not stop to the end of the process, and may be done from anywhere.
-    Own(Option<tokio::runtime::Runtime>),
+    Own {
+        /// There until this is dropped.
+        runtime: Option<tokio::runtime::Runtime>,
+        handle: tokio::runtime::Handle,
+    },
     /// Beside everything else.
     Shared,
 }
@@ -93,23 +97,23 @@ impl EngineRuntime {
             .thread_name("engine")
             .enable_all()
             .build()
-            .map(|runtime| Self::Own(Some(runtime)))
+            .map(|runtime| Self::Own { handle: runtime.handle().clone(), runtime: Some(runtime) })
     }
 
     pub(crate) fn spawn<T: Send + 'static>(
         &self,
         work: impl Future<Output = T> + Send + 'static,
-    ) -> Option<tokio::task::JoinHandle<T>> {
+    ) -> tokio::task::JoinHandle<T> {
         match self {
-            Self::Own(runtime) => runtime.as_ref().map(|runtime| runtime.spawn(work)),
-            Self::Shared => Some(tokio::spawn(work)),
+            Self::Own { handle, .. } => handle.spawn(work),
+            Self::Shared => tokio::spawn(work),
         }
     }
 }
 
 impl Drop for EngineRuntime {
     fn drop(&mut self) {
-        if let Self::Own(runtime) = self
+        if let Self::Own { runtime, .. } = self
             && let Some(runtime) = runtime.take()
         {
             runtime.shutdown_background();

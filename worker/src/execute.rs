@@ -146,7 +146,7 @@ async fn claim(claimer: &Claimer<'_>, job: &Job) -> Option<Hold> {
         Err(error) => {
             // Saying anything about the request could hit another worker's attempt. It comes again when the lease ends.
             tracing::warn!(error = chain(&error), "the claim is undecided; leaving the request alone");
-            if matches!(error, ClaimError::Append(AppendError::Full(_))) && !job.lease.is_stale() {
+            if matches!(error, ClaimError::Append(AppendError::Full(_))) {
                 job.lease.nak(Some(Duration::from_secs(1))).await;
             }
         }

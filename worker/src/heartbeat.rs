@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::StreamExt;
+use ktrdr_shared::operation::Progress;
 use ktrdr_shared::time::Timestamp;
 use ktrdr_shared::worker::{Heartbeat, WorkerStatus};
 use tokio::sync::watch;
@@ -93,11 +94,25 @@ pub(crate) async fn farewell(core: &Core) {
 }
 
 async fn publish(core: &Core, heartbeat: &Heartbeat) {
+    if !try_publish(core, heartbeat).await {
+        // A worker with thousands of slots: that it lives, and what it runs, matters more than how far that is.
+        let mut short = heartbeat.clone();
+        for running in &mut short.running {
+            (running.report, running.progress) = (0, Progress::default());
+        }
+        if !try_publish(core, &short).await {
+            tracing::warn!(running = short.running.len(), "a heartbeat is too large for the server, or there is none");
+        }
+    }
+}
+
+async fn try_publish(core: &Core, heartbeat: &Heartbeat) -> bool {
     let subject = core.names.heartbeat(&core.worker_type, &core.worker_id);
     match serde_json::to_vec(heartbeat) {
-        Ok(payload) => {
-            let _ = core.connection.client.publish(subject, payload.into()).await;
+        Ok(payload) => core.connection.client.publish(subject, payload.into()).await.is_ok(),
+        Err(error) => {
+            tracing::error!(%error, "a heartbeat cannot be written as JSON");
+            true
         }
-        Err(error) => tracing::error!(%error, "a heartbeat cannot be written as JSON"),
     }
 }

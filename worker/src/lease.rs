@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use async_nats::connection::State;
 use async_nats::jetstream::{self, AckKind};
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -73,8 +74,15 @@ impl Lease {
         self.say(AckKind::Ack).await;
     }
 
-    /// Hands the request back, to be delivered again after `delay`.
+    /// Hands the request back, to be delivered again after `delay`. Left to the end of the lease when that may be near or
+    /// over: another worker may have been given the request by then, and this would take it from that one. For the same
+    /// reason it must not wait in the client until NATS is back.
     pub(crate) async fn nak(&self, delay: Option<Duration>) {
+        let connected = self.message.as_ref().is_some_and(|message| is_connected(&message.context));
+        if self.is_stale() || !connected {
+            tracing::debug!("the request is not handed back; it comes again when the lease ends");
+            return;
+        }
         self.say(AckKind::Nak(delay)).await;
     }
 
@@ -95,5 +103,11 @@ impl Lease {
 
 /// Hands a delivered message back at once, for a slot that was taken in the meantime.
 pub(crate) async fn hand_back(message: jetstream::Message) {
-    Lease::of(message, Duration::ZERO).nak(None).await;
+    if is_connected(&message.context) {
+        Lease::of(message, Duration::ZERO).say(AckKind::Nak(None)).await;
+    }
+}
+
+fn is_connected(context: &jetstream::Context) -> bool {
+    context.client().connection_state() == State::Connected
 }

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 use crate::running::Execution;
 
-/// Operations remembered; beyond that the oldest are forgotten.
+/// Operations remembered; beyond that the oldest that have ended are forgotten.
 const MAX_OPERATIONS: usize = 256;
 /// Metric points remembered per operation.
 const MAX_POINTS: usize = 10_000;
@@ -38,6 +38,8 @@ pub(crate) struct LocalState {
     pub(crate) result: Option<Box<RawValue>>,
     pub(crate) error: Option<Failure>,
     pub(crate) points: Vec<MetricPoint>,
+    /// How many were measured, as far as was heard.
+    points_seen: u64,
 }
 
 impl LocalOperation {
@@ -67,10 +69,14 @@ impl LocalOperation {
         }
     }
 
-    pub(crate) fn record_points(&self, points: &[MetricPoint]) {
+    /// Takes points, of which the attempt measured `before` others before. Those that it has already are left out.
+    pub(crate) fn record_points(&self, before: u64, points: &[MetricPoint]) {
         let mut state = self.state.lock();
+        let known = usize::try_from(state.points_seen.saturating_sub(before)).unwrap_or(usize::MAX);
+        let new = points.get(known..).unwrap_or_default();
+        state.points_seen = state.points_seen.max(before + points.len() as u64);
         let room = MAX_POINTS.saturating_sub(state.points.len());
-        state.points.extend_from_slice(&points[..points.len().min(room)]);
+        state.points.extend_from_slice(&new[..new.len().min(room)]);
     }
 }
 
@@ -99,11 +105,15 @@ impl LocalOperations {
                 result: None,
                 error: None,
                 points: Vec::new(),
+                points_seen: 0,
             }),
         });
         let mut entries = self.entries.write();
-        if entries.len() >= MAX_OPERATIONS {
-            entries.pop_front();
+        // What still runs is asked about and cancelled here, however long ago it began.
+        if entries.len() >= MAX_OPERATIONS
+            && let Some(ended) = entries.iter().position(|entry| entry.state.lock().ended_at.is_some())
+        {
+            entries.remove(ended);
         }
         entries.push_back(entry.clone());
         entry

@@ -154,7 +154,15 @@ impl<F: FnMut(Delivery)> Puller<F> {
             if std::mem::take(&mut unsynced) || self.inboxes.len() != self.queues.borrow().len() {
                 self.sync_queues().await;
             }
-            if link.borrow_and_update().up {
+            // Looked at here and not where the change is noticed: another arm can be quicker, and this marks it as seen.
+            let now = *link.borrow_and_update();
+            if now.up && now.epoch != epoch {
+                epoch = now.epoch;
+                self.start_over().await;
+                unsynced = true;
+                continue;
+            }
+            if now.up {
                 self.top_up().await;
             }
             let wake_at = self.wake_at();
@@ -170,13 +178,7 @@ impl<F: FnMut(Delivery)> Puller<F> {
                 }
                 Some(reply) = self.requests.recv() => self.reserve(reply).await,
                 (queue, arrival) = next_arrival(&mut self.inboxes) => self.arrived(queue, arrival).await,
-                Ok(()) = link.changed() => {
-                    let now = *link.borrow_and_update();
-                    if now.up && now.epoch != epoch {
-                        epoch = now.epoch;
-                        self.start_over().await;
-                    }
-                }
+                Ok(()) = link.changed() => {}
                 Ok(()) = self.queues.changed() => unsynced = true,
                 () = tokio::time::sleep_until(wake_at.unwrap_or_else(Instant::now)), if wake_at.is_some() => self.wake(),
             }
@@ -231,12 +233,14 @@ impl<F: FnMut(Delivery)> Puller<F> {
     }
 
     /// Takes back the pulls of queues that ask for more than there are free slots: another queue or a direct start was
-    /// faster.
+    /// faster. While slots are free, a few more may be asked for than that: taking pulls back costs far more than handing
+    /// back a request, so a worker with many slots and queues does not do it for each.
     async fn shrink(&mut self) {
+        let spare = if self.free > 0 { self.core.slots as usize / GATHER_PART } else { 0 };
         let over: Vec<Queue> = self
             .inboxes
             .iter()
-            .filter(|(_, served)| served.inbox.outstanding() > self.free)
+            .filter(|(_, served)| served.inbox.outstanding() > self.free + spare)
             .map(|(queue, _)| queue.clone())
             .collect();
         for queue in over {

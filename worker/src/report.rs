@@ -40,6 +40,8 @@ struct State {
     points: Vec<MetricPoint>,
     /// How many points came before the first of `points`.
     before_points: u64,
+    /// So many of the first `points` were sent together, and whether they were stored is not known.
+    uncertain_points: usize,
     dropped_points: u64,
     /// The checkpoint that waits to be saved, with its number.
     checkpoint: Option<(u64, Box<RawValue>)>,
@@ -55,6 +57,8 @@ pub(crate) struct Points {
     pub(crate) points: Vec<MetricPoint>,
     /// How many the attempt had measured before the first of them.
     pub(crate) before: u64,
+    /// So many of the first ones must be sent together again, for that to be recognised; 0 for none.
+    pub(crate) uncertain: usize,
     /// How many had to give way since points were last taken.
     pub(crate) dropped: u64,
 }
@@ -70,6 +74,7 @@ impl Report {
                 unsent_progress: false,
                 points: Vec::new(),
                 before_points: 0,
+                uncertain_points: 0,
                 dropped_points: 0,
                 checkpoint: None,
                 last_checkpoint: None,
@@ -109,6 +114,7 @@ impl Report {
             state.points.drain(..MAX_WAITING_POINTS / 10);
             state.dropped_points += (MAX_WAITING_POINTS / 10) as u64;
             state.before_points += (MAX_WAITING_POINTS / 10) as u64;
+            state.uncertain_points = 0;
         }
         state.points.push(point);
     }
@@ -186,13 +192,15 @@ impl Report {
         let points = std::mem::take(&mut state.points);
         let before = state.before_points;
         state.before_points += points.len() as u64;
-        Points { points, before, dropped: std::mem::take(&mut state.dropped_points) }
+        let uncertain = std::mem::take(&mut state.uncertain_points);
+        Points { points, before, uncertain, dropped: std::mem::take(&mut state.dropped_points) }
     }
 
-    /// Puts back points that could not be sent, before those that came since.
-    pub(crate) fn return_points(&self, mut points: Vec<MetricPoint>) {
+    /// Puts back points that could not be sent, before those that came since. Of the first `uncertain` it is not known.
+    pub(crate) fn return_points(&self, mut points: Vec<MetricPoint>, uncertain: usize) {
         let mut state = self.state.lock();
         state.before_points -= points.len() as u64;
+        state.uncertain_points = uncertain;
         points.append(&mut state.points);
         state.points = points;
     }
@@ -240,14 +248,14 @@ mod tests {
         for i in 0..MAX_WAITING_POINTS + 1 {
             report.metric("x", i as f64);
         }
-        let Points { points, before, dropped } = report.take_points();
+        let Points { points, before, dropped, .. } = report.take_points();
         assert_eq!(before, dropped);
         assert_eq!(dropped, (MAX_WAITING_POINTS / 10) as u64);
         assert_eq!(points.len() as u64 + dropped, MAX_WAITING_POINTS as u64 + 1);
         report.metric("y", f64::NAN);
-        report.return_points(points.clone());
-        let Points { points: again, before: same, .. } = report.take_points();
-        assert_eq!(same, before);
+        report.return_points(points.clone(), 7);
+        let Points { points: again, before: same, uncertain, .. } = report.take_points();
+        assert_eq!((same, uncertain), (before, 7));
         assert_eq!(again[..points.len()], points[..]);
         assert_eq!(again.last().unwrap().value, None);
     }

@@ -16,7 +16,7 @@ const RETRY: Duration = Duration::from_secs(1);
 /// The payload for a result, stored first when it is large. Keeps trying through an outage of any length.
 ///
 /// # Errors
-/// [`Ended::Fenced`] when the attempt was lost meanwhile; nothing is left behind then.
+/// [`Ended::Fenced`] when the attempt was lost meanwhile. What was stored of a large result until then goes with the bucket's age limit.
 pub(crate) async fn store_result(
     core: &Arc<Core>,
     hold: &Hold,

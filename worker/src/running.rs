@@ -81,36 +81,54 @@ impl Execution {
 #[derive(Default)]
 pub(crate) struct Running {
     next: AtomicU64,
-    table: RwLock<BTreeMap<u64, Arc<Execution>>>,
+    table: RwLock<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    executions: BTreeMap<u64, Arc<Execution>>,
+    /// All were asked to stop, and so is every one that still comes.
+    stopping: Option<StopReason>,
 }
 
 impl Running {
     /// Enters an execution; the number it goes by.
     pub(crate) fn insert(&self, execution: Arc<Execution>) -> u64 {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        self.table.write().insert(number, execution);
+        let mut table = self.table.write();
+        if let Some(reason) = table.stopping {
+            execution.stop(reason);
+        }
+        table.executions.insert(number, execution);
         number
     }
 
     /// Takes an execution out.
     pub(crate) fn remove(&self, number: u64) {
-        self.table.write().remove(&number);
+        self.table.write().executions.remove(&number);
     }
 
     /// The newest execution of an operation.
     pub(crate) fn find(&self, id: &OperationId) -> Option<Arc<Execution>> {
-        self.table.read().values().rev().find(|execution| execution.operation_id == *id).cloned()
+        self.table.read().executions.values().rev().find(|execution| execution.operation_id == *id).cloned()
     }
 
     /// Asks every execution of an operation to stop; how many there were.
     pub(crate) fn stop(&self, id: &OperationId, reason: StopReason) -> usize {
         let table = self.table.read();
-        table.values().filter(|execution| execution.operation_id == *id).map(|execution| execution.stop(reason)).count()
+        table
+            .executions
+            .values()
+            .filter(|execution| execution.operation_id == *id)
+            .map(|execution| execution.stop(reason))
+            .count()
     }
 
-    /// Asks all of them to stop.
+    /// Asks all of them to stop, also those that are only entered later: their request was on its way.
     pub(crate) fn stop_all(&self, reason: StopReason) {
-        self.table.read().values().for_each(|execution| execution.stop(reason));
+        let mut table = self.table.write();
+        table.stopping = Some(reason);
+        table.executions.values().for_each(|execution| execution.stop(reason));
     }
 
     /// The word on one operation.
@@ -120,15 +138,37 @@ impl Running {
 
     /// The word on all that are claimed, oldest first.
     pub(crate) fn describe_all(&self) -> Vec<RunningOperation> {
-        self.table.read().values().filter(|execution| execution.attempt() > 0).map(|e| e.describe()).collect()
+        self.table
+            .read()
+            .executions
+            .values()
+            .filter(|execution| execution.attempt() > 0)
+            .map(|e| e.describe())
+            .collect()
     }
 
     /// The operation that has been held longest.
     pub(crate) fn oldest(&self) -> Option<OperationId> {
-        self.table.read().values().next().map(|execution| execution.operation_id.clone())
+        self.table.read().executions.values().next().map(|execution| execution.operation_id.clone())
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.table.read().len()
+        self.table.read().executions.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_entered_while_all_are_stopped_is_stopped_too() {
+        let (running, id) = (Running::default(), OperationId::new("a").unwrap());
+        let early = Arc::new(Execution::new(id.clone()));
+        running.insert(early.clone());
+        running.stop_all(StopReason::Shutdown);
+        let late = Arc::new(Execution::new(id));
+        running.insert(late.clone());
+        assert_eq!([early, late].map(|execution| execution.stop_reason()), [Some(StopReason::Shutdown); 2]);
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
+use futures::FutureExt;
 use ktrdr_shared::id::{InvalidName, WorkerId, WorkerType};
 use ktrdr_shared::nats::{self, ConnectError};
 use ktrdr_shared::oplog::OpLog;
@@ -31,6 +32,9 @@ use crate::{cancels, execute, heartbeat, http, queues, service};
 
 /// How long a stopping worker waits for operations that were asked to stop, and for their ends to be stored.
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How long answers that are under way may take when everything else is done.
+const HTTP_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// Why a worker could not run.
 #[derive(Debug, thiserror::Error)]
@@ -125,7 +129,8 @@ pub async fn run<E: Engine>(
     helpers.spawn(heartbeat::beat(core.clone(), queue_receiver).map_to_unit("heartbeats"));
     helpers.spawn(cancels::listen(core.clone()).map_to_unit("cancels"));
     helpers.spawn(service::serve(core.clone()).map_to_unit("the NATS service"));
-    let http = http::serve(core.clone(), slots, operations.clone(), listener, stop_pulling.clone());
+    let close_http = CancellationToken::new();
+    let http = http::serve(core.clone(), slots, operations.clone(), listener, close_http.clone()).fuse();
     tokio::pin!(http);
     let result = tokio::select! {
         () = stop.cancelled() => Ok(()),
@@ -134,11 +139,23 @@ pub async fn run<E: Engine>(
     };
     // In this order: no new work; finish or hand back what is held; say farewell; go.
     stop_pulling.cancel();
-    if let Err(error) = pulling.await {
-        tracing::error!(%error, "the puller did not end in order");
+    let finish = async {
+        if let Err(error) = pulling.await {
+            tracing::error!(%error, "the puller did not end in order");
+        }
+        operations.close();
+        drain(&core, &operations, config.shutdown_grace).await;
+    };
+    // Meanwhile it still answers how far it is, and what is to be cancelled; starts are refused without a puller.
+    tokio::select! {
+        () = finish => {}
+        () = async {
+            let _ = (&mut http).await;
+            std::future::pending().await
+        } => {}
     }
-    operations.close();
-    drain(&core, &operations, config.shutdown_grace).await;
+    close_http.cancel();
+    let _ = tokio::time::timeout(HTTP_TIMEOUT, http).await;
     // A heartbeat after the farewell would bring this worker back to life.
     helpers.shutdown().await;
     heartbeat::farewell(&core).await;

@@ -75,20 +75,23 @@ pub(crate) async fn flush_metrics(
     local: &LocalOperation,
     patience: Duration,
 ) -> bool {
-    let Points { points, mut before, dropped } = execution.report.take_points();
+    let Points { points, mut before, uncertain, dropped } = execution.report.take_points();
     if dropped > 0 {
         tracing::warn!(dropped, "more metric points than can be kept while NATS is away; the oldest were dropped");
     }
     // Shown by the worker's own interface whether NATS is there or not.
-    local.record_points(&points);
+    local.record_points(before, &points);
     // Should this future be dropped half-way, what is not stored yet goes back.
-    let mut waiting = Waiting { execution, points };
+    let mut waiting = Waiting { execution, points, uncertain };
     while !waiting.points.is_empty() {
-        let count = waiting.points.len().min(MAX_BATCH);
+        // A batch whose outcome is unknown is sent again as it was: joined with newer points it would be another one.
+        let count = if waiting.uncertain > 0 { waiting.uncertain } else { waiting.points.len().min(MAX_BATCH) };
+        waiting.uncertain = count;
         if !Box::pin(store_batch(core, hold, &waiting.points[..count], before, patience)).await {
             return false;
         }
         waiting.points.drain(..count);
+        waiting.uncertain = 0;
         before += count as u64;
     }
     true
@@ -97,12 +100,14 @@ pub(crate) async fn flush_metrics(
 struct Waiting<'a> {
     execution: &'a Execution,
     points: Vec<MetricPoint>,
+    /// So many of them are on their way, or were.
+    uncertain: usize,
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         if !self.points.is_empty() {
-            self.execution.report.return_points(std::mem::take(&mut self.points));
+            self.execution.report.return_points(std::mem::take(&mut self.points), self.uncertain);
         }
     }
 }
@@ -117,7 +122,7 @@ async fn store_batch(core: &Arc<Core>, hold: &Hold, points: &[MetricPoint], befo
     };
     let Ok(payload) = serde_json::to_vec(&batch) else { return true };
     let subject = core.names.metrics(&core.worker_type, &hold.operation_id);
-    // The id makes a batch that is sent again (its outcome was unknown) count once. By number: two batches can begin at the
+    // The id makes a batch that is sent again count once. By number: two batches can begin at the
     // same time, by a clock that was set back or within one millisecond.
     let id = format!("{}-{before}-{}", hold.claim, points.len());
     match core.oplog.publish_once(&subject, &id, payload.into(), patience).await {

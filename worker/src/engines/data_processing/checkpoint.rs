@@ -23,7 +23,7 @@ use crate::Context;
 
 /// Goes up when checkpoints or states are written differently, or rows are worked on differently: no attempt goes on from what
 /// another version of the worker left.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// What JetStream keeps.
 #[derive(Debug, Serialize, Deserialize)]

@@ -154,7 +154,8 @@ impl Run<'_> {
             }
         }
         self.source.check_unchanged()?;
-        self.plan.operations.iter_mut().for_each(|operation| operation.end_pass());
+        // The others saw no row, and must not take that for all there are.
+        self.plan.operations[..needed].iter_mut().for_each(|operation| operation.end_pass());
         meter.end_pass();
         Ok(())
     }

@@ -166,6 +166,25 @@ fn a_chain_gives_what_its_operations_give_one_by_one() {
     assert!(text.lines().count() > 100);
 }
 
+/// Also when a later operation has nothing to learn, and its rows are known before the pass that shows them.
+#[test]
+fn duplicates_are_found_behind_a_learnt_column_that_is_no_longer_there() {
+    let source = "a,b\n1,x\n2,x\n,y\n4,y\n";
+    for steps in [
+        json!([{"op": "select", "columns": ["b"]}]),
+        json!([{"op": "zscore", "column": "a", "as": "z"}, {"op": "select", "columns": ["b"]}]),
+    ] {
+        for first in [
+            json!({"op": "clean", "missing": {"a": "median"}}),
+            json!({"op": "clean", "missing": {"a": {"value": "0"}}}),
+        ] {
+            let outcome = run(source, json!([first, {"op": "transform", "steps": steps}, "clean"])).unwrap();
+            assert_eq!(outcome.text, "b\nx\ny\n", "{first} {steps}");
+            assert_eq!(outcome.result["operations"][2]["rows_dropped_duplicate"], 2);
+        }
+    }
+}
+
 #[tokio::test]
 async fn tells_how_far_it_is() {
     let dir = dir_with(rows(5_000));
