@@ -126,7 +126,8 @@ impl Dispatch {
                 Status::Cancelled => return Ok(Cancel::Done(state.last_sequence)),
                 Status::Running => return self.intend_cancel(worker_type, id, reason).await.map(Cancel::Asked),
                 Status::Pending => {
-                    match self.close(record, state, tail, EventKind::Cancelled { forced: false }).await {
+                    match self.close(record, state, tail, EventKind::Cancelled { forced: false, progress: None }).await
+                    {
                         Ok(sequence) => return Ok(Cancel::Done(sequence)),
                         Err(AppendError::Conflict(log)) => {
                             let OperationLog { tail: last, state: now, .. } = *log;
@@ -169,7 +170,7 @@ impl Dispatch {
     /// [`AppendError`]; a conflict means that somebody else was faster, for example the worker.
     pub async fn force_cancel(&self, record: &Record) -> Result<u64, AppendError> {
         let forced = record.state.status == Status::Running;
-        self.close_known(record, EventKind::Cancelled { forced }).await
+        self.close_known(record, EventKind::Cancelled { forced, progress: record.live_progress() }).await
     }
 
     /// Closes an operation that nobody will ever redeliver and whose worker is gone.
@@ -178,7 +179,7 @@ impl Dispatch {
     /// [`AppendError`]; a conflict means that somebody else was faster.
     pub async fn fail_lost(&self, record: &Record, message: String) -> Result<u64, AppendError> {
         let error = Failure { code: "worker_lost".to_owned(), message, permanent: false };
-        self.close_known(record, EventKind::Failed { error }).await
+        self.close_known(record, EventKind::Failed { error, progress: record.live_progress() }).await
     }
 
     /// Closes an operation if it is still in the state that was decided upon.

@@ -342,9 +342,9 @@ impl Registry {
         self.fenced.write(page);
     }
 
-    /// How many workers of the type are listed.
-    pub fn count(&self, worker_type: &str) -> usize {
-        self.workers.read().known.values().filter(|w| w.heartbeat.worker_type.as_str() == worker_type).count()
+    /// How many workers of the type are not silent.
+    pub fn alive(&self, worker_type: &str, now: Instant) -> usize {
+        self.able(worker_type, &Requirements::default(), now).0
     }
 }
 

@@ -152,8 +152,8 @@ mod tests {
                 result: ResultPayload::Inline(serde_json::value::RawValue::NULL.to_owned()),
                 progress: None,
             },
-            EventKind::Failed { error: failure },
-            EventKind::Cancelled { forced: false },
+            EventKind::Failed { error: failure, progress: None },
+            EventKind::Cancelled { forced: false, progress: None },
         ] {
             assert!(matches!(decide(&log(1, kind), SECOND, 3, NOW), Claim::Drop(_)));
         }

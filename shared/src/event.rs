@@ -64,11 +64,15 @@ pub enum EventKind {
     Failed {
         /// What went wrong.
         error: Failure,
+        /// How far it had come, if whoever says this knows.
+        progress: Option<Progress>,
     },
     /// Cancelled at a user's request.
     Cancelled {
         /// Published by a backend because the worker did not confirm within the cancel grace.
         forced: bool,
+        /// How far it had come, if whoever says this knows.
+        progress: Option<Progress>,
     },
 }
 
@@ -230,8 +234,10 @@ impl TryFrom<Wire> for Event {
                 },
                 progress: wire.progress,
             },
-            Name::Failed => EventKind::Failed { error: wire.error.ok_or("a failed event needs error")? },
-            Name::Cancelled => EventKind::Cancelled { forced: wire.forced },
+            Name::Failed => {
+                EventKind::Failed { error: wire.error.ok_or("a failed event needs error")?, progress: wire.progress }
+            }
+            Name::Cancelled => EventKind::Cancelled { forced: wire.forced, progress: wire.progress },
         };
         Ok(Self {
             operation_id: wire.operation_id,
@@ -281,10 +287,18 @@ impl Serialize for Event {
                     map.serialize_entry("progress", progress)?;
                 }
             }
-            EventKind::Failed { error } => map.serialize_entry("error", error)?,
-            EventKind::Cancelled { forced } => {
+            EventKind::Failed { error, progress } => {
+                map.serialize_entry("error", error)?;
+                if let Some(progress) = progress {
+                    map.serialize_entry("progress", progress)?;
+                }
+            }
+            EventKind::Cancelled { forced, progress } => {
                 if *forced {
                     map.serialize_entry("forced", forced)?;
+                }
+                if let Some(progress) = progress {
+                    map.serialize_entry("progress", progress)?;
                 }
             }
         }
@@ -326,10 +340,19 @@ mod tests {
                 format!(r#"{{"event":"completed",{head},"result":{{"rows":29.0}}}}"#),
             ),
             (
-                EventKind::Failed { error: failure },
+                EventKind::Failed { error: failure, progress: None },
                 format!(r#"{{"event":"failed",{head},"error":{{"code":"engine_error","message":"no"}}}}"#),
             ),
-            (EventKind::Cancelled { forced: true }, format!(r#"{{"event":"cancelled",{head},"forced":true}}"#)),
+            (
+                EventKind::Cancelled { forced: false, progress: Some(Progress::new(36.0)) },
+                format!(
+                    r#"{{"event":"cancelled",{head},"progress":{{"percentage":36,"current_step":null,"estimated_remaining_seconds":null}}}}"#
+                ),
+            ),
+            (
+                EventKind::Cancelled { forced: true, progress: None },
+                format!(r#"{{"event":"cancelled",{head},"forced":true}}"#),
+            ),
         ];
         for (kind, json) in cases {
             let event = event(kind);

@@ -200,6 +200,15 @@ impl<const N: usize> HistogramsBy<N> {
         }
     }
 
+    /// How many values there were with such labels.
+    pub fn count(&self, such: impl Fn(&[String; N]) -> bool) -> u64 {
+        let of = |histograms: &Arc<Histograms<N>>| -> u64 {
+            let series = histograms.family.series.lock();
+            series.iter().filter(|(values, _)| such(values)).map(|(_, observed)| observed.count).sum()
+        };
+        self.apart.lock().values().map(of).sum()
+    }
+
     /// Writes how many values there were, as a counter of this name with the same labels.
     pub fn write_counts(&self, name: &str, help: &str, page: &mut Page) {
         page.head(name, help, "counter");

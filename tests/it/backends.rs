@@ -26,14 +26,23 @@ async fn a_killed_backend_gives_the_same_answers_when_it_is_back() {
     let mut stack = Stack::start().await;
     let _worker = stack.worker("dummy", "w1").await;
     let done = stack.api().started("dummy", &json!({"steps": 1, "step_ms": 1})).await;
-    let failed = stack.api().started("dummy", &json!({"step_ms": 1, "fail_at_step": 1})).await;
+    let failed = stack.api().started("dummy", &json!({"steps": 10, "step_ms": 1, "fail_at_step": 8})).await;
     stack.api().wait_for_status(&done, "completed").await;
-    stack.api().wait_for_status(&failed, "failed").await;
+    let how_far = stack.api().wait_for_status(&failed, "failed").await["progress"]["percentage"].clone();
+    assert_eq!(how_far, 70, "what was reported last, not what was heard last");
+    let cancelled = stack.api().started("dummy", &json!({"steps": 100, "step_ms": 20})).await;
+    wait_for("progress", LIMIT, async || {
+        let operation = stack.api().operation(&cancelled).await;
+        if operation.at("/progress/percentage").as_f64() > Some(0.0) { Ok(()) } else { Err(operation.text) }
+    })
+    .await;
+    stack.api().cancel(&cancelled).await.expect(200);
+    stack.api().wait_for_status(&cancelled, "cancelled").await;
     let running = stack.api().started("dummy", &json!({"steps": 1000, "step_ms": 50})).await;
     stack.api().wait_for_status(&running, "running").await;
     let pending = stack.api().started("dummy", &json!({"steps": 0})).await;
     let before = all_operations(&stack.backend).await;
-    assert_eq!(before.len(), 4);
+    assert_eq!(before.len(), 5);
     stack.backend.restart().await;
     assert_eq!(all_operations(&stack.backend).await, before);
     // Workers and live progress are known again without waiting for the next regular heartbeat.

@@ -91,7 +91,7 @@ async fn an_operation_that_is_cancelled_while_its_checkpoint_is_looked_for_ends_
     stack.api().wait_for_status(&id, "cancelled").await;
     // By the worker, before a backend had to force it.
     let events = stack.bus.events("gate", &id).await;
-    assert!(matches!(events.last().unwrap().kind, EventKind::Cancelled { forced: false }), "{events:?}");
+    assert!(matches!(events.last().unwrap().kind, EventKind::Cancelled { forced: false, .. }), "{events:?}");
     assert!(gate.unseen().await.is_empty(), "the engine started");
     stack.bus.settled().await;
 }

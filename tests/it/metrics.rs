@@ -116,7 +116,11 @@ async fn what_happens_is_counted() {
     stack.backend.restart().await;
     let again = scrape(stack.api()).await;
     assert_eq!(again.at(r#"ktrdr_operations{worker_type="dummy",status="completed"}"#), 1.0);
-    assert!(!again.samples.contains_key(r#"ktrdr_operations_created_total{worker_type="dummy"}"#));
+    // From 0 on, and not from the first: Prometheus sees no increase in what appears as 1.
+    assert_eq!(again.at(r#"ktrdr_operations_created_total{worker_type="dummy"}"#), 0.0);
+    assert_eq!(again.at(r#"ktrdr_takeovers_total{worker_type="dummy"}"#), 0.0);
+    assert_eq!(again.at(r#"ktrdr_operations_ended_total{worker_type="dummy",status="failed"}"#), 0.0);
+    assert_eq!(again.at("ktrdr_http_faults_total"), 0.0);
     // No sample carries an id.
     let ids = |scraped: &Scraped| scraped.samples.keys().any(|key| key.contains("task") || key.contains(r#"="a""#));
     assert!(!ids(&again) && !ids(&own));

@@ -75,6 +75,8 @@ fn count(ctx: &Context, request: &WordCountRequest) -> Result<WordCountOutput, O
         }
         ctx.progress_with(|| Progress::ratio(bytes, total).step(format!("Line {lines}")).field("lines", lines));
     }
+    // Reports are made a few times a second at most; this one says where it ended.
+    ctx.progress(Progress::new(100.0).step(format!("Line {lines}")).field("lines", lines));
     let mut most_frequent: Vec<_> = counts.into_iter().collect();
     most_frequent.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
     most_frequent.truncate(request.top);
@@ -96,7 +98,9 @@ mod tests {
     async fn counts_words() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("a.txt"), "To be, or not\nto be\n").unwrap();
-        let output = TestRun::in_dir(&dir).run(&WordCount, json!({"file": "a.txt", "top": 2})).await.unwrap();
+        let run = TestRun::in_dir(&dir);
+        let output = run.run(&WordCount, json!({"file": "a.txt", "top": 2})).await.unwrap();
+        assert_eq!((run.progress().percentage, run.progress().fields["lines"].as_u64()), (100.0, Some(2)));
         assert_eq!((output.lines, output.words), (2, 6));
         assert_eq!(output.most_frequent, [("be".to_owned(), 2), ("to".to_owned(), 2)]);
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ktrdr_shared::event::{EventKind, Failure, ReleaseReason};
-use ktrdr_shared::operation::AttemptOutcome;
+use ktrdr_shared::operation::{AttemptOutcome, Progress};
 use ktrdr_shared::state::Status;
 use ktrdr_shared::time::Timestamp;
 use tokio::time::Instant;
@@ -176,7 +176,7 @@ impl RunningAttempt<'_> {
                 let message = format!("the end of the operation could not be stored: {error}");
                 tracing::error!(%error, %status, "an end could not be stored");
                 let failure = Failure { code: "result_too_large".to_owned(), message, permanent: true };
-                let kind = EventKind::Failed { error: failure.clone() };
+                let kind = EventKind::Failed { error: failure.clone(), progress: None };
                 match Box::pin(self.claimer.end(self.hold, kind)).await {
                     Ok(ended) => Recorded::of(ended, Verdict::Fail(failure), None),
                     Err(error) => {
@@ -197,8 +197,10 @@ impl RunningAttempt<'_> {
                 let progress = Some(self.execution.report.latest_progress().finished());
                 (EventKind::Completed { result, progress }, None)
             }
-            Verdict::Fail(error) => (EventKind::Failed { error: error.clone() }, None),
-            Verdict::Cancel => (EventKind::Cancelled { forced: false }, None),
+            Verdict::Fail(error) => {
+                (EventKind::Failed { error: error.clone(), progress: self.progress_so_far() }, None)
+            }
+            Verdict::Cancel => (EventKind::Cancelled { forced: false, progress: self.progress_so_far() }, None),
             Verdict::HandBack => {
                 (EventKind::Released { reason: ReleaseReason::Shutdown, error: None, retry_at: None }, None)
             }
@@ -208,6 +210,12 @@ impl RunningAttempt<'_> {
                 (kind, Some(*delay))
             }
         })
+    }
+
+    /// The newest progress, if there was any.
+    fn progress_so_far(&self) -> Option<Progress> {
+        let (reports, progress) = self.execution.report.numbered_progress();
+        (reports > 0).then_some(progress)
     }
 
     /// Acknowledges the request or hands it back, now that the end is in the log.

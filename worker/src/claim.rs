@@ -102,12 +102,12 @@ impl Claimer<'_> {
                         message: worker_lost_message(&request.operation_id, attempts),
                         permanent: true,
                     };
-                    (event(attempts, EventKind::Failed { error }), expected)
+                    (event(attempts, EventKind::Failed { error, progress: None }), expected)
                 }
                 Claim::Start { attempt, expected, takeover } => {
                     // The intent is heard live only by the worker that runs the operation; that one may be gone.
                     if takeover && self.oplog.cancel_intent(self.worker_type, &request.operation_id).await?.is_some() {
-                        (event(attempt - 1, EventKind::Cancelled { forced: false }), expected)
+                        (event(attempt - 1, EventKind::Cancelled { forced: false, progress: None }), expected)
                     } else {
                         (event(attempt, started.clone()), expected)
                     }

@@ -44,6 +44,8 @@ impl Requests {
     /// Writes all of them.
     pub fn write(&self, page: &mut Page) {
         self.0.write_counts("ktrdr_http_requests_total", "Requests answered.", page);
+        let faults = self.0.count(|[_, status]| status == "500");
+        page.count("ktrdr_http_faults_total", "Requests answered with 500.", faults);
         self.0.write(page);
     }
 }

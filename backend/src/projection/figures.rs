@@ -101,6 +101,16 @@ impl Step {
 }
 
 impl Figures {
+    /// Begins to count operations of this type at 0: an increase from nothing to 1 is none to Prometheus.
+    pub fn know(&self, worker_type: &str) {
+        for counters in [&self.created, &self.started, &self.takeovers, &self.released] {
+            counters.add([worker_type], 0);
+        }
+        for status in Status::ALL.into_iter().filter(|status| status.is_terminal()) {
+            self.ended.add([worker_type, status.as_str()], 0);
+        }
+    }
+
     /// Counts a step of an operation of this type that led to `status`.
     pub fn count(&self, worker_type: &str, status: Status, step: Step) {
         match step {

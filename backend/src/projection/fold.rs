@@ -61,18 +61,16 @@ impl Record {
                     ResultPayload::Inline(result) => self.result = Some(result),
                     ResultPayload::Stored(stored) => self.rare_mut().result_ref = Some(stored),
                 }
-                let last = progress.or_else(|| self.take_live());
-                self.finish(at, last.map(Progress::finished));
+                self.finish(at, progress.map(Progress::finished));
             }
-            EventKind::Failed { error } => {
+            EventKind::Failed { error, progress } => {
                 let lost = error.code == WORKER_LOST;
                 let outcome = if lost { AttemptOutcome::Lost } else { AttemptOutcome::Failed };
                 self.end_attempt(at, outcome, Some(error.message.clone()));
                 self.fail(error);
-                let last = self.take_live();
-                self.finish(at, last);
+                self.finish(at, progress);
             }
-            EventKind::Cancelled { forced } => {
+            EventKind::Cancelled { forced, progress } => {
                 self.end_attempt(at, AttemptOutcome::Cancelled, None);
                 if forced {
                     self.rare_mut().forced = true;
@@ -81,8 +79,7 @@ impl Record {
                 if worker.is_none() && self.cancel_requested_at().is_none() {
                     self.rare_mut().cancel_requested_at = Some(at);
                 }
-                let last = self.take_live();
-                self.finish(at, last);
+                self.finish(at, progress);
             }
         }
         Ok(())
@@ -147,13 +144,7 @@ impl Record {
         self.rare_mut().failure = Some(failure);
     }
 
-    fn take_live(&mut self) -> Option<Progress> {
-        match std::mem::take(&mut self.progress) {
-            Shown::Live(reported) => Some(reported.progress),
-            _ => None,
-        }
-    }
-
+    /// Only what the event says counts: reports are heard by some backends and not by others, nor after a restart.
     fn finish(&mut self, at: Timestamp, last: Option<Progress>) {
         self.completed_at = Some(at);
         self.progress = match last.as_ref().map(serde_json::value::to_raw_value) {
@@ -223,7 +214,7 @@ mod tests {
 
     fn completed() -> EventKind {
         let result = serde_json::value::RawValue::from_string(r#"{"rows":29.0}"#.into()).unwrap();
-        EventKind::Completed { result: ResultPayload::Inline(result), progress: None }
+        EventKind::Completed { result: ResultPayload::Inline(result), progress: Some(Progress::new(90.0).step("half")) }
     }
 
     #[test]
@@ -333,14 +324,19 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_keeps_the_last_progress_and_the_message() {
+    fn a_failure_shows_the_progress_and_the_message_of_its_event() {
         let mut record = record();
         apply(&mut record, 2, event(Some("w1"), 1, 2000, STARTED)).unwrap();
         record.report(1, &worker("w1"), 1, Timestamp::from_millis(2100), Progress::new(30.0));
         let failure = Failure { code: "worker_lost".into(), message: "gone".into(), permanent: false };
-        apply(&mut record, 3, event(None, 1, 3000, EventKind::Failed { error: failure })).unwrap();
+        apply(
+            &mut record,
+            3,
+            event(None, 1, 3000, EventKind::Failed { error: failure, progress: Some(Progress::new(31.0)) }),
+        )
+        .unwrap();
         let failed = shown(&record);
-        assert_eq!(failed["progress"]["percentage"], 30);
+        assert_eq!(failed["progress"]["percentage"], 31);
         assert_eq!(failed["error_message"], "gone");
         assert_eq!(failed["error"]["code"], "worker_lost");
         assert_eq!(failed["attempts"][0]["outcome"], "lost");
@@ -349,7 +345,7 @@ mod tests {
     #[test]
     fn a_pending_cancel_is_asked_for_and_confirmed_at_once() {
         let mut record = record();
-        apply(&mut record, 2, event(None, 0, 2000, EventKind::Cancelled { forced: false })).unwrap();
+        apply(&mut record, 2, event(None, 0, 2000, EventKind::Cancelled { forced: false, progress: None })).unwrap();
         let cancelled = shown(&record);
         assert_eq!(cancelled["status"], "cancelled");
         assert_eq!(cancelled["cancel_requested_at"], "1970-01-01T00:00:02.000Z");
@@ -367,7 +363,7 @@ mod tests {
         };
         assert!(record.intend_cancel(&intent(2500)));
         assert!(!record.intend_cancel(&intent(2600)));
-        apply(&mut record, 4, event(None, 1, 9000, EventKind::Cancelled { forced: true })).unwrap();
+        apply(&mut record, 4, event(None, 1, 9000, EventKind::Cancelled { forced: true, progress: None })).unwrap();
         let cancelled = shown(&record);
         assert_eq!(cancelled["cancel_requested_at"], "1970-01-01T00:00:02.500Z");
         assert_eq!(cancelled["forced"], true);

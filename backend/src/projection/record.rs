@@ -165,6 +165,14 @@ impl Record {
         }
     }
 
+    /// What was last heard of the attempt that runs.
+    pub fn live_progress(&self) -> Option<Progress> {
+        match &self.progress {
+            Shown::Live(reported) => Some(reported.progress.clone()),
+            _ => None,
+        }
+    }
+
     /// How far it is; 100 once completed.
     pub fn shown_progress(&self) -> Cow<'_, Progress> {
         match &self.progress {

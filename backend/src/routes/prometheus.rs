@@ -20,6 +20,9 @@ pub async fn show(State(state): State<AppState>) -> Response {
     let version = vec![("version", env!("CARGO_PKG_VERSION"))];
     page.gauge("ktrdr_backend_info", "The version of this backend.", [(version, 1.0)]);
     operations(&state, &mut page);
+    for kind in state.catalogue.all() {
+        state.projection.figures.know(kind.entry.worker_type.as_str());
+    }
     state.projection.figures.write(&mut page);
     state.registry.write(&mut page, Instant::now());
     projection(&state, &mut page);

@@ -30,7 +30,7 @@ pub async fn show(State(state): State<AppState>) -> Json<Value> {
         .map(|(name, counts)| {
             let mut entry = named(counts);
             entry.insert("worker_type".to_owned(), name.as_str().into());
-            entry.insert("workers".to_owned(), state.registry.count(name).into());
+            entry.insert("workers".to_owned(), state.registry.alive(name, Instant::now()).into());
             Value::Object(entry)
         })
         .collect();

@@ -4,13 +4,14 @@ use axum::Json;
 use axum::extract::State;
 use ktrdr_shared::time::Timestamp;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::state::AppState;
 
 /// All worker types by name.
 pub async fn list(State(state): State<AppState>) -> Json<Value> {
     let lanes = state.projection.lanes();
-    let now = Timestamp::now();
+    let (now, heard) = (Timestamp::now(), Instant::now());
     let types: Vec<Value> = state
         .catalogue
         .all()
@@ -38,7 +39,7 @@ pub async fn list(State(state): State<AppState>) -> Json<Value> {
                 "request_schema": entry.request_schema,
                 "result_schema": entry.result_schema,
                 "queues": queues,
-                "workers": state.registry.count(entry.worker_type.as_str()),
+                "workers": state.registry.alive(entry.worker_type.as_str(), heard),
             })
         })
         .collect();

@@ -26,8 +26,11 @@ fn kind(which: u8) -> EventKind {
         0 => EventKind::Started { start_sequence: 1, delivery: 1 },
         1 => EventKind::Released { reason: ReleaseReason::Shutdown, error: None, retry_at: None },
         2 => EventKind::Completed { result: ResultPayload::Inline(RawValue::NULL.to_owned()), progress: None },
-        3 => EventKind::Failed { error: Failure { code: "x".to_owned(), message: "x".to_owned(), permanent: false } },
-        _ => EventKind::Cancelled { forced: false },
+        3 => EventKind::Failed {
+            error: Failure { code: "x".to_owned(), message: "x".to_owned(), permanent: false },
+            progress: None,
+        },
+        _ => EventKind::Cancelled { forced: false, progress: None },
     }
 }
 

@@ -12,7 +12,7 @@ use ktrdr_tests::chaos::{Options, run};
 #[command(name = "chaos")]
 struct Arguments {
     /// How long there are load and faults.
-    #[arg(long, default_value_t = 60)]
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
     /// Decides faults and load; another one each time when it is not given.
     #[arg(long)]
@@ -21,7 +21,7 @@ struct Arguments {
     #[arg(long)]
     cluster: bool,
     /// Starts a second, roughly.
-    #[arg(long, default_value_t = 30)]
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
     rate: u32,
     /// Keep logs and stores also when nothing is wrong.
     #[arg(long)]

@@ -132,7 +132,7 @@ fn judge_ledger(verdict: &mut Verdict, stories: &BTreeMap<String, Story>, ledger
         let given_up = story
             .events
             .iter()
-            .any(|(_, event)| matches!(&event.kind, EventKind::Failed { error } if error.code == "worker_lost"));
+            .any(|(_, event)| matches!(&event.kind, EventKind::Failed { error, .. } if error.code == "worker_lost"));
         if end != wanted && !given_up {
             verdict.violations.push(format!("{id} ({}) is {end} and not {wanted}", promise.kind));
         }

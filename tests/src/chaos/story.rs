@@ -120,7 +120,7 @@ impl Story {
             last = Some(event);
         }
         match last.map(|last| &last.kind) {
-            Some(EventKind::Failed { error }) if error.code == "worker_lost" => sums.given_up += 1,
+            Some(EventKind::Failed { error, .. }) if error.code == "worker_lost" => sums.given_up += 1,
             Some(kind) if kind.is_terminal() => {}
             Some(kind) => {
                 sums.open += 1;
