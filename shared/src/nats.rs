@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use async_nats::{ConnectOptions, Event};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::config::NatsOptions;
 
@@ -15,6 +16,9 @@ const PING_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Longest pause between two attempts to connect.
 const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(2);
+
+/// How long after an interruption others may need that saw it, too: the longest pause, and a second to say that they are back.
+const RETURN: Duration = MAX_RECONNECT_DELAY.saturating_add(Duration::from_secs(1));
 
 /// Why no connection could even be attempted.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +50,8 @@ pub struct Link {
     pub up: bool,
     /// How many connections there have been. Pulls and other requests that wait inside a server are gone with each.
     pub epoch: u64,
+    /// When the newest one was made.
+    pub since: Option<Instant>,
 }
 
 /// A connection that is kept up for as long as the process lives.
@@ -63,6 +69,14 @@ impl Connection {
     /// Whether there is a connection now.
     pub fn is_up(&self) -> bool {
         self.link.borrow().up
+    }
+
+    /// For how long others may still be on their way back, after an interruption that this process saw. They may be healthy
+    /// and only be silent for that.
+    pub fn others_return_within(&self) -> Option<Duration> {
+        let link = *self.link.borrow();
+        let since = link.since.filter(|_| link.epoch > 1)?;
+        RETURN.checked_sub(since.elapsed()).filter(|left| !left.is_zero())
     }
 
     /// Resolves when there is a connection.
@@ -95,7 +109,9 @@ pub async fn connect(options: &NatsOptions, name: &str) -> Result<Connection, Co
         .event_callback(move |event| {
             match &event {
                 Event::Connected => {
-                    sender.send_modify(|link| *link = Link { up: true, epoch: link.epoch + 1 });
+                    sender.send_modify(|link| {
+                        *link = Link { up: true, epoch: link.epoch + 1, since: Some(Instant::now()) }
+                    });
                     tracing::info!("connected to NATS");
                 }
                 Event::Disconnected | Event::Closed => {

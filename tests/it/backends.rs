@@ -187,6 +187,33 @@ async fn a_worker_can_be_stopped_while_nats_is_away() {
 }
 
 #[tokio::test]
+async fn an_outage_that_is_longer_than_the_lease_costs_no_attempt() {
+    let mut nats = NatsServer::start().await;
+    let settings = Settings::fast(nats.url());
+    let backend = BackendProcess::start(&settings).await;
+    let holder = WorkerProcess::start(&settings, "dummy", "w1").await;
+    backend.api.wait_for_worker("w1", "AVAILABLE").await;
+    let id = backend.api.started("dummy", &json!({"steps": 600, "step_ms": 10})).await;
+    backend.api.wait_for_status(&id, "running").await;
+    let _other = WorkerProcess::start(&settings, "dummy", "w2").await;
+    backend.api.wait_for_worker("w2", "AVAILABLE").await;
+    nats.kill();
+    // Three leases later. The other one is idle and asks for work the moment NATS is back.
+    wait_for("the engine to get on", LIMIT, async || {
+        let page = holder.api.get("/api/v1/operations").await;
+        match page.at("/data/operations/0/progress/step").as_u64() {
+            Some(300..) => Ok(()),
+            _ => Err(page.text),
+        }
+    })
+    .await;
+    nats.run().await;
+    let done = backend.api.wait_for_status(&id, "completed").await;
+    assert_eq!((done["attempt"].as_u64(), done["worker_id"].as_str()), (Some(1), Some("w1")), "{done}");
+    nats.bus().await.settled().await;
+}
+
+#[tokio::test]
 async fn metric_points_of_an_outage_are_stored_once() {
     let nats = NatsServer::start().await;
     let proxy = Proxy::start(nats.port()).await;

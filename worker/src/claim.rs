@@ -5,10 +5,13 @@ use std::time::Duration;
 use ktrdr_shared::claim::{Claim, Delivery, decide, waits_for_retry, worker_lost_message};
 use ktrdr_shared::event::{Event, EventKind, Failure};
 use ktrdr_shared::id::{OperationId, WorkerId, WorkerType};
+use ktrdr_shared::nats::Connection;
 use ktrdr_shared::operation::StartRequest;
 use ktrdr_shared::oplog::{AppendError, OpLog, ReadError};
-use ktrdr_shared::state::OperationLog;
+use ktrdr_shared::state::{OperationLog, Status};
 use ktrdr_shared::time::Timestamp;
+
+use crate::core::Core;
 
 /// What became of a start request.
 #[derive(Debug)]
@@ -17,7 +20,7 @@ pub(crate) enum Claimed {
     Hold(Hold),
     /// There is nothing to run: acknowledge the request.
     Nothing(&'static str),
-    /// It waits for a retry: hand the request back for this long.
+    /// It waits for a retry, or for its holder to come back: hand the request back for this long.
     Later(Duration),
     /// Somebody else was given the request since: say nothing.
     Outdated,
@@ -56,12 +59,23 @@ pub(crate) enum Ended {
 
 /// Publishes this worker's events.
 pub(crate) struct Claimer<'a> {
+    pub(crate) connection: &'a Connection,
     pub(crate) oplog: &'a OpLog,
     pub(crate) worker_type: &'a WorkerType,
     pub(crate) worker_id: &'a WorkerId,
 }
 
-impl Claimer<'_> {
+impl<'a> Claimer<'a> {
+    /// That of this worker.
+    pub(crate) fn of(core: &'a Core) -> Self {
+        Self {
+            connection: &core.connection,
+            oplog: &core.oplog,
+            worker_type: &core.worker_type,
+            worker_id: &core.worker_id,
+        }
+    }
+
     /// Claims the operation of a start request, or finds out that there is nothing to run.
     ///
     /// # Errors
@@ -90,7 +104,15 @@ impl Claimer<'_> {
             };
             // A round trip that only retries need. This machine's own clock may be wrong by hours.
             let now = if waits_for_retry(&log) { self.oplog.clock().await? } else { Timestamp::EPOCH };
-            let (event, expected) = match decide(&log, delivery, request.execution.max_attempts(), now) {
+            let decided = decide(&log, delivery, request.execution.max_attempts(), now);
+            if matches!(decided, Claim::Start { .. } | Claim::GiveUp { .. })
+                && log.state.status == Status::Running
+                && let Some(delay) = self.connection.others_return_within()
+            {
+                // NATS was away for longer than the lease. Whoever holds the operation may be about to say so.
+                return Ok(Claimed::Later(delay));
+            }
+            let (event, expected) = match decided {
                 Claim::Drop(why) => return Ok(Claimed::Nothing(why)),
                 Claim::Outdated => return Ok(Claimed::Outdated),
                 Claim::NotBefore(due) => {

@@ -49,12 +49,21 @@ impl Guard<'_> {
         let mut link = self.core.connection.link.clone();
         // What was published before the subscription, or while there was no connection, is only found by reading.
         let mut unsure = true;
+        // Looked at again then, and how much later after that.
+        let mut doubt: Option<(Instant, Duration)> = None;
         loop {
-            // A process that was stopped for long wakes up with a lease that has run out unnoticed; an extension would keep
-            // somebody else's attempt alive. So read first.
-            if unsure || self.lease.is_stale() {
+            // The server looks extensions up by the request alone: one of an attempt that was taken over would keep its
+            // successor's alive for ever. So none is sent before the log was read. (What is heard is no proof: it is heard
+            // before it is stored, and sometimes it never is.)
+            let due = Instant::now() >= extend_at || self.lease.is_stale();
+            if unsure || due || doubt.is_some_and(|(at, _)| Instant::now() >= at) {
                 match self.claimer.verify(self.hold).await {
-                    Ok(None) => unsure = false,
+                    Ok(None) => {
+                        unsure = false;
+                        doubt = doubt
+                            .map(|(_, pause)| (Instant::now() + pause, pause * 2))
+                            .filter(|(_, pause)| *pause < self.lease.duration());
+                    }
                     Ok(Some(lost)) => return self.lost(&lost),
                     Err(error) => {
                         tracing::debug!(error = chain(&error), "cannot tell yet whether the operation is still ours");
@@ -63,7 +72,7 @@ impl Guard<'_> {
                     }
                 }
             }
-            if Instant::now() >= extend_at || self.lease.is_stale() {
+            if due {
                 if self.lease.is_queued() {
                     Counters::add(&self.core.counters.extensions);
                 }
@@ -80,11 +89,16 @@ impl Guard<'_> {
             // Cancel safe: subscriptions and watches keep what was not taken from them.
             tokio::select! {
                 message = events.next() => match message {
-                    Some(message) => unsure = !self.is_own(&message.payload),
+                    Some(message) if self.is_own(&message.payload) => {}
+                    Some(_) => {
+                        unsure = true;
+                        // A stream that lags stores it only later.
+                        doubt = Some((Instant::now(), RETRY));
+                    }
                     None => return tracing::error!("the subscription on the operation's subject ended"),
                 },
                 Ok(()) = link.changed() => unsure = true,
-                () = tokio::time::sleep_until(extend_at) => {}
+                () = tokio::time::sleep_until(doubt.map_or(extend_at, |(at, _)| at.min(extend_at))) => {}
             }
         }
     }
