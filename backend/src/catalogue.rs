@@ -11,6 +11,7 @@ use futures::StreamExt;
 use ktrdr_shared::nats::Connection;
 use ktrdr_shared::start_body::Schema;
 use ktrdr_shared::subject::Names;
+use ktrdr_shared::telemetry::short;
 use ktrdr_shared::worker::WorkerTypeEntry;
 use parking_lot::RwLock;
 
@@ -139,7 +140,7 @@ impl Catalogue {
         let entry: WorkerTypeEntry = match serde_json::from_slice(value) {
             Ok(entry) => entry,
             Err(error) => {
-                tracing::warn!(key, %error, "skipping a worker type that cannot be read");
+                tracing::warn!(key, error = short(&error), "skipping a worker type that cannot be read");
                 return;
             }
         };

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use ktrdr_shared::operation::ProgressMessage;
+use ktrdr_shared::telemetry::short;
 use ktrdr_shared::worker::{Heartbeat, RunningOperation};
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -82,7 +83,7 @@ fn hear(state: &AppState, heartbeat: Heartbeat) {
 fn read<T: DeserializeOwned>(message: &async_nats::Message) -> Option<T> {
     serde_json::from_slice(&message.payload)
         .inspect_err(
-            |error| tracing::warn!(subject = %message.subject, %error, "skipping a message that cannot be read"),
+            |error| tracing::warn!(subject = %message.subject, error = short(&error), "skipping a message that cannot be read"),
         )
         .ok()
 }

@@ -67,6 +67,8 @@ struct Worker {
     /// does not bring it back.
     silent_before: Duration,
     heard_at: Timestamp,
+    /// The instance that went by this id before.
+    replaced: Option<String>,
     /// What was last announced.
     status: WorkerStatus,
 }
@@ -236,8 +238,23 @@ impl Registry {
                 workers.known.remove(&worker_id);
                 true
             } else {
-                let worker =
-                    Worker { status, heartbeat, heard: now, silent_before: Duration::ZERO, heard_at: Timestamp::now() };
+                let replaced = known.and_then(|known| {
+                    let same = known.heartbeat.instance == heartbeat.instance;
+                    // One that was replaced and comes back was never gone.
+                    if !same && known.replaced.as_ref() == Some(&heartbeat.instance) {
+                        tracing::warn!(%worker_id, endpoints = ?[&known.heartbeat.endpoint_url, &heartbeat.endpoint_url],
+                            "two workers have this id, and hide each other; give each its own WORKER_ID");
+                    }
+                    if same { known.replaced.clone() } else { Some(known.heartbeat.instance.clone()) }
+                });
+                let worker = Worker {
+                    status,
+                    heartbeat,
+                    heard: now,
+                    silent_before: Duration::ZERO,
+                    heard_at: Timestamp::now(),
+                    replaced,
+                };
                 workers.known.insert(worker_id.clone(), worker).is_none_or(|old| old.status != status)
             }
         };

@@ -1,7 +1,7 @@
 //! What an operation is made of on the wire: the start request, progress, metric points, and the document both REST APIs show.
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
@@ -25,6 +25,7 @@ pub struct StartRequest {
     /// The worker type that shall run it.
     pub operation_type: WorkerType,
     /// The domain's own parameters: the body of the REST call without `task_id` and `execution`.
+    #[serde(deserialize_with = "an_object")]
     pub parameters: Box<RawValue>,
     /// How to run it; the reserved body key `execution`.
     #[serde(default, skip_serializing_if = "Execution::is_default")]
@@ -37,6 +38,11 @@ pub struct StartRequest {
     /// The operation whose checkpoint this one starts from (`POST …/resume`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resume_from: Option<OperationId>,
+}
+
+fn an_object<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Box<RawValue>, D::Error> {
+    let value = Box::<RawValue>::deserialize(deserializer)?;
+    if value.get().starts_with('{') { Ok(value) } else { Err(de::Error::custom("the parameters are not an object")) }
 }
 
 /// How an operation is to be run; the reserved key `execution` of a start body.

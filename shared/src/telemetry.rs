@@ -38,6 +38,18 @@ pub fn init(options: &LogOptions) {
     }
 }
 
+/// Longest text of [`short`], in characters.
+const SHORT: usize = 300;
+
+/// The beginning of a text for a log line: what was wrong may be quoted in it, and be of any size.
+pub fn short(text: &dyn std::fmt::Display) -> String {
+    let text = text.to_string();
+    match text.char_indices().nth(SHORT) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
 /// An error and its causes in one line: each `Display` says only its own layer.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();

@@ -6,8 +6,13 @@ use serde_json::json;
 #[tokio::test]
 async fn garbage_on_every_subject_harms_nobody() {
     let stack = Stack::start().await;
-    let _worker = stack.worker("dummy", "w1").await;
-    let blobs: [&[u8]; 7] = [b"", b"\xff\x00", b"null", b"[]", b"{}", b"{\"event\":\"exploded\"}", &[b'['; 5000]];
+    let worker = stack.worker("dummy", "w1").await;
+    // Nearly a start: no operation exists for it, whoever reads it.
+    let numbers =
+        json!({"operation_id": "n", "operation_type": "dummy", "parameters": 7, "created_at": "2026-01-01T00:00:00Z"});
+    let (numbers, long) = (numbers.to_string().into_bytes(), json!("x".repeat(100_000)).to_string().into_bytes());
+    let blobs: [&[u8]; 9] =
+        [b"", b"\xff\x00", b"null", b"[]", b"{}", b"{\"event\":\"exploded\"}", &[b'['; 5000], &numbers, &long];
     for blob in blobs {
         for subject in ["start.dummy.any", "start.dummy.direct", "start.dummy.nonsense", "op.dummy.x", "cancel.dummy.x"]
         {
@@ -22,8 +27,14 @@ async fn garbage_on_every_subject_harms_nobody() {
     stack.api().wait_for_status(&id, "completed").await;
     let all = stack.api().operations("").await.expect(200);
     assert_eq!(all.at("/data/total"), &json!(1));
-    // What could not be a start request was removed from the queue.
+    // What could not be a start request was removed from the queue, and nothing was claimed.
     stack.bus.settled().await;
+    assert_eq!(stack.bus.stored("ktrdr.op.dummy.n").await.len(), 0);
+    // A log line does not quote all of it.
+    for log in [stack.backend.process.log(), worker.process.log()] {
+        let longest = log.lines().map(str::len).max();
+        assert!(longest < Some(5_000), "{longest:?}");
+    }
 }
 
 #[tokio::test]

@@ -92,9 +92,14 @@ async fn what_is_larger_than_nats_takes_is_413_and_a_large_result_goes_another_w
     let body = json!({"task_id": "large", "source_file": "x".repeat(70_000), "operations": [{"op": "clean"}]});
     backend.api.start("data-processing", &body).await.expect_problem(413, "body_too_large");
     backend.api.operation("large").await.expect(404);
-    let id = backend.api.started("dummy", &json!({"steps": 0, "result_bytes": 60_000})).await;
-    let done = backend.api.wait_for_status(&id, "completed").await;
-    assert_eq!(done["result_ref"]["size"].as_u64().map(|size| size > 60_000), Some(true), "{done}");
+    // In one piece, and in several: a piece is no larger than a message may be.
+    for bytes in [60_000, 200_000] {
+        let id = backend.api.started("dummy", &json!({"steps": 0, "result_bytes": bytes})).await;
+        let done = backend.api.wait_for_status(&id, "completed").await;
+        assert_eq!(done["result_ref"]["size"].as_u64().map(|size| size > bytes), Some(true), "{done}");
+        let result = backend.api.get(&format!("/api/v1/operations/{id}/results")).await.expect(200);
+        assert_eq!(result.at("/data/filler").as_str().map(|text| text.len() as u64), Some(bytes));
+    }
     nats.bus().await.settled().await;
 }
 

@@ -1,7 +1,7 @@
 //! Logs as one JSON object per line, with what ties the lines of one operation together on both sides.
 
 use ktrdr_tests::process::Process;
-use ktrdr_tests::{LIMIT, Settings, Stack, wait_for};
+use ktrdr_tests::{LIMIT, Settings, Stack, WorkerProcess, wait_for};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -42,4 +42,16 @@ async fn an_operation_is_followed_from_the_request_into_the_worker() {
         })
         .await;
     }
+}
+
+#[tokio::test]
+async fn two_workers_with_one_id_are_told_of() {
+    let stack = Stack::start().await;
+    let _first = stack.worker("dummy", "same").await;
+    let _second = WorkerProcess::start(&stack.settings, "dummy", "same").await;
+    wait_for("a warning", LIMIT, async || {
+        let log = stack.backend.process.log();
+        if log.contains("two workers have this id") { Ok(()) } else { Err(log) }
+    })
+    .await;
 }

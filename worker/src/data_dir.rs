@@ -1,5 +1,6 @@
 //! The directory that requests may read from and write to.
 
+use std::fs::File;
 use std::path::{Component, Path, PathBuf};
 
 use crate::error::OperationError;
@@ -56,9 +57,31 @@ impl DataDir {
     }
 }
 
+/// Opens a file to read it. Nothing else: opening a pipe waits for somebody who writes into it, for ever.
+///
+/// # Errors
+/// [`InvalidInput`](std::io::ErrorKind::InvalidInput) when there is something at `path` that is no file; else what the system says.
+pub fn open_file(path: &Path) -> std::io::Result<File> {
+    if std::fs::metadata(path)?.is_file() {
+        return File::open(path);
+    }
+    Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "it is not a regular file"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_files_are_opened() {
+        let temp = tempfile::tempdir().unwrap();
+        let pipe = temp.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        for path in [pipe.as_path(), temp.path()] {
+            assert_eq!(open_file(path).unwrap_err().kind(), std::io::ErrorKind::InvalidInput);
+        }
+        assert_eq!(open_file(&temp.path().join("no")).unwrap_err().kind(), std::io::ErrorKind::NotFound);
+    }
 
     #[test]
     fn paths_stay_inside() {

@@ -9,7 +9,7 @@ use ktrdr_shared::claim::Delivery as Delivered;
 use ktrdr_shared::id::Queue;
 use ktrdr_shared::operation::{Attempt, StartRequest};
 use ktrdr_shared::oplog::AppendError;
-use ktrdr_shared::telemetry::chain;
+use ktrdr_shared::telemetry::{chain, short};
 use ktrdr_shared::time::Timestamp;
 use ktrdr_shared::trace::TraceParent;
 use tokio::sync::oneshot;
@@ -52,7 +52,11 @@ pub(crate) async fn run_delivery(core: Arc<Core>, delivery: Delivery) {
         }
         Err(error) => {
             Counters::add(&core.counters.malformed);
-            tracing::warn!(start_sequence, %error, "a message in the queue is no start request; removed");
+            tracing::warn!(
+                start_sequence,
+                error = short(&error),
+                "a message in the queue is no start request; removed"
+            );
             lease.terminate().await;
         }
     }

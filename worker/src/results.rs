@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::jetstream::object_store::ObjectMetadata;
 use ktrdr_shared::event::{MAX_INLINE_RESULT, ResultPayload, ResultRef};
 use serde_json::value::RawValue;
 
@@ -11,6 +12,10 @@ use crate::core::Core;
 
 /// Room for the rest of the event, in bytes.
 const EVENT_ROOM: usize = 16 * 1024;
+/// Size of the pieces of a large result, where the server takes messages of that size.
+const CHUNK: usize = 128 * 1024;
+/// Room for the headers of a piece, in bytes.
+const CHUNK_ROOM: usize = 1024;
 const RETRY: Duration = Duration::from_secs(1);
 
 /// The payload for a result, stored first when it is large. Keeps trying through an outage of any length.
@@ -57,6 +62,8 @@ async fn store_object(
 
 async fn put(core: &Core, bucket: &str, object: &str, text: &str) -> Result<(), async_nats::Error> {
     let store = core.connection.jetstream.get_object_store(bucket).await?;
-    store.put(object, &mut text.as_bytes()).await?;
+    let chunk = CHUNK.min(core.connection.client.max_payload().saturating_sub(CHUNK_ROOM)).max(1);
+    let meta = ObjectMetadata { name: object.to_owned(), chunk_size: Some(chunk), ..ObjectMetadata::default() };
+    store.put(meta, &mut text.as_bytes()).await?;
     Ok(())
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_nats::service::{Request, ServiceExt, error::Error as ReplyError};
 use bytes::Bytes;
 use futures::StreamExt;
+use ktrdr_shared::telemetry::short;
 use ktrdr_shared::worker::{OperationAnswer, OperationQuery};
 
 use crate::core::Core;
@@ -49,8 +50,10 @@ pub(crate) async fn serve(core: Arc<Core>) -> Result<(), async_nats::Error> {
 }
 
 fn answer_operation(core: &Core, request: &Request) -> Result<Bytes, ReplyError> {
-    let query: OperationQuery = serde_json::from_slice(&request.message.payload)
-        .map_err(|error| ReplyError { status: format!("send {{\"operation_id\":\"…\"}}: {error}"), code: 400 })?;
+    let query: OperationQuery = serde_json::from_slice(&request.message.payload).map_err(|error| ReplyError {
+        status: format!("send {{\"operation_id\":\"…\"}}: {}", short(&error)),
+        code: 400,
+    })?;
     let answer = OperationAnswer { running: core.running.describe(&query.operation_id) };
     serde_json::to_vec(&answer).map(Bytes::from).map_err(internal)
 }

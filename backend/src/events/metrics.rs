@@ -6,6 +6,7 @@ use async_nats::jetstream::consumer::{DeliverPolicy, push};
 use futures::StreamExt;
 use ktrdr_shared::id::{OperationId, WorkerType};
 use ktrdr_shared::operation::{MetricBatch, MetricPoint};
+use ktrdr_shared::telemetry::short;
 use serde::Serialize;
 use tokio::sync::broadcast;
 
@@ -81,7 +82,7 @@ async fn read(
                     }
                     match serde_json::from_slice::<MetricBatch>(&message.payload) {
                         Ok(batch) => points.extend(batch.points),
-                        Err(error) => tracing::warn!(sequence, %error, "skipping metrics that cannot be read"),
+                        Err(error) => tracing::warn!(sequence, error = short(&error), "skipping metrics that cannot be read"),
                     }
                     *last = Some(sequence);
                 }

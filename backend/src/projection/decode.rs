@@ -4,6 +4,7 @@ use async_nats::Subject;
 use ktrdr_shared::event::Event;
 use ktrdr_shared::operation::{CancelIntent, StartRequest};
 use ktrdr_shared::subject::{Names, Topic};
+use ktrdr_shared::telemetry::short;
 use ktrdr_shared::time::Timestamp;
 
 /// A message that was read.
@@ -42,16 +43,13 @@ pub fn decode(names: &Names, sequence: u64, stored_at: Timestamp, subject: Subje
 }
 
 fn read(names: &Names, subject: &str, payload: &[u8]) -> Result<Body, String> {
-    let unreadable = |error: serde_json::Error| format!("it cannot be read: {error}");
+    let unreadable = |error: serde_json::Error| format!("it cannot be read: {}", short(&error));
     let mismatch = |what: &str| Err(format!("its {what} is not that of its subject"));
     match names.parse(subject) {
         Some(Topic::Start { worker_type, .. }) => {
             let request: StartRequest = serde_json::from_slice(payload).map_err(unreadable)?;
             if request.operation_type.as_str() != worker_type {
                 return mismatch("operation_type");
-            }
-            if !request.parameters.get().starts_with('{') {
-                return Err("its parameters are not an object".to_owned());
             }
             Ok(Body::Start(request))
         }

@@ -8,6 +8,7 @@ use csv::StringRecord;
 
 use super::{Bar, BarSelection, BarTime, Bars, BarsError};
 use crate::Context;
+use crate::data_dir::open_file;
 
 /// A cancel is looked for once in so many rows.
 const ROWS_PER_CHECK: u64 = 1000;
@@ -26,7 +27,7 @@ impl Bars {
     pub fn load(ctx: &Context, selection: &BarSelection) -> Result<Bars, BarsError> {
         let file = selection.file();
         let path = ctx.data_dir().resolve(&file).map_err(BarsError::Refused)?;
-        let opened = File::open(&path).map_err(|source| match source.kind() {
+        let opened = open_file(&path).map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => BarsError::NotFound { file: file.clone() },
             _ => BarsError::Io { file: file.clone(), source },
         })?;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::DataError;
 use super::reader::CsvReader;
+use crate::data_dir::open_file;
 
 /// An open source file. It stays the same file when another is put in its place.
 pub(super) struct Source {
@@ -34,14 +35,12 @@ impl Fingerprint {
 impl Source {
     /// Opens `path`, called `name` in the request.
     pub(super) fn open(path: &Path, name: &str) -> Result<Self, DataError> {
-        let file = File::open(path).map_err(|error| match error.kind() {
+        let file = open_file(path).map_err(|error| match error.kind() {
+            ErrorKind::InvalidInput => DataError::NotAFile { file: name.to_owned() },
             ErrorKind::NotFound | ErrorKind::NotADirectory => DataError::SourceMissing { file: name.to_owned() },
             _ => DataError::io("open", name)(error),
         })?;
         let metadata = file.metadata().map_err(DataError::io("read", name))?;
-        if !metadata.is_file() {
-            return Err(DataError::NotAFile { file: name.to_owned() });
-        }
         Ok(Self { file, name: name.to_owned(), metadata })
     }
 

@@ -1,6 +1,5 @@
 //! A trained network as a file: all it takes to ask it about other bars (docs: "Model file").
 
-use std::fs::File;
 use std::io::{self, BufReader};
 
 use serde::{Deserialize, Serialize};
@@ -14,6 +13,7 @@ use super::loss::probability;
 use super::network;
 use super::request::{Label, TrainingRequest};
 use super::state::TrainingState;
+use crate::data_dir::open_file;
 use crate::{Context, OperationError};
 
 /// What the file says it is.
@@ -134,14 +134,14 @@ impl Model {
     pub fn load(ctx: &Context, file: &str) -> Result<Self, OperationError> {
         let path = ctx.data_dir().resolve(file)?;
         let refuse = |why: String| OperationError::permanent("invalid_model", format!("{file}: {why}"));
-        let opened = File::open(&path).map_err(|error| match error.kind() {
+        let opened = open_file(&path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => {
                 OperationError::permanent("model_not_found", format!("{file}: no such file in the data directory"))
             }
+            io::ErrorKind::InvalidInput => refuse(error.to_string()),
             _ => OperationError::failed(format!("{file}: {error}")),
         })?;
-        let about = opened.metadata()?;
-        if !about.is_file() || about.len() > MAX_BYTES {
+        if opened.metadata()?.len() > MAX_BYTES {
             return Err(refuse(format!("a model is a file of at most {MAX_BYTES} bytes")));
         }
         let contents: Value =
