@@ -3,10 +3,12 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::mem::discriminant;
 use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
-use jsonschema::Validator;
+use jsonschema::error::ValidationErrorKind as ErrorKind;
+use jsonschema::{ValidationError, Validator};
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::Value;
@@ -18,6 +20,9 @@ use crate::problem::Problem;
 
 /// How many times the limit is read of a body that is too large, so that its sender gets to read the answer.
 const MAX_DISCARDED: usize = 32;
+
+/// Bodies above this size, in bytes, are checked on a thread of their own.
+const LARGE: usize = 32 * 1024;
 
 /// Most violations told in one answer.
 const MAX_VIOLATIONS: usize = 50;
@@ -155,33 +160,96 @@ impl Schema {
     }
 }
 
-/// Tells an error; of a choice that nothing fits, the errors of the alternative that comes closest.
-fn tell(prefix: &str, error: &jsonschema::ValidationError<'_>, found: &mut Vec<Violation>) {
-    use jsonschema::error::ValidationErrorKind::{AnyOf, OneOfNotValid};
-    if let AnyOf { context } | OneOfNotValid { context } = error.kind()
-        && let Some(closest) = context
-            .iter()
-            .filter(|errors| !errors.is_empty())
-            .min_by_key(|errors| distance(error.instance_path().as_str(), errors))
-    {
-        closest.iter().for_each(|error| tell(prefix, error, found));
+/// Tells an error; of a choice that nothing fits, what there is to choose from, or the errors of the alternative that comes
+/// closest.
+fn tell(prefix: &str, error: &ValidationError<'_>, found: &mut Vec<Violation>) {
+    if found.len() >= MAX_VIOLATIONS {
         return;
     }
-    let mut message = error.to_string();
-    if message.chars().nth(MAX_MESSAGE).is_some() {
-        message = message.chars().take(MAX_MESSAGE).chain(['…']).collect();
+    let alternatives = alternatives(error);
+    if let Some((path, message)) = choices(error.instance_path().as_str(), &alternatives) {
+        return found.push(Violation { path: format!("{prefix}{path}"), message: shortened(message) });
     }
-    found.push(Violation { path: format!("{prefix}{}", error.instance_path()), message });
+    let distance = |errors: &Vec<&ValidationError<'_>>| distance(error.instance_path().as_str(), errors);
+    match alternatives.iter().min_by_key(|errors| distance(errors)) {
+        Some(closest) => closest.iter().for_each(|error| tell(prefix, error, found)),
+        None => found.push(Violation {
+            path: format!("{prefix}{}", error.instance_path()),
+            message: shortened(error.to_string()),
+        }),
+    }
+}
+
+fn shortened(message: String) -> String {
+    match message.char_indices().nth(MAX_MESSAGE) {
+        Some((end, _)) => format!("{}…", &message[..end]),
+        None => message,
+    }
+}
+
+/// The errors of each alternative of a choice, also of choices among its alternatives; nothing when it is no choice.
+fn alternatives<'e, 'v>(error: &'e ValidationError<'v>) -> Vec<Vec<&'e ValidationError<'v>>> {
+    let (ErrorKind::AnyOf { context } | ErrorKind::OneOfNotValid { context }) = error.kind() else { return Vec::new() };
+    let mut all = Vec::new();
+    for errors in context.iter().filter(|errors| !errors.is_empty()) {
+        let nested = match errors.as_slice() {
+            [only] if only.instance_path() == error.instance_path() => alternatives(only),
+            _ => Vec::new(),
+        };
+        if nested.is_empty() {
+            all.push(errors.iter().collect());
+        } else {
+            all.extend(nested);
+        }
+    }
+    all
+}
+
+/// When the alternatives differ by a fixed value, and the one at `path`, or its member that tells them apart, is none of these:
+/// where that is, and what it could be. Alternatives of another type do not count: they are not meant.
+fn choices(path: &str, alternatives: &[Vec<&ValidationError<'_>>]) -> Option<(String, String)> {
+    let of_another_type = |error: &ValidationError<'_>| match error.kind() {
+        ErrorKind::Type { .. } => true,
+        ErrorKind::Constant { .. } | ErrorKind::Enum { .. } => {
+            let same_type = |value: &Value| discriminant(value) == discriminant(error.instance());
+            !accepted(error).is_some_and(|values| values.iter().any(same_type))
+        }
+        _ => false,
+    };
+    let meant = |errors: &&Vec<&ValidationError<'_>>| {
+        !errors.iter().any(|error| error.instance_path().as_str() == path && of_another_type(error))
+    };
+    let (mut known, mut place) = (Vec::new(), None::<&ValidationError<'_>>);
+    for errors in alternatives.iter().filter(meant) {
+        let (error, values) = errors.iter().find_map(|error| Some((*error, accepted(error)?)))?;
+        if place.is_some_and(|place| place.instance_path() != error.instance_path()) {
+            return None;
+        }
+        place = Some(error);
+        known.extend(values.iter().map(Value::to_string));
+    }
+    let place = place?;
+    let last = known.pop()?;
+    let known = if known.is_empty() { last } else { format!("{} or {last}", known.join(", ")) };
+    Some((place.instance_path().to_string(), format!("{} is not one of {known}", place.instance())))
+}
+
+/// The values that would have been accepted, where only some are.
+fn accepted<'e>(error: &'e ValidationError<'_>) -> Option<&'e [Value]> {
+    match error.kind() {
+        ErrorKind::Constant { expected_value } => Some(std::slice::from_ref(&**expected_value)),
+        ErrorKind::Enum { options } => options.as_array().map(Vec::as_slice),
+        _ => None,
+    }
 }
 
 /// How far the value at `path` is from an alternative: one of another type is not meant at all, one with another tag (`"op"`, `"type"`)
 /// hardly; between the rest the number of errors decides.
-fn distance(path: &str, errors: &[jsonschema::ValidationError<'_>]) -> usize {
-    use jsonschema::error::ValidationErrorKind::{Constant, Enum, Type};
-    let weight = |error: &jsonschema::ValidationError<'_>| match error.kind() {
-        Type { .. } if error.instance_path().as_str() == path => 10_000,
-        Constant { .. } => 100,
-        Enum { .. } => 10,
+fn distance(path: &str, errors: &[&ValidationError<'_>]) -> usize {
+    let weight = |error: &&ValidationError<'_>| match error.kind() {
+        ErrorKind::Type { .. } if error.instance_path().as_str() == path => 10_000,
+        ErrorKind::Constant { .. } => 100,
+        ErrorKind::Enum { .. } => 10,
         _ => 1,
     };
     errors.iter().map(weight).sum()
@@ -216,6 +284,21 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
 }
 
 impl StartBody {
+    /// [`Self::read`], where others are not kept waiting: a large body that is wrong in many ways takes seconds.
+    ///
+    /// # Errors
+    /// [`BodyError`].
+    pub async fn check(body: Bytes, schema: Option<Schema>) -> Result<Self, BodyError> {
+        if body.len() <= LARGE {
+            return Self::read(&body, schema.as_ref());
+        }
+        match tokio::task::spawn_blocking(move || Self::read(&body, schema.as_ref())).await {
+            Ok(read) => read,
+            // As if it had happened here.
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+
     /// Takes a body apart and checks all of it. Without a schema the parameters go unchecked: the engine decides alone.
     ///
     /// # Errors
@@ -357,8 +440,32 @@ mod tests {
         };
         assert!(told(json!({"op": "clean", "trimm": true})).contains("'trimm'"));
         assert!(told(json!({"op": "clean", "trim": 7})).starts_with("/0/trim 7 is not of type"));
-        assert!(told(json!("wash")).contains("\"clean\" or \"transform\""));
+        assert_eq!(told(json!("wash")), r#"/0 "wash" is not one of "clean" or "transform""#);
+        assert_eq!(told(json!({"op": "wash"})), r#"/0/op "wash" is not one of "clean" or "transform""#);
         assert_eq!(told(json!("clean")), "");
+    }
+
+    /// As schemas are made of enums whose variants have descriptions of their own.
+    #[test]
+    fn all_that_could_be_chosen_is_told() {
+        let unit = |name: &str| json!({"type": "string", "const": name});
+        let kind =
+            |name: &str| json!({"type": "object", "properties": {"type": {"const": name}}, "required": ["type"]});
+        let schema = Schema::compile(&json!({"properties": {
+            "timeframe": {"oneOf": [unit("1m"), unit("1h"), unit("1d")]},
+            "strategy": {"oneOf": [kind("sma"), kind("rsi")]},
+            "steps": {"items": {"anyOf": [{"oneOf": [unit("a"), unit("b")]}, kind("a")]}},
+        }}))
+        .unwrap();
+        let told = |value: Value| {
+            let found = schema.violations("", &value);
+            found.into_iter().map(|v| format!("{} {}", v.path, v.message)).collect::<Vec<_>>().join("; ")
+        };
+        assert_eq!(told(json!({"timeframe": "2d"})), r#"/timeframe "2d" is not one of "1m", "1h" or "1d""#);
+        assert_eq!(told(json!({"strategy": {"type": "x"}})), r#"/strategy/type "x" is not one of "sma" or "rsi""#);
+        assert_eq!(told(json!({"steps": ["a", "x"]})), r#"/steps/1 "x" is not one of "a" or "b""#);
+        assert_eq!(told(json!({"steps": [{"type": "x"}]})), r#"/steps/0/type "x" is not one of "a""#);
+        assert!(told(json!({"strategy": {}})).contains("required"));
     }
 
     #[test]

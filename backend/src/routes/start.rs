@@ -58,7 +58,7 @@ pub async fn start(
         ReadError::TooLarge { limit } => ApiError::too_large(Some(limit)),
         ReadError::Broken => ApiError::new(Code::InvalidBody, "The body could not be read to its end"),
     })?;
-    let body = StartBody::read(&body, kind.schema.as_ref())?;
+    let body = StartBody::check(body, kind.schema.clone()).await?;
     // Checked also when `task_id` makes it unnecessary: a client shall learn that its keys are no keys.
     let key = headers.get("idempotency-key").map(|key| id_from_key(&domain, key.as_bytes())).transpose()?;
     let chosen = body.task_id.or(key);

@@ -43,7 +43,7 @@ pub(super) async fn start(State(state): State<HttpState>, headers: HeaderMap, bo
 
 async fn start_here(state: HttpState, body: Bytes, trace: Option<TraceParent>) -> Result<Response, Failed> {
     let core = state.core.clone();
-    let body = StartBody::read(&body, state.schema()).map_err(|error| Box::new(error.problem()))?;
+    let body = StartBody::check(body, state.schema().cloned()).await.map_err(|error| Box::new(error.problem()))?;
     if !core.connection.is_up() {
         return Err(unavailable());
     }
