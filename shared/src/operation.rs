@@ -111,6 +111,10 @@ pub struct MetricPoint {
     pub name: String,
     /// The value; one that is not finite becomes `null`.
     pub value: Option<f64>,
+    /// The attempt that measured it: one that took over may measure the same again. Absent within a [`MetricBatch`], which says
+    /// it for all of its points.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<u32>,
 }
 
 /// A batch of points on `metrics.<worker_type>.<operation_id>`.
@@ -124,6 +128,14 @@ pub struct MetricBatch {
     pub attempt: u32,
     /// In the order in which they were measured.
     pub points: Vec<MetricPoint>,
+}
+
+impl MetricBatch {
+    /// Its points, each with the attempt.
+    pub fn into_points(self) -> impl Iterator<Item = MetricPoint> {
+        let attempt = Some(self.attempt);
+        self.points.into_iter().map(move |point| MetricPoint { attempt, ..point })
+    }
 }
 
 /// Asks the running worker to stop, on `cancel.<worker_type>.<operation_id>`; stored, and heard live.

@@ -76,13 +76,38 @@ async fn an_operation_is_started_watched_and_cancelled() {
     let row = "tr[data-id='from-the-form']";
     browser.wait_for_text(&format!("{row} .chip"), "running").await;
     browser.screenshot("operations-running").await;
-    browser.click(&format!("{row} .actions button")).await;
-    browser.wait("the row to leave the filter", &format!("return document.querySelector(\"{row}\") === null")).await;
+    // A press on the wrong row costs nothing: the button asks first, and stops asking when one goes elsewhere.
+    let button = format!("{row} .actions button");
+    browser.click(&button).await;
+    browser.wait_for_text(&button, "Really cancel?").await;
+    browser.run("document.activeElement.blur()").await;
+    browser
+        .wait("the button to be calm", &format!("return document.querySelector(\"{button}\").innerText === 'Cancel'"))
+        .await;
+    assert_eq!(stack.api().operation("from-the-form").await.at("/data/cancel_requested_at"), &json!(null));
+    browser.click(&button).await;
+    browser.wait_for_text(&button, "Really cancel?").await;
+    browser.click(&button).await;
+    // On a machine so slow that it had stopped asking, that press was the first again.
+    let pressed = format!(
+        "const button = document.querySelector(\"{button}\"); if (button?.innerText === 'Really cancel?') button.click();
+         return document.querySelector(\"{row}\") === null"
+    );
+    browser.wait("the row to leave the filter", &pressed).await;
     browser.wait_for_text(".empty", "No operation matches").await;
     browser
         .run("const s = document.getElementById('filter-status'); s.value = ''; s.dispatchEvent(new Event('change'))")
         .await;
     browser.wait_for_text(&format!("{row} .chip"), "cancelled").await;
+
+    // To its page and back to the page of the list that it was on; the keyboard goes along.
+    browser.goto(&format!("{}/#/operations?status=cancelled", stack.api().base())).await;
+    browser.click(&format!("{row} .op-id")).await;
+    browser.wait_for_text(".timeline", "Cancelled").await;
+    assert_eq!(browser.run("return document.activeElement.id").await, "main");
+    browser.click(".back").await;
+    browser.wait_for_text(&format!("{row} .chip"), "cancelled").await;
+    assert_eq!(browser.run("return location.hash").await, "#/operations?status=cancelled");
 
     // By id, to its page.
     browser.fill("#search", "never-was").await;
@@ -137,6 +162,120 @@ async fn a_worker_dies_and_comes_back_and_so_does_the_backend() {
     browser.wait_for_text(&format!("tr[data-id='{after}'] .chip"), "completed").await;
 }
 
+/// Goes to a view without loading the page again.
+async fn view(browser: &Browser, hash: &str) {
+    browser.run(&format!("location.hash = {}", json!(hash))).await;
+}
+
+#[tokio::test]
+async fn what_is_opened_while_the_backend_is_away_is_shown_once_it_is_back() {
+    let Some(browser) = Browser::start().await else { return };
+    let mut stack = Stack::start().await;
+    let _worker = stack.worker("dummy", "w1").await;
+    let done = stack.api().started("dummy", &json!({"steps": 3, "step_ms": 1})).await;
+    stack.api().wait_for_status(&done, "completed").await;
+    browser.goto(stack.api().base()).await;
+    live(&browser).await;
+    // Nothing to show is no reason not to know whether the backend is there.
+    view(&browser, "#/operations/never-was").await;
+    browser.wait_for_text(".problem", "not found").await;
+    live(&browser).await;
+    view(&browser, "#/nowhere").await;
+    browser.wait_for_text("h1", "There is nothing here").await;
+    live(&browser).await;
+    assert_eq!(browser.run("return document.title").await, "Nothing here · KTRDR Workers");
+
+    stack.backend.process.kill();
+    browser.wait_for_text("#banner", "Disconnected").await;
+    view(&browser, &format!("#/operations/{done}")).await;
+    browser.wait_for_text("main .problem", "cannot be reached").await;
+    stack.backend.restart().await;
+    browser.wait_for_text(".op-head .chip", "completed").await;
+    browser.wait_for_text(".timeline", "Completed").await;
+    browser.wait("the result", "return document.querySelector('#result .data-view') !== null").await;
+    live(&browser).await;
+    let left = "return [...document.querySelectorAll('#banner, main .problem')].every((one) => one.hidden)";
+    browser.wait("no complaint to be left", left).await;
+    assert_eq!(browser.errors().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_page_goes_through_an_outage_of_nats() {
+    let Some(browser) = Browser::start().await else { return };
+    let mut stack = Stack::start().await;
+    let _worker = stack.worker("dummy", "w1").await;
+    let done = stack.api().started("dummy", &json!({"steps": 3, "step_ms": 1})).await;
+    stack.api().wait_for_status(&done, "completed").await;
+    browser.goto(stack.api().base()).await;
+    live(&browser).await;
+    stack.nats.kill();
+    let state = |wanted| format!("return document.getElementById('link').dataset.state === '{wanted}'");
+    // What fails says so sooner than the next regular look would.
+    view(&browser, &format!("#/operations/{done}")).await;
+    browser.wait("the page to say that it is not ready", &state("unready")).await;
+    browser.wait_for_text("#banner", "NATS").await;
+    browser.wait_for_text(".op-head .chip", "completed").await;
+    browser.wait_for_text(".timeline", "NATS").await;
+    browser.screenshot("nats-away").await;
+
+    // Every view opens its stream anew, which says nothing about NATS.
+    browser
+        .run(
+            "const link = document.getElementById('link'); globalThis.seen = []; globalThis.opened = 0;
+             new MutationObserver(() => seen.push(link.dataset.state)).observe(link, {attributeFilter: ['data-state']});
+             globalThis.EventSource = class extends EventSource {
+               constructor(url) { super(url); this.addEventListener('open', () => { opened += 1; }); }
+             };",
+        )
+        .await;
+    let shown = format!("#/operations/{done}");
+    for (at, hash) in
+        ["#/operations?operation_type=dummy", "#/workers", "#/operations?status=failed&operation_type=dummy", &shown]
+            .iter()
+            .enumerate()
+    {
+        view(&browser, hash).await;
+        browser.wait("the view's stream to be open", &format!("return opened > {at}")).await;
+    }
+    browser.wait_for_text(".timeline", "NATS").await;
+    assert_eq!(browser.run("return seen.includes('live')").await, false);
+
+    stack.nats.run().await;
+    live(&browser).await;
+    browser.wait_for_text(".timeline", "Completed").await;
+    browser.wait("the result", "return document.querySelector('#result .data-view') !== null").await;
+    browser.wait("the banner to go", "return document.getElementById('banner').hidden").await;
+    let after = stack.api().started("dummy", &json!({"steps": 0})).await;
+    view(&browser, "#/operations").await;
+    browser.wait_for_text(&format!("tr[data-id='{after}'] .chip"), "completed").await;
+    assert_eq!(browser.errors().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn what_nobody_can_run_or_runs_no_more_says_why() {
+    let Some(browser) = Browser::start().await else { return };
+    let stack = Stack::start().await;
+    let mut worker = stack.worker("dummy", "w1").await;
+    let asks = json!({"execution": {"requirements": {"cores": 60_000}}});
+    let waiting = stack.api().started("dummy", &asks).await;
+    browser.goto(&format!("{}/#/operations/{waiting}", stack.api().base())).await;
+    browser.wait_for_text("main .note", "has what it asks for (60,000 cores)").await;
+    browser.wait_for_text("main .step", "Place 1").await;
+
+    // The worker dies in the middle, and comes back.
+    let running = stack.api().started("dummy", &json!({"steps": 100_000, "step_ms": 20})).await;
+    stack.api().wait_for_status(&running, "running").await;
+    view(&browser, &format!("#/operations/{running}")).await;
+    browser.wait_for_text(".op-head .chip", "running").await;
+    worker.process.kill();
+    browser.wait_for_text("main .note", "unless it comes back").await;
+    worker.restart().await;
+    browser.wait("the note to go", "return document.querySelector('main .note').hidden").await;
+    browser.wait_for_text(".timeline", "attempt 2").await;
+    stack.api().cancel(&running).await.expect(200);
+    browser.wait_for_text(".op-head .chip", "cancelled").await;
+}
+
 #[tokio::test]
 async fn hostile_names_and_parameters_stay_text() {
     let Some(browser) = Browser::start().await else { return };
@@ -144,11 +283,16 @@ async fn hostile_names_and_parameters_stay_text() {
     let subject = stack.bus.names.start(&WorkerType::new("fake").unwrap(), &Queue::new("any").unwrap());
     let request = json!({
         "operation_id": "hostile", "operation_type": "fake", "created_at": Timestamp::now(),
-        "parameters": {HOSTILE: HOSTILE, "list": [{"a": HOSTILE}], "deep": {"b": [HOSTILE]}},
+        "parameters": {HOSTILE: HOSTILE, "list": [{"a": HOSTILE}], "deep": {"b": [HOSTILE]}, "long": "x".repeat(300_000)},
     });
     stack.bus.store(subject, request.to_string()).await;
     browser.goto(&format!("{}/#/operations/hostile", stack.api().base())).await;
     browser.wait_for_text("main", "onerror").await;
+    // A long text is not laid out before anybody asks for it.
+    let length = "return document.querySelector('main').innerText.length";
+    assert!(browser.run(length).await.as_u64() < Some(5_000));
+    browser.click(".string button").await;
+    assert!(browser.run(length).await.as_u64() > Some(200_000));
     browser.run("document.querySelectorAll('details').forEach((one) => { one.open = true })").await;
     browser.wait_for_text("main pre", "onerror").await;
     let found = browser

@@ -73,6 +73,7 @@ async fn progress_and_metrics_arrive_while_it_runs() {
     let page =
         stack.api().get(&format!("/api/v1/operations/{id}/metrics?cursor={cursor}&limit={limit}")).await.expect(200);
     assert_eq!(page.at("/data/metrics"), &second["metrics"]);
+    assert_eq!(page.at("/data/metrics/0/attempt"), &json!(1));
     stack.api().cancel(&id).await.expect(200);
     events.operation(&id, "cancelled").await;
     assert!(events.next().await.is_none());

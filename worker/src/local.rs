@@ -76,7 +76,8 @@ impl LocalOperation {
         let new = points.get(known..).unwrap_or_default();
         state.points_seen = state.points_seen.max(before + points.len() as u64);
         let room = MAX_POINTS.saturating_sub(state.points.len());
-        state.points.extend_from_slice(&new[..new.len().min(room)]);
+        let attempt = state.attempts.last().map(|attempt| attempt.attempt);
+        state.points.extend(new.iter().take(room).map(|point| MetricPoint { attempt, ..point.clone() }));
     }
 }
 

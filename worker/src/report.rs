@@ -108,6 +108,7 @@ impl Report {
             timestamp: Timestamp::now(),
             name: name.to_owned(),
             value: value.is_finite().then_some(value),
+            attempt: None,
         };
         let mut state = self.state.lock();
         if state.points.len() >= MAX_WAITING_POINTS {

@@ -1,7 +1,7 @@
 // The frame: routes, tabs, and the line that says whether what you see is live.
 
 import { h, icon, show, text } from './dom.js';
-import { listen, onLink } from './live.js';
+import { QUIET, listen, onLink, unlisten } from './live.js';
 import overview from './overview.js';
 import operations from './operations.js';
 import operation from './operation.js';
@@ -32,25 +32,25 @@ for (const tab of TABS) {
   item.dataset.path = tab.path;
   document.getElementById('tabs').append(item);
 }
+document.getElementById('tabs').append(h('a', { href: '/docs' }, icon('code'), h('span', null, 'API')));
 
 function route() {
   const asked = location.hash.replace(/^#/, '');
   const hash = asked.startsWith('/') ? asked : '/';
   const [path, search = ''] = hash.split('?');
   const found = ROUTES.map(([pattern, view, name]) => [pattern.exec(path), view, name]).find(([match]) => match);
+  // The view replaces the content, and with it the link that was followed.
+  const focused = document.activeElement !== null && document.activeElement !== document.body;
   leave();
   leave = () => {};
-  for (const tab of document.querySelectorAll('#tabs a')) {
+  unlisten();
+  for (const tab of document.querySelectorAll('#tabs [data-path]')) {
     const current = tab.dataset.path === '/' ? path === '/' : path.startsWith(tab.dataset.path);
     if (current) tab.setAttribute('aria-current', 'page');
     else tab.removeAttribute('aria-current');
   }
   scrollTo(0, 0);
-  if (!found) {
-    show(main, h('section', { class: 'card empty' }, h('h1', null, 'There is nothing here'), h('a', { href: '#/' }, 'To the overview')));
-    return;
-  }
-  const [match, view, name] = found;
+  const [match, view, name] = found ?? [[], nothing, 'Nothing here'];
   document.title = `${name} · KTRDR Workers`;
   const gone = new AbortController();
   const clean = view({
@@ -60,7 +60,12 @@ function route() {
     title: (value) => { document.title = `${value} · KTRDR Workers`; },
   });
   leave = () => { gone.abort(); clean?.(); };
-  if (document.activeElement && document.activeElement !== document.body) main.focus({ preventScroll: true });
+  if (focused) main.focus({ preventScroll: true });
+}
+
+function nothing({ root, listen }) {
+  listen(QUIET, {});
+  show(root, h('section', { class: 'card empty' }, h('h1', null, 'There is nothing here'), h('a', { href: '#/' }, 'To the overview')));
 }
 
 function decode(part) {

@@ -4,15 +4,34 @@ import { h } from './dom.js';
 import { count, number, title } from './format.js';
 
 const ROWS = 100;
+// Characters of a text that are laid out before anybody asks for the rest, in all and in a cell of a table; and the most that
+// are laid out at all. A text of megabytes makes the page unusable.
+const BRIEF = 400;
+const BRIEF_IN_CELL = 120;
+const LONGEST = 200000;
 const isObject = (value) => value !== null && typeof value === 'object' && !Array.isArray(value);
 const isFlat = (value) => value === null || typeof value !== 'object';
 
-function scalar(value) {
+function scalar(value, brief = BRIEF) {
   if (value === null) return h('span', { class: 'null' }, 'none');
   if (typeof value === 'boolean') return h('span', null, value ? 'yes' : 'no');
   if (typeof value === 'number') return h('span', { class: 'figure', title: String(value) }, number(value));
-  return h('span', { class: 'string' }, value === '' ? '(empty)' : String(value));
+  return h('span', { class: 'string' }, value === '' ? '(empty)' : long(String(value), brief));
 }
+
+function long(whole, brief) {
+  if (whole.length <= brief) return whole;
+  const shown = document.createTextNode(`${start(whole, brief)}… `);
+  const rest = whole.length > LONGEST ? `the first ${count(LONGEST)} of` : 'all';
+  const more = h('button', { type: 'button', class: 'button small', onclick: () => {
+    shown.data = whole.length > LONGEST ? `${start(whole, LONGEST)}… (${count(whole.length)} characters in all)` : whole;
+    more.remove();
+  } }, `Show ${rest} ${count(whole.length)} characters`);
+  return [shown, more];
+}
+
+// Not ending within a character that takes two places.
+const start = (whole, length) => whole.slice(0, length).replace(/[\ud800-\udbff]$/, '');
 
 // A list that shows a part, and more on demand.
 function growing(items, make, wrap) {
@@ -33,7 +52,7 @@ function growing(items, make, wrap) {
 function table(list) {
   const names = [...new Set(list.slice(0, ROWS).flatMap((row) => Object.keys(row)))];
   const [body, more] = growing(list, (row, at) => h('tr', null, h('td', { class: 'num muted' }, String(at + 1)),
-    names.map((name) => h('td', { class: typeof row[name] === 'number' ? 'num' : '' }, row[name] === undefined ? '' : isFlat(row[name]) ? scalar(row[name]) : JSON.stringify(row[name])))),
+    names.map((name) => h('td', { class: typeof row[name] === 'number' ? 'num' : '' }, row[name] === undefined ? '' : isFlat(row[name]) ? scalar(row[name], BRIEF_IN_CELL) : long(JSON.stringify(row[name]), BRIEF_IN_CELL)))),
   () => h('tbody'));
   return [h('div', { class: 'scroll' }, h('table', { class: 'grid data' },
     h('thead', null, h('tr', null, h('th', { scope: 'col' }, '#'), names.map((name) => h('th', { scope: 'col' }, title(name))))), body)), more];
@@ -81,7 +100,7 @@ export function data(value) {
   const raw = h('details', { class: 'branch raw' }, h('summary', null, 'JSON'));
   raw.addEventListener('toggle', () => {
     const whole = JSON.stringify(value, null, 2);
-    raw.append(h('pre', { tabindex: '0' }, whole.length > 200000 ? `${whole.slice(0, 200000)}\n… (${count(whole.length)} characters in all)` : whole));
+    raw.append(h('pre', { tabindex: '0' }, whole.length > LONGEST ? `${start(whole, LONGEST)}\n… (${count(whole.length)} characters in all)` : whole));
   }, { once: true });
   return h('div', { class: 'data-view' }, view(value), raw);
 }

@@ -82,6 +82,7 @@ const ICONS = {
   home: 'M4 11l8-7l8 7v9h-5v-6h-6v6H4z',
   list: 'M8 6h12M8 12h12M8 18h12M4 6h.01M4 12h.01M4 18h.01',
   chip: 'M7 7h10v10H7zM10 3v4M14 3v4M10 17v4M14 17v4M3 10h4M3 14h4M17 10h4M17 14h4',
+  code: 'M9 5C4 5 9 12 4 12c5 0 0 7 5 7M15 5c5 0 0 7 5 7c-5 0 0 7-5 7',
   back: 'M14 6l-6 6l6 6',
   cores: 'M7 7h10v10H7z',
 };

@@ -2,7 +2,7 @@
 
 import { api } from './api.js';
 import { lines } from './chart.js';
-import { h, show } from './dom.js';
+import { h } from './dom.js';
 import { timeOfDay } from './format.js';
 import { atMostEvery, perFrame } from './live.js';
 
@@ -11,21 +11,25 @@ const PAGE = 5000;
 const MOST = 200000;
 const TOGETHER = ['loss', 'accuracy', 'equity', 'drawdown'];
 
-export function charts(id, signal) {
+export function charts(id, signal, failed) {
   const grid = h('div', { class: 'plots' });
   const element = h('section', { class: 'card', id: 'metrics', hidden: true }, h('header', null, h('h2', null, 'Metrics')), grid);
+  // By name and attempt: one that took over may measure the same again, and its line is one of its own.
   const series = new Map();
+  const counted = new Map();
   const drawn = new Map();
   let cursor = null;
   let total = 0;
   let asking = false;
 
   function take(points) {
-    for (const { timestamp, name, value } of points) {
+    for (const { timestamp, name, value, attempt } of points) {
       if (value === null || total >= MOST) continue;
-      if (!series.has(name)) series.set(name, []);
-      const list = series.get(name);
-      list.push({ x: list.length + 1, y: value, label: `#${list.length + 1} · ${timeOfDay(timestamp)}`, tick: String(list.length + 1) });
+      const key = attempt > 1 ? `${name} (attempt ${attempt})` : name;
+      if (!series.has(key)) series.set(key, { name, points: [] });
+      const number = (counted.get(name) ?? 0) + 1;
+      counted.set(name, number);
+      series.get(key).points.push({ x: number, y: value, label: `#${number} · ${timeOfDay(timestamp)}`, tick: String(number) });
       total += 1;
     }
     draw();
@@ -35,18 +39,18 @@ export function charts(id, signal) {
     if (series.size === 0) return;
     element.hidden = false;
     const groups = new Map();
-    for (const name of [...series.keys()].slice(0, 60)) {
+    for (const [key, { name }] of [...series].slice(0, 60)) {
       const group = TOGETHER.find((word) => name.toLowerCase().includes(word)) ?? name;
-      groups.set(group, [...(groups.get(group) ?? []), name]);
+      groups.set(group, [...(groups.get(group) ?? []), key]);
     }
-    for (const [group, names] of groups) {
+    for (const [group, keys] of groups) {
       let chart = drawn.get(group);
       if (!chart) {
         chart = lines(group);
         drawn.set(group, chart);
         grid.append(chart.element);
       }
-      chart.set(names.map((name) => ({ name, points: series.get(name) })));
+      chart.set(keys.map((key) => ({ name: key, points: series.get(key).points })));
     }
   });
 
@@ -61,7 +65,7 @@ export function charts(id, signal) {
         more = page.has_more;
       }
     } catch (error) {
-      if (!signal.aborted && series.size === 0 && !element.hidden) show(grid, h('p', { class: 'muted' }, error.message));
+      if (!signal.aborted) failed(error);
     } finally {
       asking = false;
     }

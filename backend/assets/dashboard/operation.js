@@ -1,16 +1,21 @@
 // One operation: where it stands, its life event by event, what it was asked, what it measured, what came out.
 
-import { api } from './api.js';
+import { api, call } from './api.js';
 import { charts } from './metrics.js';
 import { lines } from './chart.js';
 import { data } from './data.js';
 import { h, icon, show, statusChip, text } from './dom.js';
-import { ageing, count, duration, moment, now, number, timeOfDay, title } from './format.js';
-import { atMostEvery, perFrame } from './live.js';
-import { actionButtons, isOver, progressBar } from './rows.js';
+import { count, duration, moment, now, number, timeOfDay, title } from './format.js';
+import { QUIET, atMostEvery, doubt, perFrame } from './live.js';
+import { listAddress } from './operations.js';
+import { actionsIn, isNewer, isOver, progressBar } from './rows.js';
 
 // Above this a result is offered for download instead of being drawn.
 const DRAWN = 8 * 1024 * 1024;
+// How often a fetch is repeated that failed, and how often it is asked what no event tells: who could run it, and whether the
+// worker that does is there.
+const REPEAT = 3000;
+const ASK = 5000;
 
 export default function operation({ root, signal, listen, argument: id, title: setTitle }) {
   let current = null;
@@ -28,10 +33,11 @@ export default function operation({ root, signal, listen, argument: id, title: s
   const timeline = h('ol', { class: 'timeline' });
   const parameters = h('div');
   const result = h('section', { class: 'card', id: 'result', hidden: true });
-  const plots = charts(id, signal);
+  const plots = charts(id, signal, repeat);
+  const showActions = actionsIn(actions);
 
   show(root,
-    h('a', { class: 'back', href: '#/operations' }, icon('back'), 'Operations'),
+    h('a', { class: 'back', href: listAddress() }, icon('back'), 'Operations'),
     h('div', { class: 'page-head op-head' }, h('div', null, h('h1', { class: 'op-id-title' }, id), type), h('div', { class: 'chips' }, chip.element, actions)),
     problem, note,
     h('section', { class: 'card' }, h('div', { class: 'big-progress' }, bar.element, h('div', { class: 'under' }, step, left)), counters, facts),
@@ -61,33 +67,57 @@ export default function operation({ root, signal, listen, argument: id, title: s
 
   // What changes rarely: only when the document says so.
   let drawnFor = '';
+  // From the backend, about the worker that has it, and what is known of the workers that could.
+  let warning = '';
+  let hindrance = '';
   function take(document) {
     current = document;
     text(type, title(document.operation_type));
     draw();
     const { status } = document;
+    showActions(document);
+    drawParameters(document);
+    if (status !== 'pending') hindrance = '';
+    if (status !== 'running') warning = '';
+    drawNotes();
+    // Not only when something has changed: it may have failed before.
+    if (status === 'completed') showResult(document);
     const key = JSON.stringify([status, document.attempt, document.attempts, document.cancel_requested_at, document.error_message]);
     if (key === drawnFor) return;
     drawnFor = key;
-    actions.replaceChildren(...actionButtons(document));
     problem.hidden = !document.error_message;
     if (document.error_message) show(problem, icon('failed'), h('div', null, h('strong', null, title(document.error?.code ?? 'failed')), h('p', null, document.error_message)));
-    const notes = [
-      document.forced && 'The worker did not confirm the cancel in time; the backend closed the operation.',
-      document.retry_of && ['Repeats ', h('a', { href: `#/operations/${encodeURIComponent(document.retry_of)}` }, document.retry_of), '.'],
-      document.retry_at && `Will be tried again at ${timeOfDay(document.retry_at)}.`,
-    ].filter(Boolean);
-    note.hidden = notes.length === 0;
-    show(note, notes);
-    const { worker_id: worker, ...asked } = document.metadata ?? {};
-    show(parameters, data(asked), document.execution && [h('h3', null, 'Execution'), data(document.execution)]);
     drawAttempts(document);
     refreshHistory();
-    if (status === 'completed') showResult(document);
   }
 
-  function drawAttempts({ attempts: list }) {
-    show(attempts, list.length === 0 && h('li', { class: 'muted' }, 'Nobody has taken it yet'), list.map((attempt) => {
+  // Once: what somebody has opened in it stays open.
+  let askedFor = '';
+  function drawParameters({ operation_id: name, created_at: created, metadata, execution }) {
+    if (askedFor === name + created) return;
+    askedFor = name + created;
+    const { worker_id: worker, ...asked } = metadata ?? {};
+    show(parameters, data(asked), execution && [h('h3', null, 'Execution'), data(execution)]);
+  }
+
+  let notesFor = '';
+  function drawNotes() {
+    const { forced, retry_of: original, retry_at: again } = current;
+    const key = JSON.stringify([forced, original, again, warning, hindrance]);
+    if (key === notesFor) return;
+    notesFor = key;
+    const notes = [
+      warning, hindrance,
+      forced && 'The worker did not confirm the cancel in time; the backend closed the operation.',
+      original && ['Repeats ', h('a', { href: `#/operations/${encodeURIComponent(original)}` }, original), '.'],
+      again && `Will be tried again at ${timeOfDay(again)}.`,
+    ].filter(Boolean);
+    note.hidden = notes.length === 0;
+    show(note, notes.map((one) => h('span', null, one, ' ')));
+  }
+
+  function drawAttempts({ attempts: list, status: stands }) {
+    show(attempts, list.length === 0 && h('li', { class: 'muted' }, isOver(stands) ? 'Nobody took it' : 'Nobody has taken it yet'), list.map((attempt) => {
       const mark = statusChip();
       const status = { completed: 'completed', failed: 'failed', lost: 'failed', cancelled: 'cancelled', released: 'pending' }[attempt.outcome] ?? 'running';
       mark.update(status, attempt.outcome ?? 'running');
@@ -98,6 +128,7 @@ export default function operation({ root, signal, listen, argument: id, title: s
     }));
   }
 
+  let entries = 0;
   const refreshHistory = atMostEvery(1000, async () => {
     try {
       const { history, truncated } = await api.history(id, signal);
@@ -110,13 +141,16 @@ export default function operation({ root, signal, listen, argument: id, title: s
         const [kind, label] = words[entry.event] ?? ['pending', title(entry.event)];
         const why = entry.data?.error?.message ?? entry.data?.reason;
         const after = (Date.parse(entry.time) - first) / 1000;
-        return h('li', { 'data-status': kind }, h('span', { class: 'node' }, icon(kind)),
-          h('div', null, h('b', null, label), entry.attempt > 0 && ` · attempt ${entry.attempt}`, entry.worker_id && [' · ', h('code', null, entry.worker_id)],
-            why && h('p', { class: 'muted' }, String(why))),
-          h('time', { datetime: entry.time, title: `${moment(entry.time)}; message ${entry.sequence} of the stream` }, after > 0 ? `+${duration(after)}` : timeOfDay(entry.time)));
-      }), truncated && h('li', null, 'There is more than is shown here.'));
+        return moments(kind, h('div', null, h('b', null, label), entry.attempt > 0 && ` · attempt ${entry.attempt}`, entry.worker_id && [' · ', h('code', null, entry.worker_id)],
+          why && h('p', { class: 'muted' }, String(why))),
+        h('time', { datetime: entry.time, title: `${moment(entry.time)}; message ${entry.sequence} of the stream` }, after > 0 ? `+${duration(after)}` : timeOfDay(entry.time)));
+      }), truncated && moments('pending', h('div', null, 'There is more than is shown here.')));
+      entries = history.length;
     } catch (error) {
-      if (!signal.aborted) show(timeline, h('li', { class: 'muted' }, error.message));
+      if (signal.aborted) return;
+      // What is there stays; the events do not change any more.
+      if (entries === 0) show(timeline, moments('failed', h('div', { class: 'muted' }, error.message)));
+      repeat(error);
     }
   });
 
@@ -137,9 +171,21 @@ export default function operation({ root, signal, listen, argument: id, title: s
       show(result, head, curve?.element, data(value));
       curve?.draw();
     } catch (error) {
-      resultShown = false;
-      if (!signal.aborted) show(result, head, h('p', { class: 'problem' }, error.message));
+      if (signal.aborted) return;
+      show(result, head, h('p', { class: 'problem' }, error.message));
+      // What is gone stays so.
+      if (repeat(error)) resultShown = false;
     }
+  }
+
+  // What failed is asked for again, also when the line to the backend is fine: right after a start of NATS reads may fail.
+  let retry = 0;
+  function repeat(error) {
+    doubt(error);
+    if (error.status > 0 && error.status < 500) return false;
+    clearTimeout(retry);
+    retry = setTimeout(load, REPEAT);
+    return true;
   }
 
   function receive(document) {
@@ -147,48 +193,120 @@ export default function operation({ root, signal, listen, argument: id, title: s
     // Ended: nothing further comes, so the page's one line goes to what tells whether the backend is there.
     if (isOver(document.status)) {
       plots.refresh();
-      listen('/api/v1/events', { open: (lost) => { if (lost) load(); }, reset: load });
+      follow('/api/v1/events');
     }
   }
 
-  let loading = false;
-  async function load() {
-    if (loading) return;
-    loading = true;
-    try {
-      const answer = await api.operation(id, signal);
-      receive(answer.data);
-      plots.refresh();
-      if (answer.warning) {
-        note.hidden = false;
-        show(note, answer.warning);
-      }
-      return answer.data;
-    } catch (error) {
-      if (!signal.aborted && (!current || error.status === 404)) {
-        problem.hidden = false;
-        show(problem, icon('failed'), h('p', null, error.message));
-      }
-    } finally {
-      loading = false;
-    }
+  let followed = '';
+  function follow(url, others = {}) {
+    if (url === followed || signal.aborted) return;
+    followed = url;
+    listen(url, { open: (lost) => { if (lost || !current) load(); }, reset: load, ...others });
   }
 
-  setTitle(id);
-  load().then((document) => {
-    if (signal.aborted || !document || isOver(document.status)) return;
-    listen(`/api/v1/operations/${encodeURIComponent(id)}/events`, {
-      open: (lost) => { if (lost) load(); }, reset: load, operation: receive,
+  function followThis() {
+    follow(`/api/v1/operations/${encodeURIComponent(id)}/events`, {
+      // Perhaps it is not there any more.
+      refused: load,
+      operation: receive,
       progress: (message) => {
         if (!current || message.attempt !== current.attempt || isOver(current.status)) return;
         current = { ...current, progress: message.progress };
+        // So its worker is there.
+        warning = '';
+        drawNotes();
         draw();
       },
       metrics: (message) => plots.take(message),
     });
-  });
+  }
+
+  // The document, and with `whole` what is fetched beside it.
+  let loading = false;
+  let more = false;
+  async function load(whole = true) {
+    if (signal.aborted) return;
+    if (loading) {
+      more ||= whole;
+      return;
+    }
+    loading = true;
+    try {
+      const { data: document, warning: said } = await api.operation(id, signal);
+      if (!current || !isNewer(current, document)) {
+        warning = said ?? '';
+        receive(document);
+      }
+      if (whole) {
+        refreshHistory();
+        plots.refresh();
+      }
+      if (!isOver(current.status)) followThis();
+      if (current.status === 'pending') askWorkers();
+    } catch (error) {
+      if (signal.aborted) return;
+      if (!current || error.status === 404) {
+        problem.hidden = false;
+        show(problem, icon('failed'), h('p', null, error.message));
+        drawnFor = '';
+      }
+      if (error.status === 404) follow(QUIET);
+      else {
+        doubt(error);
+        if (!current || !isOver(current.status)) followThis();
+      }
+    } finally {
+      loading = false;
+      if (more) {
+        more = false;
+        load();
+      }
+    }
+  }
+
+  async function askWorkers() {
+    const { operation_type: kind, execution, queue } = current;
+    // Waits for the one worker that it was started on.
+    if (queue === 'direct') return;
+    try {
+      const workers = await call('GET', `/api/v1/workers?worker_type=${encodeURIComponent(kind)}`, { signal });
+      if (current.status !== 'pending') return;
+      hindrance = whyNobody(kind, workers, execution?.requirements ?? {});
+      drawNotes();
+    } catch (error) {
+      if (!signal.aborted) doubt(error);
+    }
+  }
+
+  setTitle(id);
+  load();
   const timer = setInterval(() => { if (current?.status === 'running') draw(); }, 1000);
-  return () => { clearInterval(timer); refreshHistory.stop(); plots.stop(); };
+  const asking = setInterval(() => {
+    if (document.hidden || !current) return;
+    if (current.status === 'pending') askWorkers();
+    else if (current.status === 'running') load(false);
+  }, ASK);
+  return () => {
+    clearInterval(timer);
+    clearInterval(asking);
+    clearTimeout(retry);
+    refreshHistory.stop();
+    plots.stop();
+  };
+}
+
+// An entry of the timeline.
+const moments = (kind, ...children) => h('li', { 'data-status': kind }, h('span', { class: 'node' }, icon(kind)), children);
+
+// Why none of these workers can take it; nothing when one can, be it busy now.
+function whyNobody(kind, workers, { gpu, cores, memory_gb: memory }) {
+  if (workers.length === 0) return `No worker of the type ${kind} is here; it waits until there is one.`;
+  const heard = workers.filter((worker) => worker.status !== 'TEMPORARILY_UNAVAILABLE');
+  if (heard.length === 0) return `No worker of the type ${kind} answers; it waits until one does.`;
+  const able = ({ capabilities: own }) => (!gpu || own.gpu) && (!cores || own.cores >= cores) && (!memory || own.memory_gb >= memory);
+  if (heard.some(able)) return '';
+  const needs = [gpu && 'a GPU', cores && `${count(cores)} ${cores === 1 ? 'core' : 'cores'}`, memory && `${count(memory)} GiB of memory`].filter(Boolean).join(', ');
+  return `No worker of the type ${kind} has what it asks for (${needs}); it waits until there is one.`;
 }
 
 function waiting({ queue, queue_position: position }) {

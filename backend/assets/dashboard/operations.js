@@ -3,10 +3,14 @@
 import { api } from './api.js';
 import { STATUSES, h, keyed, show, text } from './dom.js';
 import { count, title } from './format.js';
-import { atMostEvery, perFrame } from './live.js';
-import { operationRow, tableHead } from './rows.js';
+import { atMostEvery, doubt, perFrame } from './live.js';
+import { isNewer, operationRow, tableHead } from './rows.js';
 
 const PAGE = 25;
+
+// The page that was looked at last, for the way back to it.
+let shownLast = '#/operations';
+export const listAddress = () => shownLast;
 
 export default function operations({ root, signal, listen, query }) {
   const filter = {
@@ -44,11 +48,16 @@ export default function operations({ root, signal, listen, query }) {
       h('span', { class: 'grow' }), range),
     card, h('nav', { class: 'pager', 'aria-label': 'Pages' }, newest, newer, older));
 
+  function address() {
+    const search = new URLSearchParams(Object.entries(filter).filter(([, value]) => value !== '' && value !== 0)).toString();
+    return `#/operations${search ? `?${search}` : ''}`;
+  }
+
   function choose(change) {
     Object.assign(filter, { offset: 0 }, change);
-    const search = new URLSearchParams(Object.entries(filter).filter(([, value]) => value !== '' && value !== 0)).toString();
     // The address names what is shown, without leaving the view.
-    history.replaceState(null, '', `#/operations${search ? `?${search}` : ''}`);
+    shownLast = address();
+    history.replaceState(null, '', shownLast);
     subscribe();
     refresh(true);
   }
@@ -62,17 +71,26 @@ export default function operations({ root, signal, listen, query }) {
       await api.operation(id, signal);
       location.hash = `#/operations/${encodeURIComponent(id)}`;
     } catch (problem) {
-      if (!signal.aborted) text(notFound, problem.message);
+      if (signal.aborted) return;
+      doubt(problem);
+      text(notFound, problem.message);
     }
   }
 
+  // Documents that came since the page was asked for, while it is on its way.
+  let arrived = null;
   const refresh = atMostEvery(1000, async () => {
+    arrived = new Map();
     try {
       const page = await api.operations({ ...filter, limit: PAGE }, signal);
       if (page.operations.length === 0 && page.total > 0 && filter.offset > 0) return choose({ offset: Math.floor((page.total - 1) / PAGE) * PAGE });
       error.hidden = true;
       changed.clear();
-      rows.set(page.operations);
+      // What came while the page was on its way may be newer than the page.
+      rows.set(page.operations.map((document) => {
+        const heard = arrived.get(document.operation_id);
+        return heard && isNewer(heard, document) ? heard : document;
+      }));
       const last = filter.offset + page.operations.length;
       text(range, page.total === 0 ? 'None' : `${count(filter.offset + 1)}–${count(last)} of ${count(page.total)}`);
       older.disabled = last >= page.total;
@@ -83,8 +101,11 @@ export default function operations({ root, signal, listen, query }) {
       }
     } catch (problem) {
       if (signal.aborted) return;
+      doubt(problem);
       error.hidden = false;
       text(error, problem.message);
+    } finally {
+      arrived = null;
     }
   });
 
@@ -94,7 +115,7 @@ export default function operations({ root, signal, listen, query }) {
     for (const [id, change] of changed) {
       const row = rows.get(id);
       if (!row) continue;
-      if (change.document) row.update({ ...row.document(), ...change.document });
+      if (change.document) row.update(change.document);
       else row.progress(change.progress);
     }
     changed.clear();
@@ -103,8 +124,13 @@ export default function operations({ root, signal, listen, query }) {
   function subscribe() {
     const type = filter.operation_type;
     listen(`/api/v1/events${type ? `?operation_type=${encodeURIComponent(type)}` : ''}`, {
-      open: () => refresh(true), reset: () => refresh(true),
+      open: (lost) => {
+        refresh(true);
+        if (lost) loadTypes();
+      },
+      reset: () => refresh(true),
       operation: (document) => {
+        arrived?.set(document.operation_id, document);
         const known = rows.get(document.operation_id);
         if (known) {
           changed.set(document.operation_id, { document });
@@ -123,13 +149,20 @@ export default function operations({ root, signal, listen, query }) {
     });
   }
 
+  async function loadTypes() {
+    try {
+      const types = await api.types(signal);
+      const listed = new Set([...type.options].map((option) => option.value));
+      for (const { worker_type: name } of types) if (!listed.has(name)) type.append(h('option', { value: name }, title(name)));
+    } catch (problem) {
+      if (!signal.aborted) doubt(problem);
+    }
+  }
+
+  shownLast = address();
   subscribe();
   refresh(true);
-  api.types(signal).then((types) => {
-    for (const kind of types) {
-      if (kind.worker_type !== filter.operation_type) type.append(h('option', { value: kind.worker_type }, title(kind.worker_type)));
-    }
-  }).catch(() => {});
+  loadTypes();
   const timer = setInterval(() => {
     for (const element of body.querySelectorAll('tr[data-status="running"]')) {
       const row = rows.get(element.dataset.id);

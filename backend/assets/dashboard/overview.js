@@ -4,7 +4,7 @@ import { api } from './api.js';
 import { bars } from './chart.js';
 import { STATUSES, attr, h, icon, keyed, show, text } from './dom.js';
 import { count, duration, now, title } from './format.js';
-import { atMostEvery } from './live.js';
+import { atMostEvery, doubt } from './live.js';
 import { operationRow, tableHead } from './rows.js';
 
 const RECENT = 8;
@@ -56,6 +56,7 @@ export default function overview({ root, signal, listen }) {
       noRecent.hidden = page.operations.length > 0;
     } catch (problem) {
       if (signal.aborted) return;
+      doubt(problem);
       error.hidden = false;
       text(error, problem.message);
     }

@@ -3,8 +3,15 @@
 import { api } from './api.js';
 import { attr, h, statusChip, text, toast } from './dom.js';
 import { ageing, duration, now, percent, title } from './format.js';
+import { doubt } from './live.js';
+
+// How long a button waits for the second press.
+const SURE = 6000;
 
 export const isOver = (status) => status === 'completed' || status === 'failed' || status === 'cancelled';
+
+// Of two documents of one operation, whether the first says more. Progress is timed by another clock than the end is.
+export const isNewer = (one, other) => one.updated_at > other.updated_at && (isOver(one.status) || !isOver(other.status));
 
 export function tableHead() {
   return h('thead', null, h('tr', null,
@@ -38,7 +45,7 @@ export function operationRow() {
   const created = h('span');
   const took = h('td', { class: 'num-left', 'data-label': 'Took' });
   const actions = h('td', { class: 'actions' });
-  let shownActions = '';
+  const showActions = actionsIn(actions, 'small');
   let current = {};
   const row = {
     element: h('tr', null,
@@ -61,11 +68,7 @@ export function operationRow() {
       ageing(created, operation.created_at);
       const running = status === 'running' ? (now() - Date.parse(operation.started_at)) / 1000 : operation.duration_seconds;
       text(took, duration(running));
-      const wanted = `${id} ${isOver(status)} ${status === 'completed'} ${asked}`;
-      if (wanted !== shownActions) {
-        shownActions = wanted;
-        actions.replaceChildren(...actionButtons(operation, 'small'));
-      }
+      showActions(operation);
     },
     progress(progress) {
       current = { ...current, progress };
@@ -76,20 +79,34 @@ export function operationRow() {
   return row;
 }
 
+// Keeps the buttons in `parent` as long as they stay the right ones: somebody may be about to press one.
+export function actionsIn(parent, size = '') {
+  let shown = '';
+  return (operation) => {
+    const { operation_id: id, status, cancel_requested_at: asked } = operation;
+    const wanted = JSON.stringify([id, isOver(status), status === 'completed', Boolean(asked), operation.attempt > 0]);
+    if (wanted === shown) return;
+    shown = wanted;
+    parent.replaceChildren(...actionButtons(operation, size));
+  };
+}
+
 // Cancel while it can be, retry once it has not completed.
-export function actionButtons(operation, size = '', changed = () => {}) {
+function actionButtons(operation, size) {
   const { operation_id: id, status } = operation;
-  const button = (label, kind, work) => {
-    const element = h('button', { type: 'button', class: `button ${kind} ${size}`, 'aria-label': `${label} ${id}`, onclick: async () => {
+  const button = (label, kind, work, question) => {
+    const element = h('button', { type: 'button', class: `button ${kind} ${size}`, 'aria-label': `${label} ${id}`, onclick: async (event) => {
+      if (sure && !sure(event)) return;
       element.disabled = true;
       try {
         await work();
-        changed();
       } catch (error) {
+        doubt(error);
         toast(error.message, 'error');
       }
       element.disabled = false;
     } }, label);
+    const sure = question && asking(element, question, id);
     return element;
   };
   if (!isOver(status)) {
@@ -100,7 +117,7 @@ export function actionButtons(operation, size = '', changed = () => {}) {
     return [button('Cancel', 'danger', async () => {
       await api.cancel(id);
       toast(`Cancel of ${id} was asked for`);
-    })];
+    }, 'Really cancel?')];
   }
   if (status === 'completed') return [];
   const again = (ask, word) => async () => {
@@ -113,4 +130,32 @@ export function actionButtons(operation, size = '', changed = () => {}) {
   // Where there is room for it: from the newest checkpoint, if it left one.
   if (size === '' && operation.attempt > 0) buttons.push(button('Resume', '', again(api.resume, 'Resumed')));
   return buttons;
+}
+
+// For a button that must be pressed twice, because rows move and what it does cannot be undone: the first press makes it ask.
+function asking(element, question, id) {
+  const [label, name] = [element.textContent, element.getAttribute('aria-label')];
+  let timer = 0;
+  const calm = () => {
+    clearTimeout(timer);
+    timer = 0;
+    text(element, label);
+    attr(element, 'aria-label', name);
+    element.style.whiteSpace = '';
+  };
+  element.addEventListener('blur', calm);
+  return (event) => {
+    // The second half of a double click is no answer.
+    if (timer !== 0 && event.detail < 2) {
+      calm();
+      return true;
+    }
+    clearTimeout(timer);
+    timer = setTimeout(calm, SURE);
+    text(element, question);
+    attr(element, 'aria-label', `${question} ${id}`);
+    // It is longer than what tables have room for in one line.
+    element.style.whiteSpace = 'normal';
+    return false;
+  };
 }

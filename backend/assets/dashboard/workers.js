@@ -3,7 +3,7 @@
 import { api } from './api.js';
 import { attr, h, icon, keyed, show, statusChip, text } from './dom.js';
 import { ageing, count, now, percent, title } from './format.js';
-import { atMostEvery } from './live.js';
+import { atMostEvery, doubt } from './live.js';
 
 // A free worker asks for work all the time; one that beats but has not asked for this long hears nothing.
 const DEAF_AFTER = 90;
@@ -32,6 +32,7 @@ export default function workers({ root, signal, listen }) {
       text(summary, list.length === 0 ? '' : `${count(list.length)} in all: ${of('BUSY')} busy, ${of('AVAILABLE')} available, ${of('TEMPORARILY_UNAVAILABLE')} silent`);
     } catch (problem) {
       if (signal.aborted) return;
+      doubt(problem);
       error.hidden = false;
       text(error, problem.message);
     }

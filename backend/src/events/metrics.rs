@@ -81,7 +81,7 @@ async fn read(
                         continue;
                     }
                     match serde_json::from_slice::<MetricBatch>(&message.payload) {
-                        Ok(batch) => points.extend(batch.points),
+                        Ok(batch) => points.extend(batch.into_points()),
                         Err(error) => tracing::warn!(sequence, error = short(&error), "skipping metrics that cannot be read"),
                     }
                     *last = Some(sequence);

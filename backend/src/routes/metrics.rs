@@ -138,7 +138,7 @@ impl Reading {
             }
         };
         let skip = if message.sequence == self.cursor.sequence { self.cursor.index } else { 0 };
-        let mut points = batch.points.into_iter().skip(skip);
+        let mut points = batch.into_points().skip(skip);
         let room = self.limit - self.points.len();
         let before = self.points.len();
         self.points.extend(points.by_ref().take(room));
