@@ -1,7 +1,7 @@
 // A form from a JSON Schema (2020-12, as worker types publish it). What the form cannot express is asked for as JSON.
 //
 // A field is {element, read()}: `read` gives the value, or undefined when nothing was entered. What is wrong with a value is
-// the server's to say; here only text that is no number or no JSON is refused.
+// the server's to say; refused here is only what could not be sent as it stands: text that is no JSON, names of no use.
 
 import { attr, h, show, text } from './dom.js';
 import { number, title } from './format.js';
@@ -9,12 +9,96 @@ import { number, title } from './format.js';
 const DEPTH = 8;
 let ids = 0;
 
-class FieldError extends Error {
-  constructor(path, message) {
-    super(message);
-    this.path = path;
+// A number that JavaScript's own would change (integers above 2^53, more digits than it keeps), as it was written.
+class Exact {
+  constructor(digits) { this.digits = digits; }
+  toString() { return this.digits; }
+}
+
+// Digits and power of ten: equal for numbers of the same value, however they are written.
+function decimal(written) {
+  const found = /^(-?)(\d+)(?:\.(\d+))?(?:e([+-]?\d+))?$/i.exec(written);
+  if (!found) return written;
+  const [, sign, whole, part = '', power = '0'] = found;
+  const digits = (whole + part).replace(/^0+/, '');
+  const kept = digits.replace(/0+$/, '');
+  return kept === '' ? '0' : `${sign}${kept}e${BigInt(power) + BigInt(digits.length - kept.length - part.length)}`;
+}
+
+const asNumber = (written) => (decimal(String(Number(written))) === decimal(written) ? Number(written) : new Exact(written));
+
+const kindOf = (value) => (value === null ? 'null' : Array.isArray(value) ? 'array' : value instanceof Exact ? 'number' : typeof value);
+
+const inside = (path, name) => `${path}/${name.replaceAll('~', '~0').replaceAll('/', '~1')}`;
+
+// Names come from users: `constructor` is one like any other.
+const own = (object, name) => (object !== null && typeof object === 'object' && Object.hasOwn(object, name) ? object[name] : undefined);
+
+// JSON.parse, but every number keeps its value. `twice` gets the paths of what stands twice in one object.
+export function readJson(written, twice = []) {
+  JSON.parse(written); // says what is wrong with it
+  const tokens = written.match(/"[^"\\]*(?:\\.[^"\\]*)*"|[[\]{}:,]|[^\s[\]{}:,"]+/g);
+  let at = 0;
+  const until = (end, each) => {
+    for (at += 1; tokens[at] !== end;) {
+      each();
+      if (tokens[at] === ',') at += 1;
+    }
+    at += 1;
+  };
+  const value = (path) => {
+    const token = tokens[at];
+    if (token === '[') {
+      const list = [];
+      until(']', () => list.push(value(`${path}/${list.length}`)));
+      return list;
+    }
+    if (token === '{') {
+      const members = new Map();
+      until('}', () => {
+        const name = JSON.parse(tokens[at]);
+        at += 2;
+        if (members.has(name)) twice.push(inside(path, name));
+        members.set(name, value(inside(path, name)));
+      });
+      return Object.fromEntries(members);
+    }
+    at += 1;
+    return /^[-\d]/.test(token) ? asNumber(token) : JSON.parse(token);
+  };
+  return value('');
+}
+
+export function writeJson(value, indent) {
+  // Exact numbers go through JSON.stringify as texts that nobody else writes, and lose their quotes afterwards.
+  const sign = `#${Math.random()}:`;
+  const written = JSON.stringify(value, (_, part) => (part instanceof Exact ? sign + part : part), indent);
+  return written?.replaceAll(new RegExp(`"${sign}([^"]*)"`, 'g'), '$1');
+}
+
+// The paths in `given` whose value is not the same in `kept`. A null in an object says what leaving it out says.
+export function lost(given, kept, path = '') {
+  const kind = kindOf(given);
+  if (kind !== kindOf(kept)) return [path];
+  if (kind === 'number') return decimal(String(given)) === decimal(String(kept)) ? [] : [path];
+  if (kind === 'array') return given.length === kept.length ? given.flatMap((item, at) => lost(item, kept[at], `${path}/${at}`)) : [path];
+  if (kind !== 'object') return given === kept ? [] : [path];
+  return Object.entries(given).filter(([, item]) => item !== null && item !== undefined)
+    .flatMap(([name, item]) => lost(item, own(kept, name), inside(path, name)));
+}
+
+// What keeps a form from being read: [{path, message}], with the `slot` to show it at when it is known.
+export class Refused extends Error {
+  constructor(violations) {
+    super(violations.map(({ message }) => message).join('; '));
+    this.violations = violations;
   }
 }
+
+// What a description says that another one, closer to the use, hides.
+const DETAIL = Symbol('detail');
+const beneath = (target, beside) =>
+  ({ ...target, ...beside, ...(beside.description && target?.description ? { [DETAIL]: target[DETAIL] ?? target.description } : {}) });
 
 // The schema behind references and single-member allOf, with what stands beside the reference.
 function resolve(schema, root) {
@@ -23,10 +107,10 @@ function resolve(schema, root) {
     if (typeof found.$ref === 'string' && found.$ref.startsWith('#/')) {
       const { $ref: target, ...beside } = found;
       const parts = target.slice(2).split('/').map((part) => part.replaceAll('~1', '/').replaceAll('~0', '~'));
-      found = { ...parts.reduce((at, part) => at?.[part], root), ...beside };
+      found = beneath(parts.reduce((at, part) => own(at, part), root), beside);
     } else if (Array.isArray(found.allOf) && found.allOf.length === 1) {
       const { allOf: [only], ...beside } = found;
-      found = { ...only, ...beside };
+      found = beneath(only, beside);
     } else break;
   }
   return found;
@@ -43,7 +127,7 @@ function withoutNull(schema, root) {
     const rest = options.filter((option) => !isNull(option));
     if (rest.length < options.length) {
       const { [key]: _, ...beside } = found;
-      if (rest.length === 1) return withoutNull({ ...rest[0], ...beside }, root);
+      if (rest.length === 1) return withoutNull(beneath(rest[0], beside), root);
       return { ...found, [key]: rest };
     }
   }
@@ -66,7 +150,9 @@ function choices(schema, root) {
 // `code` in descriptions, as Rust's doc comments have it.
 const marked = (words) => words.split('`').map((part, at) => (at % 2 === 1 ? h('code', null, part) : part));
 
-const label = (value) => (typeof value === 'string' ? value : JSON.stringify(value));
+const label = (value) => (typeof value === 'string' ? value : writeJson(value));
+
+const same = (a, b) => kindOf(a) === kindOf(b) && lost(a, b).length === 0 && lost(b, a).length === 0;
 
 // What one of several object shapes is called: the constant that marks it, or its title.
 function variantName(option, root, at) {
@@ -77,46 +163,77 @@ function variantName(option, root, at) {
   }
   if (Array.isArray(option.enum)) return { text: `${option.enum.slice(0, 3).map(label).join(', ')}${option.enum.length > 3 ? ', …' : ''}` };
   const kind = Array.isArray(option.type) ? option.type.join(' or ') : option.type;
+  // An object without a mark is known by what it has.
+  const has = option.required?.length > 0 ? option.required : Object.keys(option.properties ?? {});
+  if (!option.title && kind === 'object' && has.length > 0) return { text: `${title(has.slice(0, 3).join(', '))}${has.length > 3 ? ', …' : ''}` };
   return { text: option.title ?? ('const' in option ? label(option.const) : kind ? title(kind) : `Form ${at + 1}`) };
 }
 
 function fits(option, value, root, at) {
   const mark = variantName(option, root, at);
-  if (mark.name) return value?.[mark.name] === mark.fixed;
-  if ('const' in option) return value === option.const;
-  if (Array.isArray(option.enum)) return option.enum.includes(value);
-  const type = value === null ? 'null' : Array.isArray(value) ? 'array' : typeof value;
-  if (option.type === 'integer') return Number.isInteger(value);
+  if (mark.name) return same(own(value, mark.name), mark.fixed);
+  if ('const' in option) return same(value, option.const);
+  if (Array.isArray(option.enum)) return option.enum.some((one) => same(value, one));
+  const type = kindOf(value);
+  if (option.type === 'integer') return type === 'number' && Number.isInteger(Number(value));
   if (type === 'object' && option.properties) return Object.keys(value).every((name) => name in option.properties);
   return option.type === undefined || option.type === type;
 }
 
+// Limits such as 18,446,744,073,709,551,615 to the last digit.
+const amount = (value) => (value instanceof Exact ? String(value).replace(/\B(?=(\d{3})+$)/g, ',') : number(value));
+
 function range(schema) {
   const low = schema.minimum ?? schema.exclusiveMinimum;
   const high = schema.maximum ?? schema.exclusiveMaximum;
-  const from = schema.exclusiveMinimum !== undefined ? `more than ${number(low)}` : `from ${number(low)}`;
-  const to = schema.exclusiveMaximum !== undefined ? `less than ${number(high)}` : `up to ${number(high)}`;
+  const from = schema.exclusiveMinimum !== undefined ? `more than ${amount(low)}` : `from ${amount(low)}`;
+  const to = schema.exclusiveMaximum !== undefined ? `less than ${amount(high)}` : `up to ${amount(high)}`;
   if (low !== undefined && high !== undefined) return `${from} ${schema.exclusiveMaximum !== undefined ? 'and ' : ''}${to}`;
-  if (low !== undefined) return low === 0 && schema.type === 'integer' ? '' : schema.exclusiveMinimum !== undefined ? from : `at least ${number(low)}`;
-  return high !== undefined ? (schema.exclusiveMaximum !== undefined ? to : `at most ${number(high)}`) : '';
+  if (low !== undefined) return low === 0 && schema.type === 'integer' ? '' : schema.exclusiveMinimum !== undefined ? from : `at least ${amount(low)}`;
+  return high !== undefined ? (schema.exclusiveMaximum !== undefined ? to : `at most ${amount(high)}`) : '';
+}
+
+// In which order an object's fields stand: what is required first, as the schema names it, then the rest as the schema has it.
+// Properties that come sorted by name have lost their order; a start then stands before its end all the same.
+function ordered(found) {
+  const all = Object.keys(found.properties ?? {});
+  const first = (found.required ?? []).filter((name) => all.includes(name));
+  const rest = all.filter((name) => !first.includes(name));
+  if (all.every((name, at) => at === 0 || all[at - 1] <= name)) {
+    for (const end of [...rest]) {
+      const begin = rest.indexOf(end.replace(/(?<![a-z])end(?![a-z])/i, 'start'));
+      const at = rest.indexOf(end);
+      if (begin > at) rest.splice(at, 0, ...rest.splice(begin, 1));
+    }
+  }
+  return [...new Set([...first, ...rest])];
+}
+
+// What a text that does not match its pattern should look like, as far as it does not stand at the field anyway.
+function advice(found) {
+  const examples = (found.examples ?? []).slice(0, 2).map(label).join(' or ');
+  return found.pattern ? [found[DETAIL], examples && `for example ${examples}`].filter(Boolean).join('; ').replaceAll('`', '') : '';
 }
 
 export function form(schema, { value, base = '' } = {}) {
+  // What is wrong is shown at the slot of its path. Entries of lists and maps change their place and name: they have a key
+  // instead, which `entries` of the path around them finds.
   const slots = new Map();
+  const entries = new Map();
   const root = schema;
+  let problems = null;
 
-  // A labelled row with room for what is wrong.
-  function row(name, path, control, { required, description, hint, group } = {}) {
-    const error = h('p', { class: 'field-error', id: `f${ids += 1}`, role: 'alert' });
-    const help = [description, hint].filter(Boolean).join(' · ');
-    const note = help ? h('p', { class: 'field-help', id: `f${ids += 1}` }, marked(help)) : null;
-    const target = control.input;
-    if (target && !target.id) target.id = `f${ids += 1}`;
-    if (target) attr(target, 'aria-describedby', [note?.id, error.id].filter(Boolean).join(' '));
-    const star = required ? h('span', { class: 'required', title: 'required' }, ' required') : null;
-    const caption = group ? h('legend', null, title(name), star) : control.check
-      ? h('label', { class: 'check', for: target.id }, target, title(name)) : h('label', { for: target?.id }, title(name), star);
-    const element = h(group ? 'fieldset' : 'div', { class: `field ${group ? 'group' : ''}`, 'data-path': path }, caption, group ? note : null, control.check ? null : control.element, group ? null : note, error);
+  const refuse = (path, message) => problems?.push({ path: '', message, slot: slots.get(path) });
+
+  // Fields are made anew where another shape is chosen.
+  function forget(path, itself = false) {
+    for (const known of [slots, entries]) {
+      for (const key of [...known.keys()]) if (key.startsWith(`${path}/`) || (itself && key === path)) known.delete(key);
+    }
+    entries.delete(path);
+  }
+
+  function addSlot(path, element, error, target, more = {}) {
     slots.set(path, {
       element,
       set(message) {
@@ -125,25 +242,44 @@ export function form(schema, { value, base = '' } = {}) {
         if (target) attr(target, 'aria-invalid', message !== '' ? 'true' : null);
       },
       focus() { (target ?? element.querySelector('input,select,textarea,button'))?.focus(); },
+      empty: () => false,
+      advice: '',
+      ...more,
     });
-    return element;
+  }
+
+  // A labelled row with room for what is wrong.
+  function row(name, path, control, { required, description, hint, group, advice: words } = {}) {
+    const error = h('p', { class: 'field-error', id: `f${ids += 1}`, role: 'alert' });
+    const help = [description, hint].filter(Boolean).join(' · ');
+    const note = help ? h('p', { class: 'field-help', id: `f${ids += 1}` }, marked(help)) : null;
+    const target = control.input;
+    if (target && !target.id) target.id = `f${ids += 1}`;
+    if (target) attr(target, 'aria-describedby', [note?.id, error.id].filter(Boolean).join(' '));
+    const star = required ? h('span', { class: 'required', title: 'required' }, ' required') : null;
+    const called = h('span', null, title(name));
+    const caption = group ? h('legend', null, called, star) : control.check
+      ? h('label', { class: 'check', for: target.id }, target, called) : h('label', { for: target?.id }, called, star);
+    const element = h(group ? 'fieldset' : 'div', { class: `field ${group ? 'group' : ''}`, 'data-path': path }, caption, group ? note : null, control.check ? null : control.element, group ? null : note, error);
+    addSlot(path, element, error, target, { empty: () => control.read() === undefined, advice: words });
+    return { element, rename: (next) => text(called, title(next)) };
   }
 
   function jsonField(path, start, rows = 4) {
     const area = h('textarea', { rows, class: 'code', spellcheck: 'false', placeholder: 'JSON' });
-    area.value = start === undefined ? '' : JSON.stringify(start, null, 2);
+    area.value = start === undefined ? '' : writeJson(start, 2);
     return { input: area, element: area, read() {
       if (area.value.trim() === '') return undefined;
-      try { return JSON.parse(area.value); } catch (error) { throw new FieldError(path, `This is no JSON: ${error.message}`); }
+      try { return readJson(area.value); } catch (error) { refuse(path, `This is no JSON: ${error.message}`); }
+      return area.value;
     } };
   }
 
   function selectField(options, start, required) {
-    const select = h('select', null, !(required && start !== undefined) && h('option', { value: '' }, required ? 'Choose…' : 'Not set'),
-      options.map((option, at) => h('option', { value: String(at) }, option.label)));
-    const at = options.findIndex((option) => JSON.stringify(option.value) === JSON.stringify(start));
+    const at = start === undefined ? -1 : options.findIndex((option) => same(option.value, start));
+    const select = h('select', null, !(required && at >= 0) && h('option', { value: '' }, required ? 'Choose…' : 'Not set'),
+      options.map((option, index) => h('option', { value: String(index) }, option.label)));
     select.value = at >= 0 ? String(at) : '';
-    if (select.selectedIndex < 0) select.selectedIndex = 0;
     const note = h('p', { class: 'field-help' });
     const tell = () => { text(note, select.value === '' ? '' : options[Number(select.value)].note ?? ''); note.hidden = note.textContent === ''; };
     select.addEventListener('change', tell);
@@ -153,12 +289,16 @@ export function form(schema, { value, base = '' } = {}) {
 
   function numberField(found, path, start) {
     const input = h('input', { type: 'text', inputmode: found.type === 'integer' ? 'numeric' : 'decimal', autocomplete: 'off' });
-    input.value = start ?? '';
+    input.value = String(start ?? '');
     return { input, element: input, read() {
       const entered = input.value.trim();
       if (entered === '') return undefined;
+      const found = /^([+-]?)(?:(\d+)\.?(\d*)|\.(\d+))(e[+-]?\d+)?$/i.exec(entered);
       // What is no number goes to the server as it is, which says what it wants instead.
-      return /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(entered) ? Number(entered) : entered;
+      if (!found) return entered;
+      const [, sign, whole = '', part, only, power = ''] = found;
+      const digits = part || only;
+      return asNumber(`${sign === '-' ? '-' : ''}${whole.replace(/^0+(?=\d)/, '') || '0'}${digits ? `.${digits}` : ''}${power}`);
     } };
   }
 
@@ -173,17 +313,17 @@ export function form(schema, { value, base = '' } = {}) {
   function textField(found, start) {
     const input = h('input', { type: 'text', autocomplete: 'off', spellcheck: 'false', placeholder: found.examples?.[0] ?? '' });
     input.value = start ?? '';
-    return { input, element: input, read: () => (input.value === '' && start === undefined ? undefined : input.value) };
+    return { input, element: input, read() {
+      // Emptied is left out, but not where the server would then put something else.
+      const absent = input.value === '' && start !== '' && (found.default ?? undefined) === undefined;
+      return absent ? undefined : input.value;
+    } };
   }
 
   function objectField(found, path, start, depth, hidden = {}) {
-    // What is required stands first, in the order in which the schema names it: its properties may come sorted by name.
-    const first = (found.required ?? []).filter((name) => name in (found.properties ?? {}));
-    const names = [...new Set([...first, ...Object.keys(found.properties ?? {})])].filter((name) => !(name in hidden));
-    const properties = names.map((name) => [name, found.properties[name]]);
-    const fields = properties.map(([name, property]) => {
+    const fields = ordered(found).filter((name) => !Object.hasOwn(hidden, name)).map((name) => {
       const required = (found.required ?? []).includes(name);
-      return [name, labelled(name, property, `${path}/${name.replaceAll('~', '~0').replaceAll('/', '~1')}`, start?.[name], required, depth + 1)];
+      return [name, labelled(name, found.properties[name], inside(path, name), own(start, name), required, depth + 1)];
     });
     return { element: h('div', { class: 'fields' }, fields.map(([, field]) => field.element)), read() {
       const object = { ...hidden };
@@ -196,59 +336,81 @@ export function form(schema, { value, base = '' } = {}) {
   }
 
   function arrayField(found, path, start, depth) {
-    const items = [];
+    let items = [];
+    let made = 0;
     const list = h('div', { class: 'items' });
-    // A removed item must not leave its slots behind for the one that takes its place: all are made anew.
-    const rebuild = (values) => {
-      for (const key of [...slots.keys()]) if (key.startsWith(`${path}/`)) slots.delete(key);
-      items.length = 0;
-      show(list);
-      values.forEach(addItem);
-    };
-    const values = () => items.map((item) => item.read()).map((item) => (item === undefined ? null : item));
-    function addItem(item) {
-      const at = items.length;
-      const field = labelled(`entry ${at + 1}`, found.items ?? {}, `${path}/${at}`, item ?? undefined, true, depth + 1, true);
-      const remove = h('button', { type: 'button', class: 'button small', 'aria-label': `Remove entry ${at + 1}`, onclick: () => {
-        try { rebuild(values().filter((_, index) => index !== at)); } catch { /* an entry that cannot be read stays as it is */ }
+    entries.set(path, (at) => items[Number(at)]?.key);
+    const renumber = () => items.forEach(({ field, remove }, at) => {
+      field.rename(`entry ${at + 1}`);
+      attr(remove, 'aria-label', `Remove entry ${at + 1}`);
+    });
+    function addItem(value) {
+      made += 1;
+      const key = `${path}/\n${made}`;
+      const field = labelled('entry', found.items ?? {}, key, value ?? undefined, true, depth + 1, true);
+      const remove = h('button', { type: 'button', class: 'button small', onclick: () => {
+        items = items.filter((one) => one !== item);
+        item.element.remove();
+        forget(key, true);
+        renumber();
+        more.focus();
       } }, 'Remove');
-      items.push(field);
-      list.append(h('div', { class: 'item' }, field.element, remove));
+      const item = { key, field, remove, element: h('div', { class: 'item' }, field.element, remove) };
+      items.push(item);
+      list.append(item.element);
+      renumber();
     }
     (Array.isArray(start) ? start : []).forEach(addItem);
     const more = h('button', { type: 'button', class: 'button small', onclick: () => { addItem(undefined); list.lastElementChild.querySelector('input,select,textarea')?.focus(); } }, 'Add entry');
     const untouched = start === undefined;
-    return { element: h('div', null, list, more), read: () => (items.length === 0 && untouched ? undefined : values()) };
+    // An entry that nothing was entered in has its place all the same: the server refuses it, and it is marked as required.
+    return { element: h('div', null, list, more), read: () => (items.length === 0 && untouched ? undefined : items.map(({ field }) => field.read() ?? null)) };
   }
 
   // Any names, each with a value of the same kind: {"age": "median", …}.
   function mapField(found, path, start, depth) {
-    let entries = [];
+    let items = [];
     let made = 0;
     const list = h('div', { class: 'items' });
-    function addEntry(key, value) {
+    entries.set(path, (called) => items.find(({ name }) => name.value === called)?.key);
+    function addItem(called, value) {
       made += 1;
-      const name = h('input', { type: 'text', autocomplete: 'off', spellcheck: 'false', 'aria-label': 'Name', placeholder: 'name' });
-      name.value = key;
-      // Its name is not known yet, so what is wrong with it is shown at the whole.
-      const field = labelled('value', found.additionalProperties, `${path}/\n${made}`, value, true, depth + 1, true);
-      const entry = { name, field };
-      entries.push(entry);
-      const row = h('div', { class: 'item named' }, name, field.element, h('button', { type: 'button', class: 'button small', 'aria-label': 'Remove entry', onclick: () => {
-        entries = entries.filter((one) => one !== entry);
-        row.remove();
+      const key = `${path}/\n${made}`;
+      // Beside the entry's own path: what is chosen below it is made anew.
+      const nameKey = `${path}/\nname ${made}`;
+      const field = labelled('value', found.additionalProperties, key, value ?? undefined, true, depth + 1, true);
+      const error = h('p', { class: 'field-error', id: `f${ids += 1}`, role: 'alert' });
+      const name = h('input', { type: 'text', autocomplete: 'off', spellcheck: 'false', 'aria-label': 'Name', 'aria-describedby': error.id, placeholder: 'name' });
+      name.value = called;
+      const cell = h('div', { class: 'field' }, name, error);
+      addSlot(nameKey, cell, error, name);
+      const item = { key, nameKey, name, field };
+      items.push(item);
+      const element = h('div', { class: 'item named' }, cell, field.element, h('button', { type: 'button', class: 'button small', 'aria-label': 'Remove entry', onclick: () => {
+        items = items.filter((one) => one !== item);
+        element.remove();
+        forget(key, true);
+        forget(nameKey, true);
+        more.focus();
       } }, 'Remove'));
-      list.append(row);
+      list.append(element);
       return name;
     }
-    Object.entries(start ?? {}).forEach(([key, value]) => addEntry(key, value));
-    const more = h('button', { type: 'button', class: 'button small', onclick: () => addEntry('', undefined).focus() }, 'Add entry');
+    if (kindOf(start) === 'object') Object.entries(start).forEach(([called, value]) => addItem(called, value));
+    const more = h('button', { type: 'button', class: 'button small', onclick: () => addItem('', undefined).focus() }, 'Add entry');
     const untouched = start === undefined;
     return { element: h('div', null, list, more), read() {
-      const named = entries.filter(({ name }) => name.value !== '');
-      if (named.length === 0 && untouched) return undefined;
-      // Names come from the user; `__proto__` is one like any other.
-      return Object.fromEntries(named.map(({ name, field }) => [name.value, field.read() ?? null]));
+      const values = new Map();
+      for (const { key, nameKey, name, field } of items) {
+        const entered = field.read();
+        if (name.value === '') {
+          if (entered !== undefined) refuse(nameKey, 'This needs a name');
+          continue;
+        }
+        if (items.some((other) => other.key !== key && other.name.value === name.value)) refuse(nameKey, 'Another entry has the same name');
+        values.set(name.value, entered ?? null);
+      }
+      return values.size === 0 && untouched ? undefined : Object.fromEntries(values);
     } };
   }
 
@@ -261,29 +423,30 @@ export function form(schema, { value, base = '' } = {}) {
     };
     const options = (found.oneOf ?? found.anyOf).flatMap(flat);
     const names = options.map((option, at) => variantName(option, root, at));
-    const select = h('select', { 'aria-label': 'Kind' }, !required && h('option', { value: '' }, 'Not set'), names.map((name, at) => h('option', { value: String(at) }, name.text)));
+    const at = start === undefined ? -1 : options.findIndex((option, index) => fits(option, start, root, index));
+    // Nothing is chosen for anybody: the first alternative may well be "drop the row".
+    const select = h('select', { 'aria-label': 'Kind' }, !(required && at >= 0) && h('option', { value: '' }, required ? 'Choose…' : 'Not set'), names.map((name, index) => h('option', { value: String(index) }, name.text)));
     const note = h('p', { class: 'field-help' });
     const box = h('div', { class: 'variant' });
     let field = null;
     const choose = (value) => {
-      for (const key of [...slots.keys()]) if (key.startsWith(`${path}/`)) slots.delete(key);
+      forget(path);
       field = null;
-      const at = select.value === '' ? -1 : Number(select.value);
-      const option = options[at];
+      const chosen = select.value === '' ? -1 : Number(select.value);
+      const option = options[chosen];
       text(note, option?.description ?? '');
       note.hidden = note.textContent === '';
       if (option) {
-        const { name, fixed } = names[at];
+        const { name, fixed } = names[chosen];
         if ('const' in option) field = { element: h('span'), read: () => option.const };
         else if (option.type === 'object' && option.properties) field = objectField(option, path, value, depth, name ? { [name]: fixed } : {});
         else field = control(option, path, value, true, depth + 1);
       }
-      show(box, field?.element);
+      show(box, field?.check ? h('label', { class: 'check' }, field.element, 'Yes') : field?.element);
     };
-    const at = start === undefined ? (required ? 0 : -1) : options.findIndex((option, index) => fits(option, start, root, index));
-    select.value = at >= 0 ? String(at) : required ? '0' : '';
+    select.value = at >= 0 ? String(at) : '';
     select.addEventListener('change', () => choose(undefined));
-    choose(start);
+    choose(at >= 0 ? start : undefined);
     return { input: select, element: h('div', null, select, note, box), read: () => field?.read() };
   }
 
@@ -317,7 +480,7 @@ export function form(schema, { value, base = '' } = {}) {
     let field = null;
     const box = h('div');
     const toggle = () => {
-      for (const key of [...slots.keys()]) if (key.startsWith(`${path}/`)) slots.delete(key);
+      forget(path);
       field = on.checked ? objectField(found, path, start, depth) : null;
       show(box, field?.element);
     };
@@ -329,35 +492,60 @@ export function form(schema, { value, base = '' } = {}) {
   function labelled(name, schema, path, start, required, depth, silent = false) {
     const found = withoutNull(schema, root);
     const made = control(schema, path, start, required, depth);
-    const element = row(name, path, made, { required: required && !silent && !made.check && found.default === undefined, description: found.description, hint: made.hint, group: made.group });
-    return { element, read: made.read };
+    const shown = row(name, path, made, {
+      required: required && !silent && !made.check && found.default === undefined,
+      description: found.description, hint: made.hint, group: made.group, advice: advice(found),
+    });
+    return { ...shown, read: made.read };
   }
 
   const top = withoutNull(schema, root);
   const field = top.type === 'object' && top.properties && !top.oneOf && !top.anyOf
     ? objectField(top, base, value, 0) : control(top, base, value, true, 0);
 
+  // The slot of a path or of the nearest one around it, and whether it is the path's own.
+  function locate(path) {
+    let [at, slot, exact] = [base, slots.get(base), path === base];
+    for (const part of path.slice(base.length).split('/').slice(1)) {
+      at = entries.get(at)?.(part.replaceAll('~1', '/').replaceAll('~0', '~')) ?? `${at}/${part}`;
+      exact = slots.has(at);
+      slot = slots.get(at) ?? slot;
+    }
+    return { slot, exact };
+  }
+
   return {
     element: field.element,
-    // Throws a FieldError.
-    read: () => field.read() ?? {},
+    // Throws what was refused.
+    read() {
+      problems = [];
+      try {
+        const value = field.read() ?? {};
+        if (problems.length > 0) throw new Refused(problems);
+        return value;
+      } finally {
+        problems = null;
+      }
+    },
+    // What can be read, whatever is wrong with the rest.
+    peek: () => field.read() ?? {},
     clear: () => { for (const slot of slots.values()) slot.set(''); },
     // Shows violations at their fields, or at the nearest one around; gives back those that belong to none.
     mark(violations) {
       const rest = [];
-      let first = null;
+      const wrong = [];
       for (const { path, message } of violations) {
         const missing = /^"([^"]+)" is a required property/.exec(message);
-        let at = missing ? `${path}/${missing[1]}` : path;
-        while (!slots.has(at) && at.includes('/') && at.length > base.length) at = at.slice(0, at.lastIndexOf('/'));
-        const slot = slots.get(at);
+        let found = locate(missing ? inside(path, missing[1]) : path);
+        if (missing && !found.exact) found = locate(path);
+        const { slot, exact } = found;
         if (!slot) { rest.push({ path, message }); continue; }
-        slot.set(missing && at.endsWith(`/${missing[1]}`) ? 'This is required' : message);
-        first ??= slot;
+        const words = exact && slot.empty() ? 'This is required'
+          : slot.advice && exact && / does not match "/.test(message) ? `${slot.advice} (${message})` : message;
+        slot.set(words);
+        wrong.push(slot);
       }
-      return { rest, first };
+      return { rest, wrong };
     },
   };
 }
-
-export { FieldError };

@@ -1,8 +1,12 @@
 // JSON Schemas as trees to open, and an example to begin with.
 
 import { h } from '/dashboard/dom.js';
+import { writeJson } from '/dashboard/form.js';
 
 const DEEPEST = 12;
+
+// `code` in descriptions, as Rust's doc comments have it.
+export const words = (written) => String(written ?? '').split('`').map((part, at) => (at % 2 === 1 ? h('code', null, part) : part));
 
 export function resolve(document, schema) {
   const seen = new Set();
@@ -19,8 +23,8 @@ export function resolve(document, schema) {
 function kindOf(document, schema) {
   if (schema === true || schema === undefined) return 'anything';
   if (schema === false) return 'nothing';
-  if (schema.const !== undefined) return JSON.stringify(schema.const);
-  if (schema.enum) return schema.enum.map((value) => JSON.stringify(value)).join(' | ');
+  if (schema.const !== undefined) return writeJson(schema.const);
+  if (schema.enum) return schema.enum.map((value) => writeJson(value)).join(' | ');
   if (schema.type) {
     const type = [].concat(schema.type).join(' | ');
     return schema.format ? `${type} (${schema.format})` : type;
@@ -30,9 +34,9 @@ function kindOf(document, schema) {
 }
 
 function bounds(schema) {
-  const words = { minimum: '≥', maximum: '≤', exclusiveMinimum: '>', exclusiveMaximum: '<', minItems: 'items ≥', maxItems: 'items ≤', minLength: 'length ≥', maxLength: 'length ≤', pattern: 'matches' };
-  const found = Object.entries(words).filter(([key]) => schema[key] !== undefined).map(([key, word]) => `${word} ${schema[key]}`);
-  if (schema.default !== undefined) found.push(`default ${JSON.stringify(schema.default)}`);
+  const names = { minimum: '≥', maximum: '≤', exclusiveMinimum: '>', exclusiveMaximum: '<', minItems: 'items ≥', maxItems: 'items ≤', minLength: 'length ≥', maxLength: 'length ≤', pattern: 'matches' };
+  const found = Object.entries(names).filter(([key]) => schema[key] !== undefined).map(([key, name]) => `${name} ${schema[key]}`);
+  if (schema.default !== undefined) found.push(`default ${writeJson(schema.default)}`);
   return found.join(', ');
 }
 
@@ -68,7 +72,7 @@ export function node(document, schema, name, required = false, depth = 0) {
   if (required) label.push(' ', h('span', { class: 'must' }, 'required'));
   const limits = bounds(plain);
   if (limits) label.push(' ', h('small', null, limits));
-  if (plain.description) label.push(' ', h('small', null, plain.description));
+  if (plain.description) label.push(' ', h('small', null, words(plain.description)));
   const nested = plain.properties || plain.items || plain.anyOf || plain.oneOf || plain.allOf
     || (plain.additionalProperties && typeof plain.additionalProperties === 'object');
   if (!nested || depth > DEEPEST) return h('span', null, label);

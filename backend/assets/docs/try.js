@@ -1,8 +1,10 @@
 // A form that sends one request and shows what comes back.
 
 import { h, show } from '/dashboard/dom.js';
-import { example, resolve } from './schema.js';
+import { readJson, writeJson } from '/dashboard/form.js';
+import { example, resolve, words } from './schema.js';
 
+// Characters of an answer: more makes the page slow.
 const SHOWN = 200_000;
 
 function input(document, parameter) {
@@ -14,14 +16,14 @@ function input(document, parameter) {
     : h('input', { id, required: parameter.required, placeholder: schema.default === undefined ? '' : String(schema.default), autocomplete: 'off', spellcheck: 'false' });
   const row = h('div', { class: 'field' },
     h('label', { for: id }, h('code', null, parameter.name), parameter.required ? h('span', { class: 'must' }, ' required') : ''),
-    field, h('small', null, parameter.description));
+    field, h('small', null, words(parameter.description)));
   return { parameter, field, row };
 }
 
 export function form(document, method, path, operation) {
   const fields = (operation.parameters ?? []).map((parameter) => input(document, parameter));
   const media = operation.requestBody?.content?.['application/json'];
-  const body = media && h('textarea', { 'aria-label': 'Request body, JSON', spellcheck: 'false', value: JSON.stringify(example(document, media.schema), null, 2) });
+  const body = media && h('textarea', { 'aria-label': 'Request body, JSON', spellcheck: 'false', value: writeJson(example(document, media.schema), 2) });
   const output = h('div', { class: 'answer', 'aria-live': 'polite' });
   const send = h('button', { type: 'submit', class: 'button primary' }, 'Send');
   const stop = h('button', { type: 'button', class: 'button', hidden: true, onclick: () => controller?.abort() }, 'Stop');
@@ -41,7 +43,8 @@ export function form(document, method, path, operation) {
     const command = h('pre', null, curl(method, url, headers, options.body));
     const status = h('p', { role: 'status' }, 'Waiting…');
     const text = h('pre', { hidden: true, tabindex: '0', 'aria-label': 'Response body' });
-    show(output, command, status, text);
+    const cut = h('p', { class: 'muted', hidden: true, role: 'status' });
+    show(output, command, status, text, cut);
     stop.hidden = false;
     const begun = performance.now();
     try {
@@ -50,7 +53,7 @@ export function form(document, method, path, operation) {
       const kept = ['content-type', 'location', 'retry-after', 'x-request-id'].filter((name) => response.headers.get(name));
       show(status, h('b', null, `${response.status} ${response.statusText}`), ` in ${took} ms `,
         h('small', null, kept.map((name) => `${name}: ${response.headers.get(name)}`).join(' · ')));
-      await read(response, text);
+      await read(response, text, cut);
     } catch (error) {
       status.append(own.signal.aborted ? ' (stopped)' : ` No answer: ${error.message}`);
     } finally {
@@ -86,23 +89,28 @@ function curl(method, url, headers, body) {
 }
 
 // Live streams never end by themselves, so what has come is shown while more comes.
-async function read(response, output) {
+async function read(response, output, cut) {
   const json = (response.headers.get('content-type') ?? '').includes('json');
   const decoder = new TextDecoder();
   let text = '';
+  let length = 0;
   if (!response.body) return;
   const reader = response.body.getReader();
   for (;;) {
     const { done, value } = await reader.read();
     if (done) break;
-    text = (text + decoder.decode(value, { stream: true })).slice(0, SHOWN);
-    if (!json) {
+    const part = decoder.decode(value, { stream: true });
+    length += part.length;
+    if (text.length < SHOWN) text = (text + part).slice(0, SHOWN);
+    cut.hidden = length <= SHOWN;
+    if (!cut.hidden) cut.textContent = `Cut off: these are the first ${SHOWN.toLocaleString('en')} of ${length.toLocaleString('en')} characters.`;
+    if (!json && output.textContent.length < SHOWN) {
       output.hidden = false;
       output.textContent = text;
     }
   }
-  if (json) {
-    try { text = JSON.stringify(JSON.parse(text), null, 2); } catch { /* shown as it came */ }
+  if (json && cut.hidden) {
+    try { text = writeJson(readJson(text), 2); } catch { /* shown as it came */ }
   }
   output.hidden = text === '';
   output.textContent = text;
