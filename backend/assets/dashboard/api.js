@@ -11,32 +11,37 @@ export class ApiError extends Error {
   }
 }
 
-export async function call(method, path, { body, signal, patience = 20000 } = {}) {
+const PATIENCE = 20000;
+
+// One request: `body` is sent as it stands, and the answer read by `read`. Gives {status, answer}.
+export async function exchange(method, path, { body, signal, patience = PATIENCE, read = JSON.parse } = {}) {
   const sentAt = Date.now();
   const limit = AbortSignal.timeout(patience);
-  const signals = signal ? AbortSignal.any([signal, limit]) : limit;
   let response;
+  let written;
   try {
     response = await fetch(path, {
-      method, signal: signals, cache: 'no-store',
+      method, body, cache: 'no-store', signal: signal ? AbortSignal.any([signal, limit]) : limit,
       headers: body === undefined ? {} : { 'content-type': 'application/json' },
-      body: body === undefined ? undefined : JSON.stringify(body),
     });
+    written = await response.text();
   } catch (error) {
     if (signal?.aborted) throw error;
-    throw new ApiError('The backend cannot be reached', 0);
+    const unknown = body !== undefined && limit.aborted;
+    throw new ApiError(unknown ? 'The backend did not answer in time. It may have started it all the same: look under Operations first' : 'The backend cannot be reached', 0);
   }
   heardServerTime(response.headers.get('date'), sentAt);
-  const text = await response.text();
-  let json;
+  let answer;
   try {
-    json = text === '' ? null : JSON.parse(text);
+    answer = written === '' ? null : read(written);
   } catch {
     throw new ApiError(`The backend answered ${response.status} with something that is no JSON`, response.status);
   }
-  if (!response.ok) throw new ApiError(json?.error ?? `The backend answered ${response.status}`, response.status, json);
-  return json;
+  if (!response.ok) throw new ApiError(answer?.error ?? `The backend answered ${response.status}`, response.status, answer);
+  return { status: response.status, answer };
 }
+
+export const call = async (method, path, options) => (await exchange(method, path, options)).answer;
 
 const id = encodeURIComponent;
 const query = (values) => {
@@ -56,5 +61,4 @@ export const api = {
   cancel: (name) => call('DELETE', `/api/v1/operations/${id(name)}/cancel`),
   retry: (name) => call('POST', `/api/v1/operations/${id(name)}/retry`),
   resume: (name) => call('POST', `/api/v1/operations/${id(name)}/resume`),
-  start: (domain, body) => call('POST', `/api/v1/${id(domain)}/start`, { body }),
 };

@@ -1,12 +1,12 @@
 // Starts an operation: a form from the worker type's schema, or its body as JSON.
 
-import { ApiError } from './api.js';
+import { exchange } from './api.js';
 import { h, show, text, toast } from './dom.js';
-import { Refused, form, lost, readJson, writeJson } from './form.js';
+import { lost, readJson, writeJson } from './exact.js';
+import { Refused, form } from './form.js';
 import { count, title } from './format.js';
 import { atMostEvery } from './live.js';
 
-const PATIENCE = 20000;
 // How often the worker types are asked for while there are none, or no worker of the one chosen.
 const AGAIN = 3000;
 const NAMED = 8;
@@ -30,32 +30,6 @@ const EXECUTION = {
 
 const OWN = { type: 'object', properties: { task_id: { type: 'string', description: 'An id of your own: starting the same one twice starts it once. Made up when empty.' } } };
 
-// As `call` in api.js, for bodies and answers in which every digit counts: there they would become numbers and lose some.
-async function exchange(method, path, { body, signal } = {}) {
-  const limit = AbortSignal.timeout(PATIENCE);
-  let response;
-  let written;
-  try {
-    response = await fetch(path, {
-      method, body, cache: 'no-store', signal: signal ? AbortSignal.any([signal, limit]) : limit,
-      headers: body === undefined ? {} : { 'content-type': 'application/json' },
-    });
-    written = await response.text();
-  } catch (error) {
-    if (signal?.aborted) throw error;
-    const unknown = body !== undefined && limit.aborted;
-    throw new ApiError(unknown ? 'The backend did not answer in time. It may have started it all the same: look under Operations first' : 'The backend cannot be reached', 0);
-  }
-  let answer;
-  try {
-    answer = readJson(written);
-  } catch {
-    throw new ApiError(`The backend answered ${response.status} with something that is no JSON`, response.status);
-  }
-  if (!response.ok) throw new ApiError(answer?.error ?? `The backend answered ${response.status}`, response.status, answer);
-  return { status: response.status, answer };
-}
-
 export default function start({ root, signal, argument, listen }) {
   let types = [];
   let current = null;
@@ -73,7 +47,7 @@ export default function start({ root, signal, argument, listen }) {
     clearTimeout(timer);
     if (signal.aborted) return;
     try {
-      if (!document.hidden) heard((await exchange('GET', '/api/v1/worker-types', { signal })).answer.data.worker_types);
+      if (!document.hidden) heard((await exchange('GET', '/api/v1/worker-types', { signal, read: readJson })).answer.data.worker_types);
     } catch (error) {
       if (!signal.aborted && !current) show(box, h('p', { class: 'problem', role: 'alert' }, error.message, '. Trying again…'));
     }
@@ -245,7 +219,7 @@ function startForm(box, type, signal) {
     submit.disabled = true;
     text(submit, 'Starting…');
     try {
-      const { status, answer } = await exchange('POST', `/api/v1/${encodeURIComponent(type.domain)}/start`, { body: body() });
+      const { status, answer } = await exchange('POST', `/api/v1/${encodeURIComponent(type.domain)}/start`, { body: body(), read: readJson });
       if (status === 200) toast(`${answer.operation_id} exists already; nothing was started`, 'warn');
       else toast(answer.warning ?? `Started ${answer.operation_id}`, answer.warning ? 'warn' : 'info');
       // Who has left meanwhile is not called back.

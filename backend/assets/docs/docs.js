@@ -1,7 +1,7 @@
 // The page at /docs: everything in /openapi.json, to read and to try. It uses nothing else.
 
 import { h, show, text } from '/dashboard/dom.js';
-import { readJson } from '/dashboard/form.js';
+import { readJson } from '/dashboard/exact.js';
 import { tree, words } from './schema.js';
 import { form } from './try.js';
 

@@ -1,7 +1,7 @@
 // JSON Schemas as trees to open, and an example to begin with.
 
 import { h } from '/dashboard/dom.js';
-import { writeJson } from '/dashboard/form.js';
+import { writeJson } from '/dashboard/exact.js';
 
 const DEEPEST = 12;
 

@@ -1,7 +1,7 @@
 // A form that sends one request and shows what comes back.
 
 import { h, show } from '/dashboard/dom.js';
-import { readJson, writeJson } from '/dashboard/form.js';
+import { readJson, writeJson } from '/dashboard/exact.js';
 import { example, resolve, words } from './schema.js';
 
 // Characters of an answer: more makes the page slow.

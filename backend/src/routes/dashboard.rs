@@ -17,6 +17,7 @@ bundle! {
     "chart.js" "text/javascript; charset=utf-8",
     "data.js" "text/javascript; charset=utf-8",
     "dom.js" "text/javascript; charset=utf-8",
+    "exact.js" "text/javascript; charset=utf-8",
     "form.js" "text/javascript; charset=utf-8",
     "format.js" "text/javascript; charset=utf-8",
     "live.js" "text/javascript; charset=utf-8",
