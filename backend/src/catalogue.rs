@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_nats::jetstream::kv::Operation;
 use futures::StreamExt;
 use ktrdr_shared::nats::Connection;
-use ktrdr_shared::start_body::Schema;
+use ktrdr_shared::schema::Schema;
 use ktrdr_shared::subject::Names;
 use ktrdr_shared::telemetry::short;
 use ktrdr_shared::worker::WorkerTypeEntry;

@@ -16,7 +16,7 @@
 //! | [`subject`] | every subject, stream, consumer and bucket name |
 //! | [`topology`] | streams, consumers and buckets, and how they are provisioned |
 //! | [`oplog`] | appending to an operation's log under an expected sequence, and reading it back |
-//! | [`problem`], [`start_body`] | the one error shape of both REST APIs, and the body of a start request |
+//! | [`problem`], [`start_body`], [`schema`] | the one error shape of both REST APIs, the body of a start request, and what it must match |
 //! | [`prometheus`] | counters, histograms, and the page that is scraped |
 //! | [`trace`] | the trace that an operation belongs to |
 //! | [`config`], [`nats`], [`telemetry`], [`shutdown`] | settings, connection, logs and signals shared by both programs |
@@ -32,6 +32,7 @@ pub mod problem;
 pub mod progress;
 pub mod prometheus;
 pub mod requirements;
+pub mod schema;
 pub mod shutdown;
 pub mod start_body;
 pub mod state;

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use ktrdr_tests::process::cpu_seconds;
 use ktrdr_tests::{BackendProcess, LIMIT, NatsServer, Proxy, Settings, Stack, WorkerProcess, wait_for};
 use serde_json::{Value, json};
 
@@ -169,12 +168,9 @@ async fn worker_without_nats() -> WorkerProcess {
 #[tokio::test]
 async fn a_worker_rests_while_nats_is_away() {
     let worker = worker_without_nats().await;
-    let look = Duration::from_millis(250);
-    wait_for("the worker to use next to no CPU", LIMIT, async || {
-        let before = cpu_seconds(worker.process.pid());
-        tokio::time::sleep(look).await;
-        let share = (cpu_seconds(worker.process.pid()) - before) / look.as_secs_f64();
-        if share < 0.1 { Ok(()) } else { Err(format!("{:.0} % of a core", share * 100.0)) }
+    wait_for("the worker to use next to no CPU", LIMIT, async || match worker.process.cpu_share().await {
+        0.0..0.1 => Ok(()),
+        share => Err(format!("{:.0} % of a core", share * 100.0)),
     })
     .await;
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use ktrdr_shared::id::{OperationId, WorkerId, WorkerType};
 use ktrdr_shared::operation::{MetricPoint, OperationDocument, Progress};
-use ktrdr_shared::start_body::Violation;
+use ktrdr_shared::schema::Violation;
 use ktrdr_shared::state::Status;
 use ktrdr_shared::time::Timestamp;
 use schemars::JsonSchema;

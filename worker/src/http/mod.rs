@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 
 use axum::Router;
 use axum::routing::{delete, get, post};
-use ktrdr_shared::start_body::Schema;
+use ktrdr_shared::schema::Schema;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
