@@ -2,8 +2,8 @@
 
 use ktrdr_shared::id::{Queue, WorkerType};
 use ktrdr_shared::time::Timestamp;
-use ktrdr_tests::Stack;
 use ktrdr_tests::browser::Browser;
+use ktrdr_tests::{Stack, WorkerProcess};
 use serde_json::json;
 
 /// What no script or markup may come of.
@@ -162,6 +162,17 @@ async fn a_worker_dies_and_comes_back_and_so_does_the_backend() {
     browser.wait_for_text(&format!("tr[data-id='{after}'] .chip"), "completed").await;
 }
 
+/// The page, with a worker and an operation that has completed.
+async fn page_beside_a_completed_operation(browser: &Browser) -> (Stack, WorkerProcess, String) {
+    let stack = Stack::start().await;
+    let worker = stack.worker("dummy", "w1").await;
+    let done = stack.api().started("dummy", &json!({"steps": 3, "step_ms": 1})).await;
+    stack.api().wait_for_status(&done, "completed").await;
+    browser.goto(stack.api().base()).await;
+    live(browser).await;
+    (stack, worker, done)
+}
+
 /// Goes to a view without loading the page again.
 async fn view(browser: &Browser, hash: &str) {
     browser.run(&format!("location.hash = {}", json!(hash))).await;
@@ -170,12 +181,7 @@ async fn view(browser: &Browser, hash: &str) {
 #[tokio::test]
 async fn what_is_opened_while_the_backend_is_away_is_shown_once_it_is_back() {
     let Some(browser) = Browser::start().await else { return };
-    let mut stack = Stack::start().await;
-    let _worker = stack.worker("dummy", "w1").await;
-    let done = stack.api().started("dummy", &json!({"steps": 3, "step_ms": 1})).await;
-    stack.api().wait_for_status(&done, "completed").await;
-    browser.goto(stack.api().base()).await;
-    live(&browser).await;
+    let (mut stack, _worker, done) = page_beside_a_completed_operation(&browser).await;
     // Nothing to show is no reason not to know whether the backend is there.
     view(&browser, "#/operations/never-was").await;
     browser.wait_for_text(".problem", "not found").await;
@@ -202,12 +208,7 @@ async fn what_is_opened_while_the_backend_is_away_is_shown_once_it_is_back() {
 #[tokio::test]
 async fn a_page_goes_through_an_outage_of_nats() {
     let Some(browser) = Browser::start().await else { return };
-    let mut stack = Stack::start().await;
-    let _worker = stack.worker("dummy", "w1").await;
-    let done = stack.api().started("dummy", &json!({"steps": 3, "step_ms": 1})).await;
-    stack.api().wait_for_status(&done, "completed").await;
-    browser.goto(stack.api().base()).await;
-    live(&browser).await;
+    let (mut stack, _worker, done) = page_beside_a_completed_operation(&browser).await;
     stack.nats.kill();
     let state = |wanted| format!("return document.getElementById('link').dataset.state === '{wanted}'");
     // What fails says so sooner than the next regular look would.

@@ -42,12 +42,15 @@ async fn the_same_task_id_starts_nothing_twice() {
 async fn the_same_idempotency_key_replays_the_first_answer() {
     let stack = Stack::start().await;
     let _worker = stack.worker("dummy", "w1").await;
-    let start = || async {
+    let start = async |body| {
         let request = stack.api().request(Method::POST, "/api/v1/dummy/start").header("idempotency-key", "key 1");
-        stack.api().send(request.json(&json!({"steps": 0}))).await
+        stack.api().send(request.json(&body)).await
     };
-    let (first, second) = (start().await.expect(202), start().await.expect(200));
-    assert_eq!(first.json["operation_id"], second.json["operation_id"]);
+    let first = start(json!({"steps": 0})).await.expect(202);
+    // Also with an id beside it, that was not used before.
+    for body in [json!({"steps": 0}), json!({"steps": 0, "task_id": "another"})] {
+        assert_eq!(start(body).await.expect(200).json["operation_id"], first.json["operation_id"]);
+    }
     assert_eq!(stack.bus.stored("ktrdr.start.*.*").await.len(), 1);
 }
 

@@ -139,7 +139,7 @@ pub fn worker_types() -> Doc {
 }
 
 fn started(doc: Doc) -> Doc {
-    doc.header("Idempotency-Key", idempotency_key(), "The same key again answers the first operation and starts none.")
+    doc.header("Idempotency-Key", idempotency_key(), "The same key again answers the first operation and starts none. Beside a `task_id`, that one is the operation's id.")
         .json::<answers::Started>(202, "Accepted: stored, and visible to the next request.")
         .answer_header("Location", "Where the operation is.")
         .json::<answers::Started>(200, "It was started before; this is how it stands.")

@@ -59,12 +59,13 @@ pub async fn start(
         ReadError::Broken => ApiError::new(Code::InvalidBody, "The body could not be read to its end"),
     })?;
     let body = StartBody::check(body, kind.schema.clone()).await?;
-    // Checked also when `task_id` makes it unnecessary: a client shall learn that its keys are no keys.
     let key = headers.get("idempotency-key").map(|key| id_from_key(&domain, key.as_bytes())).transpose()?;
-    let chosen = body.task_id.or(key);
-    if let Some(known) = chosen.as_ref().and_then(|id| state.projection.get(id.as_str())) {
+    // Either of them says that it was started before.
+    let given = [&body.task_id, &key].into_iter().flatten();
+    if let Some(known) = given.filter_map(|id| state.projection.get(id.as_str())).next() {
         return repeated(&kind, &known);
     }
+    let chosen = body.task_id.or(key);
     if let Some(id) = &chosen
         && let Some(known) = used_before(&state, &kind, id).await?
     {
