@@ -117,11 +117,10 @@ async fn every_route_answers_as_documented() {
     contract.delete(&api("operations/two/cancel?wait=30&reason=enough")).await.expect(200);
     refused(contract.get(&api("operations/two/results")).await, 409);
     contract.post(&api("operations/three/resume"), &json!({})).await.expect(202);
-    contract.post(&api("operations/two/retry"), &json!({})).await.expect(202);
+    let again = contract.post(&api("operations/two/retry"), &json!({})).await.expect(202).json["operation_id"].clone();
     contract.post(&api("dummy/start"), &json!({"task_id": "four", "fail_at_step": 1})).await.expect(202);
-    for operation in stack.api().operations("status=running").await.at("/data/operations").as_array().unwrap() {
-        contract.delete(&api(&format!("operations/{}", operation["operation_id"].as_str().unwrap()))).await;
-    }
+    // It takes long, and the only worker.
+    contract.delete(&api(&format!("operations/{}", again.as_str().unwrap()))).await.expect(200);
     stack.api().wait_for_status("four", "failed").await;
     contract.get(&api("operations?limit=1000&offset=0&status=failed")).await.expect(200);
     contract.get(&api("operations/four")).await.expect(200);
