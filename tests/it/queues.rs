@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use async_nats::jetstream::consumer::pull;
+use ktrdr_shared::id::{Queue, WorkerType};
 use ktrdr_tests::engines::GateEngine;
 use ktrdr_tests::{LIMIT, LocalWorker, Stack, wait_for};
 use serde_json::{Value, json};
@@ -156,4 +158,28 @@ async fn slots_run_side_by_side() {
     })
     .await;
     stack.bus.settled().await;
+}
+
+#[tokio::test]
+async fn somebody_elses_consumer_on_the_subject_of_a_queue_is_left_alone() {
+    let stack = Stack::start().await;
+    let bus = &stack.bus;
+    let filter = bus.names.start(&WorkerType::new("dummy").unwrap(), &Queue::new("any").unwrap());
+    let stream = bus.jetstream.get_stream(bus.names.stream()).await.unwrap();
+    let mut others = Vec::new();
+    // Whatever order they are listed in.
+    for name in ["audit", "zebra"] {
+        let config =
+            pull::Config { durable_name: Some(name.to_owned()), filter_subject: filter.clone(), ..Default::default() };
+        others.push(stream.create_consumer(config).await.unwrap());
+    }
+    let _worker = stack.worker("dummy", "w1").await;
+    for _ in 0..2 {
+        let id = stack.api().started("dummy", &json!({"steps": 0})).await;
+        stack.api().wait_for_status(&id, "completed").await;
+    }
+    for mut other in others {
+        let info = other.info().await.unwrap();
+        assert_eq!((info.num_pending, info.num_waiting, info.delivered.stream_sequence), (2, 0, 0));
+    }
 }
