@@ -84,6 +84,14 @@ impl AppState {
 }
 
 impl AppState {
+    /// For what cannot be done without NATS: the client shall know at once, and nothing shall be begun.
+    ///
+    /// # Errors
+    /// 503 while there is no connection.
+    pub fn need_nats(&self) -> Result<(), ApiError> {
+        if self.connection.is_up() { Ok(()) } else { Err(ApiError::nats_unavailable()) }
+    }
+
     /// Runs `work` to its end, also when the client that asked for it has hung up: what was published must be followed
     /// through, and what is half-published must not be left so.
     ///

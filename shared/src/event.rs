@@ -130,6 +130,16 @@ impl EventKind {
         }
     }
 
+    /// How far the operation had come, where an end says so.
+    fn progress(&self) -> Option<&Progress> {
+        match self {
+            Self::Completed { progress, .. } | Self::Failed { progress, .. } | Self::Cancelled { progress, .. } => {
+                progress.as_ref()
+            }
+            Self::Started { .. } | Self::Released { .. } => None,
+        }
+    }
+
     /// Whether nothing may follow it.
     pub fn is_terminal(&self) -> bool {
         matches!(self, Self::Completed { .. } | Self::Failed { .. } | Self::Cancelled { .. })
@@ -278,29 +288,21 @@ impl Serialize for Event {
                     map.serialize_entry("retry_at", retry_at)?;
                 }
             }
-            EventKind::Completed { result, progress } => {
-                match result {
-                    ResultPayload::Inline(result) => map.serialize_entry("result", result)?,
-                    ResultPayload::Stored(stored) => map.serialize_entry("result_ref", stored)?,
-                }
-                if let Some(progress) = progress {
-                    map.serialize_entry("progress", progress)?;
-                }
+            EventKind::Completed { result: ResultPayload::Inline(result), .. } => {
+                map.serialize_entry("result", result)?
             }
-            EventKind::Failed { error, progress } => {
-                map.serialize_entry("error", error)?;
-                if let Some(progress) = progress {
-                    map.serialize_entry("progress", progress)?;
-                }
+            EventKind::Completed { result: ResultPayload::Stored(stored), .. } => {
+                map.serialize_entry("result_ref", stored)?;
             }
-            EventKind::Cancelled { forced, progress } => {
+            EventKind::Failed { error, .. } => map.serialize_entry("error", error)?,
+            EventKind::Cancelled { forced, .. } => {
                 if *forced {
                     map.serialize_entry("forced", forced)?;
                 }
-                if let Some(progress) = progress {
-                    map.serialize_entry("progress", progress)?;
-                }
             }
+        }
+        if let Some(progress) = self.kind.progress() {
+            map.serialize_entry("progress", progress)?;
         }
         map.end()
     }

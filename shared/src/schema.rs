@@ -7,6 +7,8 @@ use jsonschema::error::ValidationErrorKind as ErrorKind;
 use jsonschema::{ValidationError, Validator};
 use serde_json::Value;
 
+use crate::telemetry::beginning;
+
 /// Most violations told in one answer.
 const MAX_VIOLATIONS: usize = 50;
 
@@ -58,22 +60,15 @@ fn tell(prefix: &str, error: &ValidationError<'_>, found: &mut Vec<Violation>) {
     }
     let alternatives = alternatives(error);
     if let Some((path, message)) = choices(error.instance_path().as_str(), &alternatives) {
-        return found.push(Violation { path: format!("{prefix}{path}"), message: shortened(message) });
+        return found.push(Violation { path: format!("{prefix}{path}"), message: beginning(message, MAX_MESSAGE) });
     }
     let distance = |errors: &Vec<&ValidationError<'_>>| distance(error.instance_path().as_str(), errors);
     match alternatives.iter().min_by_key(|errors| distance(errors)) {
         Some(closest) => closest.iter().for_each(|error| tell(prefix, error, found)),
         None => found.push(Violation {
             path: format!("{prefix}{}", error.instance_path()),
-            message: shortened(error.to_string()),
+            message: beginning(error.to_string(), MAX_MESSAGE),
         }),
-    }
-}
-
-fn shortened(message: String) -> String {
-    match message.char_indices().nth(MAX_MESSAGE) {
-        Some((end, _)) => format!("{}…", &message[..end]),
-        None => message,
     }
 }
 

@@ -43,8 +43,12 @@ const SHORT: usize = 300;
 
 /// The beginning of a text for a log line: what was wrong may be quoted in it, and be of any size.
 pub fn short(text: &dyn std::fmt::Display) -> String {
-    let text = text.to_string();
-    match text.char_indices().nth(SHORT) {
+    beginning(text.to_string(), SHORT)
+}
+
+/// At most so many characters of a text, and a sign when there are more.
+pub fn beginning(text: String, most: usize) -> String {
+    match text.char_indices().nth(most) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text,
     }

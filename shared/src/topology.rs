@@ -341,9 +341,7 @@ pub async fn apply_lease(jetstream: &Context, names: &Names, lease: Duration) ->
     let stream = jetstream.get_stream_no_info(names.stream()).await.map_err(|error| nats(&what, error))?;
     let consumers: Vec<_> = stream.consumers().try_collect().await.map_err(|error| nats(&what, error))?;
     for info in consumers {
-        let queue = queue_of(names, &info.config.filter_subject);
-        // Somebody else's consumer of the same subject is not the queue.
-        if queue.is_none_or(|(worker_type, queue)| info.name != names.consumer(&worker_type, &queue)) {
+        if queue_of(names, &info.config).is_none() {
             continue;
         }
         if info.config.ack_wait != lease {
@@ -359,12 +357,13 @@ pub async fn apply_lease(jetstream: &Context, names: &Names, lease: Duration) ->
     Ok(())
 }
 
-/// The worker type and queue that a consumer's filter subject serves; `None` when it is not the consumer of a queue.
-pub fn queue_of(names: &Names, filter_subject: &str) -> Option<(WorkerType, Queue)> {
-    match names.parse(filter_subject)? {
-        crate::subject::Topic::Start { worker_type, queue } => {
-            Some((WorkerType::new(worker_type).ok()?, Queue::new(queue).ok()?))
-        }
-        _ => None,
-    }
+/// The worker type and queue that a consumer serves; `None` when it is not the consumer of a queue, but for example somebody
+/// else's on the same subject.
+pub fn queue_of(names: &Names, consumer: &consumer::Config) -> Option<(WorkerType, Queue)> {
+    let crate::subject::Topic::Start { worker_type, queue } = names.parse(&consumer.filter_subject)? else {
+        return None;
+    };
+    let (worker_type, queue) = (WorkerType::new(worker_type).ok()?, Queue::new(queue).ok()?);
+    let own = names.consumer(&worker_type, &queue);
+    (consumer.durable_name.as_deref() == Some(&own)).then_some((worker_type, queue))
 }

@@ -103,27 +103,24 @@ async fn several_backends_agree() {
 
 #[tokio::test]
 async fn everybody_survives_an_outage_of_nats_and_finished_results_arrive_afterwards() {
-    let mut nats = NatsServer::start().await;
-    let settings = Settings::fast(nats.url());
-    let backend = BackendProcess::start(&settings).await;
-    let worker = WorkerProcess::start(&settings, "dummy", "w1").await;
-    backend.api.wait_for_worker("w1", "AVAILABLE").await;
-    let failed = backend.api.started("dummy", &json!({"steps": 1, "fail_at_step": 1})).await;
-    backend.api.wait_for_status(&failed, "failed").await;
-    let id = backend.api.started("dummy", &json!({"steps": 10, "step_ms": 100})).await;
-    backend.api.wait_for_status(&id, "running").await;
-    nats.kill();
+    let mut stack = Stack::start().await;
+    let worker = stack.worker("dummy", "w1").await;
+    let failed = stack.api().started("dummy", &json!({"steps": 1, "fail_at_step": 1})).await;
+    stack.api().wait_for_status(&failed, "failed").await;
+    let id = stack.api().started("dummy", &json!({"steps": 10, "step_ms": 100})).await;
+    stack.api().wait_for_status(&id, "running").await;
+    stack.nats.kill();
     wait_for("not ready", LIMIT, async || {
-        let ready = backend.api.get("/ready").await;
+        let ready = stack.api().get("/ready").await;
         if ready.status == 503 { Ok(()) } else { Err(ready.text) }
     })
     .await;
-    let refused = backend.api.start("dummy", &json!({"task_id": "refused"})).await;
+    let refused = stack.api().start("dummy", &json!({"task_id": "refused"})).await;
     assert_eq!(refused.status, 503, "{refused}");
     assert_ne!(refused.header("retry-after"), "");
-    let again = backend.api.post(&format!("/api/v1/operations/{failed}/retry"), &json!({})).await;
+    let again = stack.api().post(&format!("/api/v1/operations/{failed}/retry"), &json!({})).await;
     again.expect_problem(503, "nats_unavailable");
-    backend.api.get("/health").await.expect(200);
+    stack.api().get("/health").await.expect(200);
     // The engine goes on and finishes while there is nobody to tell.
     wait_for("the engine's end", LIMIT, async || {
         let health = worker.api.get("/api/v1/operations").await;
@@ -133,13 +130,13 @@ async fn everybody_survives_an_outage_of_nats_and_finished_results_arrive_afterw
         }
     })
     .await;
-    nats.run().await;
-    let done = backend.api.wait_for_status(&id, "completed").await;
+    stack.nats.run().await;
+    let done = stack.api().wait_for_status(&id, "completed").await;
     assert_eq!(done["result"]["steps"], 10);
-    backend.api.wait_for_worker("w1", "AVAILABLE").await;
-    let next = backend.api.started("dummy", &json!({"steps": 0})).await;
-    backend.api.wait_for_status(&next, "completed").await;
-    nats.bus().await.settled().await;
+    stack.api().wait_for_worker("w1", "AVAILABLE").await;
+    let next = stack.api().started("dummy", &json!({"steps": 0})).await;
+    stack.api().wait_for_status(&next, "completed").await;
+    stack.bus.settled().await;
 }
 
 /// A nats-server that was stopped in order, so that it refused the pull of the worker that is left.
@@ -184,16 +181,12 @@ async fn a_worker_can_be_stopped_while_nats_is_away() {
 
 #[tokio::test]
 async fn an_outage_that_is_longer_than_the_lease_costs_no_attempt() {
-    let mut nats = NatsServer::start().await;
-    let settings = Settings::fast(nats.url());
-    let backend = BackendProcess::start(&settings).await;
-    let holder = WorkerProcess::start(&settings, "dummy", "w1").await;
-    backend.api.wait_for_worker("w1", "AVAILABLE").await;
-    let id = backend.api.started("dummy", &json!({"steps": 600, "step_ms": 10})).await;
-    backend.api.wait_for_status(&id, "running").await;
-    let _other = WorkerProcess::start(&settings, "dummy", "w2").await;
-    backend.api.wait_for_worker("w2", "AVAILABLE").await;
-    nats.kill();
+    let mut stack = Stack::start().await;
+    let holder = stack.worker("dummy", "w1").await;
+    let id = stack.api().started("dummy", &json!({"steps": 600, "step_ms": 10})).await;
+    stack.api().wait_for_status(&id, "running").await;
+    let _other = stack.worker("dummy", "w2").await;
+    stack.nats.kill();
     // Three leases later. The other one is idle and asks for work the moment NATS is back.
     wait_for("the engine to get on", LIMIT, async || {
         let page = holder.api.get("/api/v1/operations").await;
@@ -203,10 +196,10 @@ async fn an_outage_that_is_longer_than_the_lease_costs_no_attempt() {
         }
     })
     .await;
-    nats.run().await;
-    let done = backend.api.wait_for_status(&id, "completed").await;
+    stack.nats.run().await;
+    let done = stack.api().wait_for_status(&id, "completed").await;
     assert_eq!((done["attempt"].as_u64(), done["worker_id"].as_str()), (Some(1), Some("w1")), "{done}");
-    nats.bus().await.settled().await;
+    stack.bus.settled().await;
 }
 
 #[tokio::test]

@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use ktrdr_shared::claim::{Claim, Delivery, decide, waits_for_retry, worker_lost_message};
 use ktrdr_shared::event::{Event, EventKind, Failure};
-use ktrdr_shared::id::{OperationId, WorkerId, WorkerType};
-use ktrdr_shared::nats::Connection;
+use ktrdr_shared::id::OperationId;
 use ktrdr_shared::operation::StartRequest;
-use ktrdr_shared::oplog::{AppendError, OpLog, ReadError};
+use ktrdr_shared::oplog::{AppendError, ReadError};
 use ktrdr_shared::state::{OperationLog, Status};
 use ktrdr_shared::time::Timestamp;
 
@@ -59,23 +58,10 @@ pub(crate) enum Ended {
 
 /// Publishes this worker's events.
 pub(crate) struct Claimer<'a> {
-    pub(crate) connection: &'a Connection,
-    pub(crate) oplog: &'a OpLog,
-    pub(crate) worker_type: &'a WorkerType,
-    pub(crate) worker_id: &'a WorkerId,
+    pub(crate) core: &'a Core,
 }
 
-impl<'a> Claimer<'a> {
-    /// That of this worker.
-    pub(crate) fn of(core: &'a Core) -> Self {
-        Self {
-            connection: &core.connection,
-            oplog: &core.oplog,
-            worker_type: &core.worker_type,
-            worker_id: &core.worker_id,
-        }
-    }
-
+impl Claimer<'_> {
     /// Claims the operation of a start request, or finds out that there is nothing to run.
     ///
     /// # Errors
@@ -91,23 +77,23 @@ impl<'a> Claimer<'a> {
         // Nearly every request is untouched: reading first would cost each of them a round trip.
         let mut log = match delivery.count {
             1 => OperationLog::default(),
-            _ => self.oplog.read(self.worker_type, &request.operation_id).await?,
+            _ => self.core.oplog.read(&self.core.worker_type, &request.operation_id).await?,
         };
         loop {
             let event = |attempt, kind| Event {
                 operation_id: request.operation_id.clone(),
                 at: Timestamp::now(),
-                worker_id: Some(self.worker_id.clone()),
+                worker_id: Some(self.core.worker_id.clone()),
                 attempt,
                 claim: Some(claim.clone()),
                 kind,
             };
             // A round trip that only retries need. This machine's own clock may be wrong by hours.
-            let now = if waits_for_retry(&log) { self.oplog.clock().await? } else { Timestamp::EPOCH };
+            let now = if waits_for_retry(&log) { self.core.oplog.clock().await? } else { Timestamp::EPOCH };
             let decided = decide(&log, delivery, request.execution.max_attempts(), now);
             if matches!(decided, Claim::Start { .. } | Claim::GiveUp { .. })
                 && log.state.status == Status::Running
-                && let Some(delay) = self.connection.others_return_within()
+                && let Some(delay) = self.core.connection.others_return_within()
             {
                 // NATS was away for longer than the lease. Whoever holds the operation may be about to say so.
                 return Ok(Claimed::Later(delay));
@@ -128,7 +114,9 @@ impl<'a> Claimer<'a> {
                 }
                 Claim::Start { attempt, expected, takeover } => {
                     // The intent is heard live only by the worker that runs the operation; that one may be gone.
-                    if takeover && self.oplog.cancel_intent(self.worker_type, &request.operation_id).await?.is_some() {
+                    if takeover
+                        && self.core.oplog.cancel_intent(&self.core.worker_type, &request.operation_id).await?.is_some()
+                    {
                         (event(attempt - 1, EventKind::Cancelled { forced: false, progress: None }), expected)
                     } else {
                         (event(attempt, started.clone()), expected)
@@ -136,7 +124,7 @@ impl<'a> Claimer<'a> {
                 }
             };
             let attempt = event.attempt;
-            match self.oplog.append(self.worker_type, &event, expected, patience).await {
+            match self.core.oplog.append(&self.core.worker_type, &event, expected, patience).await {
                 Ok(sequence) => {
                     return Ok(match event.kind {
                         EventKind::Started { .. } => {
@@ -160,14 +148,14 @@ impl<'a> Claimer<'a> {
         let event = Event {
             operation_id: hold.operation_id.clone(),
             at: Timestamp::now(),
-            worker_id: Some(self.worker_id.clone()),
+            worker_id: Some(self.core.worker_id.clone()),
             attempt: hold.attempt,
             claim: Some(hold.claim.clone()),
             kind,
         };
         let mut expected = hold.sequence;
         loop {
-            match self.oplog.append(self.worker_type, &event, expected, Duration::MAX).await {
+            match self.core.oplog.append(&self.core.worker_type, &event, expected, Duration::MAX).await {
                 Ok(_) => return Ok(Ended::Accepted),
                 // Something that is no event of ours was put on the subject; the attempt is still ours.
                 Err(AppendError::Conflict(log)) if owns(&log, hold) => expected = log.tail,
@@ -184,7 +172,7 @@ impl<'a> Claimer<'a> {
     /// # Errors
     /// [`ReadError`] when NATS does not answer.
     pub(crate) async fn verify(&self, hold: &Hold) -> Result<Option<Ended>, ReadError> {
-        let log = self.oplog.read_from(self.worker_type, &hold.operation_id, hold.sequence).await?;
+        let log = self.core.oplog.read_from(&self.core.worker_type, &hold.operation_id, hold.sequence).await?;
         Ok(if owns(&log, hold) { None } else { Some(Ended::Fenced { terminal: log.state.status.is_terminal() }) })
     }
 }

@@ -82,7 +82,7 @@ async fn run(core: Arc<Core>, mut job: Job) {
     let registered = Registered::new(&core, execution.clone());
     // Before the claim: as soon as others see the operation running, this worker can be asked about it.
     let local = core.local.insert(job.request.clone(), job.queue.to_string(), execution.clone());
-    let claimer = Claimer::of(&core);
+    let claimer = Claimer { core: &core };
     let hold = claim(&claimer, &job).await;
     if let Some(reply) = job.claimed.take() {
         let _ = reply.send(hold.is_some());

@@ -90,11 +90,8 @@ impl Guard<'_> {
             tokio::select! {
                 message = events.next() => match message {
                     Some(message) if self.is_own(&message.payload) => {}
-                    Some(_) => {
-                        unsure = true;
-                        // A stream that lags stores it only later.
-                        doubt = Some((Instant::now(), RETRY));
-                    }
+                    // A stream that lags stores it only later.
+                    Some(_) => doubt = Some((Instant::now(), RETRY)),
                     None => return tracing::error!("the subscription on the operation's subject ended"),
                 },
                 Ok(()) = link.changed() => unsure = true,

@@ -17,7 +17,7 @@ pub(crate) fn owner_check(core: Arc<Core>, execution: Arc<Execution>, hold: Hold
     Box::new(move || {
         let (core, execution, hold) = (core.clone(), execution.clone(), hold.clone());
         Box::pin(async move {
-            let claimer = Claimer::of(&core);
+            let claimer = Claimer { core: &core };
             loop {
                 match claimer.verify(&hold).await {
                     Ok(None) => return Ok(()),

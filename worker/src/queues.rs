@@ -96,11 +96,8 @@ async fn look(
     let mut found: Vec<_> = consumers
         .into_iter()
         .filter_map(|info| {
-            info.config.durable_name.as_ref()?;
-            let (worker_type, queue) = topology::queue_of(&core.names, &info.config.filter_subject)?;
-            // By its name: somebody else's consumer of the same subject is not the queue.
+            let (worker_type, queue) = topology::queue_of(&core.names, &info.config)?;
             let serves = worker_type == core.worker_type
-                && info.name == core.names.consumer(&worker_type, &queue)
                 && Requirements::from_queue(queue.as_str()).is_some_and(|needs| needs.met_by(&core.capabilities));
             serves.then_some(ServedQueue { queue, consumer: info.name, lease: info.config.ack_wait })
         })

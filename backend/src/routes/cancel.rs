@@ -38,9 +38,7 @@ pub async fn cancel(
         status @ (Status::Completed | Status::Failed) => return Err(finished(&view, status)),
         Status::Pending | Status::Running => {}
     }
-    if !state.connection.is_up() {
-        return Err(ApiError::nats_unavailable());
-    }
+    state.need_nats()?;
     let reason = params.text("reason").map(str::to_owned).or_else(|| reason_in(&body));
     let reason = reason.map(|reason| reason.chars().take(MAX_REASON).collect());
     let publisher = state.clone();

@@ -31,9 +31,7 @@ struct Entry {
 /// The start request, every event and every cancel intent, with sequence and time.
 pub async fn show(State(state): State<AppState>, PathText(id): PathText) -> Result<Response, ApiError> {
     let view = find(&state, &id)?;
-    if !state.connection.is_up() {
-        return Err(ApiError::nats_unavailable());
-    }
+    state.need_nats()?;
     let (record, names, connection) = (&view.record, &state.names, &state.connection);
     let (worker_type, stream) = (&record.lane.worker_type, names.stream());
     let start = names.start(worker_type, &record.lane.queue);

@@ -78,9 +78,7 @@ pub async fn show(State(state): State<AppState>, PathText(id): PathText, params:
         })?,
     };
     let view = find(&state, &id)?;
-    if !state.connection.is_up() {
-        return Err(ApiError::nats_unavailable());
-    }
+    state.need_nats()?;
     let record = &view.record;
     let subject = state.names.metrics(&record.lane.worker_type, &record.id);
     let stream = state.names.metrics_stream();

@@ -63,9 +63,7 @@ fn no_result(view: &View, status: Status) -> ApiError {
 
 /// A result from the object store, in the same shape, passed through piece by piece.
 async fn large(state: &AppState, id: &OperationId, stored: &ResultRef) -> Result<Response, ApiError> {
-    if !state.connection.is_up() {
-        return Err(ApiError::nats_unavailable());
-    }
+    state.need_nats()?;
     let bucket = state.connection.jetstream.get_object_store(&stored.bucket).await.map_err(ApiError::nats_read)?;
     let object = match bucket.get(&stored.object).await {
         Ok(object) => object,

@@ -34,9 +34,7 @@ async fn again(
     headers: HeaderMap,
     from_checkpoint: bool,
 ) -> Result<Response, ApiError> {
-    if !state.connection.is_up() {
-        return Err(ApiError::nats_unavailable());
-    }
+    state.need_nats()?;
     let old = find(&state, &id)?.record;
     let worker_type = &old.lane.worker_type;
     match old.state.status {

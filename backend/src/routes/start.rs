@@ -48,9 +48,7 @@ pub async fn start(
     body: Body,
 ) -> Result<Response, ApiError> {
     // First: nothing that follows is of use without it, and the client shall know at once.
-    if !state.connection.is_up() {
-        return Err(ApiError::nats_unavailable());
-    }
+    state.need_nats()?;
     let Some(kind) = state.catalogue.by_domain(&domain) else {
         return Err(unknown_domain(&state, &domain));
     };
