@@ -19,7 +19,15 @@ use parking_lot::RwLock;
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// Paths of the API's own, which a domain would hide or be hidden by.
-const RESERVED_DOMAINS: [&str; 7] = ["operations", "workers", "worker-types", "health", "ready", "events", "stats"];
+const RESERVED_DOMAINS: [&str; 7] = [
+    "operations",
+    "workers",
+    "worker-types",
+    "health",
+    "ready",
+    "events",
+    "stats",
+];
 
 /// One worker type.
 #[derive(Debug)]
@@ -51,14 +59,21 @@ impl Kind {
 
 impl Default for Catalogue {
     fn default() -> Self {
-        Self { kinds: RwLock::default(), loaded: AtomicBool::new(false) }
+        Self {
+            kinds: RwLock::default(),
+            loaded: AtomicBool::new(false),
+        }
     }
 }
 
 impl Catalogue {
     /// The type behind a domain. When two types claim it, the first by name has it.
     pub fn by_domain(&self, domain: &str) -> Option<Arc<Kind>> {
-        self.kinds.read().values().find(|kind| kind.entry.domain == domain).cloned()
+        self.kinds
+            .read()
+            .values()
+            .find(|kind| kind.entry.domain == domain)
+            .cloned()
     }
 
     /// A type by its name.
@@ -73,7 +88,12 @@ impl Catalogue {
 
     /// Every domain, in order.
     pub fn domains(&self) -> Vec<String> {
-        let mut domains: Vec<String> = self.kinds.read().values().map(|kind| kind.entry.domain.clone()).collect();
+        let mut domains: Vec<String> = self
+            .kinds
+            .read()
+            .values()
+            .map(|kind| kind.entry.domain.clone())
+            .collect();
         domains.sort();
         domains.dedup();
         domains
@@ -102,7 +122,10 @@ impl Catalogue {
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let mut link = connection.link.clone();
         link.mark_unchanged();
-        let bucket = connection.jetstream.get_key_value(names.worker_types_bucket()).await?;
+        let bucket = connection
+            .jetstream
+            .get_key_value(names.worker_types_bucket())
+            .await?;
         // Asked before watching: an empty bucket gives the watcher nothing that says "that was all".
         let empty = bucket.status().await?.values() == 0;
         let mut entries = bucket.watch_with_history(">").await?;
@@ -140,7 +163,11 @@ impl Catalogue {
         let entry: WorkerTypeEntry = match serde_json::from_slice(value) {
             Ok(entry) => entry,
             Err(error) => {
-                tracing::warn!(key, error = short(&error), "skipping a worker type that cannot be read");
+                tracing::warn!(
+                    key,
+                    error = short(&error),
+                    "skipping a worker type that cannot be read"
+                );
                 return;
             }
         };
@@ -148,20 +175,31 @@ impl Catalogue {
             tracing::warn!(key, worker_type = %entry.worker_type, "skipping a worker type under another one's key");
             return;
         }
-        if !ktrdr_shared::id::is_name(&entry.domain) || RESERVED_DOMAINS.contains(&entry.domain.as_str()) {
-            tracing::warn!(key, domain = entry.domain, "skipping a worker type whose domain cannot be part of a path");
+        if !ktrdr_shared::id::is_name(&entry.domain)
+            || RESERVED_DOMAINS.contains(&entry.domain.as_str())
+        {
+            tracing::warn!(
+                key,
+                domain = entry.domain,
+                "skipping a worker type whose domain cannot be part of a path"
+            );
             return;
         }
         let mut kinds = self.kinds.write();
         if kinds.get(key).is_some_and(|known| known.entry == entry) {
             return;
         }
-        if let Some(other) =
-            kinds.values().find(|kind| kind.entry.domain == entry.domain && kind.entry.worker_type.as_str() != key)
-        {
+        if let Some(other) = kinds.values().find(|kind| {
+            kind.entry.domain == entry.domain && kind.entry.worker_type.as_str() != key
+        }) {
             tracing::warn!(domain = entry.domain, one = %other.entry.worker_type, other = key, "two worker types claim one domain");
         }
-        tracing::info!(worker_type = key, domain = entry.domain, version = entry.version, "worker type");
+        tracing::info!(
+            worker_type = key,
+            domain = entry.domain,
+            version = entry.version,
+            "worker type"
+        );
         kinds.insert(key.to_owned(), Arc::new(Kind::new(entry)));
     }
 }
@@ -186,13 +224,29 @@ mod tests {
     fn violations_name_the_place() {
         let catalogue = Catalogue::default();
         put(&catalogue, "data_processing", "data-processing");
-        let schema = catalogue.by_domain("data-processing").unwrap().schema.clone().unwrap();
-        assert_eq!(schema.violations("", &json!({"source_file": "a", "operations": ["clean"]})), []);
+        let schema = catalogue
+            .by_domain("data-processing")
+            .unwrap()
+            .schema
+            .clone()
+            .unwrap();
+        assert_eq!(
+            schema.violations("", &json!({"source_file": "a", "operations": ["clean"]})),
+            []
+        );
         let found = schema.violations("", &json!({"operations": ["clean", 7], "x": 1}));
-        let mut paths: Vec<&str> = found.iter().map(|violation| violation.path.as_str()).collect();
+        let mut paths: Vec<&str> = found
+            .iter()
+            .map(|violation| violation.path.as_str())
+            .collect();
         paths.sort_unstable();
         assert_eq!(paths, ["", "", "/operations/1"], "{found:?}");
-        assert!(found.iter().any(|violation| violation.message.contains("source_file")), "{found:?}");
+        assert!(
+            found
+                .iter()
+                .any(|violation| violation.message.contains("source_file")),
+            "{found:?}"
+        );
     }
 
     #[test]

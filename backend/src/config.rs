@@ -54,27 +54,53 @@ impl Config {
     /// Every setting in force by variable name, secrets masked.
     pub fn effective(&self) -> Vec<(&'static str, String)> {
         let duration = |value: Duration| format!("{value:?}");
-        let secret = |value: &Option<String>| value.as_ref().map_or("-".to_owned(), |_| "***".to_owned());
-        let path = |value: &Option<std::path::PathBuf>| value.as_ref().map_or("-".into(), |p| p.display().to_string());
+        let secret =
+            |value: &Option<String>| value.as_ref().map_or("-".to_owned(), |_| "***".to_owned());
+        let path = |value: &Option<std::path::PathBuf>| {
+            value
+                .as_ref()
+                .map_or("-".into(), |p| p.display().to_string())
+        };
         vec![
             ("KTRDR_API_ADDR", self.api_addr.clone()),
-            ("KTRDR_WORKER_REMOVE_AFTER", duration(self.worker_remove_after)),
-            ("KTRDR_ADMISSION", format!("{:?}", self.admission).to_lowercase()),
+            (
+                "KTRDR_WORKER_REMOVE_AFTER",
+                duration(self.worker_remove_after),
+            ),
+            (
+                "KTRDR_ADMISSION",
+                format!("{:?}", self.admission).to_lowercase(),
+            ),
             ("KTRDR_CANCEL_GRACE", duration(self.cancel_grace)),
             ("KTRDR_MAX_BODY", self.max_body.to_string()),
             ("KTRDR_SHUTDOWN_GRACE", duration(self.shutdown_grace)),
             ("NATS_URL", masked_urls(&self.nats.nats_url)),
             ("NATS_CREDS", path(&self.nats.nats_creds)),
-            ("NATS_USER", self.nats.nats_user.clone().unwrap_or("-".to_owned())),
+            (
+                "NATS_USER",
+                self.nats.nats_user.clone().unwrap_or("-".to_owned()),
+            ),
             ("NATS_PASSWORD", secret(&self.nats.nats_password)),
             ("NATS_TOKEN", secret(&self.nats.nats_token)),
             ("NATS_CA", path(&self.nats.nats_ca)),
-            ("KTRDR_SUBJECT_PREFIX", self.nats.subject_prefix.prefix().to_owned()),
-            ("KTRDR_HEARTBEAT_INTERVAL", duration(self.protocol.heartbeat_interval)),
+            (
+                "KTRDR_SUBJECT_PREFIX",
+                self.nats.subject_prefix.prefix().to_owned(),
+            ),
+            (
+                "KTRDR_HEARTBEAT_INTERVAL",
+                duration(self.protocol.heartbeat_interval),
+            ),
             ("KTRDR_LEASE", duration(self.protocol.lease)),
-            ("KTRDR_STREAM_REPLICAS", self.protocol.stream_replicas.to_string()),
+            (
+                "KTRDR_STREAM_REPLICAS",
+                self.protocol.stream_replicas.to_string(),
+            ),
             ("KTRDR_RETENTION", duration(self.protocol.retention)),
-            ("KTRDR_STREAM_MAX_BYTES", self.protocol.stream_max_bytes.to_string()),
+            (
+                "KTRDR_STREAM_MAX_BYTES",
+                self.protocol.stream_max_bytes.to_string(),
+            ),
             ("RUST_LOG", self.log.log.clone()),
             ("KTRDR_LOG_JSON", self.log.log_json.to_string()),
         ]
@@ -109,7 +135,9 @@ impl Config {
 /// Reads `1048576`, `512KiB`, `1MiB`, `500KB`.
 fn parse_size(text: &str) -> Result<usize, String> {
     let text = text.trim();
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let factor: usize = match unit.trim().to_ascii_lowercase().as_str() {
         "" | "b" => 1,
@@ -117,9 +145,15 @@ fn parse_size(text: &str) -> Result<usize, String> {
         "mib" | "m" => 1 << 20,
         "kb" => 1_000,
         "mb" => 1_000_000,
-        _ => return Err(format!("unknown unit {unit:?}; write for example 512KiB or 1MiB")),
+        _ => {
+            return Err(format!(
+                "unknown unit {unit:?}; write for example 512KiB or 1MiB"
+            ));
+        }
     };
-    let number: usize = number.parse().map_err(|_| "write for example 512KiB or 1MiB".to_owned())?;
+    let number: usize = number
+        .parse()
+        .map_err(|_| "write for example 512KiB or 1MiB".to_owned())?;
     match number.checked_mul(factor) {
         Some(size) if size > 0 => Ok(size),
         _ => Err("must be at least 1 byte and fit into memory".to_owned()),
@@ -135,7 +169,15 @@ mod tests {
         assert_eq!(parse_size("512KiB"), Ok(512 * 1024));
         assert_eq!(parse_size(" 2 MB "), Ok(2_000_000));
         assert_eq!(parse_size("17"), Ok(17));
-        for bad in ["", "0", "KiB", "1TiB", "-1", "99999999999999999999", "99999999999999MiB"] {
+        for bad in [
+            "",
+            "0",
+            "KiB",
+            "1TiB",
+            "-1",
+            "99999999999999999999",
+            "99999999999999MiB",
+        ] {
             assert!(parse_size(bad).is_err(), "{bad}");
         }
     }
@@ -159,7 +201,14 @@ mod tests {
 
     #[test]
     fn settings_that_contradict_each_other_are_named() {
-        let config = Config::try_parse_from(["ktrdr-backend", "--lease", "2s", "--heartbeat-interval", "10s"]).unwrap();
+        let config = Config::try_parse_from([
+            "ktrdr-backend",
+            "--lease",
+            "2s",
+            "--heartbeat-interval",
+            "10s",
+        ])
+        .unwrap();
         assert!(config.contradictions()[0].contains("KTRDR_LEASE"));
     }
 }

@@ -52,7 +52,13 @@ pub enum Cancel {
 impl Dispatch {
     /// Over this connection. `lease` goes into queues that are made here.
     pub fn new(connection: Connection, names: Names, log: OpLog, lease: Duration) -> Self {
-        Self { connection, names, log, lease, queues: Mutex::default() }
+        Self {
+            connection,
+            names,
+            log,
+            lease,
+            queues: Mutex::default(),
+        }
     }
 
     /// Publishes a start request: queue entry and record of creation in one message. Returns its sequence, and whether the
@@ -73,10 +79,17 @@ impl Dispatch {
             return Err(ApiError::too_large(None));
         }
         let queue = request.execution.requirements.queue();
-        self.ensure_queue(&request.operation_type, &queue, generation).await?;
+        self.ensure_queue(&request.operation_type, &queue, generation)
+            .await?;
         let subject = self.names.start(&request.operation_type, &queue);
         self.log
-            .publish_once_traced(&subject, request.operation_id.as_str(), payload.into(), PATIENCE, trace)
+            .publish_once_traced(
+                &subject,
+                request.operation_id.as_str(),
+                payload.into(),
+                PATIENCE,
+                trace,
+            )
             .await
             .map_err(|error| ApiError::append(error, &request.operation_id))
     }
@@ -85,20 +98,36 @@ impl Dispatch {
     ///
     /// # Errors
     /// [`ApiError`] when NATS does not answer.
-    pub async fn log_tail(&self, worker_type: &WorkerType, id: &OperationId) -> Result<u64, ApiError> {
+    pub async fn log_tail(
+        &self,
+        worker_type: &WorkerType,
+        id: &OperationId,
+    ) -> Result<u64, ApiError> {
         let log = self.log.read(worker_type, id).await;
-        log.map(|log| log.tail).map_err(|_| ApiError::nats_unavailable())
+        log.map(|log| log.tail)
+            .map_err(|_| ApiError::nats_unavailable())
     }
 
     /// Makes sure that the queue's consumer exists before something is put into it.
-    async fn ensure_queue(&self, worker_type: &WorkerType, queue: &Queue, generation: u64) -> Result<(), ApiError> {
+    async fn ensure_queue(
+        &self,
+        worker_type: &WorkerType,
+        queue: &Queue,
+        generation: u64,
+    ) -> Result<(), ApiError> {
         let epoch = (self.connection.link.borrow().epoch, generation);
         let key = (worker_type.clone(), queue.clone());
         if self.queues.lock().get(&key) == Some(&epoch) {
             return Ok(());
         }
-        let made =
-            topology::ensure_queue(&self.connection.jetstream, &self.names, worker_type, queue, self.lease).await;
+        let made = topology::ensure_queue(
+            &self.connection.jetstream,
+            &self.names,
+            worker_type,
+            queue,
+            self.lease,
+        )
+        .await;
         match made {
             Ok(_) => {
                 self.queues.lock().insert(key, epoch);
@@ -116,7 +145,11 @@ impl Dispatch {
     ///
     /// # Errors
     /// [`ApiError`] when NATS does not confirm.
-    pub async fn cancel(&self, record: &Record, reason: Option<String>) -> Result<Cancel, ApiError> {
+    pub async fn cancel(
+        &self,
+        record: &Record,
+        reason: Option<String>,
+    ) -> Result<Cancel, ApiError> {
         let (worker_type, id) = (&record.lane.worker_type, &record.id);
         let mut state = record.state;
         let mut tail = state.last_sequence;
@@ -124,13 +157,32 @@ impl Dispatch {
             match state.status {
                 Status::Completed | Status::Failed => return Ok(Cancel::Ended(state.status)),
                 Status::Cancelled => return Ok(Cancel::Done(state.last_sequence)),
-                Status::Running => return self.intend_cancel(worker_type, id, reason).await.map(Cancel::Asked),
+                Status::Running => {
+                    return self
+                        .intend_cancel(worker_type, id, reason)
+                        .await
+                        .map(Cancel::Asked);
+                }
                 Status::Pending => {
-                    match self.close(record, state, tail, EventKind::Cancelled { forced: false, progress: None }).await
+                    match self
+                        .close(
+                            record,
+                            state,
+                            tail,
+                            EventKind::Cancelled {
+                                forced: false,
+                                progress: None,
+                            },
+                        )
+                        .await
                     {
                         Ok(sequence) => return Ok(Cancel::Done(sequence)),
                         Err(AppendError::Conflict(log)) => {
-                            let OperationLog { tail: last, state: now, .. } = *log;
+                            let OperationLog {
+                                tail: last,
+                                state: now,
+                                ..
+                            } = *log;
                             (tail, state) = (last, now);
                         }
                         Err(error) => return Err(ApiError::append(error, id)),
@@ -138,7 +190,9 @@ impl Dispatch {
                 }
             }
         }
-        Err(ApiError::internal(format!("operation {id} changed {DECISIONS} times while it was being cancelled")))
+        Err(ApiError::internal(format!(
+            "operation {id} changed {DECISIONS} times while it was being cancelled"
+        )))
     }
 
     /// Asks the worker to stop. Stored, so that a worker that takes over finds it.
@@ -154,7 +208,11 @@ impl Dispatch {
         id: &OperationId,
         reason: Option<String>,
     ) -> Result<u64, ApiError> {
-        let intent = CancelIntent { operation_id: id.clone(), requested_at: Timestamp::now(), reason };
+        let intent = CancelIntent {
+            operation_id: id.clone(),
+            requested_at: Timestamp::now(),
+            reason,
+        };
         let payload = serde_json::to_vec(&intent).map_err(ApiError::internal)?;
         let subject = self.names.cancel(worker_type, id);
         self.log
@@ -170,7 +228,14 @@ impl Dispatch {
     /// [`AppendError`]; a conflict means that somebody else was faster, for example the worker.
     pub async fn force_cancel(&self, record: &Record) -> Result<u64, AppendError> {
         let forced = record.state.status == Status::Running;
-        self.close_known(record, EventKind::Cancelled { forced, progress: record.live_progress() }).await
+        self.close_known(
+            record,
+            EventKind::Cancelled {
+                forced,
+                progress: record.live_progress(),
+            },
+        )
+        .await
     }
 
     /// Closes an operation that nobody will ever redeliver and whose worker is gone.
@@ -178,21 +243,43 @@ impl Dispatch {
     /// # Errors
     /// [`AppendError`]; a conflict means that somebody else was faster.
     pub async fn fail_lost(&self, record: &Record, message: String) -> Result<u64, AppendError> {
-        let error = Failure { code: "worker_lost".to_owned(), message, permanent: false };
-        self.close_known(record, EventKind::Failed { error, progress: record.live_progress() }).await
+        let error = Failure {
+            code: "worker_lost".to_owned(),
+            message,
+            permanent: false,
+        };
+        self.close_known(
+            record,
+            EventKind::Failed {
+                error,
+                progress: record.live_progress(),
+            },
+        )
+        .await
     }
 
     /// Closes an operation if it is still in the state that was decided upon.
     async fn close_known(&self, record: &Record, kind: EventKind) -> Result<u64, AppendError> {
         let state = record.state;
-        match self.close(record, state, state.last_sequence, kind.clone()).await {
+        match self
+            .close(record, state, state.last_sequence, kind.clone())
+            .await
+        {
             // What came after is no event: it cannot take effect, but a successor has to name it.
-            Err(AppendError::Conflict(log)) if log.state == state => self.close(record, state, log.tail, kind).await,
+            Err(AppendError::Conflict(log)) if log.state == state => {
+                self.close(record, state, log.tail, kind).await
+            }
             outcome => outcome,
         }
     }
 
-    async fn close(&self, record: &Record, state: State, tail: u64, kind: EventKind) -> Result<u64, AppendError> {
+    async fn close(
+        &self,
+        record: &Record,
+        state: State,
+        tail: u64,
+        kind: EventKind,
+    ) -> Result<u64, AppendError> {
         let event = Event {
             operation_id: record.id.clone(),
             at: Timestamp::now(),
@@ -202,6 +289,8 @@ impl Dispatch {
             claim: Some(uuid::Uuid::now_v7().simple().to_string()),
             kind,
         };
-        self.log.append(&record.lane.worker_type, &event, tail, PATIENCE).await
+        self.log
+            .append(&record.lane.worker_type, &event, tail, PATIENCE)
+            .await
     }
 }

@@ -21,10 +21,20 @@ pub async fn run(state: AppState) -> RunError {
     }
     let following = state.clone();
     duties.spawn(async move {
-        projection::follow::run(&following.projection, &following.connection, &following.config).await;
+        projection::follow::run(
+            &following.projection,
+            &following.connection,
+            &following.config,
+        )
+        .await;
     });
     let watching = state.clone();
-    duties.spawn(async move { watching.catalogue.follow(&watching.connection, &watching.names).await });
+    duties.spawn(async move {
+        watching
+            .catalogue
+            .follow(&watching.connection, &watching.names)
+            .await
+    });
     duties.spawn(async move { reconcile::run(&state).await });
     // None of them ever ends by itself. One that does has a bug, and half a backend is worse than one that is restarted.
     match duties.join_next().await {

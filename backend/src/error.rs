@@ -75,7 +75,10 @@ pub struct Cause(pub String);
 impl ApiError {
     /// An error with a text that says what is wrong and what to do.
     pub fn new(code: Code, error: impl Into<String>) -> Self {
-        Self { problem: Box::new(Problem::new(code.status(), code.word(), error)), cause: None }
+        Self {
+            problem: Box::new(Problem::new(code.status(), code.word(), error)),
+            cause: None,
+        }
     }
 
     /// The body, as clients see it.
@@ -87,32 +90,48 @@ impl ApiError {
     /// With a field of its own.
     #[must_use]
     pub fn with(self, name: &str, value: impl Into<Value>) -> Self {
-        Self { problem: Box::new(self.problem.with(name, value)), ..self }
+        Self {
+            problem: Box::new(self.problem.with(name, value)),
+            ..self
+        }
     }
 
     /// Our own fault. The cause goes to the log, together with the request's id, and not to the client.
     pub fn internal(cause: impl std::fmt::Display) -> Self {
-        let error = Self::new(Code::Internal, "Internal error; the backend's log says more under this request's id");
-        Self { cause: Some(Cause(cause.to_string())), ..error }
+        let error = Self::new(
+            Code::Internal,
+            "Internal error; the backend's log says more under this request's id",
+        );
+        Self {
+            cause: Some(Cause(cause.to_string())),
+            ..error
+        }
     }
 
     /// There is no such operation.
     pub fn operation_not_found(id: &str) -> Self {
         let shown: String = id.chars().take(128).collect();
-        let text =
-            format!("Operation {shown} not found: the id is wrong, or the operation is older than the retention");
+        let text = format!(
+            "Operation {shown} not found: the id is wrong, or the operation is older than the retention"
+        );
         Self::new(Code::OperationNotFound, text).with("operation_id", shown)
     }
 
     /// NATS is away.
     pub fn nats_unavailable() -> Self {
-        Self::new(Code::NatsUnavailable, "NATS is not reachable; nothing was started or changed. Try again")
+        Self::new(
+            Code::NatsUnavailable,
+            "NATS is not reachable; nothing was started or changed. Try again",
+        )
     }
 
     /// NATS did not answer a read.
     pub fn nats_read(cause: impl std::fmt::Display) -> Self {
         tracing::warn!(%cause, "NATS did not answer");
-        Self::new(Code::NatsUnavailable, "NATS did not answer in time. Try again")
+        Self::new(
+            Code::NatsUnavailable,
+            "NATS did not answer in time. Try again",
+        )
     }
 
     /// A publish about this operation that was not confirmed as stored.
@@ -159,10 +178,13 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.problem.status_code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let status = StatusCode::from_u16(self.problem.status_code)
+            .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, axum::Json(&*self.problem)).into_response();
         if status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         if let Some(cause) = self.cause {
             response.extensions_mut().insert(cause);
@@ -177,8 +199,10 @@ impl From<BodyError> for ApiError {
         match error {
             BodyError::NotJson(_) => Self::new(Code::BadJson, text),
             BodyError::NotAnObject => Self::new(Code::InvalidBody, text),
-            BodyError::Violations(found) => Self::new(Code::InvalidRequest, text)
-                .with("violations", serde_json::to_value(found).unwrap_or_default()),
+            BodyError::Violations(found) => Self::new(Code::InvalidRequest, text).with(
+                "violations",
+                serde_json::to_value(found).unwrap_or_default(),
+            ),
         }
     }
 }
@@ -199,7 +223,10 @@ mod tests {
                 Some((word.to_owned(), status))
             })
             .collect();
-        let known: Vec<(String, u16)> = Code::ALL.iter().map(|code| (code.word().to_owned(), code.status())).collect();
+        let known: Vec<(String, u16)> = Code::ALL
+            .iter()
+            .map(|code| (code.word().to_owned(), code.status()))
+            .collect();
         assert_eq!(documented, known);
     }
 
@@ -207,7 +234,9 @@ mod tests {
     async fn the_shape_is_the_documented_one() {
         let response = ApiError::operation_not_found("abc").into_response();
         assert_eq!(response.status(), 404);
-        let body = axum::body::to_bytes(response.into_body(), 10_000).await.unwrap();
+        let body = axum::body::to_bytes(response.into_body(), 10_000)
+            .await
+            .unwrap();
         let body: Value = serde_json::from_slice(&body).unwrap();
         assert_eq!(body["success"], false);
         assert_eq!(body["code"], "operation_not_found");

@@ -15,12 +15,19 @@ const MAX_KEY: usize = 255;
 /// # Errors
 /// 400 when the key cannot be one.
 pub fn id_from_key(domain: &str, key: &[u8]) -> Result<OperationId, ApiError> {
-    if key.is_empty() || key.len() > MAX_KEY || !key.iter().all(|byte| byte.is_ascii_graphic() || *byte == b' ') {
-        let text = format!("The header Idempotency-Key must be 1 to {MAX_KEY} printable ASCII characters");
+    if key.is_empty()
+        || key.len() > MAX_KEY
+        || !key
+            .iter()
+            .all(|byte| byte.is_ascii_graphic() || *byte == b' ')
+    {
+        let text =
+            format!("The header Idempotency-Key must be 1 to {MAX_KEY} printable ASCII characters");
         return Err(ApiError::new(Code::InvalidHeader, text));
     }
     let name = [domain.as_bytes(), b"\0", key].concat();
-    OperationId::new(uuid::Uuid::new_v5(&IDEMPOTENCY, &name).simple().to_string()).map_err(ApiError::internal)
+    OperationId::new(uuid::Uuid::new_v5(&IDEMPOTENCY, &name).simple().to_string())
+        .map_err(ApiError::internal)
 }
 
 #[cfg(test)]

@@ -75,14 +75,20 @@ pub enum RunError {
 ///
 /// # Errors
 /// [`RunError`].
-pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationToken) -> Result<(), RunError> {
+pub async fn run(
+    config: Config,
+    listener: TcpListener,
+    shutdown: CancellationToken,
+) -> Result<(), RunError> {
     for (name, value) in config.effective() {
         tracing::info!(setting = name, value, "in force");
     }
     for contradiction in config.contradictions() {
         tracing::warn!("{contradiction}");
     }
-    let connection = nats::connect(&config.nats, "ktrdr-backend").await.map_err(RunError::Connect)?;
+    let connection = nats::connect(&config.nats, "ktrdr-backend")
+        .await
+        .map_err(RunError::Connect)?;
     let client = connection.client.clone();
     let grace = config.shutdown_grace;
     let state = state::AppState::new(config, connection, shutdown.clone());
@@ -98,7 +104,8 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
         }
     });
     let stop = shutdown.clone();
-    let serving = axum::serve(listener, app).with_graceful_shutdown(async move { stop.cancelled().await });
+    let serving =
+        axum::serve(listener, app).with_graceful_shutdown(async move { stop.cancelled().await });
     let late = async {
         shutdown.cancelled().await;
         tokio::time::sleep(grace).await;

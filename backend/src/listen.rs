@@ -31,8 +31,16 @@ pub async fn run(state: &AppState) {
 async fn listen(state: &AppState) -> Result<(), async_nats::Error> {
     let connection = &state.connection;
     let mut link = connection.link.clone();
-    let mut heartbeats = connection.client.subscribe(state.names.all_heartbeats()).await?.ready_chunks(BATCH);
-    let mut progress = connection.client.subscribe(state.names.all_progress()).await?.ready_chunks(BATCH);
+    let mut heartbeats = connection
+        .client
+        .subscribe(state.names.all_heartbeats())
+        .await?
+        .ready_chunks(BATCH);
+    let mut progress = connection
+        .client
+        .subscribe(state.names.all_progress())
+        .await?
+        .ready_chunks(BATCH);
     let mut sweep = tokio::time::interval(SWEEP.min(state.config.protocol.heartbeat_interval));
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     link.mark_changed();
@@ -75,7 +83,9 @@ async fn listen(state: &AppState) -> Result<(), async_nats::Error> {
 fn hear(state: &AppState, heartbeat: Heartbeat) {
     // A backend that has just started, or lost a progress message, shows it from here.
     for running in &heartbeat.running {
-        state.projection.report(&heartbeat.worker_id, running.clone());
+        state
+            .projection
+            .report(&heartbeat.worker_id, running.clone());
     }
     state.registry.hear(heartbeat, Instant::now());
 }

@@ -28,6 +28,11 @@ async fn start(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     // Bound before any other work, so that a port in use is reported at once and probes are answered from the beginning.
     let listener = tokio::net::TcpListener::bind(&config.api_addr)
         .await
-        .map_err(|error| format!("cannot listen on KTRDR_API_ADDR={}: {error}", config.api_addr))?;
+        .map_err(|error| {
+            format!(
+                "cannot listen on KTRDR_API_ADDR={}: {error}",
+                config.api_addr
+            )
+        })?;
     Ok(ktrdr_backend::run(config, listener, shutdown).await?)
 }

@@ -74,9 +74,15 @@ pub async fn page(
     count: usize,
 ) -> Result<Page, ReadError> {
     let client = &connection.client;
-    let ask = |cause: String| ReadError::Ask { stream: stream.to_owned(), cause };
+    let ask = |cause: String| ReadError::Ask {
+        stream: stream.to_owned(),
+        cause,
+    };
     let inbox = client.new_inbox();
-    let mut answers = client.subscribe(inbox.clone()).await.map_err(|error| ask(error.to_string()))?;
+    let mut answers = client
+        .subscribe(inbox.clone())
+        .await
+        .map_err(|error| ask(error.to_string()))?;
     let request = json!({"seq": from.max(1), "next_by_subj": subject, "batch": count, "max_bytes": PAGE_BYTES});
     client
         .publish_with_reply(Names::direct_get(stream), inbox, request.to_string().into())
@@ -85,14 +91,28 @@ pub async fn page(
     let mut page = Page::default();
     loop {
         let answer = tokio::time::timeout(PATIENCE, answers.next()).await;
-        let Ok(Some(answer)) = answer else { return Err(ReadError::Silent(stream.to_owned())) };
-        let header = |name: &str| answer.headers.as_ref().and_then(|headers| headers.get_last(name));
+        let Ok(Some(answer)) = answer else {
+            return Err(ReadError::Silent(stream.to_owned()));
+        };
+        let header = |name: &str| {
+            answer
+                .headers
+                .as_ref()
+                .and_then(|headers| headers.get_last(name))
+        };
         let number = |name: &str| header(name).and_then(|value| value.as_str().parse::<u64>().ok());
         match answer.status.map(|status| status.as_u16()) {
             None => {
-                let Some(sequence) = number("Nats-Sequence") else { continue };
-                let time = header("Nats-Time-Stamp").and_then(|time| serde_json::from_value(json!(time.as_str())).ok());
-                page.messages.push(Stored { sequence, time, payload: answer.payload.clone() });
+                let Some(sequence) = number("Nats-Sequence") else {
+                    continue;
+                };
+                let time = header("Nats-Time-Stamp")
+                    .and_then(|time| serde_json::from_value(json!(time.as_str())).ok());
+                page.messages.push(Stored {
+                    sequence,
+                    time,
+                    payload: answer.payload.clone(),
+                });
             }
             // End of the batch.
             Some(204) => {
@@ -103,7 +123,11 @@ pub async fn page(
             Some(404) => return Ok(page),
             Some(status) => {
                 let description = answer.description.clone().unwrap_or_default();
-                return Err(ReadError::Refused { stream: stream.to_owned(), status, description });
+                return Err(ReadError::Refused {
+                    stream: stream.to_owned(),
+                    status,
+                    description,
+                });
             }
         }
     }
@@ -113,12 +137,23 @@ pub async fn page(
 ///
 /// # Errors
 /// [`ReadError`].
-pub async fn all(connection: &Connection, stream: &str, subject: &str, limit: usize) -> Result<Page, ReadError> {
+pub async fn all(
+    connection: &Connection,
+    stream: &str,
+    subject: &str,
+    limit: usize,
+) -> Result<Page, ReadError> {
     let mut read = Page::default();
     let mut from = 1;
     loop {
-        let next =
-            page(connection, stream, subject, from, limit.saturating_sub(read.messages.len()).clamp(1, 1000)).await?;
+        let next = page(
+            connection,
+            stream,
+            subject,
+            from,
+            limit.saturating_sub(read.messages.len()).clamp(1, 1000),
+        )
+        .await?;
         read.more = next.more;
         read.messages.extend(next.messages);
         match read.messages.last() {

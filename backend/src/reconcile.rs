@@ -44,7 +44,11 @@ struct Suspicion {
 /// Works until the task is dropped.
 pub async fn run(state: &AppState) {
     let config = &state.config;
-    let shortest = config.protocol.heartbeat_interval.min(config.cancel_grace / 4).min(config.protocol.lease / 4);
+    let shortest = config
+        .protocol
+        .heartbeat_interval
+        .min(config.cancel_grace / 4)
+        .min(config.protocol.lease / 4);
     // Twice as often as the shortest thing that is timed here.
     let pause = (shortest / 2).clamp(ROUNDS.0, ROUNDS.1);
     let mut book = Book::default();
@@ -69,17 +73,33 @@ async fn follow_cancels(state: &AppState, watches: &mut HashMap<OperationId, Can
     watches.retain(|id, _| open.iter().any(|record| record.id == *id));
     for record in open {
         let attempt = record.state.attempt;
-        let fresh = || CancelWatch { attempt, since: now, sent: now };
+        let fresh = || CancelWatch {
+            attempt,
+            since: now,
+            sent: now,
+        };
         let watch = watches.entry(record.id.clone()).or_insert_with(fresh);
         let took_over = watch.attempt != attempt;
         watch.attempt = attempt;
-        if record.state.status == Status::Pending || now.duration_since(watch.since) >= state.config.cancel_grace {
+        if record.state.status == Status::Pending
+            || now.duration_since(watch.since) >= state.config.cancel_grace
+        {
             // Handed back by its worker while the cancel was on its way: nobody needs to confirm anything.
             let closed = state.dispatch.force_cancel(&record).await;
-            report(&record, "cancelled without the worker's confirmation", closed);
-        } else if took_over || now.duration_since(watch.sent) >= state.config.protocol.heartbeat_interval {
+            report(
+                &record,
+                "cancelled without the worker's confirmation",
+                closed,
+            );
+        } else if took_over
+            || now.duration_since(watch.sent) >= state.config.protocol.heartbeat_interval
+        {
             watch.sent = now;
-            if let Err(error) = state.dispatch.intend_cancel(&record.lane.worker_type, &record.id, None).await {
+            if let Err(error) = state
+                .dispatch
+                .intend_cancel(&record.lane.worker_type, &record.id, None)
+                .await
+            {
                 tracing::warn!(operation_id = %record.id, ?error, "a cancel could not be sent again");
             }
         }
@@ -103,16 +123,27 @@ async fn close_abandoned(state: &AppState, suspects: &mut HashMap<OperationId, S
             continue;
         };
         let attempt = record.state.attempt;
-        let suspicion = suspects.entry(record.id.clone()).or_insert(Suspicion { attempt, since: now });
+        let suspicion = suspects.entry(record.id.clone()).or_insert(Suspicion {
+            attempt,
+            since: now,
+        });
         if suspicion.attempt != attempt {
-            *suspicion = Suspicion { attempt, since: now };
+            *suspicion = Suspicion {
+                attempt,
+                since: now,
+            };
         }
         // One look is not enough: a worker publishes `started` just before it says so in a heartbeat, and its last event
         // may be waiting for the broker.
         if now.duration_since(suspicion.since) >= patience {
-            let message =
-                format!("worker lost: {why}, and an operation started directly on a worker is run by nobody else");
-            report(&record, "closed as lost", state.dispatch.fail_lost(&record, message).await);
+            let message = format!(
+                "worker lost: {why}, and an operation started directly on a worker is run by nobody else"
+            );
+            report(
+                &record,
+                "closed as lost",
+                state.dispatch.fail_lost(&record, message).await,
+            );
         }
     }
 }
@@ -121,12 +152,23 @@ async fn close_abandoned(state: &AppState, suspects: &mut HashMap<OperationId, S
 fn abandoned(state: &AppState, record: &Record, now: Instant) -> Option<(String, Duration)> {
     let lease = state.config.protocol.lease;
     let Some(worker) = record.worker_id() else {
-        return Some(("nobody claimed it".to_owned(), lease + state.config.worker_remove_after));
+        return Some((
+            "nobody claimed it".to_owned(),
+            lease + state.config.worker_remove_after,
+        ));
     };
-    match state.registry.presence(worker, &record.id, record.state.attempt, now) {
-        Presence::Gone => Some((format!("worker {worker} has left"), state.config.protocol.heartbeat_interval)),
+    match state
+        .registry
+        .presence(worker, &record.id, record.state.attempt, now)
+    {
+        Presence::Gone => Some((
+            format!("worker {worker} has left"),
+            state.config.protocol.heartbeat_interval,
+        )),
         Presence::Silent => Some((format!("worker {worker} stopped answering"), lease)),
-        Presence::Alive { runs_it: false } => Some((format!("worker {worker} no longer runs it"), lease)),
+        Presence::Alive { runs_it: false } => {
+            Some((format!("worker {worker} no longer runs it"), lease))
+        }
         Presence::Alive { runs_it: true } => None,
     }
 }

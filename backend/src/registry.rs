@@ -109,26 +109,45 @@ pub struct Registry {
 impl Worker {
     fn interval(&self) -> Duration {
         let seconds = self.heartbeat.interval_seconds;
-        let seconds = if seconds.is_finite() { seconds.clamp(INTERVALS.0, INTERVALS.1) } else { INTERVALS.1 };
+        let seconds = if seconds.is_finite() {
+            seconds.clamp(INTERVALS.0, INTERVALS.1)
+        } else {
+            INTERVALS.1
+        };
         Duration::from_secs_f64(seconds)
     }
 
     fn status_after(&self, silence: Duration) -> WorkerStatus {
-        if silence >= self.interval() * MISSED { WorkerStatus::TemporarilyUnavailable } else { self.heartbeat.status }
+        if silence >= self.interval() * MISSED {
+            WorkerStatus::TemporarilyUnavailable
+        } else {
+            self.heartbeat.status
+        }
     }
 
     fn missed_after(&self, silence: Duration) -> u32 {
         let intervals = silence.as_secs_f64() / self.interval().as_secs_f64();
         // A beat that is a little late is not a failure yet.
-        if intervals < f64::from(MISSED) { (intervals - 0.25).max(0.0) as u32 } else { intervals as u32 }
+        if intervals < f64::from(MISSED) {
+            (intervals - 0.25).max(0.0) as u32
+        } else {
+            intervals as u32
+        }
     }
 
     /// A time that the worker told, by this backend's clock. A worker whose clock is off must not look as if it had not asked
     /// for work for hours; within [`SAME_CLOCK`] the difference may as well be that of the way here.
     fn by_our_clock(&self, told: Timestamp) -> Timestamp {
         let beat = &self.heartbeat;
-        let apart = self.heard_at.seconds_since(beat.at).max(beat.at.seconds_since(self.heard_at));
-        if apart < SAME_CLOCK { told } else { told.moved(beat.at, self.heard_at) }
+        let apart = self
+            .heard_at
+            .seconds_since(beat.at)
+            .max(beat.at.seconds_since(self.heard_at));
+        if apart < SAME_CLOCK {
+            told
+        } else {
+            told.moved(beat.at, self.heard_at)
+        }
     }
 
     fn document(&self, silence: Duration) -> WorkerDocument {
@@ -146,7 +165,10 @@ impl Worker {
             capabilities: beat.capabilities.clone(),
             last_health_check: self.heard_at,
             health_check_failures: self.missed_after(silence),
-            current_operation_id: beat.running.first().map(|running| running.operation_id.clone()),
+            current_operation_id: beat
+                .running
+                .first()
+                .map(|running| running.operation_id.clone()),
             registered_at: self.by_our_clock(beat.registered_at),
             version: beat.version.clone(),
             instance: beat.instance.clone(),
@@ -164,7 +186,9 @@ impl Workers {
     /// How long nothing was heard of a worker though it could have been.
     fn silence(&self, worker: &Worker, now: Instant) -> Duration {
         let now = self.deaf_since.unwrap_or(now);
-        let from = self.listening_since.map_or(worker.heard, |since| since.max(worker.heard));
+        let from = self
+            .listening_since
+            .map_or(worker.heard, |since| since.max(worker.heard));
         worker.silent_before + now.saturating_duration_since(from)
     }
 }
@@ -199,7 +223,11 @@ impl Registry {
                 worker.silent_before = silence;
             }
         }
-        *guard = Workers { known, listening_since: Some(now), deaf_since: None };
+        *guard = Workers {
+            known,
+            listening_since: Some(now),
+            deaf_since: None,
+        };
     }
 
     /// Heartbeats cannot be heard any more.
@@ -221,11 +249,23 @@ impl Registry {
         let (worker_id, worker_type) = (heartbeat.worker_id.clone(), heartbeat.worker_type.clone());
         let leaving = heartbeat.leaving;
         let status = heartbeat.status;
-        self.heartbeats.add([worker_type.as_str(), if leaving { "LEAVING" } else { describe(Some(status)) }], 1);
+        self.heartbeats.add(
+            [
+                worker_type.as_str(),
+                if leaving {
+                    "LEAVING"
+                } else {
+                    describe(Some(status))
+                },
+            ],
+            1,
+        );
         let changed = {
             let mut workers = self.workers.write();
             let known = workers.known.get(&worker_id);
-            if let Some(known) = known.filter(|known| known.heartbeat.instance == heartbeat.instance) {
+            if let Some(known) =
+                known.filter(|known| known.heartbeat.instance == heartbeat.instance)
+            {
                 // Heartbeats tell a sum; what was added before this backend listened is not counted.
                 let more = heartbeat.fenced.saturating_sub(known.heartbeat.fenced);
                 self.fenced.add([worker_type.as_str()], more);
@@ -255,13 +295,20 @@ impl Registry {
                     heard_at: Timestamp::now(),
                     replaced,
                 };
-                workers.known.insert(worker_id.clone(), worker).is_none_or(|old| old.status != status)
+                workers
+                    .known
+                    .insert(worker_id.clone(), worker)
+                    .is_none_or(|old| old.status != status)
             }
         };
         if changed {
             let status = (!leaving).then_some(status);
             tracing::info!(%worker_id, %worker_type, status = describe(status), "worker");
-            self.live.announce(Change::Worker { worker_id, worker_type, status });
+            self.live.announce(Change::Worker {
+                worker_id,
+                worker_type,
+                status,
+            });
         }
     }
 
@@ -276,12 +323,17 @@ impl Registry {
                 .iter()
                 .map(|(id, worker)| (id.clone(), workers.silence(worker, now)))
                 .filter(|(id, silence)| {
-                    workers.known.get(id).is_some_and(|worker| worker.status_after(*silence) != worker.status)
+                    workers
+                        .known
+                        .get(id)
+                        .is_some_and(|worker| worker.status_after(*silence) != worker.status)
                         || *silence >= self.remove_after
                 })
                 .collect();
             for (id, silence) in silences {
-                let Some(worker) = workers.known.get_mut(&id) else { continue };
+                let Some(worker) = workers.known.get_mut(&id) else {
+                    continue;
+                };
                 let worker_type = worker.heartbeat.worker_type.clone();
                 let status = if silence >= self.remove_after {
                     workers.known.remove(&id);
@@ -295,17 +347,28 @@ impl Registry {
         }
         for (worker_id, worker_type, status) in changes {
             tracing::warn!(%worker_id, %worker_type, status = describe(status), "worker is silent");
-            self.live.announce(Change::Worker { worker_id, worker_type, status });
+            self.live.announce(Change::Worker {
+                worker_id,
+                worker_type,
+                status,
+            });
         }
     }
 
     /// All workers, or those of one type or status, by id.
-    pub fn list(&self, worker_type: Option<&str>, status: Option<WorkerStatus>, now: Instant) -> Vec<WorkerDocument> {
+    pub fn list(
+        &self,
+        worker_type: Option<&str>,
+        status: Option<WorkerStatus>,
+        now: Instant,
+    ) -> Vec<WorkerDocument> {
         let workers = self.workers.read();
         workers
             .known
             .values()
-            .filter(|worker| worker_type.is_none_or(|wanted| worker.heartbeat.worker_type.as_str() == wanted))
+            .filter(|worker| {
+                worker_type.is_none_or(|wanted| worker.heartbeat.worker_type.as_str() == wanted)
+            })
             .map(|worker| worker.document(workers.silence(worker, now)))
             .filter(|worker| status.is_none_or(|wanted| worker.status == wanted))
             .collect()
@@ -319,22 +382,45 @@ impl Registry {
     }
 
     /// What is known of the worker that shall be running the operation.
-    pub fn presence(&self, worker: &WorkerId, operation: &OperationId, attempt: u32, now: Instant) -> Presence {
+    pub fn presence(
+        &self,
+        worker: &WorkerId,
+        operation: &OperationId,
+        attempt: u32,
+        now: Instant,
+    ) -> Presence {
         let workers = self.workers.read();
-        let Some(known) = workers.known.get(worker) else { return Presence::Gone };
+        let Some(known) = workers.known.get(worker) else {
+            return Presence::Gone;
+        };
         if known.status_after(workers.silence(known, now)) == WorkerStatus::TemporarilyUnavailable {
             return Presence::Silent;
         }
-        let runs_it = known.heartbeat.running.iter().any(|r| r.operation_id == *operation && r.attempt == attempt);
+        let runs_it = known
+            .heartbeat
+            .running
+            .iter()
+            .any(|r| r.operation_id == *operation && r.attempt == attempt);
         Presence::Alive { runs_it }
     }
 
     /// How many workers of the type are not silent, and how many of these meet the requirements.
-    pub fn able(&self, worker_type: &str, requirements: &Requirements, now: Instant) -> (usize, usize) {
+    pub fn able(
+        &self,
+        worker_type: &str,
+        requirements: &Requirements,
+        now: Instant,
+    ) -> (usize, usize) {
         let workers = self.workers.read();
         let (mut alive, mut able) = (0, 0);
-        for worker in workers.known.values().filter(|w| w.heartbeat.worker_type.as_str() == worker_type) {
-            if worker.status_after(workers.silence(worker, now)) != WorkerStatus::TemporarilyUnavailable {
+        for worker in workers
+            .known
+            .values()
+            .filter(|w| w.heartbeat.worker_type.as_str() == worker_type)
+        {
+            if worker.status_after(workers.silence(worker, now))
+                != WorkerStatus::TemporarilyUnavailable
+            {
                 alive += 1;
                 able += usize::from(requirements.met_by(&worker.heartbeat.capabilities));
             }
@@ -346,14 +432,23 @@ impl Registry {
     pub fn write(&self, page: &mut Page, now: Instant) {
         let mut counts: BTreeMap<(WorkerType, &str), f64> = BTreeMap::new();
         for worker in self.list(None, None, now) {
-            for status in [WorkerStatus::Available, WorkerStatus::Busy, WorkerStatus::TemporarilyUnavailable] {
-                let count = counts.entry((worker.worker_type.clone(), describe(Some(status)))).or_default();
+            for status in [
+                WorkerStatus::Available,
+                WorkerStatus::Busy,
+                WorkerStatus::TemporarilyUnavailable,
+            ] {
+                let count = counts
+                    .entry((worker.worker_type.clone(), describe(Some(status))))
+                    .or_default();
                 *count += f64::from(u8::from(worker.status == status));
             }
         }
-        let series = counts
-            .iter()
-            .map(|((kind, status), count)| (vec![("worker_type", kind.as_str()), ("status", *status)], *count));
+        let series = counts.iter().map(|((kind, status), count)| {
+            (
+                vec![("worker_type", kind.as_str()), ("status", *status)],
+                *count,
+            )
+        });
         page.gauge("ktrdr_workers", "Workers listed, by status.", series);
         self.heartbeats.write(page);
         self.fenced.write(page);

@@ -68,7 +68,12 @@ impl AppState {
             events: Hub::default(),
             requests: Requests::default(),
             catalogue: Catalogue::default(),
-            dispatch: Dispatch::new(connection.clone(), names.clone(), log, config.protocol.lease),
+            dispatch: Dispatch::new(
+                connection.clone(),
+                names.clone(),
+                log,
+                config.protocol.lease,
+            ),
             publishing: TaskTracker::new(),
             stopping,
             names,
@@ -89,7 +94,11 @@ impl AppState {
     /// # Errors
     /// 503 while there is no connection.
     pub fn need_nats(&self) -> Result<(), ApiError> {
-        if self.connection.is_up() { Ok(()) } else { Err(ApiError::nats_unavailable()) }
+        if self.connection.is_up() {
+            Ok(())
+        } else {
+            Err(ApiError::nats_unavailable())
+        }
     }
 
     /// Runs `work` to its end, also when the client that asked for it has hung up: what was published must be followed

@@ -34,7 +34,10 @@ impl Written {
     /// The answer about this very record, if it is kept.
     pub fn find(&self, record: &Arc<Record>) -> Option<Bytes> {
         let place = self.place(record)?.lock();
-        place.as_ref().filter(|kept| Arc::ptr_eq(&kept.of, record)).map(|kept| kept.answer.clone())
+        place
+            .as_ref()
+            .filter(|kept| Arc::ptr_eq(&kept.of, record))
+            .map(|kept| kept.answer.clone())
     }
 
     /// Keeps an answer, if it is one that will be the same next time.
@@ -44,13 +47,17 @@ impl Written {
             && let Some(place) = self.place(record)
         {
             // What was there is dropped after the lock.
-            let _old = place.lock().replace(Kept { of: Arc::clone(record), answer: answer.clone() });
+            let _old = place.lock().replace(Kept {
+                of: Arc::clone(record),
+                answer: answer.clone(),
+            });
         }
     }
 
     fn place(&self, record: &Arc<Record>) -> Option<&Mutex<Option<Kept>>> {
         // Addresses are multiples of a record's size, more or less.
-        self.0.get(Arc::as_ptr(record).addr() / size_of::<Record>() % PLACES)
+        self.0
+            .get(Arc::as_ptr(record).addr() / size_of::<Record>() % PLACES)
     }
 }
 
@@ -75,7 +82,12 @@ mod tests {
             retry_of: None,
             resume_from: None,
         };
-        let lane = Lane { number: 0, type_number: 0, worker_type, queue: Queue::new("any").unwrap() };
+        let lane = Lane {
+            number: 0,
+            type_number: 0,
+            worker_type,
+            queue: Queue::new("any").unwrap(),
+        };
         let mut record = Record::new(request, 1, Arc::new(lane));
         record.state.status = status;
         Arc::new(record)

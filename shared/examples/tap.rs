@@ -33,7 +33,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     telemetry::init(&options.log);
     let stop = shutdown::on_signals()?;
     let connection = nats::connect(&options.nats, "tap").await?;
-    let subject = options.subject.unwrap_or_else(|| format!("{}.>", options.nats.subject_prefix.prefix()));
+    let subject = options
+        .subject
+        .unwrap_or_else(|| format!("{}.>", options.nats.subject_prefix.prefix()));
     let mut messages = connection.client.subscribe(subject).await?;
     loop {
         // Both arms are cancel safe: a message that was not taken stays in the subscription.
@@ -41,8 +43,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
             message = messages.next() => message,
             () = stop.cancelled() => None,
         };
-        let Some(message) = message else { return Ok(()) };
-        let line = format!("{} {}", message.subject, String::from_utf8_lossy(&message.payload).replace('\n', " "));
+        let Some(message) = message else {
+            return Ok(());
+        };
+        let line = format!(
+            "{} {}",
+            message.subject,
+            String::from_utf8_lossy(&message.payload).replace('\n', " ")
+        );
         // Whoever reads this may have seen enough: that is the end, and no error.
         if writeln!(std::io::stdout().lock(), "{line}").is_err() {
             return Ok(());

@@ -53,25 +53,42 @@ pub struct Delivery {
 pub fn decide(log: &OperationLog, delivery: Delivery, max_attempts: u32, now: Timestamp) -> Claim {
     let expected = log.tail;
     let Some(event) = &log.last else {
-        return Claim::Start { attempt: 1, expected, takeover: false };
+        return Claim::Start {
+            attempt: 1,
+            expected,
+            takeover: false,
+        };
     };
-    let next = Claim::Start { attempt: event.attempt.saturating_add(1), expected, takeover: true };
+    let next = Claim::Start {
+        attempt: event.attempt.saturating_add(1),
+        expected,
+        takeover: true,
+    };
     match &event.kind {
         EventKind::Completed { .. } | EventKind::Failed { .. } | EventKind::Cancelled { .. } => {
             Claim::Drop("the operation has ended")
         }
         // The same operation id was queued twice (a start repeated after the duplicate window, or by hand). The other copy
         // is being served; taking over here would run it twice.
-        EventKind::Started { start_sequence: other, .. } if *other != delivery.start_sequence => {
+        EventKind::Started {
+            start_sequence: other,
+            ..
+        } if *other != delivery.start_sequence => {
             Claim::Drop("another copy of this start request is being run")
         }
         // Suspended with the request in hand, and woken up after somebody else had been given it.
-        EventKind::Started { delivery: newer, .. } if *newer >= delivery.count => Claim::Outdated,
-        EventKind::Started { .. } if event.attempt >= max_attempts => {
-            Claim::GiveUp { attempts: event.attempt, expected }
-        }
+        EventKind::Started {
+            delivery: newer, ..
+        } if *newer >= delivery.count => Claim::Outdated,
+        EventKind::Started { .. } if event.attempt >= max_attempts => Claim::GiveUp {
+            attempts: event.attempt,
+            expected,
+        },
         EventKind::Started { .. } => next,
-        EventKind::Released { retry_at: Some(due), .. } if *due > now => Claim::NotBefore(*due),
+        EventKind::Released {
+            retry_at: Some(due),
+            ..
+        } if *due > now => Claim::NotBefore(*due),
         // A hand-back is nobody's fault and never uses up the last attempt.
         EventKind::Released { .. } => next,
     }
@@ -79,13 +96,27 @@ pub fn decide(log: &OperationLog, delivery: Delivery, max_attempts: u32, now: Ti
 
 /// Whether the operation was handed back to be retried at some time.
 pub fn waits_for_retry(log: &OperationLog) -> bool {
-    log.last.as_ref().is_some_and(|last| matches!(last.kind, EventKind::Released { retry_at: Some(_), .. }))
+    log.last.as_ref().is_some_and(|last| {
+        matches!(
+            last.kind,
+            EventKind::Released {
+                retry_at: Some(_),
+                ..
+            }
+        )
+    })
 }
 
 /// The text of the failure of an operation whose workers were lost too often.
 pub fn worker_lost_message(operation_id: &OperationId, attempts: u32) -> String {
-    let times = if attempts == 1 { "once".to_owned() } else { format!("{attempts} times") };
-    format!("worker lost {times}: every worker that ran operation {operation_id} died or stopped answering")
+    let times = if attempts == 1 {
+        "once".to_owned()
+    } else {
+        format!("{attempts} times")
+    };
+    format!(
+        "worker lost {times}: every worker that ran operation {operation_id} died or stopped answering"
+    )
 }
 
 #[cfg(test)]
@@ -96,7 +127,10 @@ mod tests {
     use crate::state::State;
 
     const NOW: Timestamp = Timestamp::EPOCH;
-    const SECOND: Delivery = Delivery { start_sequence: 5, count: 2 };
+    const SECOND: Delivery = Delivery {
+        start_sequence: 5,
+        count: 2,
+    };
 
     fn log(attempt: u32, kind: EventKind) -> OperationLog {
         let event = Event {
@@ -107,69 +141,157 @@ mod tests {
             claim: Some("c".into()),
             kind,
         };
-        OperationLog { tail: 9, state: State::default(), last: Some(event) }
+        OperationLog {
+            tail: 9,
+            state: State::default(),
+            last: Some(event),
+        }
     }
 
     #[test]
     fn an_untouched_request_is_claimed_as_attempt_1() {
         assert_eq!(
             decide(&OperationLog::default(), SECOND, 3, NOW),
-            Claim::Start { attempt: 1, expected: 0, takeover: false }
+            Claim::Start {
+                attempt: 1,
+                expected: 0,
+                takeover: false
+            }
         );
     }
 
     #[test]
     fn a_redelivered_request_is_taken_over() {
-        let last = log(2, EventKind::Started { start_sequence: 5, delivery: 1 });
-        assert_eq!(decide(&last, SECOND, 3, NOW), Claim::Start { attempt: 3, expected: 9, takeover: true });
+        let last = log(
+            2,
+            EventKind::Started {
+                start_sequence: 5,
+                delivery: 1,
+            },
+        );
+        assert_eq!(
+            decide(&last, SECOND, 3, NOW),
+            Claim::Start {
+                attempt: 3,
+                expected: 9,
+                takeover: true
+            }
+        );
     }
 
     #[test]
     fn a_request_that_lost_its_last_attempt_is_given_up() {
-        let last = log(3, EventKind::Started { start_sequence: 5, delivery: 1 });
-        assert_eq!(decide(&last, SECOND, 3, NOW), Claim::GiveUp { attempts: 3, expected: 9 });
+        let last = log(
+            3,
+            EventKind::Started {
+                start_sequence: 5,
+                delivery: 1,
+            },
+        );
+        assert_eq!(
+            decide(&last, SECOND, 3, NOW),
+            Claim::GiveUp {
+                attempts: 3,
+                expected: 9
+            }
+        );
     }
 
     #[test]
     fn a_second_copy_of_a_running_request_is_dropped() {
-        let last = log(1, EventKind::Started { start_sequence: 4, delivery: 1 });
+        let last = log(
+            1,
+            EventKind::Started {
+                start_sequence: 4,
+                delivery: 1,
+            },
+        );
         assert!(matches!(decide(&last, SECOND, 3, NOW), Claim::Drop(_)));
     }
 
     #[test]
     fn a_delivery_older_than_the_one_being_served_is_left_alone() {
-        let last = log(1, EventKind::Started { start_sequence: 5, delivery: 2 });
-        assert_eq!(decide(&last, Delivery { count: 1, ..SECOND }, 3, NOW), Claim::Outdated);
+        let last = log(
+            1,
+            EventKind::Started {
+                start_sequence: 5,
+                delivery: 2,
+            },
+        );
+        assert_eq!(
+            decide(&last, Delivery { count: 1, ..SECOND }, 3, NOW),
+            Claim::Outdated
+        );
         assert_eq!(decide(&last, SECOND, 3, NOW), Claim::Outdated);
-        assert!(matches!(decide(&last, Delivery { count: 3, ..SECOND }, 3, NOW), Claim::Start { attempt: 2, .. }));
+        assert!(matches!(
+            decide(&last, Delivery { count: 3, ..SECOND }, 3, NOW),
+            Claim::Start { attempt: 2, .. }
+        ));
     }
 
     #[test]
     fn an_ended_operation_is_dropped() {
-        let failure = Failure { code: "x".into(), message: "x".into(), permanent: false };
+        let failure = Failure {
+            code: "x".into(),
+            message: "x".into(),
+            permanent: false,
+        };
         for kind in [
             EventKind::Completed {
                 result: ResultPayload::Inline(serde_json::value::RawValue::NULL.to_owned()),
                 progress: None,
             },
-            EventKind::Failed { error: failure, progress: None },
-            EventKind::Cancelled { forced: false, progress: None },
+            EventKind::Failed {
+                error: failure,
+                progress: None,
+            },
+            EventKind::Cancelled {
+                forced: false,
+                progress: None,
+            },
         ] {
-            assert!(matches!(decide(&log(1, kind), SECOND, 3, NOW), Claim::Drop(_)));
+            assert!(matches!(
+                decide(&log(1, kind), SECOND, 3, NOW),
+                Claim::Drop(_)
+            ));
         }
     }
 
     #[test]
     fn a_released_request_is_run_again_even_after_its_last_attempt() {
-        let last = log(3, EventKind::Released { reason: ReleaseReason::Shutdown, error: None, retry_at: None });
-        assert_eq!(decide(&last, SECOND, 3, NOW), Claim::Start { attempt: 4, expected: 9, takeover: true });
+        let last = log(
+            3,
+            EventKind::Released {
+                reason: ReleaseReason::Shutdown,
+                error: None,
+                retry_at: None,
+            },
+        );
+        assert_eq!(
+            decide(&last, SECOND, 3, NOW),
+            Claim::Start {
+                attempt: 4,
+                expected: 9,
+                takeover: true
+            }
+        );
     }
 
     #[test]
     fn a_retry_that_is_not_due_waits() {
         let due = NOW.plus(std::time::Duration::from_secs(1));
-        let last = log(1, EventKind::Released { reason: ReleaseReason::Retry, error: None, retry_at: Some(due) });
+        let last = log(
+            1,
+            EventKind::Released {
+                reason: ReleaseReason::Retry,
+                error: None,
+                retry_at: Some(due),
+            },
+        );
         assert_eq!(decide(&last, SECOND, 3, NOW), Claim::NotBefore(due));
-        assert!(matches!(decide(&last, SECOND, 3, due), Claim::Start { attempt: 2, .. }));
+        assert!(matches!(
+            decide(&last, SECOND, 3, due),
+            Claim::Start { attempt: 2, .. }
+        ));
     }
 }

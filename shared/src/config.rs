@@ -21,7 +21,12 @@ pub struct NatsOptions {
     #[arg(long, env = "NATS_USER", requires = "nats_password")]
     pub nats_user: Option<String>,
     /// Password for the user name.
-    #[arg(long, env = "NATS_PASSWORD", requires = "nats_user", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "NATS_PASSWORD",
+        requires = "nats_user",
+        hide_env_values = true
+    )]
     pub nats_password: Option<String>,
     /// Token.
     #[arg(long, env = "NATS_TOKEN", hide_env_values = true, conflicts_with_all = ["nats_user", "nats_creds"])]
@@ -87,11 +92,16 @@ pub fn parse_duration_or_zero(text: &str) -> Result<Duration, String> {
 /// Server addresses without the user names, passwords and tokens they may carry: for logs.
 pub fn masked_urls(urls: &str) -> String {
     let mask = |url: &str| match (url.find("://"), url.rfind('@')) {
-        (Some(scheme), Some(at)) if at > scheme => format!("{}://***{}", &url[..scheme], &url[at..]),
+        (Some(scheme), Some(at)) if at > scheme => {
+            format!("{}://***{}", &url[..scheme], &url[at..])
+        }
         (None, Some(at)) => format!("***{}", &url[at..]),
         _ => url.to_owned(),
     };
-    urls.split(',').map(|url| mask(url.trim())).collect::<Vec<_>>().join(",")
+    urls.split(',')
+        .map(|url| mask(url.trim()))
+        .collect::<Vec<_>>()
+        .join(",")
 }
 
 fn parse_names(text: &str) -> Result<Names, String> {

@@ -133,16 +133,19 @@ impl EventKind {
     /// How far the operation had come, where an end says so.
     fn progress(&self) -> Option<&Progress> {
         match self {
-            Self::Completed { progress, .. } | Self::Failed { progress, .. } | Self::Cancelled { progress, .. } => {
-                progress.as_ref()
-            }
+            Self::Completed { progress, .. }
+            | Self::Failed { progress, .. }
+            | Self::Cancelled { progress, .. } => progress.as_ref(),
             Self::Started { .. } | Self::Released { .. } => None,
         }
     }
 
     /// Whether nothing may follow it.
     pub fn is_terminal(&self) -> bool {
-        matches!(self, Self::Completed { .. } | Self::Failed { .. } | Self::Cancelled { .. })
+        matches!(
+            self,
+            Self::Completed { .. } | Self::Failed { .. } | Self::Cancelled { .. }
+        )
     }
 }
 
@@ -166,7 +169,11 @@ impl Event {
     /// With the stream's time of the event for its publisher's: every publisher has a clock of its own, the stream has one.
     #[must_use]
     pub fn at_stream_time(mut self, stored_at: Timestamp) -> Self {
-        if let EventKind::Released { retry_at: Some(due), .. } = &mut self.kind {
+        if let EventKind::Released {
+            retry_at: Some(due),
+            ..
+        } = &mut self.kind
+        {
             *due = due.moved(self.at, stored_at);
         }
         self.at = stored_at;
@@ -226,7 +233,9 @@ impl TryFrom<Wire> for Event {
                     return Err("a started event needs worker_id".to_owned());
                 }
                 EventKind::Started {
-                    start_sequence: wire.start_sequence.ok_or("a started event needs start_sequence")?,
+                    start_sequence: wire
+                        .start_sequence
+                        .ok_or("a started event needs start_sequence")?,
                     delivery: wire.delivery.unwrap_or(1),
                 }
             }
@@ -244,10 +253,14 @@ impl TryFrom<Wire> for Event {
                 },
                 progress: wire.progress,
             },
-            Name::Failed => {
-                EventKind::Failed { error: wire.error.ok_or("a failed event needs error")?, progress: wire.progress }
-            }
-            Name::Cancelled => EventKind::Cancelled { forced: wire.forced, progress: wire.progress },
+            Name::Failed => EventKind::Failed {
+                error: wire.error.ok_or("a failed event needs error")?,
+                progress: wire.progress,
+            },
+            Name::Cancelled => EventKind::Cancelled {
+                forced: wire.forced,
+                progress: wire.progress,
+            },
         };
         Ok(Self {
             operation_id: wire.operation_id,
@@ -275,11 +288,18 @@ impl Serialize for Event {
             map.serialize_entry("claim", claim)?;
         }
         match &self.kind {
-            EventKind::Started { start_sequence, delivery } => {
+            EventKind::Started {
+                start_sequence,
+                delivery,
+            } => {
                 map.serialize_entry("start_sequence", start_sequence)?;
                 map.serialize_entry("delivery", delivery)?;
             }
-            EventKind::Released { reason, error, retry_at } => {
+            EventKind::Released {
+                reason,
+                error,
+                retry_at,
+            } => {
                 map.serialize_entry("reason", reason)?;
                 if let Some(error) = error {
                     map.serialize_entry("error", error)?;
@@ -288,10 +308,14 @@ impl Serialize for Event {
                     map.serialize_entry("retry_at", retry_at)?;
                 }
             }
-            EventKind::Completed { result: ResultPayload::Inline(result), .. } => {
-                map.serialize_entry("result", result)?
-            }
-            EventKind::Completed { result: ResultPayload::Stored(stored), .. } => {
+            EventKind::Completed {
+                result: ResultPayload::Inline(result),
+                ..
+            } => map.serialize_entry("result", result)?,
+            EventKind::Completed {
+                result: ResultPayload::Stored(stored),
+                ..
+            } => {
                 map.serialize_entry("result_ref", stored)?;
             }
             EventKind::Failed { error, .. } => map.serialize_entry("error", error)?,
@@ -325,40 +349,68 @@ mod tests {
 
     #[test]
     fn wire_form_of_every_event_is_stable() {
-        let failure = Failure { code: "engine_error".into(), message: "no".into(), permanent: false };
+        let failure = Failure {
+            code: "engine_error".into(),
+            message: "no".into(),
+            permanent: false,
+        };
         let result = RawValue::from_string(r#"{"rows":29.0}"#.into()).unwrap();
         let head = r#""operation_id":"op1","attempt":1,"at":"2025-11-10T10:30:00.123Z","worker_id":"w1","claim":"c1""#;
         let cases = [
             (
-                EventKind::Started { start_sequence: 7, delivery: 2 },
+                EventKind::Started {
+                    start_sequence: 7,
+                    delivery: 2,
+                },
                 format!(r#"{{"event":"started",{head},"start_sequence":7,"delivery":2}}"#),
             ),
             (
-                EventKind::Released { reason: ReleaseReason::Shutdown, error: None, retry_at: None },
+                EventKind::Released {
+                    reason: ReleaseReason::Shutdown,
+                    error: None,
+                    retry_at: None,
+                },
                 format!(r#"{{"event":"released",{head},"reason":"shutdown"}}"#),
             ),
             (
-                EventKind::Completed { result: ResultPayload::Inline(result), progress: None },
+                EventKind::Completed {
+                    result: ResultPayload::Inline(result),
+                    progress: None,
+                },
                 format!(r#"{{"event":"completed",{head},"result":{{"rows":29.0}}}}"#),
             ),
             (
-                EventKind::Failed { error: failure, progress: None },
-                format!(r#"{{"event":"failed",{head},"error":{{"code":"engine_error","message":"no"}}}}"#),
+                EventKind::Failed {
+                    error: failure,
+                    progress: None,
+                },
+                format!(
+                    r#"{{"event":"failed",{head},"error":{{"code":"engine_error","message":"no"}}}}"#
+                ),
             ),
             (
-                EventKind::Cancelled { forced: false, progress: Some(Progress::new(36.0)) },
+                EventKind::Cancelled {
+                    forced: false,
+                    progress: Some(Progress::new(36.0)),
+                },
                 format!(
                     r#"{{"event":"cancelled",{head},"progress":{{"percentage":36,"current_step":null,"estimated_remaining_seconds":null}}}}"#
                 ),
             ),
             (
-                EventKind::Cancelled { forced: true, progress: None },
+                EventKind::Cancelled {
+                    forced: true,
+                    progress: None,
+                },
                 format!(r#"{{"event":"cancelled",{head},"forced":true}}"#),
             ),
         ];
         for (kind, json) in cases {
             let event = event(kind);
-            assert_eq!(String::from_utf8(event.encode().unwrap().to_vec()).unwrap(), json);
+            assert_eq!(
+                String::from_utf8(event.encode().unwrap().to_vec()).unwrap(),
+                json
+            );
             let read = Event::decode(json.as_bytes()).unwrap();
             assert!(read.is_same_publish(&event));
             assert_eq!(read.encode().unwrap(), event.encode().unwrap());
@@ -369,8 +421,14 @@ mod tests {
     fn unknown_fields_are_ignored_and_missing_ones_named() {
         let json = r#"{"event":"started","operation_id":"a","at":"2025-11-10T10:30:00Z","worker_id":"w","attempt":1,"start_sequence":1,"later":[]}"#;
         assert!(Event::decode(json.as_bytes()).is_ok());
-        let json = r#"{"event":"started","operation_id":"a","at":"2025-11-10T10:30:00Z","worker_id":"w"}"#;
-        assert!(Event::decode(json.as_bytes()).unwrap_err().to_string().contains("start_sequence"));
+        let json =
+            r#"{"event":"started","operation_id":"a","at":"2025-11-10T10:30:00Z","worker_id":"w"}"#;
+        assert!(
+            Event::decode(json.as_bytes())
+                .unwrap_err()
+                .to_string()
+                .contains("start_sequence")
+        );
         for garbage in ["", "null", "[]", "{}", "{\"event\":\"exploded\"}", "\u{0}"] {
             assert!(Event::decode(garbage.as_bytes()).is_err());
         }
@@ -379,8 +437,10 @@ mod tests {
     #[test]
     fn a_null_result_is_a_result() {
         let json = r#"{"event":"completed","operation_id":"a","at":"2025-11-10T10:30:00Z","worker_id":"w","attempt":1,"result":null}"#;
-        let EventKind::Completed { result: ResultPayload::Inline(result), .. } =
-            Event::decode(json.as_bytes()).unwrap().kind
+        let EventKind::Completed {
+            result: ResultPayload::Inline(result),
+            ..
+        } = Event::decode(json.as_bytes()).unwrap().kind
         else {
             panic!("not completed");
         };

@@ -26,7 +26,10 @@ pub struct InvalidName {
 
 /// Whether `text` is a valid name.
 pub fn is_name(text: &str) -> bool {
-    (1..=MAX_LEN).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+    (1..=MAX_LEN).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
 
 macro_rules! name_type {
@@ -176,7 +179,9 @@ mod tests {
 
     #[test]
     fn a_bad_name_is_refused_when_read_from_json() {
-        let error = serde_json::from_str::<OperationId>("\"a.b\"").unwrap_err().to_string();
+        let error = serde_json::from_str::<OperationId>("\"a.b\"")
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("invalid operation id \"a.b\""), "{error}");
     }
 }

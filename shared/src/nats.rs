@@ -76,7 +76,9 @@ impl Connection {
     pub fn others_return_within(&self) -> Option<Duration> {
         let link = *self.link.borrow();
         let since = link.since.filter(|_| link.epoch > 1)?;
-        RETURN.checked_sub(since.elapsed()).filter(|left| !left.is_zero())
+        RETURN
+            .checked_sub(since.elapsed())
+            .filter(|left| !left.is_zero())
     }
 
     /// Resolves when there is a connection.
@@ -104,13 +106,19 @@ pub async fn connect(options: &NatsOptions, name: &str) -> Result<Connection, Co
         // client's buffer counts messages: at the default of 65,536 small messages overflow it, are dropped and read again.
         .subscription_capacity(1 << 19)
         .reconnect_delay_callback(|attempt| {
-            Duration::from_millis(50).saturating_mul(1 << attempt.min(10) as u32).min(MAX_RECONNECT_DELAY)
+            Duration::from_millis(50)
+                .saturating_mul(1 << attempt.min(10) as u32)
+                .min(MAX_RECONNECT_DELAY)
         })
         .event_callback(move |event| {
             match &event {
                 Event::Connected => {
                     sender.send_modify(|link| {
-                        *link = Link { up: true, epoch: link.epoch + 1, since: Some(Instant::now()) }
+                        *link = Link {
+                            up: true,
+                            epoch: link.epoch + 1,
+                            since: Some(Instant::now()),
+                        }
                     });
                     tracing::info!("connected to NATS");
                 }
@@ -123,10 +131,14 @@ pub async fn connect(options: &NatsOptions, name: &str) -> Result<Connection, Co
             std::future::ready(())
         });
     if let Some(path) = &options.nats_creds {
-        connect = connect
-            .credentials_file(path)
-            .await
-            .map_err(|source| ConnectError::Credentials { path: path.display().to_string(), source })?;
+        connect =
+            connect
+                .credentials_file(path)
+                .await
+                .map_err(|source| ConnectError::Credentials {
+                    path: path.display().to_string(),
+                    source,
+                })?;
     }
     if let (Some(user), Some(password)) = (&options.nats_user, &options.nats_password) {
         connect = connect.user_and_password(user.clone(), password.clone());
@@ -140,10 +152,17 @@ pub async fn connect(options: &NatsOptions, name: &str) -> Result<Connection, Co
     let shown = crate::config::masked_urls(&url);
     tracing::info!(url = %shown, "connecting to NATS");
     let addresses: Vec<String> = url.split(',').map(|part| part.trim().to_owned()).collect();
-    let client = connect.connect(addresses).await.map_err(|source| ConnectError::Connect { url: shown, source })?;
+    let client = connect
+        .connect(addresses)
+        .await
+        .map_err(|source| ConnectError::Connect { url: shown, source })?;
     let jetstream = async_nats::jetstream::context::ContextBuilder::new()
         .timeout(REQUEST_TIMEOUT)
         .ack_timeout(REQUEST_TIMEOUT)
         .build(client.clone());
-    Ok(Connection { client, jetstream, link })
+    Ok(Connection {
+        client,
+        jetstream,
+        link,
+    })
 }

@@ -42,7 +42,11 @@ pub struct StartRequest {
 
 fn an_object<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Box<RawValue>, D::Error> {
     let value = Box::<RawValue>::deserialize(deserializer)?;
-    if value.get().starts_with('{') { Ok(value) } else { Err(de::Error::custom("the parameters are not an object")) }
+    if value.get().starts_with('{') {
+        Ok(value)
+    } else {
+        Err(de::Error::custom("the parameters are not an object"))
+    }
 }
 
 /// How an operation is to be run; the reserved key `execution` of a start body.
@@ -134,7 +138,9 @@ impl MetricBatch {
     /// Its points, each with the attempt.
     pub fn into_points(self) -> impl Iterator<Item = MetricPoint> {
         let attempt = Some(self.attempt);
-        self.points.into_iter().map(move |point| MetricPoint { attempt, ..point })
+        self.points
+            .into_iter()
+            .map(move |point| MetricPoint { attempt, ..point })
     }
 }
 
@@ -282,13 +288,16 @@ impl Serialize for Metadata<'_> {
         };
         let comma = if inner.trim().is_empty() { "" } else { "," };
         let spliced = if inner.contains("\"worker_id\"") {
-            let mut map: Map<String, Value> = serde_json::from_str(text).map_err(S::Error::custom)?;
+            let mut map: Map<String, Value> =
+                serde_json::from_str(text).map_err(S::Error::custom)?;
             map.insert("worker_id".to_owned(), worker_id.into());
             return map.serialize(serializer);
         } else {
             format!("{{{inner}{comma}\"worker_id\":\"{worker_id}\"}}")
         };
-        RawValue::from_string(spliced).map_err(S::Error::custom)?.serialize(serializer)
+        RawValue::from_string(spliced)
+            .map_err(S::Error::custom)?
+            .serialize(serializer)
     }
 }
 
@@ -306,11 +315,21 @@ mod tests {
     fn metadata_is_the_parameters_and_the_worker() {
         let show = |json: &str, worker| {
             let parameters = RawValue::from_string(json.to_owned()).unwrap();
-            serde_json::to_value(Metadata { parameters: &parameters, worker_id: worker }).unwrap()
+            serde_json::to_value(Metadata {
+                parameters: &parameters,
+                worker_id: worker,
+            })
+            .unwrap()
         };
         assert_eq!(show("{}", Some("w")), serde_json::json!({"worker_id": "w"}));
         assert_eq!(show(r#"{"a":1.0}"#, None), serde_json::json!({"a": 1.0}));
-        assert_eq!(show(r#"{"a":1}"#, Some("w")), serde_json::json!({"a": 1, "worker_id": "w"}));
-        assert_eq!(show(r#"{"worker_id":"mine"}"#, Some("w")), serde_json::json!({"worker_id": "w"}));
+        assert_eq!(
+            show(r#"{"a":1}"#, Some("w")),
+            serde_json::json!({"a": 1, "worker_id": "w"})
+        );
+        assert_eq!(
+            show(r#"{"worker_id":"mine"}"#, Some("w")),
+            serde_json::json!({"worker_id": "w"})
+        );
     }
 }

@@ -87,7 +87,11 @@ pub struct OpLog {
 impl OpLog {
     /// Over this connection.
     pub fn new(jetstream: Context, names: Names) -> Self {
-        Self { client: jetstream.client(), jetstream, names }
+        Self {
+            client: jetstream.client(),
+            jetstream,
+            names,
+        }
     }
 
     /// Appends `event` directly after `expected` (0: as the first), and returns its sequence.
@@ -118,7 +122,11 @@ impl OpLog {
             match classify(&failure) {
                 Refusal::WrongSequence => {
                     if let Ok(log) = self.read(worker_type, &event.operation_id).await {
-                        if log.last.as_ref().is_some_and(|last| last.is_same_publish(event)) {
+                        if log
+                            .last
+                            .as_ref()
+                            .is_some_and(|last| last.is_same_publish(event))
+                        {
                             return Ok(log.state.last_sequence);
                         }
                         // In a cluster the refusal can be about a message that is not committed yet, and the answer can
@@ -156,7 +164,11 @@ impl OpLog {
     ///
     /// # Errors
     /// [`ReadError`] when NATS does not answer.
-    pub async fn read(&self, worker_type: &WorkerType, id: &OperationId) -> Result<OperationLog, ReadError> {
+    pub async fn read(
+        &self,
+        worker_type: &WorkerType,
+        id: &OperationId,
+    ) -> Result<OperationLog, ReadError> {
         // Boxed because it is rare: every operation's future would otherwise have room for it.
         Box::pin(self.read_now(worker_type, id)).await
     }
@@ -185,19 +197,38 @@ impl OpLog {
         self.read(worker_type, id).await
     }
 
-    async fn read_now(&self, worker_type: &WorkerType, id: &OperationId) -> Result<OperationLog, ReadError> {
+    async fn read_now(
+        &self,
+        worker_type: &WorkerType,
+        id: &OperationId,
+    ) -> Result<OperationLog, ReadError> {
         let subject = self.names.operation(worker_type, id);
         let stream = self.stream(id).await?;
         let mut log = OperationLog::default();
         loop {
-            match stream.raw_message_builder().sequence(log.tail + 1).next_by_subject(subject.as_str()).send().await {
+            match stream
+                .raw_message_builder()
+                .sequence(log.tail + 1)
+                .next_by_subject(subject.as_str())
+                .send()
+                .await
+            {
                 Ok(message) => {
                     let stored_at = Timestamp::of_stream(message.time);
-                    let event = Event::decode(&message.payload).ok().map(|event| event.at_stream_time(stored_at));
+                    let event = Event::decode(&message.payload)
+                        .ok()
+                        .map(|event| event.at_stream_time(stored_at));
                     log.push(message.sequence, event);
                 }
-                Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => return Ok(log),
-                Err(source) => return Err(ReadError { operation_id: id.clone(), source }),
+                Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => {
+                    return Ok(log);
+                }
+                Err(source) => {
+                    return Err(ReadError {
+                        operation_id: id.clone(),
+                        source,
+                    });
+                }
             }
         }
     }
@@ -213,9 +244,14 @@ impl OpLog {
         }
         let subject = format!("STREAM.INFO.{}", self.names.stream());
         let asked = Box::pin(self.jetstream.request::<_, _, Response<Info>>(subject, &()));
-        match asked.await.map_err(|error| RequestError::with_source(RequestErrorKind::Other, error))? {
+        match asked
+            .await
+            .map_err(|error| RequestError::with_source(RequestErrorKind::Other, error))?
+        {
             Response::Ok(info) => Ok(info.ts),
-            Response::Err { error } => Err(RequestError::with_source(RequestErrorKind::Other, error)),
+            Response::Err { error } => {
+                Err(RequestError::with_source(RequestErrorKind::Other, error))
+            }
         }
     }
 
@@ -223,17 +259,33 @@ impl OpLog {
     ///
     /// # Errors
     /// [`ReadError`] when NATS does not answer.
-    pub async fn cancel_intent(&self, worker_type: &WorkerType, id: &OperationId) -> Result<Option<Bytes>, ReadError> {
+    pub async fn cancel_intent(
+        &self,
+        worker_type: &WorkerType,
+        id: &OperationId,
+    ) -> Result<Option<Bytes>, ReadError> {
         Box::pin(self.cancel_intent_now(worker_type, id)).await
     }
 
-    async fn cancel_intent_now(&self, worker_type: &WorkerType, id: &OperationId) -> Result<Option<Bytes>, ReadError> {
+    async fn cancel_intent_now(
+        &self,
+        worker_type: &WorkerType,
+        id: &OperationId,
+    ) -> Result<Option<Bytes>, ReadError> {
         let stream = self.stream(id).await?;
         let subject = self.names.cancel(worker_type, id);
-        match stream.raw_message_builder().last_by_subject(subject.as_str()).send().await {
+        match stream
+            .raw_message_builder()
+            .last_by_subject(subject.as_str())
+            .send()
+            .await
+        {
             Ok(message) => Ok(Some(message.payload)),
             Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
-            Err(source) => Err(ReadError { operation_id: id.clone(), source }),
+            Err(source) => Err(ReadError {
+                operation_id: id.clone(),
+                source,
+            }),
         }
     }
 
@@ -249,7 +301,8 @@ impl OpLog {
         payload: Bytes,
         patience: Duration,
     ) -> Result<(u64, bool), AppendError> {
-        self.publish_once_traced(subject, message_id, payload, patience, None).await
+        self.publish_once_traced(subject, message_id, payload, patience, None)
+            .await
     }
 
     /// [`Self::publish_once`], as part of a trace.
@@ -269,7 +322,12 @@ impl OpLog {
         let mut repeated = false;
         loop {
             let id = (NATS_MESSAGE_ID, message_id.to_owned());
-            let trace = trace.map(|trace| (HeaderName::from_static(trace::HEADER), trace.as_str().to_owned()));
+            let trace = trace.map(|trace| {
+                (
+                    HeaderName::from_static(trace::HEADER),
+                    trace.as_str().to_owned(),
+                )
+            });
             let headers = std::iter::once(id).chain(trace);
             let failure = match self.publish(subject, headers, payload.clone()).await {
                 // Of a repetition it cannot be told whether the first try was stored, so it counts as this one's.
@@ -301,22 +359,38 @@ impl OpLog {
         for (name, value) in named {
             headers.insert(name, value);
         }
-        let request = async_nats::Request::new().headers(headers).payload(payload).timeout(Some(REQUEST_TIMEOUT));
-        let message = self.client.send_request(subject.to_owned(), request).await.map_err(PublishError::Request)?;
-        let answer: Answer = serde_json::from_slice(&message.payload).map_err(PublishError::Unreadable)?;
+        let request = async_nats::Request::new()
+            .headers(headers)
+            .payload(payload)
+            .timeout(Some(REQUEST_TIMEOUT));
+        let message = self
+            .client
+            .send_request(subject.to_owned(), request)
+            .await
+            .map_err(PublishError::Request)?;
+        let answer: Answer =
+            serde_json::from_slice(&message.payload).map_err(PublishError::Unreadable)?;
         match answer.error {
             Some(refused) => Err(PublishError::Refused(refused)),
             // Streams count from 1: what says neither a sequence nor an error is no answer of a stream.
-            None if answer.sequence == 0 => Err(PublishError::Unreadable(serde::de::Error::missing_field("seq"))),
+            None if answer.sequence == 0 => Err(PublishError::Unreadable(
+                serde::de::Error::missing_field("seq"),
+            )),
             None => Ok(answer),
         }
     }
 
     async fn stream(&self, id: &OperationId) -> Result<Stream<()>, ReadError> {
-        self.jetstream.get_stream_no_info(self.names.stream()).await.map_err(|error| ReadError {
-            operation_id: id.clone(),
-            source: async_nats::jetstream::stream::RawMessageError::with_source(RawMessageErrorKind::Other, error),
-        })
+        self.jetstream
+            .get_stream_no_info(self.names.stream())
+            .await
+            .map_err(|error| ReadError {
+                operation_id: id.clone(),
+                source: async_nats::jetstream::stream::RawMessageError::with_source(
+                    RawMessageErrorKind::Other,
+                    error,
+                ),
+            })
     }
 }
 
@@ -341,12 +415,13 @@ enum Refusal {
 /// What a failed publish says about the message: only refusals by the server are final.
 fn classify(error: &PublishError) -> Refusal {
     match error {
-        PublishError::Request(error) if error.kind() == RequestErrorKind::MaxPayloadExceeded => Refusal::TooLarge,
+        PublishError::Request(error) if error.kind() == RequestErrorKind::MaxPayloadExceeded => {
+            Refusal::TooLarge
+        }
         PublishError::Request(_) | PublishError::Unreadable(_) => Refusal::Unknown,
         PublishError::Refused(error) => match error.error_code() {
-            ErrorCode::STREAM_WRONG_LAST_SEQUENCE | ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT => {
-                Refusal::WrongSequence
-            }
+            ErrorCode::STREAM_WRONG_LAST_SEQUENCE
+            | ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT => Refusal::WrongSequence,
             ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM => Refusal::TooLarge,
             ErrorCode::STREAM_STORE_FAILED
             | ErrorCode::STORAGE_RESOURCES_EXCEEDED

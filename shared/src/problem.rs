@@ -23,7 +23,13 @@ pub struct Problem {
 impl Problem {
     /// A problem without fields of its own.
     pub fn new(status_code: u16, code: &'static str, error: impl Into<String>) -> Self {
-        Self { success: false, error: error.into(), code, status_code, fields: Map::new() }
+        Self {
+            success: false,
+            error: error.into(),
+            code,
+            status_code,
+            fields: Map::new(),
+        }
     }
 
     /// With a field of its own.

@@ -28,13 +28,24 @@ pub struct Progress {
 impl Progress {
     /// Progress at `percentage`, brought into 0..=100; what is no number counts as 0.
     pub fn new(percentage: f64) -> Self {
-        let percentage = if percentage.is_nan() { 0.0 } else { percentage.clamp(0.0, 100.0) };
-        Self { percentage, ..Self::default() }
+        let percentage = if percentage.is_nan() {
+            0.0
+        } else {
+            percentage.clamp(0.0, 100.0)
+        };
+        Self {
+            percentage,
+            ..Self::default()
+        }
     }
 
     /// `done` of `total` as a percentage; 0 when there is no total yet.
     pub fn ratio(done: u64, total: u64) -> Self {
-        Self::new(if total == 0 { 0.0 } else { done as f64 / total as f64 * 100.0 })
+        Self::new(if total == 0 {
+            0.0
+        } else {
+            done as f64 / total as f64 * 100.0
+        })
     }
 
     /// With a text saying what is being done.
@@ -68,7 +79,10 @@ impl Progress {
 }
 
 /// `100`, not `100.0`: scripts compare the printed number.
-fn whole_numbers_without_point<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+fn whole_numbers_without_point<S: Serializer>(
+    value: &f64,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     if value.fract() == 0.0 && (0.0..=100.0).contains(value) {
         serializer.serialize_u64(*value as u64)
     } else {
@@ -78,9 +92,16 @@ fn whole_numbers_without_point<S: Serializer>(value: &f64, serializer: S) -> Res
 }
 
 /// A member that is there twice would make the whole event unreadable.
-fn own_fields<S: Serializer>(fields: &Map<String, Value>, serializer: S) -> Result<S::Ok, S::Error> {
+fn own_fields<S: Serializer>(
+    fields: &Map<String, Value>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     let taken = ["percentage", "current_step", "estimated_remaining_seconds"];
-    serializer.collect_map(fields.iter().filter(|(name, _)| !taken.contains(&name.as_str())))
+    serializer.collect_map(
+        fields
+            .iter()
+            .filter(|(name, _)| !taken.contains(&name.as_str())),
+    )
 }
 
 // By hand, because flattened fields are buffered and read twice by serde: every operation that has ended has a progress, and
@@ -104,11 +125,14 @@ impl<'de> Deserialize<'de> for Progress {
                     match &*name {
                         "percentage" => percentage = Some(map.next_value()?),
                         "current_step" => progress.current_step = map.next_value()?,
-                        "estimated_remaining_seconds" => progress.estimated_remaining_seconds = map.next_value()?,
+                        "estimated_remaining_seconds" => {
+                            progress.estimated_remaining_seconds = map.next_value()?
+                        }
                         _ => drop(progress.fields.insert(name.into_owned(), map.next_value()?)),
                     }
                 }
-                progress.percentage = percentage.ok_or_else(|| de::Error::missing_field("percentage"))?;
+                progress.percentage =
+                    percentage.ok_or_else(|| de::Error::missing_field("percentage"))?;
                 Ok(progress)
             }
         }
@@ -122,15 +146,30 @@ mod tests {
 
     #[test]
     fn what_was_written_is_read_and_what_cannot_be_is_named() {
-        let progress =
-            Progress::new(45.5).step("half \"done\"").remaining_seconds(Some(3)).field("rows", 7).field("\u{e9}", "x");
-        let read = |json: &str| serde_json::from_str::<Progress>(json).map_err(|error| error.to_string());
-        assert_eq!(read(&serde_json::to_string(&progress).unwrap()), Ok(progress));
-        assert_eq!(read(r#"{"percentage":7,"current_step":null}"#), Ok(Progress::new(7.0)));
+        let progress = Progress::new(45.5)
+            .step("half \"done\"")
+            .remaining_seconds(Some(3))
+            .field("rows", 7)
+            .field("\u{e9}", "x");
+        let read =
+            |json: &str| serde_json::from_str::<Progress>(json).map_err(|error| error.to_string());
+        assert_eq!(
+            read(&serde_json::to_string(&progress).unwrap()),
+            Ok(progress)
+        );
+        assert_eq!(
+            read(r#"{"percentage":7,"current_step":null}"#),
+            Ok(Progress::new(7.0))
+        );
         assert!(read(r#"{"rows":1}"#).unwrap_err().contains("percentage"));
-        for bad in
-            [r#"{"percentage":"7"}"#, r#"{"percentage":null}"#, r#"{"percentage":1,"current_step":[]}"#, "7", "[]", "{"]
-        {
+        for bad in [
+            r#"{"percentage":"7"}"#,
+            r#"{"percentage":null}"#,
+            r#"{"percentage":1,"current_step":[]}"#,
+            "7",
+            "[]",
+            "{",
+        ] {
             assert!(read(bad).is_err(), "{bad}");
         }
     }
@@ -142,10 +181,22 @@ mod tests {
             json,
             r#"{"percentage":100,"current_step":null,"estimated_remaining_seconds":null,"rows_processed":7}"#
         );
-        assert!(serde_json::to_string(&Progress::new(45.5)).unwrap().contains("45.5"));
-        let strange = Progress { percentage: f64::NAN, ..Progress::default() }.field("current_step", 7).field("a", 1);
+        assert!(
+            serde_json::to_string(&Progress::new(45.5))
+                .unwrap()
+                .contains("45.5")
+        );
+        let strange = Progress {
+            percentage: f64::NAN,
+            ..Progress::default()
+        }
+        .field("current_step", 7)
+        .field("a", 1);
         let json = serde_json::to_string(&strange).unwrap();
-        assert_eq!(serde_json::from_str::<Progress>(&json).unwrap(), Progress::new(0.0).field("a", 1));
+        assert_eq!(
+            serde_json::from_str::<Progress>(&json).unwrap(),
+            Progress::new(0.0).field("a", 1)
+        );
         assert_eq!(Progress::new(f64::NAN).percentage, 0.0);
         assert_eq!(Progress::new(1e9).percentage, 100.0);
     }

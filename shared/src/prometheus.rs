@@ -17,12 +17,14 @@ use crate::nats::Connection;
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Bounds for requests, in seconds: from a read of memory to a long `wait`.
-pub const REQUEST_BUCKETS: &[f64] =
-    &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0];
+pub const REQUEST_BUCKETS: &[f64] = &[
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0,
+];
 
 /// Bounds for operations, in seconds: from one that does nothing to a day of training.
-pub const OPERATION_BUCKETS: &[f64] =
-    &[0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 43_200.0, 86_400.0];
+pub const OPERATION_BUCKETS: &[f64] = &[
+    0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 43_200.0, 86_400.0,
+];
 
 /// More label sets than this are counted together under `other`: somebody is making up names.
 const MOST_SERIES: usize = 1000;
@@ -54,8 +56,12 @@ impl<T: Default, const N: usize> Family<T, N> {
     }
 }
 
-fn find<T, const N: usize>(series: &[([String; N], T)], values: &[&str; N]) -> Result<usize, usize> {
-    series.binary_search_by(|(known, _)| known.iter().map(String::as_str).cmp(values.iter().copied()))
+fn find<T, const N: usize>(
+    series: &[([String; N], T)],
+    values: &[&str; N],
+) -> Result<usize, usize> {
+    series
+        .binary_search_by(|(known, _)| known.iter().map(String::as_str).cmp(values.iter().copied()))
 }
 
 /// Counts, apart by `N` labels.
@@ -70,7 +76,14 @@ pub struct Counters<const N: usize> {
 impl<const N: usize> Counters<N> {
     /// Nothing counted yet. `name` ends in `_total`.
     pub const fn new(name: &'static str, help: &'static str, labels: [&'static str; N]) -> Self {
-        Self { name, help, labels, family: Family { series: Mutex::new(Vec::new()) } }
+        Self {
+            name,
+            help,
+            labels,
+            family: Family {
+                series: Mutex::new(Vec::new()),
+            },
+        }
     }
 
     /// Counts `by`.
@@ -86,7 +99,12 @@ impl<const N: usize> Counters<N> {
             page.line(self.name, &[], 0.0);
         }
         for (values, count) in series.iter() {
-            let labels: Vec<_> = self.labels.iter().copied().zip(values.iter().map(String::as_str)).collect();
+            let labels: Vec<_> = self
+                .labels
+                .iter()
+                .copied()
+                .zip(values.iter().map(String::as_str))
+                .collect();
             page.line(self.name, &labels, *count as f64);
         }
     }
@@ -118,7 +136,15 @@ impl<const N: usize> Histograms<N> {
         labels: [&'static str; N],
         bounds: &'static [f64],
     ) -> Self {
-        Self { name, help, labels, bounds, family: Family { series: Mutex::new(Vec::new()) } }
+        Self {
+            name,
+            help,
+            labels,
+            bounds,
+            family: Family {
+                series: Mutex::new(Vec::new()),
+            },
+        }
     }
 
     /// Takes one value.
@@ -147,8 +173,11 @@ impl<const N: usize> Histograms<N> {
 
     /// Writes them with these labels besides, under a head that is on the page already.
     fn write_series(&self, outer: &[(&'static str, &str)], page: &mut Page) {
-        let (bucket, sum, count) =
-            (format!("{}_bucket", self.name), format!("{}_sum", self.name), format!("{}_count", self.name));
+        let (bucket, sum, count) = (
+            format!("{}_bucket", self.name),
+            format!("{}_sum", self.name),
+            format!("{}_count", self.name),
+        );
         for (values, observed) in self.family.series.lock().iter() {
             let mut labels = self.labels_of(outer, values);
             let mut up_to = 0;
@@ -172,7 +201,16 @@ impl<const N: usize> Histograms<N> {
         outer: &[(&'static str, &'a str)],
         values: &'a [String; N],
     ) -> Vec<(&'static str, &'a str)> {
-        outer.iter().copied().chain(self.labels.iter().copied().zip(values.iter().map(String::as_str))).collect()
+        outer
+            .iter()
+            .copied()
+            .chain(
+                self.labels
+                    .iter()
+                    .copied()
+                    .zip(values.iter().map(String::as_str)),
+            )
+            .collect()
     }
 }
 
@@ -188,7 +226,11 @@ pub struct HistogramsBy<const N: usize> {
 impl<const N: usize> HistogramsBy<N> {
     /// Apart by the label `outer`; `make` makes those of one value.
     pub const fn new(outer: &'static str, make: fn() -> Histograms<N>) -> Self {
-        Self { outer, make, apart: Mutex::new(BTreeMap::new()) }
+        Self {
+            outer,
+            make,
+            apart: Mutex::new(BTreeMap::new()),
+        }
     }
 
     /// Those of this value. There must not be many.
@@ -196,7 +238,11 @@ impl<const N: usize> HistogramsBy<N> {
         let mut apart = self.apart.lock();
         match apart.get(value) {
             Some(known) => Arc::clone(known),
-            None => Arc::clone(apart.entry(value.to_owned()).or_insert_with(|| Arc::new((self.make)()))),
+            None => Arc::clone(
+                apart
+                    .entry(value.to_owned())
+                    .or_insert_with(|| Arc::new((self.make)())),
+            ),
         }
     }
 
@@ -204,7 +250,11 @@ impl<const N: usize> HistogramsBy<N> {
     pub fn count(&self, such: impl Fn(&[String; N]) -> bool) -> u64 {
         let of = |histograms: &Arc<Histograms<N>>| -> u64 {
             let series = histograms.family.series.lock();
-            series.iter().filter(|(values, _)| such(values)).map(|(_, observed)| observed.count).sum()
+            series
+                .iter()
+                .filter(|(values, _)| such(values))
+                .map(|(_, observed)| observed.count)
+                .sum()
         };
         self.apart.lock().values().map(of).sum()
     }
@@ -214,7 +264,11 @@ impl<const N: usize> HistogramsBy<N> {
         page.head(name, help, "counter");
         for (value, histograms) in self.apart.lock().iter() {
             for (values, observed) in histograms.family.series.lock().iter() {
-                page.line(name, &histograms.labels_of(&[(self.outer, value)], values), observed.count as f64);
+                page.line(
+                    name,
+                    &histograms.labels_of(&[(self.outer, value)], values),
+                    observed.count as f64,
+                );
             }
         }
     }
@@ -272,15 +326,45 @@ impl Page {
     pub fn nats(&mut self, connection: &Connection) {
         let link = *connection.link.borrow();
         let traffic = connection.client.statistics();
-        self.single("ktrdr_nats_connected", "Whether there is a connection to NATS.", f64::from(u8::from(link.up)));
+        self.single(
+            "ktrdr_nats_connected",
+            "Whether there is a connection to NATS.",
+            f64::from(u8::from(link.up)),
+        );
         let reconnects = link.epoch.saturating_sub(1);
-        self.count("ktrdr_nats_reconnects_total", "Connections to NATS after the first.", reconnects);
-        let (received, sent) = (traffic.in_messages.load(Relaxed), traffic.out_messages.load(Relaxed));
-        let (bytes_received, bytes_sent) = (traffic.in_bytes.load(Relaxed), traffic.out_bytes.load(Relaxed));
-        self.count("ktrdr_nats_received_messages_total", "Messages received from NATS.", received);
-        self.count("ktrdr_nats_sent_messages_total", "Messages sent to NATS.", sent);
-        self.count("ktrdr_nats_received_bytes_total", "Bytes received from NATS.", bytes_received);
-        self.count("ktrdr_nats_sent_bytes_total", "Bytes sent to NATS.", bytes_sent);
+        self.count(
+            "ktrdr_nats_reconnects_total",
+            "Connections to NATS after the first.",
+            reconnects,
+        );
+        let (received, sent) = (
+            traffic.in_messages.load(Relaxed),
+            traffic.out_messages.load(Relaxed),
+        );
+        let (bytes_received, bytes_sent) = (
+            traffic.in_bytes.load(Relaxed),
+            traffic.out_bytes.load(Relaxed),
+        );
+        self.count(
+            "ktrdr_nats_received_messages_total",
+            "Messages received from NATS.",
+            received,
+        );
+        self.count(
+            "ktrdr_nats_sent_messages_total",
+            "Messages sent to NATS.",
+            sent,
+        );
+        self.count(
+            "ktrdr_nats_received_bytes_total",
+            "Bytes received from NATS.",
+            bytes_received,
+        );
+        self.count(
+            "ktrdr_nats_sent_bytes_total",
+            "Bytes sent to NATS.",
+            bytes_sent,
+        );
     }
 
     /// The text.
@@ -296,8 +380,15 @@ impl Page {
     fn line(&mut self, name: &str, labels: &[(&str, &str)], value: f64) {
         self.0.push_str(name);
         for (place, (label, value)) in labels.iter().enumerate() {
-            let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-            let _ = write!(self.0, "{}{label}=\"{value}\"", if place == 0 { '{' } else { ',' });
+            let value = value
+                .replace('\\', "\\\\")
+                .replace('"', "\\\"")
+                .replace('\n', "\\n");
+            let _ = write!(
+                self.0,
+                "{}{label}=\"{value}\"",
+                if place == 0 { '{' } else { ',' }
+            );
         }
         if !labels.is_empty() {
             self.0.push('}');
@@ -334,7 +425,9 @@ mod tests {
 
     #[test]
     fn histograms_that_are_held_are_written_under_one_head() {
-        let times = HistogramsBy::new("route", || Histograms::new("time_seconds", "Time.", ["method"], &[0.5]));
+        let times = HistogramsBy::new("route", || {
+            Histograms::new("time_seconds", "Time.", ["method"], &[0.5])
+        });
         let held = times.of("/b");
         held.observe(["GET"], 0.1);
         times.of("/b").observe(["GET"], 0.9);

@@ -44,8 +44,15 @@ impl Requirements {
         if let Some(memory) = self.memory_gb {
             parts.push(format!("mem{memory}"));
         }
-        let token = if parts.is_empty() { "any".to_owned() } else { parts.join("-") };
-        #[expect(clippy::expect_used, reason = "built from letters, digits and dashes, far below the length limit")]
+        let token = if parts.is_empty() {
+            "any".to_owned()
+        } else {
+            parts.join("-")
+        };
+        #[expect(
+            clippy::expect_used,
+            reason = "built from letters, digits and dashes, far below the length limit"
+        )]
         Queue::new(token).expect("a canonical queue token is a valid name")
     }
 
@@ -69,8 +76,12 @@ impl Requirements {
     /// Whether a worker with these capabilities may run it. A capability that is not stated is not assumed.
     pub fn met_by(&self, capabilities: &Capabilities) -> bool {
         (!self.gpu || capabilities.gpu)
-            && self.cores.is_none_or(|need| capabilities.cores.is_some_and(|have| have >= need))
-            && self.memory_gb.is_none_or(|need| capabilities.memory_gb.is_some_and(|have| have >= need))
+            && self
+                .cores
+                .is_none_or(|need| capabilities.cores.is_some_and(|have| have >= need))
+            && self
+                .memory_gb
+                .is_none_or(|need| capabilities.memory_gb.is_some_and(|have| have >= need))
     }
 }
 
@@ -81,11 +92,28 @@ mod tests {
 
     #[test]
     fn tokens_are_canonical() {
-        let token = |gpu, cores, memory_gb| Requirements { gpu, cores, memory_gb }.queue().to_string();
+        let token = |gpu, cores, memory_gb| {
+            Requirements {
+                gpu,
+                cores,
+                memory_gb,
+            }
+            .queue()
+            .to_string()
+        };
         assert_eq!(token(false, None, None), "any");
         assert_eq!(token(true, None, Some(24)), "gpu-mem24");
         assert_eq!(token(true, Some(8), Some(24)), "gpu-cores8-mem24");
-        for other in ["", "mem24-gpu", "gpu-gpu", "cores08", "cores+8", "direct", "gpu-", "any-gpu"] {
+        for other in [
+            "",
+            "mem24-gpu",
+            "gpu-gpu",
+            "cores08",
+            "cores+8",
+            "direct",
+            "gpu-",
+            "any-gpu",
+        ] {
             assert_eq!(Requirements::from_queue(other), None, "{other}");
         }
     }

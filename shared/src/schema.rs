@@ -34,7 +34,9 @@ impl Schema {
     /// # Errors
     /// What is wrong with the schema itself.
     pub fn compile(schema: &Value) -> Result<Self, String> {
-        jsonschema::validator_for(schema).map(|validator| Self(Arc::new(validator))).map_err(|error| error.to_string())
+        jsonschema::validator_for(schema)
+            .map(|validator| Self(Arc::new(validator)))
+            .map_err(|error| error.to_string())
     }
 
     /// Everything in which `value`, found at `prefix` of the body, does not match.
@@ -60,9 +62,13 @@ fn tell(prefix: &str, error: &ValidationError<'_>, found: &mut Vec<Violation>) {
     }
     let alternatives = alternatives(error);
     if let Some((path, message)) = choices(error.instance_path().as_str(), &alternatives) {
-        return found.push(Violation { path: format!("{prefix}{path}"), message: beginning(message, MAX_MESSAGE) });
+        return found.push(Violation {
+            path: format!("{prefix}{path}"),
+            message: beginning(message, MAX_MESSAGE),
+        });
     }
-    let distance = |errors: &Vec<&ValidationError<'_>>| distance(error.instance_path().as_str(), errors);
+    let distance =
+        |errors: &Vec<&ValidationError<'_>>| distance(error.instance_path().as_str(), errors);
     match alternatives.iter().min_by_key(|errors| distance(errors)) {
         Some(closest) => closest.iter().for_each(|error| tell(prefix, error, found)),
         None => found.push(Violation {
@@ -74,7 +80,9 @@ fn tell(prefix: &str, error: &ValidationError<'_>, found: &mut Vec<Violation>) {
 
 /// The errors of each alternative of a choice, also of choices among its alternatives; nothing when it is no choice.
 fn alternatives<'e, 'v>(error: &'e ValidationError<'v>) -> Vec<Vec<&'e ValidationError<'v>>> {
-    let (ErrorKind::AnyOf { context } | ErrorKind::OneOfNotValid { context }) = error.kind() else { return Vec::new() };
+    let (ErrorKind::AnyOf { context } | ErrorKind::OneOfNotValid { context }) = error.kind() else {
+        return Vec::new();
+    };
     let mut all = Vec::new();
     for errors in context.iter().filter(|errors| !errors.is_empty()) {
         let nested = match errors.as_slice() {
@@ -102,11 +110,15 @@ fn choices(path: &str, alternatives: &[Vec<&ValidationError<'_>>]) -> Option<(St
         _ => false,
     };
     let meant = |errors: &&Vec<&ValidationError<'_>>| {
-        !errors.iter().any(|error| error.instance_path().as_str() == path && of_another_type(error))
+        !errors
+            .iter()
+            .any(|error| error.instance_path().as_str() == path && of_another_type(error))
     };
     let (mut known, mut place) = (Vec::new(), None::<&ValidationError<'_>>);
     for errors in alternatives.iter().filter(meant) {
-        let (error, values) = errors.iter().find_map(|error| Some((*error, accepted(error)?)))?;
+        let (error, values) = errors
+            .iter()
+            .find_map(|error| Some((*error, accepted(error)?)))?;
         if place.is_some_and(|place| place.instance_path() != error.instance_path()) {
             return None;
         }
@@ -115,8 +127,15 @@ fn choices(path: &str, alternatives: &[Vec<&ValidationError<'_>>]) -> Option<(St
     }
     let place = place?;
     let last = known.pop()?;
-    let known = if known.is_empty() { last } else { format!("{} or {last}", known.join(", ")) };
-    Some((place.instance_path().to_string(), format!("{} is not one of {known}", place.instance())))
+    let known = if known.is_empty() {
+        last
+    } else {
+        format!("{} or {last}", known.join(", "))
+    };
+    Some((
+        place.instance_path().to_string(),
+        format!("{} is not one of {known}", place.instance()),
+    ))
 }
 
 /// The values that would have been accepted, where only some are.
@@ -157,12 +176,22 @@ mod tests {
         .unwrap();
         let told = |value: Value| {
             let found = schema.violations("", &json!([value]));
-            found.into_iter().map(|v| format!("{} {}", v.path, v.message)).collect::<Vec<_>>().join("; ")
+            found
+                .into_iter()
+                .map(|v| format!("{} {}", v.path, v.message))
+                .collect::<Vec<_>>()
+                .join("; ")
         };
         assert!(told(json!({"op": "clean", "trimm": true})).contains("'trimm'"));
         assert!(told(json!({"op": "clean", "trim": 7})).starts_with("/0/trim 7 is not of type"));
-        assert_eq!(told(json!("wash")), r#"/0 "wash" is not one of "clean" or "transform""#);
-        assert_eq!(told(json!({"op": "wash"})), r#"/0/op "wash" is not one of "clean" or "transform""#);
+        assert_eq!(
+            told(json!("wash")),
+            r#"/0 "wash" is not one of "clean" or "transform""#
+        );
+        assert_eq!(
+            told(json!({"op": "wash"})),
+            r#"/0/op "wash" is not one of "clean" or "transform""#
+        );
         assert_eq!(told(json!("clean")), "");
     }
 
@@ -170,8 +199,7 @@ mod tests {
     #[test]
     fn all_that_could_be_chosen_is_told() {
         let unit = |name: &str| json!({"type": "string", "const": name});
-        let kind =
-            |name: &str| json!({"type": "object", "properties": {"type": {"const": name}}, "required": ["type"]});
+        let kind = |name: &str| json!({"type": "object", "properties": {"type": {"const": name}}, "required": ["type"]});
         let schema = Schema::compile(&json!({"properties": {
             "timeframe": {"oneOf": [unit("1m"), unit("1h"), unit("1d")]},
             "strategy": {"oneOf": [kind("sma"), kind("rsi")]},
@@ -180,12 +208,28 @@ mod tests {
         .unwrap();
         let told = |value: Value| {
             let found = schema.violations("", &value);
-            found.into_iter().map(|v| format!("{} {}", v.path, v.message)).collect::<Vec<_>>().join("; ")
+            found
+                .into_iter()
+                .map(|v| format!("{} {}", v.path, v.message))
+                .collect::<Vec<_>>()
+                .join("; ")
         };
-        assert_eq!(told(json!({"timeframe": "2d"})), r#"/timeframe "2d" is not one of "1m", "1h" or "1d""#);
-        assert_eq!(told(json!({"strategy": {"type": "x"}})), r#"/strategy/type "x" is not one of "sma" or "rsi""#);
-        assert_eq!(told(json!({"steps": ["a", "x"]})), r#"/steps/1 "x" is not one of "a" or "b""#);
-        assert_eq!(told(json!({"steps": [{"type": "x"}]})), r#"/steps/0/type "x" is not one of "a""#);
+        assert_eq!(
+            told(json!({"timeframe": "2d"})),
+            r#"/timeframe "2d" is not one of "1m", "1h" or "1d""#
+        );
+        assert_eq!(
+            told(json!({"strategy": {"type": "x"}})),
+            r#"/strategy/type "x" is not one of "sma" or "rsi""#
+        );
+        assert_eq!(
+            told(json!({"steps": ["a", "x"]})),
+            r#"/steps/1 "x" is not one of "a" or "b""#
+        );
+        assert_eq!(
+            told(json!({"steps": [{"type": "x"}]})),
+            r#"/steps/0/type "x" is not one of "a""#
+        );
         assert!(told(json!({"strategy": {}})).contains("required"));
     }
 }

@@ -21,7 +21,10 @@ pub fn on_signals() -> std::io::Result<CancellationToken> {
                 _ = interrupt.recv() => "SIGINT",
             };
             if signals == 0 {
-                tracing::info!(signal = name, "stopping; a second signal ends the process at once");
+                tracing::info!(
+                    signal = name,
+                    "stopping; a second signal ends the process at once"
+                );
                 stop.cancel();
             } else {
                 tracing::warn!(signal = name, "second signal: exiting without order");

@@ -22,7 +22,10 @@ const MAX_DISCARDED: usize = 32;
 /// Bodies above this size, in bytes, are checked on a thread of their own.
 const LARGE: usize = 32 * 1024;
 
-#[expect(clippy::expect_used, reason = "a constant schema; the unit tests compile it")]
+#[expect(
+    clippy::expect_used,
+    reason = "a constant schema; the unit tests compile it"
+)]
 static EXECUTION_SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
     let schema = schemars::schema_for!(Execution).to_value();
     Schema::compile(&schema).expect("the schema of `execution` compiles")
@@ -75,7 +78,11 @@ pub async fn read_body(body: axum::body::Body, limit: usize) -> Result<Bytes, Re
             kept = Vec::new();
         }
     }
-    if seen > limit { Err(ReadError::TooLarge { limit }) } else { Ok(kept.into()) }
+    if seen > limit {
+        Err(ReadError::TooLarge { limit })
+    } else {
+        Ok(kept.into())
+    }
 }
 
 /// Why a start body was refused.
@@ -98,8 +105,10 @@ impl BodyError {
         match self {
             Self::NotJson(_) => Problem::new(400, "bad_json", self.to_string()),
             Self::NotAnObject => Problem::new(400, "invalid_body", self.to_string()),
-            Self::Violations(found) => Problem::new(422, "invalid_request", self.to_string())
-                .with("violations", serde_json::to_value(found).unwrap_or_default()),
+            Self::Violations(found) => Problem::new(422, "invalid_request", self.to_string()).with(
+                "violations",
+                serde_json::to_value(found).unwrap_or_default(),
+            ),
         }
     }
 }
@@ -181,7 +190,15 @@ impl StartBody {
             members.remove("execution");
             found.extend(schema.violations("", &whole));
         }
-        if found.is_empty() { Ok(Self { task_id, execution, parameters }) } else { Err(BodyError::Violations(found)) }
+        if found.is_empty() {
+            Ok(Self {
+                task_id,
+                execution,
+                parameters,
+            })
+        } else {
+            Err(BodyError::Violations(found))
+        }
     }
 }
 
@@ -195,7 +212,10 @@ fn read_task_id(body: &Value, found: &mut Vec<Violation>) -> Option<OperationId>
         },
         Some(_) => "task_id must be a string".to_owned(),
     };
-    found.push(Violation { path: "/task_id".to_owned(), message });
+    found.push(Violation {
+        path: "/task_id".to_owned(),
+        message,
+    });
     None
 }
 
@@ -209,7 +229,10 @@ fn read_execution(body: &Value, found: &mut Vec<Violation>) -> Execution {
         integral_numbers(&mut value);
         match Execution::deserialize(value) {
             Ok(execution) => return execution,
-            Err(error) => found.push(Violation { path: "/execution".to_owned(), message: error.to_string() }),
+            Err(error) => found.push(Violation {
+                path: "/execution".to_owned(),
+                message: error.to_string(),
+            }),
         }
     }
     found.extend(wrong);
@@ -221,7 +244,9 @@ pub fn integral_numbers(value: &mut Value) {
     match value {
         Value::Number(number) if number.is_f64() => {
             // Above 2^53 a float says nothing about units.
-            let whole = number.as_f64().filter(|float| float.fract() == 0.0 && float.abs() <= 9_007_199_254_740_992.0);
+            let whole = number
+                .as_f64()
+                .filter(|float| float.fract() == 0.0 && float.abs() <= 9_007_199_254_740_992.0);
             if let Some(float) = whole {
                 *number = (float as i64).into();
             }
@@ -235,7 +260,10 @@ pub fn integral_numbers(value: &mut Value) {
 /// The body without what is ours, spliced from the client's own text: numbers keep their form.
 fn parameters(members: &[(String, &RawValue)]) -> Result<Box<RawValue>, serde_json::Error> {
     let mut text = String::from("{");
-    for (name, value) in members.iter().filter(|(name, _)| name != "task_id" && name != "execution") {
+    for (name, value) in members
+        .iter()
+        .filter(|(name, _)| name != "task_id" && name != "execution")
+    {
         if text.len() > 1 {
             text.push(',');
         }
@@ -253,21 +281,28 @@ mod tests {
     use serde_json::json;
 
     fn read(body: &str) -> Result<StartBody, Value> {
-        let schema = json!({"type": "object", "properties": {"steps": {"type": "integer", "minimum": 0}}});
+        let schema =
+            json!({"type": "object", "properties": {"steps": {"type": "integer", "minimum": 0}}});
         let schema = Schema::compile(&schema).unwrap();
-        StartBody::read(body.as_bytes(), Some(&schema)).map_err(|error| serde_json::to_value(error.problem()).unwrap())
+        StartBody::read(body.as_bytes(), Some(&schema))
+            .map_err(|error| serde_json::to_value(error.problem()).unwrap())
     }
 
     #[test]
     fn what_is_ours_is_taken_out_and_the_rest_is_untouched() {
-        let body =
-            r#"{"task_id":"t-1","big":12345678901234567890123,"f": 29.0,"execution":{"requirements":{"gpu":true}}}"#;
+        let body = r#"{"task_id":"t-1","big":12345678901234567890123,"f": 29.0,"execution":{"requirements":{"gpu":true}}}"#;
         let read = read(body).unwrap();
         assert_eq!(read.task_id.unwrap().as_str(), "t-1");
         assert_eq!(read.execution.requirements.queue().as_str(), "gpu");
-        assert_eq!(read.parameters.get(), r#"{"big":12345678901234567890123,"f":29.0}"#);
+        assert_eq!(
+            read.parameters.get(),
+            r#"{"big":12345678901234567890123,"f":29.0}"#
+        );
         let whole = self::read(r#"{"execution":{"max_attempts":4.0,"retry_delay":1.5}}"#).unwrap();
-        assert_eq!((whole.execution.max_attempts, whole.execution.retry_delay), (Some(4), Some(1.5)));
+        assert_eq!(
+            (whole.execution.max_attempts, whole.execution.retry_delay),
+            (Some(4), Some(1.5))
+        );
         let nulls = self::read(r#"{"task_id":null,"execution":null}"#).unwrap();
         assert!(nulls.task_id.is_none() && nulls.execution.is_default());
         assert_eq!(nulls.parameters.get(), "{}");
@@ -275,12 +310,23 @@ mod tests {
 
     #[test]
     fn every_violation_is_told_with_its_place() {
-        let error =
-            read(r#"{"task_id":"a.b","steps":-1,"execution":{"requirements":{"cores":0},"nope":1}}"#).unwrap_err();
+        let error = read(
+            r#"{"task_id":"a.b","steps":-1,"execution":{"requirements":{"cores":0},"nope":1}}"#,
+        )
+        .unwrap_err();
         assert_eq!(error["status_code"], 422);
-        let paths: Vec<&str> =
-            error["violations"].as_array().unwrap().iter().map(|v| v["path"].as_str().unwrap()).collect();
-        for path in ["/task_id", "/steps", "/execution", "/execution/requirements/cores"] {
+        let paths: Vec<&str> = error["violations"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|v| v["path"].as_str().unwrap())
+            .collect();
+        for path in [
+            "/task_id",
+            "/steps",
+            "/execution",
+            "/execution/requirements/cores",
+        ] {
             assert!(paths.contains(&path), "{path} in {paths:?}");
         }
     }
@@ -299,7 +345,10 @@ mod tests {
         ] {
             assert!(read(&format!(r#"{{"execution":{bad}}}"#)).is_err(), "{bad}");
         }
-        assert!(read(r#"{"execution":{"timeout_seconds":1.5,"max_attempts":2,"retry_delay":0}}"#).is_ok());
+        assert!(
+            read(r#"{"execution":{"timeout_seconds":1.5,"max_attempts":2,"retry_delay":0}}"#)
+                .is_ok()
+        );
     }
 
     #[test]
@@ -311,6 +360,9 @@ mod tests {
             assert_eq!(read(body).unwrap_err()["code"], "invalid_body", "{body}");
         }
         let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
-        assert_eq!(read(&format!("{{\"a\":{deep}}}")).unwrap_err()["code"], "bad_json");
+        assert_eq!(
+            read(&format!("{{\"a\":{deep}}}")).unwrap_err()["code"],
+            "bad_json"
+        );
     }
 }

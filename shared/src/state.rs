@@ -19,7 +19,9 @@ use serde::{Deserialize, Serialize};
 use crate::event::{Event, EventKind};
 
 /// Where an operation stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     /// Waits in its queue.
@@ -36,8 +38,13 @@ pub enum Status {
 
 impl Status {
     /// All of them, in the order of the life cycle.
-    pub const ALL: [Status; 5] =
-        [Status::Pending, Status::Running, Status::Completed, Status::Failed, Status::Cancelled];
+    pub const ALL: [Status; 5] = [
+        Status::Pending,
+        Status::Running,
+        Status::Completed,
+        Status::Failed,
+        Status::Cancelled,
+    ];
 
     /// Whether nothing may follow.
     pub fn is_terminal(self) -> bool {
@@ -89,7 +96,11 @@ pub enum Rejected {
 
 impl Default for State {
     fn default() -> Self {
-        Self { status: Status::Pending, attempt: 0, last_sequence: 0 }
+        Self {
+            status: Status::Pending,
+            attempt: 0,
+            last_sequence: 0,
+        }
     }
 }
 
@@ -103,7 +114,10 @@ impl State {
             return Err(Rejected::Duplicate);
         }
         let next = self.successor(event)?;
-        *self = State { last_sequence: sequence, ..next };
+        *self = State {
+            last_sequence: sequence,
+            ..next
+        };
         Ok(())
     }
 
@@ -116,7 +130,11 @@ impl State {
         let status = match &event.kind {
             // From pending the first attempt or one after a release; from running a takeover.
             EventKind::Started { .. } if event.attempt == self.attempt + 1 => {
-                return Ok(State { status: Status::Running, attempt: event.attempt, ..*self });
+                return Ok(State {
+                    status: Status::Running,
+                    attempt: event.attempt,
+                    ..*self
+                });
             }
             EventKind::Released { .. } if running && current => Status::Pending,
             EventKind::Completed { .. } if running && current => Status::Completed,

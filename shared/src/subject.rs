@@ -54,7 +54,10 @@ impl Names {
         if prefix.len() > 64 || !prefix.split('.').all(crate::id::is_name) {
             return Err(InvalidPrefix(prefix.to_owned()));
         }
-        Ok(Self { prefix: prefix.to_owned(), upper: prefix.replace('.', "_").to_uppercase() })
+        Ok(Self {
+            prefix: prefix.to_owned(),
+            upper: prefix.replace('.', "_").to_uppercase(),
+        })
     }
 
     /// The prefix itself.
@@ -89,7 +92,10 @@ impl Names {
 
     /// The subjects of [`Self::stream`].
     pub fn stream_subjects(&self) -> Vec<String> {
-        ["start", "op", "cancel"].iter().map(|kind| format!("{}.{kind}.*.*", self.prefix)).collect()
+        ["start", "op", "cancel"]
+            .iter()
+            .map(|kind| format!("{}.{kind}.*.*", self.prefix))
+            .collect()
     }
 
     /// The subjects of [`Self::metrics_stream`].
@@ -176,9 +182,18 @@ impl Names {
             return None;
         }
         match kind {
-            "start" => Some(Topic::Start { worker_type, queue: last }),
-            "op" => Some(Topic::Operation { worker_type, operation_id: last }),
-            "cancel" => Some(Topic::Cancel { worker_type, operation_id: last }),
+            "start" => Some(Topic::Start {
+                worker_type,
+                queue: last,
+            }),
+            "op" => Some(Topic::Operation {
+                worker_type,
+                operation_id: last,
+            }),
+            "cancel" => Some(Topic::Cancel {
+                worker_type,
+                operation_id: last,
+            }),
             _ => None,
         }
     }
@@ -194,12 +209,25 @@ mod tests {
         let worker_type = WorkerType::new("data_processing").unwrap();
         let id = OperationId::new("ABC123").unwrap();
         assert_eq!(names.stream(), "KTRDR");
-        assert_eq!(names.operation(&worker_type, &id), "ktrdr.op.data_processing.ABC123");
+        assert_eq!(
+            names.operation(&worker_type, &id),
+            "ktrdr.op.data_processing.ABC123"
+        );
         assert_eq!(
             names.parse("ktrdr.op.data_processing.ABC123"),
-            Some(Topic::Operation { worker_type: "data_processing", operation_id: "ABC123" })
+            Some(Topic::Operation {
+                worker_type: "data_processing",
+                operation_id: "ABC123"
+            })
         );
-        for other in ["ktrdr", "ktrdr.op.a", "ktrdr.op.a.b.c", "other.op.a.b", "ktrdrx.op.a.b", "ktrdr.progress.a.b"] {
+        for other in [
+            "ktrdr",
+            "ktrdr.op.a",
+            "ktrdr.op.a.b.c",
+            "other.op.a.b",
+            "ktrdrx.op.a.b",
+            "ktrdr.progress.a.b",
+        ] {
             assert_eq!(names.parse(other), None, "{other}");
         }
     }

@@ -26,7 +26,11 @@ impl Timestamp {
     /// The time that a stream gave a message.
     pub fn of_stream(time: async_nats::datetime::DateTime) -> Self {
         // Divided as 64 bits: as 128 it shows in how long a backend reads the stream at its start.
-        Self(i64::try_from(time.unix_timestamp_nanos()).unwrap_or_default().div_euclid(1_000_000))
+        Self(
+            i64::try_from(time.unix_timestamp_nanos())
+                .unwrap_or_default()
+                .div_euclid(1_000_000),
+        )
     }
 
     /// From milliseconds since 1970-01-01T00:00:00Z.
@@ -58,13 +62,19 @@ impl Timestamp {
     /// The moment `by` earlier.
     #[must_use]
     pub fn minus(self, by: Duration) -> Self {
-        Self(self.0.saturating_sub(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)))
+        Self(
+            self.0
+                .saturating_sub(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)),
+        )
     }
 
     /// This moment moved by `by`.
     #[must_use]
     pub fn plus(self, by: Duration) -> Self {
-        Self(self.0.saturating_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)))
+        Self(
+            self.0
+                .saturating_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)),
+        )
     }
 }
 
@@ -117,7 +127,9 @@ impl<'de> Deserialize<'de> for Timestamp {
                 if let Some(millis) = read_common(text.as_bytes()) {
                     return Ok(Timestamp(millis));
                 }
-                DateTime::parse_from_rfc3339(text).map(|time| Timestamp(time.timestamp_millis())).map_err(E::custom)
+                DateTime::parse_from_rfc3339(text)
+                    .map(|time| Timestamp(time.timestamp_millis()))
+                    .map_err(E::custom)
             }
         }
         deserializer.deserialize_str(Visit)
@@ -134,7 +146,10 @@ const MILLIS_PER_DAY: i64 = 86_400_000;
 
 /// Writes a moment of the years 0 to 9999.
 fn write_common(millis: i64, buffer: &mut [u8; LENGTH]) -> Option<&str> {
-    let (days, rest) = (millis.div_euclid(MILLIS_PER_DAY), millis.rem_euclid(MILLIS_PER_DAY));
+    let (days, rest) = (
+        millis.div_euclid(MILLIS_PER_DAY),
+        millis.rem_euclid(MILLIS_PER_DAY),
+    );
     let (year, month, day) = civil(days);
     if !(0..=9999).contains(&year) {
         return None;
@@ -161,12 +176,20 @@ fn write_common(millis: i64, buffer: &mut [u8; LENGTH]) -> Option<&str> {
 /// Reads what [`write_common`] writes; `None` for anything else.
 fn read_common(text: &[u8]) -> Option<i64> {
     let shape = b"0000-00-00T00:00:00.000Z";
-    let fits = |(have, want): (&u8, &u8)| if *want == b'0' { have.is_ascii_digit() } else { have == want };
+    let fits = |(have, want): (&u8, &u8)| {
+        if *want == b'0' {
+            have.is_ascii_digit()
+        } else {
+            have == want
+        }
+    };
     if text.len() != LENGTH || !text.iter().zip(shape).all(fits) {
         return None;
     }
     let number = |at: usize, digits: usize| {
-        text[at..at + digits].iter().fold(0_i64, |number, digit| number * 10 + i64::from(digit - b'0'))
+        text[at..at + digits]
+            .iter()
+            .fold(0_i64, |number, digit| number * 10 + i64::from(digit - b'0'))
     };
     let (year, month, day) = (number(0, 4), number(5, 2), number(8, 2));
     let (hour, minute, second) = (number(11, 2), number(14, 2), number(17, 2));
@@ -175,8 +198,9 @@ fn read_common(text: &[u8]) -> Option<i64> {
     }
     let days = days_before(year, month, day);
     // A day that the month does not have comes back as another one.
-    (civil(days) == (year, month, day))
-        .then(|| days * MILLIS_PER_DAY + hour * 3_600_000 + minute * 60_000 + second * 1000 + number(20, 3))
+    (civil(days) == (year, month, day)).then(|| {
+        days * MILLIS_PER_DAY + hour * 3_600_000 + minute * 60_000 + second * 1000 + number(20, 3)
+    })
 }
 
 /// Year, month and day of the proleptic Gregorian calendar, `days` after 1970-01-01. Counted from 1 March of the year 0 in
@@ -184,7 +208,8 @@ fn read_common(text: &[u8]) -> Option<i64> {
 fn civil(days: i64) -> (i64, i64, i64) {
     let days = days + 719_468;
     let (era, day_of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month + 2) / 5 + 1;
@@ -247,6 +272,9 @@ mod tests {
 
     #[test]
     fn a_clock_that_went_backwards_gives_no_negative_duration() {
-        assert_eq!(Timestamp::from_millis(0).seconds_since(Timestamp::from_millis(5000)), 0.0);
+        assert_eq!(
+            Timestamp::from_millis(0).seconds_since(Timestamp::from_millis(5000)),
+            0.0
+        );
     }
 }

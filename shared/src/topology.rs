@@ -63,7 +63,10 @@ impl TopologyError {
 }
 
 fn nats(what: &str, source: impl Into<async_nats::Error>) -> TopologyError {
-    TopologyError::Nats { what: what.to_owned(), source: source.into() }
+    TopologyError::Nats {
+        what: what.to_owned(),
+        source: source.into(),
+    }
 }
 
 /// Who provisions.
@@ -79,7 +82,9 @@ pub enum Role {
 pub fn operations_stream(names: &Names, options: &ProtocolOptions) -> Config {
     Config {
         name: names.stream(),
-        description: Some("KTRDR operations: start requests, state changes, cancel intents".to_owned()),
+        description: Some(
+            "KTRDR operations: start requests, state changes, cancel intents".to_owned(),
+        ),
         subjects: names.stream_subjects(),
         retention: RetentionPolicy::Limits,
         storage: StorageType::File,
@@ -107,7 +112,12 @@ pub fn metrics_stream(names: &Names, options: &ProtocolOptions) -> Config {
 }
 
 /// The durable pull consumer of one queue: its members are the workers.
-pub fn queue_consumer(names: &Names, worker_type: &WorkerType, queue: &Queue, lease: Duration) -> pull::Config {
+pub fn queue_consumer(
+    names: &Names,
+    worker_type: &WorkerType,
+    queue: &Queue,
+    lease: Duration,
+) -> pull::Config {
     pull::Config {
         durable_name: Some(names.consumer(worker_type, queue)),
         description: Some(format!("queue {queue} of worker type {worker_type}")),
@@ -175,8 +185,14 @@ pub async fn ensure(
     if role == Role::Backend {
         for (stream, max_age) in [
             (format!("KV_{}", names.worker_types_bucket()), None),
-            (format!("KV_{}", names.checkpoints_bucket()), Some(options.retention)),
-            (format!("OBJ_{}", names.results_bucket()), Some(options.retention)),
+            (
+                format!("KV_{}", names.checkpoints_bucket()),
+                Some(options.retention),
+            ),
+            (
+                format!("OBJ_{}", names.results_bucket()),
+                Some(options.retention),
+            ),
         ] {
             adjust_bucket(jetstream, &stream, replicas, max_age).await?;
         }
@@ -192,7 +208,13 @@ async fn adjust_bucket(
     max_age: Option<Duration>,
 ) -> Result<(), TopologyError> {
     let what = format!("stream {name}");
-    let existing = jetstream.get_stream(name).await.map_err(|error| nats(&what, error))?.cached_info().config.clone();
+    let existing = jetstream
+        .get_stream(name)
+        .await
+        .map_err(|error| nats(&what, error))?
+        .cached_info()
+        .config
+        .clone();
     let mut wanted = existing.clone();
     wanted.num_replicas = replicas;
     wanted.max_age = max_age.unwrap_or(existing.max_age);
@@ -203,15 +225,27 @@ async fn adjust_bucket(
     if wanted == existing {
         return Ok(());
     }
-    tracing::info!(stream = name, replicas, "changing the bucket to this backend's settings");
-    jetstream.update_stream(&wanted).await.map(drop).map_err(|error| nats(&what, error))
+    tracing::info!(
+        stream = name,
+        replicas,
+        "changing the bucket to this backend's settings"
+    );
+    jetstream
+        .update_stream(&wanted)
+        .await
+        .map(drop)
+        .map_err(|error| nats(&what, error))
 }
 
 /// Creates the stream, or makes sure that the existing one will do.
 ///
 /// # Errors
 /// [`TopologyError`].
-pub async fn ensure_stream(jetstream: &Context, wanted: Config, role: Role) -> Result<(), TopologyError> {
+pub async fn ensure_stream(
+    jetstream: &Context,
+    wanted: Config,
+    role: Role,
+) -> Result<(), TopologyError> {
     let what = format!("stream {}", wanted.name);
     let existing = match jetstream.get_stream(&wanted.name).await {
         Ok(stream) => stream.cached_info().config.clone(),
@@ -222,7 +256,10 @@ pub async fn ensure_stream(jetstream: &Context, wanted: Config, role: Role) -> R
                 // Somebody else was faster, with settings of their own.
                 Err(error) if matches!(error.kind(), CreateStreamErrorKind::JetStream(ref e) if e.error_code() == ErrorCode::STREAM_NAME_EXIST) =>
                 {
-                    let stream = jetstream.get_stream(&wanted.name).await.map_err(|error| nats(&what, error))?;
+                    let stream = jetstream
+                        .get_stream(&wanted.name)
+                        .await
+                        .map_err(|error| nats(&what, error))?;
                     stream.cached_info().config.clone()
                 }
                 Err(error) => return Err(nats(&what, error)),
@@ -231,20 +268,39 @@ pub async fn ensure_stream(jetstream: &Context, wanted: Config, role: Role) -> R
         Err(error) => return Err(nats(&what, error)),
     };
     let incompatible = |field, found: String, wanted: String| {
-        Err(TopologyError::Incompatible { what: what.clone(), field, found, wanted })
+        Err(TopologyError::Incompatible {
+            what: what.clone(),
+            field,
+            found,
+            wanted,
+        })
     };
     if existing.retention != wanted.retention {
-        return incompatible("retention", format!("{:?}", existing.retention), format!("{:?}", wanted.retention));
+        return incompatible(
+            "retention",
+            format!("{:?}", existing.retention),
+            format!("{:?}", wanted.retention),
+        );
     }
     if existing.storage != wanted.storage {
-        return incompatible("storage", format!("{:?}", existing.storage), format!("{:?}", wanted.storage));
+        return incompatible(
+            "storage",
+            format!("{:?}", existing.storage),
+            format!("{:?}", wanted.storage),
+        );
     }
     if existing.sealed || existing.mirror.is_some() {
         return incompatible("a mirror or seal", "set".to_owned(), "none".to_owned());
     }
     // What is not named here keeps the operator's own setting (placement, compression, further subjects …).
     let mut merged = existing.clone();
-    merged.subjects.extend(wanted.subjects.iter().filter(|s| !existing.subjects.contains(s)).cloned());
+    merged.subjects.extend(
+        wanted
+            .subjects
+            .iter()
+            .filter(|s| !existing.subjects.contains(s))
+            .cloned(),
+    );
     merged.discard = wanted.discard;
     merged.max_age = wanted.max_age;
     merged.max_bytes = wanted.max_bytes;
@@ -259,7 +315,11 @@ pub async fn ensure_stream(jetstream: &Context, wanted: Config, role: Role) -> R
         return Ok(());
     }
     tracing::info!(stream = %wanted.name, "changing the stream to this backend's settings");
-    jetstream.update_stream(&merged).await.map(drop).map_err(|error| nats(&what, error))
+    jetstream
+        .update_stream(&merged)
+        .await
+        .map(drop)
+        .map_err(|error| nats(&what, error))
 }
 
 async fn ensure_kv(jetstream: &Context, config: kv::Config) -> Result<(), TopologyError> {
@@ -275,7 +335,10 @@ async fn ensure_kv(jetstream: &Context, config: kv::Config) -> Result<(), Topolo
     }
 }
 
-async fn ensure_object_store(jetstream: &Context, config: object_store::Config) -> Result<(), TopologyError> {
+async fn ensure_object_store(
+    jetstream: &Context,
+    config: object_store::Config,
+) -> Result<(), TopologyError> {
     if jetstream.get_object_store(&config.bucket).await.is_ok() {
         return Ok(());
     }
@@ -300,7 +363,10 @@ pub async fn ensure_queue(
 ) -> Result<Duration, TopologyError> {
     let config = queue_consumer(names, worker_type, queue, lease);
     let what = format!("consumer {}", names.consumer(worker_type, queue));
-    match jetstream.create_consumer_strict_on_stream(config.clone(), names.stream()).await {
+    match jetstream
+        .create_consumer_strict_on_stream(config.clone(), names.stream())
+        .await
+    {
         Ok(consumer) => return Ok(consumer.cached_info().config.ack_wait),
         Err(error) if says_it_exists(&error.kind()) => {}
         Err(error) => return Err(nats(&what, error)),
@@ -325,7 +391,10 @@ fn says_it_exists(kind: &ConsumerCreateStrictErrorKind) -> bool {
     match kind {
         ConsumerCreateStrictErrorKind::AlreadyExists => true,
         ConsumerCreateStrictErrorKind::JetStream(error) => {
-            matches!(error.error_code(), ErrorCode::CONSUMER_NAME_EXIST | ErrorCode::CONSUMER_ALREADY_EXISTS)
+            matches!(
+                error.error_code(),
+                ErrorCode::CONSUMER_NAME_EXIST | ErrorCode::CONSUMER_ALREADY_EXISTS
+            )
         }
         _ => false,
     }
@@ -335,18 +404,32 @@ fn says_it_exists(kind: &ConsumerCreateStrictErrorKind) -> bool {
 ///
 /// # Errors
 /// [`TopologyError`].
-pub async fn apply_lease(jetstream: &Context, names: &Names, lease: Duration) -> Result<(), TopologyError> {
+pub async fn apply_lease(
+    jetstream: &Context,
+    names: &Names,
+    lease: Duration,
+) -> Result<(), TopologyError> {
     use futures::TryStreamExt;
     let what = format!("consumers of {}", names.stream());
-    let stream = jetstream.get_stream_no_info(names.stream()).await.map_err(|error| nats(&what, error))?;
-    let consumers: Vec<_> = stream.consumers().try_collect().await.map_err(|error| nats(&what, error))?;
+    let stream = jetstream
+        .get_stream_no_info(names.stream())
+        .await
+        .map_err(|error| nats(&what, error))?;
+    let consumers: Vec<_> = stream
+        .consumers()
+        .try_collect()
+        .await
+        .map_err(|error| nats(&what, error))?;
     for info in consumers {
         if queue_of(names, &info.config).is_none() {
             continue;
         }
         if info.config.ack_wait != lease {
             tracing::info!(consumer = %info.name, from = ?info.config.ack_wait, to = ?lease, "changing the lease");
-            let config = consumer::Config { ack_wait: lease, ..info.config.clone() };
+            let config = consumer::Config {
+                ack_wait: lease,
+                ..info.config.clone()
+            };
             jetstream
                 .update_consumer_on_stream(config, names.stream())
                 .await
@@ -360,7 +443,9 @@ pub async fn apply_lease(jetstream: &Context, names: &Names, lease: Duration) ->
 /// The worker type and queue that a consumer serves; `None` when it is not the consumer of a queue, but for example somebody
 /// else's on the same subject.
 pub fn queue_of(names: &Names, consumer: &consumer::Config) -> Option<(WorkerType, Queue)> {
-    let crate::subject::Topic::Start { worker_type, queue } = names.parse(&consumer.filter_subject)? else {
+    let crate::subject::Topic::Start { worker_type, queue } =
+        names.parse(&consumer.filter_subject)?
+    else {
         return None;
     };
     let (worker_type, queue) = (WorkerType::new(worker_type).ok()?, Queue::new(queue).ok()?);

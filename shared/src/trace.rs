@@ -15,13 +15,20 @@ impl TraceParent {
     /// Reads `00-<trace id>-<parent id>-<flags>`; `None` for what is none. Of later versions the known beginning is kept.
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.trim().split('-');
-        let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        let (version, trace, parent, flags) =
+            (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
         let hex = |part: &str, length: usize| {
-            part.len() == length && part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+            part.len() == length
+                && part
+                    .bytes()
+                    .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
         };
         let zero = |part: &str| part.bytes().all(|b| b == b'0');
         let lengths = hex(version, 2) && hex(trace, 32) && hex(parent, 16) && hex(flags, 2);
-        let allowed = version != "ff" && !zero(trace) && !zero(parent) && (version != "00" || parts.next().is_none());
+        let allowed = version != "ff"
+            && !zero(trace)
+            && !zero(parent)
+            && (version != "00" || parts.next().is_none());
         (lengths && allowed).then(|| Self(format!("00-{trace}-{parent}-{flags}")))
     }
 
@@ -49,8 +56,16 @@ mod tests {
     #[test]
     fn only_what_is_one_is_taken() {
         let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        assert_eq!(TraceParent::parse(good).unwrap().trace_id(), "4bf92f3577b34da6a3ce929d0e0e4736");
-        assert_eq!(TraceParent::parse(&format!("{}-later", good.replacen("00", "01", 1))).unwrap().as_str(), good);
+        assert_eq!(
+            TraceParent::parse(good).unwrap().trace_id(),
+            "4bf92f3577b34da6a3ce929d0e0e4736"
+        );
+        assert_eq!(
+            TraceParent::parse(&format!("{}-later", good.replacen("00", "01", 1)))
+                .unwrap()
+                .as_str(),
+            good
+        );
         for bad in [
             "",
             "00",

@@ -2,12 +2,17 @@
 
 use std::time::Duration;
 
-use ktrdr_tests::{BackendProcess, LIMIT, NatsServer, Proxy, Settings, Stack, WorkerProcess, wait_for};
+use ktrdr_tests::{
+    BackendProcess, LIMIT, NatsServer, Proxy, Settings, Stack, WorkerProcess, wait_for,
+};
 use serde_json::{Value, json};
 
 /// An operation without what legitimately differs between two looks: ages and the moment of asking.
 fn stable(mut operation: Value) -> Value {
-    if !operation["status"].as_str().is_some_and(|s| matches!(s, "completed" | "failed" | "cancelled")) {
+    if !operation["status"]
+        .as_str()
+        .is_some_and(|s| matches!(s, "completed" | "failed" | "cancelled"))
+    {
         for key in ["updated_at", "duration_seconds", "progress"] {
             operation.as_object_mut().unwrap().remove(key);
         }
@@ -17,27 +22,57 @@ fn stable(mut operation: Value) -> Value {
 
 async fn all_operations(backend: &BackendProcess) -> Vec<Value> {
     let answer = backend.api.operations("limit=1000").await.expect(200);
-    answer.at("/data/operations").as_array().unwrap().iter().cloned().map(stable).collect()
+    answer
+        .at("/data/operations")
+        .as_array()
+        .unwrap()
+        .iter()
+        .cloned()
+        .map(stable)
+        .collect()
 }
 
 #[tokio::test]
 async fn a_killed_backend_gives_the_same_answers_when_it_is_back() {
     let mut stack = Stack::start().await;
     let _worker = stack.worker("dummy", "w1").await;
-    let done = stack.api().started("dummy", &json!({"steps": 1, "step_ms": 1})).await;
-    let failed = stack.api().started("dummy", &json!({"steps": 10, "step_ms": 1, "fail_at_step": 8})).await;
+    let done = stack
+        .api()
+        .started("dummy", &json!({"steps": 1, "step_ms": 1}))
+        .await;
+    let failed = stack
+        .api()
+        .started(
+            "dummy",
+            &json!({"steps": 10, "step_ms": 1, "fail_at_step": 8}),
+        )
+        .await;
     stack.api().wait_for_status(&done, "completed").await;
-    let how_far = stack.api().wait_for_status(&failed, "failed").await["progress"]["percentage"].clone();
-    assert_eq!(how_far, 70, "what was reported last, not what was heard last");
-    let cancelled = stack.api().started("dummy", &json!({"steps": 100, "step_ms": 20})).await;
+    let how_far =
+        stack.api().wait_for_status(&failed, "failed").await["progress"]["percentage"].clone();
+    assert_eq!(
+        how_far, 70,
+        "what was reported last, not what was heard last"
+    );
+    let cancelled = stack
+        .api()
+        .started("dummy", &json!({"steps": 100, "step_ms": 20}))
+        .await;
     wait_for("progress", LIMIT, async || {
         let operation = stack.api().operation(&cancelled).await;
-        if operation.at("/progress/percentage").as_f64() > Some(0.0) { Ok(()) } else { Err(operation.text) }
+        if operation.at("/progress/percentage").as_f64() > Some(0.0) {
+            Ok(())
+        } else {
+            Err(operation.text)
+        }
     })
     .await;
     stack.api().cancel(&cancelled).await.expect(200);
     stack.api().wait_for_status(&cancelled, "cancelled").await;
-    let running = stack.api().started("dummy", &json!({"steps": 1000, "step_ms": 50})).await;
+    let running = stack
+        .api()
+        .started("dummy", &json!({"steps": 1000, "step_ms": 50}))
+        .await;
     stack.api().wait_for_status(&running, "running").await;
     let pending = stack.api().started("dummy", &json!({"steps": 0})).await;
     let before = all_operations(&stack.backend).await;
@@ -62,16 +97,24 @@ async fn a_killed_backend_gives_the_same_answers_when_it_is_back() {
 async fn an_operation_goes_on_while_the_backend_is_dead() {
     let mut stack = Stack::start().await;
     let _worker = stack.worker("dummy", "w1").await;
-    let id = stack.api().started("dummy", &json!({"steps": 5, "step_ms": 100})).await;
+    let id = stack
+        .api()
+        .started("dummy", &json!({"steps": 5, "step_ms": 100}))
+        .await;
     stack.api().wait_for_status(&id, "running").await;
     stack.backend.process.kill();
-    wait_for("the end in the stream", LIMIT, async || match stack.bus.event_names("dummy", &id).await.as_slice() {
-        ["started", "completed"] => Ok(()),
-        other => Err(format!("{other:?}")),
+    wait_for("the end in the stream", LIMIT, async || {
+        match stack.bus.event_names("dummy", &id).await.as_slice() {
+            ["started", "completed"] => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
     })
     .await;
     stack.backend.restart().await;
-    assert_eq!(stack.api().operation(&id).await.expect(200).json["status"], "completed");
+    assert_eq!(
+        stack.api().operation(&id).await.expect(200).json["status"],
+        "completed"
+    );
 }
 
 #[tokio::test]
@@ -80,24 +123,49 @@ async fn several_backends_agree() {
     let second = BackendProcess::start(&stack.settings).await;
     let _worker = stack.worker("dummy", "w1").await;
     second.api.wait_for_worker("w1", "AVAILABLE").await;
-    let here = stack.api().started("dummy", &json!({"steps": 1, "step_ms": 1})).await;
-    let there = second.api.started("dummy", &json!({"steps": 1, "step_ms": 1})).await;
+    let here = stack
+        .api()
+        .started("dummy", &json!({"steps": 1, "step_ms": 1}))
+        .await;
+    let there = second
+        .api
+        .started("dummy", &json!({"steps": 1, "step_ms": 1}))
+        .await;
     for api in [stack.api(), &second.api] {
         api.wait_for_any_status(&here, &["completed"]).await;
         api.wait_for_any_status(&there, &["completed"]).await;
     }
     // Cancelled through one, seen by the other; a repeated task_id is the same operation on both.
-    let long = second.api.started("dummy", &json!({"task_id": "long", "steps": 1000, "step_ms": 50})).await;
+    let long = second
+        .api
+        .started(
+            "dummy",
+            &json!({"task_id": "long", "steps": 1000, "step_ms": 50}),
+        )
+        .await;
     let again = wait_for("the other backend to know it", LIMIT, async || {
-        let answer = stack.api().start("dummy", &json!({"task_id": "long", "steps": 1000, "step_ms": 50})).await;
-        if answer.status == 200 { Ok(answer) } else { Err(answer.text) }
+        let answer = stack
+            .api()
+            .start(
+                "dummy",
+                &json!({"task_id": "long", "steps": 1000, "step_ms": 50}),
+            )
+            .await;
+        if answer.status == 200 {
+            Ok(answer)
+        } else {
+            Err(answer.text)
+        }
     })
     .await;
     assert_eq!(again.json["operation_id"], "long");
     stack.api().cancel(&long).await.expect(200);
     second.api.wait_for_status(&long, "cancelled").await;
     stack.api().wait_for_status(&long, "cancelled").await;
-    assert_eq!(all_operations(&stack.backend).await, all_operations(&second).await);
+    assert_eq!(
+        all_operations(&stack.backend).await,
+        all_operations(&second).await
+    );
     stack.bus.settled().await;
 }
 
@@ -105,20 +173,36 @@ async fn several_backends_agree() {
 async fn everybody_survives_an_outage_of_nats_and_finished_results_arrive_afterwards() {
     let mut stack = Stack::start().await;
     let worker = stack.worker("dummy", "w1").await;
-    let failed = stack.api().started("dummy", &json!({"steps": 1, "fail_at_step": 1})).await;
+    let failed = stack
+        .api()
+        .started("dummy", &json!({"steps": 1, "fail_at_step": 1}))
+        .await;
     stack.api().wait_for_status(&failed, "failed").await;
-    let id = stack.api().started("dummy", &json!({"steps": 10, "step_ms": 100})).await;
+    let id = stack
+        .api()
+        .started("dummy", &json!({"steps": 10, "step_ms": 100}))
+        .await;
     stack.api().wait_for_status(&id, "running").await;
     stack.nats.kill();
     wait_for("not ready", LIMIT, async || {
         let ready = stack.api().get("/ready").await;
-        if ready.status == 503 { Ok(()) } else { Err(ready.text) }
+        if ready.status == 503 {
+            Ok(())
+        } else {
+            Err(ready.text)
+        }
     })
     .await;
-    let refused = stack.api().start("dummy", &json!({"task_id": "refused"})).await;
+    let refused = stack
+        .api()
+        .start("dummy", &json!({"task_id": "refused"}))
+        .await;
     assert_eq!(refused.status, 503, "{refused}");
     assert_ne!(refused.header("retry-after"), "");
-    let again = stack.api().post(&format!("/api/v1/operations/{failed}/retry"), &json!({})).await;
+    let again = stack
+        .api()
+        .post(&format!("/api/v1/operations/{failed}/retry"), &json!({}))
+        .await;
     again.expect_problem(503, "nats_unavailable");
     stack.api().get("/health").await.expect(200);
     // The engine goes on and finishes while there is nobody to tell.
@@ -147,14 +231,22 @@ async fn worker_without_nats() -> WorkerProcess {
     let health = async |wanted: &str| {
         wait_for(&format!("the worker to be {wanted}"), LIMIT, async || {
             let page = worker.api.try_get("/health").await?;
-            if page.at("/status") == wanted { Ok(()) } else { Err(page.to_string()) }
+            if page.at("/status") == wanted {
+                Ok(())
+            } else {
+                Err(page.to_string())
+            }
         })
         .await;
     };
     health("operational").await;
     wait_for("a pull", LIMIT, async || {
         let page = worker.api.try_get("/metrics").await?.text;
-        if page.contains("ktrdr_worker_last_pull_age_seconds{") { Ok(()) } else { Err(page) }
+        if page.contains("ktrdr_worker_last_pull_age_seconds{") {
+            Ok(())
+        } else {
+            Err(page)
+        }
     })
     .await;
     nats.stop().await;
@@ -165,10 +257,14 @@ async fn worker_without_nats() -> WorkerProcess {
 #[tokio::test]
 async fn a_worker_rests_while_nats_is_away() {
     let worker = worker_without_nats().await;
-    wait_for("the worker to use next to no CPU", LIMIT, async || match worker.process.cpu_share().await {
-        0.0..0.1 => Ok(()),
-        share => Err(format!("{:.0} % of a core", share * 100.0)),
-    })
+    wait_for(
+        "the worker to use next to no CPU",
+        LIMIT,
+        async || match worker.process.cpu_share().await {
+            0.0..0.1 => Ok(()),
+            share => Err(format!("{:.0} % of a core", share * 100.0)),
+        },
+    )
     .await;
 }
 
@@ -183,7 +279,10 @@ async fn a_worker_can_be_stopped_while_nats_is_away() {
 async fn an_outage_that_is_longer_than_the_lease_costs_no_attempt() {
     let mut stack = Stack::start().await;
     let holder = stack.worker("dummy", "w1").await;
-    let id = stack.api().started("dummy", &json!({"steps": 600, "step_ms": 10})).await;
+    let id = stack
+        .api()
+        .started("dummy", &json!({"steps": 600, "step_ms": 10}))
+        .await;
     stack.api().wait_for_status(&id, "running").await;
     let _other = stack.worker("dummy", "w2").await;
     stack.nats.kill();
@@ -198,7 +297,11 @@ async fn an_outage_that_is_longer_than_the_lease_costs_no_attempt() {
     .await;
     stack.nats.run().await;
     let done = stack.api().wait_for_status(&id, "completed").await;
-    assert_eq!((done["attempt"].as_u64(), done["worker_id"].as_str()), (Some(1), Some("w1")), "{done}");
+    assert_eq!(
+        (done["attempt"].as_u64(), done["worker_id"].as_str()),
+        (Some(1), Some("w1")),
+        "{done}"
+    );
     stack.bus.settled().await;
 }
 
@@ -206,34 +309,58 @@ async fn an_outage_that_is_longer_than_the_lease_costs_no_attempt() {
 async fn metric_points_of_an_outage_are_stored_once() {
     let nats = NatsServer::start().await;
     let proxy = Proxy::start(nats.port()).await;
-    let settings = Settings { lease: Duration::from_secs(60), ..Settings::fast(nats.url()) };
+    let settings = Settings {
+        lease: Duration::from_secs(60),
+        ..Settings::fast(nats.url())
+    };
     let backend = BackendProcess::start(&settings).await;
-    let worker = WorkerProcess::start(&Settings { nats_url: proxy.url(), ..settings }, "dummy", "w1").await;
+    let worker = WorkerProcess::start(
+        &Settings {
+            nats_url: proxy.url(),
+            ..settings
+        },
+        "dummy",
+        "w1",
+    )
+    .await;
     backend.api.wait_for_worker("w1", "AVAILABLE").await;
-    let id = backend.api.started("dummy", &json!({"steps": 800, "step_ms": 10, "metrics_per_step": 1})).await;
+    let id = backend
+        .api
+        .started(
+            "dummy",
+            &json!({"steps": 800, "step_ms": 10, "metrics_per_step": 1}),
+        )
+        .await;
     let path = format!("/api/v1/operations/{id}/metrics?limit=1000");
     let names = async |api: &ktrdr_tests::Client| {
         let page = api.get(&path).await.expect(200);
         page.at("/data/metrics").as_array().unwrap().clone()
     };
-    wait_for("the first points", LIMIT, async || match names(&backend.api).await.len() {
-        0 => Err("none".to_owned()),
-        _ => Ok(()),
+    wait_for("the first points", LIMIT, async || {
+        match names(&backend.api).await.len() {
+            0 => Err("none".to_owned()),
+            _ => Ok(()),
+        }
     })
     .await;
     // Nothing is answered for so long that batches are given up and tried again, and then everything arrives at once.
     proxy.hold();
-    wait_for("more points than are stored", LIMIT, async || match names(&worker.api).await.len() {
-        700.. => Ok(()),
-        few => Err(few.to_string()),
-    })
+    wait_for(
+        "more points than are stored",
+        LIMIT,
+        async || match names(&worker.api).await.len() {
+            700.. => Ok(()),
+            few => Err(few.to_string()),
+        },
+    )
     .await;
     proxy.restore();
     let done = backend.api.wait_for_status(&id, "completed").await;
     assert_eq!(done["attempt"], 1);
     for api in [&backend.api, &worker.api] {
         let points = names(api).await;
-        let distinct: std::collections::BTreeSet<String> = points.iter().map(Value::to_string).collect();
+        let distinct: std::collections::BTreeSet<String> =
+            points.iter().map(Value::to_string).collect();
         assert_eq!((points.len(), distinct.len()), (800, 800));
     }
 }
@@ -244,23 +371,36 @@ async fn a_worker_that_is_cut_off_for_longer_than_its_lease_is_fenced() {
     let proxy = Proxy::start(nats.port()).await;
     let settings = Settings::fast(nats.url());
     let backend = BackendProcess::start(&settings).await;
-    let behind = Settings { nats_url: proxy.url(), ..settings.clone() };
+    let behind = Settings {
+        nats_url: proxy.url(),
+        ..settings.clone()
+    };
     let _first = WorkerProcess::start(&behind, "dummy", "w1").await;
     backend.api.wait_for_worker("w1", "AVAILABLE").await;
-    let id = backend.api.started("dummy", &json!({"steps": 30, "step_ms": 100})).await;
+    let id = backend
+        .api
+        .started("dummy", &json!({"steps": 30, "step_ms": 100}))
+        .await;
     backend.api.wait_for_status(&id, "running").await;
     let _second = WorkerProcess::start(&settings, "dummy", "w2").await;
     proxy.cut();
     wait_for("the takeover", LIMIT, async || {
         let operation = backend.api.operation(&id).await;
-        if operation.at("/data/worker_id") == "w2" { Ok(()) } else { Err(operation.text) }
+        if operation.at("/data/worker_id") == "w2" {
+            Ok(())
+        } else {
+            Err(operation.text)
+        }
     })
     .await;
     proxy.restore();
     let freed = backend.api.wait_for_worker("w1", "AVAILABLE").await;
     assert_eq!(freed["fenced"], 1, "{freed}");
     let done = backend.api.wait_for_status(&id, "completed").await;
-    assert_eq!((done["worker_id"].as_str(), done["attempt"].as_u64()), (Some("w2"), Some(2)));
+    assert_eq!(
+        (done["worker_id"].as_str(), done["attempt"].as_u64()),
+        (Some("w2"), Some(2))
+    );
     nats.bus().await.settled().await;
 }
 
@@ -271,9 +411,11 @@ async fn backend_and_workers_wait_for_nats_at_start() {
     nats.stop().await;
     let mut backend = BackendProcess::launch(&settings);
     let _worker = WorkerProcess::start(&settings, "dummy", "w1").await;
-    wait_for("an honest answer", LIMIT, async || match backend.api.try_get("/ready").await?.status {
-        503 => Ok(()),
-        other => Err(other.to_string()),
+    wait_for("an honest answer", LIMIT, async || {
+        match backend.api.try_get("/ready").await?.status {
+            503 => Ok(()),
+            other => Err(other.to_string()),
+        }
     })
     .await;
     nats.run().await;

@@ -21,7 +21,10 @@ async fn a_pending_operation_is_cancelled_at_once_and_never_run() {
     gate.open_for_all();
     stack.api().wait_for_status(&blocker, "completed").await;
     stack.bus.settled().await;
-    assert!(gate.unseen().await.is_empty(), "the cancelled request was run");
+    assert!(
+        gate.unseen().await.is_empty(),
+        "the cancelled request was run"
+    );
     assert_eq!(stack.bus.event_names("gate", &id).await, ["cancelled"]);
     worker.stop().await;
 }
@@ -30,7 +33,10 @@ async fn a_pending_operation_is_cancelled_at_once_and_never_run() {
 async fn a_running_operation_stops_and_its_worker_is_free() {
     let stack = Stack::start().await;
     let _worker = stack.worker("dummy", "w1").await;
-    let id = stack.api().started("dummy", &json!({"steps": 1000, "step_ms": 100})).await;
+    let id = stack
+        .api()
+        .started("dummy", &json!({"steps": 1000, "step_ms": 100}))
+        .await;
     stack.api().wait_for_status(&id, "running").await;
     stack.api().cancel(&id).await.expect(200);
     let cancelled = stack.api().wait_for_status(&id, "cancelled").await;
@@ -40,8 +46,15 @@ async fn a_running_operation_stops_and_its_worker_is_free() {
     stack.api().wait_for_worker("w1", "AVAILABLE").await;
     // Again, and by the short path: still cancelled, nothing new in the log.
     stack.api().cancel(&id).await.expect(200);
-    stack.api().delete(&format!("/api/v1/operations/{id}")).await.expect(200);
-    assert_eq!(stack.bus.event_names("dummy", &id).await, ["started", "cancelled"]);
+    stack
+        .api()
+        .delete(&format!("/api/v1/operations/{id}"))
+        .await
+        .expect(200);
+    assert_eq!(
+        stack.bus.event_names("dummy", &id).await,
+        ["started", "cancelled"]
+    );
     stack.bus.settled().await;
 }
 
@@ -50,7 +63,13 @@ async fn an_ended_operation_cannot_be_cancelled() {
     let stack = Stack::start().await;
     let _worker = stack.worker("dummy", "w1").await;
     let done = stack.api().started("dummy", &json!({"steps": 0})).await;
-    let failed = stack.api().started("dummy", &json!({"steps": 1, "step_ms": 1, "fail_at_step": 1})).await;
+    let failed = stack
+        .api()
+        .started(
+            "dummy",
+            &json!({"steps": 1, "step_ms": 1, "fail_at_step": 1}),
+        )
+        .await;
     stack.api().wait_for_status(&done, "completed").await;
     stack.api().wait_for_status(&failed, "failed").await;
     for id in [done, failed] {
@@ -67,11 +86,17 @@ async fn an_engine_that_ignores_a_cancel_is_closed_by_the_backend_and_keeps_its_
     let (engine, gate) = GateEngine::new();
     let _worker = LocalWorker::start(&stack.settings, engine, "g1", &[]).await;
     stack.api().wait_for_worker("g1", "AVAILABLE").await;
-    let id = stack.api().started("gate", &json!({"ignore_cancel": true})).await;
+    let id = stack
+        .api()
+        .started("gate", &json!({"ignore_cancel": true}))
+        .await;
     gate.started().await;
     stack.api().cancel(&id).await.expect(200);
     let requested = stack.api().operation(&id).await;
-    assert_eq!(requested.json["status"], "running", "requested is not confirmed: {requested}");
+    assert_eq!(
+        requested.json["status"], "running",
+        "requested is not confirmed: {requested}"
+    );
     let forced = stack.api().wait_for_status(&id, "cancelled").await;
     assert_eq!(forced["forced"], true);
     let worker = stack.api().wait_for_worker("g1", "BUSY").await;
@@ -79,23 +104,37 @@ async fn an_engine_that_ignores_a_cancel_is_closed_by_the_backend_and_keeps_its_
     gate.open(1);
     let worker = stack.api().wait_for_worker("g1", "AVAILABLE").await;
     assert_eq!(worker["fenced"], 1);
-    assert_eq!(stack.bus.event_names("gate", &id).await, ["started", "cancelled"]);
+    assert_eq!(
+        stack.bus.event_names("gate", &id).await,
+        ["started", "cancelled"]
+    );
     stack.bus.settled().await;
 }
 
 #[tokio::test]
 async fn a_cancel_that_comes_too_late_says_so() {
-    let stack = Stack::start_with(|settings| Settings { cancel_grace: LIMIT, ..settings }).await;
+    let stack = Stack::start_with(|settings| Settings {
+        cancel_grace: LIMIT,
+        ..settings
+    })
+    .await;
     let (engine, gate) = GateEngine::new();
     let _worker = LocalWorker::start(&stack.settings, engine, "g1", &[]).await;
     stack.api().wait_for_worker("g1", "AVAILABLE").await;
-    let id = stack.api().started("gate", &json!({"ignore_cancel": true})).await;
+    let id = stack
+        .api()
+        .started("gate", &json!({"ignore_cancel": true}))
+        .await;
     gate.started().await;
     let path = format!("/api/v1/operations/{id}/cancel?wait=30");
     let (late, ()) = tokio::join!(stack.api().delete(&path), async {
         wait_for("the cancel to be stored", LIMIT, async || {
             let operation = stack.api().operation(&id).await;
-            if operation.at("/data/cancel_requested_at").is_string() { Ok(()) } else { Err(operation.text) }
+            if operation.at("/data/cancel_requested_at").is_string() {
+                Ok(())
+            } else {
+                Err(operation.text)
+            }
         })
         .await;
         gate.open(1);
@@ -113,14 +152,20 @@ async fn a_cancel_that_no_live_worker_heard_is_found_by_the_one_that_takes_over(
     })
     .await;
     let mut first = stack.worker("dummy", "w1").await;
-    let id = stack.api().started("dummy", &json!({"steps": 1000, "step_ms": 100})).await;
+    let id = stack
+        .api()
+        .started("dummy", &json!({"steps": 1000, "step_ms": 100}))
+        .await;
     stack.api().wait_for_status(&id, "running").await;
     first.process.kill();
     stack.api().cancel(&id).await.expect(200);
     let _second = stack.worker("dummy", "w2").await;
     let cancelled = stack.api().wait_for_status(&id, "cancelled").await;
     assert_eq!(cancelled["attempt"], 1);
-    assert_eq!(stack.bus.event_names("dummy", &id).await, ["started", "cancelled"]);
+    assert_eq!(
+        stack.bus.event_names("dummy", &id).await,
+        ["started", "cancelled"]
+    );
     stack.bus.settled().await;
 }
 
@@ -128,7 +173,10 @@ async fn a_cancel_that_no_live_worker_heard_is_found_by_the_one_that_takes_over(
 async fn cancelling_on_the_worker_itself_is_the_same_cancel() {
     let stack = Stack::start().await;
     let worker = stack.worker("dummy", "w1").await;
-    let id = stack.api().started("dummy", &json!({"steps": 1000, "step_ms": 100})).await;
+    let id = stack
+        .api()
+        .started("dummy", &json!({"steps": 1000, "step_ms": 100}))
+        .await;
     stack.api().wait_for_status(&id, "running").await;
     let answer = worker.api.cancel(&id).await.expect(200);
     assert_eq!(answer.json["message"], "Operation cancelled successfully");
@@ -136,7 +184,11 @@ async fn cancelling_on_the_worker_itself_is_the_same_cancel() {
     assert!(cancelled["cancel_requested_at"].is_string());
     wait_for("the worker to agree", LIMIT, async || {
         let own = worker.api.operation(&id).await;
-        if own.json["status"] == "cancelled" { Ok(()) } else { Err(own.text) }
+        if own.json["status"] == "cancelled" {
+            Ok(())
+        } else {
+            Err(own.text)
+        }
     })
     .await;
 }

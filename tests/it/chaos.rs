@@ -7,11 +7,22 @@ use ktrdr_tests::chaos::{Options, run};
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_or_done_twice_whatever_dies() {
     let seed = fastrand::u64(..1_000_000);
-    let options =
-        Options { length: Duration::from_secs(15), seed, servers: 1, rate: 30, patience: Duration::from_secs(60) };
+    let options = Options {
+        length: Duration::from_secs(15),
+        seed,
+        servers: 1,
+        rate: 30,
+        patience: Duration::from_secs(60),
+    };
     let report = run(&options).await;
     // Shown when the test fails; the seed gives the same faults again.
     println!("{report}");
-    assert!(report.is_clean(), "see the violations above; again with: scripts/chaos --seconds 15 --seed {seed}");
-    assert!(report.verdict.sums.takeovers > 0, "the faults had no effect");
+    assert!(
+        report.is_clean(),
+        "see the violations above; again with: scripts/chaos --seconds 15 --seed {seed}"
+    );
+    assert!(
+        report.verdict.sums.takeovers > 0,
+        "the faults had no effect"
+    );
 }

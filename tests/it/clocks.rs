@@ -29,7 +29,11 @@ fn clock(ahead: i64) -> Timestamp {
 impl Skewed {
     /// A worker that beats ten times a second and says that it runs `operation`.
     fn start(stack: &Stack, id: &'static str, ahead: i64, operation: &str) -> Self {
-        let (bus, ahead, beats) = (stack.bus.clone(), Arc::new(AtomicI64::new(ahead)), Arc::new(AtomicU64::new(0)));
+        let (bus, ahead, beats) = (
+            stack.bus.clone(),
+            Arc::new(AtomicI64::new(ahead)),
+            Arc::new(AtomicU64::new(0)),
+        );
         let running = json!([{"operation_id": operation, "attempt": 1}]);
         let (to, offset, count) = (bus.clone(), ahead.clone(), beats.clone());
         let beating = tokio::spawn(async move {
@@ -42,11 +46,18 @@ impl Skewed {
                     "status": "AVAILABLE", "capabilities": {}, "version": "1", "registered_at": at, "at": at,
                     "interval_seconds": 0.2, "slots": 2, "running": running, "last_pull_at": at,
                 });
-                to.publish(format!("ktrdr.heartbeat.dummy.{id}"), beat.to_string()).await;
+                to.publish(format!("ktrdr.heartbeat.dummy.{id}"), beat.to_string())
+                    .await;
                 count.fetch_add(1, Ordering::Relaxed);
             }
         });
-        Self { bus, id, ahead, beats, beating }
+        Self {
+            bus,
+            id,
+            ahead,
+            beats,
+            beating,
+        }
     }
 
     fn now(&self) -> Timestamp {
@@ -54,10 +65,14 @@ impl Skewed {
     }
 
     async fn event(&self, operation: &str, mut event: Value) {
-        let more =
-            json!({"operation_id": operation, "attempt": 1, "at": self.now(), "worker_id": self.id, "claim": "c"});
-        event.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        self.bus.store(format!("ktrdr.op.dummy.{operation}"), event.to_string()).await;
+        let more = json!({"operation_id": operation, "attempt": 1, "at": self.now(), "worker_id": self.id, "claim": "c"});
+        event
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        self.bus
+            .store(format!("ktrdr.op.dummy.{operation}"), event.to_string())
+            .await;
     }
 
     async fn progress(&self, operation: &str, report: u64, percentage: u64) {
@@ -65,15 +80,22 @@ impl Skewed {
             "operation_id": operation, "worker_id": self.id, "attempt": 1, "at": self.now(), "report": report,
             "progress": {"percentage": percentage},
         });
-        self.bus.publish(format!("ktrdr.progress.dummy.{operation}"), message.to_string()).await;
+        self.bus
+            .publish(
+                format!("ktrdr.progress.dummy.{operation}"),
+                message.to_string(),
+            )
+            .await;
     }
 
     /// Waits until it has beaten so often that whoever believed it lost would have acted.
     async fn beats_on(&self) {
         let until = self.beats.load(Ordering::Relaxed) + 30;
-        wait_for("heartbeats", LIMIT, async || match self.beats.load(Ordering::Relaxed) {
-            count if count >= until => Ok(()),
-            count => Err(format!("{count} of {until}")),
+        wait_for("heartbeats", LIMIT, async || {
+            match self.beats.load(Ordering::Relaxed) {
+                count if count >= until => Ok(()),
+                count => Err(format!("{count} of {until}")),
+            }
         })
         .await;
     }
@@ -86,13 +108,24 @@ impl Drop for Skewed {
 }
 
 fn time(value: &Value) -> i64 {
-    serde_json::from_value::<Timestamp>(value.clone()).unwrap_or_else(|_| panic!("no time: {value}")).as_millis()
+    serde_json::from_value::<Timestamp>(value.clone())
+        .unwrap_or_else(|_| panic!("no time: {value}"))
+        .as_millis()
 }
 
 async fn wait_for_percentage(stack: &Stack, id: &str, percentage: u64) {
     wait_for("the progress", LIMIT, async || {
-        let shown = stack.api().operation(id).await.at("/data/progress/percentage").clone();
-        if shown == percentage { Ok(()) } else { Err(shown.to_string()) }
+        let shown = stack
+            .api()
+            .operation(id)
+            .await
+            .at("/data/progress/percentage")
+            .clone();
+        if shown == percentage {
+            Ok(())
+        } else {
+            Err(shown.to_string())
+        }
     })
     .await;
 }
@@ -105,10 +138,17 @@ async fn a_worker_whose_clock_is_an_hour_off_is_like_any_other() {
     let ids = ["ahead", "behind"];
     for (id, ahead) in ids.into_iter().zip([HOUR, -HOUR]) {
         let worker = Skewed::start(&stack, id, ahead, id);
-        let request =
-            json!({"operation_id": id, "operation_type": "dummy", "parameters": {}, "created_at": worker.now()});
-        let start_sequence = stack.bus.store("ktrdr.start.dummy.direct", request.to_string()).await;
-        worker.event(id, json!({"event": "started", "start_sequence": start_sequence, "delivery": 1})).await;
+        let request = json!({"operation_id": id, "operation_type": "dummy", "parameters": {}, "created_at": worker.now()});
+        let start_sequence = stack
+            .bus
+            .store("ktrdr.start.dummy.direct", request.to_string())
+            .await;
+        worker
+            .event(
+                id,
+                json!({"event": "started", "start_sequence": start_sequence, "delivery": 1}),
+            )
+            .await;
         let listed = stack.api().wait_for_worker(id, "AVAILABLE").await;
         for told in ["registered_at", "last_pull_at", "last_health_check"] {
             let off = (time(&listed[told]) - Timestamp::now().as_millis()).abs();
@@ -126,23 +166,54 @@ async fn a_worker_whose_clock_is_an_hour_off_is_like_any_other() {
         assert_eq!(running.at("/data/status"), "running", "{running}");
         let ran = running.at("/data/duration_seconds").as_f64().unwrap();
         assert!((2.0..60.0).contains(&ran), "{running}");
-        let listed = stack.api().get(&format!("/api/v1/workers/{id}")).await.expect(200).json;
-        assert_eq!((&listed["status"], &listed["health_check_failures"]), (&json!("AVAILABLE"), &json!(0)));
-        worker.event(id, json!({"event": "completed", "result": {"steps": 1}})).await;
+        let listed = stack
+            .api()
+            .get(&format!("/api/v1/workers/{id}"))
+            .await
+            .expect(200)
+            .json;
+        assert_eq!(
+            (&listed["status"], &listed["health_check_failures"]),
+            (&json!("AVAILABLE"), &json!(0))
+        );
+        worker
+            .event(id, json!({"event": "completed", "result": {"steps": 1}}))
+            .await;
         let done = stack.api().wait_for_status(id, "completed").await;
-        let times = ["created_at", "started_at", "completed_at", "updated_at"].map(|name| time(&done[name]));
+        let times = ["created_at", "started_at", "completed_at", "updated_at"]
+            .map(|name| time(&done[name]));
         assert!(times.is_sorted(), "{done}");
-        assert!(times[0] >= began - 1000 && times[3] <= Timestamp::now().as_millis() + 1000, "{done}");
-        assert!((2.0..60.0).contains(&done["duration_seconds"].as_f64().unwrap()), "{done}");
+        assert!(
+            times[0] >= began - 1000 && times[3] <= Timestamp::now().as_millis() + 1000,
+            "{done}"
+        );
+        assert!(
+            (2.0..60.0).contains(&done["duration_seconds"].as_f64().unwrap()),
+            "{done}"
+        );
     }
     let all = stack.api().operations("").await.expect(200);
     let listed = all.at("/data/operations").as_array().unwrap();
-    assert_eq!((&listed[0]["operation_id"], &listed[1]["operation_id"]), (&json!("behind"), &json!("ahead")));
-    assert!(time(&listed[0]["created_at"]) >= time(&listed[1]["created_at"]), "{all}");
+    assert_eq!(
+        (&listed[0]["operation_id"], &listed[1]["operation_id"]),
+        (&json!("behind"), &json!("ahead"))
+    );
+    assert!(
+        time(&listed[0]["created_at"]) >= time(&listed[1]["created_at"]),
+        "{all}"
+    );
     // Counted in the minutes in which they happened, not an hour away.
     let stats = stack.api().get("/api/v1/stats").await.expect(200);
-    let minutes = stats.at("/data/minutes").as_array().unwrap_or_else(|| panic!("no minutes: {stats}"));
-    let last: u64 = minutes.iter().rev().take(3).map(|minute| minute["completed"].as_u64().unwrap()).sum();
+    let minutes = stats
+        .at("/data/minutes")
+        .as_array()
+        .unwrap_or_else(|| panic!("no minutes: {stats}"));
+    let last: u64 = minutes
+        .iter()
+        .rev()
+        .take(3)
+        .map(|minute| minute["completed"].as_u64().unwrap())
+        .sum();
     assert_eq!(last, 2, "{stats}");
 }
 
@@ -151,16 +222,29 @@ async fn a_worker_whose_clock_is_an_hour_off_is_noticed_when_it_dies() {
     let stack = Stack::start().await;
     for (id, ahead) in [("ahead", HOUR), ("behind", -HOUR)] {
         let worker = Skewed::start(&stack, id, ahead, id);
-        let request =
-            json!({"operation_id": id, "operation_type": "dummy", "parameters": {}, "created_at": worker.now()});
-        let start_sequence = stack.bus.store("ktrdr.start.dummy.direct", request.to_string()).await;
-        worker.event(id, json!({"event": "started", "start_sequence": start_sequence, "delivery": 1})).await;
+        let request = json!({"operation_id": id, "operation_type": "dummy", "parameters": {}, "created_at": worker.now()});
+        let start_sequence = stack
+            .bus
+            .store("ktrdr.start.dummy.direct", request.to_string())
+            .await;
+        worker
+            .event(
+                id,
+                json!({"event": "started", "start_sequence": start_sequence, "delivery": 1}),
+            )
+            .await;
         stack.api().wait_for_worker(id, "AVAILABLE").await;
         drop(worker);
-        stack.api().wait_for_worker(id, "TEMPORARILY_UNAVAILABLE").await;
+        stack
+            .api()
+            .wait_for_worker(id, "TEMPORARILY_UNAVAILABLE")
+            .await;
         let failed = stack.api().wait_for_status(id, "failed").await;
         assert_eq!(failed["error"]["code"], "worker_lost");
-        assert!((0.0..60.0).contains(&failed["duration_seconds"].as_f64().unwrap()), "{failed}");
+        assert!(
+            (0.0..60.0).contains(&failed["duration_seconds"].as_f64().unwrap()),
+            "{failed}"
+        );
     }
 }
 
@@ -171,30 +255,53 @@ async fn a_retry_is_due_by_the_streams_clock() {
     for (id, ahead) in [("ahead", HOUR), ("behind", -HOUR)] {
         // An attempt by a worker whose clock is off, to be retried after two seconds; then its request comes again, at once.
         let (at, due) = (clock(ahead), clock(ahead).plus(Duration::from_secs(2)));
-        let common = json!({"operation_id": id, "attempt": 1, "at": at, "worker_id": "gone", "claim": "c"});
+        let common =
+            json!({"operation_id": id, "attempt": 1, "at": at, "worker_id": "gone", "claim": "c"});
         for more in [
             json!({"event": "started", "start_sequence": 1, "delivery": 1}),
             json!({"event": "released", "reason": "retry", "retry_at": due,
                    "error": {"code": "engine_error", "message": "once more"}}),
         ] {
             let mut event = common.clone();
-            event.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-            stack.bus.store(format!("ktrdr.op.dummy.{id}"), event.to_string()).await;
+            event
+                .as_object_mut()
+                .unwrap()
+                .extend(more.as_object().unwrap().clone());
+            stack
+                .bus
+                .store(format!("ktrdr.op.dummy.{id}"), event.to_string())
+                .await;
         }
-        let request =
-            json!({"operation_id": id, "operation_type": "dummy", "parameters": {"steps": 0}, "created_at": at});
-        stack.bus.store("ktrdr.start.dummy.any", request.to_string()).await;
-        wait_for("the retry", LIMIT, async || match stack.bus.event_names("dummy", id).await.as_slice() {
-            ["started", "released", "started", "completed"] => Ok(()),
-            other => Err(format!("{other:?}")),
+        let request = json!({"operation_id": id, "operation_type": "dummy", "parameters": {"steps": 0}, "created_at": at});
+        stack
+            .bus
+            .store("ktrdr.start.dummy.any", request.to_string())
+            .await;
+        wait_for("the retry", LIMIT, async || {
+            match stack.bus.event_names("dummy", id).await.as_slice() {
+                ["started", "released", "started", "completed"] => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
         })
         .await;
-        let history = stack.api().get(&format!("/api/v1/operations/{id}/history")).await.expect(200);
-        let times: Vec<i64> =
-            history.at("/data/history").as_array().unwrap().iter().map(|one| time(&one["time"])).collect();
+        let history = stack
+            .api()
+            .get(&format!("/api/v1/operations/{id}/history"))
+            .await
+            .expect(200);
+        let times: Vec<i64> = history
+            .at("/data/history")
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| time(&one["time"]))
+            .collect();
         // started, released, the request, started, completed.
         let waited = times[3] - times[1];
-        assert!((1900..20_000).contains(&waited), "it waited {waited} ms: {history}");
+        assert!(
+            (1900..20_000).contains(&waited),
+            "it waited {waited} ms: {history}"
+        );
     }
     stack.bus.settled().await;
 }

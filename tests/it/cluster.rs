@@ -7,7 +7,9 @@ use ktrdr_shared::subject::Names;
 use ktrdr_tests::chaos::check::{self, check};
 use ktrdr_tests::chaos::ledger::Ledger;
 use ktrdr_tests::chaos::load::Load;
-use ktrdr_tests::{BackendProcess, Bus, Cluster, LIMIT, Scratch, Settings, WorkerProcess, wait_for};
+use ktrdr_tests::{
+    BackendProcess, Bus, Cluster, LIMIT, Scratch, Settings, WorkerProcess, wait_for,
+};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -26,10 +28,18 @@ impl Loaded {
         let cluster = Cluster::start().await;
         let data = Scratch::new("data");
         std::fs::write(data.join("source.csv"), "n\n1\n2\n").unwrap();
-        let settings = Settings::fast(cluster.url()).data_dir(data.path()).with("KTRDR_STREAM_REPLICAS", "3");
-        let settings = Settings { log: "info,async_nats=warn".to_owned(), ..settings };
+        let settings = Settings::fast(cluster.url())
+            .data_dir(data.path())
+            .with("KTRDR_STREAM_REPLICAS", "3");
+        let settings = Settings {
+            log: "info,async_nats=warn".to_owned(),
+            ..settings
+        };
         let bus = Bus::connect(&cluster.url(), Names::new("ktrdr").unwrap()).await;
-        let backends = vec![BackendProcess::start(&settings).await, BackendProcess::start(&settings).await];
+        let backends = vec![
+            BackendProcess::start(&settings).await,
+            BackendProcess::start(&settings).await,
+        ];
         let crew = settings.with("WORKER_CONCURRENCY", "8");
         let workers = vec![
             WorkerProcess::start(&crew, "dummy", "w1").await,
@@ -42,7 +52,14 @@ impl Loaded {
                 backend.api.wait_for_worker(worker, "AVAILABLE").await;
             }
         }
-        Self { cluster, bus, backends, _workers: workers, ledger: Arc::default(), data }
+        Self {
+            cluster,
+            bus,
+            backends,
+            _workers: workers,
+            ledger: Arc::default(),
+            data,
+        }
     }
 
     fn acknowledged(&self) -> usize {
@@ -52,20 +69,40 @@ impl Loaded {
     /// Until this many more starts have been acknowledged: work goes on, whoever is away.
     async fn goes_on(&self, more: usize) {
         let wanted = self.acknowledged() + more;
-        wait_for(&format!("{more} more starts to be acknowledged"), LIMIT, async || match self.acknowledged() {
-            n if n >= wanted => Ok(()),
-            n => Err(format!("{n} of {wanted}; refused: {:?}", self.ledger.lock().refusals)),
-        })
+        wait_for(
+            &format!("{more} more starts to be acknowledged"),
+            LIMIT,
+            async || match self.acknowledged() {
+                n if n >= wanted => Ok(()),
+                n => Err(format!(
+                    "{n} of {wanted}; refused: {:?}",
+                    self.ledger.lock().refusals
+                )),
+            },
+        )
         .await;
     }
 
     /// Until every copy of the stream is up to date again.
     async fn healed(&self) {
         wait_for("all copies to be current", LIMIT, async || {
-            let stream = self.bus.jetstream.get_stream("KTRDR").await.map_err(|error| error.to_string())?;
+            let stream = self
+                .bus
+                .jetstream
+                .get_stream("KTRDR")
+                .await
+                .map_err(|error| error.to_string())?;
             let info = stream.cached_info().cluster.clone().ok_or("no cluster")?;
-            let current = info.replicas.iter().filter(|peer| peer.current && !peer.offline).count();
-            if info.leader.is_some() && current == 2 { Ok(()) } else { Err(format!("{info:?}")) }
+            let current = info
+                .replicas
+                .iter()
+                .filter(|peer| peer.current && !peer.offline)
+                .count();
+            if info.leader.is_some() && current == 2 {
+                Ok(())
+            } else {
+                Err(format!("{info:?}"))
+            }
         })
         .await;
     }
@@ -74,7 +111,11 @@ impl Loaded {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_loses_its_leader_a_server_and_each_in_turn_and_no_operation() {
     let mut loaded = Loaded::start().await;
-    let apis: Vec<_> = loaded.backends.iter().map(|backend| backend.api.clone()).collect();
+    let apis: Vec<_> = loaded
+        .backends
+        .iter()
+        .map(|backend| backend.api.clone())
+        .collect();
     let load = Load {
         apis: apis.clone(),
         ledger: loaded.ledger.clone(),
@@ -85,7 +126,10 @@ async fn a_cluster_loses_its_leader_a_server_and_each_in_turn_and_no_operation()
     let running = tokio::spawn(load.run_until(8, 1, until_stopped.clone()));
     loaded.goes_on(30).await;
 
-    let leader = loaded.cluster.leader_of(&loaded.bus.jetstream, "KTRDR").await;
+    let leader = loaded
+        .cluster
+        .leader_of(&loaded.bus.jetstream, "KTRDR")
+        .await;
     loaded.cluster.servers[leader].kill();
     loaded.goes_on(30).await;
     loaded.cluster.servers[leader].run().await;
@@ -106,13 +150,26 @@ async fn a_cluster_loses_its_leader_a_server_and_each_in_turn_and_no_operation()
 
     until_stopped.cancel();
     running.await.unwrap();
-    check::drained(&loaded.bus, &apis[0], LIMIT * 2).await.unwrap();
+    check::drained(&loaded.bus, &apis[0], LIMIT * 2)
+        .await
+        .unwrap();
     let ledger = std::mem::take(&mut *loaded.ledger.lock());
     let verdict = check(&loaded.bus, &apis, &ledger, loaded.data.path()).await;
-    println!("{} acknowledged, refused: {:?}, {:?}", ledger.acknowledged.len(), ledger.refusals, verdict.sums);
-    println!("longest standstill {:?}, slowest operation {:?}", verdict.standstill, verdict.slowest);
+    println!(
+        "{} acknowledged, refused: {:?}, {:?}",
+        ledger.acknowledged.len(),
+        ledger.refusals,
+        verdict.sums
+    );
+    println!(
+        "longest standstill {:?}, slowest operation {:?}",
+        verdict.standstill, verdict.slowest
+    );
     assert_eq!(verdict.violations, Vec::<String>::new());
-    assert_eq!((verdict.lost, verdict.sums.doubled, verdict.sums.open), (0, 0, 0));
+    assert_eq!(
+        (verdict.lost, verdict.sums.doubled, verdict.sums.open),
+        (0, 0, 0)
+    );
 }
 
 #[tokio::test]
@@ -123,15 +180,31 @@ async fn a_backend_that_wants_more_copies_makes_them_of_everything_there_is() {
     let _worker = WorkerProcess::start(&settings, "dummy", "w1").await;
     let before = BackendProcess::start(&settings).await;
     before.api.wait_for_worker("w1", "AVAILABLE").await;
-    let id = before.api.started("dummy", &serde_json::json!({"steps": 0})).await;
+    let id = before
+        .api
+        .started("dummy", &serde_json::json!({"steps": 0}))
+        .await;
     before.api.wait_for_status(&id, "completed").await;
     let after = BackendProcess::start(&settings.with("KTRDR_STREAM_REPLICAS", "3")).await;
-    assert_eq!(after.api.operation(&id).await.expect(200).json["status"], "completed");
+    assert_eq!(
+        after.api.operation(&id).await.expect(200).json["status"],
+        "completed"
+    );
     let bus = Bus::connect(&cluster.url(), Names::new("ktrdr").unwrap()).await;
-    let names = ["KTRDR", "KTRDR_METRICS", "KV_KTRDR_WORKER_TYPES", "KV_KTRDR_CHECKPOINTS", "OBJ_KTRDR_RESULTS"];
+    let names = [
+        "KTRDR",
+        "KTRDR_METRICS",
+        "KV_KTRDR_WORKER_TYPES",
+        "KV_KTRDR_CHECKPOINTS",
+        "OBJ_KTRDR_RESULTS",
+    ];
     for name in names {
         wait_for(&format!("three copies of {name}"), LIMIT, async || {
-            let stream = bus.jetstream.get_stream(name).await.map_err(|error| error.to_string())?;
+            let stream = bus
+                .jetstream
+                .get_stream(name)
+                .await
+                .map_err(|error| error.to_string())?;
             match stream.cached_info().config.num_replicas {
                 3 => Ok(()),
                 n => Err(n.to_string()),

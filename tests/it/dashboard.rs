@@ -16,23 +16,41 @@ async fn the_page_is_served_with_a_strict_policy_and_revalidates() {
     assert!(page.header("content-type").starts_with("text/html"));
     let policy = page.header("content-security-policy");
     assert!(
-        policy.contains("default-src 'none'") && policy.contains("script-src 'self'") && !policy.contains("unsafe")
+        policy.contains("default-src 'none'")
+            && policy.contains("script-src 'self'")
+            && !policy.contains("unsafe")
     );
     let script = stack.api().get("/dashboard/app.js").await.expect(200);
     assert!(script.header("content-type").starts_with("text/javascript"));
-    let known = stack.api().request(reqwest::Method::GET, "/dashboard/app.js");
-    let known = stack.api().send(known.header("if-none-match", script.header("etag"))).await;
+    let known = stack
+        .api()
+        .request(reqwest::Method::GET, "/dashboard/app.js");
+    let known = stack
+        .api()
+        .send(known.header("if-none-match", script.header("etag")))
+        .await;
     assert_eq!((known.status, known.text.as_str()), (304, ""));
-    let _ = stack.api().get("/dashboard/nothing.js").await.expect_problem(404, "unknown_route");
+    let _ = stack
+        .api()
+        .get("/dashboard/nothing.js")
+        .await
+        .expect_problem(404, "unknown_route");
 }
 
 async fn live(browser: &Browser) {
-    browser.wait("the page to be live", "return document.getElementById('link')?.dataset.state === 'live'").await;
+    browser
+        .wait(
+            "the page to be live",
+            "return document.getElementById('link')?.dataset.state === 'live'",
+        )
+        .await;
 }
 
 #[tokio::test]
 async fn an_operation_is_started_watched_and_cancelled() {
-    let Some(browser) = Browser::start().await else { return };
+    let Some(browser) = Browser::start().await else {
+        return;
+    };
     let stack = Stack::start().await;
     let _worker = stack.worker("dummy", "w1").await;
     browser.look(false, 1280).await;
@@ -42,19 +60,38 @@ async fn an_operation_is_started_watched_and_cancelled() {
     // The form is made from the worker type's schema; what the server refuses stands at its field.
     browser.click("#start-link").await;
     browser.fill("[data-path='/steps'] input", "-5").await;
-    browser.fill("[data-path='/metrics_per_step'] input", "many").await;
+    browser
+        .fill("[data-path='/metrics_per_step'] input", "many")
+        .await;
     browser.click("details.options > summary").await;
-    browser.fill("[data-path='/execution/max_attempts'] input", "0").await;
+    browser
+        .fill("[data-path='/execution/max_attempts'] input", "0")
+        .await;
     browser.click("form button[type=submit]").await;
-    browser.wait_for_text("[data-path='/steps'] .field-error", "minimum").await;
-    browser.wait_for_text("[data-path='/metrics_per_step'] .field-error", "integer").await;
-    browser.wait_for_text("[data-path='/execution/max_attempts'] .field-error", "minimum").await;
+    browser
+        .wait_for_text("[data-path='/steps'] .field-error", "minimum")
+        .await;
+    browser
+        .wait_for_text("[data-path='/metrics_per_step'] .field-error", "integer")
+        .await;
+    browser
+        .wait_for_text(
+            "[data-path='/execution/max_attempts'] .field-error",
+            "minimum",
+        )
+        .await;
     browser.screenshot("start-refused").await;
     browser.fill("[data-path='/steps'] input", "600").await;
     browser.fill("[data-path='/step_ms'] input", "50").await;
-    browser.fill("[data-path='/metrics_per_step'] input", "1").await;
-    browser.fill("[data-path='/execution/max_attempts'] input", "2").await;
-    browser.fill("[data-path='/task_id'] input", "from-the-form").await;
+    browser
+        .fill("[data-path='/metrics_per_step'] input", "1")
+        .await;
+    browser
+        .fill("[data-path='/execution/max_attempts'] input", "2")
+        .await;
+    browser
+        .fill("[data-path='/task_id'] input", "from-the-form")
+        .await;
     browser.click("form button[type=submit]").await;
 
     // It runs, and the bar moves without anybody doing anything.
@@ -62,19 +99,34 @@ async fn an_operation_is_started_watched_and_cancelled() {
     let now = "return Number(document.querySelector('[role=progressbar]')?.getAttribute('aria-valuenow')) > ";
     browser.wait("progress", &format!("{now} 1")).await;
     browser.wait("more progress", &format!("{now} 4")).await;
-    browser.wait("a plot of the metrics", "return document.querySelector('#metrics svg path.line') !== null").await;
+    browser
+        .wait(
+            "a plot of the metrics",
+            "return document.querySelector('#metrics svg path.line') !== null",
+        )
+        .await;
     browser.wait_for_text(".timeline", "Started").await;
     let shown = stack.api().operation("from-the-form").await.json;
     assert_eq!(
-        (&shown["data"]["metadata"]["steps"], &shown["data"]["execution"]),
+        (
+            &shown["data"]["metadata"]["steps"],
+            &shown["data"]["execution"]
+        ),
         (&json!(600), &json!({"max_attempts": 2}))
     );
     browser.screenshot("operation-running").await;
 
     // In the list, filtered; its row is live, too.
-    browser.goto(&format!("{}/#/operations?status=running", stack.api().base())).await;
+    browser
+        .goto(&format!(
+            "{}/#/operations?status=running",
+            stack.api().base()
+        ))
+        .await;
     let row = "tr[data-id='from-the-form']";
-    browser.wait_for_text(&format!("{row} .chip"), "running").await;
+    browser
+        .wait_for_text(&format!("{row} .chip"), "running")
+        .await;
     browser.screenshot("operations-running").await;
     // A press on the wrong row costs nothing: the button asks first, and stops asking when one goes elsewhere.
     let button = format!("{row} .actions button");
@@ -82,9 +134,19 @@ async fn an_operation_is_started_watched_and_cancelled() {
     browser.wait_for_text(&button, "Really cancel?").await;
     browser.run("document.activeElement.blur()").await;
     browser
-        .wait("the button to be calm", &format!("return document.querySelector(\"{button}\").innerText === 'Cancel'"))
+        .wait(
+            "the button to be calm",
+            &format!("return document.querySelector(\"{button}\").innerText === 'Cancel'"),
+        )
         .await;
-    assert_eq!(stack.api().operation("from-the-form").await.at("/data/cancel_requested_at"), &json!(null));
+    assert_eq!(
+        stack
+            .api()
+            .operation("from-the-form")
+            .await
+            .at("/data/cancel_requested_at"),
+        &json!(null)
+    );
     browser.click(&button).await;
     browser.wait_for_text(&button, "Really cancel?").await;
     browser.click(&button).await;
@@ -94,20 +156,37 @@ async fn an_operation_is_started_watched_and_cancelled() {
          return document.querySelector(\"{row}\") === null"
     );
     browser.wait("the row to leave the filter", &pressed).await;
-    browser.wait_for_text(".empty", "No operation matches").await;
+    browser
+        .wait_for_text(".empty", "No operation matches")
+        .await;
     browser
         .run("const s = document.getElementById('filter-status'); s.value = ''; s.dispatchEvent(new Event('change'))")
         .await;
-    browser.wait_for_text(&format!("{row} .chip"), "cancelled").await;
+    browser
+        .wait_for_text(&format!("{row} .chip"), "cancelled")
+        .await;
 
     // To its page and back to the page of the list that it was on; the keyboard goes along.
-    browser.goto(&format!("{}/#/operations?status=cancelled", stack.api().base())).await;
+    browser
+        .goto(&format!(
+            "{}/#/operations?status=cancelled",
+            stack.api().base()
+        ))
+        .await;
     browser.click(&format!("{row} .op-id")).await;
     browser.wait_for_text(".timeline", "Cancelled").await;
-    assert_eq!(browser.run("return document.activeElement.id").await, "main");
+    assert_eq!(
+        browser.run("return document.activeElement.id").await,
+        "main"
+    );
     browser.click(".back").await;
-    browser.wait_for_text(&format!("{row} .chip"), "cancelled").await;
-    assert_eq!(browser.run("return location.hash").await, "#/operations?status=cancelled");
+    browser
+        .wait_for_text(&format!("{row} .chip"), "cancelled")
+        .await;
+    assert_eq!(
+        browser.run("return location.hash").await,
+        "#/operations?status=cancelled"
+    );
 
     // By id, to its page.
     browser.fill("#search", "never-was").await;
@@ -122,51 +201,91 @@ async fn an_operation_is_started_watched_and_cancelled() {
     // Again, as a new operation that points back.
     browser.click(".op-head .actions button").await;
     browser.wait_for_text("main", "Repeats from-the-form").await;
-    let retried = stack.api().operations("limit=1").await.at("/data/operations/0/retry_of").clone();
+    let retried = stack
+        .api()
+        .operations("limit=1")
+        .await
+        .at("/data/operations/0/retry_of")
+        .clone();
     assert_eq!(retried, "from-the-form");
     assert_eq!(browser.errors().await, Vec::<String>::new());
 }
 
 #[tokio::test]
 async fn a_worker_dies_and_comes_back_and_so_does_the_backend() {
-    let Some(browser) = Browser::start().await else { return };
+    let Some(browser) = Browser::start().await else {
+        return;
+    };
     let mut stack = Stack::start().await;
     let mut worker = stack.worker("dummy", "w1").await;
-    let running = stack.api().started("dummy", &json!({"steps": 100_000, "step_ms": 20})).await;
+    let running = stack
+        .api()
+        .started("dummy", &json!({"steps": 100_000, "step_ms": 20}))
+        .await;
     browser.look(false, 1280).await;
-    browser.goto(&format!("{}/#/workers", stack.api().base())).await;
+    browser
+        .goto(&format!("{}/#/workers", stack.api().base()))
+        .await;
     let card = "article[data-id='w1']";
     browser.wait_for_text(card, &running).await;
-    browser.wait_for_text(&format!("{card} .chips"), "busy").await;
+    browser
+        .wait_for_text(&format!("{card} .chips"), "busy")
+        .await;
     worker.process.kill();
-    browser.wait_for_text(&format!("{card} .chips"), "silent").await;
+    browser
+        .wait_for_text(&format!("{card} .chips"), "silent")
+        .await;
     browser.screenshot("worker-silent").await;
     worker.restart().await;
-    browser.wait_for_text(&format!("{card} .chips"), "busy").await;
+    browser
+        .wait_for_text(&format!("{card} .chips"), "busy")
+        .await;
     browser.wait_for_text(card, "attempt 2").await;
     stack.api().cancel(&running).await.expect(200);
-    browser.wait_for_text(&format!("{card} .chips"), "available").await;
+    browser
+        .wait_for_text(&format!("{card} .chips"), "available")
+        .await;
 
     // The backend dies: the page says so, keeps what it shows, and goes on by itself.
-    browser.goto(&format!("{}/#/operations", stack.api().base())).await;
-    browser.wait_for_text(&format!("tr[data-id='{running}'] .chip"), "cancelled").await;
+    browser
+        .goto(&format!("{}/#/operations", stack.api().base()))
+        .await;
+    browser
+        .wait_for_text(&format!("tr[data-id='{running}'] .chip"), "cancelled")
+        .await;
     live(&browser).await;
     stack.backend.process.kill();
     browser.wait_for_text("#banner", "Disconnected").await;
-    assert!(browser.run("return document.querySelectorAll('tbody tr').length").await.as_u64() > Some(0));
+    assert!(
+        browser
+            .run("return document.querySelectorAll('tbody tr').length")
+            .await
+            .as_u64()
+            > Some(0)
+    );
     browser.screenshot("disconnected").await;
     stack.backend.restart().await;
     live(&browser).await;
-    browser.wait("the banner to go", "return document.getElementById('banner').hidden").await;
+    browser
+        .wait(
+            "the banner to go",
+            "return document.getElementById('banner').hidden",
+        )
+        .await;
     let after = stack.api().started("dummy", &json!({"steps": 0})).await;
-    browser.wait_for_text(&format!("tr[data-id='{after}'] .chip"), "completed").await;
+    browser
+        .wait_for_text(&format!("tr[data-id='{after}'] .chip"), "completed")
+        .await;
 }
 
 /// The page, with a worker and an operation that has completed.
 async fn page_beside_a_completed_operation(browser: &Browser) -> (Stack, WorkerProcess, String) {
     let stack = Stack::start().await;
     let worker = stack.worker("dummy", "w1").await;
-    let done = stack.api().started("dummy", &json!({"steps": 3, "step_ms": 1})).await;
+    let done = stack
+        .api()
+        .started("dummy", &json!({"steps": 3, "step_ms": 1}))
+        .await;
     stack.api().wait_for_status(&done, "completed").await;
     browser.goto(stack.api().base()).await;
     live(browser).await;
@@ -175,12 +294,16 @@ async fn page_beside_a_completed_operation(browser: &Browser) -> (Stack, WorkerP
 
 /// Goes to a view without loading the page again.
 async fn view(browser: &Browser, hash: &str) {
-    browser.run(&format!("location.hash = {}", json!(hash))).await;
+    browser
+        .run(&format!("location.hash = {}", json!(hash)))
+        .await;
 }
 
 #[tokio::test]
 async fn what_is_opened_while_the_backend_is_away_is_shown_once_it_is_back() {
-    let Some(browser) = Browser::start().await else { return };
+    let Some(browser) = Browser::start().await else {
+        return;
+    };
     let (mut stack, _worker, done) = page_beside_a_completed_operation(&browser).await;
     // Nothing to show is no reason not to know whether the backend is there.
     view(&browser, "#/operations/never-was").await;
@@ -189,16 +312,26 @@ async fn what_is_opened_while_the_backend_is_away_is_shown_once_it_is_back() {
     view(&browser, "#/nowhere").await;
     browser.wait_for_text("h1", "There is nothing here").await;
     live(&browser).await;
-    assert_eq!(browser.run("return document.title").await, "Nothing here · KTRDR Workers");
+    assert_eq!(
+        browser.run("return document.title").await,
+        "Nothing here · KTRDR Workers"
+    );
 
     stack.backend.process.kill();
     browser.wait_for_text("#banner", "Disconnected").await;
     view(&browser, &format!("#/operations/{done}")).await;
-    browser.wait_for_text("main .problem", "cannot be reached").await;
+    browser
+        .wait_for_text("main .problem", "cannot be reached")
+        .await;
     stack.backend.restart().await;
     browser.wait_for_text(".op-head .chip", "completed").await;
     browser.wait_for_text(".timeline", "Completed").await;
-    browser.wait("the result", "return document.querySelector('#result .data-view') !== null").await;
+    browser
+        .wait(
+            "the result",
+            "return document.querySelector('#result .data-view') !== null",
+        )
+        .await;
     live(&browser).await;
     let left = "return [...document.querySelectorAll('#banner, main .problem')].every((one) => one.hidden)";
     browser.wait("no complaint to be left", left).await;
@@ -207,13 +340,18 @@ async fn what_is_opened_while_the_backend_is_away_is_shown_once_it_is_back() {
 
 #[tokio::test]
 async fn a_page_goes_through_an_outage_of_nats() {
-    let Some(browser) = Browser::start().await else { return };
+    let Some(browser) = Browser::start().await else {
+        return;
+    };
     let (mut stack, _worker, done) = page_beside_a_completed_operation(&browser).await;
     stack.nats.kill();
-    let state = |wanted| format!("return document.getElementById('link').dataset.state === '{wanted}'");
+    let state =
+        |wanted| format!("return document.getElementById('link').dataset.state === '{wanted}'");
     // What fails says so sooner than the next regular look would.
     view(&browser, &format!("#/operations/{done}")).await;
-    browser.wait("the page to say that it is not ready", &state("unready")).await;
+    browser
+        .wait("the page to say that it is not ready", &state("unready"))
+        .await;
     browser.wait_for_text("#banner", "NATS").await;
     browser.wait_for_text(".op-head .chip", "completed").await;
     browser.wait_for_text(".timeline", "NATS").await;
@@ -230,13 +368,22 @@ async fn a_page_goes_through_an_outage_of_nats() {
         )
         .await;
     let shown = format!("#/operations/{done}");
-    for (at, hash) in
-        ["#/operations?operation_type=dummy", "#/workers", "#/operations?status=failed&operation_type=dummy", &shown]
-            .iter()
-            .enumerate()
+    for (at, hash) in [
+        "#/operations?operation_type=dummy",
+        "#/workers",
+        "#/operations?status=failed&operation_type=dummy",
+        &shown,
+    ]
+    .iter()
+    .enumerate()
     {
         view(&browser, hash).await;
-        browser.wait("the view's stream to be open", &format!("return opened > {at}")).await;
+        browser
+            .wait(
+                "the view's stream to be open",
+                &format!("return opened > {at}"),
+            )
+            .await;
     }
     browser.wait_for_text(".timeline", "NATS").await;
     assert_eq!(browser.run("return seen.includes('live')").await, false);
@@ -244,34 +391,62 @@ async fn a_page_goes_through_an_outage_of_nats() {
     stack.nats.run().await;
     live(&browser).await;
     browser.wait_for_text(".timeline", "Completed").await;
-    browser.wait("the result", "return document.querySelector('#result .data-view') !== null").await;
-    browser.wait("the banner to go", "return document.getElementById('banner').hidden").await;
+    browser
+        .wait(
+            "the result",
+            "return document.querySelector('#result .data-view') !== null",
+        )
+        .await;
+    browser
+        .wait(
+            "the banner to go",
+            "return document.getElementById('banner').hidden",
+        )
+        .await;
     let after = stack.api().started("dummy", &json!({"steps": 0})).await;
     view(&browser, "#/operations").await;
-    browser.wait_for_text(&format!("tr[data-id='{after}'] .chip"), "completed").await;
+    browser
+        .wait_for_text(&format!("tr[data-id='{after}'] .chip"), "completed")
+        .await;
     assert_eq!(browser.errors().await, Vec::<String>::new());
 }
 
 #[tokio::test]
 async fn what_nobody_can_run_or_runs_no_more_says_why() {
-    let Some(browser) = Browser::start().await else { return };
+    let Some(browser) = Browser::start().await else {
+        return;
+    };
     let stack = Stack::start().await;
     let mut worker = stack.worker("dummy", "w1").await;
     let asks = json!({"execution": {"requirements": {"cores": 60_000}}});
     let waiting = stack.api().started("dummy", &asks).await;
-    browser.goto(&format!("{}/#/operations/{waiting}", stack.api().base())).await;
-    browser.wait_for_text("main .note", "has what it asks for (60,000 cores)").await;
+    browser
+        .goto(&format!("{}/#/operations/{waiting}", stack.api().base()))
+        .await;
+    browser
+        .wait_for_text("main .note", "has what it asks for (60,000 cores)")
+        .await;
     browser.wait_for_text("main .step", "Place 1").await;
 
     // The worker dies in the middle, and comes back.
-    let running = stack.api().started("dummy", &json!({"steps": 100_000, "step_ms": 20})).await;
+    let running = stack
+        .api()
+        .started("dummy", &json!({"steps": 100_000, "step_ms": 20}))
+        .await;
     stack.api().wait_for_status(&running, "running").await;
     view(&browser, &format!("#/operations/{running}")).await;
     browser.wait_for_text(".op-head .chip", "running").await;
     worker.process.kill();
-    browser.wait_for_text("main .note", "unless it comes back").await;
+    browser
+        .wait_for_text("main .note", "unless it comes back")
+        .await;
     worker.restart().await;
-    browser.wait("the note to go", "return document.querySelector('main .note').hidden").await;
+    browser
+        .wait(
+            "the note to go",
+            "return document.querySelector('main .note').hidden",
+        )
+        .await;
     browser.wait_for_text(".timeline", "attempt 2").await;
     stack.api().cancel(&running).await.expect(200);
     browser.wait_for_text(".op-head .chip", "cancelled").await;
@@ -279,22 +454,31 @@ async fn what_nobody_can_run_or_runs_no_more_says_why() {
 
 #[tokio::test]
 async fn hostile_names_and_parameters_stay_text() {
-    let Some(browser) = Browser::start().await else { return };
+    let Some(browser) = Browser::start().await else {
+        return;
+    };
     let stack = Stack::start().await;
-    let subject = stack.bus.names.start(&WorkerType::new("fake").unwrap(), &Queue::new("any").unwrap());
+    let subject = stack.bus.names.start(
+        &WorkerType::new("fake").unwrap(),
+        &Queue::new("any").unwrap(),
+    );
     let request = json!({
         "operation_id": "hostile", "operation_type": "fake", "created_at": Timestamp::now(),
         "parameters": {HOSTILE: HOSTILE, "list": [{"a": HOSTILE}], "deep": {"b": [HOSTILE]}, "long": "x".repeat(300_000)},
     });
     stack.bus.store(subject, request.to_string()).await;
-    browser.goto(&format!("{}/#/operations/hostile", stack.api().base())).await;
+    browser
+        .goto(&format!("{}/#/operations/hostile", stack.api().base()))
+        .await;
     browser.wait_for_text("main", "onerror").await;
     // A long text is not laid out before anybody asks for it.
     let length = "return document.querySelector('main').innerText.length";
     assert!(browser.run(length).await.as_u64() < Some(5_000));
     browser.click(".string button").await;
     assert!(browser.run(length).await.as_u64() > Some(200_000));
-    browser.run("document.querySelectorAll('details').forEach((one) => { one.open = true })").await;
+    browser
+        .run("document.querySelectorAll('details').forEach((one) => { one.open = true })")
+        .await;
     browser.wait_for_text("main pre", "onerror").await;
     let found = browser
         .run("return [document.querySelectorAll('main img').length, document.body.dataset.hacked ?? 'no']")

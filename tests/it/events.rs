@@ -15,7 +15,10 @@ fn path(id: &str) -> String {
 
 /// Stores a start request of a type nobody runs, as a backend would.
 async fn store(stack: &Stack, worker_type: &str, id: &str, filler: usize) -> u64 {
-    let subject = stack.bus.names.start(&WorkerType::new(worker_type).unwrap(), &Queue::new("any").unwrap());
+    let subject = stack.bus.names.start(
+        &WorkerType::new(worker_type).unwrap(),
+        &Queue::new("any").unwrap(),
+    );
     let request = json!({
         "operation_id": id, "operation_type": worker_type, "created_at": Timestamp::now(),
         "parameters": {"filler": "x".repeat(filler)},
@@ -32,20 +35,33 @@ async fn one_operation_is_followed_to_its_end_and_no_further() {
     let id = id.as_str();
     let mut events = EventStream::open(stack.api(), &path(id), None).await;
     let first = events.next().await.unwrap();
-    assert_eq!((first.name.as_str(), &first.data["status"]), ("operation", &json!("pending")));
+    assert_eq!(
+        (first.name.as_str(), &first.data["status"]),
+        ("operation", &json!("pending"))
+    );
     let _worker = stack.worker("dummy", "w1").await;
     let done = events.operation(id, "completed").await;
     assert_eq!(done.data["progress"]["percentage"], 100);
-    assert!(done.data["result"].is_null(), "results are fetched, not streamed");
+    assert!(
+        done.data["result"].is_null(),
+        "results are fetched, not streamed"
+    );
     assert!(events.next().await.is_none(), "nothing follows the end");
     let last = done.id.unwrap();
-    let again = stack.api().request(Method::GET, &path(id)).header("last-event-id", last.to_string());
+    let again = stack
+        .api()
+        .request(Method::GET, &path(id))
+        .header("last-event-id", last.to_string());
     assert_eq!(stack.api().send(again).await.status, 204);
     // Somebody else still gets the document, and the end.
     let mut other = EventStream::open(stack.api(), &path(id), Some(last - 1)).await;
     assert_eq!(other.next().await.unwrap().data["status"], "completed");
     assert!(other.next().await.is_none());
-    stack.api().get(&path("never-was")).await.expect_problem(404, "operation_not_found");
+    stack
+        .api()
+        .get(&path("never-was"))
+        .await
+        .expect_problem(404, "operation_not_found");
 }
 
 #[tokio::test]
@@ -55,23 +71,51 @@ async fn progress_and_metrics_arrive_while_it_runs() {
     let body = json!({"steps": 10000, "step_ms": 20, "metrics_per_step": 2});
     let id = stack.api().started("dummy", &body).await;
     let mut events = EventStream::open(stack.api(), &path(&id), None).await;
-    let progress = events.until("progress", |event| event.name == "progress").await.data;
+    let progress = events
+        .until("progress", |event| event.name == "progress")
+        .await
+        .data;
     assert_eq!(
-        (&progress["operation_id"], &progress["attempt"], &progress["worker_id"]),
+        (
+            &progress["operation_id"],
+            &progress["attempt"],
+            &progress["worker_id"]
+        ),
         (&json!(id), &json!(1), &json!("w1"))
     );
-    assert!(progress["progress"]["percentage"].is_number() && progress["at"].is_string(), "{progress}");
-    let later =
-        events.until("progress", |event| event.name == "progress" && event.data["at"] != progress["at"]).await.data;
-    assert!(later["at"].as_str() > progress["at"].as_str(), "{later} after {progress}");
+    assert!(
+        progress["progress"]["percentage"].is_number() && progress["at"].is_string(),
+        "{progress}"
+    );
+    let later = events
+        .until("progress", |event| {
+            event.name == "progress" && event.data["at"] != progress["at"]
+        })
+        .await
+        .data;
+    assert!(
+        later["at"].as_str() > progress["at"].as_str(),
+        "{later} after {progress}"
+    );
     // From one event to the next the cursors join, and they are those of the REST interface.
-    let first = events.until("metrics", |event| event.name == "metrics").await.data;
-    let second = events.until("metrics", |event| event.name == "metrics").await.data;
+    let first = events
+        .until("metrics", |event| event.name == "metrics")
+        .await
+        .data;
+    let second = events
+        .until("metrics", |event| event.name == "metrics")
+        .await
+        .data;
     assert_eq!(first["cursor"], second["from"]);
     let limit = second["metrics"].as_array().unwrap().len();
     let cursor = second["from"].as_str().unwrap();
-    let page =
-        stack.api().get(&format!("/api/v1/operations/{id}/metrics?cursor={cursor}&limit={limit}")).await.expect(200);
+    let page = stack
+        .api()
+        .get(&format!(
+            "/api/v1/operations/{id}/metrics?cursor={cursor}&limit={limit}"
+        ))
+        .await
+        .expect(200);
     assert_eq!(page.at("/data/metrics"), &second["metrics"]);
     assert_eq!(page.at("/data/metrics/0/attempt"), &json!(1));
     stack.api().cancel(&id).await.expect(200);
@@ -92,10 +136,16 @@ async fn a_cut_stream_goes_on_where_it_was_also_at_a_restarted_backend() {
     stack.api().cancel("first").await.expect(200);
     let mut missed = EventStream::open(stack.api(), ALL, Some(before)).await;
     let one = missed.next().await.unwrap();
-    assert_eq!((&one.data["operation_id"], one.id), (&json!("second"), Some(second)));
+    assert_eq!(
+        (&one.data["operation_id"], one.id),
+        (&json!("second"), Some(second))
+    );
     // Each operation once, as it is now, in the order of its newest change.
     let two = missed.next().await.unwrap();
-    assert_eq!((&two.data["operation_id"], &two.data["status"]), (&json!("first"), &json!("cancelled")));
+    assert_eq!(
+        (&two.data["operation_id"], &two.data["status"]),
+        (&json!("first"), &json!("cancelled"))
+    );
     // A backend that goes away ends the stream; the next one takes the same id.
     stack.backend.restart().await;
     assert!(missed.next().await.is_none());
@@ -106,8 +156,15 @@ async fn a_cut_stream_goes_on_where_it_was_also_at_a_restarted_backend() {
     // What nobody can know from here: fetch anew.
     let mut ahead = EventStream::open(stack.api(), ALL, Some(1_000_000)).await;
     assert_eq!(ahead.next().await.unwrap().name, "reset");
-    let bad = stack.api().request(Method::GET, ALL).header("last-event-id", "yesterday");
-    let _ = stack.api().send(bad).await.expect_problem(400, "invalid_header");
+    let bad = stack
+        .api()
+        .request(Method::GET, ALL)
+        .header("last-event-id", "yesterday");
+    let _ = stack
+        .api()
+        .send(bad)
+        .await
+        .expect_problem(400, "invalid_header");
 }
 
 #[tokio::test]
@@ -119,8 +176,17 @@ async fn too_much_missed_is_a_reset() {
         last = store(&stack, "fake", &format!("op-{number}"), 1).await;
     }
     wait_for("the projection to have read all", LIMIT, async || {
-        let total = stack.api().operations("limit=1").await.at("/data/total").clone();
-        if total == 1002 { Ok(()) } else { Err(total.to_string()) }
+        let total = stack
+            .api()
+            .operations("limit=1")
+            .await
+            .at("/data/total")
+            .clone();
+        if total == 1002 {
+            Ok(())
+        } else {
+            Err(total.to_string())
+        }
     })
     .await;
     let mut events = EventStream::open(stack.api(), ALL, Some(first)).await;
@@ -139,7 +205,12 @@ async fn followers_go_on_when_the_stream_was_made_anew() {
         stack.api().wait_for_status(&id, "completed").await;
     }
     let mut events = EventStream::open(stack.api(), ALL, None).await;
-    stack.bus.jetstream.delete_stream(stack.bus.names.stream()).await.unwrap();
+    stack
+        .bus
+        .jetstream
+        .delete_stream(stack.bus.names.stream())
+        .await
+        .unwrap();
     events.until("reset", |event| event.name == "reset").await;
     let id = wait_for("a start to be taken again", LIMIT, async || {
         let answer = stack.api().start("dummy", &json!({"steps": 0})).await;
@@ -157,14 +228,23 @@ async fn followers_go_on_when_the_stream_was_made_anew() {
 #[tokio::test]
 async fn filters_let_only_their_type_through() {
     let stack = Stack::start().await;
-    let mut fakes = EventStream::open(stack.api(), "/api/v1/events?operation_type=fake&worker_type=none", None).await;
-    let mut others = EventStream::open(stack.api(), "/api/v1/events?operation_type=other", None).await;
+    let mut fakes = EventStream::open(
+        stack.api(),
+        "/api/v1/events?operation_type=fake&worker_type=none",
+        None,
+    )
+    .await;
+    let mut others =
+        EventStream::open(stack.api(), "/api/v1/events?operation_type=other", None).await;
     let _worker = stack.worker("dummy", "w1").await;
     store(&stack, "other", "o1", 1).await;
     store(&stack, "fake", "f1", 1).await;
     store(&stack, "other", "o2", 1).await;
     assert_eq!(fakes.next().await.unwrap().data["operation_id"], "f1");
-    let ids = [others.operation("o1", "pending").await.id, others.operation("o2", "pending").await.id];
+    let ids = [
+        others.operation("o1", "pending").await.id,
+        others.operation("o2", "pending").await.id,
+    ];
     assert!(ids[0] < ids[1], "ids are sequences of the stream: {ids:?}");
 }
 
@@ -174,16 +254,27 @@ async fn workers_come_fall_silent_come_back_and_leave() {
     let mut events = EventStream::open(stack.api(), ALL, None).await;
     let mut worker = stack.worker("dummy", "w1").await;
     let status = |wanted: &'static str| {
-        move |event: &ktrdr_tests::events::Event| event.name == "worker" && event.data["status"] == wanted
+        move |event: &ktrdr_tests::events::Event| {
+            event.name == "worker" && event.data["status"] == wanted
+        }
     };
     let came = events.until("the worker", status("AVAILABLE")).await;
-    assert_eq!((&came.data["worker_id"], &came.data["worker_type"]), (&json!("w1"), &json!("dummy")));
+    assert_eq!(
+        (&came.data["worker_id"], &came.data["worker_type"]),
+        (&json!("w1"), &json!("dummy"))
+    );
     worker.process.kill();
-    events.until("its silence", status("TEMPORARILY_UNAVAILABLE")).await;
+    events
+        .until("its silence", status("TEMPORARILY_UNAVAILABLE"))
+        .await;
     worker.restart().await;
     events.until("its return", status("AVAILABLE")).await;
     worker.process.stop().await;
-    let gone = events.until("its farewell", |event| event.name == "worker" && event.data["removed"] == true).await;
+    let gone = events
+        .until("its farewell", |event| {
+            event.name == "worker" && event.data["removed"] == true
+        })
+        .await;
     assert_eq!(gone.data["worker_id"], "w1");
 }
 
@@ -197,7 +288,10 @@ async fn a_slow_reader_is_told_what_it_missed_and_hurts_nobody() {
         let id = format!("big-{number}");
         store(&stack, "fake", &id, 900_000).await;
         let event = quick.next().await.unwrap();
-        assert_eq!((event.name.as_str(), &event.data["operation_id"]), ("operation", &json!(id)));
+        assert_eq!(
+            (event.name.as_str(), &event.data["operation_id"]),
+            ("operation", &json!(id))
+        );
     }
     let mut read = 0;
     let reset = slow
@@ -227,13 +321,23 @@ async fn figures_for_an_overview_add_up() {
     let stack = Stack::start().await;
     let _worker = stack.worker("dummy", "w1").await;
     let done = stack.api().started("dummy", &json!({"steps": 0})).await;
-    let failed = stack.api().started("dummy", &json!({"steps": 1, "step_ms": 0, "fail_at_step": 1})).await;
+    let failed = stack
+        .api()
+        .started(
+            "dummy",
+            &json!({"steps": 1, "step_ms": 0, "fail_at_step": 1}),
+        )
+        .await;
     stack.api().wait_for_status(&done, "completed").await;
     stack.api().wait_for_status(&failed, "failed").await;
     store(&stack, "fake", "waits", 1).await;
     let stats = wait_for("the third operation", LIMIT, async || {
         let answer = stack.api().get("/api/v1/stats").await.expect(200);
-        if answer.at("/data/operations/total") == 3 { Ok(answer) } else { Err(answer.to_string()) }
+        if answer.at("/data/operations/total") == 3 {
+            Ok(answer)
+        } else {
+            Err(answer.to_string())
+        }
     })
     .await;
     let operations = json!({"pending": 1, "running": 0, "completed": 1, "failed": 1, "cancelled": 0, "total": 3});
@@ -243,6 +347,19 @@ async fn figures_for_an_overview_add_up() {
     assert_eq!(stats.at("/data/by_type/1/pending"), 1);
     assert_eq!(stats.at("/data/workers/TEMPORARILY_UNAVAILABLE"), 0);
     let minutes = stats.at("/data/minutes").as_array().unwrap();
-    let sum = |name: &str| minutes.iter().map(|minute| minute[name].as_u64().unwrap()).sum::<u64>();
-    assert_eq!((minutes.len(), sum("created"), sum("completed"), sum("failed")), (60, 3, 1, 1));
+    let sum = |name: &str| {
+        minutes
+            .iter()
+            .map(|minute| minute[name].as_u64().unwrap())
+            .sum::<u64>()
+    };
+    assert_eq!(
+        (
+            minutes.len(),
+            sum("created"),
+            sum("completed"),
+            sum("failed")
+        ),
+        (60, 3, 1, 1)
+    );
 }

@@ -7,28 +7,49 @@ use serde_json::{Value, json};
 #[tokio::test]
 async fn a_workers_start_endpoint_takes_a_task_id_or_makes_one() {
     let stack = Stack::start().await;
-    let worker = stack.worker("data_processing", "data-processing-worker-1").await;
+    let worker = stack
+        .worker("data_processing", "data-processing-worker-1")
+        .await;
     let body = json!({
         "task_id": "test-operation-123", "source_file": "messy/titanic.csv", "operations": ["validate"],
     });
-    let answer = worker.api.post("/data-processing/start", &body).await.expect(200);
+    let answer = worker
+        .api
+        .post("/data-processing/start", &body)
+        .await
+        .expect(200);
     assert_eq!(answer.json["operation_id"], "test-operation-123");
     assert_eq!(answer.json["status"], "started");
-    stack.api().wait_for_status("test-operation-123", "completed").await;
+    stack
+        .api()
+        .wait_for_status("test-operation-123", "completed")
+        .await;
     let body = json!({"source_file": "messy/titanic.csv", "operations": ["validate"]});
     let answer = wait_for("a free worker", LIMIT, async || {
         let answer = worker.api.post("/data-processing/start", &body).await;
-        if answer.status == 200 { Ok(answer) } else { Err(answer.text) }
+        if answer.status == 200 {
+            Ok(answer)
+        } else {
+            Err(answer.text)
+        }
     })
     .await;
-    assert!(answer.json["operation_id"].as_str().unwrap().starts_with("worker_dp_"), "{answer}");
+    assert!(
+        answer.json["operation_id"]
+            .as_str()
+            .unwrap()
+            .starts_with("worker_dp_"),
+        "{answer}"
+    );
 }
 
 /// `test_health_endpoint_reports_idle`, `test_operations_endpoint_exists`.
 #[tokio::test]
 async fn a_workers_health_and_operations_are_as_documented() {
     let stack = Stack::start().await;
-    let worker = stack.worker("data_processing", "data-processing-worker-1").await;
+    let worker = stack
+        .worker("data_processing", "data-processing-worker-1")
+        .await;
     let health = worker.api.get("/health").await.expect(200);
     assert_eq!(health.json["healthy"], true);
     assert_eq!(health.json["service"], "data-processing-worker");
@@ -37,25 +58,46 @@ async fn a_workers_health_and_operations_are_as_documented() {
     assert_eq!(health.json["current_operation"], Value::Null);
     let operations = worker.api.get("/api/v1/operations").await.expect(200);
     assert_eq!(operations.at("/data/total"), &json!(0));
-    worker.api.get("/api/v1/operations/none").await.expect_problem(404, "operation_not_found");
-    worker.api.get("/nothing/here").await.expect_problem(404, "not_found");
-    worker.api.delete("/health").await.expect_problem(405, "method_not_allowed");
+    worker
+        .api
+        .get("/api/v1/operations/none")
+        .await
+        .expect_problem(404, "operation_not_found");
+    worker
+        .api
+        .get("/nothing/here")
+        .await
+        .expect_problem(404, "not_found");
+    worker
+        .api
+        .delete("/health")
+        .await
+        .expect_problem(405, "method_not_allowed");
 }
 
 /// `test_worker_registration`: the fields the guide prints.
 #[tokio::test]
 async fn a_worker_registers_itself_with_the_documented_fields() {
     let stack = Stack::start().await;
-    let worker = stack.worker("data_processing", "data-processing-worker-1").await;
+    let worker = stack
+        .worker("data_processing", "data-processing-worker-1")
+        .await;
     let workers = stack.api().workers().await;
-    let mine = workers.iter().find(|w| w["worker_type"] == "data_processing").expect("a data_processing worker");
+    let mine = workers
+        .iter()
+        .find(|w| w["worker_type"] == "data_processing")
+        .expect("a data_processing worker");
     assert_eq!(mine["worker_id"], "data-processing-worker-1");
     assert_eq!(mine["endpoint_url"], worker.api.base());
     assert_eq!(mine["status"], "AVAILABLE");
     assert!(mine["capabilities"]["cores"].as_u64().unwrap() >= 1);
     assert!(mine["last_health_check"].as_str().unwrap().ends_with('Z'));
     assert_eq!(mine["health_check_failures"], 0);
-    let one = stack.api().get("/api/v1/workers/data-processing-worker-1").await.expect(200);
+    let one = stack
+        .api()
+        .get("/api/v1/workers/data-processing-worker-1")
+        .await
+        .expect(200);
     assert_eq!(one.json["worker_id"], "data-processing-worker-1");
     stack.api().get("/api/v1/workers/nobody").await.expect(404);
 }
@@ -67,7 +109,11 @@ async fn dispatch_execute_progress_complete() {
     let stack = Stack::start_with(|settings| {
         let data = std::env::temp_dir().join(format!("ktrdr-guide-{}", std::process::id()));
         std::fs::create_dir_all(&data).unwrap();
-        std::fs::copy(settings.data_dir.join("messy/titanic.csv"), data.join("test.csv")).unwrap();
+        std::fs::copy(
+            settings.data_dir.join("messy/titanic.csv"),
+            data.join("test.csv"),
+        )
+        .unwrap();
         settings.data_dir(data)
     })
     .await;
@@ -88,10 +134,21 @@ async fn dispatch_execute_progress_complete() {
     let own = worker.api.operation(&id).await.expect(200);
     assert_eq!(own.at("/data/status"), "completed");
     assert_eq!(own.at("/data/result"), &done["result"]);
-    let metrics = stack.api().get(&format!("/api/v1/operations/{id}/metrics")).await.expect(200);
+    let metrics = stack
+        .api()
+        .get(&format!("/api/v1/operations/{id}/metrics"))
+        .await
+        .expect(200);
     let points = metrics.at("/data/metrics").as_array().unwrap().clone();
-    assert!(points.iter().any(|point| point["name"] == "rows_processed"), "{metrics}");
-    assert!(points.iter().all(|point| point["timestamp"].is_string() && point.get("value").is_some()));
+    assert!(
+        points.iter().any(|point| point["name"] == "rows_processed"),
+        "{metrics}"
+    );
+    assert!(
+        points
+            .iter()
+            .all(|point| point["timestamp"].is_string() && point.get("value").is_some())
+    );
     std::fs::remove_dir_all(&stack.settings.data_dir).unwrap();
 }
 
@@ -100,23 +157,58 @@ async fn dispatch_execute_progress_complete() {
 async fn metrics_are_read_on_by_cursor_while_the_operation_runs() {
     let stack = Stack::start().await;
     let _worker = stack.worker("dummy", "w1").await;
-    let id = stack.api().started("dummy", &json!({"steps": 30, "step_ms": 20, "metrics_per_step": 10})).await;
+    let id = stack
+        .api()
+        .started(
+            "dummy",
+            &json!({"steps": 30, "step_ms": 20, "metrics_per_step": 10}),
+        )
+        .await;
     let (mut cursor, mut values) = (String::new(), Vec::new());
     wait_for("all points", LIMIT, async || {
-        let query = if cursor.is_empty() { String::new() } else { format!("&cursor={cursor}") };
-        let page = stack.api().get(&format!("/api/v1/operations/{id}/metrics?limit=7{query}")).await.expect(200);
+        let query = if cursor.is_empty() {
+            String::new()
+        } else {
+            format!("&cursor={cursor}")
+        };
+        let page = stack
+            .api()
+            .get(&format!("/api/v1/operations/{id}/metrics?limit=7{query}"))
+            .await
+            .expect(200);
         let points = page.at("/data/metrics").as_array().unwrap().clone();
         assert!(points.len() <= 7);
-        assert!(!points.is_empty() || page.at("/data/has_more") == &json!(false), "{page}");
+        assert!(
+            !points.is_empty() || page.at("/data/has_more") == &json!(false),
+            "{page}"
+        );
         values.extend(points.iter().map(|point| point["value"].as_f64().unwrap()));
-        cursor = page.at("/data/cursor").as_str().expect("a cursor on every page").to_owned();
-        if values.len() == 300 { Ok(()) } else { Err(format!("{} points", values.len())) }
+        cursor = page
+            .at("/data/cursor")
+            .as_str()
+            .expect("a cursor on every page")
+            .to_owned();
+        if values.len() == 300 {
+            Ok(())
+        } else {
+            Err(format!("{} points", values.len()))
+        }
     })
     .await;
-    let expected: Vec<f64> = (1..=30).flat_map(|step| std::iter::repeat_n(f64::from(step), 10)).collect();
+    let expected: Vec<f64> = (1..=30)
+        .flat_map(|step| std::iter::repeat_n(f64::from(step), 10))
+        .collect();
     assert_eq!(values, expected);
-    stack.api().get(&format!("/api/v1/operations/{id}/metrics?cursor=rubbish")).await.expect(400);
-    stack.api().get("/api/v1/operations/none/metrics").await.expect(404);
+    stack
+        .api()
+        .get(&format!("/api/v1/operations/{id}/metrics?cursor=rubbish"))
+        .await
+        .expect(400);
+    stack
+        .api()
+        .get("/api/v1/operations/none/metrics")
+        .await
+        .expect(404);
 }
 
 /// Health of the backend, and answers for what is not there.

@@ -37,7 +37,12 @@ async fn stored_messages_survive_stop_and_kill_at_the_same_port() {
     server.restart().await;
     assert_eq!(server.port(), port);
     let bus = server.bus().await;
-    let payloads: Vec<_> = bus.stored(&subject).await.into_iter().map(|message| message.payload).collect();
+    let payloads: Vec<_> = bus
+        .stored(&subject)
+        .await
+        .into_iter()
+        .map(|message| message.payload)
+        .collect();
     assert_eq!(payloads, ["one", "two"]);
     assert_eq!(bus.backlog().await, []);
 }
@@ -56,7 +61,11 @@ async fn a_frozen_server_goes_on_where_it_was() {
     let bus = create_stream(&server).await;
     server.signal(Signal::Stop);
     let request = bus.jetstream.get_stream(bus.names.stream());
-    assert!(tokio::time::timeout(Duration::from_millis(300), request).await.is_err());
+    assert!(
+        tokio::time::timeout(Duration::from_millis(300), request)
+            .await
+            .is_err()
+    );
     server.signal(Signal::Cont);
     bus.jetstream.get_stream(bus.names.stream()).await.unwrap();
 }
@@ -86,8 +95,14 @@ async fn a_cut_line_is_noticed_and_comes_back() {
     let connection = nats::connect(&options(proxy.url()), "test").await.unwrap();
     connection.up().await;
     proxy.cut();
-    wait_for("the loss to be noticed", LIMIT, async || if connection.is_up() { Err("up".into()) } else { Ok(()) })
-        .await;
+    wait_for("the loss to be noticed", LIMIT, async || {
+        if connection.is_up() {
+            Err("up".into())
+        } else {
+            Ok(())
+        }
+    })
+    .await;
     proxy.restore();
     connection.up().await;
     connection.jetstream.query_account().await.unwrap();
@@ -118,15 +133,28 @@ async fn a_proxy_follows_to_another_server() {
     let before = name(&ktrdr_tests::Bus::connect(&proxy.url(), names.clone()).await);
     proxy.redirect(two.port());
     let after = name(&ktrdr_tests::Bus::connect(&proxy.url(), names).await);
-    assert_eq!((before, after), (name(&one.bus().await), name(&two.bus().await)));
+    assert_eq!(
+        (before, after),
+        (name(&one.bus().await), name(&two.bus().await))
+    );
 }
 
 #[tokio::test]
 async fn a_wait_that_fails_says_what_it_saw_last() {
-    let wait = wait_for("the impossible", Duration::from_millis(50), async || Err::<(), _>("a unicorn".to_owned()));
-    let panic = std::panic::AssertUnwindSafe(wait).catch_unwind().await.unwrap_err();
+    let wait = wait_for("the impossible", Duration::from_millis(50), async || {
+        Err::<(), _>("a unicorn".to_owned())
+    });
+    let panic = std::panic::AssertUnwindSafe(wait)
+        .catch_unwind()
+        .await
+        .unwrap_err();
     let text = panic.downcast_ref::<String>().unwrap();
-    assert!(text.contains("the impossible") && text.contains("a unicorn") && text.contains("harness.rs"), "{text}");
+    assert!(
+        text.contains("the impossible")
+            && text.contains("a unicorn")
+            && text.contains("harness.rs"),
+        "{text}"
+    );
 }
 
 #[tokio::test]
@@ -141,18 +169,36 @@ async fn a_gate_holds_its_engine_until_it_is_opened() {
     gate.open(1);
     assert_eq!(work.await.unwrap().attempt, 1);
     run.cancel();
-    assert_eq!(run.run(&engine, json!({})).await.unwrap_err(), OperationError::Cancelled);
+    assert_eq!(
+        run.run(&engine, json!({})).await.unwrap_err(),
+        OperationError::Cancelled
+    );
     assert_eq!(gate.unseen().await.len(), 1);
 }
 
 #[tokio::test]
 async fn blocking_and_flaky_engines_do_as_told() {
     let run = TestRun::new();
-    assert_eq!(run.run(&BlockingEngine, json!({"millis": 5})).await.unwrap().attempt, 1);
+    assert_eq!(
+        run.run(&BlockingEngine, json!({"millis": 5}))
+            .await
+            .unwrap()
+            .attempt,
+        1
+    );
     assert_eq!(run.run(&FlakyEngine, json!({})).await.unwrap().attempt, 1);
-    let error = run.run(&FlakyEngine, json!({"failures": 1, "how": "permanent"})).await.unwrap_err();
-    assert!(matches!(error, OperationError::Permanent { code: "flaky", .. }));
+    let error = run
+        .run(&FlakyEngine, json!({"failures": 1, "how": "permanent"}))
+        .await
+        .unwrap_err();
+    assert!(matches!(
+        error,
+        OperationError::Permanent { code: "flaky", .. }
+    ));
     run.cancel();
-    let error = run.run(&BlockingEngine, json!({"millis": 60_000})).await.unwrap_err();
+    let error = run
+        .run(&BlockingEngine, json!({"millis": 60_000}))
+        .await
+        .unwrap_err();
     assert_eq!(error, OperationError::Cancelled);
 }

@@ -1,5 +1,9 @@
 //! All integration tests in one binary: one module for each behaviour.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests report by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "tests report by panicking"
+)]
 
 mod backends;
 mod bus;

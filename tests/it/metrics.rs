@@ -17,28 +17,50 @@ struct Scraped {
 /// Scrapes, and insists on the format: every sample belongs to the name announced last, and no sample is there twice.
 async fn scrape(api: &Client) -> Scraped {
     let answer = api.get("/metrics").await.expect(200);
-    assert_eq!(answer.header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
+    assert_eq!(
+        answer.header("content-type"),
+        "text/plain; version=0.0.4; charset=utf-8"
+    );
     let (mut samples, mut names) = (BTreeMap::new(), BTreeSet::new());
     let (mut name, mut kind) = ("", "");
     let mut lines = answer.text.lines();
     while let Some(line) = lines.next() {
         if let Some(help) = line.strip_prefix("# HELP ") {
-            let announced = lines.next().and_then(|line| line.strip_prefix("# TYPE ")).expect("a type after its help");
+            let announced = lines
+                .next()
+                .and_then(|line| line.strip_prefix("# TYPE "))
+                .expect("a type after its help");
             (name, kind) = announced.split_once(' ').expect("a name and a type");
             assert_eq!(help.split(' ').next(), Some(name));
             assert!(names.insert(name.to_owned()), "{name} is announced twice");
             if kind == "histogram" {
                 names.extend(["_bucket", "_sum", "_count"].map(|part| format!("{name}{part}")));
             }
-            assert_eq!(kind == "counter", name.ends_with("_total"), "{name} is a {kind}");
+            assert_eq!(
+                kind == "counter",
+                name.ends_with("_total"),
+                "{name} is a {kind}"
+            );
             continue;
         }
         let (key, value) = line.rsplit_once(' ').expect("a sample and its value");
         let own = key.split('{').next().unwrap_or_default();
         let parts = ["_bucket", "_sum", "_count"].map(|part| format!("{name}{part}"));
-        assert!(if kind == "histogram" { parts.iter().any(|part| part == own) } else { own == name }, "{line}");
-        let value = value.parse().unwrap_or_else(|_| panic!("no number: {line}"));
-        assert!(samples.insert(key.to_owned(), value).is_none(), "{key} is there twice");
+        assert!(
+            if kind == "histogram" {
+                parts.iter().any(|part| part == own)
+            } else {
+                own == name
+            },
+            "{line}"
+        );
+        let value = value
+            .parse()
+            .unwrap_or_else(|_| panic!("no number: {line}"));
+        assert!(
+            samples.insert(key.to_owned(), value).is_none(),
+            "{key} is there twice"
+        );
     }
     Scraped { samples, names }
 }
@@ -46,7 +68,10 @@ async fn scrape(api: &Client) -> Scraped {
 impl Scraped {
     #[track_caller]
     fn at(&self, key: &str) -> f64 {
-        *self.samples.get(key).unwrap_or_else(|| panic!("no {key} in {:#?}", self.samples))
+        *self
+            .samples
+            .get(key)
+            .unwrap_or_else(|| panic!("no {key} in {:#?}", self.samples))
     }
 }
 
@@ -54,46 +79,100 @@ impl Scraped {
 async fn what_happens_is_counted() {
     let mut stack = Stack::start().await;
     let worker = stack.worker("dummy", "w1").await;
-    for body in [json!({"task_id": "a", "steps": 1, "step_ms": 1}), json!({"task_id": "b", "fail_at_step": 1})] {
+    for body in [
+        json!({"task_id": "a", "steps": 1, "step_ms": 1}),
+        json!({"task_id": "b", "fail_at_step": 1}),
+    ] {
         stack.api().started("dummy", &body).await;
     }
     stack.api().wait_for_status("a", "completed").await;
     stack.api().wait_for_status("b", "failed").await;
-    stack.api().started("dummy", &json!({"task_id": "c", "steps": 10_000, "step_ms": 10})).await;
+    stack
+        .api()
+        .started(
+            "dummy",
+            &json!({"task_id": "c", "steps": 10_000, "step_ms": 10}),
+        )
+        .await;
     stack.api().wait_for_status("c", "running").await;
     stack.api().started("dummy", &json!({"task_id": "d"})).await;
     stack.api().get("/api/v1/operations/a").await.expect(200);
-    stack.api().get("/api/v1/operations/nothing").await.expect(404);
+    stack
+        .api()
+        .get("/api/v1/operations/nothing")
+        .await
+        .expect(404);
     stack.api().get("/nothing/here").await.expect(404);
     stack.api().wait_for_worker("w1", "BUSY").await;
 
     let backend = scrape(stack.api()).await;
     for (key, value) in [
-        (r#"ktrdr_operations{worker_type="dummy",status="completed"}"#, 1.0),
-        (r#"ktrdr_operations{worker_type="dummy",status="failed"}"#, 1.0),
-        (r#"ktrdr_operations{worker_type="dummy",status="running"}"#, 1.0),
-        (r#"ktrdr_operations{worker_type="dummy",status="pending"}"#, 1.0),
-        (r#"ktrdr_operations_created_total{worker_type="dummy"}"#, 4.0),
+        (
+            r#"ktrdr_operations{worker_type="dummy",status="completed"}"#,
+            1.0,
+        ),
+        (
+            r#"ktrdr_operations{worker_type="dummy",status="failed"}"#,
+            1.0,
+        ),
+        (
+            r#"ktrdr_operations{worker_type="dummy",status="running"}"#,
+            1.0,
+        ),
+        (
+            r#"ktrdr_operations{worker_type="dummy",status="pending"}"#,
+            1.0,
+        ),
+        (
+            r#"ktrdr_operations_created_total{worker_type="dummy"}"#,
+            4.0,
+        ),
         (r#"ktrdr_attempts_started_total{worker_type="dummy"}"#, 3.0),
-        (r#"ktrdr_operations_ended_total{worker_type="dummy",status="completed"}"#, 1.0),
+        (
+            r#"ktrdr_operations_ended_total{worker_type="dummy",status="completed"}"#,
+            1.0,
+        ),
         (r#"ktrdr_queue_depth{worker_type="dummy",queue="any"}"#, 1.0),
-        (r#"ktrdr_queue_running{worker_type="dummy",queue="any"}"#, 1.0),
-        (r#"ktrdr_operation_wait_seconds_count{worker_type="dummy"}"#, 3.0),
-        (r#"ktrdr_operation_run_seconds_count{worker_type="dummy",status="failed"}"#, 1.0),
+        (
+            r#"ktrdr_queue_running{worker_type="dummy",queue="any"}"#,
+            1.0,
+        ),
+        (
+            r#"ktrdr_operation_wait_seconds_count{worker_type="dummy"}"#,
+            3.0,
+        ),
+        (
+            r#"ktrdr_operation_run_seconds_count{worker_type="dummy",status="failed"}"#,
+            1.0,
+        ),
         (r#"ktrdr_workers{worker_type="dummy",status="BUSY"}"#, 1.0),
-        (r#"ktrdr_workers{worker_type="dummy",status="AVAILABLE"}"#, 0.0),
+        (
+            r#"ktrdr_workers{worker_type="dummy",status="AVAILABLE"}"#,
+            0.0,
+        ),
         ("ktrdr_projection_lag_messages", 0.0),
         ("ktrdr_projection_skipped_messages_total", 0.0),
         ("ktrdr_backend_ready", 1.0),
         ("ktrdr_nats_connected", 1.0),
         ("ktrdr_nats_reconnects_total", 0.0),
-        (r#"ktrdr_http_requests_total{route="/api/v1/operations/{id}",method="GET",status="404"}"#, 1.0),
-        (r#"ktrdr_http_requests_total{route="unmatched",method="GET",status="404"}"#, 1.0),
-        (r#"ktrdr_http_requests_total{route="/api/v1/{domain}/start",method="POST",status="202"}"#, 4.0),
+        (
+            r#"ktrdr_http_requests_total{route="/api/v1/operations/{id}",method="GET",status="404"}"#,
+            1.0,
+        ),
+        (
+            r#"ktrdr_http_requests_total{route="unmatched",method="GET",status="404"}"#,
+            1.0,
+        ),
+        (
+            r#"ktrdr_http_requests_total{route="/api/v1/{domain}/start",method="POST",status="202"}"#,
+            4.0,
+        ),
     ] {
         assert_eq!(backend.at(key), value, "{key}");
     }
-    assert!(backend.at(r#"ktrdr_queue_oldest_age_seconds{worker_type="dummy",queue="any"}"#) >= 0.0);
+    assert!(
+        backend.at(r#"ktrdr_queue_oldest_age_seconds{worker_type="dummy",queue="any"}"#) >= 0.0
+    );
     assert!(backend.at("ktrdr_projection_applied_sequence") >= 9.0);
     assert!(backend.at(r#"ktrdr_heartbeats_total{worker_type="dummy",status="BUSY"}"#) >= 1.0);
 
@@ -101,11 +180,23 @@ async fn what_happens_is_counted() {
     for (key, value) in [
         (r#"ktrdr_worker_slots{worker_type="dummy"}"#, 1.0),
         (r#"ktrdr_worker_slots_busy{worker_type="dummy"}"#, 1.0),
-        (r#"ktrdr_worker_attempts_started_total{worker_type="dummy"}"#, 3.0),
-        (r#"ktrdr_worker_attempt_seconds_count{worker_type="dummy",outcome="completed"}"#, 1.0),
-        (r#"ktrdr_worker_attempt_seconds_count{worker_type="dummy",outcome="failed"}"#, 1.0),
+        (
+            r#"ktrdr_worker_attempts_started_total{worker_type="dummy"}"#,
+            3.0,
+        ),
+        (
+            r#"ktrdr_worker_attempt_seconds_count{worker_type="dummy",outcome="completed"}"#,
+            1.0,
+        ),
+        (
+            r#"ktrdr_worker_attempt_seconds_count{worker_type="dummy",outcome="failed"}"#,
+            1.0,
+        ),
         (r#"ktrdr_worker_fenced_total{worker_type="dummy"}"#, 0.0),
-        (r#"ktrdr_worker_lease_extensions_failed_total{worker_type="dummy"}"#, 0.0),
+        (
+            r#"ktrdr_worker_lease_extensions_failed_total{worker_type="dummy"}"#,
+            0.0,
+        ),
     ] {
         assert_eq!(own.at(key), value, "{key}");
     }
@@ -115,14 +206,31 @@ async fn what_happens_is_counted() {
     // A backend that starts anew tells how things are, and does not count the past again.
     stack.backend.restart().await;
     let again = scrape(stack.api()).await;
-    assert_eq!(again.at(r#"ktrdr_operations{worker_type="dummy",status="completed"}"#), 1.0);
+    assert_eq!(
+        again.at(r#"ktrdr_operations{worker_type="dummy",status="completed"}"#),
+        1.0
+    );
     // From 0 on, and not from the first: Prometheus sees no increase in what appears as 1.
-    assert_eq!(again.at(r#"ktrdr_operations_created_total{worker_type="dummy"}"#), 0.0);
-    assert_eq!(again.at(r#"ktrdr_takeovers_total{worker_type="dummy"}"#), 0.0);
-    assert_eq!(again.at(r#"ktrdr_operations_ended_total{worker_type="dummy",status="failed"}"#), 0.0);
+    assert_eq!(
+        again.at(r#"ktrdr_operations_created_total{worker_type="dummy"}"#),
+        0.0
+    );
+    assert_eq!(
+        again.at(r#"ktrdr_takeovers_total{worker_type="dummy"}"#),
+        0.0
+    );
+    assert_eq!(
+        again.at(r#"ktrdr_operations_ended_total{worker_type="dummy",status="failed"}"#),
+        0.0
+    );
     assert_eq!(again.at("ktrdr_http_faults_total"), 0.0);
     // No sample carries an id.
-    let ids = |scraped: &Scraped| scraped.samples.keys().any(|key| key.contains("task") || key.contains(r#"="a""#));
+    let ids = |scraped: &Scraped| {
+        scraped
+            .samples
+            .keys()
+            .any(|key| key.contains("task") || key.contains(r#"="a""#))
+    };
     assert!(!ids(&again) && !ids(&own));
 }
 
@@ -130,13 +238,22 @@ async fn what_happens_is_counted() {
 async fn a_takeover_and_the_fenced_end_it_causes_are_counted() {
     let stack = Stack::start().await;
     let mut frozen = stack.worker("dummy", "w1").await;
-    stack.api().started("dummy", &json!({"task_id": "long", "steps": 30, "step_ms": 100})).await;
+    stack
+        .api()
+        .started(
+            "dummy",
+            &json!({"task_id": "long", "steps": 30, "step_ms": 100}),
+        )
+        .await;
     stack.api().wait_for_status("long", "running").await;
     let _other = stack.worker("dummy", "w2").await;
     frozen.process.signal(Signal::Stop);
     wait_for("the takeover to be counted", LIMIT, async || {
         let scraped = scrape(stack.api()).await;
-        match scraped.samples.get(r#"ktrdr_takeovers_total{worker_type="dummy"}"#) {
+        match scraped
+            .samples
+            .get(r#"ktrdr_takeovers_total{worker_type="dummy"}"#)
+        {
             Some(1.0) => Ok(()),
             other => Err(format!("{other:?}")),
         }
@@ -146,10 +263,19 @@ async fn a_takeover_and_the_fenced_end_it_causes_are_counted() {
     wait_for("the fenced end to be counted by both", LIMIT, async || {
         let (backend, own) = (scrape(stack.api()).await, scrape(&frozen.api).await);
         let counts = [
-            backend.samples.get(r#"ktrdr_fenced_finishes_total{worker_type="dummy"}"#).copied(),
-            own.samples.get(r#"ktrdr_worker_attempt_seconds_count{worker_type="dummy",outcome="fenced"}"#).copied(),
+            backend
+                .samples
+                .get(r#"ktrdr_fenced_finishes_total{worker_type="dummy"}"#)
+                .copied(),
+            own.samples
+                .get(r#"ktrdr_worker_attempt_seconds_count{worker_type="dummy",outcome="fenced"}"#)
+                .copied(),
         ];
-        if counts == [Some(1.0); 2] { Ok(()) } else { Err(format!("{counts:?}")) }
+        if counts == [Some(1.0); 2] {
+            Ok(())
+        } else {
+            Err(format!("{counts:?}"))
+        }
     })
     .await;
 }
@@ -157,7 +283,10 @@ async fn a_takeover_and_the_fenced_end_it_causes_are_counted() {
 /// Everything in a text that looks like one of our metrics.
 fn named(text: &str) -> BTreeSet<String> {
     let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    text.split(|c| !word(c)).filter(|name| name.starts_with("ktrdr_")).map(str::to_owned).collect()
+    text.split(|c| !word(c))
+        .filter(|name| name.starts_with("ktrdr_"))
+        .map(str::to_owned)
+        .collect()
 }
 
 #[tokio::test]
@@ -172,7 +301,10 @@ async fn dashboards_and_alerts_use_names_that_exist() {
     let monitoring = std::fs::read_to_string(repository().join("docs/monitoring.md")).unwrap();
     for (file, text) in [("grafana.json", &dashboard), ("monitoring.md", &monitoring)] {
         let unknown: Vec<_> = named(text).difference(&known).cloned().collect();
-        assert!(unknown.is_empty(), "docs/{file} uses names that do not exist: {unknown:?}");
+        assert!(
+            unknown.is_empty(),
+            "docs/{file} uses names that do not exist: {unknown:?}"
+        );
     }
     let parts = ["_bucket", "_sum", "_count"];
     let explained = named(&monitoring);
@@ -180,5 +312,8 @@ async fn dashboards_and_alerts_use_names_that_exist() {
         .iter()
         .filter(|name| !parts.iter().any(|part| name.ends_with(part)) && !explained.contains(*name))
         .collect();
-    assert!(silent.is_empty(), "docs/monitoring.md does not explain {silent:?}");
+    assert!(
+        silent.is_empty(),
+        "docs/monitoring.md does not explain {silent:?}"
+    );
 }

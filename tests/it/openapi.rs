@@ -11,7 +11,10 @@ use serde_json::{Value, json};
 #[test]
 fn no_route_goes_around_the_table() {
     let router = include_str!("../../backend/src/router.rs");
-    assert!(!router.contains(".route(") && !router.contains(".nest"), "add routes with Routes, which documents them");
+    assert!(
+        !router.contains(".route(") && !router.contains(".nest"),
+        "add routes with Routes, which documents them"
+    );
 }
 
 fn references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
@@ -35,7 +38,12 @@ async fn a_new_worker_type_appears_with_its_schemas() {
     assert!(before["paths"]["/api/v1/{domain}/start"]["post"].is_object());
     assert!(before["paths"].get("/api/v1/backtests/start").is_none());
     for worker_type in ["dummy", "backtesting", "training", "data_processing"] {
-        stack.worker(worker_type, worker_type).await.process.stop().await;
+        stack
+            .worker(worker_type, worker_type)
+            .await
+            .process
+            .stop()
+            .await;
     }
     let document = stack.api().get("/openapi.json").await.expect(200).json;
     let start = &document["paths"]["/api/v1/backtests/start"]["post"];
@@ -43,19 +51,33 @@ async fn a_new_worker_type_appears_with_its_schemas() {
     assert_eq!(schema, "#/components/schemas/backtesting_start");
     let schemas = &document["components"]["schemas"];
     for name in ["task_id", "execution", "symbol", "strategy"] {
-        assert!(schemas["backtesting_start"]["properties"][name].is_object(), "{name}");
+        assert!(
+            schemas["backtesting_start"]["properties"][name].is_object(),
+            "{name}"
+        );
     }
     assert!(schemas["backtesting_result"]["properties"].is_object());
     let mut targets = Vec::new();
     references(&document, &mut targets);
     assert!(targets.len() > 50);
     for target in targets {
-        let pointer = target.strip_prefix('#').unwrap_or_else(|| panic!("{target} leads outside"));
-        assert!(document.pointer(pointer).is_some(), "{target} leads nowhere");
+        let pointer = target
+            .strip_prefix('#')
+            .unwrap_or_else(|| panic!("{target} leads outside"));
+        assert!(
+            document.pointer(pointer).is_some(),
+            "{target} leads nowhere"
+        );
     }
     let mut ids: Vec<&str> = Vec::new();
     for methods in document["paths"].as_object().unwrap().values() {
-        ids.extend(methods.as_object().unwrap().values().map(|one| one["operationId"].as_str().unwrap()));
+        ids.extend(
+            methods
+                .as_object()
+                .unwrap()
+                .values()
+                .map(|one| one["operationId"].as_str().unwrap()),
+        );
     }
     let count = ids.len();
     ids.sort_unstable();
@@ -72,11 +94,27 @@ async fn every_route_answers_as_documented() {
     let api = |path: &str| format!("/api/v1/{path}");
     let refused = |answer: Answer, status: u16| assert_eq!(answer.status, status, "{answer}");
 
-    for path in ["/", "/dashboard/app.js", "/docs", "/docs/docs.js", "/openapi.json", "/health", "/ready", "/metrics"] {
+    for path in [
+        "/",
+        "/dashboard/app.js",
+        "/docs",
+        "/docs/docs.js",
+        "/openapi.json",
+        "/health",
+        "/ready",
+        "/metrics",
+    ] {
         contract.get(path).await.expect(200);
     }
     let known = contract.get("/docs").await.header("etag").to_owned();
-    refused(contract.send(Method::GET, "/docs", |request| request.header("if-none-match", known)).await, 304);
+    refused(
+        contract
+            .send(Method::GET, "/docs", |request| {
+                request.header("if-none-match", known)
+            })
+            .await,
+        304,
+    );
     refused(contract.get("/dashboard/nothing").await, 404);
     refused(contract.get("/docs/nothing").await, 404);
 
@@ -84,65 +122,157 @@ async fn every_route_answers_as_documented() {
     let body = json!({"task_id": "one", "steps": 2, "step_ms": 1, "result_bytes": 10});
     contract.post(&api("dummy/start"), &body).await.expect(202);
     contract.post(&api("dummy/start"), &body).await.expect(200);
-    contract.get(&api("operations/one?wait=30&force_refresh=true")).await.expect(200);
+    contract
+        .get(&api("operations/one?wait=30&force_refresh=true"))
+        .await
+        .expect(200);
     for part in ["", "/results", "/metrics", "/history", "/metrics?limit=1"] {
-        contract.get(&api(&format!("operations/one{part}"))).await.expect(200);
+        contract
+            .get(&api(&format!("operations/one{part}")))
+            .await
+            .expect(200);
     }
     refused(contract.delete(&api("operations/one/cancel")).await, 409);
-    refused(contract.post(&api("operations/one/retry"), &json!({})).await, 409);
+    refused(
+        contract
+            .post(&api("operations/one/retry"), &json!({}))
+            .await,
+        409,
+    );
     let large = json!({"task_id": "large", "steps": 0, "result_bytes": 400_000});
     contract.post(&api("dummy/start"), &large).await.expect(202);
-    contract.get(&api("operations/large?wait=30")).await.expect(200);
-    contract.get(&api("operations/large/results")).await.expect(200);
+    contract
+        .get(&api("operations/large?wait=30"))
+        .await
+        .expect(200);
+    contract
+        .get(&api("operations/large/results"))
+        .await
+        .expect(200);
     let clean = json!({"source_file": "messy/titanic.csv", "operations": ["validate"]});
-    let id = contract.post(&api("data-processing/start"), &clean).await.expect(202).json["operation_id"].clone();
+    let id = contract
+        .post(&api("data-processing/start"), &clean)
+        .await
+        .expect(202)
+        .json["operation_id"]
+        .clone();
     let id = id.as_str().unwrap();
-    contract.get(&api(&format!("operations/{id}?wait=30"))).await.expect(200);
-    contract.get(&api(&format!("operations/{id}/results"))).await.expect(200);
+    contract
+        .get(&api(&format!("operations/{id}?wait=30")))
+        .await
+        .expect(200);
+    contract
+        .get(&api(&format!("operations/{id}/results")))
+        .await
+        .expect(200);
 
     // One that is cancelled while it runs, with one that waits behind it; one that fails.
-    contract.post(&api("dummy/start"), &json!({"task_id": "two", "steps": 10_000, "step_ms": 10})).await.expect(202);
+    contract
+        .post(
+            &api("dummy/start"),
+            &json!({"task_id": "two", "steps": 10_000, "step_ms": 10}),
+        )
+        .await
+        .expect(202);
     stack.api().wait_for_status("two", "running").await;
     let waiting = json!({"task_id": "three", "execution": {"requirements": {"gpu": true}, "max_attempts": 2}});
-    contract.post(&api("dummy/start"), &waiting).await.expect(202);
-    contract.get(&api("operations/two?force_refresh=true")).await.expect(200);
+    contract
+        .post(&api("dummy/start"), &waiting)
+        .await
+        .expect(202);
+    contract
+        .get(&api("operations/two?force_refresh=true"))
+        .await
+        .expect(200);
     contract.get(&api("operations/three")).await.expect(200);
     contract.get(&api("stats")).await.expect(200);
     contract.get(&api("workers")).await.expect(200);
-    contract.get(&api("workers?status=busy&worker_type=dummy")).await.expect(200);
+    contract
+        .get(&api("workers?status=busy&worker_type=dummy"))
+        .await
+        .expect(200);
     contract.get(&api("workers/w1")).await.expect(200);
     contract.get(&api("worker-types")).await.expect(200);
     refused(contract.get(&api("operations/two/results")).await, 409);
     contract.delete(&api("operations/three")).await.expect(200);
-    contract.delete(&api("operations/two/cancel?wait=30&reason=enough")).await.expect(200);
+    contract
+        .delete(&api("operations/two/cancel?wait=30&reason=enough"))
+        .await
+        .expect(200);
     refused(contract.get(&api("operations/two/results")).await, 409);
-    contract.post(&api("operations/three/resume"), &json!({})).await.expect(202);
-    let again = contract.post(&api("operations/two/retry"), &json!({})).await.expect(202).json["operation_id"].clone();
-    contract.post(&api("dummy/start"), &json!({"task_id": "four", "fail_at_step": 1})).await.expect(202);
+    contract
+        .post(&api("operations/three/resume"), &json!({}))
+        .await
+        .expect(202);
+    let again = contract
+        .post(&api("operations/two/retry"), &json!({}))
+        .await
+        .expect(202)
+        .json["operation_id"]
+        .clone();
+    contract
+        .post(
+            &api("dummy/start"),
+            &json!({"task_id": "four", "fail_at_step": 1}),
+        )
+        .await
+        .expect(202);
     // It takes long, and the only worker.
-    contract.delete(&api(&format!("operations/{}", again.as_str().unwrap()))).await.expect(200);
+    contract
+        .delete(&api(&format!("operations/{}", again.as_str().unwrap())))
+        .await
+        .expect(200);
     stack.api().wait_for_status("four", "failed").await;
-    contract.get(&api("operations?limit=1000&offset=0&status=failed")).await.expect(200);
+    contract
+        .get(&api("operations?limit=1000&offset=0&status=failed"))
+        .await
+        .expect(200);
     contract.get(&api("operations/four")).await.expect(200);
     refused(contract.get(&api("operations/four/results")).await, 409);
 
     // What is refused.
     for part in ["", "/results", "/metrics", "/history", "/events"] {
-        refused(contract.get(&api(&format!("operations/none{part}"))).await, 404);
+        refused(
+            contract.get(&api(&format!("operations/none{part}"))).await,
+            404,
+        );
     }
-    for path in ["operations?limit=0", "operations?status=odd", "workers?status=odd", "operations/one?wait=x"] {
+    for path in [
+        "operations?limit=0",
+        "operations?status=odd",
+        "workers?status=odd",
+        "operations/one?wait=x",
+    ] {
         refused(contract.get(&api(path)).await, 400);
     }
-    refused(contract.get(&api("operations/one/metrics?cursor=x")).await, 400);
+    refused(
+        contract.get(&api("operations/one/metrics?cursor=x")).await,
+        400,
+    );
     refused(contract.get(&api("operations/%ff")).await, 404);
     refused(contract.get(&api("workers/none")).await, 404);
     refused(contract.delete(&api("operations/none/cancel")).await, 404);
     refused(contract.delete(&api("operations/none")).await, 404);
-    refused(contract.post(&api("operations/none/retry"), &json!({})).await, 404);
-    refused(contract.post(&api("operations/none/resume"), &json!({})).await, 404);
+    refused(
+        contract
+            .post(&api("operations/none/retry"), &json!({}))
+            .await,
+        404,
+    );
+    refused(
+        contract
+            .post(&api("operations/none/resume"), &json!({}))
+            .await,
+        404,
+    );
     refused(contract.post(&api("nothing/start"), &json!({})).await, 404);
     refused(contract.post(&api("dummy/start"), &json!([])).await, 400);
-    refused(contract.post(&api("dummy/start"), &json!({"steps": -1, "task_id": "a b"})).await, 422);
+    refused(
+        contract
+            .post(&api("dummy/start"), &json!({"steps": -1, "task_id": "a b"}))
+            .await,
+        422,
+    );
     refused(
         contract
             .post(
@@ -152,11 +282,23 @@ async fn every_route_answers_as_documented() {
             .await,
         409,
     );
-    refused(contract.post(&api("dummy/start"), &json!({"x": "y".repeat(600_000)})).await, 413);
+    refused(
+        contract
+            .post(&api("dummy/start"), &json!({"x": "y".repeat(600_000)}))
+            .await,
+        413,
+    );
     let bad = |request: reqwest::RequestBuilder| request.body("{").header("idempotency-key", "k");
-    refused(contract.send(Method::POST, &api("dummy/start"), bad).await, 400);
-    let key = |request: reqwest::RequestBuilder| request.json(&json!({})).header("idempotency-key", "");
-    refused(contract.send(Method::POST, &api("dummy/start"), key).await, 400);
+    refused(
+        contract.send(Method::POST, &api("dummy/start"), bad).await,
+        400,
+    );
+    let key =
+        |request: reqwest::RequestBuilder| request.json(&json!({})).header("idempotency-key", "");
+    refused(
+        contract.send(Method::POST, &api("dummy/start"), key).await,
+        400,
+    );
 
     // Live streams never end: their beginning is looked at by a client that can stop.
     for path in [api("events"), api("operations/one/events")] {
@@ -166,47 +308,85 @@ async fn every_route_answers_as_documented() {
         }
         let answer = Answer {
             status: 200,
-            headers: [(reqwest::header::CONTENT_TYPE, "text/event-stream".parse().unwrap())].into_iter().collect(),
+            headers: [(
+                reqwest::header::CONTENT_TYPE,
+                "text/event-stream".parse().unwrap(),
+            )]
+            .into_iter()
+            .collect(),
             json: Value::Null,
             text: String::new(),
         };
         contract.check(&Method::GET, &path, &answer);
     }
     let end = |request: reqwest::RequestBuilder| request.header("last-event-id", "999999");
-    refused(contract.send(Method::GET, &api("operations/one/events"), end).await, 204);
+    refused(
+        contract
+            .send(Method::GET, &api("operations/one/events"), end)
+            .await,
+        204,
+    );
     let odd = |request: reqwest::RequestBuilder| request.header("last-event-id", "x");
     refused(contract.send(Method::GET, &api("events"), odd).await, 400);
 
-    assert_eq!(contract.unseen(), ["post /api/v1/{domain}/start"; 0], "documented, and never asked for");
+    assert_eq!(
+        contract.unseen(),
+        ["post /api/v1/{domain}/start"; 0],
+        "documented, and never asked for"
+    );
 }
 
 #[tokio::test]
 async fn without_nats_and_before_the_stream_is_read_answers_are_as_documented_too() {
-    let mut stack = Stack::start_with(|settings: Settings| settings.with("KTRDR_ADMISSION", "strict")).await;
+    let mut stack =
+        Stack::start_with(|settings: Settings| settings.with("KTRDR_ADMISSION", "strict")).await;
     stack.worker("dummy", "w1").await.process.stop().await;
     let contract = Contract::read(stack.api()).await;
-    wait_for("the farewell", LIMIT, async || match stack.api().workers().await.len() {
-        0 => Ok(()),
-        n => Err(format!("{n} workers")),
+    wait_for("the farewell", LIMIT, async || {
+        match stack.api().workers().await.len() {
+            0 => Ok(()),
+            n => Err(format!("{n} workers")),
+        }
     })
     .await;
-    let refusal = contract.post("/api/v1/dummy/start", &json!({})).await.expect_problem(503, "no_workers_available");
+    let refusal = contract
+        .post("/api/v1/dummy/start", &json!({}))
+        .await
+        .expect_problem(503, "no_workers_available");
     assert_eq!(refusal.header("retry-after"), "1");
     stack.nats.stop().await;
-    wait_for("the loss to be noticed", LIMIT, async || match contract.get("/ready").await.status {
-        503 => Ok(()),
-        other => Err(other.to_string()),
+    wait_for("the loss to be noticed", LIMIT, async || {
+        match contract.get("/ready").await.status {
+            503 => Ok(()),
+            other => Err(other.to_string()),
+        }
     })
     .await;
-    for path in ["/health", "/api/v1/operations", "/api/v1/stats", "/openapi.json"] {
+    for path in [
+        "/health",
+        "/api/v1/operations",
+        "/api/v1/stats",
+        "/openapi.json",
+    ] {
         contract.get(path).await.expect(200);
     }
-    contract.post("/api/v1/dummy/start", &json!({})).await.expect_problem(503, "nats_unavailable");
+    contract
+        .post("/api/v1/dummy/start", &json!({}))
+        .await
+        .expect_problem(503, "nats_unavailable");
     // A backend that starts now has read nothing yet.
     stack.backend.process.kill();
     let backend = ktrdr_tests::BackendProcess::launch(&stack.settings);
-    wait_for("it to listen", LIMIT, async || backend.api.try_get("/health").await.map(drop)).await;
-    for path in ["/api/v1/operations", "/api/v1/stats", "/api/v1/operations/x/history", "/ready"] {
+    wait_for("it to listen", LIMIT, async || {
+        backend.api.try_get("/health").await.map(drop)
+    })
+    .await;
+    for path in [
+        "/api/v1/operations",
+        "/api/v1/stats",
+        "/api/v1/operations/x/history",
+        "/ready",
+    ] {
         let answer = backend.api.get(path).await.expect(503);
         contract.check(&Method::GET, path, &answer);
     }
@@ -217,19 +397,44 @@ async fn the_page_lists_the_routes_and_tries_them() {
     let stack = Stack::start().await;
     let page = stack.api().get("/docs").await.expect(200);
     let policy = page.header("content-security-policy");
-    assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
-    let Some(browser) = Browser::start().await else { return };
+    assert!(
+        policy.contains("default-src 'none'") && !policy.contains("unsafe"),
+        "{policy}"
+    );
+    let Some(browser) = Browser::start().await else {
+        return;
+    };
     let _worker = stack.worker("dummy", "w1").await;
     browser.look(true, 1100).await;
     browser.goto(&format!("{}/docs", stack.api().base())).await;
-    browser.wait("the routes", "return document.querySelectorAll('.route').length > 20").await;
+    browser
+        .wait(
+            "the routes",
+            "return document.querySelectorAll('.route').length > 20",
+        )
+        .await;
     browser.click("#start_dummy > summary").await;
-    browser.fill("#start_dummy textarea", r#"{"task_id": "from-the-docs", "steps": 1, "step_ms": 1}"#).await;
+    browser
+        .fill(
+            "#start_dummy textarea",
+            r#"{"task_id": "from-the-docs", "steps": 1, "step_ms": 1}"#,
+        )
+        .await;
     browser.click("#start_dummy button[type=submit]").await;
     browser.wait_for_text("#start_dummy .answer", "202").await;
-    browser.wait_for_text("#start_dummy .answer", "from-the-docs").await;
+    browser
+        .wait_for_text("#start_dummy .answer", "from-the-docs")
+        .await;
     browser.screenshot("docs").await;
-    stack.api().wait_for_status("from-the-docs", "completed").await;
+    stack
+        .api()
+        .wait_for_status("from-the-docs", "completed")
+        .await;
     browser.look(false, 390).await;
-    browser.wait("no sideways scrolling", "return document.documentElement.scrollWidth <= innerWidth").await;
+    browser
+        .wait(
+            "no sideways scrolling",
+            "return document.documentElement.scrollWidth <= innerWidth",
+        )
+        .await;
 }

@@ -17,7 +17,8 @@ async fn a_thousand_operations_over_four_workers_complete_once_each() {
     }
     let body = json!({"steps": 1, "step_ms": 1, "metrics_per_step": 0});
     for _ in 0..20 {
-        let answers = futures::future::join_all((0..50).map(|_| stack.api().start("dummy", &body))).await;
+        let answers =
+            futures::future::join_all((0..50).map(|_| stack.api().start("dummy", &body))).await;
         assert!(answers.iter().all(|answer| answer.status == 202));
     }
     wait_for("all to complete", LIMIT * 3, async || {
@@ -35,13 +36,19 @@ async fn a_thousand_operations_over_four_workers_complete_once_each() {
         let event: Value = serde_json::from_slice(&message.payload).unwrap();
         let name = event["event"].as_str().unwrap().to_owned();
         if name == "completed" {
-            *per_worker.entry(event["worker_id"].as_str().unwrap().to_owned()).or_default() += 1;
+            *per_worker
+                .entry(event["worker_id"].as_str().unwrap().to_owned())
+                .or_default() += 1;
         }
         lives.entry(message.subject).or_default().push(name);
     }
     assert_eq!(lives.len(), 1000);
     assert!(lives.values().all(|life| *life == ["started", "completed"]));
-    assert_eq!(per_worker.len(), 4, "every worker took its share: {per_worker:?}");
+    assert_eq!(
+        per_worker.len(),
+        4,
+        "every worker took its share: {per_worker:?}"
+    );
 }
 
 #[tokio::test]
@@ -50,11 +57,20 @@ async fn an_operation_waits_for_a_worker_that_meets_its_requirements() {
     let (engine, gate) = GateEngine::new();
     gate.open_for_all();
     let small = r#"{"cores":2,"memory_gb":4}"#;
-    let _small = LocalWorker::start(&stack.settings, engine.clone(), "small", &["--capabilities", small]).await;
+    let _small = LocalWorker::start(
+        &stack.settings,
+        engine.clone(),
+        "small",
+        &["--capabilities", small],
+    )
+    .await;
     stack.api().wait_for_worker("small", "AVAILABLE").await;
     let body = json!({"execution": {"requirements": {"cores": 8, "memory_gb": 16}}});
     let answer = stack.api().start("gate", &body).await.expect(202);
-    assert!(answer.json["warning"].is_string(), "nobody can run it now: {answer}");
+    assert!(
+        answer.json["warning"].is_string(),
+        "nobody can run it now: {answer}"
+    );
     let id = answer.json["operation_id"].as_str().unwrap().to_owned();
     // The small worker goes on with what it can do.
     let easy = stack.api().started("gate", &json!({})).await;
@@ -63,7 +79,8 @@ async fn an_operation_waits_for_a_worker_that_meets_its_requirements() {
     assert_eq!(waiting.json["status"], "pending");
     assert_eq!(waiting.at("/data/queue"), "cores8-mem16");
     let large = r#"{"cores":16,"memory_gb":64}"#;
-    let _large = LocalWorker::start(&stack.settings, engine, "large", &["--capabilities", large]).await;
+    let _large =
+        LocalWorker::start(&stack.settings, engine, "large", &["--capabilities", large]).await;
     let done = stack.api().wait_for_status(&id, "completed").await;
     assert_eq!(done["worker_id"], "large");
     stack.bus.settled().await;
@@ -74,7 +91,8 @@ async fn a_worker_of_one_slot_and_many_queues_takes_one_request_at_a_time() {
     let stack = Stack::start().await;
     let (engine, gate) = GateEngine::new();
     let large = r#"{"cores":16,"memory_gb":64}"#;
-    let _worker = LocalWorker::start(&stack.settings, engine, "one", &["--capabilities", large]).await;
+    let _worker =
+        LocalWorker::start(&stack.settings, engine, "one", &["--capabilities", large]).await;
     stack.api().wait_for_worker("one", "AVAILABLE").await;
     let mut ids = Vec::new();
     for round in 0..10 {
@@ -83,7 +101,15 @@ async fn a_worker_of_one_slot_and_many_queues_takes_one_request_at_a_time() {
             1 => json!({"cores": 2}),
             _ => json!({"memory_gb": 2}),
         };
-        ids.push(stack.api().started("gate", &json!({"execution": {"requirements": requirements}})).await);
+        ids.push(
+            stack
+                .api()
+                .started(
+                    "gate",
+                    &json!({"execution": {"requirements": requirements}}),
+                )
+                .await,
+        );
     }
     for _ in 0..10 {
         let (id, attempt) = gate.started().await;
@@ -93,7 +119,10 @@ async fn a_worker_of_one_slot_and_many_queues_takes_one_request_at_a_time() {
         stack.api().wait_for_status(id.as_str(), "completed").await;
     }
     for id in &ids {
-        assert_eq!(stack.bus.event_names("gate", id).await, ["started", "completed"]);
+        assert_eq!(
+            stack.bus.event_names("gate", id).await,
+            ["started", "completed"]
+        );
     }
     stack.bus.settled().await;
 }
@@ -104,7 +133,11 @@ async fn a_direct_start_takes_the_slot_and_a_busy_worker_says_so() {
     let (engine, gate) = GateEngine::new();
     let worker = LocalWorker::start(&stack.settings, engine.clone(), "g1", &[]).await;
     stack.api().wait_for_worker("g1", "AVAILABLE").await;
-    let answer = worker.api.post("/gate/start", &json!({"task_id": "direct-1"})).await.expect(200);
+    let answer = worker
+        .api
+        .post("/gate/start", &json!({"task_id": "direct-1"}))
+        .await
+        .expect(200);
     assert_eq!(answer.json["operation_id"], "direct-1");
     assert_eq!(answer.json["status"], "started");
     assert_eq!(answer.json["worker_id"], "g1");
@@ -120,8 +153,14 @@ async fn a_direct_start_takes_the_slot_and_a_busy_worker_says_so() {
     gate.open_for_all();
     let direct = stack.api().wait_for_status("direct-1", "completed").await;
     assert_eq!(direct["worker_id"], "g1");
-    assert_eq!(stack.api().wait_for_status(&queued, "completed").await["worker_id"], "g2");
-    let again = worker.api.post("/gate/start", &json!({"task_id": "direct-1"})).await;
+    assert_eq!(
+        stack.api().wait_for_status(&queued, "completed").await["worker_id"],
+        "g2"
+    );
+    let again = worker
+        .api
+        .post("/gate/start", &json!({"task_id": "direct-1"}))
+        .await;
     assert_eq!(again.status, 409, "{again}");
     stack.bus.settled().await;
 }
@@ -130,18 +169,32 @@ async fn a_direct_start_takes_the_slot_and_a_busy_worker_says_so() {
 async fn a_direct_start_whose_worker_is_gone_is_closed_by_the_backend() {
     let stack = Stack::start().await;
     let mut worker = stack.worker("dummy", "w1").await;
-    worker.api.post("/dummy/start", &json!({"task_id": "lost", "steps": 1000, "step_ms": 100})).await.expect(200);
+    worker
+        .api
+        .post(
+            "/dummy/start",
+            &json!({"task_id": "lost", "steps": 1000, "step_ms": 100}),
+        )
+        .await
+        .expect(200);
     stack.api().wait_for_status("lost", "running").await;
     worker.process.kill();
     let failed = stack.api().wait_for_status("lost", "failed").await;
-    assert!(failed["error_message"].as_str().unwrap().contains("worker lost"), "{failed}");
+    assert!(
+        failed["error_message"]
+            .as_str()
+            .unwrap()
+            .contains("worker lost"),
+        "{failed}"
+    );
 }
 
 #[tokio::test]
 async fn slots_run_side_by_side() {
     let stack = Stack::start().await;
     let (engine, gate) = GateEngine::new();
-    let _worker = LocalWorker::start(&stack.settings, engine, "many", &["--concurrency", "3"]).await;
+    let _worker =
+        LocalWorker::start(&stack.settings, engine, "many", &["--concurrency", "3"]).await;
     stack.api().wait_for_worker("many", "AVAILABLE").await;
     for _ in 0..4 {
         stack.api().started("gate", &json!({})).await;
@@ -154,7 +207,11 @@ async fn slots_run_side_by_side() {
     gate.open_for_all();
     wait_for("all four", LIMIT, async || {
         let done = stack.api().operations("status=completed").await;
-        if done.at("/data/total") == &json!(4) { Ok(()) } else { Err(done.text) }
+        if done.at("/data/total") == &json!(4) {
+            Ok(())
+        } else {
+            Err(done.text)
+        }
     })
     .await;
     stack.bus.settled().await;
@@ -164,13 +221,19 @@ async fn slots_run_side_by_side() {
 async fn somebody_elses_consumer_on_the_subject_of_a_queue_is_left_alone() {
     let stack = Stack::start().await;
     let bus = &stack.bus;
-    let filter = bus.names.start(&WorkerType::new("dummy").unwrap(), &Queue::new("any").unwrap());
+    let filter = bus.names.start(
+        &WorkerType::new("dummy").unwrap(),
+        &Queue::new("any").unwrap(),
+    );
     let stream = bus.jetstream.get_stream(bus.names.stream()).await.unwrap();
     let mut others = Vec::new();
     // Whatever order they are listed in.
     for name in ["audit", "zebra"] {
-        let config =
-            pull::Config { durable_name: Some(name.to_owned()), filter_subject: filter.clone(), ..Default::default() };
+        let config = pull::Config {
+            durable_name: Some(name.to_owned()),
+            filter_subject: filter.clone(),
+            ..Default::default()
+        };
         others.push(stream.create_consumer(config).await.unwrap());
     }
     let _worker = stack.worker("dummy", "w1").await;
@@ -180,6 +243,13 @@ async fn somebody_elses_consumer_on_the_subject_of_a_queue_is_left_alone() {
     }
     for mut other in others {
         let info = other.info().await.unwrap();
-        assert_eq!((info.num_pending, info.num_waiting, info.delivered.stream_sequence), (2, 0, 0));
+        assert_eq!(
+            (
+                info.num_pending,
+                info.num_waiting,
+                info.delivered.stream_sequence
+            ),
+            (2, 0, 0)
+        );
     }
 }

@@ -10,16 +10,26 @@ use serde_json::{Value, json};
 async fn answers_with_the_id_and_where_it_is_found() {
     let stack = Stack::start().await;
     let _worker = stack.worker("dummy", "w1").await;
-    let answer = stack.api().start("dummy", &json!({"steps": 1, "step_ms": 1})).await.expect(202);
+    let answer = stack
+        .api()
+        .start("dummy", &json!({"steps": 1, "step_ms": 1}))
+        .await
+        .expect(202);
     let id = answer.json["operation_id"].as_str().unwrap().to_owned();
     assert_eq!(answer.json["success"], true);
-    assert_eq!(answer.header("location"), format!("/api/v1/operations/{id}"));
+    assert_eq!(
+        answer.header("location"),
+        format!("/api/v1/operations/{id}")
+    );
     // Read your writes: the very next answer knows the operation.
     stack.api().operation(&id).await.expect(200);
     let done = stack.api().wait_for_status(&id, "completed").await;
     assert_eq!(done["progress"]["percentage"], 100);
     assert_eq!(done["result"]["steps"], 1);
-    assert_eq!(stack.bus.event_names("dummy", &id).await, ["started", "completed"]);
+    assert_eq!(
+        stack.bus.event_names("dummy", &id).await,
+        ["started", "completed"]
+    );
     stack.bus.settled().await;
 }
 
@@ -35,7 +45,10 @@ async fn the_same_task_id_starts_nothing_twice() {
     assert_eq!(again.json["operation_id"], "mine-1");
     assert_eq!(again.json["status"], "completed");
     assert_eq!(stack.bus.stored("ktrdr.start.*.*").await.len(), 1);
-    assert_eq!(stack.bus.event_names("dummy", "mine-1").await, ["started", "completed"]);
+    assert_eq!(
+        stack.bus.event_names("dummy", "mine-1").await,
+        ["started", "completed"]
+    );
 }
 
 #[tokio::test]
@@ -43,13 +56,22 @@ async fn the_same_idempotency_key_replays_the_first_answer() {
     let stack = Stack::start().await;
     let _worker = stack.worker("dummy", "w1").await;
     let start = async |body| {
-        let request = stack.api().request(Method::POST, "/api/v1/dummy/start").header("idempotency-key", "key 1");
+        let request = stack
+            .api()
+            .request(Method::POST, "/api/v1/dummy/start")
+            .header("idempotency-key", "key 1");
         stack.api().send(request.json(&body)).await
     };
     let first = start(json!({"steps": 0})).await.expect(202);
     // Also with an id beside it, that was not used before.
-    for body in [json!({"steps": 0}), json!({"steps": 0, "task_id": "another"})] {
-        assert_eq!(start(body).await.expect(200).json["operation_id"], first.json["operation_id"]);
+    for body in [
+        json!({"steps": 0}),
+        json!({"steps": 0, "task_id": "another"}),
+    ] {
+        assert_eq!(
+            start(body).await.expect(200).json["operation_id"],
+            first.json["operation_id"]
+        );
     }
     assert_eq!(stack.bus.stored("ktrdr.start.*.*").await.len(), 1);
 }
@@ -59,10 +81,20 @@ async fn concurrent_starts_with_one_task_id_are_one_operation() {
     let stack = Stack::start().await;
     let _worker = stack.worker("dummy", "w1").await;
     let body = json!({"task_id": "race", "steps": 0});
-    let answers = futures::future::join_all((0..16).map(|_| stack.api().start("dummy", &body))).await;
+    let answers =
+        futures::future::join_all((0..16).map(|_| stack.api().start("dummy", &body))).await;
     let fresh = answers.iter().filter(|answer| answer.status == 202).count();
-    assert_eq!(fresh, 1, "{:?}", answers.iter().map(|a| a.status).collect::<Vec<_>>());
-    assert!(answers.iter().all(|answer| matches!(answer.status, 200 | 202)));
+    assert_eq!(
+        fresh,
+        1,
+        "{:?}",
+        answers.iter().map(|a| a.status).collect::<Vec<_>>()
+    );
+    assert!(
+        answers
+            .iter()
+            .all(|answer| matches!(answer.status, 200 | 202))
+    );
     assert_eq!(stack.bus.stored("ktrdr.start.*.*").await.len(), 1);
 }
 
@@ -71,8 +103,17 @@ async fn a_request_that_does_not_fit_its_schema_names_each_path() {
     let stack = Stack::start().await;
     let _worker = stack.worker("dummy", "w1").await;
     let body = json!({"steps": -1, "stepz": 3});
-    let answer = stack.api().start("dummy", &body).await.expect_problem(422, "invalid_request");
-    let paths: Vec<&Value> = answer.json["violations"].as_array().unwrap().iter().map(|v| &v["path"]).collect();
+    let answer = stack
+        .api()
+        .start("dummy", &body)
+        .await
+        .expect_problem(422, "invalid_request");
+    let paths: Vec<&Value> = answer.json["violations"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|v| &v["path"])
+        .collect();
     assert!(paths.contains(&&json!("/steps")), "{answer}");
     for body in [
         json!({"task_id": "a.b"}),
@@ -95,10 +136,20 @@ async fn a_whole_number_with_a_point_is_an_integer() {
     let body = json!({"steps": 2.0, "step_ms": 1.0, "execution": {"max_attempts": 2.0}});
     let id = stack.api().started("dummy", &body).await;
     let done = stack.api().wait_for_status(&id, "completed").await;
-    assert_eq!((&done["result"]["steps"], &done["execution"]["max_attempts"]), (&json!(2), &json!(2)));
-    let keyed = stack.api().request(Method::POST, "/api/v1/dummy/start").header("idempotency-key", "ü");
+    assert_eq!(
+        (&done["result"]["steps"], &done["execution"]["max_attempts"]),
+        (&json!(2), &json!(2))
+    );
+    let keyed = stack
+        .api()
+        .request(Method::POST, "/api/v1/dummy/start")
+        .header("idempotency-key", "ü");
     let keyed = keyed.json(&json!({"task_id": "with-both"}));
-    stack.api().send(keyed).await.expect_problem(400, "invalid_header");
+    stack
+        .api()
+        .send(keyed)
+        .await
+        .expect_problem(400, "invalid_header");
 }
 
 #[tokio::test]
@@ -110,9 +161,22 @@ async fn bytes_that_are_no_json_object_are_400_and_too_many_are_413() {
         let request = api.request(Method::POST, "/api/v1/dummy/start").body(body);
         async move { api.send(request).await }
     };
-    for body in [&b"{"[..], b"[]", b"7", b"null", b"\xff\xfe", b"{\"a\":1}{}", b"{\"steps\":1,\"steps\":2}"] {
+    for body in [
+        &b"{"[..],
+        b"[]",
+        b"7",
+        b"null",
+        b"\xff\xfe",
+        b"{\"a\":1}{}",
+        b"{\"steps\":1,\"steps\":2}",
+    ] {
         let answer = post(body.to_vec()).await;
-        assert_eq!(answer.status, 400, "{:?}: {answer}", String::from_utf8_lossy(body));
+        assert_eq!(
+            answer.status,
+            400,
+            "{:?}: {answer}",
+            String::from_utf8_lossy(body)
+        );
         assert_eq!(answer.json["success"], false);
     }
     let large = format!("{{\"x\":\"{}\"}}", "y".repeat(2_000_000));
@@ -136,12 +200,21 @@ async fn a_start_before_its_worker_waits_and_says_so() {
     let stack = Stack::start().await;
     let mut worker = stack.worker("dummy", "w1").await;
     worker.process.stop().await;
-    wait_for("the farewell", LIMIT, async || match stack.api().workers().await.len() {
-        0 => Ok(()),
-        n => Err(format!("{n} workers")),
+    wait_for("the farewell", LIMIT, async || {
+        match stack.api().workers().await.len() {
+            0 => Ok(()),
+            n => Err(format!("{n} workers")),
+        }
     })
     .await;
-    let answer = stack.api().start("dummy", &json!({"task_id": "early", "steps": 1, "step_ms": 1})).await.expect(202);
+    let answer = stack
+        .api()
+        .start(
+            "dummy",
+            &json!({"task_id": "early", "steps": 1, "step_ms": 1}),
+        )
+        .await
+        .expect(202);
     assert!(answer.json["warning"].is_string(), "{answer}");
     let operation = stack.api().operation("early").await.expect(200);
     assert_eq!(operation.json["status"], "pending");
@@ -152,13 +225,22 @@ async fn a_start_before_its_worker_waits_and_says_so() {
 
 #[tokio::test]
 async fn strict_admission_refuses_without_workers() {
-    let stack = Stack::start_with(|settings: Settings| settings.with("KTRDR_ADMISSION", "strict")).await;
+    let stack =
+        Stack::start_with(|settings: Settings| settings.with("KTRDR_ADMISSION", "strict")).await;
     let mut worker = stack.worker("dummy", "w1").await;
-    stack.api().start("dummy", &json!({"steps": 0})).await.expect(202);
+    stack
+        .api()
+        .start("dummy", &json!({"steps": 0}))
+        .await
+        .expect(202);
     worker.process.stop().await;
     wait_for("a refusal", LIMIT, async || {
         let answer = stack.api().start("dummy", &json!({"steps": 0})).await;
-        if answer.status == 503 && answer.text.contains("No workers available") { Ok(()) } else { Err(answer.text) }
+        if answer.status == 503 && answer.text.contains("No workers available") {
+            Ok(())
+        } else {
+            Err(answer.text)
+        }
     })
     .await;
 }
@@ -167,13 +249,29 @@ async fn strict_admission_refuses_without_workers() {
 async fn wait_answers_as_soon_as_the_operation_has_ended() {
     let stack = Stack::start().await;
     let _worker = stack.worker("dummy", "w1").await;
-    let id = stack.api().started("dummy", &json!({"steps": 2, "step_ms": 100})).await;
-    let answer = stack.api().get(&format!("/api/v1/operations/{id}?wait=30")).await.expect(200);
+    let id = stack
+        .api()
+        .started("dummy", &json!({"steps": 2, "step_ms": 100}))
+        .await;
+    let answer = stack
+        .api()
+        .get(&format!("/api/v1/operations/{id}?wait=30"))
+        .await
+        .expect(200);
     assert_eq!(answer.json["status"], "completed");
-    let slow = stack.api().started("dummy", &json!({"steps": 1000, "step_ms": 100})).await;
-    let answer = stack.api().get(&format!("/api/v1/operations/{slow}?wait=0.2")).await.expect(200);
+    let slow = stack
+        .api()
+        .started("dummy", &json!({"steps": 1000, "step_ms": 100}))
+        .await;
+    let answer = stack
+        .api()
+        .get(&format!("/api/v1/operations/{slow}?wait=0.2"))
+        .await
+        .expect(200);
     assert_ne!(answer.json["status"], "completed");
-    let cancel = tokio::time::timeout(Duration::from_secs(20), stack.api().cancel(&slow)).await.unwrap();
+    let cancel = tokio::time::timeout(Duration::from_secs(20), stack.api().cancel(&slow))
+        .await
+        .unwrap();
     cancel.expect(200);
 }
 
@@ -187,11 +285,21 @@ async fn an_id_whose_start_has_left_the_stream_is_refused_and_not_left_pending()
     stack.bus.settled().await;
     // What age does to a stream, in its order: the start request goes first.
     let stream = stack.bus.jetstream.get_stream("KTRDR").await.unwrap();
-    stream.purge().filter("ktrdr.start.dummy.any").await.unwrap();
-    wait_for("the backend to forget it", LIMIT, async || match stack.api().operation("old").await.status {
-        404 => Ok(()),
-        other => Err(other.to_string()),
+    stream
+        .purge()
+        .filter("ktrdr.start.dummy.any")
+        .await
+        .unwrap();
+    wait_for("the backend to forget it", LIMIT, async || {
+        match stack.api().operation("old").await.status {
+            404 => Ok(()),
+            other => Err(other.to_string()),
+        }
     })
     .await;
-    stack.api().start("dummy", &body).await.expect_problem(409, "task_id_conflict");
+    stack
+        .api()
+        .start("dummy", &body)
+        .await
+        .expect_problem(409, "task_id_conflict");
 }

@@ -10,17 +10,29 @@ use serde_json::json;
 async fn a_killed_worker_is_taken_over_and_marked_unavailable_until_it_is_back() {
     let stack = Stack::start().await;
     let mut first = stack.worker("dummy", "w1").await;
-    let id = stack.api().started("dummy", &json!({"steps": 20, "step_ms": 100})).await;
+    let id = stack
+        .api()
+        .started("dummy", &json!({"steps": 20, "step_ms": 100}))
+        .await;
     stack.api().wait_for_status(&id, "running").await;
     let _second = stack.worker("dummy", "w2").await;
     first.process.kill();
-    let lost = stack.api().wait_for_worker("w1", "TEMPORARILY_UNAVAILABLE").await;
-    assert!(lost["health_check_failures"].as_u64().unwrap() >= 3, "{lost}");
+    let lost = stack
+        .api()
+        .wait_for_worker("w1", "TEMPORARILY_UNAVAILABLE")
+        .await;
+    assert!(
+        lost["health_check_failures"].as_u64().unwrap() >= 3,
+        "{lost}"
+    );
     let done = stack.api().wait_for_status(&id, "completed").await;
     assert_eq!(done["attempt"], 2);
     assert_eq!(done["worker_id"], "w2");
     assert_eq!(done["attempts"][0]["outcome"], "lost");
-    assert_eq!(stack.bus.event_names("dummy", &id).await, ["started", "started", "completed"]);
+    assert_eq!(
+        stack.bus.event_names("dummy", &id).await,
+        ["started", "started", "completed"]
+    );
     first.restart().await;
     let back = stack.api().wait_for_worker("w1", "AVAILABLE").await;
     assert_eq!(back["health_check_failures"], 0);
@@ -31,22 +43,33 @@ async fn a_killed_worker_is_taken_over_and_marked_unavailable_until_it_is_back()
 async fn a_frozen_worker_that_comes_back_is_fenced() {
     let stack = Stack::start().await;
     let mut first = stack.worker("dummy", "w1").await;
-    let id = stack.api().started("dummy", &json!({"steps": 15, "step_ms": 100})).await;
+    let id = stack
+        .api()
+        .started("dummy", &json!({"steps": 15, "step_ms": 100}))
+        .await;
     stack.api().wait_for_status(&id, "running").await;
     first.process.signal(Signal::Stop);
     let _second = stack.worker("dummy", "w2").await;
-    wait_for("the takeover", LIMIT, async || match stack.bus.event_names("dummy", &id).await.len() {
-        0 | 1 => Err("not taken over".to_owned()),
-        _ => Ok(()),
+    wait_for("the takeover", LIMIT, async || {
+        match stack.bus.event_names("dummy", &id).await.len() {
+            0 | 1 => Err("not taken over".to_owned()),
+            _ => Ok(()),
+        }
     })
     .await;
     first.process.signal(Signal::Cont);
     let done = stack.api().wait_for_status(&id, "completed").await;
-    assert_eq!((done["attempt"].as_u64(), done["worker_id"].as_str()), (Some(2), Some("w2")));
+    assert_eq!(
+        (done["attempt"].as_u64(), done["worker_id"].as_str()),
+        (Some(2), Some("w2"))
+    );
     // The zombie has noticed: it is free again, counted as fenced, and its late end is nowhere in the log.
     let freed = stack.api().wait_for_worker("w1", "AVAILABLE").await;
     assert_eq!(freed["fenced"], 1, "{freed}");
-    assert_eq!(stack.bus.event_names("dummy", &id).await, ["started", "started", "completed"]);
+    assert_eq!(
+        stack.bus.event_names("dummy", &id).await,
+        ["started", "started", "completed"]
+    );
     stack.bus.settled().await;
 }
 
@@ -55,7 +78,10 @@ async fn a_zombie_that_finishes_before_it_looks_is_refused_by_the_log() {
     // The frozen worker wakes up with its engine done: it publishes its end before any watch could stop it.
     let stack = Stack::start().await;
     let mut first = stack.worker("dummy", "w1").await;
-    let id = stack.api().started("dummy", &json!({"steps": 1, "step_ms": 1500})).await;
+    let id = stack
+        .api()
+        .started("dummy", &json!({"steps": 1, "step_ms": 1500}))
+        .await;
     stack.api().wait_for_status(&id, "running").await;
     first.process.signal(Signal::Stop);
     let _second = stack.worker("dummy", "w2").await;
@@ -63,7 +89,10 @@ async fn a_zombie_that_finishes_before_it_looks_is_refused_by_the_log() {
     assert_eq!(done["worker_id"], "w2");
     first.process.signal(Signal::Cont);
     stack.api().wait_for_worker("w1", "AVAILABLE").await;
-    assert_eq!(stack.bus.event_names("dummy", &id).await, ["started", "started", "completed"]);
+    assert_eq!(
+        stack.bus.event_names("dummy", &id).await,
+        ["started", "started", "completed"]
+    );
     stack.bus.settled().await;
 }
 
@@ -71,7 +100,10 @@ async fn a_zombie_that_finishes_before_it_looks_is_refused_by_the_log() {
 async fn a_request_that_loses_three_workers_fails_and_takes_no_fourth() {
     let stack = Stack::start().await;
     let mut worker = stack.worker("dummy", "w1").await;
-    let id = stack.api().started("dummy", &json!({"steps": 600, "step_ms": 100})).await;
+    let id = stack
+        .api()
+        .started("dummy", &json!({"steps": 600, "step_ms": 100}))
+        .await;
     for attempt in 1..=3 {
         wait_for("the attempt", LIMIT, async || {
             let operation = stack.api().operation(&id).await;
@@ -85,8 +117,17 @@ async fn a_request_that_loses_three_workers_fails_and_takes_no_fourth() {
         worker.restart().await;
     }
     let failed = stack.api().wait_for_status(&id, "failed").await;
-    assert!(failed["error_message"].as_str().unwrap().contains("worker lost 3 times"), "{failed}");
-    assert_eq!(stack.bus.event_names("dummy", &id).await, ["started", "started", "started", "failed"]);
+    assert!(
+        failed["error_message"]
+            .as_str()
+            .unwrap()
+            .contains("worker lost 3 times"),
+        "{failed}"
+    );
+    assert_eq!(
+        stack.bus.event_names("dummy", &id).await,
+        ["started", "started", "started", "failed"]
+    );
     stack.bus.settled().await;
 }
 
@@ -102,25 +143,45 @@ async fn a_second_copy_of_a_running_request_does_not_take_it_over() {
     // What a start repeated after the duplicate window looks like: same payload, no message id.
     let request = stack.bus.stored("ktrdr.start.gate.any").await.remove(0);
     stack.bus.store(request.subject, request.payload).await;
-    wait_for("one request left", LIMIT, async || match stack.bus.backlog().await.as_slice() {
-        [queue] if queue.pending == 0 && queue.unacknowledged == 1 => Ok(()),
-        other => Err(format!("{other:?}")),
+    wait_for("one request left", LIMIT, async || {
+        match stack.bus.backlog().await.as_slice() {
+            [queue] if queue.pending == 0 && queue.unacknowledged == 1 => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
     })
     .await;
     gate.open(1);
     stack.api().wait_for_status(&id, "completed").await;
     assert!(gate.unseen().await.is_empty());
-    assert_eq!(stack.bus.event_names("gate", &id).await, ["started", "completed"]);
+    assert_eq!(
+        stack.bus.event_names("gate", &id).await,
+        ["started", "completed"]
+    );
     stack.bus.settled().await;
 }
 
 #[tokio::test]
 async fn an_engine_that_blocks_its_thread_for_longer_than_the_lease_runs_once() {
     let stack = Stack::start().await;
-    let _worker = LocalWorker::start(&stack.settings, ktrdr_tests::engines::BlockingEngine, "b1", &[]).await;
-    let _other = LocalWorker::start(&stack.settings, ktrdr_tests::engines::BlockingEngine, "b2", &[]).await;
+    let _worker = LocalWorker::start(
+        &stack.settings,
+        ktrdr_tests::engines::BlockingEngine,
+        "b1",
+        &[],
+    )
+    .await;
+    let _other = LocalWorker::start(
+        &stack.settings,
+        ktrdr_tests::engines::BlockingEngine,
+        "b2",
+        &[],
+    )
+    .await;
     stack.api().wait_for_worker("b2", "AVAILABLE").await;
-    let id = stack.api().started("blocking", &json!({"millis": 3500})).await;
+    let id = stack
+        .api()
+        .started("blocking", &json!({"millis": 3500}))
+        .await;
     stack.api().wait_for_status(&id, "completed").await;
     let events = stack.bus.events("blocking", &id).await;
     assert!(matches!(events[0].kind, EventKind::Started { .. }));
@@ -133,10 +194,15 @@ async fn a_frozen_idle_worker_leaves_alone_what_it_was_given_and_somebody_else_r
     let mut first = stack.worker("dummy", "w1").await;
     first.process.signal(Signal::Stop);
     // Goes to the only open pull: into the socket of a process that does not read.
-    let id = stack.api().started("dummy", &json!({"steps": 30, "step_ms": 100})).await;
-    wait_for("the delivery", LIMIT, async || match stack.bus.backlog().await.as_slice() {
-        [queue] if queue.unacknowledged == 1 => Ok(()),
-        other => Err(format!("{other:?}")),
+    let id = stack
+        .api()
+        .started("dummy", &json!({"steps": 30, "step_ms": 100}))
+        .await;
+    wait_for("the delivery", LIMIT, async || {
+        match stack.bus.backlog().await.as_slice() {
+            [queue] if queue.unacknowledged == 1 => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
     })
     .await;
     let _second = stack.worker("dummy", "w2").await;
@@ -144,7 +210,13 @@ async fn a_frozen_idle_worker_leaves_alone_what_it_was_given_and_somebody_else_r
     first.process.signal(Signal::Cont);
     stack.api().wait_for_worker("w1", "AVAILABLE").await;
     let done = stack.api().wait_for_status(&id, "completed").await;
-    assert_eq!((done["worker_id"].as_str(), done["attempt"].as_u64()), (Some("w2"), Some(1)));
-    assert_eq!(stack.bus.event_names("dummy", &id).await, ["started", "completed"]);
+    assert_eq!(
+        (done["worker_id"].as_str(), done["attempt"].as_u64()),
+        (Some("w2"), Some(1))
+    );
+    assert_eq!(
+        stack.bus.event_names("dummy", &id).await,
+        ["started", "completed"]
+    );
     stack.bus.settled().await;
 }

@@ -48,7 +48,10 @@ pub struct Browser {
 fn find(names: &[&str]) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     let places: Vec<PathBuf> = std::env::split_paths(&path).collect();
-    names.iter().flat_map(|name| places.iter().map(move |place| place.join(name))).find(|file| file.is_file())
+    names
+        .iter()
+        .flat_map(|name| places.iter().map(move |place| place.join(name)))
+        .find(|file| file.is_file())
 }
 
 impl Browser {
@@ -57,44 +60,87 @@ impl Browser {
     /// # Panics
     /// When it is installed and does not start.
     pub async fn start() -> Option<Self> {
-        let chromium = find(&["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]);
+        let chromium = find(&[
+            "chromium",
+            "chromium-browser",
+            "google-chrome",
+            "google-chrome-stable",
+        ]);
         let (Some(chromium), Some(driver)) = (chromium, find(&["chromedriver"])) else {
-            let required = std::env::var("KTRDR_TEST_BROWSER").is_ok_and(|value| value == "required");
-            assert!(!required, "chromium and chromedriver are not installed, and KTRDR_TEST_BROWSER=required");
-            eprintln!("SKIPPED: chromium and chromedriver are not installed (Debian: chromium, chromium-driver)");
+            let required =
+                std::env::var("KTRDR_TEST_BROWSER").is_ok_and(|value| value == "required");
+            assert!(
+                !required,
+                "chromium and chromedriver are not installed, and KTRDR_TEST_BROWSER=required"
+            );
+            eprintln!(
+                "SKIPPED: chromium and chromedriver are not installed (Debian: chromium, chromium-driver)"
+            );
             return None;
         };
         let (scratch, port) = (Scratch::new("browser"), free_port());
         let mut command = Command::new(driver);
-        command.arg(format!("--port={port}")).env("HOME", scratch.path());
+        command
+            .arg(format!("--port={port}"))
+            .env("HOME", scratch.path());
         let mut process = Process::spawn("chromedriver", command, &scratch.join("log"));
         let client = Client::new(format!("http://127.0.0.1:{port}"));
         wait_for("chromedriver to be ready", LIMIT, async || {
-            process.check_alive().unwrap_or_else(|ended| panic!("{ended}"));
+            process
+                .check_alive()
+                .unwrap_or_else(|ended| panic!("{ended}"));
             let answer = client.try_get("/status").await?;
-            if answer.at("/value/ready") == true { Ok(()) } else { Err(answer.to_string()) }
+            if answer.at("/value/ready") == true {
+                Ok(())
+            } else {
+                Err(answer.to_string())
+            }
         })
         .await;
         let mut arguments: Vec<String> = ARGUMENTS.map(str::to_owned).into();
-        arguments.push(format!("--user-data-dir={}", scratch.join("profile").display()));
+        arguments.push(format!(
+            "--user-data-dir={}",
+            scratch.join("profile").display()
+        ));
         let capabilities = json!({"capabilities": {"alwaysMatch": {
             "browserName": "chrome",
             "goog:chromeOptions": {"binary": chromium.display().to_string(), "args": arguments},
             "goog:loggingPrefs": {"browser": "ALL"},
         }}});
         let answer = client.post("/session", &capabilities).await.expect(200);
-        let session = answer.at("/value/sessionId").as_str().expect("a session").to_owned();
-        Some(Self { driver: client, port, session, _process: process, _scratch: scratch })
+        let session = answer
+            .at("/value/sessionId")
+            .as_str()
+            .expect("a session")
+            .to_owned();
+        Some(Self {
+            driver: client,
+            port,
+            session,
+            _process: process,
+            _scratch: scratch,
+        })
     }
 
-    async fn command(&self, method: Method, path: &str, body: Option<Value>) -> Result<Value, String> {
-        let request = self.driver.request(method, &format!("/session/{}/{path}", self.session));
+    async fn command(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> Result<Value, String> {
+        let request = self
+            .driver
+            .request(method, &format!("/session/{}/{path}", self.session));
         let request = match body {
             Some(body) => request.json(&body),
             None => request,
         };
         let answer = self.driver.try_send(request).await?;
-        if answer.status == 200 { Ok(answer.at("/value").clone()) } else { Err(answer.to_string()) }
+        if answer.status == 200 {
+            Ok(answer.at("/value").clone())
+        } else {
+            Err(answer.to_string())
+        }
     }
 
     async fn post(&self, path: &str, body: Value) -> Result<Value, String> {
@@ -104,7 +150,9 @@ impl Browser {
     /// A command of the DevTools protocol.
     async fn devtools(&self, command: &str, parameters: Value) -> Value {
         let body = json!({"cmd": command, "params": parameters});
-        self.post("goog/cdp/execute", body).await.expect("a DevTools command")
+        self.post("goog/cdp/execute", body)
+            .await
+            .expect("a DevTools command")
     }
 
     /// Goes to an address.
@@ -120,19 +168,30 @@ impl Browser {
     /// # Panics
     /// When it throws.
     pub async fn run(&self, script: &str) -> Value {
-        self.post("execute/sync", json!({"script": script, "args": []})).await.expect("a script that works")
+        self.post("execute/sync", json!({"script": script, "args": []}))
+            .await
+            .expect("a script that works")
     }
 
     async fn find(&self, selector: &str) -> Result<String, String> {
-        let found = self.post("element", json!({"using": "css selector", "value": selector})).await?;
-        found[ELEMENT].as_str().map(str::to_owned).ok_or_else(|| found.to_string())
+        let found = self
+            .post(
+                "element",
+                json!({"using": "css selector", "value": selector}),
+            )
+            .await?;
+        found[ELEMENT]
+            .as_str()
+            .map(str::to_owned)
+            .ok_or_else(|| found.to_string())
     }
 
     /// Waits for an element and clicks on it as a user would: it must be visible and not covered.
     pub async fn click(&self, selector: &str) {
         wait_for(&format!("a click on {selector}"), LIMIT, async || {
             let element = self.find(selector).await?;
-            self.post(&format!("element/{element}/click"), json!({})).await
+            self.post(&format!("element/{element}/click"), json!({}))
+                .await
         })
         .await;
     }
@@ -141,19 +200,27 @@ impl Browser {
     pub async fn fill(&self, selector: &str, text: &str) {
         wait_for(&format!("{selector} to take text"), LIMIT, async || {
             let element = self.find(selector).await?;
-            self.post(&format!("element/{element}/clear"), json!({})).await?;
-            self.post(&format!("element/{element}/value"), json!({"text": text})).await
+            self.post(&format!("element/{element}/clear"), json!({}))
+                .await?;
+            self.post(&format!("element/{element}/value"), json!({"text": text}))
+                .await
         })
         .await;
     }
 
     /// Waits until JavaScript gives something that is neither `null` nor `false`, and returns that.
     pub async fn wait(&self, what: &str, script: &str) -> Value {
-        wait_for(what, LIMIT, async || match self.post("execute/sync", json!({"script": script, "args": []})).await? {
-            Value::Null | Value::Bool(false) => {
-                Err(format!("not yet: {}", self.run("return document.body.innerText").await))
+        wait_for(what, LIMIT, async || {
+            match self
+                .post("execute/sync", json!({"script": script, "args": []}))
+                .await?
+            {
+                Value::Null | Value::Bool(false) => Err(format!(
+                    "not yet: {}",
+                    self.run("return document.body.innerText").await
+                )),
+                value => Ok(value),
             }
-            value => Ok(value),
         })
         .await
     }
@@ -173,9 +240,15 @@ impl Browser {
         let scheme = if dark { "dark" } else { "light" };
         let features = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
         self.devtools("Emulation.setEmulatedMedia", features).await;
-        let (height, mobile) = if width < 500 { (844, true) } else { (900, false) };
-        let metrics = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": mobile});
-        self.devtools("Emulation.setDeviceMetricsOverride", metrics).await;
+        let (height, mobile) = if width < 500 {
+            (844, true)
+        } else {
+            (900, false)
+        };
+        let metrics =
+            json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": mobile});
+        self.devtools("Emulation.setDeviceMetricsOverride", metrics)
+            .await;
     }
 
     /// A picture of what is visible, as a file in [`screenshots`].
@@ -183,9 +256,13 @@ impl Browser {
     /// # Panics
     /// When it cannot be taken or written.
     pub async fn screenshot(&self, name: &str) -> PathBuf {
-        let shot = self.devtools("Page.captureScreenshot", json!({"format": "png"})).await;
+        let shot = self
+            .devtools("Page.captureScreenshot", json!({"format": "png"}))
+            .await;
         let encoded = shot["data"].as_str().expect("a picture");
-        let picture = base64::engine::general_purpose::STANDARD.decode(encoded).expect("base64");
+        let picture = base64::engine::general_purpose::STANDARD
+            .decode(encoded)
+            .expect("base64");
         let path = screenshots().join(format!("{name}.png"));
         std::fs::create_dir_all(screenshots()).expect("a directory");
         std::fs::write(&path, picture).expect("a file");
@@ -197,9 +274,14 @@ impl Browser {
     /// # Panics
     /// When the console cannot be read.
     pub async fn errors(&self) -> Vec<String> {
-        let entries = self.post("se/log", json!({"type": "browser"})).await.expect("the console");
+        let entries = self
+            .post("se/log", json!({"type": "browser"}))
+            .await
+            .expect("the console");
         let entries = entries.as_array().cloned().unwrap_or_default();
-        let bad = entries.iter().filter(|entry| entry["level"] == "SEVERE" && entry["source"] != "network");
+        let bad = entries
+            .iter()
+            .filter(|entry| entry["level"] == "SEVERE" && entry["source"] != "network");
         bad.map(|entry| entry["message"].to_string()).collect()
     }
 }
@@ -210,13 +292,19 @@ impl Browser {
 /// When this test is not in a target directory.
 pub fn screenshots() -> PathBuf {
     let test = std::env::current_exe().expect("the path of this test");
-    test.ancestors().nth(3).map(Path::to_owned).expect("target/<profile>/deps/").join("screenshots")
+    test.ancestors()
+        .nth(3)
+        .map(Path::to_owned)
+        .expect("target/<profile>/deps/")
+        .join("screenshots")
 }
 
 impl Drop for Browser {
     fn drop(&mut self) {
         // Chromium outlives a ChromeDriver that is killed, so the session is ended first, also when a test has failed.
-        let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) else { return };
+        let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) else {
+            return;
+        };
         let _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
         let request = format!(
             "DELETE /session/{} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nConnection: close\r\n\r\n",

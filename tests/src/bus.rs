@@ -52,7 +52,11 @@ impl Bus {
         let servers: Vec<String> = url.split(',').map(str::to_owned).collect();
         let connected = async_nats::connect(servers).await;
         let client = connected.unwrap_or_else(|error| panic!("cannot connect to {url}: {error}"));
-        Self { jetstream: jetstream::new(client.clone()), client, names }
+        Self {
+            jetstream: jetstream::new(client.clone()),
+            client,
+            names,
+        }
     }
 
     /// Publishes anything anywhere, and waits until the server has it.
@@ -60,7 +64,10 @@ impl Bus {
     /// # Panics
     /// When the connection is lost.
     pub async fn publish(&self, subject: impl Into<String>, payload: impl Into<Bytes>) {
-        self.client.publish(subject.into(), payload.into()).await.expect("a connection");
+        self.client
+            .publish(subject.into(), payload.into())
+            .await
+            .expect("a connection");
         self.client.flush().await.expect("a connection");
     }
 
@@ -69,7 +76,11 @@ impl Bus {
     /// # Panics
     /// When no stream takes it.
     pub async fn store(&self, subject: impl Into<String>, payload: impl Into<Bytes>) -> u64 {
-        let ack = self.jetstream.publish(subject.into(), payload.into()).await.expect("a connection");
+        let ack = self
+            .jetstream
+            .publish(subject.into(), payload.into())
+            .await
+            .expect("a connection");
         ack.await.expect("a stream that takes the message").sequence
     }
 
@@ -78,7 +89,11 @@ impl Bus {
     /// # Panics
     /// When the connection is lost.
     pub async fn subscribe(&self, subject: impl Into<String>) -> async_nats::Subscriber {
-        let subscriber = self.client.subscribe(subject.into()).await.expect("a connection");
+        let subscriber = self
+            .client
+            .subscribe(subject.into())
+            .await
+            .expect("a connection");
         self.client.flush().await.expect("a connection");
         subscriber
     }
@@ -89,7 +104,9 @@ impl Bus {
     /// When none comes within [`LIMIT`].
     pub async fn next(&self, subscriber: &mut async_nats::Subscriber) -> async_nats::Message {
         let message = tokio::time::timeout(LIMIT, subscriber.next()).await;
-        message.expect("a message in time").expect("an open subscription")
+        message
+            .expect("a message in time")
+            .expect("an open subscription")
     }
 
     /// All messages retained in the operations stream under `filter`, in order.
@@ -105,11 +122,21 @@ impl Bus {
     /// # Panics
     /// When the stream cannot be read.
     pub async fn stored_in(&self, stream: &str, filter: &str) -> Vec<Stored> {
-        let stream = self.jetstream.get_stream_no_info(stream).await.expect("a connection");
+        let stream = self
+            .jetstream
+            .get_stream_no_info(stream)
+            .await
+            .expect("a connection");
         let mut found: Vec<Stored> = Vec::new();
         loop {
             let from = found.last().map_or(1, |message| message.sequence + 1);
-            match stream.raw_message_builder().sequence(from).next_by_subject(filter).send().await {
+            match stream
+                .raw_message_builder()
+                .sequence(from)
+                .next_by_subject(filter)
+                .send()
+                .await
+            {
                 Ok(message) => found.push(Stored {
                     sequence: message.sequence,
                     subject: message.subject.to_string(),
@@ -126,9 +153,14 @@ impl Bus {
     /// # Errors
     /// What the server or the client says.
     pub async fn dump(&self, filters: &[String]) -> Result<Vec<Stored>, async_nats::Error> {
-        let stream = self.jetstream.get_stream_no_info(self.names.stream()).await?;
-        let config =
-            jetstream::consumer::pull::OrderedConfig { filter_subjects: filters.to_vec(), ..Default::default() };
+        let stream = self
+            .jetstream
+            .get_stream_no_info(self.names.stream())
+            .await?;
+        let config = jetstream::consumer::pull::OrderedConfig {
+            filter_subjects: filters.to_vec(),
+            ..Default::default()
+        };
         let consumer = stream.create_consumer(config).await?;
         let mut found = Vec::new();
         if consumer.cached_info().num_pending == 0 {
@@ -140,7 +172,11 @@ impl Bus {
             let info = message.info()?;
             let (sequence, pending) = (info.stream_sequence, info.pending);
             let (subject, payload) = (message.subject.to_string(), message.payload.clone());
-            found.push(Stored { sequence, subject, payload });
+            found.push(Stored {
+                sequence,
+                subject,
+                payload,
+            });
             if pending == 0 {
                 break;
             }
@@ -156,12 +192,19 @@ impl Bus {
         let worker_type = WorkerType::new(worker_type).expect("a worker type");
         let id = OperationId::new(operation_id).expect("an operation id");
         let stored = self.stored(&self.names.operation(&worker_type, &id)).await;
-        stored.iter().map(|message| Event::decode(&message.payload).expect("an event")).collect()
+        stored
+            .iter()
+            .map(|message| Event::decode(&message.payload).expect("an event"))
+            .collect()
     }
 
     /// The names of the events of an operation: `["started", "completed"]`.
     pub async fn event_names(&self, worker_type: &str, operation_id: &str) -> Vec<&'static str> {
-        self.events(worker_type, operation_id).await.iter().map(|event| event.kind.name()).collect()
+        self.events(worker_type, operation_id)
+            .await
+            .iter()
+            .map(|event| event.kind.name())
+            .collect()
     }
 
     /// What the queues still hold: every durable consumer that is not empty.
@@ -169,7 +212,9 @@ impl Bus {
     /// # Panics
     /// When the stream cannot be read.
     pub async fn backlog(&self) -> Vec<Backlog> {
-        self.try_backlog().await.expect("the consumers of the operations stream")
+        self.try_backlog()
+            .await
+            .expect("the consumers of the operations stream")
     }
 
     /// The same, for a server that may be away.
@@ -177,15 +222,27 @@ impl Bus {
     /// # Errors
     /// What the server or the client says.
     pub async fn try_backlog(&self) -> Result<Vec<Backlog>, String> {
-        let stream = self.jetstream.get_stream_no_info(self.names.stream()).await.map_err(|error| error.to_string())?;
-        let consumers: Vec<_> = stream.consumers().try_collect().await.map_err(|error| error.to_string())?;
-        let durable = consumers.into_iter().filter(|info| info.config.durable_name.is_some());
+        let stream = self
+            .jetstream
+            .get_stream_no_info(self.names.stream())
+            .await
+            .map_err(|error| error.to_string())?;
+        let consumers: Vec<_> = stream
+            .consumers()
+            .try_collect()
+            .await
+            .map_err(|error| error.to_string())?;
+        let durable = consumers
+            .into_iter()
+            .filter(|info| info.config.durable_name.is_some());
         let backlog = durable.map(|info| Backlog {
             consumer: info.name,
             pending: info.num_pending,
             unacknowledged: info.num_ack_pending,
         });
-        Ok(backlog.filter(|queue| queue.pending > 0 || queue.unacknowledged > 0).collect())
+        Ok(backlog
+            .filter(|queue| queue.pending > 0 || queue.unacknowledged > 0)
+            .collect())
     }
 
     /// Waits until no queue holds anything: every start request was acknowledged.
@@ -193,10 +250,14 @@ impl Bus {
     /// # Panics
     /// When some queue still does after [`LIMIT`].
     pub async fn settled(&self) {
-        wait_for("all start requests to be acknowledged", LIMIT, async || match self.try_backlog().await? {
-            queues if queues.is_empty() => Ok(()),
-            queues => Err(format!("{queues:?}")),
-        })
+        wait_for(
+            "all start requests to be acknowledged",
+            LIMIT,
+            async || match self.try_backlog().await? {
+                queues if queues.is_empty() => Ok(()),
+                queues => Err(format!("{queues:?}")),
+            },
+        )
         .await;
     }
 }

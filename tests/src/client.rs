@@ -25,7 +25,10 @@ pub struct Answer {
 impl Answer {
     /// A header as text; empty when it is missing.
     pub fn header(&self, name: &str) -> &str {
-        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+        self.headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
     }
 
     /// Insists on a status.
@@ -48,7 +51,12 @@ impl Answer {
         assert_eq!(this.json["code"], code, "unexpected problem: {this}");
         assert_eq!(this.json["success"], false, "{this}");
         assert_eq!(this.json["status_code"], status, "{this}");
-        assert!(this.json["error"].as_str().is_some_and(|text| !text.is_empty()), "{this}");
+        assert!(
+            this.json["error"]
+                .as_str()
+                .is_some_and(|text| !text.is_empty()),
+            "{this}"
+        );
         this
     }
 
@@ -78,9 +86,15 @@ impl Client {
     /// When the HTTP client cannot be made.
     pub fn new(base: impl Into<String>) -> Self {
         // Everything is on this machine; a proxy of the environment would only be in the way.
-        let http =
-            reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(90)).build().expect("an HTTP client");
-        Self { base: base.into().trim_end_matches('/').to_owned(), http }
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .timeout(Duration::from_secs(90))
+            .build()
+            .expect("an HTTP client");
+        Self {
+            base: base.into().trim_end_matches('/').to_owned(),
+            http,
+        }
     }
 
     /// The address given.
@@ -100,9 +114,17 @@ impl Client {
     pub async fn try_send(&self, request: reqwest::RequestBuilder) -> Result<Answer, String> {
         let response = request.send().await.map_err(|error| format!("{error:?}"))?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let text = response.text().await.map_err(|error| format!("{error:?}"))?;
+        let text = response
+            .text()
+            .await
+            .map_err(|error| format!("{error:?}"))?;
         let json = serde_json::from_str(&text).unwrap_or(Value::Null);
-        Ok(Answer { status, headers, json, text })
+        Ok(Answer {
+            status,
+            headers,
+            json,
+            text,
+        })
     }
 
     /// Sends it.
@@ -110,7 +132,9 @@ impl Client {
     /// # Panics
     /// When nobody answers.
     pub async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
-        self.try_send(request).await.unwrap_or_else(|error| panic!("no answer from {}: {error}", self.base))
+        self.try_send(request)
+            .await
+            .unwrap_or_else(|error| panic!("no answer from {}: {error}", self.base))
     }
 
     /// `GET path`.
@@ -142,7 +166,11 @@ impl Client {
     /// What it says instead.
     pub async fn is_ready(&self) -> Result<(), String> {
         let answer = self.try_get("/ready").await?;
-        if answer.status == 200 { Ok(()) } else { Err(answer.to_string()) }
+        if answer.status == 200 {
+            Ok(())
+        } else {
+            Err(answer.to_string())
+        }
     }
 
     /// `POST /api/v1/{domain}/start`.
@@ -156,7 +184,10 @@ impl Client {
     /// When it was not.
     pub async fn started(&self, domain: &str, body: &Value) -> String {
         let answer = self.start(domain, body).await.expect(202);
-        answer.json["operation_id"].as_str().unwrap_or_else(|| panic!("no operation_id: {answer}")).to_owned()
+        answer.json["operation_id"]
+            .as_str()
+            .unwrap_or_else(|| panic!("no operation_id: {answer}"))
+            .to_owned()
     }
 
     /// `GET /api/v1/operations/{id}`.
@@ -171,7 +202,8 @@ impl Client {
 
     /// `DELETE /api/v1/operations/{id}/cancel`.
     pub async fn cancel(&self, id: &str) -> Answer {
-        self.delete(&format!("/api/v1/operations/{id}/cancel")).await
+        self.delete(&format!("/api/v1/operations/{id}/cancel"))
+            .await
     }
 
     /// Waits until an operation has one of these statuses, and returns its document (`data`).
@@ -179,19 +211,23 @@ impl Client {
     /// # Panics
     /// When it has another terminal status, or none of them within [`LIMIT`].
     pub async fn wait_for_any_status(&self, id: &str, wanted: &[&str]) -> Value {
-        wait_for(&format!("operation {id} to be {}", wanted.join(" or ")), LIMIT, async || {
-            let answer = self.try_get(&format!("/api/v1/operations/{id}")).await?;
-            let status = answer.at("/data/status").as_str().unwrap_or_default();
-            if wanted.contains(&status) {
-                return Ok(answer.at("/data").clone());
-            }
-            assert!(
-                !["completed", "failed", "cancelled"].contains(&status),
-                "operation {id} should become {}: {answer}",
-                wanted.join(" or ")
-            );
-            Err(answer.to_string())
-        })
+        wait_for(
+            &format!("operation {id} to be {}", wanted.join(" or ")),
+            LIMIT,
+            async || {
+                let answer = self.try_get(&format!("/api/v1/operations/{id}")).await?;
+                let status = answer.at("/data/status").as_str().unwrap_or_default();
+                if wanted.contains(&status) {
+                    return Ok(answer.at("/data").clone());
+                }
+                assert!(
+                    !["completed", "failed", "cancelled"].contains(&status),
+                    "operation {id} should become {}: {answer}",
+                    wanted.join(" or ")
+                );
+                Err(answer.to_string())
+            },
+        )
         .await
     }
 
@@ -209,7 +245,11 @@ impl Client {
     /// When the answer is no list.
     pub async fn workers(&self) -> Vec<Value> {
         let answer = self.get("/api/v1/workers").await.expect(200);
-        answer.json.as_array().unwrap_or_else(|| panic!("not a list: {answer}")).clone()
+        answer
+            .json
+            .as_array()
+            .unwrap_or_else(|| panic!("not a list: {answer}"))
+            .clone()
     }
 
     /// Waits until the registry shows a worker with this status, and returns its record.
@@ -219,7 +259,11 @@ impl Client {
     pub async fn wait_for_worker(&self, id: &str, status: &str) -> Value {
         wait_for(&format!("worker {id} to be {status}"), LIMIT, async || {
             let answer = self.try_get(&format!("/api/v1/workers/{id}")).await?;
-            if answer.json["status"] == status { Ok(answer.json) } else { Err(answer.to_string()) }
+            if answer.json["status"] == status {
+                Ok(answer.json)
+            } else {
+                Err(answer.to_string())
+            }
         })
         .await
     }

@@ -25,13 +25,20 @@ impl Contract {
     pub async fn read(api: &Client) -> Self {
         let mut document = api.get("/openapi.json").await.expect(200).json;
         // Documented answers may grow in later versions; here, a field that nobody described is a mistake.
-        let schemas = document.pointer_mut("/components/schemas").and_then(Value::as_object_mut).expect("schemas");
+        let schemas = document
+            .pointer_mut("/components/schemas")
+            .and_then(Value::as_object_mut)
+            .expect("schemas");
         for schema in schemas.values_mut().filter_map(Value::as_object_mut) {
             if schema.contains_key("properties") && !schema.contains_key("additionalProperties") {
                 schema.insert("additionalProperties".to_owned(), json!(false));
             }
         }
-        Self { api: api.clone(), document, seen: Mutex::default() }
+        Self {
+            api: api.clone(),
+            document,
+            seen: Mutex::default(),
+        }
     }
 
     /// The document.
@@ -46,7 +53,8 @@ impl Contract {
 
     /// `POST path` with a JSON body.
     pub async fn post(&self, path: &str, body: &Value) -> Answer {
-        self.send(Method::POST, path, |request| request.json(body)).await
+        self.send(Method::POST, path, |request| request.json(body))
+            .await
     }
 
     /// `DELETE path`.
@@ -64,7 +72,10 @@ impl Contract {
         path: &str,
         adjust: impl FnOnce(RequestBuilder) -> RequestBuilder,
     ) -> Answer {
-        let answer = self.api.send(adjust(self.api.request(method.clone(), path))).await;
+        let answer = self
+            .api
+            .send(adjust(self.api.request(method.clone(), path)))
+            .await;
         self.check(&method, path, &answer);
         answer
     }
@@ -76,22 +87,43 @@ impl Contract {
     pub fn check(&self, method: &Method, path: &str, answer: &Answer) {
         let method = method.as_str().to_lowercase();
         let plain = path.split('?').next().unwrap_or_default();
-        let template = self.template(plain).unwrap_or_else(|| panic!("{plain} is not documented"));
+        let template = self
+            .template(plain)
+            .unwrap_or_else(|| panic!("{plain} is not documented"));
         let operation = &self.document["paths"][&template][&method];
-        assert!(operation.is_object(), "{method} {template} is not documented");
+        assert!(
+            operation.is_object(),
+            "{method} {template} is not documented"
+        );
         let response = &operation["responses"][answer.status.to_string()];
-        assert!(response.is_object(), "{method} {template}: {} is not documented: {answer}", answer.status);
+        assert!(
+            response.is_object(),
+            "{method} {template}: {} is not documented: {answer}",
+            answer.status
+        );
         self.seen.lock().insert(format!("{method} {template}"));
         let Some(content) = response["content"].as_object() else {
-            assert_eq!(answer.text, "", "{method} {template}: a body that is not documented");
+            assert_eq!(
+                answer.text, "",
+                "{method} {template}: a body that is not documented"
+            );
             return;
         };
-        let kind = answer.header("content-type").split(';').next().unwrap_or_default();
+        let kind = answer
+            .header("content-type")
+            .split(';')
+            .next()
+            .unwrap_or_default();
         let media = content.get(kind).or_else(|| content.get("*/*"));
-        let media = media.unwrap_or_else(|| panic!("{method} {template}: {kind} is not documented"));
+        let media =
+            media.unwrap_or_else(|| panic!("{method} {template}: {kind} is not documented"));
         if kind == "application/json" {
             let found = self.violations(&media["schema"], &answer.json);
-            assert!(found.is_empty(), "{method} {template} {}: {found:#?}\n{answer}", answer.status);
+            assert!(
+                found.is_empty(),
+                "{method} {template} {}: {found:#?}\n{answer}",
+                answer.status
+            );
         }
     }
 
@@ -105,7 +137,10 @@ impl Contract {
             "allOf": [schema], "components": self.document["components"],
         });
         let validator = jsonschema::validator_for(&whole).expect("a schema that compiles");
-        validator.iter_errors(value).map(|error| format!("{}: {error}", error.instance_path())).collect()
+        validator
+            .iter_errors(value)
+            .map(|error| format!("{}: {error}", error.instance_path()))
+            .collect()
     }
 
     /// The documented path that a request is routed to: the one with the fewest variable parts.
@@ -114,9 +149,15 @@ impl Contract {
         let paths = self.document["paths"].as_object().expect("paths").keys();
         let matching = paths.filter(|template| {
             let wanted: Vec<&str> = template.split('/').collect();
-            wanted.len() == parts.len() && wanted.iter().zip(&parts).all(|(w, p)| w.starts_with('{') || w == p)
+            wanted.len() == parts.len()
+                && wanted
+                    .iter()
+                    .zip(&parts)
+                    .all(|(w, p)| w.starts_with('{') || w == p)
         });
-        matching.min_by_key(|template| template.matches('{').count()).cloned()
+        matching
+            .min_by_key(|template| template.matches('{').count())
+            .cloned()
     }
 
     /// What is documented and was never asked for.

@@ -45,7 +45,16 @@ impl GateEngine {
     pub fn new() -> (Self, Gate) {
         let (sender, receiver) = mpsc::unbounded_channel();
         let open = Arc::new(Semaphore::new(0));
-        (Self { started: sender, open: open.clone() }, Gate { started: Mutex::new(receiver), open })
+        (
+            Self {
+                started: sender,
+                open: open.clone(),
+            },
+            Gate {
+                started: Mutex::new(receiver),
+                open,
+            },
+        )
     }
 }
 
@@ -55,8 +64,10 @@ impl Gate {
     /// # Panics
     /// When none does within [`LIMIT`].
     pub async fn started(&self) -> (OperationId, u32) {
-        let next = tokio::time::timeout(LIMIT, async { self.started.lock().await.recv().await }).await;
-        next.expect("an attempt that reaches the gate in time").expect("a living engine")
+        let next =
+            tokio::time::timeout(LIMIT, async { self.started.lock().await.recv().await }).await;
+        next.expect("an attempt that reaches the gate in time")
+            .expect("a living engine")
     }
 
     /// The attempts that reached the gate and were not asked for with [`Self::started`].
@@ -86,13 +97,17 @@ impl Engine for GateEngine {
 
     async fn run(&self, ctx: Context, request: GateRequest) -> Result<Finished, OperationError> {
         ctx.progress(Progress::new(50.0).step("at the gate"));
-        let _ = self.started.send((ctx.operation_id().clone(), ctx.attempt()));
+        let _ = self
+            .started
+            .send((ctx.operation_id().clone(), ctx.attempt()));
         // Both arms are cancel safe: a permit that was not given is still there.
         tokio::select! {
             permit = self.open.acquire() => permit.map_err(|_| OperationError::failed("the gate is gone"))?.forget(),
             () = ctx.cancelled(), if !request.ignore_cancel => return Err(OperationError::Cancelled),
         }
-        Ok(Finished { attempt: ctx.attempt() })
+        Ok(Finished {
+            attempt: ctx.attempt(),
+        })
     }
 }
 
@@ -118,18 +133,28 @@ impl Engine for BlockingEngine {
     type Request = BlockingRequest;
     type Output = Finished;
 
-    async fn run(&self, ctx: Context, request: BlockingRequest) -> Result<Finished, OperationError> {
+    async fn run(
+        &self,
+        ctx: Context,
+        request: BlockingRequest,
+    ) -> Result<Finished, OperationError> {
         let (begin, length) = (Instant::now(), Duration::from_millis(request.millis));
         let mut value = 1_u64;
         while begin.elapsed() < length {
             for _ in 0..10_000 {
-                value = std::hint::black_box(value.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
+                value = std::hint::black_box(
+                    value
+                        .wrapping_mul(6_364_136_223_846_793_005)
+                        .wrapping_add(1),
+                );
             }
             if !request.ignore_cancel {
                 ctx.check_cancelled()?;
             }
         }
-        Ok(Finished { attempt: ctx.attempt() })
+        Ok(Finished {
+            attempt: ctx.attempt(),
+        })
     }
 }
 
@@ -179,7 +204,10 @@ impl Engine for FlakyEngine {
         Err(match request.how {
             Failing::Error => OperationError::failed(message),
             Failing::Permanent => OperationError::permanent("flaky", message),
-            Failing::RetryAfter => OperationError::RetryAfter { message, delay: Duration::from_millis(100) },
+            Failing::RetryAfter => OperationError::RetryAfter {
+                message,
+                delay: Duration::from_millis(100),
+            },
             Failing::Panic => panic!("{message}"),
         })
     }

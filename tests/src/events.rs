@@ -35,14 +35,21 @@ impl EventStream {
     /// # Panics
     /// When it is not.
     pub async fn open(api: &Client, path: &str, last_id: Option<u64>) -> Self {
-        let mut request = api.request(Method::GET, path).timeout(Duration::from_secs(600));
+        let mut request = api
+            .request(Method::GET, path)
+            .timeout(Duration::from_secs(600));
         if let Some(last_id) = last_id {
             request = request.header("last-event-id", last_id.to_string());
         }
         let response = request.send().await.expect("an answer");
         assert_eq!(response.status(), 200, "{path}");
         assert_eq!(response.headers()["content-type"], "text/event-stream");
-        Self { response, buffer: Vec::new(), last_id, comments: 0 }
+        Self {
+            response,
+            buffer: Vec::new(),
+            last_id,
+            comments: 0,
+        }
     }
 
     /// The last id that was given.
@@ -62,7 +69,9 @@ impl EventStream {
                     return Some(event);
                 }
             }
-            let chunk = tokio::time::timeout(LIMIT, self.response.chunk()).await.expect("an event in time");
+            let chunk = tokio::time::timeout(LIMIT, self.response.chunk())
+                .await
+                .expect("an event in time");
             match chunk {
                 Ok(Some(chunk)) => self.buffer.extend_from_slice(&chunk),
                 // Cut off is an end, too.
@@ -85,8 +94,13 @@ impl EventStream {
         if data.is_empty() {
             return None;
         }
-        let data = serde_json::from_str(&data.join("\n")).unwrap_or_else(|error| panic!("{error}: {block}"));
-        Some(Event { name, id: self.last_id, data })
+        let data = serde_json::from_str(&data.join("\n"))
+            .unwrap_or_else(|error| panic!("{error}: {block}"));
+        Some(Event {
+            name,
+            id: self.last_id,
+            data,
+        })
     }
 
     /// The next event that `wanted` recognises; others are passed over.
@@ -96,18 +110,26 @@ impl EventStream {
     pub async fn until(&mut self, what: &str, mut wanted: impl FnMut(&Event) -> bool) -> Event {
         let deadline = tokio::time::Instant::now() + LIMIT;
         loop {
-            let event = self.next().await.unwrap_or_else(|| panic!("the stream ended before {what}"));
+            let event = self
+                .next()
+                .await
+                .unwrap_or_else(|| panic!("the stream ended before {what}"));
             if wanted(&event) {
                 return event;
             }
-            assert!(tokio::time::Instant::now() < deadline, "no {what} in time; seen last: {event:?}");
+            assert!(
+                tokio::time::Instant::now() < deadline,
+                "no {what} in time; seen last: {event:?}"
+            );
         }
     }
 
     /// The next `operation` event about this operation with this status.
     pub async fn operation(&mut self, id: &str, status: &str) -> Event {
         self.until(&format!("{id} {status}"), |event| {
-            event.name == "operation" && event.data["operation_id"] == id && event.data["status"] == status
+            event.name == "operation"
+                && event.data["operation_id"] == id
+                && event.data["status"] == status
         })
         .await
     }

@@ -19,7 +19,11 @@
 //! | [`wait`] | waiting for a condition instead of for time to pass |
 //!
 //! Everything here ends what it started when it is dropped, and keeps its files, saying where, when the test failed.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test harness reports by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test harness reports by panicking"
+)]
 
 pub mod bench;
 pub mod browser;

@@ -25,8 +25,16 @@ impl LocalWorker {
     ///
     /// # Panics
     /// When the settings do not parse or no port is free.
-    pub async fn start<E: Engine>(settings: &Settings, engine: E, id: &str, arguments: &[&str]) -> Self {
-        let (lease, heartbeat) = (format!("{:?}", settings.lease), format!("{:?}", settings.heartbeat));
+    pub async fn start<E: Engine>(
+        settings: &Settings,
+        engine: E,
+        id: &str,
+        arguments: &[&str],
+    ) -> Self {
+        let (lease, heartbeat) = (
+            format!("{:?}", settings.lease),
+            format!("{:?}", settings.heartbeat),
+        );
         let data_dir = settings.data_dir.display().to_string();
         let own = [
             "worker",
@@ -43,12 +51,23 @@ impl LocalWorker {
             "--worker-id",
             id,
         ];
-        let config = Config::try_parse_from(own.iter().chain(arguments)).expect("settings that parse");
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
-        let api = Client::new(format!("http://{}", listener.local_addr().expect("its address")));
+        let config =
+            Config::try_parse_from(own.iter().chain(arguments)).expect("settings that parse");
+        let listener = TcpListener::bind(("127.0.0.1", 0))
+            .await
+            .expect("a free port");
+        let api = Client::new(format!(
+            "http://{}",
+            listener.local_addr().expect("its address")
+        ));
         let stop = CancellationToken::new();
         let task = tokio::spawn(ktrdr_worker::run(engine, config, listener, stop.clone()));
-        Self { api, id: id.to_owned(), stop, task: Some(task) }
+        Self {
+            api,
+            id: id.to_owned(),
+            stop,
+            task: Some(task),
+        }
     }
 
     /// Stops it in order, as SIGTERM would.

@@ -46,10 +46,20 @@ impl NatsServer {
         let mut arguments = vec!["--jetstream".to_owned(), "--addr=127.0.0.1".to_owned()];
         arguments.push(format!("--store_dir={}", scratch.join("store").display()));
         if !configuration.is_empty() {
-            std::fs::write(scratch.join("server.conf"), configuration).expect("a configuration file");
-            arguments.push(format!("--config={}", scratch.join("server.conf").display()));
+            std::fs::write(scratch.join("server.conf"), configuration)
+                .expect("a configuration file");
+            arguments.push(format!(
+                "--config={}",
+                scratch.join("server.conf").display()
+            ));
         }
-        let mut this = Self { process: None, program: find_program(), arguments, port: 0, scratch };
+        let mut this = Self {
+            process: None,
+            program: find_program(),
+            arguments,
+            port: 0,
+            scratch,
+        };
         this.spawn();
         this
     }
@@ -78,35 +88,57 @@ impl NatsServer {
                 self.spawn();
                 return Err(ended);
             }
-            let client = async_nats::connect(&url).await.map_err(|error| error.to_string())?;
+            let client = async_nats::connect(&url)
+                .await
+                .map_err(|error| error.to_string())?;
             // An account without JetStream, or one still being recovered, answers with an error.
             let jetstream = async_nats::jetstream::new(client);
-            jetstream.query_account().await.map(drop).map_err(|error| error.to_string())
+            jetstream
+                .query_account()
+                .await
+                .map(drop)
+                .map_err(|error| error.to_string())
         })
         .await;
     }
 
     fn spawn(&mut self) {
-        let port = if self.port == 0 { "-1".to_owned() } else { self.port.to_string() };
+        let port = if self.port == 0 {
+            "-1".to_owned()
+        } else {
+            self.port.to_string()
+        };
         let mut command = Command::new(&self.program);
         command.args(&self.arguments).arg("--port").arg(port);
         command.arg("--ports_file_dir").arg(self.scratch.path());
-        self.process = Some(Process::spawn("nats-server", command, &self.scratch.join("log")));
+        self.process = Some(Process::spawn(
+            "nats-server",
+            command,
+            &self.scratch.join("log"),
+        ));
     }
 
     /// The address, learned from the file the server writes when it listens at a port of the system's choice.
     async fn port_is_known(&mut self) -> String {
         if self.port == 0 {
             let process = self.process.as_mut().expect("just started");
-            let file = self.scratch.join(format!("{}_{}.ports", name_of(&self.program), process.pid()));
+            let file = self.scratch.join(format!(
+                "{}_{}.ports",
+                name_of(&self.program),
+                process.pid()
+            ));
             self.port = wait_for("nats-server to listen", LIMIT, async || {
                 if let Err(ended) = process.check_alive() {
                     panic!("{ended}");
                 }
                 let text = std::fs::read_to_string(&file).map_err(|error| error.to_string())?;
-                let ports: serde_json::Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+                let ports: serde_json::Value =
+                    serde_json::from_str(&text).map_err(|error| error.to_string())?;
                 let url = ports["nats"][0].as_str().ok_or(text)?;
-                url.rsplit(':').next().and_then(|port| port.parse().ok()).ok_or_else(|| url.to_owned())
+                url.rsplit(':')
+                    .next()
+                    .and_then(|port| port.parse().ok())
+                    .ok_or_else(|| url.to_owned())
             })
             .await;
         }
@@ -129,7 +161,9 @@ impl NatsServer {
     /// # Errors
     /// How it ended, and its last words.
     pub fn check_alive(&mut self) -> Result<(), String> {
-        self.process.as_mut().map_or(Err("stopped".to_owned()), Process::check_alive)
+        self.process
+            .as_mut()
+            .map_or(Err("stopped".to_owned()), Process::check_alive)
     }
 
     /// Where clients connect.
@@ -184,7 +218,11 @@ impl NatsServer {
 }
 
 fn name_of(program: &Path) -> String {
-    program.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    program
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
 }
 
 /// `$NATS_SERVER`, which scripts/test sets; else what scripts/get-nats finds or fetches.
@@ -195,6 +233,9 @@ fn find_program() -> PathBuf {
     let script = repository().join("scripts/get-nats");
     let output = Command::new(&script).stderr(Stdio::inherit()).output();
     let output = output.unwrap_or_else(|error| panic!("cannot run {}: {error}", script.display()));
-    assert!(output.status.success(), "scripts/get-nats found no nats-server");
+    assert!(
+        output.status.success(),
+        "scripts/get-nats found no nats-server"
+    );
     String::from_utf8_lossy(&output.stdout).trim().into()
 }

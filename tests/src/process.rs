@@ -39,16 +39,34 @@ impl Process {
     pub fn spawn(name: &str, mut command: Command, log: &Path) -> Self {
         for (key, _) in std::env::vars_os() {
             let key = key.to_string_lossy().into_owned();
-            let ours = ["KTRDR_", "WORKER_", "NATS_", "RUST_LOG"].iter().any(|prefix| key.starts_with(prefix));
+            let ours = ["KTRDR_", "WORKER_", "NATS_", "RUST_LOG"]
+                .iter()
+                .any(|prefix| key.starts_with(prefix));
             // The mark by which scripts/test finds what a test left behind must get through.
-            if ours && !key.starts_with("KTRDR_TEST_") && !command.get_envs().any(|(set, _)| set == key.as_str()) {
+            if ours
+                && !key.starts_with("KTRDR_TEST_")
+                && !command.get_envs().any(|(set, _)| set == key.as_str())
+            {
                 command.env_remove(key);
             }
         }
-        let file = File::options().create(true).append(true).open(log).expect("a log file");
-        command.stdin(Stdio::null()).stdout(file.try_clone().expect("a second handle")).stderr(file);
-        let child = command.spawn().unwrap_or_else(|error| panic!("cannot start {name}: {error}: {command:?}"));
-        Self { name: name.to_owned(), child, log: log.to_owned() }
+        let file = File::options()
+            .create(true)
+            .append(true)
+            .open(log)
+            .expect("a log file");
+        command
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().expect("a second handle"))
+            .stderr(file);
+        let child = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot start {name}: {error}: {command:?}"));
+        Self {
+            name: name.to_owned(),
+            child,
+            log: log.to_owned(),
+        }
     }
 
     /// Its process id.
@@ -65,7 +83,9 @@ impl Process {
 
     /// What it has printed so far.
     pub fn log(&self) -> String {
-        std::fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+        std::fs::read(&self.log)
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .unwrap_or_default()
     }
 
     /// How it ended, if it has.
@@ -80,7 +100,11 @@ impl Process {
     pub fn check_alive(&mut self) -> Result<(), String> {
         match self.exited() {
             None => Ok(()),
-            Some(status) => Err(format!("{} ended with {status}; its last words:\n{}", self.name, tail(&self.log, 30))),
+            Some(status) => Err(format!(
+                "{} ended with {status}; its last words:\n{}",
+                self.name,
+                tail(&self.log, 30)
+            )),
         }
     }
 
@@ -100,8 +124,15 @@ impl Process {
             Signal::Cont => "CONT",
         };
         // The shell's own kill: there is a shell everywhere, and no call that Rust counts as unsafe.
-        let status = Command::new("sh").arg("-c").arg(format!("kill -s {word} {}", self.pid())).status();
-        assert!(status.is_ok_and(|status| status.success()), "cannot send SIG{word} to {}", self.name);
+        let status = Command::new("sh")
+            .arg("-c")
+            .arg(format!("kill -s {word} {}", self.pid()))
+            .status();
+        assert!(
+            status.is_ok_and(|status| status.success()),
+            "cannot send SIG{word} to {}",
+            self.name
+        );
         if matches!(signal, Signal::Stop) {
             // The kernel stops the threads one by one after `kill` has returned; a server answers many requests in that time.
             let deadline = Instant::now() + LIMIT;
@@ -124,7 +155,10 @@ impl Process {
     /// When it has not within `limit`.
     pub async fn wait(&mut self, limit: Duration) -> ExitStatus {
         let name = self.name.clone();
-        wait_for(&format!("the end of {name}"), limit, async || self.exited().ok_or("it still runs".to_owned())).await
+        wait_for(&format!("the end of {name}"), limit, async || {
+            self.exited().ok_or("it still runs".to_owned())
+        })
+        .await
     }
 
     /// SIGTERM, and waits for the end.
@@ -140,7 +174,12 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("--- the last words of {} ({})\n{}", self.name, self.log.display(), tail(&self.log, 30));
+            eprintln!(
+                "--- the last words of {} ({})\n{}",
+                self.name,
+                self.log.display(),
+                tail(&self.log, 30)
+            );
         }
         self.kill();
     }
@@ -152,8 +191,15 @@ const TICKS_PER_SECOND: f64 = 100.0;
 /// CPU seconds a process has used; 0 when it is gone.
 pub fn cpu_seconds(pid: u32) -> f64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let fields: Vec<&str> = stat.rsplit_once(") ").map_or(Vec::new(), |(_, rest)| rest.split(' ').collect());
-    let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok()).unwrap_or_default();
+    let fields: Vec<&str> = stat
+        .rsplit_once(") ")
+        .map_or(Vec::new(), |(_, rest)| rest.split(' ').collect());
+    let ticks = |at: usize| {
+        fields
+            .get(at)
+            .and_then(|field| field.parse::<f64>().ok())
+            .unwrap_or_default()
+    };
     // utime and stime are the fields 14 and 15; the state, field 3, is the first here.
     (ticks(11) + ticks(12)) / TICKS_PER_SECOND
 }
@@ -162,14 +208,17 @@ pub fn cpu_seconds(pid: u32) -> f64 {
 fn stands_still(pid: u32) -> bool {
     let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
         // No /proc: then at least the process as a whole.
-        let state = Command::new("ps").args(["-o", "state=", "-p", &pid.to_string()]).output();
+        let state = Command::new("ps")
+            .args(["-o", "state=", "-p", &pid.to_string()])
+            .output();
         return state.is_ok_and(|output| output.stdout.trim_ascii_start().starts_with(b"T"));
     };
     threads.flatten().all(|thread| {
         // The state follows the program's name, which is in parentheses and may hold anything. A thread that has just ended
         // is no obstacle.
         let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
-        stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['T', 't', 'X', 'Z']))
+        stat.rsplit_once(") ")
+            .is_none_or(|(_, rest)| rest.starts_with(['T', 't', 'X', 'Z']))
     })
 }
 
@@ -181,7 +230,11 @@ pub fn program(name: &str) -> PathBuf {
     let running = std::env::current_exe().expect("the path of this program");
     let directory = running.parent().expect("a file is in a directory");
     // Tests are in target/<profile>/deps/, programs one above.
-    let directory = if directory.ends_with("deps") { directory.parent().unwrap_or(directory) } else { directory };
+    let directory = if directory.ends_with("deps") {
+        directory.parent().unwrap_or(directory)
+    } else {
+        directory
+    };
     let path = directory.join(name);
     assert!(
         path.is_file(),
@@ -222,13 +275,23 @@ impl BackendProcess {
     pub fn launch(settings: &Settings) -> Self {
         let (scratch, port) = (Scratch::new("backend"), free_port());
         let api = Client::new(format!("http://127.0.0.1:{port}"));
-        Self { process: Self::spawn(settings, port, &scratch), api, settings: settings.clone(), port, scratch }
+        Self {
+            process: Self::spawn(settings, port, &scratch),
+            api,
+            settings: settings.clone(),
+            port,
+            scratch,
+        }
     }
 
     fn spawn(settings: &Settings, port: u16, scratch: &Scratch) -> Process {
         let mut command = Command::new(program("ktrdr-backend"));
-        command.envs(settings.backend_env()).env("KTRDR_API_ADDR", format!("127.0.0.1:{port}"));
-        command.envs(settings.extra.clone()).current_dir(scratch.path());
+        command
+            .envs(settings.backend_env())
+            .env("KTRDR_API_ADDR", format!("127.0.0.1:{port}"));
+        command
+            .envs(settings.extra.clone())
+            .current_dir(scratch.path());
         Process::spawn("ktrdr-backend", command, &scratch.join("log"))
     }
 
@@ -287,13 +350,27 @@ impl WorkerProcess {
     }
 
     /// The same with another program of this workspace, and its arguments.
-    pub fn launch_program(settings: &Settings, command: &[&str], worker_type: &str, id: &str) -> Self {
+    pub fn launch_program(
+        settings: &Settings,
+        command: &[&str],
+        worker_type: &str,
+        id: &str,
+    ) -> Self {
         let (scratch, port) = (Scratch::new(id), free_port());
         let command: Vec<String> = command.iter().map(|&word| word.to_owned()).collect();
         let process = Self::spawn(settings, &command, (worker_type, id), port, &scratch);
         let api = Client::new(format!("http://127.0.0.1:{port}"));
         let (id, worker_type, settings) = (id.to_owned(), worker_type.to_owned(), settings.clone());
-        Self { process, api, id, worker_type, command, settings, port, scratch }
+        Self {
+            process,
+            api,
+            id,
+            worker_type,
+            command,
+            settings,
+            port,
+            scratch,
+        }
     }
 
     fn spawn(
@@ -305,8 +382,14 @@ impl WorkerProcess {
     ) -> Process {
         let mut command = Command::new(program(&words[0]));
         command.args(&words[1..]);
-        command.envs(settings.worker_env()).env("WORKER_TYPE", worker_type).env("WORKER_ID", id);
-        command.env("WORKER_PORT", port.to_string()).envs(settings.extra.clone()).current_dir(scratch.path());
+        command
+            .envs(settings.worker_env())
+            .env("WORKER_TYPE", worker_type)
+            .env("WORKER_ID", id);
+        command
+            .env("WORKER_PORT", port.to_string())
+            .envs(settings.extra.clone())
+            .current_dir(scratch.path());
         Process::spawn(id, command, &scratch.join("log"))
     }
 
@@ -317,7 +400,11 @@ impl WorkerProcess {
                 panic!("{ended}");
             }
             let answer = api.try_get("/health").await?;
-            if answer.status == 200 { Ok(()) } else { Err(answer.to_string()) }
+            if answer.status == 200 {
+                Ok(())
+            } else {
+                Err(answer.to_string())
+            }
         })
         .await;
     }
@@ -332,6 +419,12 @@ impl WorkerProcess {
     pub fn relaunch(&mut self) {
         self.process.kill();
         let worker = (self.worker_type.as_str(), self.id.as_str());
-        self.process = Self::spawn(&self.settings, &self.command, worker, self.port, &self.scratch);
+        self.process = Self::spawn(
+            &self.settings,
+            &self.command,
+            worker,
+            self.port,
+            &self.scratch,
+        );
     }
 }

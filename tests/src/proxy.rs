@@ -38,9 +38,15 @@ impl Proxy {
     /// # Panics
     /// When no port is free.
     pub async fn start(upstream: u16) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+        let listener = TcpListener::bind(("127.0.0.1", 0))
+            .await
+            .expect("a free port");
         let port = listener.local_addr().expect("its address").port();
-        let first = State { mode: Mode::Pass, upstream: ([127, 0, 0, 1], upstream).into(), cuts: 0 };
+        let first = State {
+            mode: Mode::Pass,
+            upstream: ([127, 0, 0, 1], upstream).into(),
+            cuts: 0,
+        };
         let state = Arc::new(watch::Sender::new(first));
         let task = tokio::spawn(accept(listener, state.subscribe()));
         Self { port, state, task }
@@ -76,7 +82,8 @@ impl Proxy {
 
     /// Sends new connections to another port from now on.
     pub fn redirect(&self, upstream: u16) {
-        self.state.send_modify(|state| state.upstream.set_port(upstream));
+        self.state
+            .send_modify(|state| state.upstream.set_port(upstream));
     }
 }
 
@@ -105,11 +112,19 @@ async fn accept(listener: TcpListener, state: watch::Receiver<State>) {
 async fn serve(client: TcpStream, mut state: watch::Receiver<State>) {
     let cuts = state.borrow().cuts;
     // A held connection reaches its destination only when the line is restored.
-    let Ok(now) = state.wait_for(|state| state.mode != Mode::Hold).await.map(|state| *state) else { return };
+    let Ok(now) = state
+        .wait_for(|state| state.mode != Mode::Hold)
+        .await
+        .map(|state| *state)
+    else {
+        return;
+    };
     if now.mode == Mode::Cut || now.cuts != cuts {
         return;
     }
-    let Ok(server) = TcpStream::connect(now.upstream).await else { return };
+    let Ok(server) = TcpStream::connect(now.upstream).await else {
+        return;
+    };
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
@@ -134,7 +149,10 @@ async fn pump(
             _ = state.wait_for(|state| state.cuts != cuts) => return,
         };
         let Ok(length @ 1..) = read else { return };
-        match state.wait_for(|state| state.mode != Mode::Hold || state.cuts != cuts).await {
+        match state
+            .wait_for(|state| state.mode != Mode::Hold || state.cuts != cuts)
+            .await
+        {
             Ok(now) if now.cuts == cuts => {}
             _ => return,
         }

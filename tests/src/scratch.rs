@@ -21,9 +21,14 @@ pub struct Scratch {
 impl Scratch {
     /// A new empty directory; `label` becomes a part of its name.
     pub fn new(label: &str) -> Self {
-        let dir =
-            tempfile::Builder::new().prefix(&format!("ktrdr-test-{label}-")).tempdir().expect("a temporary directory");
-        Self { dir, label: label.to_owned() }
+        let dir = tempfile::Builder::new()
+            .prefix(&format!("ktrdr-test-{label}-"))
+            .tempdir()
+            .expect("a temporary directory");
+        Self {
+            dir,
+            label: label.to_owned(),
+        }
     }
 
     /// Where it is.
@@ -41,14 +46,20 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         if std::thread::panicking() || KEEP.load(Ordering::Relaxed) {
             self.dir.disable_cleanup(true);
-            eprintln!("files of {} kept in {}", self.label, self.dir.path().display());
+            eprintln!(
+                "files of {} kept in {}",
+                self.label,
+                self.dir.path().display()
+            );
         }
     }
 }
 
 /// The last lines of a log file, for a failure message.
 pub fn tail(path: &Path, lines: usize) -> String {
-    let text = std::fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+    let text = std::fs::read(path)
+        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        .unwrap_or_default();
     let all: Vec<&str> = text.lines().collect();
     all[all.len().saturating_sub(lines)..].join("\n")
 }

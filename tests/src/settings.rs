@@ -88,5 +88,8 @@ fn millis(duration: Duration) -> String {
 
 /// The root of the repository.
 pub fn repository() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace above this crate").to_owned()
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the workspace above this crate")
+        .to_owned()
 }

@@ -33,9 +33,18 @@ impl Stack {
     pub async fn start_with(change: impl FnOnce(Settings) -> Settings) -> Self {
         let nats = NatsServer::start().await;
         let settings = change(Settings::fast(nats.url()));
-        let bus = Bus::connect(&nats.url(), Names::new(&settings.prefix).expect("a valid prefix")).await;
+        let bus = Bus::connect(
+            &nats.url(),
+            Names::new(&settings.prefix).expect("a valid prefix"),
+        )
+        .await;
         let backend = BackendProcess::start(&settings).await;
-        Self { nats, backend, bus, settings }
+        Self {
+            nats,
+            backend,
+            bus,
+            settings,
+        }
     }
 
     /// The backend's REST API.

@@ -30,10 +30,15 @@ pub fn wait_for<T>(
                 Ok(Ok(value)) => return value,
                 Ok(Err(seen)) => last = seen,
                 Err(_) => {
-                    panic!("{caller}: waited {limit:?} for {what}; the last look did not end; seen before: {last}")
+                    panic!(
+                        "{caller}: waited {limit:?} for {what}; the last look did not end; seen before: {last}"
+                    )
                 }
             }
-            assert!(Instant::now() < deadline, "{caller}: waited {limit:?} for {what}; seen last: {last}");
+            assert!(
+                Instant::now() < deadline,
+                "{caller}: waited {limit:?} for {what}; seen last: {last}"
+            );
             sleep(INTERVAL).await;
         }
     }

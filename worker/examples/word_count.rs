@@ -48,7 +48,11 @@ impl Engine for WordCount {
     type Request = WordCountRequest;
     type Output = WordCountOutput;
 
-    async fn run(&self, ctx: Context, request: WordCountRequest) -> Result<WordCountOutput, OperationError> {
+    async fn run(
+        &self,
+        ctx: Context,
+        request: WordCountRequest,
+    ) -> Result<WordCountOutput, OperationError> {
         // Reading and counting block a thread; this one may.
         ctx.blocking(move |ctx| count(ctx, &request)).await
     }
@@ -56,14 +60,18 @@ impl Engine for WordCount {
 
 fn count(ctx: &Context, request: &WordCountRequest) -> Result<WordCountOutput, OperationError> {
     let path = ctx.data_dir().resolve(&request.file)?;
-    let file = std::fs::File::open(&path)
-        .map_err(|error| OperationError::invalid(format!("cannot read {}: {error}", request.file)))?;
+    let file = std::fs::File::open(&path).map_err(|error| {
+        OperationError::invalid(format!("cannot read {}: {error}", request.file))
+    })?;
     let total = file.metadata()?.len();
     let (mut lines, mut words, mut bytes) = (0, 0, 0);
     let mut counts = BTreeMap::<String, u64>::new();
     for line in BufReader::new(file).lines() {
         let line = line?;
-        for word in line.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()) {
+        for word in line
+            .split(|c: char| !c.is_alphanumeric())
+            .filter(|word| !word.is_empty())
+        {
             *counts.entry(word.to_lowercase()).or_default() += 1;
             words += 1;
         }
@@ -73,14 +81,26 @@ fn count(ctx: &Context, request: &WordCountRequest) -> Result<WordCountOutput, O
             ctx.check_cancelled()?;
             ctx.metric("words", words as f64);
         }
-        ctx.progress_with(|| Progress::ratio(bytes, total).step(format!("Line {lines}")).field("lines", lines));
+        ctx.progress_with(|| {
+            Progress::ratio(bytes, total)
+                .step(format!("Line {lines}"))
+                .field("lines", lines)
+        });
     }
     // Reports are made a few times a second at most; this one says where it ended.
-    ctx.progress(Progress::new(100.0).step(format!("Line {lines}")).field("lines", lines));
+    ctx.progress(
+        Progress::new(100.0)
+            .step(format!("Line {lines}"))
+            .field("lines", lines),
+    );
     let mut most_frequent: Vec<_> = counts.into_iter().collect();
     most_frequent.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
     most_frequent.truncate(request.top);
-    Ok(WordCountOutput { lines, words, most_frequent })
+    Ok(WordCountOutput {
+        lines,
+        words,
+        most_frequent,
+    })
 }
 
 fn main() -> ExitCode {
@@ -99,15 +119,31 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("a.txt"), "To be, or not\nto be\n").unwrap();
         let run = TestRun::in_dir(&dir);
-        let output = run.run(&WordCount, json!({"file": "a.txt", "top": 2})).await.unwrap();
-        assert_eq!((run.progress().percentage, run.progress().fields["lines"].as_u64()), (100.0, Some(2)));
+        let output = run
+            .run(&WordCount, json!({"file": "a.txt", "top": 2}))
+            .await
+            .unwrap();
+        assert_eq!(
+            (
+                run.progress().percentage,
+                run.progress().fields["lines"].as_u64()
+            ),
+            (100.0, Some(2))
+        );
         assert_eq!((output.lines, output.words), (2, 6));
-        assert_eq!(output.most_frequent, [("be".to_owned(), 2), ("to".to_owned(), 2)]);
+        assert_eq!(
+            output.most_frequent,
+            [("be".to_owned(), 2), ("to".to_owned(), 2)]
+        );
     }
 
     #[tokio::test]
     async fn a_file_that_is_not_there_is_named() {
-        let error = TestRun::in_dir(".").run(&WordCount, json!({"file": "no.txt"})).await.err().unwrap();
+        let error = TestRun::in_dir(".")
+            .run(&WordCount, json!({"file": "no.txt"}))
+            .await
+            .err()
+            .unwrap();
         assert!(error.to_string().contains("no.txt"), "{error}");
     }
 }

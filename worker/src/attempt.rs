@@ -45,7 +45,10 @@ pub(crate) struct RunningAttempt<'a> {
 /// What is known of the attempt's end, and so what may be said about its request.
 enum Recorded {
     /// The end is in the log. A request that is handed back shall wait for `delay`.
-    Accepted { verdict: Verdict, delay: Option<Duration> },
+    Accepted {
+        verdict: Verdict,
+        delay: Option<Duration>,
+    },
     /// The operation went on, or ended, without this attempt.
     Fenced { terminal: bool },
     /// There is no end in the log, and there will be none of this attempt: the lease runs out.
@@ -94,7 +97,13 @@ impl RunningAttempt<'_> {
             cancel: self.execution.cancel.clone(),
             report: self.execution.report.clone(),
             data_dir: self.core.data_dir.clone(),
-            checkpoint: checkpoint::load(self.core, &self.job.request, self.hold, &self.execution.cancel).await,
+            checkpoint: checkpoint::load(
+                self.core,
+                &self.job.request,
+                self.hold,
+                &self.execution.cancel,
+            )
+            .await,
             checkpoint_interval: self.core.checkpoint_interval,
             owner: owner_check(self.core.clone(), self.execution.clone(), self.hold.clone()),
         });
@@ -117,24 +126,46 @@ impl RunningAttempt<'_> {
             // Whoever goes on does so where this one was told to stop, or failed.
             flush_checkpoint(self.core, self.execution, self.hold).await;
         }
-        if !flush_metrics(self.core, self.execution, self.hold, self.local, FINAL_FLUSH).await {
+        if !flush_metrics(
+            self.core,
+            self.execution,
+            self.hold,
+            self.local,
+            FINAL_FLUSH,
+        )
+        .await
+        {
             tracing::warn!("metric points could not be stored in time; giving them up");
         }
         let request = &self.job.request;
         let queued = self.job.lease.is_queued();
-        self.record(decide_verdict(outcome, reason, &request.execution, self.hold.attempt, queued)).await
+        self.record(decide_verdict(
+            outcome,
+            reason,
+            &request.execution,
+            self.hold.attempt,
+            queued,
+        ))
+        .await
     }
 
     fn spawn_engine(&self, ctx: Context) -> EngineHandle {
         let engine = self.core.engine.clone();
         let parameters = self.job.request.parameters.clone();
         // In the operation's span: an engine's own log lines name it, too.
-        self.core.engines.spawn(async move { engine.run(ctx, &parameters).await }.in_current_span())
+        self.core
+            .engines
+            .spawn(async move { engine.run(ctx, &parameters).await }.in_current_span())
     }
 
     /// Waits for the engine, meanwhile sends its reports, and stops it when its time is up.
     async fn supervise(&self, engine: &mut EngineHandle) -> EngineOutcome {
-        let limit = self.job.request.execution.timeout_seconds.and_then(|s| Duration::try_from_secs_f64(s).ok());
+        let limit = self
+            .job
+            .request
+            .execution
+            .timeout_seconds
+            .and_then(|s| Duration::try_from_secs_f64(s).ok());
         let time_limit = async {
             match limit {
                 Some(limit) => tokio::time::sleep(limit).await,
@@ -147,7 +178,9 @@ impl RunningAttempt<'_> {
         let patience = async {
             self.execution.cancel.cancelled().await;
             match self.execution.stop_reason() {
-                Some(StopReason::Timeout | StopReason::Shutdown) => tokio::time::sleep(STOP_GRACE).await,
+                Some(StopReason::Timeout | StopReason::Shutdown) => {
+                    tokio::time::sleep(STOP_GRACE).await
+                }
                 // A user's cancel is confirmed only by the engine; should it never be, a backend decides.
                 _ => std::future::pending().await,
             }
@@ -175,8 +208,15 @@ impl RunningAttempt<'_> {
                 let status = verdict.status();
                 let message = format!("the end of the operation could not be stored: {error}");
                 tracing::error!(%error, %status, "an end could not be stored");
-                let failure = Failure { code: "result_too_large".to_owned(), message, permanent: true };
-                let kind = EventKind::Failed { error: failure.clone(), progress: None };
+                let failure = Failure {
+                    code: "result_too_large".to_owned(),
+                    message,
+                    permanent: true,
+                };
+                let kind = EventKind::Failed {
+                    error: failure.clone(),
+                    progress: None,
+                };
                 match Box::pin(self.claimer.end(self.hold, kind)).await {
                     Ok(ended) => Recorded::of(ended, Verdict::Fail(failure), None),
                     Err(error) => {
@@ -197,16 +237,35 @@ impl RunningAttempt<'_> {
                 let progress = Some(self.execution.report.latest_progress().finished());
                 (EventKind::Completed { result, progress }, None)
             }
-            Verdict::Fail(error) => {
-                (EventKind::Failed { error: error.clone(), progress: self.progress_so_far() }, None)
-            }
-            Verdict::Cancel => (EventKind::Cancelled { forced: false, progress: self.progress_so_far() }, None),
-            Verdict::HandBack => {
-                (EventKind::Released { reason: ReleaseReason::Shutdown, error: None, retry_at: None }, None)
-            }
+            Verdict::Fail(error) => (
+                EventKind::Failed {
+                    error: error.clone(),
+                    progress: self.progress_so_far(),
+                },
+                None,
+            ),
+            Verdict::Cancel => (
+                EventKind::Cancelled {
+                    forced: false,
+                    progress: self.progress_so_far(),
+                },
+                None,
+            ),
+            Verdict::HandBack => (
+                EventKind::Released {
+                    reason: ReleaseReason::Shutdown,
+                    error: None,
+                    retry_at: None,
+                },
+                None,
+            ),
             Verdict::Retry { error, delay } => {
                 let retry_at = Some(Timestamp::now().plus(*delay));
-                let kind = EventKind::Released { reason: ReleaseReason::Retry, error: Some(error.clone()), retry_at };
+                let kind = EventKind::Released {
+                    reason: ReleaseReason::Retry,
+                    error: Some(error.clone()),
+                    retry_at,
+                };
                 (kind, Some(*delay))
             }
         })
@@ -233,7 +292,9 @@ impl RunningAttempt<'_> {
     }
 
     fn may_have_checkpoint(&self) -> bool {
-        self.execution.report.checkpoints_made() > 0 || self.hold.attempt > 1 || self.job.request.resume_from.is_some()
+        self.execution.report.checkpoints_made() > 0
+            || self.hold.attempt > 1
+            || self.job.request.resume_from.is_some()
     }
 
     fn note(&self, verdict: &Verdict) {
@@ -257,7 +318,9 @@ impl RunningAttempt<'_> {
                     state.progress = std::mem::take(&mut state.progress).finished();
                     state.result = Some(result.clone());
                 }
-                Verdict::Fail(error) | Verdict::Retry { error, .. } => state.error = Some(error.clone()),
+                Verdict::Fail(error) | Verdict::Retry { error, .. } => {
+                    state.error = Some(error.clone())
+                }
                 Verdict::Cancel | Verdict::HandBack => {}
             }
         });
@@ -265,7 +328,9 @@ impl RunningAttempt<'_> {
 
     fn measure(&self, outcome: &str) {
         let kind = self.core.worker_type.as_str();
-        self.core.attempts.observe_duration([kind, outcome], self.begun.elapsed());
+        self.core
+            .attempts
+            .observe_duration([kind, outcome], self.begun.elapsed());
     }
 
     /// This attempt is no longer the operation's: its end is discarded, and nothing is said about the request unless the
@@ -282,7 +347,9 @@ impl RunningAttempt<'_> {
             state.status = Status::Failed;
             state.error = Some(Failure {
                 code: "fenced".to_owned(),
-                message: "the operation went on without this attempt; ask the backend for its state".to_owned(),
+                message:
+                    "the operation went on without this attempt; ask the backend for its state"
+                        .to_owned(),
                 permanent: true,
             });
             if let Some(attempt) = state.attempts.last_mut() {

@@ -17,10 +17,18 @@ use crate::running::StopReason;
 /// # Errors
 /// When the client is closed.
 pub(crate) async fn listen(core: Arc<Core>) -> Result<(), async_nats::SubscribeError> {
-    let mut intents = core.connection.client.subscribe(core.names.cancels_of(&core.worker_type)).await?;
+    let mut intents = core
+        .connection
+        .client
+        .subscribe(core.names.cancels_of(&core.worker_type))
+        .await?;
     while let Some(message) = intents.next().await {
-        let Some(Topic::Cancel { operation_id, .. }) = core.names.parse(&message.subject) else { continue };
-        let Ok(id) = OperationId::new(operation_id) else { continue };
+        let Some(Topic::Cancel { operation_id, .. }) = core.names.parse(&message.subject) else {
+            continue;
+        };
+        let Ok(id) = OperationId::new(operation_id) else {
+            continue;
+        };
         if core.running.stop(&id, StopReason::Cancel) > 0 {
             tracing::info!(operation_id = %id, "cancel requested");
         }

@@ -12,10 +12,15 @@ pub struct InvalidCapabilities(String);
 ///
 /// # Errors
 /// [`InvalidCapabilities`] when a stated value has the wrong type, or claims a GPU that cannot be used.
-pub fn determine(stated: &Map<String, Value>, uses_gpu: bool) -> Result<Capabilities, InvalidCapabilities> {
+pub fn determine(
+    stated: &Map<String, Value>,
+    uses_gpu: bool,
+) -> Result<Capabilities, InvalidCapabilities> {
     let detected = Capabilities {
         gpu: uses_gpu && std::path::Path::new("/dev/nvidia0").exists(),
-        cores: std::thread::available_parallelism().ok().and_then(|n| u32::try_from(n.get()).ok()),
+        cores: std::thread::available_parallelism()
+            .ok()
+            .and_then(|n| u32::try_from(n.get()).ok()),
         memory_gb: memory_gib(),
         other: Map::new(),
     };
@@ -24,10 +29,12 @@ pub fn determine(stated: &Map<String, Value>, uses_gpu: bool) -> Result<Capabili
         _ => Map::new(),
     };
     merged.extend(stated.clone());
-    let capabilities: Capabilities =
-        serde_json::from_value(Value::Object(merged)).map_err(|error| InvalidCapabilities(error.to_string()))?;
+    let capabilities: Capabilities = serde_json::from_value(Value::Object(merged))
+        .map_err(|error| InvalidCapabilities(error.to_string()))?;
     if capabilities.gpu && !uses_gpu {
-        return Err(InvalidCapabilities("gpu is true, but this engine was not built for a GPU".to_owned()));
+        return Err(InvalidCapabilities(
+            "gpu is true, but this engine was not built for a GPU".to_owned(),
+        ));
     }
     Ok(capabilities)
 }
@@ -35,8 +42,14 @@ pub fn determine(stated: &Map<String, Value>, uses_gpu: bool) -> Result<Capabili
 /// Memory of the machine in GiB, rounded to the nearest; the kernel keeps a little for itself.
 fn memory_gib() -> Option<u32> {
     let info = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let kib: f64 =
-        info.lines().find_map(|line| line.strip_prefix("MemTotal:"))?.trim().split(' ').next()?.parse().ok()?;
+    let kib: f64 = info
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))?
+        .trim()
+        .split(' ')
+        .next()?
+        .parse()
+        .ok()?;
     Some((kib / 1024.0 / 1024.0).round() as u32)
 }
 

@@ -63,7 +63,9 @@ async fn look_for(core: &Arc<Core>, request: &StartRequest, hold: &Hold) -> Opti
                 }
             }
         };
-        let Some((_, Some(entry))) = found else { continue };
+        let Some((_, Some(entry))) = found else {
+            continue;
+        };
         tracing::info!(from = %id, from_attempt = entry.attempt, saved_at = %entry.at, "going on from a checkpoint");
         // So that whoever resumes this operation finds it even if this one gets no further.
         if *id != request.operation_id
@@ -77,8 +79,16 @@ async fn look_for(core: &Arc<Core>, request: &StartRequest, hold: &Hold) -> Opti
 }
 
 /// Saves a checkpoint of this attempt, unless a later attempt has saved one.
-pub(crate) async fn save(core: &Arc<Core>, hold: &Hold, state: Box<RawValue>) -> Result<(), async_nats::Error> {
-    let entry = Entry { attempt: hold.attempt, at: Timestamp::now(), state };
+pub(crate) async fn save(
+    core: &Arc<Core>,
+    hold: &Hold,
+    state: Box<RawValue>,
+) -> Result<(), async_nats::Error> {
+    let entry = Entry {
+        attempt: hold.attempt,
+        at: Timestamp::now(),
+        state,
+    };
     let payload: bytes::Bytes = serde_json::to_vec(&entry)?.into();
     let store = bucket(core).await?;
     let revision = match read(core, &hold.operation_id).await? {
@@ -87,13 +97,16 @@ pub(crate) async fn save(core: &Arc<Core>, hold: &Hold, state: Box<RawValue>) ->
         None => 0,
     };
     // The revision decides between this attempt and one that saved in between.
-    store.update(hold.operation_id.as_str(), payload, revision).await?;
+    store
+        .update(hold.operation_id.as_str(), payload, revision)
+        .await?;
     Ok(())
 }
 
 /// Removes the checkpoint of an operation that completed.
 pub(crate) async fn remove(core: &Core, id: &OperationId) {
-    let removed = async { Ok::<_, async_nats::Error>(bucket(core).await?.purge(id.as_str()).await?) };
+    let removed =
+        async { Ok::<_, async_nats::Error>(bucket(core).await?.purge(id.as_str()).await?) };
     if let Err(error) = removed.await {
         // It goes with the bucket's age limit.
         tracing::debug!(%error, "a checkpoint was not removed");
@@ -101,13 +114,22 @@ pub(crate) async fn remove(core: &Core, id: &OperationId) {
 }
 
 async fn bucket(core: &Core) -> Result<async_nats::jetstream::kv::Store, async_nats::Error> {
-    Ok(core.connection.jetstream.get_key_value(core.names.checkpoints_bucket()).await?)
+    Ok(core
+        .connection
+        .jetstream
+        .get_key_value(core.names.checkpoints_bucket())
+        .await?)
 }
 
 /// What the bucket holds for an operation, if anything: its revision, and the checkpoint if there is one that can be read.
-async fn read(core: &Core, id: &OperationId) -> Result<Option<(u64, Option<Entry>)>, async_nats::Error> {
+async fn read(
+    core: &Core,
+    id: &OperationId,
+) -> Result<Option<(u64, Option<Entry>)>, async_nats::Error> {
     use async_nats::jetstream::kv::Operation;
-    let Some(found) = bucket(core).await?.entry(id.as_str()).await? else { return Ok(None) };
+    let Some(found) = bucket(core).await?.entry(id.as_str()).await? else {
+        return Ok(None);
+    };
     let entry = match found.operation {
         Operation::Put => serde_json::from_slice(&found.value)
             .inspect_err(|error| tracing::warn!(%error, "a checkpoint is not readable; ignored"))

@@ -72,12 +72,20 @@ impl Claimer<'_> {
         delivery: Delivery,
         patience: Duration,
     ) -> Result<Claimed, ClaimError> {
-        let started = EventKind::Started { start_sequence: delivery.start_sequence, delivery: delivery.count };
+        let started = EventKind::Started {
+            start_sequence: delivery.start_sequence,
+            delivery: delivery.count,
+        };
         let claim = uuid::Uuid::new_v4().simple().to_string();
         // Nearly every request is untouched: reading first would cost each of them a round trip.
         let mut log = match delivery.count {
             1 => OperationLog::default(),
-            _ => self.core.oplog.read(&self.core.worker_type, &request.operation_id).await?,
+            _ => {
+                self.core
+                    .oplog
+                    .read(&self.core.worker_type, &request.operation_id)
+                    .await?
+            }
         };
         loop {
             let event = |attempt, kind| Event {
@@ -89,7 +97,11 @@ impl Claimer<'_> {
                 kind,
             };
             // A round trip that only retries need. This machine's own clock may be wrong by hours.
-            let now = if waits_for_retry(&log) { self.core.oplog.clock().await? } else { Timestamp::EPOCH };
+            let now = if waits_for_retry(&log) {
+                self.core.oplog.clock().await?
+            } else {
+                Timestamp::EPOCH
+            };
             let decided = decide(&log, delivery, request.execution.max_attempts(), now);
             if matches!(decided, Claim::Start { .. } | Claim::GiveUp { .. })
                 && log.state.status == Status::Running
@@ -110,27 +122,64 @@ impl Claimer<'_> {
                         message: worker_lost_message(&request.operation_id, attempts),
                         permanent: true,
                     };
-                    (event(attempts, EventKind::Failed { error, progress: None }), expected)
+                    (
+                        event(
+                            attempts,
+                            EventKind::Failed {
+                                error,
+                                progress: None,
+                            },
+                        ),
+                        expected,
+                    )
                 }
-                Claim::Start { attempt, expected, takeover } => {
+                Claim::Start {
+                    attempt,
+                    expected,
+                    takeover,
+                } => {
                     // The intent is heard live only by the worker that runs the operation; that one may be gone.
                     if takeover
-                        && self.core.oplog.cancel_intent(&self.core.worker_type, &request.operation_id).await?.is_some()
+                        && self
+                            .core
+                            .oplog
+                            .cancel_intent(&self.core.worker_type, &request.operation_id)
+                            .await?
+                            .is_some()
                     {
-                        (event(attempt - 1, EventKind::Cancelled { forced: false, progress: None }), expected)
+                        (
+                            event(
+                                attempt - 1,
+                                EventKind::Cancelled {
+                                    forced: false,
+                                    progress: None,
+                                },
+                            ),
+                            expected,
+                        )
                     } else {
                         (event(attempt, started.clone()), expected)
                     }
                 }
             };
             let attempt = event.attempt;
-            match self.core.oplog.append(&self.core.worker_type, &event, expected, patience).await {
+            match self
+                .core
+                .oplog
+                .append(&self.core.worker_type, &event, expected, patience)
+                .await
+            {
                 Ok(sequence) => {
                     return Ok(match event.kind {
-                        EventKind::Started { .. } => {
-                            Claimed::Hold(Hold { operation_id: event.operation_id, attempt, claim, sequence })
+                        EventKind::Started { .. } => Claimed::Hold(Hold {
+                            operation_id: event.operation_id,
+                            attempt,
+                            claim,
+                            sequence,
+                        }),
+                        EventKind::Failed { .. } => {
+                            Claimed::Nothing("its workers were lost too often")
                         }
-                        EventKind::Failed { .. } => Claimed::Nothing("its workers were lost too often"),
                         _ => Claimed::Nothing("it was cancelled before this worker took over"),
                     });
                 }
@@ -155,12 +204,19 @@ impl Claimer<'_> {
         };
         let mut expected = hold.sequence;
         loop {
-            match self.core.oplog.append(&self.core.worker_type, &event, expected, Duration::MAX).await {
+            match self
+                .core
+                .oplog
+                .append(&self.core.worker_type, &event, expected, Duration::MAX)
+                .await
+            {
                 Ok(_) => return Ok(Ended::Accepted),
                 // Something that is no event of ours was put on the subject; the attempt is still ours.
                 Err(AppendError::Conflict(log)) if owns(&log, hold) => expected = log.tail,
                 Err(AppendError::Conflict(log)) => {
-                    return Ok(Ended::Fenced { terminal: log.state.status.is_terminal() });
+                    return Ok(Ended::Fenced {
+                        terminal: log.state.status.is_terminal(),
+                    });
                 }
                 Err(error) => return Err(error),
             }
@@ -172,13 +228,24 @@ impl Claimer<'_> {
     /// # Errors
     /// [`ReadError`] when NATS does not answer.
     pub(crate) async fn verify(&self, hold: &Hold) -> Result<Option<Ended>, ReadError> {
-        let log = self.core.oplog.read_from(&self.core.worker_type, &hold.operation_id, hold.sequence).await?;
-        Ok(if owns(&log, hold) { None } else { Some(Ended::Fenced { terminal: log.state.status.is_terminal() }) })
+        let log = self
+            .core
+            .oplog
+            .read_from(&self.core.worker_type, &hold.operation_id, hold.sequence)
+            .await?;
+        Ok(if owns(&log, hold) {
+            None
+        } else {
+            Some(Ended::Fenced {
+                terminal: log.state.status.is_terminal(),
+            })
+        })
     }
 }
 
 fn owns(log: &OperationLog, hold: &Hold) -> bool {
     log.last.as_ref().is_some_and(|last| {
-        matches!(last.kind, EventKind::Started { .. }) && last.claim.as_deref() == Some(hold.claim.as_str())
+        matches!(last.kind, EventKind::Started { .. })
+            && last.claim.as_deref() == Some(hold.claim.as_str())
     })
 }

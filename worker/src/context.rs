@@ -39,12 +39,15 @@ pub(crate) struct Inner {
 }
 
 /// Answers whether this attempt is still the operation's own; an error is for the engine to return.
-pub(crate) type OwnerCheck = Box<dyn Fn() -> BoxFuture<'static, Result<(), OperationError>> + Send + Sync>;
+pub(crate) type OwnerCheck =
+    Box<dyn Fn() -> BoxFuture<'static, Result<(), OperationError>> + Send + Sync>;
 
 impl Context {
     /// A context for one attempt. Engines never need this; tests use [`crate::testing`].
     pub(crate) fn new(inner: Inner) -> Self {
-        Self { inner: Arc::new(inner) }
+        Self {
+            inner: Arc::new(inner),
+        }
     }
 
     /// For tests, which say how their context differs before they use it.
@@ -98,7 +101,11 @@ impl Context {
     /// # Errors
     /// [`OperationError::Cancelled`] once the engine shall stop.
     pub fn check_cancelled(&self) -> Result<(), OperationError> {
-        if self.is_cancelled() { Err(OperationError::Cancelled) } else { Ok(()) }
+        if self.is_cancelled() {
+            Err(OperationError::Cancelled)
+        } else {
+            Ok(())
+        }
     }
 
     /// Resolves when the engine shall stop; for `select!` in asynchronous engines.
@@ -143,9 +150,14 @@ impl Context {
     ///
     /// # Errors
     /// That of `make`; the checkpoint before remains the newest.
-    pub fn try_checkpoint_with<T: Serialize, E>(&self, make: impl FnOnce(u64) -> Result<T, E>) -> Result<(), E> {
+    pub fn try_checkpoint_with<T: Serialize, E>(
+        &self,
+        make: impl FnOnce(u64) -> Result<T, E>,
+    ) -> Result<(), E> {
         let report = &self.inner.report;
-        let Some(number) = report.next_checkpoint(self.inner.checkpoint_interval, self.is_cancelled()) else {
+        let Some(number) =
+            report.next_checkpoint(self.inner.checkpoint_interval, self.is_cancelled())
+        else {
             return Ok(());
         };
         let begun = Instant::now();
@@ -185,7 +197,9 @@ impl Context {
             Ok(result) => result,
             Err(error) => match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_) => Err(OperationError::failed("the worker stopped before the work had begun")),
+                Err(_) => Err(OperationError::failed(
+                    "the worker stopped before the work had begun",
+                )),
             },
         }
     }
@@ -195,7 +209,11 @@ impl Context {
 fn written(state: &impl Serialize) -> Option<Box<RawValue>> {
     match serde_json::value::to_raw_value(state) {
         Ok(state) if state.get().len() > MAX_STATE => {
-            tracing::warn!(bytes = state.get().len(), limit = MAX_STATE, "a checkpoint is too large; not saved");
+            tracing::warn!(
+                bytes = state.get().len(),
+                limit = MAX_STATE,
+                "a checkpoint is too large; not saved"
+            );
             None
         }
         Ok(state) => Some(state),

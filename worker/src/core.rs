@@ -97,7 +97,10 @@ impl EngineRuntime {
             .thread_name("engine")
             .enable_all()
             .build()
-            .map(|runtime| Self::Own { handle: runtime.handle().clone(), runtime: Some(runtime) })
+            .map(|runtime| Self::Own {
+                handle: runtime.handle().clone(),
+                runtime: Some(runtime),
+            })
     }
 
     pub(crate) fn spawn<T: Send + 'static>(

@@ -36,7 +36,10 @@ impl DataDir {
         if relative.is_empty() || relative.contains('\0') {
             return refuse("names no file");
         }
-        if !path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
+        if !path
+            .components()
+            .all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
+        {
             return refuse("leaves the data directory");
         }
         let full = self.root.join(path);
@@ -50,7 +53,9 @@ impl DataDir {
         }
         let root = self.root.canonicalize();
         match (existing.canonicalize(), root) {
-            (Ok(real), Ok(root)) if !real.starts_with(&root) => refuse("leads out of the data directory"),
+            (Ok(real), Ok(root)) if !real.starts_with(&root) => {
+                refuse("leads out of the data directory")
+            }
             (Err(_), Ok(_)) => refuse("is a link that leads nowhere"),
             _ => Ok(full),
         }
@@ -65,7 +70,10 @@ pub fn open_file(path: &Path) -> std::io::Result<File> {
     if std::fs::metadata(path)?.is_file() {
         return File::open(path);
     }
-    Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "it is not a regular file"))
+    Err(std::io::Error::new(
+        std::io::ErrorKind::InvalidInput,
+        "it is not a regular file",
+    ))
 }
 
 #[cfg(test)]
@@ -76,11 +84,23 @@ mod tests {
     fn only_files_are_opened() {
         let temp = tempfile::tempdir().unwrap();
         let pipe = temp.path().join("pipe");
-        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        assert!(
+            std::process::Command::new("mkfifo")
+                .arg(&pipe)
+                .status()
+                .unwrap()
+                .success()
+        );
         for path in [pipe.as_path(), temp.path()] {
-            assert_eq!(open_file(path).unwrap_err().kind(), std::io::ErrorKind::InvalidInput);
+            assert_eq!(
+                open_file(path).unwrap_err().kind(),
+                std::io::ErrorKind::InvalidInput
+            );
         }
-        assert_eq!(open_file(&temp.path().join("no")).unwrap_err().kind(), std::io::ErrorKind::NotFound);
+        assert_eq!(
+            open_file(&temp.path().join("no")).unwrap_err().kind(),
+            std::io::ErrorKind::NotFound
+        );
     }
 
     #[test]
@@ -92,12 +112,27 @@ mod tests {
         std::os::unix::fs::symlink("../secret", dir.root().join("link")).unwrap();
         std::os::unix::fs::symlink("..", dir.root().join("up")).unwrap();
         std::os::unix::fs::symlink("gone", dir.root().join("dangling")).unwrap();
-        for good in ["a.csv", "sub/a.csv", "./a.csv", "new/deep/a.csv", "a..b", "ü.csv"] {
+        for good in [
+            "a.csv",
+            "sub/a.csv",
+            "./a.csv",
+            "new/deep/a.csv",
+            "a..b",
+            "ü.csv",
+        ] {
             assert!(dir.resolve(good).is_ok(), "{good}");
         }
-        for bad in
-            ["", "/etc/passwd", "../secret", "sub/../../secret", "link", "up/secret", "up/new", "dangling", "a\0b"]
-        {
+        for bad in [
+            "",
+            "/etc/passwd",
+            "../secret",
+            "sub/../../secret",
+            "link",
+            "up/secret",
+            "up/new",
+            "dangling",
+            "a\0b",
+        ] {
             assert!(dir.resolve(bad).is_err(), "{bad}");
         }
     }

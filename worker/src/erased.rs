@@ -73,7 +73,9 @@ fn bound_integers(schema: &mut Schema) {
 impl<E: Engine> ErasedEngine for E {
     fn info(&self) -> EngineInfo {
         let schema = |settings: SchemaSettings, request: bool| {
-            let generator = settings.with_transform(RecursiveTransform(bound_integers)).into_generator();
+            let generator = settings
+                .with_transform(RecursiveTransform(bound_integers))
+                .into_generator();
             let schema = if request {
                 generator.into_root_schema_for::<E::Request>()
             } else {
@@ -99,11 +101,15 @@ impl<E: Engine> ErasedEngine for E {
         parameters: &'a RawValue,
     ) -> BoxFuture<'a, Result<Box<RawValue>, OperationError>> {
         async move {
-            let request = read(parameters.get())
-                .map_err(|error| OperationError::invalid(format!("the parameters do not fit: {error}")))?;
+            let request = read(parameters.get()).map_err(|error| {
+                OperationError::invalid(format!("the parameters do not fit: {error}"))
+            })?;
             let output = Engine::run(self, ctx, request).await?;
             serde_json::value::to_raw_value(&output).map_err(|error| {
-                OperationError::permanent("result_not_json", format!("the result cannot be written as JSON: {error}"))
+                OperationError::permanent(
+                    "result_not_json",
+                    format!("the result cannot be written as JSON: {error}"),
+                )
             })
         }
         .boxed()

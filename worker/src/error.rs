@@ -44,17 +44,26 @@ pub enum OperationError {
 impl OperationError {
     /// It went wrong, and might go better another time.
     pub fn failed(message: impl Into<String>) -> Self {
-        Self::Failed { code: "engine_error", message: message.into() }
+        Self::Failed {
+            code: "engine_error",
+            message: message.into(),
+        }
     }
 
     /// The request or its data cannot be worked with: trying again cannot help.
     pub fn invalid(message: impl Into<String>) -> Self {
-        Self::Permanent { code: "invalid_request", message: message.into() }
+        Self::Permanent {
+            code: "invalid_request",
+            message: message.into(),
+        }
     }
 
     /// It went wrong and will every time.
     pub fn permanent(code: &'static str, message: impl Into<String>) -> Self {
-        Self::Permanent { code, message: message.into() }
+        Self::Permanent {
+            code,
+            message: message.into(),
+        }
     }
 }
 

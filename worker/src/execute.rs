@@ -25,7 +25,10 @@ use crate::running::Execution;
 
 /// A start request with everything needed to run it.
 pub(crate) struct Job {
-    #[expect(dead_code, reason = "held for as long as the job lives; giving it back is its drop")]
+    #[expect(
+        dead_code,
+        reason = "held for as long as the job lives; giving it back is its drop"
+    )]
     pub(crate) slot: Slot,
     pub(crate) queue: Queue,
     pub(crate) request: StartRequest,
@@ -39,11 +42,30 @@ pub(crate) struct Job {
 
 /// Runs a delivered request. A payload that is no start request is removed from the queue: no operation exists for it.
 pub(crate) async fn run_delivery(core: Arc<Core>, delivery: Delivery) {
-    let Delivery { slot, queue, payload, delivery, lease, trace } = delivery;
+    let Delivery {
+        slot,
+        queue,
+        payload,
+        delivery,
+        lease,
+        trace,
+    } = delivery;
     let start_sequence = delivery.start_sequence;
     match serde_json::from_slice::<StartRequest>(&payload) {
         Ok(request) if request.operation_type == core.worker_type => {
-            run_job(core, Job { slot, queue, request, delivery, lease, claimed: None, trace }).await;
+            run_job(
+                core,
+                Job {
+                    slot,
+                    queue,
+                    request,
+                    delivery,
+                    lease,
+                    claimed: None,
+                    trace,
+                },
+            )
+            .await;
         }
         Ok(request) => {
             Counters::add(&core.counters.malformed);
@@ -81,13 +103,19 @@ async fn run(core: Arc<Core>, mut job: Job) {
     let execution = Arc::new(Execution::new(job.request.operation_id.clone()));
     let registered = Registered::new(&core, execution.clone());
     // Before the claim: as soon as others see the operation running, this worker can be asked about it.
-    let local = core.local.insert(job.request.clone(), job.queue.to_string(), execution.clone());
+    let local = core.local.insert(
+        job.request.clone(),
+        job.queue.to_string(),
+        execution.clone(),
+    );
     let claimer = Claimer { core: &core };
     let hold = claim(&claimer, &job).await;
     if let Some(reply) = job.claimed.take() {
         let _ = reply.send(hold.is_some());
     }
-    let Some(hold) = hold else { return core.local.remove(&local) };
+    let Some(hold) = hold else {
+        return core.local.remove(&local);
+    };
     execution.claimed(hold.attempt);
     Counters::add(&core.counters.started);
     core.changed.notify_one();
@@ -124,7 +152,10 @@ impl Registered {
     fn new(core: &Arc<Core>, execution: Arc<Execution>) -> Self {
         let number = core.running.insert(execution);
         core.changed.notify_one();
-        Self { core: core.clone(), number }
+        Self {
+            core: core.clone(),
+            number,
+        }
     }
 }
 
@@ -137,7 +168,10 @@ impl Drop for Registered {
 
 /// Claims the operation; `None` when it is not this worker's to run, and the request has been answered as far as it may be.
 async fn claim(claimer: &Claimer<'_>, job: &Job) -> Option<Hold> {
-    match claimer.claim(&job.request, job.delivery, job.lease.duration()).await {
+    match claimer
+        .claim(&job.request, job.delivery, job.lease.duration())
+        .await
+    {
         Ok(Claimed::Hold(hold)) => return Some(hold),
         Ok(Claimed::Nothing(why)) => {
             tracing::info!(why, "nothing to run");
@@ -145,11 +179,16 @@ async fn claim(claimer: &Claimer<'_>, job: &Job) -> Option<Hold> {
         }
         Ok(Claimed::Later(delay)) => job.lease.nak(Some(delay)).await,
         Ok(Claimed::Outdated) => {
-            tracing::warn!("this delivery is outdated: the request was given to another worker since");
+            tracing::warn!(
+                "this delivery is outdated: the request was given to another worker since"
+            );
         }
         Err(error) => {
             // Saying anything about the request could hit another worker's attempt. It comes again when the lease ends.
-            tracing::warn!(error = chain(&error), "the claim is undecided; leaving the request alone");
+            tracing::warn!(
+                error = chain(&error),
+                "the claim is undecided; leaving the request alone"
+            );
             if matches!(error, ClaimError::Append(AppendError::Full(_))) {
                 job.lease.nak(Some(Duration::from_secs(1))).await;
             }

@@ -41,10 +41,15 @@ impl Guard<'_> {
         // The lease is as old as the delivery: a claim that took long has used some of it.
         let mut extend_at = self.lease.extend_at();
         tokio::time::sleep_until(extend_at.min(Instant::now() + WATCH_AFTER)).await;
-        let subject = self.core.names.operation(&self.core.worker_type, &self.hold.operation_id);
+        let subject = self
+            .core
+            .names
+            .operation(&self.core.worker_type, &self.hold.operation_id);
         let mut events = match self.core.connection.client.subscribe(subject).await {
             Ok(events) => events,
-            Err(error) => return tracing::error!(%error, "cannot listen on the operation's subject"),
+            Err(error) => {
+                return tracing::error!(%error, "cannot listen on the operation's subject");
+            }
         };
         let mut link = self.core.connection.link.clone();
         // What was published before the subscription, or while there was no connection, is only found by reading.
@@ -66,7 +71,10 @@ impl Guard<'_> {
                     }
                     Ok(Some(lost)) => return self.lost(&lost),
                     Err(error) => {
-                        tracing::debug!(error = chain(&error), "cannot tell yet whether the operation is still ours");
+                        tracing::debug!(
+                            error = chain(&error),
+                            "cannot tell yet whether the operation is still ours"
+                        );
                         tokio::time::sleep(RETRY).await;
                         continue;
                     }
@@ -101,12 +109,20 @@ impl Guard<'_> {
     }
 
     fn is_own(&self, payload: &[u8]) -> bool {
-        Event::decode(payload).is_ok_and(|event| event.claim.as_deref() == Some(self.hold.claim.as_str()))
+        Event::decode(payload)
+            .is_ok_and(|event| event.claim.as_deref() == Some(self.hold.claim.as_str()))
     }
 
     fn lost(&self, ended: &Ended) {
-        let Ended::Fenced { terminal } = ended else { return };
-        tracing::warn!(terminal, "the operation went on without this attempt; stopping the engine");
-        self.execution.stop(StopReason::Fenced { terminal: *terminal });
+        let Ended::Fenced { terminal } = ended else {
+            return;
+        };
+        tracing::warn!(
+            terminal,
+            "the operation went on without this attempt; stopping the engine"
+        );
+        self.execution.stop(StopReason::Fenced {
+            terminal: *terminal,
+        });
     }
 }

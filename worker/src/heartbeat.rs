@@ -33,7 +33,11 @@ pub(crate) fn describe(core: &Core) -> Heartbeat {
         worker_type: core.worker_type.clone(),
         instance: core.instance.clone(),
         endpoint_url: core.endpoint_url.clone(),
-        status: if busy { WorkerStatus::Busy } else { WorkerStatus::Available },
+        status: if busy {
+            WorkerStatus::Busy
+        } else {
+            WorkerStatus::Available
+        },
         capabilities: core.capabilities.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         registered_at: core.started_at,
@@ -67,7 +71,8 @@ pub(crate) async fn beat(
         let mut gap = MIN_GAP;
         if core.connection.is_up() {
             let heartbeat = describe(&core);
-            gap += GAP_PER_OPERATION.saturating_mul(u32::try_from(heartbeat.running.len()).unwrap_or(u32::MAX));
+            gap += GAP_PER_OPERATION
+                .saturating_mul(u32::try_from(heartbeat.running.len()).unwrap_or(u32::MAX));
             publish(&core, &heartbeat).await;
         }
         let sent = Instant::now();
@@ -85,7 +90,14 @@ pub(crate) async fn beat(
 /// The last heartbeat, and waits until it has left; not for long, for without a connection it never would.
 pub(crate) async fn farewell(core: &Core) {
     let leave = async {
-        publish(core, &Heartbeat { leaving: true, ..describe(core) }).await;
+        publish(
+            core,
+            &Heartbeat {
+                leaving: true,
+                ..describe(core)
+            },
+        )
+        .await;
         core.connection.client.flush().await
     };
     if !matches!(tokio::time::timeout(FAREWELL, leave).await, Ok(Ok(()))) {
@@ -101,7 +113,10 @@ async fn publish(core: &Core, heartbeat: &Heartbeat) {
             (running.report, running.progress) = (0, Progress::default());
         }
         if !try_publish(core, &short).await {
-            tracing::warn!(running = short.running.len(), "a heartbeat is too large for the server, or there is none");
+            tracing::warn!(
+                running = short.running.len(),
+                "a heartbeat is too large for the server, or there is none"
+            );
         }
     }
 }
@@ -109,7 +124,12 @@ async fn publish(core: &Core, heartbeat: &Heartbeat) {
 async fn try_publish(core: &Core, heartbeat: &Heartbeat) -> bool {
     let subject = core.names.heartbeat(&core.worker_type, &core.worker_id);
     match serde_json::to_vec(heartbeat) {
-        Ok(payload) => core.connection.client.publish(subject, payload.into()).await.is_ok(),
+        Ok(payload) => core
+            .connection
+            .client
+            .publish(subject, payload.into())
+            .await
+            .is_ok(),
         Err(error) => {
             tracing::error!(%error, "a heartbeat cannot be written as JSON");
             true

@@ -27,12 +27,20 @@ pub(crate) struct Lease {
 impl Lease {
     /// The lease that comes with a delivered request; `duration` is the consumer's `ack_wait`.
     pub(crate) fn of(message: jetstream::Message, duration: Duration) -> Self {
-        Self { message: Some(message), duration, confirmed: Mutex::new(Instant::now()) }
+        Self {
+            message: Some(message),
+            duration,
+            confirmed: Mutex::new(Instant::now()),
+        }
     }
 
     /// No lease: the operation was started directly.
     pub(crate) fn none(duration: Duration) -> Self {
-        Self { message: None, duration, confirmed: Mutex::new(Instant::now()) }
+        Self {
+            message: None,
+            duration,
+            confirmed: Mutex::new(Instant::now()),
+        }
     }
 
     /// Whether a request stands behind it that can be handed back.
@@ -61,9 +69,14 @@ impl Lease {
     /// # Errors
     /// [`ExtendError`] when the server did not confirm; the lease goes on as it was.
     pub(crate) async fn extend(&self) -> Result<(), ExtendError> {
-        let Some(message) = &self.message else { return Ok(()) };
+        let Some(message) = &self.message else {
+            return Ok(());
+        };
         let sent = Instant::now();
-        message.double_ack_with(AckKind::Progress).await.map_err(ExtendError)?;
+        message
+            .double_ack_with(AckKind::Progress)
+            .await
+            .map_err(ExtendError)?;
         *self.confirmed.lock() = sent;
         Ok(())
     }
@@ -78,7 +91,10 @@ impl Lease {
     /// over: another worker may have been given the request by then, and this would take it from that one. For the same
     /// reason it must not wait in the client until NATS is back.
     pub(crate) async fn nak(&self, delay: Option<Duration>) {
-        let connected = self.message.as_ref().is_some_and(|message| is_connected(&message.context));
+        let connected = self
+            .message
+            .as_ref()
+            .is_some_and(|message| is_connected(&message.context));
         if self.is_stale() || !connected {
             tracing::debug!("the request is not handed back; it comes again when the lease ends");
             return;
@@ -104,7 +120,9 @@ impl Lease {
 /// Hands a delivered message back at once, for a slot that was taken in the meantime.
 pub(crate) async fn hand_back(message: jetstream::Message) {
     if is_connected(&message.context) {
-        Lease::of(message, Duration::ZERO).say(AckKind::Nak(None)).await;
+        Lease::of(message, Duration::ZERO)
+            .say(AckKind::Nak(None))
+            .await;
     }
 }
 

@@ -64,7 +64,11 @@ impl LocalOperation {
         state.progress = self.execution.report.latest_progress();
         state.ended_at = Some(Timestamp::now());
         change(&mut state);
-        if state.result.as_ref().is_some_and(|result| result.get().len() > MAX_RESULT) {
+        if state
+            .result
+            .as_ref()
+            .is_some_and(|result| result.get().len() > MAX_RESULT)
+        {
             state.result = None;
         }
     }
@@ -77,7 +81,12 @@ impl LocalOperation {
         state.points_seen = state.points_seen.max(before + points.len() as u64);
         let room = MAX_POINTS.saturating_sub(state.points.len());
         let attempt = state.attempts.last().map(|attempt| attempt.attempt);
-        state.points.extend(new.iter().take(room).map(|point| MetricPoint { attempt, ..point.clone() }));
+        state
+            .points
+            .extend(new.iter().take(room).map(|point| MetricPoint {
+                attempt,
+                ..point.clone()
+            }));
     }
 }
 
@@ -112,7 +121,9 @@ impl LocalOperations {
         let mut entries = self.entries.write();
         // What still runs is asked about and cancelled here, however long ago it began.
         if entries.len() >= MAX_OPERATIONS
-            && let Some(ended) = entries.iter().position(|entry| entry.state.lock().ended_at.is_some())
+            && let Some(ended) = entries
+                .iter()
+                .position(|entry| entry.state.lock().ended_at.is_some())
         {
             entries.remove(ended);
         }
@@ -122,12 +133,19 @@ impl LocalOperations {
 
     /// Forgets an entry: the operation was not this worker's to run.
     pub(crate) fn remove(&self, entry: &Arc<LocalOperation>) {
-        self.entries.write().retain(|known| !Arc::ptr_eq(known, entry));
+        self.entries
+            .write()
+            .retain(|known| !Arc::ptr_eq(known, entry));
     }
 
     /// The newest entry of an operation.
     pub(crate) fn get(&self, id: &OperationId) -> Option<Arc<LocalOperation>> {
-        self.entries.read().iter().rev().find(|entry| entry.request.operation_id == *id).cloned()
+        self.entries
+            .read()
+            .iter()
+            .rev()
+            .find(|entry| entry.request.operation_id == *id)
+            .cloned()
     }
 
     /// All of them, newest first.

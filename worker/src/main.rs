@@ -35,7 +35,10 @@ enum BuiltIn {
 }
 
 fn main() -> ExitCode {
-    let Args { worker_type, config } = Args::parse();
+    let Args {
+        worker_type,
+        config,
+    } = Args::parse();
     match worker_type {
         BuiltIn::Backtesting => run_program(Backtesting, config),
         BuiltIn::DataProcessing => run_program(DataProcessing, config),

@@ -106,7 +106,14 @@ pub(crate) fn decide_verdict(
         // A limit is a limit: a result that came too late does not count.
         (_, Some(StopReason::Timeout)) => {
             let seconds = execution.timeout_seconds.unwrap_or_default();
-            (failure("timeout", format!("the attempt ran longer than its limit of {seconds} s"), false), None)
+            (
+                failure(
+                    "timeout",
+                    format!("the attempt ran longer than its limit of {seconds} s"),
+                    false,
+                ),
+                None,
+            )
         }
         // Finished before it noticed that it should stop: the work is done, so it counts.
         (EngineOutcome::Completed(result), _) => return Verdict::Complete(result),
@@ -121,20 +128,29 @@ pub(crate) fn decide_verdict(
         (EngineOutcome::Error(OperationError::Permanent { code, message }), _) => {
             return Verdict::Fail(failure(code, message, true));
         }
-        (EngineOutcome::Error(OperationError::Failed { code, message }), _) => (failure(code, message, false), None),
+        (EngineOutcome::Error(OperationError::Failed { code, message }), _) => {
+            (failure(code, message, false), None)
+        }
         (EngineOutcome::Error(OperationError::RetryAfter { message, delay }), _) => {
             (failure("engine_error", message, false), Some(delay))
         }
-        (EngineOutcome::Panicked(message), _) => {
-            (failure("panic", format!("the engine panicked: {message}"), false), None)
-        }
-        (EngineOutcome::Abandoned | EngineOutcome::Error(OperationError::Cancelled), _) => {
-            (failure("worker_stopped", "the worker stopped before the engine ended".to_owned(), false), None)
-        }
+        (EngineOutcome::Panicked(message), _) => (
+            failure("panic", format!("the engine panicked: {message}"), false),
+            None,
+        ),
+        (EngineOutcome::Abandoned | EngineOutcome::Error(OperationError::Cancelled), _) => (
+            failure(
+                "worker_stopped",
+                "the worker stopped before the engine ended".to_owned(),
+                false,
+            ),
+            None,
+        ),
     };
     let retries = execution.retries_failures() || engine_delay.is_some();
     if queued && retries && attempt < execution.max_attempts() {
-        let delay = engine_delay.unwrap_or_else(|| retry::delay(execution.retry_delay, attempt, fastrand::f64()));
+        let delay = engine_delay
+            .unwrap_or_else(|| retry::delay(execution.retry_delay, attempt, fastrand::f64()));
         Verdict::Retry { error, delay }
     } else {
         Verdict::Fail(error)
@@ -150,7 +166,11 @@ fn failure(code: &str, mut message: String, permanent: bool) -> Failure {
         message.truncate(end);
         message.push('…');
     }
-    Failure { code: code.to_owned(), message, permanent }
+    Failure {
+        code: code.to_owned(),
+        message,
+        permanent,
+    }
 }
 
 #[cfg(test)]
@@ -162,7 +182,11 @@ mod tests {
     }
 
     fn thrice() -> Execution {
-        Execution { max_attempts: Some(3), retry_delay: Some(2.0), ..Execution::default() }
+        Execution {
+            max_attempts: Some(3),
+            retry_delay: Some(2.0),
+            ..Execution::default()
+        }
     }
 
     fn failed() -> EngineOutcome {
@@ -182,34 +206,58 @@ mod tests {
 
     #[test]
     fn a_result_completes() {
-        assert!(matches!(decide_verdict(done(), None, &once(), 1, true), Verdict::Complete(_)));
+        assert!(matches!(
+            decide_verdict(done(), None, &once(), 1, true),
+            Verdict::Complete(_)
+        ));
     }
 
     #[test]
     fn a_result_that_was_ready_before_the_cancel_was_noticed_completes() {
         for reason in [StopReason::Cancel, StopReason::Shutdown] {
-            assert!(matches!(decide_verdict(done(), Some(reason), &once(), 1, true), Verdict::Complete(_)));
+            assert!(matches!(
+                decide_verdict(done(), Some(reason), &once(), 1, true),
+                Verdict::Complete(_)
+            ));
         }
     }
 
     #[test]
     fn any_error_after_a_cancel_is_cancelled() {
-        assert!(matches!(decide_verdict(failed(), Some(StopReason::Cancel), &thrice(), 1, true), Verdict::Cancel));
+        assert!(matches!(
+            decide_verdict(failed(), Some(StopReason::Cancel), &thrice(), 1, true),
+            Verdict::Cancel
+        ));
         let cancelled = EngineOutcome::Error(OperationError::Cancelled);
-        assert!(matches!(decide_verdict(cancelled, None, &once(), 1, true), Verdict::Cancel));
+        assert!(matches!(
+            decide_verdict(cancelled, None, &once(), 1, true),
+            Verdict::Cancel
+        ));
     }
 
     #[test]
     fn a_failure_is_final_unless_retries_were_asked_for() {
-        assert_eq!(code(decide_verdict(failed(), None, &once(), 1, true)), "engine_error");
-        assert!(matches!(decide_verdict(failed(), None, &thrice(), 1, true), Verdict::Retry { .. }));
-        assert!(matches!(decide_verdict(failed(), None, &thrice(), 3, true), Verdict::Fail(_)));
+        assert_eq!(
+            code(decide_verdict(failed(), None, &once(), 1, true)),
+            "engine_error"
+        );
+        assert!(matches!(
+            decide_verdict(failed(), None, &thrice(), 1, true),
+            Verdict::Retry { .. }
+        ));
+        assert!(matches!(
+            decide_verdict(failed(), None, &thrice(), 3, true),
+            Verdict::Fail(_)
+        ));
     }
 
     #[test]
     fn an_engine_may_ask_for_a_retry_itself() {
         let delay = Duration::from_secs(7);
-        let outcome = EngineOutcome::Error(OperationError::RetryAfter { message: "busy".into(), delay });
+        let outcome = EngineOutcome::Error(OperationError::RetryAfter {
+            message: "busy".into(),
+            delay,
+        });
         assert!(
             matches!(decide_verdict(outcome, None, &once(), 1, true), Verdict::Retry { delay: d, .. } if d == delay)
         );
@@ -218,23 +266,53 @@ mod tests {
     #[test]
     fn a_permanent_failure_is_never_retried() {
         let outcome = EngineOutcome::Error(OperationError::invalid("bad"));
-        assert_eq!(code(decide_verdict(outcome, None, &thrice(), 1, true)), "invalid_request");
+        assert_eq!(
+            code(decide_verdict(outcome, None, &thrice(), 1, true)),
+            "invalid_request"
+        );
     }
 
     #[test]
     fn a_panic_is_a_failure() {
         let panic = || EngineOutcome::Panicked("boom".into());
-        assert_eq!(code(decide_verdict(panic(), None, &once(), 1, true)), "panic");
-        assert!(matches!(decide_verdict(panic(), None, &thrice(), 1, true), Verdict::Retry { .. }));
+        assert_eq!(
+            code(decide_verdict(panic(), None, &once(), 1, true)),
+            "panic"
+        );
+        assert!(matches!(
+            decide_verdict(panic(), None, &thrice(), 1, true),
+            Verdict::Retry { .. }
+        ));
     }
 
     #[test]
     fn a_result_after_the_time_limit_does_not_count() {
-        let limited = Execution { timeout_seconds: Some(1.0), ..once() };
-        assert_eq!(code(decide_verdict(done(), Some(StopReason::Timeout), &limited, 1, true)), "timeout");
-        let retried = Execution { timeout_seconds: Some(1.0), ..thrice() };
+        let limited = Execution {
+            timeout_seconds: Some(1.0),
+            ..once()
+        };
+        assert_eq!(
+            code(decide_verdict(
+                done(),
+                Some(StopReason::Timeout),
+                &limited,
+                1,
+                true
+            )),
+            "timeout"
+        );
+        let retried = Execution {
+            timeout_seconds: Some(1.0),
+            ..thrice()
+        };
         assert!(matches!(
-            decide_verdict(EngineOutcome::Abandoned, Some(StopReason::Timeout), &retried, 1, true),
+            decide_verdict(
+                EngineOutcome::Abandoned,
+                Some(StopReason::Timeout),
+                &retried,
+                1,
+                true
+            ),
             Verdict::Retry { .. }
         ));
     }
@@ -242,18 +320,36 @@ mod tests {
     #[test]
     fn a_stopping_worker_hands_back_what_was_queued_and_fails_what_was_not() {
         for outcome in [failed(), EngineOutcome::Abandoned] {
-            assert!(matches!(decide_verdict(outcome, Some(StopReason::Shutdown), &once(), 1, true), Verdict::HandBack));
+            assert!(matches!(
+                decide_verdict(outcome, Some(StopReason::Shutdown), &once(), 1, true),
+                Verdict::HandBack
+            ));
         }
-        assert_eq!(code(decide_verdict(failed(), Some(StopReason::Shutdown), &once(), 1, false)), "worker_stopped");
+        assert_eq!(
+            code(decide_verdict(
+                failed(),
+                Some(StopReason::Shutdown),
+                &once(),
+                1,
+                false
+            )),
+            "worker_stopped"
+        );
     }
 
     #[test]
     fn nothing_is_retried_that_nobody_would_deliver_again() {
-        assert!(matches!(decide_verdict(failed(), None, &thrice(), 1, false), Verdict::Fail(_)));
+        assert!(matches!(
+            decide_verdict(failed(), None, &thrice(), 1, false),
+            Verdict::Fail(_)
+        ));
     }
 
     #[test]
     fn a_long_message_is_cut_between_characters() {
-        assert!(failure("x", "ü".repeat(MAX_MESSAGE), false).message.len() <= MAX_MESSAGE + '…'.len_utf8());
+        assert!(
+            failure("x", "ü".repeat(MAX_MESSAGE), false).message.len()
+                <= MAX_MESSAGE + '…'.len_utf8()
+        );
     }
 }

@@ -95,7 +95,11 @@ struct Served {
 
 impl Served {
     fn new(settings: ServedQueue, inbox: PullInbox) -> Self {
-        Self { settings, inbox, short_since: None }
+        Self {
+            settings,
+            inbox,
+            short_since: None,
+        }
     }
 
     /// How many requests to ask for now, with so many of all slots free.
@@ -191,8 +195,12 @@ impl<F: FnMut(Delivery)> Puller<F> {
     /// Opens an inbox for every queue that is served and closes those that no longer are.
     async fn sync_queues(&mut self) {
         let wanted: Vec<ServedQueue> = self.queues.borrow_and_update().clone();
-        let gone: Vec<Queue> =
-            self.inboxes.keys().filter(|queue| !wanted.iter().any(|w| w.queue == **queue)).cloned().collect();
+        let gone: Vec<Queue> = self
+            .inboxes
+            .keys()
+            .filter(|queue| !wanted.iter().any(|w| w.queue == **queue))
+            .cloned()
+            .collect();
         for queue in gone {
             if let Some(served) = self.inboxes.remove(&queue) {
                 close(&self.core, served.inbox).await;
@@ -204,9 +212,16 @@ impl<F: FnMut(Delivery)> Puller<F> {
                 continue;
             }
             let stream = self.core.names.stream();
-            match PullInbox::open(self.core.connection.client.clone(), &stream, &settings.consumer).await {
+            match PullInbox::open(
+                self.core.connection.client.clone(),
+                &stream,
+                &settings.consumer,
+            )
+            .await
+            {
                 Ok(inbox) => {
-                    self.inboxes.insert(settings.queue.clone(), Served::new(settings, inbox));
+                    self.inboxes
+                        .insert(settings.queue.clone(), Served::new(settings, inbox));
                 }
                 Err(error) => tracing::error!(%error, "cannot listen for start requests"),
             }
@@ -236,7 +251,11 @@ impl<F: FnMut(Delivery)> Puller<F> {
     /// faster. While slots are free, a few more may be asked for than that: taking pulls back costs far more than handing
     /// back a request, so a worker with many slots and queues does not do it for each.
     async fn shrink(&mut self) {
-        let spare = if self.free > 0 { self.core.slots as usize / GATHER_PART } else { 0 };
+        let spare = if self.free > 0 {
+            self.core.slots as usize / GATHER_PART
+        } else {
+            0
+        };
         let over: Vec<Queue> = self
             .inboxes
             .iter()
@@ -244,10 +263,21 @@ impl<F: FnMut(Delivery)> Puller<F> {
             .map(|(queue, _)| queue.clone())
             .collect();
         for queue in over {
-            let Some(Served { settings, inbox, .. }) = self.inboxes.remove(&queue) else { continue };
+            let Some(Served {
+                settings, inbox, ..
+            }) = self.inboxes.remove(&queue)
+            else {
+                continue;
+            };
             close(&self.core, inbox).await;
             let stream = self.core.names.stream();
-            if let Ok(inbox) = PullInbox::open(self.core.connection.client.clone(), &stream, &settings.consumer).await {
+            if let Ok(inbox) = PullInbox::open(
+                self.core.connection.client.clone(),
+                &stream,
+                &settings.consumer,
+            )
+            .await
+            {
                 self.inboxes.insert(queue, Served::new(settings, inbox));
             }
         }
@@ -280,14 +310,20 @@ impl<F: FnMut(Delivery)> Puller<F> {
 
     fn take_slot(&mut self) -> Option<Slot> {
         self.free = self.free.checked_sub(1)?;
-        Some(Slot { returns: self.returns.0.clone() })
+        Some(Slot {
+            returns: self.returns.0.clone(),
+        })
     }
 
     async fn arrived(&mut self, queue: Queue, arrival: Option<Arrival>) {
         match arrival {
             Some(Arrival::Request(message)) => {
-                let message = jetstream::Message { message, context: self.core.connection.jetstream.clone() };
-                let Some(lease) = self.inboxes.get(&queue).map(|served| served.settings.lease) else {
+                let message = jetstream::Message {
+                    message,
+                    context: self.core.connection.jetstream.clone(),
+                };
+                let Some(lease) = self.inboxes.get(&queue).map(|served| served.settings.lease)
+                else {
                     return hand_back(message).await;
                 };
                 let delivery = match message.info() {
@@ -305,11 +341,23 @@ impl<F: FnMut(Delivery)> Puller<F> {
                     return hand_back(message).await;
                 };
                 let payload = message.payload.clone();
-                let trace = message.headers.as_ref().and_then(|headers| headers.get(trace::HEADER));
+                let trace = message
+                    .headers
+                    .as_ref()
+                    .and_then(|headers| headers.get(trace::HEADER));
                 let trace = trace.and_then(|value| TraceParent::parse(value.as_str()));
-                (self.run)(Delivery { slot, queue, payload, delivery, lease: Lease::of(message, lease), trace });
+                (self.run)(Delivery {
+                    slot,
+                    queue,
+                    payload,
+                    delivery,
+                    lease: Lease::of(message, lease),
+                    trace,
+                });
             }
-            Some(Arrival::Status { again_after: Some(pause) }) if !pause.is_zero() => {
+            Some(Arrival::Status {
+                again_after: Some(pause),
+            }) if !pause.is_zero() => {
                 self.pause_until = Some(Instant::now() + pause);
                 self.refresh.notify_one();
             }
@@ -328,7 +376,10 @@ impl<F: FnMut(Delivery)> Puller<F> {
             .filter(|served| served.inbox.outstanding() > 0)
             .map(|served| served.inbox.overdue_at())
             .min();
-        [self.pause_until, self.look_again, overdue].into_iter().flatten().min()
+        [self.pause_until, self.look_again, overdue]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// The moment of [`Self::wake_at`] has come. What was due is forgotten: without a connection nothing can be done about it,
@@ -356,7 +407,11 @@ impl<F: FnMut(Delivery)> Puller<F> {
 async fn close(core: &Core, inbox: PullInbox) {
     for message in inbox.close().await {
         tracing::debug!("a request arrived while its pull was taken back; handing it back");
-        hand_back(jetstream::Message { message, context: core.connection.jetstream.clone() }).await;
+        hand_back(jetstream::Message {
+            message,
+            context: core.connection.jetstream.clone(),
+        })
+        .await;
     }
 }
 

@@ -44,11 +44,23 @@ impl PullInbox {
     ///
     /// # Errors
     /// When the client is closed.
-    pub(crate) async fn open(client: Client, stream: &str, consumer: &str) -> Result<Self, async_nats::SubscribeError> {
+    pub(crate) async fn open(
+        client: Client,
+        stream: &str,
+        consumer: &str,
+    ) -> Result<Self, async_nats::SubscribeError> {
         let inbox = client.new_inbox();
         let subscriber = client.subscribe(inbox.clone()).await?;
         let next_subject = format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}");
-        Ok(Self { client, next_subject, inbox, subscriber, received: 0, outstanding: 0, expires_at: Instant::now() })
+        Ok(Self {
+            client,
+            next_subject,
+            inbox,
+            subscriber,
+            received: 0,
+            outstanding: 0,
+            expires_at: Instant::now(),
+        })
     }
 
     /// Requests that may still arrive.
@@ -65,14 +77,24 @@ impl PullInbox {
     ///
     /// # Errors
     /// When the client is closed.
-    pub(crate) async fn pull(&mut self, batch: usize, priority: u8) -> Result<(), async_nats::PublishError> {
+    pub(crate) async fn pull(
+        &mut self,
+        batch: usize,
+        priority: u8,
+    ) -> Result<(), async_nats::PublishError> {
         let body = serde_json::json!({
             "batch": batch,
             "expires": u64::try_from(PULL_EXPIRES.as_nanos()).unwrap_or(u64::MAX),
             "group": PRIORITY_GROUP,
             "priority": priority,
         });
-        self.client.publish_with_reply(self.next_subject.clone(), self.inbox.clone(), body.to_string().into()).await?;
+        self.client
+            .publish_with_reply(
+                self.next_subject.clone(),
+                self.inbox.clone(),
+                body.to_string().into(),
+            )
+            .await?;
         self.outstanding += batch;
         self.expires_at = Instant::now() + PULL_EXPIRES;
         Ok(())
@@ -80,7 +102,9 @@ impl PullInbox {
 
     /// The next arrival; `None` when the subscription has ended.
     pub(crate) fn poll_arrival(&mut self, cx: &mut Context<'_>) -> Poll<Option<Arrival>> {
-        self.subscriber.poll_next_unpin(cx).map(|message| message.map(|message| self.sort(message)))
+        self.subscriber
+            .poll_next_unpin(cx)
+            .map(|message| message.map(|message| self.sort(message)))
     }
 
     fn sort(&mut self, message: Message) -> Arrival {
@@ -99,14 +123,22 @@ impl PullInbox {
             100 => Arrival::Status { again_after: None },
             // Expired.
             408 => {
-                self.outstanding = self.outstanding.saturating_sub(pending.unwrap_or(self.outstanding));
-                Arrival::Status { again_after: Some(Duration::ZERO) }
+                self.outstanding = self
+                    .outstanding
+                    .saturating_sub(pending.unwrap_or(self.outstanding));
+                Arrival::Status {
+                    again_after: Some(Duration::ZERO),
+                }
             }
             // The consumer moved, was deleted, has too many waiting pulls; or nobody serves it (503).
             _ => {
                 tracing::debug!(status = status.as_u16(), description = ?message.description, "a pull ended");
-                self.outstanding = self.outstanding.saturating_sub(pending.unwrap_or(self.outstanding));
-                Arrival::Status { again_after: Some(Duration::from_millis(250)) }
+                self.outstanding = self
+                    .outstanding
+                    .saturating_sub(pending.unwrap_or(self.outstanding));
+                Arrival::Status {
+                    again_after: Some(Duration::from_millis(250)),
+                }
             }
         }
     }
@@ -124,9 +156,15 @@ impl PullInbox {
         let rest = self.outstanding + SLACK;
         let mut requests = Vec::new();
         let closing = async {
-            self.subscriber.unsubscribe_after(self.received + rest as u64).await.ok()?;
+            self.subscriber
+                .unsubscribe_after(self.received + rest as u64)
+                .await
+                .ok()?;
             for _ in 0..rest {
-                self.client.publish(self.inbox.clone(), bytes::Bytes::new()).await.ok()?;
+                self.client
+                    .publish(self.inbox.clone(), bytes::Bytes::new())
+                    .await
+                    .ok()?;
             }
             while let Some(message) = self.subscriber.next().await {
                 // Ours are empty and have no reply subject to acknowledge to.

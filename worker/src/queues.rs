@@ -29,9 +29,15 @@ pub(crate) async fn follow(
     queues: watch::Sender<Vec<ServedQueue>>,
     refresh: Arc<Notify>,
 ) -> Result<(), TopologyError> {
-    let advisories = core.connection.client.subscribe(core.names.consumer_created_advisory()).await;
-    let mut advisories = advisories
-        .map_err(|error| TopologyError::Nats { what: "the advisory subscription".to_owned(), source: error.into() })?;
+    let advisories = core
+        .connection
+        .client
+        .subscribe(core.names.consumer_created_advisory())
+        .await;
+    let mut advisories = advisories.map_err(|error| TopologyError::Nats {
+        what: "the advisory subscription".to_owned(),
+        source: error.into(),
+    })?;
     core.connection.up().await;
     let mut link = core.connection.link.clone();
     // What happened up to here is covered by the first look.
@@ -44,7 +50,8 @@ pub(crate) async fn follow(
                 queues.send_if_modified(|known| {
                     let changed = *known != found;
                     if changed {
-                        let names: Vec<_> = found.iter().map(|queue| queue.queue.as_str()).collect();
+                        let names: Vec<_> =
+                            found.iter().map(|queue| queue.queue.as_str()).collect();
                         tracing::info!(queues = names.join(","), "serving");
                         known.clone_from(&found);
                     }
@@ -53,7 +60,10 @@ pub(crate) async fn follow(
                 REFRESH
             }
             Err(error) if error.is_transient() => {
-                tracing::warn!(error = chain(&error), "not ready to take work; trying again");
+                tracing::warn!(
+                    error = chain(&error),
+                    "not ready to take work; trying again"
+                );
                 RETRY
             }
             Err(error) => return Err(error),
@@ -82,24 +92,45 @@ async fn look(
         *provisioned = true;
     }
     let any = Requirements::default().queue();
-    if let Err(error) =
-        topology::ensure_queue(jetstream, &core.names, &core.worker_type, &any, core.default_lease).await
+    if let Err(error) = topology::ensure_queue(
+        jetstream,
+        &core.names,
+        &core.worker_type,
+        &any,
+        core.default_lease,
+    )
+    .await
     {
         // The stream itself may be gone.
         *provisioned = false;
         return Err(error);
     }
     let what = || format!("the consumers of {}", core.names.stream());
-    let failed = |error: async_nats::Error| TopologyError::Nats { what: what(), source: error };
-    let stream = jetstream.get_stream_no_info(core.names.stream()).await.map_err(|error| failed(error.into()))?;
-    let consumers: Vec<_> = stream.consumers().try_collect().await.map_err(|error| failed(error.into()))?;
+    let failed = |error: async_nats::Error| TopologyError::Nats {
+        what: what(),
+        source: error,
+    };
+    let stream = jetstream
+        .get_stream_no_info(core.names.stream())
+        .await
+        .map_err(|error| failed(error.into()))?;
+    let consumers: Vec<_> = stream
+        .consumers()
+        .try_collect()
+        .await
+        .map_err(|error| failed(error.into()))?;
     let mut found: Vec<_> = consumers
         .into_iter()
         .filter_map(|info| {
             let (worker_type, queue) = topology::queue_of(&core.names, &info.config)?;
             let serves = worker_type == core.worker_type
-                && Requirements::from_queue(queue.as_str()).is_some_and(|needs| needs.met_by(&core.capabilities));
-            serves.then_some(ServedQueue { queue, consumer: info.name, lease: info.config.ack_wait })
+                && Requirements::from_queue(queue.as_str())
+                    .is_some_and(|needs| needs.met_by(&core.capabilities));
+            serves.then_some(ServedQueue {
+                queue,
+                consumer: info.name,
+                lease: info.config.ack_wait,
+            })
         })
         .collect();
     found.sort_by(|a, b| a.queue.cmp(&b.queue));
@@ -109,7 +140,10 @@ async fn look(
 /// Puts this worker's type into the catalogue, unless the same entry is there already.
 async fn publish_type(core: &Core) -> Result<(), TopologyError> {
     let bucket = core.names.worker_types_bucket();
-    let failed = |source: async_nats::Error| TopologyError::Nats { what: format!("bucket {bucket}"), source };
+    let failed = |source: async_nats::Error| TopologyError::Nats {
+        what: format!("bucket {bucket}"),
+        source,
+    };
     let entry = WorkerTypeEntry {
         worker_type: core.worker_type.clone(),
         domain: core.info.domain.to_owned(),
@@ -118,13 +152,28 @@ async fn publish_type(core: &Core) -> Result<(), TopologyError> {
         result_schema: core.info.result_schema.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
-    let store = core.connection.jetstream.get_key_value(&bucket).await.map_err(|error| failed(error.into()))?;
-    let known = store.get(core.worker_type.as_str()).await.map_err(|error| failed(error.into()))?;
-    if known.and_then(|bytes| serde_json::from_slice::<WorkerTypeEntry>(&bytes).ok()).as_ref() == Some(&entry) {
+    let store = core
+        .connection
+        .jetstream
+        .get_key_value(&bucket)
+        .await
+        .map_err(|error| failed(error.into()))?;
+    let known = store
+        .get(core.worker_type.as_str())
+        .await
+        .map_err(|error| failed(error.into()))?;
+    if known
+        .and_then(|bytes| serde_json::from_slice::<WorkerTypeEntry>(&bytes).ok())
+        .as_ref()
+        == Some(&entry)
+    {
         return Ok(());
     }
     let payload = serde_json::to_vec(&entry).map_err(|error| failed(error.into()))?;
-    store.put(core.worker_type.as_str(), payload.into()).await.map_err(|error| failed(error.into()))?;
+    store
+        .put(core.worker_type.as_str(), payload.into())
+        .await
+        .map_err(|error| failed(error.into()))?;
     tracing::info!(worker_type = %core.worker_type, domain = core.info.domain, "worker type registered");
     Ok(())
 }

@@ -87,7 +87,10 @@ impl Report {
 
     /// For tests of engines: `sink` is given every checkpoint and its number, and says whether it was saved. None ever waits.
     pub(crate) fn with_sink(sink: CheckpointSink) -> Self {
-        Self { sink: Some(sink), ..Self::new() }
+        Self {
+            sink: Some(sink),
+            ..Self::new()
+        }
     }
 
     pub(crate) fn progress(&self, mut progress: Progress) {
@@ -100,7 +103,10 @@ impl Report {
     }
 
     pub(crate) fn progress_is_due(&self) -> bool {
-        self.state.lock().reported_at.is_none_or(|at| at.elapsed() >= PROGRESS_DUE)
+        self.state
+            .lock()
+            .reported_at
+            .is_none_or(|at| at.elapsed() >= PROGRESS_DUE)
     }
 
     pub(crate) fn metric(&self, name: &str, value: f64) {
@@ -130,7 +136,9 @@ impl Report {
             None => !stopping && self.begun.elapsed() >= interval,
             Some((_, cost)) if stopping => cost <= LAST_CHECKPOINT,
             Some(_) if state.checkpoint.is_some() => false,
-            Some((at, cost)) => interval.is_zero() || at.elapsed() >= interval.max(cost * CHECKPOINT_PAUSE),
+            Some((at, cost)) => {
+                interval.is_zero() || at.elapsed() >= interval.max(cost * CHECKPOINT_PAUSE)
+            }
         };
         due.then_some(state.checkpoints_made + 1)
     }
@@ -194,7 +202,12 @@ impl Report {
         let before = state.before_points;
         state.before_points += points.len() as u64;
         let uncertain = std::mem::take(&mut state.uncertain_points);
-        Points { points, before, uncertain, dropped: std::mem::take(&mut state.dropped_points) }
+        Points {
+            points,
+            before,
+            uncertain,
+            dropped: std::mem::take(&mut state.dropped_points),
+        }
     }
 
     /// Puts back points that could not be sent, before those that came since. Of the first `uncertain` it is not known.
@@ -218,26 +231,52 @@ mod tests {
         report.progress(Progress::new(30.0).step("second pass"));
         let (number, latest) = report.take_unsent_progress().unwrap();
         assert_eq!(number, 2);
-        assert_eq!((latest.percentage, latest.current_step.as_deref()), (40.0, Some("second pass")));
+        assert_eq!(
+            (latest.percentage, latest.current_step.as_deref()),
+            (40.0, Some("second pass"))
+        );
         assert_eq!(report.take_unsent_progress(), None);
     }
 
     #[test]
     fn checkpoints_are_made_when_they_are_worth_it() {
         let (report, hour) = (Report::new(), Duration::from_secs(3600));
-        assert_eq!((report.next_checkpoint(hour, false), report.next_checkpoint(hour, true)), (None, None));
+        assert_eq!(
+            (
+                report.next_checkpoint(hour, false),
+                report.next_checkpoint(hour, true)
+            ),
+            (None, None)
+        );
         assert_eq!(report.next_checkpoint(Duration::ZERO, false), Some(1));
         report.checkpoint(Some(RawValue::NULL.to_owned()), Duration::ZERO);
-        assert_eq!(report.next_checkpoint(Duration::ZERO, false), None, "one waits");
-        assert_eq!(report.next_checkpoint(hour, true), Some(2), "the last one may replace it");
+        assert_eq!(
+            report.next_checkpoint(Duration::ZERO, false),
+            None,
+            "one waits"
+        );
+        assert_eq!(
+            report.next_checkpoint(hour, true),
+            Some(2),
+            "the last one may replace it"
+        );
         assert_eq!(report.take_checkpoint().map(|(number, _)| number), Some(1));
         report.checkpoint_is_saved(1);
-        assert_eq!((report.saved_checkpoint(), report.next_checkpoint(Duration::ZERO, false)), (1, Some(2)));
+        assert_eq!(
+            (
+                report.saved_checkpoint(),
+                report.next_checkpoint(Duration::ZERO, false)
+            ),
+            (1, Some(2))
+        );
         // One that took an hour, and failed.
         report.checkpoint(None, hour);
         assert_eq!(report.next_checkpoint(Duration::from_nanos(1), false), None);
         assert_eq!(
-            (report.next_checkpoint(hour, true), report.next_checkpoint(Duration::ZERO, false)),
+            (
+                report.next_checkpoint(hour, true),
+                report.next_checkpoint(Duration::ZERO, false)
+            ),
             (None, Some(3))
         );
         assert!(report.take_checkpoint().is_none());
@@ -249,13 +288,23 @@ mod tests {
         for i in 0..MAX_WAITING_POINTS + 1 {
             report.metric("x", i as f64);
         }
-        let Points { points, before, dropped, .. } = report.take_points();
+        let Points {
+            points,
+            before,
+            dropped,
+            ..
+        } = report.take_points();
         assert_eq!(before, dropped);
         assert_eq!(dropped, (MAX_WAITING_POINTS / 10) as u64);
         assert_eq!(points.len() as u64 + dropped, MAX_WAITING_POINTS as u64 + 1);
         report.metric("y", f64::NAN);
         report.return_points(points.clone(), 7);
-        let Points { points: again, before: same, uncertain, .. } = report.take_points();
+        let Points {
+            points: again,
+            before: same,
+            uncertain,
+            ..
+        } = report.take_points();
         assert_eq!((same, uncertain), (before, 7));
         assert_eq!(again[..points.len()], points[..]);
         assert_eq!(again.last().unwrap().value, None);

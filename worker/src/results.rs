@@ -29,7 +29,11 @@ pub(crate) async fn store_result(
     result: &RawValue,
 ) -> Result<ResultPayload, Ended> {
     let text = result.get();
-    let payload_limit = core.connection.client.max_payload().saturating_sub(EVENT_ROOM);
+    let payload_limit = core
+        .connection
+        .client
+        .max_payload()
+        .saturating_sub(EVENT_ROOM);
     if text.len() <= MAX_INLINE_RESULT.min(payload_limit) {
         return Ok(ResultPayload::Inline(result.to_owned()));
     }
@@ -49,9 +53,15 @@ async fn store_object(
     loop {
         match put(core, &bucket, &object, text).await {
             Ok(()) => {
-                return Ok(ResultPayload::Stored(ResultRef { bucket, object, size: text.len() as u64 }));
+                return Ok(ResultPayload::Stored(ResultRef {
+                    bucket,
+                    object,
+                    size: text.len() as u64,
+                }));
             }
-            Err(error) => tracing::warn!(%error, %object, "the result could not be stored; trying again"),
+            Err(error) => {
+                tracing::warn!(%error, %object, "the result could not be stored; trying again")
+            }
         }
         if let Ok(Some(lost)) = claimer.verify(hold).await {
             return Err(lost);
@@ -62,8 +72,19 @@ async fn store_object(
 
 async fn put(core: &Core, bucket: &str, object: &str, text: &str) -> Result<(), async_nats::Error> {
     let store = core.connection.jetstream.get_object_store(bucket).await?;
-    let chunk = CHUNK.min(core.connection.client.max_payload().saturating_sub(CHUNK_ROOM)).max(1);
-    let meta = ObjectMetadata { name: object.to_owned(), chunk_size: Some(chunk), ..ObjectMetadata::default() };
+    let chunk = CHUNK
+        .min(
+            core.connection
+                .client
+                .max_payload()
+                .saturating_sub(CHUNK_ROOM),
+        )
+        .max(1);
+    let meta = ObjectMetadata {
+        name: object.to_owned(),
+        chunk_size: Some(chunk),
+        ..ObjectMetadata::default()
+    };
     store.put(meta, &mut text.as_bytes()).await?;
     Ok(())
 }

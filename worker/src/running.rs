@@ -70,7 +70,12 @@ impl Execution {
 
     fn describe(&self) -> RunningOperation {
         let (report, progress) = self.report.numbered_progress();
-        RunningOperation { operation_id: self.operation_id.clone(), attempt: self.attempt(), report, progress }
+        RunningOperation {
+            operation_id: self.operation_id.clone(),
+            attempt: self.attempt(),
+            report,
+            progress,
+        }
     }
 }
 
@@ -110,7 +115,13 @@ impl Running {
 
     /// The newest execution of an operation.
     pub(crate) fn find(&self, id: &OperationId) -> Option<Arc<Execution>> {
-        self.table.read().executions.values().rev().find(|execution| execution.operation_id == *id).cloned()
+        self.table
+            .read()
+            .executions
+            .values()
+            .rev()
+            .find(|execution| execution.operation_id == *id)
+            .cloned()
     }
 
     /// Asks every execution of an operation to stop; how many there were.
@@ -128,7 +139,10 @@ impl Running {
     pub(crate) fn stop_all(&self, reason: StopReason) {
         let mut table = self.table.write();
         table.stopping = Some(reason);
-        table.executions.values().for_each(|execution| execution.stop(reason));
+        table
+            .executions
+            .values()
+            .for_each(|execution| execution.stop(reason));
     }
 
     /// The word on one operation.
@@ -149,7 +163,12 @@ impl Running {
 
     /// The operation that has been held longest.
     pub(crate) fn oldest(&self) -> Option<OperationId> {
-        self.table.read().executions.values().next().map(|execution| execution.operation_id.clone())
+        self.table
+            .read()
+            .executions
+            .values()
+            .next()
+            .map(|execution| execution.operation_id.clone())
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -169,6 +188,9 @@ mod tests {
         running.stop_all(StopReason::Shutdown);
         let late = Arc::new(Execution::new(id));
         running.insert(late.clone());
-        assert_eq!([early, late].map(|execution| execution.stop_reason()), [Some(StopReason::Shutdown); 2]);
+        assert_eq!(
+            [early, late].map(|execution| execution.stop_reason()),
+            [Some(StopReason::Shutdown); 2]
+        );
     }
 }

@@ -75,11 +75,16 @@ pub fn main<E: Engine>(engine: E) -> ExitCode {
 pub fn run_program<E: Engine>(engine: E, config: Config) -> ExitCode {
     telemetry::init(&config.log);
     // Two threads: everything here only waits, and engines that do not have a runtime of their own.
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
     let result = runtime.map_err(WorkerError::Process).and_then(|runtime| {
         let result = runtime.block_on(async {
             let address = format!("{}:{}", config.host, config.port);
-            let listener = TcpListener::bind(&address).await.map_err(|source| WorkerError::Http { address, source })?;
+            let listener = TcpListener::bind(&address)
+                .await
+                .map_err(|source| WorkerError::Http { address, source })?;
             let stop = shutdown::on_signals().map_err(WorkerError::Process)?;
             run(engine, config, listener, stop).await
         });
@@ -118,9 +123,14 @@ pub async fn run<E: Engine>(
     let operations = TaskTracker::new();
     let (puller, slots) = {
         let (core, operations) = (core.clone(), operations.clone());
-        Puller::new(core.clone(), queue_receiver.clone(), refresh.clone(), move |delivery| {
-            operations.spawn(execute::run_delivery(core.clone(), delivery));
-        })
+        Puller::new(
+            core.clone(),
+            queue_receiver.clone(),
+            refresh.clone(),
+            move |delivery| {
+                operations.spawn(execute::run_delivery(core.clone(), delivery));
+            },
+        )
     };
     let stop_pulling = CancellationToken::new();
     let pulling = tokio::spawn(puller.run(stop_pulling.clone()));
@@ -130,7 +140,14 @@ pub async fn run<E: Engine>(
     helpers.spawn(cancels::listen(core.clone()).map_to_unit("cancels"));
     helpers.spawn(service::serve(core.clone()).map_to_unit("the NATS service"));
     let close_http = CancellationToken::new();
-    let http = http::serve(core.clone(), slots, operations.clone(), listener, close_http.clone()).fuse();
+    let http = http::serve(
+        core.clone(),
+        slots,
+        operations.clone(),
+        listener,
+        close_http.clone(),
+    )
+    .fuse();
     tokio::pin!(http);
     let result = tokio::select! {
         () = stop.cancelled() => Ok(()),
@@ -166,12 +183,19 @@ pub async fn run<E: Engine>(
 /// Lets operations finish for `grace`, then asks them to stop, and waits until each has said how it ended.
 async fn drain(core: &Core, operations: &TaskTracker, grace: Duration) {
     if !operations.is_empty() && !grace.is_zero() {
-        tracing::info!(running = core.running.len(), ?grace, "waiting for operations to finish");
+        tracing::info!(
+            running = core.running.len(),
+            ?grace,
+            "waiting for operations to finish"
+        );
         let _ = tokio::time::timeout(grace, operations.wait()).await;
     }
     core.running.stop_all(StopReason::Shutdown);
     let asked = Instant::now();
-    if tokio::time::timeout(STOP_TIMEOUT, operations.wait()).await.is_err() {
+    if tokio::time::timeout(STOP_TIMEOUT, operations.wait())
+        .await
+        .is_err()
+    {
         tracing::warn!(
             waited = ?asked.elapsed(), running = core.running.len(),
             "leaving operations behind; other workers take them over when their leases end"
@@ -179,7 +203,11 @@ async fn drain(core: &Core, operations: &TaskTracker, grace: Duration) {
     }
 }
 
-async fn build_core<E: Engine>(engine: E, config: &Config, listener: &TcpListener) -> Result<Core, WorkerError> {
+async fn build_core<E: Engine>(
+    engine: E,
+    config: &Config,
+    listener: &TcpListener,
+) -> Result<Core, WorkerError> {
     let engine: Arc<dyn ErasedEngine> = Arc::new(engine);
     let info = engine.info();
     let worker_type = WorkerType::new(info.worker_type)?;
@@ -190,7 +218,11 @@ async fn build_core<E: Engine>(engine: E, config: &Config, listener: &TcpListene
         None => default_worker_id(&worker_type, &host, address.port())?,
     };
     let endpoint_url = config.endpoint_url.clone().unwrap_or_else(|| {
-        let host = if address.ip().is_unspecified() { host.clone() } else { config.host.clone() };
+        let host = if address.ip().is_unspecified() {
+            host.clone()
+        } else {
+            config.host.clone()
+        };
         format!("http://{host}:{}", address.port())
     });
     let connection = nats::connect(&config.nats, worker_id.as_str()).await?;
@@ -198,7 +230,8 @@ async fn build_core<E: Engine>(engine: E, config: &Config, listener: &TcpListene
     Ok(Core {
         capabilities: determine(&config.capabilities, info.uses_gpu)?,
         engine,
-        engines: EngineRuntime::new(config.concurrency, info.never_blocks).map_err(WorkerError::Process)?,
+        engines: EngineRuntime::new(config.concurrency, info.never_blocks)
+            .map_err(WorkerError::Process)?,
         info,
         worker_type,
         worker_id,
@@ -224,13 +257,30 @@ async fn build_core<E: Engine>(engine: E, config: &Config, listener: &TcpListene
 
 fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    if name.trim().is_empty() { "localhost".to_owned() } else { name.trim().to_owned() }
+    if name.trim().is_empty() {
+        "localhost".to_owned()
+    } else {
+        name.trim().to_owned()
+    }
 }
 
 /// `data-processing-worker-<host>-<port>`: the guide's style, and unique among the workers of one machine.
-fn default_worker_id(worker_type: &WorkerType, host: &str, port: u16) -> Result<WorkerId, InvalidName> {
-    let host: String = host.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(64).collect();
-    let kind: String = worker_type.as_str().replace('_', "-").chars().take(48).collect();
+fn default_worker_id(
+    worker_type: &WorkerType,
+    host: &str,
+    port: u16,
+) -> Result<WorkerId, InvalidName> {
+    let host: String = host
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+        .take(64)
+        .collect();
+    let kind: String = worker_type
+        .as_str()
+        .replace('_', "-")
+        .chars()
+        .take(48)
+        .collect();
     WorkerId::new(format!("{kind}-worker-{host}-{port}"))
 }
 

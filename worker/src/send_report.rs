@@ -49,7 +49,11 @@ pub(crate) async fn send_reports(
                 && core.connection.is_up()
             {
                 // Not stored and soon outdated: one that is lost is not missed.
-                let _ = core.connection.client.publish(subject, payload.into()).await;
+                let _ = core
+                    .connection
+                    .client
+                    .publish(subject, payload.into())
+                    .await;
             }
         }
         flush_metrics(core, execution, hold, local, PATIENCE).await;
@@ -59,7 +63,9 @@ pub(crate) async fn send_reports(
 
 /// Saves the checkpoint that waits. One that cannot be saved is given up: a newer one will come.
 pub(crate) async fn flush_checkpoint(core: &Arc<Core>, execution: &Execution, hold: &Hold) {
-    let Some((number, state)) = execution.report.take_checkpoint() else { return };
+    let Some((number, state)) = execution.report.take_checkpoint() else {
+        return;
+    };
     // Boxed, as below: what most operations never do shall not make their futures larger.
     match Box::pin(checkpoint::save(core, hold, state)).await {
         Ok(()) => execution.report.checkpoint_is_saved(number),
@@ -75,19 +81,43 @@ pub(crate) async fn flush_metrics(
     local: &LocalOperation,
     patience: Duration,
 ) -> bool {
-    let Points { points, mut before, uncertain, dropped } = execution.report.take_points();
+    let Points {
+        points,
+        mut before,
+        uncertain,
+        dropped,
+    } = execution.report.take_points();
     if dropped > 0 {
-        tracing::warn!(dropped, "more metric points than can be kept while NATS is away; the oldest were dropped");
+        tracing::warn!(
+            dropped,
+            "more metric points than can be kept while NATS is away; the oldest were dropped"
+        );
     }
     // Shown by the worker's own interface whether NATS is there or not.
     local.record_points(before, &points);
     // Should this future be dropped half-way, what is not stored yet goes back.
-    let mut waiting = Waiting { execution, points, uncertain };
+    let mut waiting = Waiting {
+        execution,
+        points,
+        uncertain,
+    };
     while !waiting.points.is_empty() {
         // A batch whose outcome is unknown is sent again as it was: joined with newer points it would be another one.
-        let count = if waiting.uncertain > 0 { waiting.uncertain } else { waiting.points.len().min(MAX_BATCH) };
+        let count = if waiting.uncertain > 0 {
+            waiting.uncertain
+        } else {
+            waiting.points.len().min(MAX_BATCH)
+        };
         waiting.uncertain = count;
-        if !Box::pin(store_batch(core, hold, &waiting.points[..count], before, patience)).await {
+        if !Box::pin(store_batch(
+            core,
+            hold,
+            &waiting.points[..count],
+            before,
+            patience,
+        ))
+        .await
+        {
             return false;
         }
         waiting.points.drain(..count);
@@ -107,28 +137,45 @@ struct Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         if !self.points.is_empty() {
-            self.execution.report.return_points(std::mem::take(&mut self.points), self.uncertain);
+            self.execution
+                .report
+                .return_points(std::mem::take(&mut self.points), self.uncertain);
         }
     }
 }
 
 /// Stores points, of which the attempt measured `before` others before.
-async fn store_batch(core: &Arc<Core>, hold: &Hold, points: &[MetricPoint], before: u64, patience: Duration) -> bool {
+async fn store_batch(
+    core: &Arc<Core>,
+    hold: &Hold,
+    points: &[MetricPoint],
+    before: u64,
+    patience: Duration,
+) -> bool {
     let batch = MetricBatch {
         operation_id: hold.operation_id.clone(),
         worker_id: core.worker_id.clone(),
         attempt: hold.attempt,
         points: points.to_vec(),
     };
-    let Ok(payload) = serde_json::to_vec(&batch) else { return true };
+    let Ok(payload) = serde_json::to_vec(&batch) else {
+        return true;
+    };
     let subject = core.names.metrics(&core.worker_type, &hold.operation_id);
     // The id makes a batch that is sent again count once. By number: two batches can begin at the
     // same time, by a clock that was set back or within one millisecond.
     let id = format!("{}-{before}-{}", hold.claim, points.len());
-    match core.oplog.publish_once(&subject, &id, payload.into(), patience).await {
+    match core
+        .oplog
+        .publish_once(&subject, &id, payload.into(), patience)
+        .await
+    {
         Ok(_) => true,
         Err(AppendError::TooLarge) => {
-            tracing::warn!(points = points.len(), "a batch of metric points is too large for the server; dropped");
+            tracing::warn!(
+                points = points.len(),
+                "a batch of metric points is too large for the server; dropped"
+            );
             true
         }
         Err(error) => {

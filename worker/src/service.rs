@@ -28,9 +28,17 @@ pub(crate) async fn serve(core: Arc<Core>) -> Result<(), async_nats::Error> {
         .service_builder()
         .description(core.info.description)
         .metadata(metadata)
-        .start(format!("ktrdr-worker-{}", core.worker_type), env!("CARGO_PKG_VERSION"))
+        .start(
+            format!("ktrdr-worker-{}", core.worker_type),
+            env!("CARGO_PKG_VERSION"),
+        )
         .await?;
-    let add = |verb: &'static str| service.endpoint_builder().name(verb).add(core.names.worker(&core.worker_id, verb));
+    let add = |verb: &'static str| {
+        service
+            .endpoint_builder()
+            .name(verb)
+            .add(core.names.worker(&core.worker_id, verb))
+    };
     let mut operation = add("operation").await?;
     let mut health = add("health").await?;
     loop {
@@ -50,14 +58,22 @@ pub(crate) async fn serve(core: Arc<Core>) -> Result<(), async_nats::Error> {
 }
 
 fn answer_operation(core: &Core, request: &Request) -> Result<Bytes, ReplyError> {
-    let query: OperationQuery = serde_json::from_slice(&request.message.payload).map_err(|error| ReplyError {
-        status: format!("send {{\"operation_id\":\"…\"}}: {}", short(&error)),
-        code: 400,
-    })?;
-    let answer = OperationAnswer { running: core.running.describe(&query.operation_id) };
-    serde_json::to_vec(&answer).map(Bytes::from).map_err(internal)
+    let query: OperationQuery =
+        serde_json::from_slice(&request.message.payload).map_err(|error| ReplyError {
+            status: format!("send {{\"operation_id\":\"…\"}}: {}", short(&error)),
+            code: 400,
+        })?;
+    let answer = OperationAnswer {
+        running: core.running.describe(&query.operation_id),
+    };
+    serde_json::to_vec(&answer)
+        .map(Bytes::from)
+        .map_err(internal)
 }
 
 fn internal(error: serde_json::Error) -> ReplyError {
-    ReplyError { status: error.to_string(), code: 500 }
+    ReplyError {
+        status: error.to_string(),
+        code: 500,
+    }
 }

@@ -89,7 +89,12 @@ impl TestRun {
             checkpoint_interval: Duration::ZERO,
             owner: Box::new(|| Box::pin(std::future::ready(Ok(())))),
         });
-        Self { ctx, report, cancel, saved }
+        Self {
+            ctx,
+            report,
+            cancel,
+            saved,
+        }
     }
 
     /// The next attempt after this one was lost: it finds this one's newest checkpoint.
@@ -112,7 +117,10 @@ impl TestRun {
 
     /// What the next attempt will find.
     fn newest_checkpoint(&self) -> Option<Box<RawValue>> {
-        self.report.take_checkpoint().map(|(_, state)| state).or_else(|| self.saved.lock().clone())
+        self.report
+            .take_checkpoint()
+            .map(|(_, state)| state)
+            .or_else(|| self.saved.lock().clone())
     }
 
     /// Makes a checkpoint at every opportunity and saves the first `count` of them; those that come later are lost. Without this,
@@ -133,7 +141,10 @@ impl TestRun {
         })
     }
 
-    fn with_sink(mut self, saves: impl Fn(u64, &CancellationToken) -> bool + Send + Sync + 'static) -> Self {
+    fn with_sink(
+        mut self,
+        saves: impl Fn(u64, &CancellationToken) -> bool + Send + Sync + 'static,
+    ) -> Self {
         let (saved, cancel) = (self.saved.clone(), self.cancel.clone());
         let report = Arc::new(Report::with_sink(Box::new(move |number, state| {
             let saves = saves(number, &cancel);
@@ -155,7 +166,9 @@ impl TestRun {
     /// Another attempt has taken over, which the engine learns when it asks ([`Context::ensure_owner`]).
     #[must_use]
     pub fn taken_over(self) -> Self {
-        let owner = || -> BoxFuture<'static, _> { Box::pin(std::future::ready(Err(OperationError::Cancelled))) };
+        let owner = || -> BoxFuture<'static, _> {
+            Box::pin(std::future::ready(Err(OperationError::Cancelled)))
+        };
         self.change(|inner| inner.owner = Box::new(owner))
     }
 
@@ -173,8 +186,13 @@ impl TestRun {
     ///
     /// # Errors
     /// The engine's own, or `invalid_request` when `request` does not decode.
-    pub async fn run<E: Engine>(&self, engine: &E, request: serde_json::Value) -> Result<E::Output, OperationError> {
-        let request = serde_json::from_value(request).map_err(|error| OperationError::invalid(error.to_string()))?;
+    pub async fn run<E: Engine>(
+        &self,
+        engine: &E,
+        request: serde_json::Value,
+    ) -> Result<E::Output, OperationError> {
+        let request = serde_json::from_value(request)
+            .map_err(|error| OperationError::invalid(error.to_string()))?;
         engine.run(self.ctx.clone(), request).await
     }
 

@@ -98,23 +98,38 @@ fn pause(bytes: u64) -> Duration {
 
 /// Whether so many operations are too many for so many readers: then all of them fetch the one page they show instead.
 fn too_many(operations: usize, readers: u64) -> bool {
-    operations > ALWAYS && (operations as u64).saturating_mul(TYPICAL_BYTES).saturating_mul(readers) > RATE
+    operations > ALWAYS
+        && (operations as u64)
+            .saturating_mul(TYPICAL_BYTES)
+            .saturating_mul(readers)
+            > RATE
 }
 
 impl Gathered {
     fn is_empty(&self) -> bool {
-        self.operations.is_empty() && self.progress.is_empty() && self.workers.is_empty() && self.reset.is_none()
+        self.operations.is_empty()
+            && self.progress.is_empty()
+            && self.workers.is_empty()
+            && self.reset.is_none()
     }
 
     fn take(&mut self, change: &Change) {
         match change {
-            Change::Operation { sequence, operation_id, .. } => {
+            Change::Operation {
+                sequence,
+                operation_id,
+                ..
+            } => {
                 self.operations.insert(operation_id.clone(), *sequence);
             }
             Change::Progress { operation_id, .. } => {
                 self.progress.insert(operation_id.clone());
             }
-            Change::Worker { worker_id, worker_type, .. } => {
+            Change::Worker {
+                worker_id,
+                worker_type,
+                ..
+            } => {
                 self.workers.insert(worker_id.clone(), worker_type.clone());
             }
             Change::Everything => self.reset = Some("the stream was replaced"),
@@ -135,7 +150,12 @@ impl Gathered {
     /// Sends it; says how many bytes that was.
     fn send(mut self, state: &AppState, readers: u64) -> u64 {
         let (hub, projection) = (&state.events, &state.projection);
-        let mut out = Out { state, frames: Vec::new(), bytes: 0, total: 0 };
+        let mut out = Out {
+            state,
+            frames: Vec::new(),
+            bytes: 0,
+            total: 0,
+        };
         if too_many(self.operations.len() + self.progress.len(), readers) {
             self.reset = Some(FLOOD);
             self.operations.clear();
@@ -153,18 +173,30 @@ impl Gathered {
             }
         }
         let wanted = |id: &OperationId| everything || hub.is_watched(id);
-        let mut operations: Vec<(u64, OperationId)> = self.operations.into_iter().map(|(id, at)| (at, id)).collect();
+        let mut operations: Vec<(u64, OperationId)> = self
+            .operations
+            .into_iter()
+            .map(|(id, at)| (at, id))
+            .collect();
         // In stream order: whoever is cut off in between goes on behind the last one received.
         operations.sort_unstable_by_key(|(sequence, _)| *sequence);
         let changed: HashSet<&OperationId> = operations.iter().map(|(_, id)| id).collect();
-        let progress: Vec<&OperationId> = self.progress.iter().filter(|id| !changed.contains(id)).collect();
+        let progress: Vec<&OperationId> = self
+            .progress
+            .iter()
+            .filter(|id| !changed.contains(id))
+            .collect();
         for (sequence, id) in operations.iter().filter(|(_, id)| wanted(id)) {
             if let Some(view) = projection.get(id.as_str()) {
                 out.push(Frame::operation(&view, *sequence));
             }
         }
         for id in progress.into_iter().filter(|id| wanted(id)) {
-            if let Some(frame) = projection.get(id.as_str()).as_ref().and_then(Frame::progress) {
+            if let Some(frame) = projection
+                .get(id.as_str())
+                .as_ref()
+                .and_then(Frame::progress)
+            {
                 out.push(frame);
             }
         }
@@ -194,7 +226,9 @@ impl Out<'_> {
     fn flush(&mut self) {
         self.bytes = 0;
         if !self.frames.is_empty() {
-            self.state.events.send(Batch::new(std::mem::take(&mut self.frames)));
+            self.state
+                .events
+                .send(Batch::new(std::mem::take(&mut self.frames)));
         }
     }
 }

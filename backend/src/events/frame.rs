@@ -114,9 +114,21 @@ impl Frame {
         }
         let bytes = match document {
             Some(document) => write("worker", None, document),
-            None => write("worker", None, &Gone { worker_id: id, worker_type: &worker_type, removed: true }),
+            None => write(
+                "worker",
+                None,
+                &Gone {
+                    worker_id: id,
+                    worker_type: &worker_type,
+                    removed: true,
+                },
+            ),
         };
-        Self { worker_type: Some(worker_type), bytes, ..Self::bare(Kind::Worker) }
+        Self {
+            worker_type: Some(worker_type),
+            bytes,
+            ..Self::bare(Kind::Worker)
+        }
     }
 
     /// Says that something was missed, and from which sequence on nothing is.
@@ -125,12 +137,18 @@ impl Frame {
         struct Data<'a> {
             reason: &'a str,
         }
-        Self { bytes: write("reset", Some(sequence), &Data { reason }), ..Self::bare(Kind::Reset) }
+        Self {
+            bytes: write("reset", Some(sequence), &Data { reason }),
+            ..Self::bare(Kind::Reset)
+        }
     }
 
     /// Keeps proxies from closing a quiet line, and tells a dead one from it.
     pub fn heartbeat() -> Self {
-        Self { bytes: Bytes::from_static(b": heartbeat\n\n"), ..Self::bare(Kind::Comment) }
+        Self {
+            bytes: Bytes::from_static(b": heartbeat\n\n"),
+            ..Self::bare(Kind::Comment)
+        }
     }
 
     /// Whether it goes to every reader, whatever they follow.
@@ -139,7 +157,14 @@ impl Frame {
     }
 
     fn bare(kind: Kind) -> Self {
-        Self { kind, operation: None, worker_type: None, sequence: 0, last: false, bytes: Bytes::new() }
+        Self {
+            kind,
+            operation: None,
+            worker_type: None,
+            sequence: 0,
+            last: false,
+            bytes: Bytes::new(),
+        }
     }
 }
 
@@ -148,10 +173,22 @@ impl Batch {
     pub fn new(frames: Vec<Frame>) -> Self {
         let whole = match frames.as_slice() {
             [only] => only.bytes.clone(),
-            several => several.iter().flat_map(|frame| &frame.bytes).copied().collect(),
+            several => several
+                .iter()
+                .flat_map(|frame| &frame.bytes)
+                .copied()
+                .collect(),
         };
-        let first_sequence = frames.iter().map(|frame| frame.sequence).filter(|sequence| *sequence > 0).min();
-        Self { frames, whole, first_sequence }
+        let first_sequence = frames
+            .iter()
+            .map(|frame| frame.sequence)
+            .filter(|sequence| *sequence > 0)
+            .min();
+        Self {
+            frames,
+            whole,
+            first_sequence,
+        }
     }
 }
 
@@ -190,16 +227,23 @@ mod tests {
 
     #[test]
     fn a_line_break_in_parameters_does_not_end_the_event() {
-        let raw = serde_json::value::RawValue::from_string("{\r\n  \"a\": \"x\\ny\"\n}".to_owned()).unwrap();
+        let raw = serde_json::value::RawValue::from_string("{\r\n  \"a\": \"x\\ny\"\n}".to_owned())
+            .unwrap();
         let bytes = write("operation", Some(7), &raw);
-        assert_eq!(bytes, "id: 7\nevent: operation\ndata: {    \"a\": \"x\\ny\" }\n\n");
+        assert_eq!(
+            bytes,
+            "id: 7\nevent: operation\ndata: {    \"a\": \"x\\ny\" }\n\n"
+        );
     }
 
     #[test]
     fn a_batch_is_its_frames_in_one_piece() {
         let frames = vec![Frame::heartbeat(), Frame::reset("why", 3)];
         let batch = Batch::new(frames);
-        assert_eq!(batch.whole, ": heartbeat\n\nid: 3\nevent: reset\ndata: {\"reason\":\"why\"}\n\n");
+        assert_eq!(
+            batch.whole,
+            ": heartbeat\n\nid: 3\nevent: reset\ndata: {\"reason\":\"why\"}\n\n"
+        );
         assert_eq!(batch.first_sequence, None);
     }
 }

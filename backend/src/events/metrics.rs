@@ -31,7 +31,12 @@ struct Data<'a> {
 }
 
 /// Sends what is measured to `topic`, until the task is aborted.
-pub async fn follow(state: AppState, id: OperationId, worker_type: WorkerType, topic: broadcast::Sender<Frame>) {
+pub async fn follow(
+    state: AppState,
+    id: OperationId,
+    worker_type: WorkerType,
+    topic: broadcast::Sender<Frame>,
+) {
     let mut last = None;
     loop {
         state.connection.up().await;
@@ -52,7 +57,10 @@ async fn read(
     let connection = &state.connection;
     let mut link = connection.link.clone();
     link.mark_unchanged();
-    let stream = connection.jetstream.get_stream_no_info(state.names.metrics_stream()).await?;
+    let stream = connection
+        .jetstream
+        .get_stream_no_info(state.names.metrics_stream())
+        .await?;
     let consumer = stream
         .create_consumer(push::OrderedConfig {
             deliver_subject: connection.client.new_inbox(),
@@ -60,7 +68,9 @@ async fn read(
             filter_subject: state.names.metrics(worker_type, id),
             // The newest message is read again: from it on nothing is missed, and readers learn where they are.
             deliver_policy: match last {
-                Some(sequence) => DeliverPolicy::ByStartSequence { start_sequence: *sequence + 1 },
+                Some(sequence) => DeliverPolicy::ByStartSequence {
+                    start_sequence: *sequence + 1,
+                },
                 None => DeliverPolicy::Last,
             },
             ..push::OrderedConfig::default()

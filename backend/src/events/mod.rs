@@ -58,7 +58,11 @@ pub struct Seat {
 
 impl Default for Hub {
     fn default() -> Self {
-        Self { all: broadcast::channel(BATCHES).0, topics: Mutex::default(), encoding: Mutex::new(false) }
+        Self {
+            all: broadcast::channel(BATCHES).0,
+            topics: Mutex::default(),
+            encoding: Mutex::new(false),
+        }
     }
 }
 
@@ -76,13 +80,25 @@ impl Hub {
             let mut topics = state.events.topics.lock();
             let topic = topics.entry(id.clone()).or_insert_with(|| {
                 let sender = broadcast::channel(FRAMES).0;
-                let following = metrics::follow(state.clone(), id.clone(), worker_type.clone(), sender.clone());
-                Topic { metrics: tokio::spawn(following), sender }
+                let following = metrics::follow(
+                    state.clone(),
+                    id.clone(),
+                    worker_type.clone(),
+                    sender.clone(),
+                );
+                Topic {
+                    metrics: tokio::spawn(following),
+                    sender,
+                }
             });
             topic.sender.subscribe()
         };
         state.events.encode(state);
-        Seat { frames, id: id.clone(), state: state.clone() }
+        Seat {
+            frames,
+            id: id.clone(),
+            state: state.clone(),
+        }
     }
 
     /// How many connections follow everything, and how many operations are followed one by one.
@@ -121,9 +137,13 @@ impl Hub {
             if !topics.is_empty() {
                 for frame in &batch.frames {
                     match &frame.operation {
-                        Some(id) => drop(topics.get(id).map(|topic| topic.sender.send(frame.clone()))),
+                        Some(id) => {
+                            drop(topics.get(id).map(|topic| topic.sender.send(frame.clone())))
+                        }
                         None if frame.is_for_everybody() => {
-                            topics.values().for_each(|topic| drop(topic.sender.send(frame.clone())));
+                            topics
+                                .values()
+                                .for_each(|topic| drop(topic.sender.send(frame.clone())));
                         }
                         None => {}
                     }
@@ -139,7 +159,9 @@ impl Drop for Seat {
     fn drop(&mut self) {
         let mut topics = self.state.events.topics.lock();
         // This seat's own receiver still counts.
-        if topics.get(&self.id).is_some_and(|topic| topic.sender.receiver_count() <= 1)
+        if topics
+            .get(&self.id)
+            .is_some_and(|topic| topic.sender.receiver_count() <= 1)
             && let Some(topic) = topics.remove(&self.id)
         {
             topic.metrics.abort();

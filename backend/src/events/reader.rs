@@ -42,7 +42,12 @@ impl Filter {
             Kind::Worker => &self.worker_type,
             Kind::Reset | Kind::Comment => return true,
         };
-        wanted.as_deref().is_none_or(|wanted| frame.worker_type.as_ref().is_some_and(|own| own.as_str() == wanted))
+        wanted.as_deref().is_none_or(|wanted| {
+            frame
+                .worker_type
+                .as_ref()
+                .is_some_and(|own| own.as_str() == wanted)
+        })
     }
 }
 
@@ -75,7 +80,14 @@ pub fn everything(
         Some(last_id) => catch_up(state, &filter, last_id, &mut waiting),
     };
     let stopping = state.stopping.clone();
-    let reader = Everything { state: state.clone(), batches, filter, floor, waiting, stopping };
+    let reader = Everything {
+        state: state.clone(),
+        batches,
+        filter,
+        floor,
+        waiting,
+        stopping,
+    };
     futures::stream::unfold(reader, |mut reader| async move {
         let bytes = reader.next().await?;
         Some((Ok(bytes), reader))
@@ -86,8 +98,13 @@ pub fn everything(
 fn catch_up(state: &AppState, filter: &Filter, last_id: u64, waiting: &mut VecDeque<Bytes>) -> u64 {
     let (floor, missed) = state.projection.changed_after(last_id, MOST_MISSED);
     let frames = missed.map(|missed| {
-        let frames = missed.iter().map(|(sequence, view)| Frame::operation(view, *sequence));
-        frames.filter(|frame| filter.lets_through(frame)).map(|frame| frame.bytes).collect::<Vec<_>>()
+        let frames = missed
+            .iter()
+            .map(|(sequence, view)| Frame::operation(view, *sequence));
+        frames
+            .filter(|frame| filter.lets_through(frame))
+            .map(|frame| frame.bytes)
+            .collect::<Vec<_>>()
     });
     match frames {
         Some(frames) if frames.iter().map(Bytes::len).sum::<usize>() <= MOST_MISSED_BYTES => {
@@ -135,7 +152,11 @@ impl Everything {
             return;
         }
         let new = |frame: &&Frame| frame.kind != Kind::Operation || frame.sequence > self.floor;
-        let wanted = batch.frames.iter().filter(new).filter(|frame| self.filter.lets_through(frame));
+        let wanted = batch
+            .frames
+            .iter()
+            .filter(new)
+            .filter(|frame| self.filter.lets_through(frame));
         self.waiting.extend(wanted.map(|frame| frame.bytes.clone()));
     }
 }
@@ -155,7 +176,9 @@ struct One {
 
 /// The sequence of the last event that `view` shows.
 pub fn sequence_of(view: &View) -> u64 {
-    view.record.start_sequence.max(view.record.state.last_sequence)
+    view.record
+        .start_sequence
+        .max(view.record.state.last_sequence)
 }
 
 /// The operation as it stands, then everything that happens to it; ends with its end.
@@ -164,8 +187,18 @@ pub fn one(state: &AppState, view: &View) -> impl Stream<Item = Result<Bytes, In
     let id = record.id.clone();
     let seat = Hub::follow_one(state, &id, &record.lane.worker_type);
     let stopping = state.stopping.clone();
-    let mut reader = One { state: state.clone(), seat, id, floor: 0, waiting: VecDeque::new(), ended: false, stopping };
-    reader.waiting.push_back(Bytes::from_static(b"retry: 1000\n\n"));
+    let mut reader = One {
+        state: state.clone(),
+        seat,
+        id,
+        floor: 0,
+        waiting: VecDeque::new(),
+        ended: false,
+        stopping,
+    };
+    reader
+        .waiting
+        .push_back(Bytes::from_static(b"retry: 1000\n\n"));
     reader.show();
     futures::stream::unfold(reader, |mut reader| async move {
         let bytes = reader.next().await?;
@@ -180,7 +213,8 @@ impl One {
             Some(view) => {
                 self.floor = sequence_of(&view);
                 self.ended = view.status().is_terminal();
-                self.waiting.push_back(Frame::operation(&view, self.floor).bytes);
+                self.waiting
+                    .push_back(Frame::operation(&view, self.floor).bytes);
             }
             // It has left the stream.
             None => self.ended = true,
@@ -200,7 +234,9 @@ impl One {
                 frame = self.seat.frames.recv() => frame,
             };
             match frame {
-                Ok(Frame { kind: Kind::Reset, .. }) => self.show(),
+                Ok(Frame {
+                    kind: Kind::Reset, ..
+                }) => self.show(),
                 Ok(frame) if frame.kind == Kind::Operation && frame.sequence <= self.floor => {}
                 Ok(frame) => {
                     if frame.kind == Kind::Operation {

@@ -30,7 +30,10 @@ impl Logged {
         let duration_ms = took.as_secs_f64() * 1000.0;
         if status == 500 {
             let request_id = id.to_str().unwrap_or_default();
-            let cause = response.extensions().get::<Cause>().map_or("not known", |Cause(text)| text);
+            let cause = response
+                .extensions()
+                .get::<Cause>()
+                .map_or("not known", |Cause(text)| text);
             tracing::error!(request_id, %method, path, status, duration_ms, cause, "internal error");
         } else {
             tracing::debug!(%method, path, status, duration_ms, "request");

@@ -38,14 +38,22 @@ impl Requests {
 
     /// Those of a request that has no handler: its path is there and its method is not, or nothing is.
     pub fn of_stray(&self, request: &Request) -> RouteFigures {
-        self.0.of(request.extensions().get::<MatchedPath>().map_or(UNMATCHED, MatchedPath::as_str))
+        self.0.of(request
+            .extensions()
+            .get::<MatchedPath>()
+            .map_or(UNMATCHED, MatchedPath::as_str))
     }
 
     /// Writes all of them.
     pub fn write(&self, page: &mut Page) {
-        self.0.write_counts("ktrdr_http_requests_total", "Requests answered.", page);
+        self.0
+            .write_counts("ktrdr_http_requests_total", "Requests answered.", page);
         let faults = self.0.count(|[_, status]| status == "500");
-        page.count("ktrdr_http_faults_total", "Requests answered with 500.", faults);
+        page.count(
+            "ktrdr_http_faults_total",
+            "Requests answered with 500.",
+            faults,
+        );
         self.0.write(page);
     }
 }
@@ -59,12 +67,16 @@ pub struct Measured {
 impl Measured {
     /// Looked up before the request is given away.
     pub fn begin(figures: RouteFigures, method: &Method) -> Self {
-        Self { figures, method: word(method) }
+        Self {
+            figures,
+            method: word(method),
+        }
     }
 
     /// Counts the answer.
     pub fn end(self, status: StatusCode, took: Duration) {
-        self.figures.observe_duration([self.method, status.as_str()], took);
+        self.figures
+            .observe_duration([self.method, status.as_str()], took);
     }
 }
 

@@ -10,7 +10,11 @@ pub const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The id of a request with these headers.
 pub fn of(headers: &HeaderMap) -> HeaderValue {
-    headers.get(&HEADER).filter(|value| is_sane(value.as_bytes())).cloned().unwrap_or_else(fresh)
+    headers
+        .get(&HEADER)
+        .filter(|value| is_sane(value.as_bytes()))
+        .cloned()
+        .unwrap_or_else(fresh)
 }
 
 macro_rules! request_span {
@@ -28,8 +32,11 @@ macro_rules! request_span {
 /// The span of a request's log lines. That of a read is there only while lines at debug are written: otherwise nearly no read
 /// writes any, and a span costs a fifth of the cheapest of them.
 pub fn span(id: &HeaderValue, request: &Request) -> Span {
-    let span =
-        if request.method().is_safe() { request_span!(Level::DEBUG, id) } else { request_span!(Level::INFO, id) };
+    let span = if request.method().is_safe() {
+        request_span!(Level::DEBUG, id)
+    } else {
+        request_span!(Level::INFO, id)
+    };
     if let Some(trace) = trace_of(request.headers()) {
         span.record("trace_id", trace.trace_id());
     }
@@ -43,7 +50,10 @@ pub fn trace_of(headers: &HeaderMap) -> Option<TraceParent> {
 
 /// It ends up in logs and headers, so nothing that could forge either.
 fn is_sane(id: &[u8]) -> bool {
-    (1..=128).contains(&id.len()) && id.iter().all(|b| b.is_ascii_alphanumeric() || b"-_.:/+=".contains(b))
+    (1..=128).contains(&id.len())
+        && id
+            .iter()
+            .all(|b| b.is_ascii_alphanumeric() || b"-_.:/+=".contains(b))
 }
 
 fn fresh() -> HeaderValue {

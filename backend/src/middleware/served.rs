@@ -37,12 +37,20 @@ pub struct Served<H> {
 impl<H> Served<H> {
     /// The handler of a route. `needs_nats`: answered with 503 until the stream has been read.
     pub fn route(handler: H, figures: RouteFigures, needs_nats: bool) -> Self {
-        Self { handler, figures: Some(figures), needs_nats }
+        Self {
+            handler,
+            figures: Some(figures),
+            needs_nats,
+        }
     }
 
     /// What answers requests that no route takes.
     pub fn stray(handler: H) -> Self {
-        Self { handler, figures: None, needs_nats: false }
+        Self {
+            handler,
+            figures: None,
+            needs_nats: false,
+        }
     }
 }
 
@@ -52,19 +60,33 @@ impl<T, H: Handler<T, AppState>> Handler<T, AppState> for Served<H> {
     fn call(self, request: Request, state: AppState) -> Self::Future {
         let id = request_id::of(request.headers());
         let span = request_id::span(&id, &request);
-        let figures = self.figures.unwrap_or_else(|| state.requests.of_stray(&request));
+        let figures = self
+            .figures
+            .unwrap_or_else(|| state.requests.of_stray(&request));
         let (measured, begun) = (Measured::begin(figures, request.method()), Instant::now());
         let (logged, answer) = span.in_scope(|| {
             let logged = Logged::begin(&request);
-            let refusal = if self.needs_nats { loaded::why_not(&state) } else { None };
+            let refusal = if self.needs_nats {
+                loaded::why_not(&state)
+            } else {
+                None
+            };
             let answer = match refusal {
                 None => Either::Left(self.handler.call(request, state)),
                 Some(error) => Either::Right(ready(error.into_response())),
             };
             (logged, answer)
         });
-        let after = After { id, measured, logged, begun };
-        Answering { answer: AssertUnwindSafe(answer).catch_unwind().instrument(span), after: Some(after) }
+        let after = After {
+            id,
+            measured,
+            logged,
+            begun,
+        };
+        Answering {
+            answer: AssertUnwindSafe(answer).catch_unwind().instrument(span),
+            after: Some(after),
+        }
     }
 }
 
@@ -107,7 +129,9 @@ impl<F: Future<Output = Response>> Future for Answering<F> {
         let mut this = self.project();
         let answer = ready!(this.answer.as_mut().poll(context));
         // There once; nobody asks a future that has answered.
-        let Some(after) = this.after.take() else { return Poll::Pending };
+        let Some(after) = this.after.take() else {
+            return Poll::Pending;
+        };
         Poll::Ready(this.answer.span().in_scope(|| after.finish(answer)))
     }
 }

@@ -66,7 +66,8 @@ impl Doc {
     /// With an optional query parameter.
     #[must_use]
     pub fn query(self, name: &str, schema: Value, description: &str) -> Self {
-        self.parameter("query", name, schema, description).error(Code::InvalidQuery)
+        self.parameter("query", name, schema, description)
+            .error(Code::InvalidQuery)
     }
 
     /// With an optional request header.
@@ -76,7 +77,8 @@ impl Doc {
     }
 
     fn parameter(mut self, place: &str, name: &str, schema: Value, description: &str) -> Self {
-        self.parameters.push(json!({"name": name, "in": place, "description": description, "schema": schema}));
+        self.parameters
+            .push(json!({"name": name, "in": place, "description": description, "schema": schema}));
         self
     }
 
@@ -92,24 +94,50 @@ impl Doc {
     /// With a JSON answer of type `T`.
     #[must_use]
     pub fn json<T: JsonSchema>(self, status: u16, description: &'static str) -> Self {
-        self.content(status, "application/json", SchemaGenerator::subschema_for::<T>, description)
+        self.content(
+            status,
+            "application/json",
+            SchemaGenerator::subschema_for::<T>,
+            description,
+        )
     }
 
     /// With an answer that is text for people or other programs.
     #[must_use]
     pub fn text(self, status: u16, kind: &'static str, description: &'static str) -> Self {
-        self.content(status, kind, SchemaGenerator::subschema_for::<String>, description)
+        self.content(
+            status,
+            kind,
+            SchemaGenerator::subschema_for::<String>,
+            description,
+        )
     }
 
     /// With an answer that has no body.
     #[must_use]
     pub fn empty(mut self, status: u16, description: &'static str) -> Self {
-        self.answers.push(Answer { status, description, content: None, headers: Vec::new() });
+        self.answers.push(Answer {
+            status,
+            description,
+            content: None,
+            headers: Vec::new(),
+        });
         self
     }
 
-    fn content(mut self, status: u16, kind: &'static str, schema: SchemaOf, description: &'static str) -> Self {
-        self.answers.push(Answer { status, description, content: Some((kind, schema)), headers: Vec::new() });
+    fn content(
+        mut self,
+        status: u16,
+        kind: &'static str,
+        schema: SchemaOf,
+        description: &'static str,
+    ) -> Self {
+        self.answers.push(Answer {
+            status,
+            description,
+            content: Some((kind, schema)),
+            headers: Vec::new(),
+        });
         self
     }
 

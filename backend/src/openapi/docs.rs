@@ -15,24 +15,38 @@ const PAGES: &str = "Pages";
 
 /// The groups, in the order in which they are shown.
 pub const TAGS: [(&str, &str); 5] = [
-    (START, "Start operations. One route for each worker type that workers have made known."),
+    (
+        START,
+        "Start operations. One route for each worker type that workers have made known.",
+    ),
     (OPERATIONS, "Follow, read, cancel and repeat operations."),
     (WORKERS, "Who is there, and what kinds of work there are."),
-    (SYSTEM, "Health, figures, live events, metrics, this document."),
+    (
+        SYSTEM,
+        "Health, figures, live events, metrics, this document.",
+    ),
     (PAGES, "For people with a browser."),
 ];
 
 pub fn list_operations() -> Doc {
-    Doc::new(OPERATIONS, "listOperations", "List operations, newest first")
-        .query("operation_type", json!({"type": "string"}), "Only those of one worker type.")
-        .query("status", status(), "Only those in one status.")
-        .query("limit", number(100, 1, 1000), "How many at most.")
-        .query(
-            "offset",
-            json!({"type": "integer", "minimum": 0, "maximum": u64::MAX, "default": 0}),
-            "How many to leave out first.",
-        )
-        .json::<answers::OperationList>(200, "One page of operations.")
+    Doc::new(
+        OPERATIONS,
+        "listOperations",
+        "List operations, newest first",
+    )
+    .query(
+        "operation_type",
+        json!({"type": "string"}),
+        "Only those of one worker type.",
+    )
+    .query("status", status(), "Only those in one status.")
+    .query("limit", number(100, 1, 1000), "How many at most.")
+    .query(
+        "offset",
+        json!({"type": "integer", "minimum": 0, "maximum": u64::MAX, "default": 0}),
+        "How many to leave out first.",
+    )
+    .json::<answers::OperationList>(200, "One page of operations.")
 }
 
 pub fn show_operation() -> Doc {
@@ -45,7 +59,11 @@ pub fn show_operation() -> Doc {
 }
 
 pub fn delete_operation() -> Doc {
-    Doc { id: "deleteOperation", summary: "Cancel an operation (as with /cancel)", ..cancel_operation() }
+    Doc {
+        id: "deleteOperation",
+        summary: "Cancel an operation (as with /cancel)",
+        ..cancel_operation()
+    }
 }
 
 pub fn cancel_operation() -> Doc {
@@ -58,51 +76,100 @@ pub fn cancel_operation() -> Doc {
 }
 
 pub fn results() -> Doc {
-    Doc::new(OPERATIONS, "getResults", "The result of a completed operation")
-        .json::<answers::ResultShown>(200, "The result, however large.")
-        .errors(&[Code::OperationNotFound, Code::NotFinished, Code::NoResult, Code::ResultGone])
+    Doc::new(
+        OPERATIONS,
+        "getResults",
+        "The result of a completed operation",
+    )
+    .json::<answers::ResultShown>(200, "The result, however large.")
+    .errors(&[
+        Code::OperationNotFound,
+        Code::NotFinished,
+        Code::NoResult,
+        Code::ResultGone,
+    ])
 }
 
 pub fn operation_metrics() -> Doc {
-    Doc::new(OPERATIONS, "getMetrics", "What an operation measured on its way")
-        .query(
-            "cursor",
-            json!({"type": "string", "pattern": "^[0-9]{1,19}-[0-9]{1,19}$"}),
-            "From an earlier answer; leave it out to start over.",
-        )
-        .query("limit", number(100, 1, 10_000), "How many points at most.")
-        .json::<answers::Metrics>(200, "Points after the cursor, oldest first.")
-        .errors(&[Code::OperationNotFound, Code::InvalidCursor])
+    Doc::new(
+        OPERATIONS,
+        "getMetrics",
+        "What an operation measured on its way",
+    )
+    .query(
+        "cursor",
+        json!({"type": "string", "pattern": "^[0-9]{1,19}-[0-9]{1,19}$"}),
+        "From an earlier answer; leave it out to start over.",
+    )
+    .query("limit", number(100, 1, 10_000), "How many points at most.")
+    .json::<answers::Metrics>(200, "Points after the cursor, oldest first.")
+    .errors(&[Code::OperationNotFound, Code::InvalidCursor])
 }
 
 pub fn history() -> Doc {
-    Doc::new(OPERATIONS, "getHistory", "Every event of an operation's life, read from the stream")
-        .json::<answers::History>(200, "The start request, every event and every cancel, in stream order.")
-        .error(Code::OperationNotFound)
+    Doc::new(
+        OPERATIONS,
+        "getHistory",
+        "Every event of an operation's life, read from the stream",
+    )
+    .json::<answers::History>(
+        200,
+        "The start request, every event and every cancel, in stream order.",
+    )
+    .error(Code::OperationNotFound)
 }
 
 fn last_event_id(doc: Doc) -> Doc {
     let schema = json!({"type": "integer", "minimum": 0});
-    doc.header("Last-Event-ID", schema, "The last id that was received: go on from there.")
-        .text(200, "text/event-stream", "Events until the client leaves; docs/events.md lists them.")
-        .error(Code::InvalidHeader)
+    doc.header(
+        "Last-Event-ID",
+        schema,
+        "The last id that was received: go on from there.",
+    )
+    .text(
+        200,
+        "text/event-stream",
+        "Events until the client leaves; docs/events.md lists them.",
+    )
+    .error(Code::InvalidHeader)
 }
 
 pub fn operation_events() -> Doc {
-    last_event_id(Doc::new(OPERATIONS, "followOperation", "One operation, live (server-sent events)"))
-        .empty(204, "The client has seen the end; there is nothing more to come.")
-        .error(Code::OperationNotFound)
+    last_event_id(Doc::new(
+        OPERATIONS,
+        "followOperation",
+        "One operation, live (server-sent events)",
+    ))
+    .empty(
+        204,
+        "The client has seen the end; there is nothing more to come.",
+    )
+    .error(Code::OperationNotFound)
 }
 
 pub fn all_events() -> Doc {
-    last_event_id(Doc::new(SYSTEM, "followAll", "All operations and workers, live (server-sent events)"))
-        .query("operation_type", json!({"type": "string"}), "Only operations of one worker type.")
-        .query("worker_type", json!({"type": "string"}), "Only workers of one type.")
+    last_event_id(Doc::new(
+        SYSTEM,
+        "followAll",
+        "All operations and workers, live (server-sent events)",
+    ))
+    .query(
+        "operation_type",
+        json!({"type": "string"}),
+        "Only operations of one worker type.",
+    )
+    .query(
+        "worker_type",
+        json!({"type": "string"}),
+        "Only workers of one type.",
+    )
 }
 
 pub fn stats() -> Doc {
-    Doc::new(SYSTEM, "getStats", "The figures of an overview")
-        .json::<answers::Stats>(200, "Counts by status and type, queues, workers, the last 60 minutes.")
+    Doc::new(SYSTEM, "getStats", "The figures of an overview").json::<answers::Stats>(
+        200,
+        "Counts by status and type, queues, workers, the last 60 minutes.",
+    )
 }
 
 fn again(id: &'static str, summary: &'static str) -> Doc {
@@ -115,27 +182,47 @@ fn again(id: &'static str, summary: &'static str) -> Doc {
 }
 
 pub fn retry() -> Doc {
-    again("retryOperation", "Run a failed or cancelled operation again, as a new one")
+    again(
+        "retryOperation",
+        "Run a failed or cancelled operation again, as a new one",
+    )
 }
 
 pub fn resume() -> Doc {
-    again("resumeOperation", "Run it again from its newest checkpoint, as a new one")
+    again(
+        "resumeOperation",
+        "Run it again from its newest checkpoint, as a new one",
+    )
 }
 
 pub fn list_workers() -> Doc {
-    Doc::new(WORKERS, "listWorkers", "All workers that are alive or were a moment ago")
-        .query("worker_type", json!({"type": "string"}), "Only those of one type.")
-        .query("status", worker_status(), "Only those in one status.")
-        .json::<Vec<WorkerDocument>>(200, "By id.")
+    Doc::new(
+        WORKERS,
+        "listWorkers",
+        "All workers that are alive or were a moment ago",
+    )
+    .query(
+        "worker_type",
+        json!({"type": "string"}),
+        "Only those of one type.",
+    )
+    .query("status", worker_status(), "Only those in one status.")
+    .json::<Vec<WorkerDocument>>(200, "By id.")
 }
 
 pub fn show_worker() -> Doc {
-    Doc::new(WORKERS, "getWorker", "One worker").json::<WorkerDocument>(200, "The worker.").error(Code::WorkerNotFound)
+    Doc::new(WORKERS, "getWorker", "One worker")
+        .json::<WorkerDocument>(200, "The worker.")
+        .error(Code::WorkerNotFound)
 }
 
 pub fn worker_types() -> Doc {
-    Doc::new(WORKERS, "listWorkerTypes", "All worker types, with their schemas and queues")
-        .json::<answers::WorkerTypes>(200, "By name.")
+    Doc::new(
+        WORKERS,
+        "listWorkerTypes",
+        "All worker types, with their schemas and queues",
+    )
+    .json::<answers::WorkerTypes>(200, "By name.")
 }
 
 fn started(doc: Doc) -> Doc {
@@ -153,14 +240,26 @@ fn idempotency_key() -> Value {
 
 /// The start route of any domain; those that are known are described one by one, see [`crate::openapi`].
 pub fn start() -> Doc {
-    started(Doc::new(START, "start", "Start an operation of any worker type"))
-        .details("The domains that are known now are listed one by one, with the schemas of their requests.")
-        .body(
-            true,
-            start_body(Map::new()),
-            "The worker type's own parameters; `task_id` and `execution` are for this API.",
-        )
-        .errors(&[Code::BadJson, Code::InvalidBody, Code::UnknownDomain, Code::TaskIdConflict, Code::InvalidRequest])
+    started(Doc::new(
+        START,
+        "start",
+        "Start an operation of any worker type",
+    ))
+    .details(
+        "The domains that are known now are listed one by one, with the schemas of their requests.",
+    )
+    .body(
+        true,
+        start_body(Map::new()),
+        "The worker type's own parameters; `task_id` and `execution` are for this API.",
+    )
+    .errors(&[
+        Code::BadJson,
+        Code::InvalidBody,
+        Code::UnknownDomain,
+        Code::TaskIdConflict,
+        Code::InvalidRequest,
+    ])
 }
 
 /// The schema of a start body, around the worker type's own.
@@ -195,8 +294,10 @@ pub fn ready() -> Doc {
 }
 
 pub fn openapi() -> Doc {
-    Doc::new(SYSTEM, "getOpenApi", "This document")
-        .json::<Map<String, Value>>(200, "OpenAPI 3.1, with every worker type that is known now.")
+    Doc::new(SYSTEM, "getOpenApi", "This document").json::<Map<String, Value>>(
+        200,
+        "OpenAPI 3.1, with every worker type that is known now.",
+    )
 }
 
 pub fn prometheus() -> Doc {
@@ -209,7 +310,11 @@ pub fn prometheus() -> Doc {
 
 fn page(id: &'static str, summary: &'static str) -> Doc {
     Doc::new(PAGES, id, summary)
-        .header("If-None-Match", json!({"type": "string"}), "The tag of the version that is known.")
+        .header(
+            "If-None-Match",
+            json!({"type": "string"}),
+            "The tag of the version that is known.",
+        )
         .empty(304, "The known version is the newest.")
 }
 
@@ -218,7 +323,9 @@ pub fn dashboard() -> Doc {
 }
 
 pub fn dashboard_file() -> Doc {
-    page("dashboardFile", "A file of the dashboard").text(200, "*/*", "The file.").error(Code::UnknownRoute)
+    page("dashboardFile", "A file of the dashboard")
+        .text(200, "*/*", "The file.")
+        .error(Code::UnknownRoute)
 }
 
 pub fn docs() -> Doc {
@@ -226,5 +333,7 @@ pub fn docs() -> Doc {
 }
 
 pub fn docs_file() -> Doc {
-    page("docsFile", "A file of the API page").text(200, "*/*", "The file.").error(Code::UnknownRoute)
+    page("docsFile", "A file of the API page")
+        .text(200, "*/*", "The file.")
+        .error(Code::UnknownRoute)
 }

@@ -12,7 +12,12 @@ const COMPONENTS: &str = "#/components/schemas/";
 const DATA: [&str; 5] = ["const", "enum", "default", "examples", "example"];
 
 /// Keys whose value maps names to schemas: a member called like a keyword is no keyword.
-const MAPS: [&str; 4] = ["properties", "patternProperties", "dependentSchemas", "$defs"];
+const MAPS: [&str; 4] = [
+    "properties",
+    "patternProperties",
+    "dependentSchemas",
+    "$defs",
+];
 
 /// Puts `schema` into `components` under `name`, with everything it defines.
 pub fn embed(components: &mut Map<String, Value>, name: &str, schema: &Value) {
@@ -31,13 +36,25 @@ pub fn embed(components: &mut Map<String, Value>, name: &str, schema: &Value) {
     let mut definitions = Vec::new();
     for key in ["$defs", "definitions"] {
         if let Some(Value::Object(found)) = root.remove(key) {
-            definitions
-                .extend(found.into_iter().map(|(word, schema)| (format!("#/{key}/{}", escape(&word)), word, schema)));
+            definitions.extend(
+                found
+                    .into_iter()
+                    .map(|(word, schema)| (format!("#/{key}/{}", escape(&word)), word, schema)),
+            );
         }
     }
     let mut places = HashMap::new();
     for (pointer, word, _) in &definitions {
-        let plain: String = word.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' }).collect();
+        let plain: String = word
+            .chars()
+            .map(|c| {
+                if c.is_ascii_alphanumeric() || c == '_' {
+                    c
+                } else {
+                    '_'
+                }
+            })
+            .collect();
         let mut place = format!("{name}_{plain}");
         while places.values().any(|taken| *taken == place) {
             place.push('_');
@@ -67,13 +84,17 @@ fn rewrite(schema: &mut Value, name: &str, places: &HashMap<String, String>) {
                     }
                     (key, _) if DATA.contains(&key) => {}
                     (key, Value::Object(members)) if MAPS.contains(&key) => {
-                        members.values_mut().for_each(|member| rewrite(member, name, places));
+                        members
+                            .values_mut()
+                            .for_each(|member| rewrite(member, name, places));
                     }
                     (_, value) => rewrite(value, name, places),
                 }
             }
         }
-        Value::Array(items) => items.iter_mut().for_each(|item| rewrite(item, name, places)),
+        Value::Array(items) => items
+            .iter_mut()
+            .for_each(|item| rewrite(item, name, places)),
         _ => {}
     }
 }
@@ -88,7 +109,11 @@ fn moved(target: &str, name: &str, places: &HashMap<String, String>) -> Option<S
         let rest = target.strip_prefix(pointer.as_str())?;
         (rest.is_empty() || rest.starts_with('/')).then(|| format!("{COMPONENTS}{place}{rest}"))
     });
-    definition.or_else(|| inside.starts_with('/').then(|| format!("{COMPONENTS}{name}{inside}")))
+    definition.or_else(|| {
+        inside
+            .starts_with('/')
+            .then(|| format!("{COMPONENTS}{name}{inside}"))
+    })
 }
 
 /// A name as part of a JSON pointer.
@@ -116,13 +141,31 @@ mod tests {
         embed(&mut components, "t_request", &schema);
         let root = &components["t_request"];
         let at = |pointer: &str| root.pointer(pointer).unwrap().as_str().unwrap();
-        assert_eq!(at("/properties/a/$ref"), "#/components/schemas/t_request_A/properties/b");
-        assert_eq!(at("/properties/ab/$ref"), "#/components/schemas/t_request_AB");
-        assert_eq!(at("/properties/self/$ref"), "#/components/schemas/t_request");
-        assert_eq!(at("/properties/beside/$ref"), "#/components/schemas/t_request/properties/a");
-        assert_eq!(at("/properties/default/$ref"), "#/components/schemas/t_request_odd_name");
+        assert_eq!(
+            at("/properties/a/$ref"),
+            "#/components/schemas/t_request_A/properties/b"
+        );
+        assert_eq!(
+            at("/properties/ab/$ref"),
+            "#/components/schemas/t_request_AB"
+        );
+        assert_eq!(
+            at("/properties/self/$ref"),
+            "#/components/schemas/t_request"
+        );
+        assert_eq!(
+            at("/properties/beside/$ref"),
+            "#/components/schemas/t_request/properties/a"
+        );
+        assert_eq!(
+            at("/properties/default/$ref"),
+            "#/components/schemas/t_request_odd_name"
+        );
         assert_eq!(at("/properties/data/default/$ref"), "#/$defs/A");
-        assert_eq!(components["t_request_A"]["items"][0]["$ref"], "#/components/schemas/t_request_AB");
+        assert_eq!(
+            components["t_request_A"]["items"][0]["$ref"],
+            "#/components/schemas/t_request_AB"
+        );
         assert_eq!(components["t_request_AB"], true);
         assert!(root.get("$id").is_none() && root.get("$defs").is_none());
     }

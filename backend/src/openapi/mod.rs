@@ -32,43 +32,75 @@ const START_ROUTE: &str = "/api/v1/{domain}/start";
 
 /// The document for these routes and worker types.
 pub fn document(routes: &[Route], kinds: &[Arc<Kind>]) -> Value {
-    let mut generator =
-        SchemaSettings::draft2020_12().for_serialize().with(|s| s.definitions_path = "/components/schemas".into());
+    let mut generator = SchemaSettings::draft2020_12()
+        .for_serialize()
+        .with(|s| s.definitions_path = "/components/schemas".into());
     generator.meta_schema = None;
     let mut generator = generator.into_generator();
     let problem = generator.subschema_for::<answers::Problem>().to_value();
     let mut paths: BTreeMap<String, Map<String, Value>> = BTreeMap::new();
     for route in routes {
-        let operation = operation(route.path, &(route.doc)(), route.needs_nats, &problem, &mut generator);
+        let operation = operation(
+            route.path,
+            &(route.doc)(),
+            route.needs_nats,
+            &problem,
+            &mut generator,
+        );
         if route.path == START_ROUTE {
             for kind in first_of_each_domain(kinds) {
                 let path = format!("/api/v1/{}/start", kind.entry.domain);
-                paths.entry(path).or_default().insert(route.method.to_owned(), start_of(kind, &operation));
+                paths
+                    .entry(path)
+                    .or_default()
+                    .insert(route.method.to_owned(), start_of(kind, &operation));
             }
         }
-        paths.entry(route.path.to_owned()).or_default().insert(route.method.to_owned(), operation);
+        paths
+            .entry(route.path.to_owned())
+            .or_default()
+            .insert(route.method.to_owned(), operation);
     }
     let mut components = generator.take_definitions(true);
     // It is read, never written: with the defaults that a client may leave out.
-    let mut reading = SchemaSettings::draft2020_12().for_deserialize().into_generator();
-    embed::embed(&mut components, "Execution", reading.root_schema_for::<Execution>().as_value());
+    let mut reading = SchemaSettings::draft2020_12()
+        .for_deserialize()
+        .into_generator();
+    embed::embed(
+        &mut components,
+        "Execution",
+        reading.root_schema_for::<Execution>().as_value(),
+    );
     let mut any_result = Vec::new();
     for kind in kinds {
         let worker_type = &kind.entry.worker_type;
-        embed::embed(&mut components, &request_name(kind), &kind.entry.request_schema);
-        embed::embed(&mut components, &result_name(kind), &kind.entry.result_schema);
+        embed::embed(
+            &mut components,
+            &request_name(kind),
+            &kind.entry.request_schema,
+        );
+        embed::embed(
+            &mut components,
+            &result_name(kind),
+            &kind.entry.result_schema,
+        );
         any_result.push(json!({"title": worker_type, "$ref": reference(&result_name(kind))}));
         if let Some(Value::Object(own)) = components.get(&request_name(kind)).cloned() {
             components.insert(start_name(kind), docs::start_body(own));
         }
     }
-    if let Some(data) = components.get_mut("ResultShown").and_then(|shown| shown.pointer_mut("/properties/data")) {
+    if let Some(data) = components
+        .get_mut("ResultShown")
+        .and_then(|shown| shown.pointer_mut("/properties/data"))
+    {
         // Results outlive worker types, and newer versions of them.
         any_result.push(json!({"title": "of a worker type or version that is no longer known"}));
         *data = json!({"description": "What the operation's worker type says its results are.", "anyOf": any_result});
     }
-    let tags: Vec<Value> =
-        docs::TAGS.iter().map(|(name, description)| json!({"name": name, "description": description})).collect();
+    let tags: Vec<Value> = docs::TAGS
+        .iter()
+        .map(|(name, description)| json!({"name": name, "description": description}))
+        .collect();
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -88,8 +120,15 @@ pub fn document(routes: &[Route], kinds: &[Arc<Kind>]) -> Value {
 
 /// As requests are routed: when two types claim a domain, the first by name has it.
 fn first_of_each_domain(kinds: &[Arc<Kind>]) -> impl Iterator<Item = &Kind> {
-    let first = |kind: &&Arc<Kind>| kinds.iter().find(|other| other.entry.domain == kind.entry.domain);
-    kinds.iter().filter(move |kind| first(kind).is_some_and(|first| Arc::ptr_eq(first, kind))).map(Arc::as_ref)
+    let first = |kind: &&Arc<Kind>| {
+        kinds
+            .iter()
+            .find(|other| other.entry.domain == kind.entry.domain)
+    };
+    kinds
+        .iter()
+        .filter(move |kind| first(kind).is_some_and(|first| Arc::ptr_eq(first, kind)))
+        .map(Arc::as_ref)
 }
 
 fn request_name(kind: &Kind) -> String {
@@ -117,14 +156,21 @@ fn start_of(kind: &Kind, any: &Value) -> Value {
     operation["description"] = kind.entry.description.as_str().into();
     operation["x-ktrdr-worker-type"] = worker_type.into();
     operation["x-ktrdr-result"] = json!({"$ref": reference(&result_name(kind))});
-    operation["requestBody"]["content"]["application/json"]["schema"] = json!({"$ref": reference(&start_name(kind))});
+    operation["requestBody"]["content"]["application/json"]["schema"] =
+        json!({"$ref": reference(&start_name(kind))});
     if let Some(parameters) = operation["parameters"].as_array_mut() {
         parameters.retain(|parameter| parameter["in"] != "path");
     }
     operation
 }
 
-fn operation(path: &str, doc: &Doc, needs_nats: bool, problem: &Value, generator: &mut SchemaGenerator) -> Value {
+fn operation(
+    path: &str,
+    doc: &Doc,
+    needs_nats: bool,
+    problem: &Value,
+    generator: &mut SchemaGenerator,
+) -> Value {
     let mut parameters: Vec<Value> = path_parameters(path);
     parameters.extend(doc.parameters.iter().cloned());
     let mut errors = doc.errors.clone();
@@ -142,7 +188,8 @@ fn operation(path: &str, doc: &Doc, needs_nats: bool, problem: &Value, generator
             response["content"][kind]["schema"] = schema(generator).to_value();
         }
         for (name, description) in &answer.headers {
-            response["headers"][*name] = json!({"description": description, "schema": {"type": "string"}});
+            response["headers"][*name] =
+                json!({"description": description, "schema": {"type": "string"}});
         }
         if answer.status == 202 {
             response["links"] = links();
@@ -157,14 +204,14 @@ fn operation(path: &str, doc: &Doc, needs_nats: bool, problem: &Value, generator
         }
     }
     for (status, words) in by_status {
-        let own = json!({"properties": {"code": {"enum": words}, "status_code": {"const": status}}});
+        let own =
+            json!({"properties": {"code": {"enum": words}, "status_code": {"const": status}}});
         let mut response = json!({
             "description": words.join(", "),
             "content": {"application/json": {"schema": {"allOf": [problem, own]}}},
         });
         if status == 503 {
-            response["headers"]["Retry-After"] =
-                json!({"description": "Seconds after which to try again.", "schema": {"type": "integer"}});
+            response["headers"]["Retry-After"] = json!({"description": "Seconds after which to try again.", "schema": {"type": "integer"}});
         }
         responses.insert(status.to_string(), response);
     }
@@ -181,11 +228,17 @@ fn operation(path: &str, doc: &Doc, needs_nats: bool, problem: &Value, generator
 }
 
 fn path_parameters(path: &str) -> Vec<Value> {
-    let names = path.split('{').skip(1).filter_map(|rest| rest.split('}').next());
+    let names = path
+        .split('{')
+        .skip(1)
+        .filter_map(|rest| rest.split('}').next());
     let describe = |name: &str| {
         let (schema, description) = match name {
             "file" => (json!({"type": "string"}), "The file's name."),
-            "domain" => (doc::name(), "The worker type's place in paths, for example `data-processing`."),
+            "domain" => (
+                doc::name(),
+                "The worker type's place in paths, for example `data-processing`.",
+            ),
             _ => (doc::name(), "The id."),
         };
         json!({"name": name, "in": "path", "required": true, "description": description, "schema": schema})

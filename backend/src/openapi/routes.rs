@@ -32,28 +32,51 @@ pub struct Routes<'a> {
 impl<'a> Routes<'a> {
     /// Routes that are always served, and counted there.
     pub fn always(requests: &'a Requests) -> Self {
-        Self { requests, router: Router::new(), routes: Vec::new(), need_nats: false }
+        Self {
+            requests,
+            router: Router::new(),
+            routes: Vec::new(),
+            need_nats: false,
+        }
     }
 
     /// Routes that need what is in the stream.
     pub fn needing_nats(requests: &'a Requests) -> Self {
-        Self { need_nats: true, ..Self::always(requests) }
+        Self {
+            need_nats: true,
+            ..Self::always(requests)
+        }
     }
 
     /// `GET path`.
-    pub fn get<H: Handler<T, AppState>, T: 'static>(self, path: &'static str, handler: H, doc: fn() -> Doc) -> Self {
+    pub fn get<H: Handler<T, AppState>, T: 'static>(
+        self,
+        path: &'static str,
+        handler: H,
+        doc: fn() -> Doc,
+    ) -> Self {
         let served = get(self.served(path, handler));
         self.add("get", path, served, doc)
     }
 
     /// `POST path`.
-    pub fn post<H: Handler<T, AppState>, T: 'static>(self, path: &'static str, handler: H, doc: fn() -> Doc) -> Self {
+    pub fn post<H: Handler<T, AppState>, T: 'static>(
+        self,
+        path: &'static str,
+        handler: H,
+        doc: fn() -> Doc,
+    ) -> Self {
         let served = post(self.served(path, handler));
         self.add("post", path, served, doc)
     }
 
     /// `DELETE path`.
-    pub fn delete<H: Handler<T, AppState>, T: 'static>(self, path: &'static str, handler: H, doc: fn() -> Doc) -> Self {
+    pub fn delete<H: Handler<T, AppState>, T: 'static>(
+        self,
+        path: &'static str,
+        handler: H,
+        doc: fn() -> Doc,
+    ) -> Self {
         let served = delete(self.served(path, handler));
         self.add("delete", path, served, doc)
     }
@@ -70,7 +93,12 @@ impl<'a> Routes<'a> {
         doc: fn() -> Doc,
     ) -> Self {
         self.router = self.router.route(path, handler);
-        self.routes.push(Route { method, path, doc, needs_nats: self.need_nats });
+        self.routes.push(Route {
+            method,
+            path,
+            doc,
+            needs_nats: self.need_nats,
+        });
         self
     }
 

@@ -33,13 +33,29 @@ pub enum Body {
 ///
 /// All times become `stored_at`, when the stream took the message. So they are by one clock however many publishers there are
 /// and however wrong theirs; what they said themselves is in the operation's history.
-pub fn decode(names: &Names, sequence: u64, stored_at: Timestamp, subject: Subject, payload: &[u8]) -> Decoded {
+pub fn decode(
+    names: &Names,
+    sequence: u64,
+    stored_at: Timestamp,
+    subject: Subject,
+    payload: &[u8],
+) -> Decoded {
     let body = read(names, &subject, payload).map(|body| match body {
-        Body::Start(request) => Body::Start(StartRequest { created_at: stored_at, ..request }),
+        Body::Start(request) => Body::Start(StartRequest {
+            created_at: stored_at,
+            ..request
+        }),
         Body::Event(event) => Body::Event(event.at_stream_time(stored_at)),
-        Body::Cancel(intent) => Body::Cancel(CancelIntent { requested_at: stored_at, ..intent }),
+        Body::Cancel(intent) => Body::Cancel(CancelIntent {
+            requested_at: stored_at,
+            ..intent
+        }),
     });
-    Decoded { sequence, subject, body }
+    Decoded {
+        sequence,
+        subject,
+        body,
+    }
 }
 
 fn read(names: &Names, subject: &str, payload: &[u8]) -> Result<Body, String> {
@@ -76,13 +92,32 @@ mod tests {
     use super::*;
 
     fn read_as(subject: &str, payload: &str) -> Result<Body, String> {
-        decode(&Names::new("acme").unwrap(), 1, Timestamp::EPOCH, subject.into(), payload.as_bytes()).body
+        decode(
+            &Names::new("acme").unwrap(),
+            1,
+            Timestamp::EPOCH,
+            subject.into(),
+            payload.as_bytes(),
+        )
+        .body
     }
 
     #[test]
     fn garbage_is_refused_with_a_reason() {
-        for payload in ["", "null", "[]", "{}", "{\"operation_id\":\"a b\"}", "\u{0}\u{1}"] {
-            for subject in ["acme.start.dummy.any", "acme.op.dummy.a", "acme.cancel.dummy.a", "acme.x"] {
+        for payload in [
+            "",
+            "null",
+            "[]",
+            "{}",
+            "{\"operation_id\":\"a b\"}",
+            "\u{0}\u{1}",
+        ] {
+            for subject in [
+                "acme.start.dummy.any",
+                "acme.op.dummy.a",
+                "acme.cancel.dummy.a",
+                "acme.x",
+            ] {
                 assert!(read_as(subject, payload).is_err(), "{subject} {payload:?}");
             }
         }
@@ -90,13 +125,26 @@ mod tests {
 
     #[test]
     fn body_and_subject_must_agree() {
-        let start =
-            r#"{"operation_id":"a","operation_type":"dummy","parameters":{},"created_at":"2025-11-10T10:30:00Z"}"#;
-        assert!(matches!(read_as("acme.start.dummy.any", start), Ok(Body::Start(_))));
-        assert!(read_as("acme.start.training.any", start).unwrap_err().contains("operation_type"));
+        let start = r#"{"operation_id":"a","operation_type":"dummy","parameters":{},"created_at":"2025-11-10T10:30:00Z"}"#;
+        assert!(matches!(
+            read_as("acme.start.dummy.any", start),
+            Ok(Body::Start(_))
+        ));
+        assert!(
+            read_as("acme.start.training.any", start)
+                .unwrap_err()
+                .contains("operation_type")
+        );
         assert!(read_as("acme.start.dummy.any", &start.replace("{}", "7")).is_err());
         let cancel = r#"{"operation_id":"a","requested_at":"2025-11-10T10:30:00Z"}"#;
-        assert!(matches!(read_as("acme.cancel.dummy.a", cancel), Ok(Body::Cancel(_))));
-        assert!(read_as("acme.cancel.dummy.b", cancel).unwrap_err().contains("operation_id"));
+        assert!(matches!(
+            read_as("acme.cancel.dummy.a", cancel),
+            Ok(Body::Cancel(_))
+        ));
+        assert!(
+            read_as("acme.cancel.dummy.b", cancel)
+                .unwrap_err()
+                .contains("operation_id")
+        );
     }
 }

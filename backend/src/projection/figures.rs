@@ -46,8 +46,16 @@ pub struct Figures {
 impl Default for Figures {
     fn default() -> Self {
         Self {
-            created: Counters::new("ktrdr_operations_created_total", "Operations accepted.", ["worker_type"]),
-            started: Counters::new("ktrdr_attempts_started_total", "Attempts begun.", ["worker_type"]),
+            created: Counters::new(
+                "ktrdr_operations_created_total",
+                "Operations accepted.",
+                ["worker_type"],
+            ),
+            started: Counters::new(
+                "ktrdr_attempts_started_total",
+                "Attempts begun.",
+                ["worker_type"],
+            ),
             takeovers: Counters::new(
                 "ktrdr_takeovers_total",
                 "Attempts that took over from a worker that was lost.",
@@ -85,14 +93,23 @@ impl Step {
         let attempts = record.attempts.as_slice();
         match (before, record.state.status) {
             (_, Status::Running) => {
-                let Some((now, earlier)) = attempts.split_last() else { return Self::Other };
-                let since = earlier.last().and_then(|attempt| attempt.ended_at).unwrap_or(record.created_at);
-                Self::Started { takeover: before == Status::Running, waited: now.started_at.seconds_since(since) }
+                let Some((now, earlier)) = attempts.split_last() else {
+                    return Self::Other;
+                };
+                let since = earlier
+                    .last()
+                    .and_then(|attempt| attempt.ended_at)
+                    .unwrap_or(record.created_at);
+                Self::Started {
+                    takeover: before == Status::Running,
+                    waited: now.started_at.seconds_since(since),
+                }
             }
             (Status::Running, Status::Pending) => Self::Released,
             (_, Status::Completed | Status::Failed | Status::Cancelled) => {
                 let last = attempts.last().filter(|_| before == Status::Running);
-                let ran = last.and_then(|attempt| Some(attempt.ended_at?.seconds_since(attempt.started_at)));
+                let ran = last
+                    .and_then(|attempt| Some(attempt.ended_at?.seconds_since(attempt.started_at)));
                 Self::Ended { ran }
             }
             (_, Status::Pending) => Self::Other,
@@ -103,10 +120,18 @@ impl Step {
 impl Figures {
     /// Begins to count operations of this type at 0: an increase from nothing to 1 is none to Prometheus.
     pub fn know(&self, worker_type: &str) {
-        for counters in [&self.created, &self.started, &self.takeovers, &self.released] {
+        for counters in [
+            &self.created,
+            &self.started,
+            &self.takeovers,
+            &self.released,
+        ] {
             counters.add([worker_type], 0);
         }
-        for status in Status::ALL.into_iter().filter(|status| status.is_terminal()) {
+        for status in Status::ALL
+            .into_iter()
+            .filter(|status| status.is_terminal())
+        {
             self.ended.add([worker_type, status.as_str()], 0);
         }
     }
@@ -136,7 +161,12 @@ impl Figures {
 
     /// Writes all of them.
     pub fn write(&self, page: &mut Page) {
-        for counters in [&self.created, &self.started, &self.takeovers, &self.released] {
+        for counters in [
+            &self.created,
+            &self.started,
+            &self.takeovers,
+            &self.released,
+        ] {
             counters.write(page);
         }
         self.ended.write(page);

@@ -17,7 +17,12 @@ impl Record {
     ///
     /// # Errors
     /// [`Rejected`] when it changes nothing.
-    pub fn apply(&mut self, sequence: u64, event: Event, worker: Option<WorkerId>) -> Result<(), Rejected> {
+    pub fn apply(
+        &mut self,
+        sequence: u64,
+        event: Event,
+        worker: Option<WorkerId>,
+    ) -> Result<(), Rejected> {
         self.state.apply(sequence, &event)?;
         // The stream's clock may be set; what a user sees must not go backwards.
         let at = event.at.max(self.updated_at);
@@ -47,8 +52,14 @@ impl Record {
                     });
                 }
             }
-            EventKind::Released { error, retry_at, .. } => {
-                let outcome = if error.is_some() { AttemptOutcome::Failed } else { AttemptOutcome::Released };
+            EventKind::Released {
+                error, retry_at, ..
+            } => {
+                let outcome = if error.is_some() {
+                    AttemptOutcome::Failed
+                } else {
+                    AttemptOutcome::Released
+                };
                 self.end_attempt(at, outcome, error.map(|error| error.message));
                 self.progress = Shown::Nothing;
                 if retry_at.is_some() || self.rare.is_some() {
@@ -65,7 +76,11 @@ impl Record {
             }
             EventKind::Failed { error, progress } => {
                 let lost = error.code == WORKER_LOST;
-                let outcome = if lost { AttemptOutcome::Lost } else { AttemptOutcome::Failed };
+                let outcome = if lost {
+                    AttemptOutcome::Lost
+                } else {
+                    AttemptOutcome::Failed
+                };
                 self.end_attempt(at, outcome, Some(error.message.clone()));
                 self.fail(error);
                 self.finish(at, progress);
@@ -113,18 +128,31 @@ impl Record {
             _ => (0, Timestamp::EPOCH),
         };
         let (number, shown_at) = (number.max(last), shown.max(heard_at));
-        self.progress = Shown::Live(Box::new(Reported { number, shown_at, progress }));
+        self.progress = Shown::Live(Box::new(Reported {
+            number,
+            shown_at,
+            progress,
+        }));
         true
     }
 
     /// Whether [`Self::report`] would take it.
-    pub fn takes_report(&self, attempt: u32, worker: &WorkerId, number: u64, progress: &Progress) -> bool {
-        let current =
-            self.state.status == Status::Running && self.state.attempt == attempt && self.worker_id() == Some(worker);
+    pub fn takes_report(
+        &self,
+        attempt: u32,
+        worker: &WorkerId,
+        number: u64,
+        progress: &Progress,
+    ) -> bool {
+        let current = self.state.status == Status::Running
+            && self.state.attempt == attempt
+            && self.worker_id() == Some(worker);
         let news = match &self.progress {
             // Reports come on three ways, by themselves, in heartbeats and as answers; one may overtake the other. Their
             // times say nothing about it: a worker's clock may be set while it runs.
-            Shown::Live(shown) => (number == 0 || number >= shown.number) && shown.progress != *progress,
+            Shown::Live(shown) => {
+                (number == 0 || number >= shown.number) && shown.progress != *progress
+            }
             _ => true,
         };
         current && news
@@ -189,7 +217,12 @@ mod tests {
         WorkerId::new(name).unwrap()
     }
 
-    fn event(worker_name: Option<&str>, attempt: u32, at: i64, kind: EventKind) -> (Event, Option<WorkerId>) {
+    fn event(
+        worker_name: Option<&str>,
+        attempt: u32,
+        at: i64,
+        kind: EventKind,
+    ) -> (Event, Option<WorkerId>) {
         let id = worker_name.map(worker);
         let event = Event {
             operation_id: OperationId::new("op").unwrap(),
@@ -202,26 +235,46 @@ mod tests {
         (event, id)
     }
 
-    fn apply(record: &mut Record, sequence: u64, (event, id): (Event, Option<WorkerId>)) -> Result<(), Rejected> {
+    fn apply(
+        record: &mut Record,
+        sequence: u64,
+        (event, id): (Event, Option<WorkerId>),
+    ) -> Result<(), Rejected> {
         record.apply(sequence, event, id)
     }
 
     fn shown(record: &Record) -> Value {
-        serde_json::to_value(View { record: Arc::new(record.clone()), queue_position: None }).unwrap()
+        serde_json::to_value(View {
+            record: Arc::new(record.clone()),
+            queue_position: None,
+        })
+        .unwrap()
     }
 
-    const STARTED: EventKind = EventKind::Started { start_sequence: 1, delivery: 1 };
+    const STARTED: EventKind = EventKind::Started {
+        start_sequence: 1,
+        delivery: 1,
+    };
 
     fn completed() -> EventKind {
         let result = serde_json::value::RawValue::from_string(r#"{"rows":29.0}"#.into()).unwrap();
-        EventKind::Completed { result: ResultPayload::Inline(result), progress: Some(Progress::new(90.0).step("half")) }
+        EventKind::Completed {
+            result: ResultPayload::Inline(result),
+            progress: Some(Progress::new(90.0).step("half")),
+        }
     }
 
     #[test]
     fn a_whole_life_is_shown_as_documented() {
         let mut record = record();
         apply(&mut record, 2, event(Some("w1"), 1, 2000, STARTED)).unwrap();
-        assert!(record.report(1, &worker("w1"), 1, Timestamp::from_millis(2500), Progress::new(45.5).step("half")));
+        assert!(record.report(
+            1,
+            &worker("w1"),
+            1,
+            Timestamp::from_millis(2500),
+            Progress::new(45.5).step("half")
+        ));
         let running = shown(&record);
         assert_eq!(running["status"], "running");
         assert_eq!(running["progress"]["percentage"], 45.5);
@@ -264,7 +317,13 @@ mod tests {
             apply(record, 2, event(Some("w1"), 1, 2000, STARTED)).unwrap();
         }
         // A heartbeat that was on its way while the operation ended.
-        assert!(heard.report(1, &worker("w1"), 1, Timestamp::from_millis(4100), Progress::new(50.0)));
+        assert!(heard.report(
+            1,
+            &worker("w1"),
+            1,
+            Timestamp::from_millis(4100),
+            Progress::new(50.0)
+        ));
         for record in [&mut heard, &mut deaf] {
             apply(record, 3, event(Some("w1"), 1, 4000, completed())).unwrap();
         }
@@ -278,7 +337,10 @@ mod tests {
         apply(&mut record, 2, event(Some("w1"), 1, 5000, STARTED)).unwrap();
         apply(&mut record, 3, event(Some("w1"), 1, 10, completed())).unwrap();
         let done = shown(&record);
-        assert_eq!((&done["completed_at"], &done["started_at"]), (&done["updated_at"], &done["completed_at"]));
+        assert_eq!(
+            (&done["completed_at"], &done["started_at"]),
+            (&done["updated_at"], &done["completed_at"])
+        );
         assert_eq!(done["duration_seconds"], 0.0);
     }
 
@@ -302,16 +364,27 @@ mod tests {
         assert_eq!(shown["attempts"][1]["outcome"], Value::Null);
         assert_eq!(shown["worker_id"], "w2");
         assert_eq!(shown["progress"]["percentage"], 0);
-        assert_eq!(apply(&mut record, 4, event(Some("w1"), 1, 4000, completed())), Err(Rejected::OutOfOrder));
+        assert_eq!(
+            apply(&mut record, 4, event(Some("w1"), 1, 4000, completed())),
+            Err(Rejected::OutOfOrder)
+        );
     }
 
     #[test]
     fn a_hand_back_is_pending_without_a_worker() {
         let mut record = record();
         apply(&mut record, 2, event(Some("w1"), 1, 2000, STARTED)).unwrap();
-        let failure = Failure { code: "engine_error".into(), message: "no".into(), permanent: false };
+        let failure = Failure {
+            code: "engine_error".into(),
+            message: "no".into(),
+            permanent: false,
+        };
         let due = Some(Timestamp::from_millis(9000));
-        let kind = EventKind::Released { reason: ReleaseReason::Retry, error: Some(failure), retry_at: due };
+        let kind = EventKind::Released {
+            reason: ReleaseReason::Retry,
+            error: Some(failure),
+            retry_at: due,
+        };
         apply(&mut record, 3, event(Some("w1"), 1, 3000, kind)).unwrap();
         let pending = shown(&record);
         assert_eq!(pending["status"], "pending");
@@ -327,12 +400,30 @@ mod tests {
     fn a_failure_shows_the_progress_and_the_message_of_its_event() {
         let mut record = record();
         apply(&mut record, 2, event(Some("w1"), 1, 2000, STARTED)).unwrap();
-        record.report(1, &worker("w1"), 1, Timestamp::from_millis(2100), Progress::new(30.0));
-        let failure = Failure { code: "worker_lost".into(), message: "gone".into(), permanent: false };
+        record.report(
+            1,
+            &worker("w1"),
+            1,
+            Timestamp::from_millis(2100),
+            Progress::new(30.0),
+        );
+        let failure = Failure {
+            code: "worker_lost".into(),
+            message: "gone".into(),
+            permanent: false,
+        };
         apply(
             &mut record,
             3,
-            event(None, 1, 3000, EventKind::Failed { error: failure, progress: Some(Progress::new(31.0)) }),
+            event(
+                None,
+                1,
+                3000,
+                EventKind::Failed {
+                    error: failure,
+                    progress: Some(Progress::new(31.0)),
+                },
+            ),
         )
         .unwrap();
         let failed = shown(&record);
@@ -345,7 +436,20 @@ mod tests {
     #[test]
     fn a_pending_cancel_is_asked_for_and_confirmed_at_once() {
         let mut record = record();
-        apply(&mut record, 2, event(None, 0, 2000, EventKind::Cancelled { forced: false, progress: None })).unwrap();
+        apply(
+            &mut record,
+            2,
+            event(
+                None,
+                0,
+                2000,
+                EventKind::Cancelled {
+                    forced: false,
+                    progress: None,
+                },
+            ),
+        )
+        .unwrap();
         let cancelled = shown(&record);
         assert_eq!(cancelled["status"], "cancelled");
         assert_eq!(cancelled["cancel_requested_at"], "1970-01-01T00:00:02.000Z");
@@ -363,7 +467,20 @@ mod tests {
         };
         assert!(record.intend_cancel(&intent(2500)));
         assert!(!record.intend_cancel(&intent(2600)));
-        apply(&mut record, 4, event(None, 1, 9000, EventKind::Cancelled { forced: true, progress: None })).unwrap();
+        apply(
+            &mut record,
+            4,
+            event(
+                None,
+                1,
+                9000,
+                EventKind::Cancelled {
+                    forced: true,
+                    progress: None,
+                },
+            ),
+        )
+        .unwrap();
         let cancelled = shown(&record);
         assert_eq!(cancelled["cancel_requested_at"], "1970-01-01T00:00:02.500Z");
         assert_eq!(cancelled["forced"], true);

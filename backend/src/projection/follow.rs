@@ -57,7 +57,9 @@ async fn follow(
     // A server that has just become the stream's leader may not have read its own log to the end. A stream that was emptied
     // and made anew has another time of creation, and one that a backup brought back stays as short as it is.
     for _ in 0..SECOND_LOOKS {
-        if *incarnation != Some(info.created.unix_timestamp_nanos()) || !replaced(projection, &info, incarnation) {
+        if *incarnation != Some(info.created.unix_timestamp_nanos())
+            || !replaced(projection, &info, incarnation)
+        {
             break;
         }
         tokio::time::sleep(PAUSE).await;
@@ -70,15 +72,23 @@ async fn follow(
     *incarnation = Some(info.created.unix_timestamp_nanos());
     note_room(projection, &info);
     projection.forget_before(info.state.first_sequence);
-    let from = projection.applied().max(info.state.first_sequence.saturating_sub(1)) + 1;
+    let from = projection
+        .applied()
+        .max(info.state.first_sequence.saturating_sub(1))
+        + 1;
     let target = info.state.last_sequence;
     projection.heard_of(target);
-    let stream = connection.jetstream.get_stream_no_info(names.stream()).await?;
+    let stream = connection
+        .jetstream
+        .get_stream_no_info(names.stream())
+        .await?;
     let consumer = stream
         .create_consumer(push::OrderedConfig {
             deliver_subject: connection.client.new_inbox(),
             description: Some("KTRDR backend projection".to_owned()),
-            deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: from },
+            deliver_policy: DeliverPolicy::ByStartSequence {
+                start_sequence: from,
+            },
             ..push::OrderedConfig::default()
         })
         .await?;
@@ -148,12 +158,17 @@ async fn follow(
 }
 
 fn note_room(projection: &Projection, info: &Info) {
-    projection.room.looked(info.config.max_bytes, info.state.bytes, info.state.last_sequence);
+    projection.room.looked(
+        info.config.max_bytes,
+        info.state.bytes,
+        info.state.last_sequence,
+    );
 }
 
 fn replaced(projection: &Projection, info: &Info, incarnation: &Incarnation) -> bool {
     let created = info.created.unix_timestamp_nanos();
-    incarnation.is_some_and(|known| known != created) || info.state.last_sequence < projection.applied()
+    incarnation.is_some_and(|known| known != created)
+        || info.state.last_sequence < projection.applied()
 }
 
 /// What the stream holds. One that has vanished is made anew, so that starts are accepted again.
@@ -167,9 +182,23 @@ async fn look(connection: &Connection, config: &Config) -> Result<Info, Error> {
             if !gone {
                 return Err(error.into());
             }
-            tracing::error!(stream = names.stream(), "the stream has vanished; making a new one");
-            topology::ensure(&connection.jetstream, names, &config.protocol, Role::Backend).await?;
-            Ok(connection.jetstream.get_stream(names.stream()).await?.cached_info().clone())
+            tracing::error!(
+                stream = names.stream(),
+                "the stream has vanished; making a new one"
+            );
+            topology::ensure(
+                &connection.jetstream,
+                names,
+                &config.protocol,
+                Role::Backend,
+            )
+            .await?;
+            Ok(connection
+                .jetstream
+                .get_stream(names.stream())
+                .await?
+                .cached_info()
+                .clone())
         }
     }
 }

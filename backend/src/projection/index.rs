@@ -79,7 +79,13 @@ impl Index {
             return;
         }
         self.leave(number, place);
-        self.enter(number, Place { status: to, ..place });
+        self.enter(
+            number,
+            Place {
+                status: to,
+                ..place
+            },
+        );
         if to.is_terminal() {
             self.cancelling.remove(number);
         }
@@ -122,7 +128,13 @@ impl Index {
     }
 
     /// How many there are, and the numbers of one page of them, newest first. `worker_type` `None`: all types.
-    pub fn page(&self, worker_type: Option<u32>, status: Option<Status>, offset: u64, limit: usize) -> (u64, Vec<u32>) {
+    pub fn page(
+        &self,
+        worker_type: Option<u32>,
+        status: Option<Status>,
+        offset: u64,
+        limit: usize,
+    ) -> (u64, Vec<u32>) {
         let lists = match worker_type {
             None => Some(&self.any),
             Some(number) => self.types.get(number as usize),
@@ -158,7 +170,9 @@ impl Index {
 
     /// All of a lane that have not ended, oldest first.
     pub fn open_in_lane(&self, lane: u32) -> Vec<u32> {
-        self.lanes.get(lane as usize).map_or_else(Vec::new, |sets| (&sets.pending | &sets.running).iter().collect())
+        self.lanes.get(lane as usize).map_or_else(Vec::new, |sets| {
+            (&sets.pending | &sets.running).iter().collect()
+        })
     }
 }
 
@@ -242,7 +256,11 @@ mod tests {
     #[test]
     fn an_ended_operation_is_no_longer_being_cancelled() {
         let mut index = Index::default();
-        let place = Place { worker_type: 0, lane: 0, status: Status::Running };
+        let place = Place {
+            worker_type: 0,
+            lane: 0,
+            status: Status::Running,
+        };
         index.insert(7, place);
         index.cancelling(7);
         assert_eq!(index.all_cancelling().collect::<Vec<_>>(), [7]);

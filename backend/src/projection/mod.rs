@@ -126,7 +126,10 @@ impl Projection {
     pub fn changed_after(&self, sequence: u64, most: usize) -> (u64, Option<Vec<(u64, View)>>) {
         let model = self.model.read();
         let views = model.recent.after(sequence, most).map(|changes| {
-            changes.into_iter().filter_map(|(sequence, id)| Some((sequence, model.get(id.as_str())?))).collect()
+            changes
+                .into_iter()
+                .filter_map(|(sequence, id)| Some((sequence, model.get(id.as_str())?)))
+                .collect()
         });
         (model.recent.last(), views)
     }
@@ -154,7 +157,8 @@ impl Projection {
     /// Whether the stream has room for a start request of this size, beside what was accepted before.
     pub fn has_room(&self, payload: usize) -> bool {
         let count = |status| self.list(None, Some(status), 0, 0).0;
-        self.room.fits(payload, || count(Status::Pending) + count(Status::Running))
+        self.room
+            .fits(payload, || count(Status::Pending) + count(Status::Running))
     }
 
     /// Sequence of the last message that was taken.
@@ -164,7 +168,9 @@ impl Projection {
 
     /// How many messages of the stream are known to be there and were not taken yet.
     pub fn lag(&self) -> u64 {
-        self.stream_last.load(Ordering::Relaxed).saturating_sub(self.applied())
+        self.stream_last
+            .load(Ordering::Relaxed)
+            .saturating_sub(self.applied())
     }
 
     /// The stream holds messages up to this one.
@@ -200,7 +206,10 @@ impl Projection {
     pub async fn ended(&self, id: &OperationId) {
         loop {
             let mut waiter = self.waiters.operation(id);
-            if self.get(id.as_str()).is_none_or(|view| view.status().is_terminal()) {
+            if self
+                .get(id.as_str())
+                .is_none_or(|view| view.status().is_terminal())
+            {
                 return;
             }
             waiter.woken().await;
@@ -209,19 +218,32 @@ impl Projection {
 
     /// Takes what a worker says of an operation it runs: by itself, in a heartbeat, or as an answer to a question.
     pub fn report(&self, worker: &WorkerId, running: RunningOperation) {
-        let RunningOperation { operation_id: id, attempt, report, progress } = running;
-        let lane = self.model.write().report(&id, attempt, worker, report, Timestamp::now(), progress);
+        let RunningOperation {
+            operation_id: id,
+            attempt,
+            report,
+            progress,
+        } = running;
+        let lane =
+            self.model
+                .write()
+                .report(&id, attempt, worker, report, Timestamp::now(), progress);
         if let Some(lane) = lane
             && self.live.has_listeners()
         {
             let worker_type = lane.worker_type.clone();
-            self.live.announce(Change::Progress { operation_id: id, worker_type });
+            self.live.announce(Change::Progress {
+                operation_id: id,
+                worker_type,
+            });
         }
     }
 
     /// Takes messages in stream order: one lock for all of them, then one round of waking.
     fn take(&self, batch: Vec<Decoded>) {
-        let Some(last) = batch.last().map(|decoded| decoded.sequence) else { return };
+        let Some(last) = batch.last().map(|decoded| decoded.sequence) else {
+            return;
+        };
         let now = Timestamp::now();
         let live = self.is_caught_up();
         let mut changes = Vec::new();
@@ -232,14 +254,23 @@ impl Projection {
             let mut model = self.model.write();
             // Asked under the lock: whoever listens before reading the model either hears of this batch or reads it.
             let listening = self.live.has_listeners();
-            for Decoded { sequence, subject, body } in batch {
+            for Decoded {
+                sequence,
+                subject,
+                body,
+            } in batch
+            {
                 let is_cancel = matches!(body, Ok(Body::Cancel(_)));
                 let counted_at = body.as_ref().ok().and_then(happened_at);
                 match body.map(|body| self.apply(&mut model, sequence, &subject, body)) {
                     Ok(Ok(applied)) => {
                         cancel_asked |= is_cancel;
                         if live {
-                            self.figures.count(applied.lane.worker_type.as_str(), applied.status, applied.step);
+                            self.figures.count(
+                                applied.lane.worker_type.as_str(),
+                                applied.status,
+                                applied.step,
+                            );
                         }
                         model.recent.push(sequence, applied.operation_id.clone());
                         if let Some(at) = counted_at {
@@ -271,7 +302,13 @@ impl Projection {
         }
     }
 
-    fn apply(&self, model: &mut Model, sequence: u64, subject: &str, body: Body) -> Result<Applied, Skip> {
+    fn apply(
+        &self,
+        model: &mut Model,
+        sequence: u64,
+        subject: &str,
+        body: Body,
+    ) -> Result<Applied, Skip> {
         match (self.names.parse(subject), body) {
             (Some(Topic::Start { queue, .. }), Body::Start(request)) => {
                 let queue = Queue::new(queue).map_err(|_| Skip::Unknown)?;
@@ -280,7 +317,9 @@ impl Projection {
             (Some(Topic::Operation { worker_type, .. }), Body::Event(event)) => {
                 model.event(sequence, worker_type, event)
             }
-            (Some(Topic::Cancel { worker_type, .. }), Body::Cancel(intent)) => model.cancel(worker_type, &intent),
+            (Some(Topic::Cancel { worker_type, .. }), Body::Cancel(intent)) => {
+                model.cancel(worker_type, &intent)
+            }
             // `decode` made the body from this very subject.
             _ => Err(Skip::Unknown),
         }
@@ -289,7 +328,9 @@ impl Projection {
     fn note_skipped(&self, sequence: u64, subject: &str, reason: Result<Skip, String>) {
         match reason {
             // What happens in order: events that outlive their start request in the stream, a cancel asked for twice.
-            Ok(reason @ (Skip::Unknown | Skip::Rejected(ktrdr_shared::state::Rejected::Duplicate))) => {
+            Ok(
+                reason @ (Skip::Unknown | Skip::Rejected(ktrdr_shared::state::Rejected::Duplicate)),
+            ) => {
                 tracing::debug!(sequence, subject, %reason, "a message changed nothing");
             }
             Ok(reason) => {
@@ -325,7 +366,11 @@ impl Projection {
 
     fn caught_up(&self) {
         if !self.caught_up.swap(true, Ordering::SeqCst) {
-            tracing::info!(operations = self.len(), sequence = self.applied(), "the projection has caught up");
+            tracing::info!(
+                operations = self.len(),
+                sequence = self.applied(),
+                "the projection has caught up"
+            );
         }
     }
 }
@@ -340,6 +385,16 @@ fn happened_at(body: &Body) -> Option<Timestamp> {
 }
 
 fn announcement(sequence: u64, applied: Applied) -> Change {
-    let Applied { operation_id, lane, status, .. } = applied;
-    Change::Operation { sequence, operation_id, worker_type: lane.worker_type.clone(), status }
+    let Applied {
+        operation_id,
+        lane,
+        status,
+        ..
+    } = applied;
+    Change::Operation {
+        sequence,
+        operation_id,
+        worker_type: lane.worker_type.clone(),
+        status,
+    }
 }

@@ -86,12 +86,21 @@ impl Model {
     ///
     /// # Errors
     /// [`Skip::Exists`].
-    pub fn start(&mut self, sequence: u64, queue: Queue, request: StartRequest) -> Result<Applied, Skip> {
+    pub fn start(
+        &mut self,
+        sequence: u64,
+        queue: Queue,
+        request: StartRequest,
+    ) -> Result<Applied, Skip> {
         if self.numbers.contains_key(&request.operation_id) {
             self.note_direct(sequence, &queue, request);
             return Err(Skip::Exists);
         }
-        if u32::try_from(self.records.len()).ok().and_then(|len| self.base.checked_add(len)).is_none() {
+        if u32::try_from(self.records.len())
+            .ok()
+            .and_then(|len| self.base.checked_add(len))
+            .is_none()
+        {
             self.renumber();
         }
         let lane = self.lane(&request.operation_type, queue);
@@ -107,7 +116,11 @@ impl Model {
     /// Notes a second start of an operation that waits in a queue, if it is one directly on a worker: its attempts are not
     /// the queue's.
     fn note_direct(&mut self, sequence: u64, queue: &Queue, request: StartRequest) {
-        let StartRequest { operation_id, operation_type, .. } = request;
+        let StartRequest {
+            operation_id,
+            operation_type,
+            ..
+        } = request;
         if *queue == direct_queue()
             && let Ok((_, record)) = self.find_mut(operation_type.as_str(), operation_id.as_str())
         {
@@ -120,17 +133,27 @@ impl Model {
     ///
     /// # Errors
     /// [`Skip`].
-    pub fn event(&mut self, sequence: u64, worker_type: &str, event: Event) -> Result<Applied, Skip> {
-        let worker = event.worker_id.as_ref().map(|id| match self.workers.get(id) {
-            Some(shared) => shared.clone(),
-            None => {
-                self.workers.insert(id.clone());
-                id.clone()
-            }
-        });
+    pub fn event(
+        &mut self,
+        sequence: u64,
+        worker_type: &str,
+        event: Event,
+    ) -> Result<Applied, Skip> {
+        let worker = event
+            .worker_id
+            .as_ref()
+            .map(|id| match self.workers.get(id) {
+                Some(shared) => shared.clone(),
+                None => {
+                    self.workers.insert(id.clone());
+                    id.clone()
+                }
+            });
         let (number, record) = self.find_mut(worker_type, event.operation_id.as_str())?;
         let before = record.place();
-        Arc::make_mut(record).apply(sequence, event, worker).map_err(Skip::Rejected)?;
+        Arc::make_mut(record)
+            .apply(sequence, event, worker)
+            .map_err(Skip::Rejected)?;
         let applied = applied(record, Step::of(before.status, record));
         self.index.shift(number, before, applied.status);
         Ok(applied)
@@ -161,13 +184,17 @@ impl Model {
         progress: Progress,
     ) -> Option<Arc<Lane>> {
         let number = *self.numbers.get(id.as_str())?;
-        let record = self.records.get_mut(number.checked_sub(self.base)? as usize)?;
+        let record = self
+            .records
+            .get_mut(number.checked_sub(self.base)? as usize)?;
         // Asked first: what is not taken must not copy the record.
         if !record.takes_report(attempt, worker, report, &progress) {
             return None;
         }
         let record = Arc::make_mut(record);
-        record.report(attempt, worker, report, heard_at, progress).then(|| Arc::clone(&record.lane))
+        record
+            .report(attempt, worker, report, heard_at, progress)
+            .then(|| Arc::clone(&record.lane))
     }
 
     /// Forgets operations whose start request has left the stream. Says how many.
@@ -207,39 +234,64 @@ impl Model {
             },
         };
         let (total, page) = self.index.page(number, status, offset, limit);
-        (total, page.into_iter().filter_map(|number| self.view(number)).collect())
+        (
+            total,
+            page.into_iter()
+                .filter_map(|number| self.view(number))
+                .collect(),
+        )
     }
 
     /// Every queue there ever was an operation in.
     pub fn lanes(&self) -> Vec<LaneState> {
         let state = |lane: &Arc<Lane>| {
             let (pending, running, oldest) = self.index.lane(lane.number);
-            let oldest_pending = oldest.and_then(|number| self.record(number)).map(|record| record.created_at);
-            LaneState { lane: Arc::clone(lane), pending, running, oldest_pending }
+            let oldest_pending = oldest
+                .and_then(|number| self.record(number))
+                .map(|record| record.created_at);
+            LaneState {
+                lane: Arc::clone(lane),
+                pending,
+                running,
+                oldest_pending,
+            }
         };
         self.lanes.iter().map(state).collect()
     }
 
     /// How many operations there are of each type in each status.
     pub fn counts(&self) -> Vec<(WorkerType, [u64; Status::ALL.len()])> {
-        let count = |number: u32| Status::ALL.map(|status| self.index.page(Some(number), Some(status), 0, 0).0);
-        self.type_numbers.iter().map(|(name, number)| (name.clone(), count(*number))).collect()
+        let count = |number: u32| {
+            Status::ALL.map(|status| self.index.page(Some(number), Some(status), 0, 0).0)
+        };
+        self.type_numbers
+            .iter()
+            .map(|(name, number)| (name.clone(), count(*number)))
+            .collect()
     }
 
     /// Operations that have not ended though a cancel was asked for.
     pub fn cancelling(&self) -> Vec<Arc<Record>> {
-        self.index.all_cancelling().filter_map(|number| self.record(number)).collect()
+        self.index
+            .all_cancelling()
+            .filter_map(|number| self.record(number))
+            .collect()
     }
 
     /// Operations that nobody will redeliver and that have not ended.
     pub fn open_direct(&self) -> Vec<Arc<Record>> {
         let direct = direct_queue();
         let lanes = self.lanes.iter().filter(|lane| lane.queue == direct);
-        let in_lanes =
-            lanes.flat_map(|lane| self.index.open_in_lane(lane.number)).filter_map(|number| self.record(number));
-        let again = self.started_direct.iter().filter_map(|id| self.record(*self.numbers.get(id)?));
+        let in_lanes = lanes
+            .flat_map(|lane| self.index.open_in_lane(lane.number))
+            .filter_map(|number| self.record(number));
+        let again = self
+            .started_direct
+            .iter()
+            .filter_map(|id| self.record(*self.numbers.get(id)?));
         let running = again.filter(|record| {
-            record.state.status == Status::Running && record.rare.as_ref().is_some_and(|rare| rare.runs_direct)
+            record.state.status == Status::Running
+                && record.rare.as_ref().is_some_and(|rare| rare.runs_direct)
         });
         in_lanes.chain(running).collect()
     }
@@ -250,13 +302,18 @@ impl Model {
     }
 
     fn record(&self, number: u32) -> Option<Arc<Record>> {
-        self.records.get(number.checked_sub(self.base)? as usize).cloned()
+        self.records
+            .get(number.checked_sub(self.base)? as usize)
+            .cloned()
     }
 
     fn view(&self, number: u32) -> Option<View> {
         let record = self.record(number)?;
         let queue_position = self.index.queue_position(record.lane.number, number);
-        Some(View { record, queue_position })
+        Some(View {
+            record,
+            queue_position,
+        })
     }
 
     fn find_mut(&mut self, worker_type: &str, id: &str) -> Result<(u32, &mut Arc<Record>), Skip> {
@@ -270,15 +327,29 @@ impl Model {
     }
 
     fn lane(&mut self, worker_type: &WorkerType, queue: Queue) -> Arc<Lane> {
-        let known = self.lane_numbers.get(worker_type).and_then(|queues| queues.get(&queue));
+        let known = self
+            .lane_numbers
+            .get(worker_type)
+            .and_then(|queues| queues.get(&queue));
         if let Some(lane) = known.and_then(|number| self.lanes.get(*number as usize)) {
             return Arc::clone(lane);
         }
         let next_type = self.type_numbers.len() as u32;
-        let type_number = *self.type_numbers.entry(worker_type.clone()).or_insert(next_type);
+        let type_number = *self
+            .type_numbers
+            .entry(worker_type.clone())
+            .or_insert(next_type);
         let number = self.lanes.len() as u32;
-        self.lane_numbers.entry(worker_type.clone()).or_default().insert(queue.clone(), number);
-        let lane = Arc::new(Lane { number, type_number, worker_type: worker_type.clone(), queue });
+        self.lane_numbers
+            .entry(worker_type.clone())
+            .or_default()
+            .insert(queue.clone(), number);
+        let lane = Arc::new(Lane {
+            number,
+            type_number,
+            worker_type: worker_type.clone(),
+            queue,
+        });
         self.lanes.push(Arc::clone(&lane));
         lane
     }
@@ -298,7 +369,12 @@ impl Model {
 }
 
 fn applied(record: &Record, step: Step) -> Applied {
-    Applied { operation_id: record.id.clone(), lane: Arc::clone(&record.lane), status: record.state.status, step }
+    Applied {
+        operation_id: record.id.clone(),
+        lane: Arc::clone(&record.lane),
+        status: record.state.status,
+        step,
+    }
 }
 
 #[cfg(test)]
@@ -307,7 +383,13 @@ mod tests {
 
     use super::*;
 
-    fn start(model: &mut Model, sequence: u64, id: &str, worker_type: &str, queue: &str) -> Result<Applied, Skip> {
+    fn start(
+        model: &mut Model,
+        sequence: u64,
+        id: &str,
+        worker_type: &str,
+        queue: &str,
+    ) -> Result<Applied, Skip> {
         let request = StartRequest {
             operation_id: OperationId::new(id).unwrap(),
             operation_type: WorkerType::new(worker_type).unwrap(),
@@ -327,7 +409,10 @@ mod tests {
             worker_id: Some(WorkerId::new("w").unwrap()),
             attempt: 1,
             claim: None,
-            kind: ktrdr_shared::event::EventKind::Started { start_sequence: 1, delivery: 1 },
+            kind: ktrdr_shared::event::EventKind::Started {
+                start_sequence: 1,
+                delivery: 1,
+            },
         }
     }
 
@@ -356,24 +441,42 @@ mod tests {
     fn the_first_start_of_an_id_counts() {
         let mut model = Model::default();
         start(&mut model, 1, "a", "dummy", "any").unwrap();
-        assert_eq!(start(&mut model, 2, "a", "training", "any").unwrap_err(), Skip::Exists);
-        assert_eq!(model.event(3, "training", started("a")).unwrap_err(), Skip::OtherType);
-        assert_eq!(model.event(3, "dummy", started("x")).unwrap_err(), Skip::Unknown);
+        assert_eq!(
+            start(&mut model, 2, "a", "training", "any").unwrap_err(),
+            Skip::Exists
+        );
+        assert_eq!(
+            model.event(3, "training", started("a")).unwrap_err(),
+            Skip::OtherType
+        );
+        assert_eq!(
+            model.event(3, "dummy", started("x")).unwrap_err(),
+            Skip::Unknown
+        );
     }
 
     #[test]
     fn an_attempt_of_a_second_start_directly_on_a_worker_is_a_direct_one() {
         let mut model = Model::default();
         start(&mut model, 1, "a", "dummy", "any").unwrap();
-        assert_eq!(start(&mut model, 2, "a", "dummy", "direct").unwrap_err(), Skip::Exists);
+        assert_eq!(
+            start(&mut model, 2, "a", "dummy", "direct").unwrap_err(),
+            Skip::Exists
+        );
         assert_eq!(model.open_direct().len(), 0, "nobody runs it");
         let mut direct = started("a");
-        direct.kind = ktrdr_shared::event::EventKind::Started { start_sequence: 2, delivery: 1 };
+        direct.kind = ktrdr_shared::event::EventKind::Started {
+            start_sequence: 2,
+            delivery: 1,
+        };
         model.event(3, "dummy", direct).unwrap();
         assert_eq!(model.open_direct().len(), 1);
         // And one of the queue's own is not, though there is the other start.
         start(&mut model, 4, "b", "dummy", "any").unwrap();
-        assert_eq!(start(&mut model, 5, "b", "dummy", "direct").unwrap_err(), Skip::Exists);
+        assert_eq!(
+            start(&mut model, 5, "b", "dummy", "direct").unwrap_err(),
+            Skip::Exists
+        );
         model.event(6, "dummy", started("b")).unwrap();
         assert_eq!(model.open_direct().len(), 1);
     }

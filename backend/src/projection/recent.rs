@@ -40,7 +40,12 @@ impl Recent {
         }
         let mut seen = HashSet::new();
         let mut found = Vec::new();
-        for (at, id) in self.changes.iter().rev().take_while(|(at, _)| *at > sequence) {
+        for (at, id) in self
+            .changes
+            .iter()
+            .rev()
+            .take_while(|(at, _)| *at > sequence)
+        {
             if seen.insert(id) {
                 if found.len() == most {
                     return None;
@@ -68,7 +73,10 @@ mod tests {
             recent.push(sequence, id(name));
         }
         assert_eq!(recent.after(9, 10), Some(vec![]));
-        assert_eq!(recent.after(3, 10), Some(vec![(4, id("b")), (7, id("a")), (9, id("c"))]));
+        assert_eq!(
+            recent.after(3, 10),
+            Some(vec![(4, id("b")), (7, id("a")), (9, id("c"))])
+        );
         assert_eq!(recent.after(0, 10).unwrap().len(), 3);
         assert_eq!(recent.after(0, 2), None);
         assert_eq!(recent.after(10, 10), None);

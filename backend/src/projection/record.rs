@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use ktrdr_shared::event::{Failure, ResultRef};
 use ktrdr_shared::id::{OperationId, Queue, WorkerId, WorkerType};
-use ktrdr_shared::operation::{Attempt, Execution, Metadata, OperationDocument, Progress, ShownProgress, StartRequest};
+use ktrdr_shared::operation::{
+    Attempt, Execution, Metadata, OperationDocument, Progress, ShownProgress, StartRequest,
+};
 use ktrdr_shared::state::{State, Status};
 use ktrdr_shared::time::Timestamp;
 use serde::{Serialize, Serializer};
@@ -107,10 +109,21 @@ pub struct Record {
 impl Record {
     /// A pending operation from its start request.
     pub fn new(request: StartRequest, start_sequence: u64, lane: Arc<Lane>) -> Self {
-        let StartRequest { operation_id, parameters, execution, created_at, retry_of, .. } = request;
+        let StartRequest {
+            operation_id,
+            parameters,
+            execution,
+            created_at,
+            retry_of,
+            ..
+        } = request;
         let rare = (!execution.is_default() || retry_of.is_some()).then(|| {
             let execution = (!execution.is_default()).then_some(execution);
-            Box::new(Rare { execution, retry_of, ..Rare::default() })
+            Box::new(Rare {
+                execution,
+                retry_of,
+                ..Rare::default()
+            })
         });
         Self {
             id: operation_id,
@@ -130,7 +143,11 @@ impl Record {
 
     /// Its place in the indexes.
     pub fn place(&self) -> Place {
-        Place { worker_type: self.lane.type_number, lane: self.lane.number, status: self.state.status }
+        Place {
+            worker_type: self.lane.type_number,
+            lane: self.lane.number,
+            status: self.state.status,
+        }
     }
 
     /// Who runs it, or ran it last. Nobody while it is pending: the one that handed it back has nothing to do with it.
@@ -178,7 +195,9 @@ impl Record {
         match &self.progress {
             Shown::Live(reported) => Cow::Borrowed(&reported.progress),
             // Written by this process from a `Progress`; if it ever did not parse, 0 or 100 is still true.
-            Shown::Last(json) => Cow::Owned(serde_json::from_str(json.get()).unwrap_or_else(|_| self.bare_progress())),
+            Shown::Last(json) => Cow::Owned(
+                serde_json::from_str(json.get()).unwrap_or_else(|_| self.bare_progress()),
+            ),
             Shown::Nothing => Cow::Owned(self.bare_progress()),
         }
     }
@@ -241,26 +260,38 @@ impl Serialize for View {
 }
 
 impl View {
-    fn write<S: Serializer>(&self, serializer: S, result: Option<&RawValue>) -> Result<S::Ok, S::Error> {
+    fn write<S: Serializer>(
+        &self,
+        serializer: S,
+        result: Option<&RawValue>,
+    ) -> Result<S::Ok, S::Error> {
         let record = &*self.record;
         let rare = record.rare.as_deref();
         let started_at = record.attempts.last().map(|attempt| attempt.started_at);
         let pending = record.state.status == Status::Pending;
-        let ended_at = record.completed_at.or_else(|| record.attempts.last().and_then(|attempt| attempt.ended_at));
+        let ended_at = record
+            .completed_at
+            .or_else(|| record.attempts.last().and_then(|attempt| attempt.ended_at));
         let worker_id = record.worker_id().map(WorkerId::as_str);
         OperationDocument {
             operation_id: record.id.as_str(),
             operation_type: record.lane.worker_type.as_str(),
             status: record.state.status,
             progress: record.progress_for_answer(&mut Progress::default()),
-            metadata: Metadata { parameters: &record.parameters, worker_id },
+            metadata: Metadata {
+                parameters: &record.parameters,
+                worker_id,
+            },
             execution: rare.and_then(|rare| rare.execution.as_ref()),
             created_at: record.created_at,
             started_at,
             completed_at: record.completed_at,
             updated_at: record.shown_updated_at(),
-            duration_seconds: started_at
-                .map(|started_at| ended_at.unwrap_or_else(Timestamp::now).seconds_since(started_at)),
+            duration_seconds: started_at.map(|started_at| {
+                ended_at
+                    .unwrap_or_else(Timestamp::now)
+                    .seconds_since(started_at)
+            }),
             worker_id,
             attempt: record.state.attempt,
             attempts: &record.attempts,
@@ -273,7 +304,9 @@ impl View {
             queue_position: self.queue_position,
             queue: record.lane.queue.as_str(),
             retry_at: rare.and_then(|rare| rare.retry_at).filter(|_| pending),
-            retry_of: rare.and_then(|rare| rare.retry_of.as_ref()).map(OperationId::as_str),
+            retry_of: rare
+                .and_then(|rare| rare.retry_of.as_ref())
+                .map(OperationId::as_str),
         }
         .serialize(serializer)
     }

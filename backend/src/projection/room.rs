@@ -28,14 +28,17 @@ impl Room {
     /// A message was read that may be newer than the last look.
     pub fn grew(&self, sequence: u64, subject: usize, payload: usize) {
         if sequence > self.counted_to.load(Ordering::Relaxed) {
-            self.used.fetch_add((subject + payload) as u64 + OVERHEAD, Ordering::Relaxed);
+            self.used
+                .fetch_add((subject + payload) as u64 + OVERHEAD, Ordering::Relaxed);
         }
     }
 
     /// Whether a start request of this size fits, beside what `open` operations will still need. They are counted only when there
     /// is a limit.
     pub fn fits(&self, payload: usize, open: impl FnOnce() -> u64) -> bool {
-        let Ok(limit @ 1..) = u64::try_from(self.limit.load(Ordering::Relaxed)) else { return true };
+        let Ok(limit @ 1..) = u64::try_from(self.limit.load(Ordering::Relaxed)) else {
+            return true;
+        };
         let needed = (open() + 1).saturating_mul(RESERVE) + payload as u64 + OVERHEAD;
         self.used.load(Ordering::Relaxed).saturating_add(needed) <= limit
     }

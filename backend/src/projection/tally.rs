@@ -86,7 +86,14 @@ mod tests {
         tally.count(Status::Failed, at(40), at(100));
         let minutes = tally.minutes(at(100));
         assert_eq!(minutes.len(), 60);
-        assert_eq!(minutes[59].counts, Counts { created: 1, completed: 1, ..Counts::default() });
+        assert_eq!(
+            minutes[59].counts,
+            Counts {
+                created: 1,
+                completed: 1,
+                ..Counts::default()
+            }
+        );
         assert_eq!(minutes[0].counts, Counts::default());
         tally.count(Status::Cancelled, at(160), at(160));
         assert_eq!(tally.0.len(), 1);

@@ -24,15 +24,28 @@ impl Waiters {
         let (sender, receiver) = oneshot::channel();
         let key = (sequence, self.next.fetch_add(1, Ordering::Relaxed));
         self.sequences.lock().insert(key, sender);
-        SequenceWaiter { waiters: self, key, receiver }
+        SequenceWaiter {
+            waiters: self,
+            key,
+            receiver,
+        }
     }
 
     /// Waits for the end of an operation. Look whether it has ended after calling this, then await, then look again.
     pub fn operation(&self, id: &OperationId) -> OperationWaiter<'_> {
         let (sender, receiver) = oneshot::channel();
         let key = self.next.fetch_add(1, Ordering::Relaxed);
-        self.operations.lock().entry(id.clone()).or_default().insert(key, sender);
-        OperationWaiter { waiters: self, id: id.clone(), key, receiver }
+        self.operations
+            .lock()
+            .entry(id.clone())
+            .or_default()
+            .insert(key, sender);
+        OperationWaiter {
+            waiters: self,
+            id: id.clone(),
+            key,
+            receiver,
+        }
     }
 
     /// Wakes whoever waits for `sequence` or an earlier one.
@@ -64,14 +77,23 @@ impl Waiters {
 
     /// Wakes everybody who waits for an operation: some of them may be gone.
     pub fn look_again(&self) {
-        for (_, sender) in std::mem::take(&mut *self.operations.lock()).into_values().flatten() {
+        for (_, sender) in std::mem::take(&mut *self.operations.lock())
+            .into_values()
+            .flatten()
+        {
             let _ = sender.send(());
         }
     }
 
     #[cfg(test)]
     fn count(&self) -> usize {
-        self.sequences.lock().len() + self.operations.lock().values().map(HashMap::len).sum::<usize>()
+        self.sequences.lock().len()
+            + self
+                .operations
+                .lock()
+                .values()
+                .map(HashMap::len)
+                .sum::<usize>()
     }
 }
 
@@ -137,7 +159,10 @@ mod tests {
         waiters.reached(7);
         early.woken().await;
         assert!(late.receiver.try_recv().is_err());
-        let (a, b) = (OperationId::new("a").unwrap(), OperationId::new("b").unwrap());
+        let (a, b) = (
+            OperationId::new("a").unwrap(),
+            OperationId::new("b").unwrap(),
+        );
         let mut first = waiters.operation(&a);
         let mut second = waiters.operation(&a);
         let mut other = waiters.operation(&b);

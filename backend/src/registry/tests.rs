@@ -27,20 +27,41 @@ fn seconds(count: u64) -> Duration {
 
 fn shown(registry: &Registry, now: Instant) -> (Value, Value) {
     let worker = serde_json::to_value(registry.get("w", now).unwrap()).unwrap();
-    (worker["status"].clone(), worker["health_check_failures"].clone())
+    (
+        worker["status"].clone(),
+        worker["health_check_failures"].clone(),
+    )
 }
 
 #[test]
 fn three_missed_heartbeats_make_a_worker_unavailable_and_a_new_one_brings_it_back() {
     let (registry, start) = registry();
     registry.hear(beat("w"), start);
-    assert_eq!(shown(&registry, start + seconds(10)), (json!("AVAILABLE"), json!(0)));
-    assert_eq!(shown(&registry, start + seconds(15)), (json!("AVAILABLE"), json!(1)));
-    assert_eq!(shown(&registry, start + seconds(29)), (json!("AVAILABLE"), json!(2)));
-    assert_eq!(shown(&registry, start + seconds(30)), (json!("TEMPORARILY_UNAVAILABLE"), json!(3)));
-    assert_eq!(shown(&registry, start + seconds(65)), (json!("TEMPORARILY_UNAVAILABLE"), json!(6)));
+    assert_eq!(
+        shown(&registry, start + seconds(10)),
+        (json!("AVAILABLE"), json!(0))
+    );
+    assert_eq!(
+        shown(&registry, start + seconds(15)),
+        (json!("AVAILABLE"), json!(1))
+    );
+    assert_eq!(
+        shown(&registry, start + seconds(29)),
+        (json!("AVAILABLE"), json!(2))
+    );
+    assert_eq!(
+        shown(&registry, start + seconds(30)),
+        (json!("TEMPORARILY_UNAVAILABLE"), json!(3))
+    );
+    assert_eq!(
+        shown(&registry, start + seconds(65)),
+        (json!("TEMPORARILY_UNAVAILABLE"), json!(6))
+    );
     registry.hear(beat("w"), start + seconds(70));
-    assert_eq!(shown(&registry, start + seconds(70)), (json!("AVAILABLE"), json!(0)));
+    assert_eq!(
+        shown(&registry, start + seconds(70)),
+        (json!("AVAILABLE"), json!(0))
+    );
 }
 
 #[test]
@@ -54,20 +75,38 @@ fn a_silent_worker_is_removed_in_the_end_and_announced() {
     assert!(registry.get("w", start).is_none());
     let mut statuses = Vec::new();
     while let Ok(change) = changes.try_recv() {
-        let Change::Worker { status, .. } = &*change else { panic!("{change:?}") };
+        let Change::Worker { status, .. } = &*change else {
+            panic!("{change:?}")
+        };
         statuses.push(*status);
     }
-    assert_eq!(statuses, [Some(WorkerStatus::Available), Some(WorkerStatus::TemporarilyUnavailable), None]);
+    assert_eq!(
+        statuses,
+        [
+            Some(WorkerStatus::Available),
+            Some(WorkerStatus::TemporarilyUnavailable),
+            None
+        ]
+    );
 }
 
 #[test]
 fn a_farewell_removes_at_once_but_not_the_successor() {
     let (registry, now) = registry();
-    let farewell = Heartbeat { leaving: true, ..beat("w") };
+    let farewell = Heartbeat {
+        leaving: true,
+        ..beat("w")
+    };
     registry.hear(beat("w"), now);
     registry.hear(farewell.clone(), now);
     assert!(registry.get("w", now).is_none());
-    registry.hear(Heartbeat { instance: "i2".into(), ..beat("w") }, now);
+    registry.hear(
+        Heartbeat {
+            instance: "i2".into(),
+            ..beat("w")
+        },
+        now,
+    );
     registry.hear(farewell, now);
     assert!(registry.get("w", now).is_some());
 }
@@ -78,11 +117,23 @@ fn nobody_falls_silent_while_nats_is_away() {
     registry.hear(beat("w"), start);
     registry.deaf(start + seconds(5));
     registry.sweep(start + seconds(1000));
-    assert_eq!(shown(&registry, start + seconds(1000)).0, json!("AVAILABLE"));
-    assert_eq!(registry.listening_for(start + seconds(1000)), Duration::ZERO);
+    assert_eq!(
+        shown(&registry, start + seconds(1000)).0,
+        json!("AVAILABLE")
+    );
+    assert_eq!(
+        registry.listening_for(start + seconds(1000)),
+        Duration::ZERO
+    );
     registry.listening(start + seconds(1000));
-    assert_eq!(shown(&registry, start + seconds(1029)).0, json!("AVAILABLE"));
-    assert_eq!(shown(&registry, start + seconds(1030)).0, json!("TEMPORARILY_UNAVAILABLE"));
+    assert_eq!(
+        shown(&registry, start + seconds(1029)).0,
+        json!("AVAILABLE")
+    );
+    assert_eq!(
+        shown(&registry, start + seconds(1030)).0,
+        json!("TEMPORARILY_UNAVAILABLE")
+    );
 }
 
 #[test]
@@ -91,7 +142,10 @@ fn a_break_brings_no_silent_worker_back() {
     registry.hear(beat("w"), start);
     registry.deaf(start + seconds(100));
     registry.listening(start + seconds(150));
-    assert_eq!(shown(&registry, start + seconds(150)), (json!("TEMPORARILY_UNAVAILABLE"), json!(10)));
+    assert_eq!(
+        shown(&registry, start + seconds(150)),
+        (json!("TEMPORARILY_UNAVAILABLE"), json!(10))
+    );
     // The break itself does not count.
     assert_eq!(shown(&registry, start + seconds(160)).1, json!(11));
     registry.sweep(start + seconds(349));
@@ -99,7 +153,10 @@ fn a_break_brings_no_silent_worker_back() {
     registry.sweep(start + seconds(350));
     assert!(registry.get("w", start).is_none());
     registry.hear(beat("w"), start + seconds(351));
-    assert_eq!(shown(&registry, start + seconds(351)), (json!("AVAILABLE"), json!(0)));
+    assert_eq!(
+        shown(&registry, start + seconds(351)),
+        (json!("AVAILABLE"), json!(0))
+    );
 }
 
 #[test]
@@ -107,8 +164,14 @@ fn ability_counts_only_those_that_are_alive() {
     let (registry, now) = registry();
     registry.hear(beat("w"), now);
     registry.hear(beat("v"), now + seconds(20));
-    let eight = Requirements { cores: Some(8), ..Requirements::default() };
-    let sixteen = Requirements { cores: Some(16), ..Requirements::default() };
+    let eight = Requirements {
+        cores: Some(8),
+        ..Requirements::default()
+    };
+    let sixteen = Requirements {
+        cores: Some(16),
+        ..Requirements::default()
+    };
     assert_eq!(registry.able("dummy", &eight, now + seconds(20)), (2, 2));
     assert_eq!(registry.able("dummy", &sixteen, now + seconds(20)), (2, 0));
     assert_eq!(registry.able("dummy", &eight, now + seconds(40)), (1, 1));
@@ -119,8 +182,17 @@ fn ability_counts_only_those_that_are_alive() {
 fn nonsense_intervals_are_bounded() {
     let (registry, now) = registry();
     for interval in [f64::NAN, f64::INFINITY, -1.0, 0.0, 1e300] {
-        registry.hear(Heartbeat { interval_seconds: interval, ..beat("w") }, now);
+        registry.hear(
+            Heartbeat {
+                interval_seconds: interval,
+                ..beat("w")
+            },
+            now,
+        );
         assert_eq!(shown(&registry, now).0, json!("AVAILABLE"));
-        assert_eq!(shown(&registry, now + seconds(4 * 3600)).0, json!("TEMPORARILY_UNAVAILABLE"));
+        assert_eq!(
+            shown(&registry, now + seconds(4 * 3600)).0,
+            json!("TEMPORARILY_UNAVAILABLE")
+        );
     }
 }

@@ -25,7 +25,10 @@ bundle! {
 }
 
 /// The document, with the worker types of this moment.
-pub async fn openapi(State(state): State<AppState>, Extension(routes): Extension<Arc<Vec<Route>>>) -> Json<Value> {
+pub async fn openapi(
+    State(state): State<AppState>,
+    Extension(routes): Extension<Arc<Vec<Route>>>,
+) -> Json<Value> {
     Json(openapi::document(&routes, &state.catalogue.all()))
 }
 

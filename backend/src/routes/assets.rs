@@ -70,7 +70,10 @@ impl Bundle {
     /// One of the files, or 304 when the client has it.
     pub fn serve(&self, name: &str, headers: &HeaderMap) -> Result<Response, ApiError> {
         let Some(asset) = self.assets.iter().find(|asset| asset.name == name) else {
-            return Err(ApiError::new(Code::UnknownRoute, format!("{} has no such file", self.name)));
+            return Err(ApiError::new(
+                Code::UnknownRoute,
+                format!("{} has no such file", self.name),
+            ));
         };
         let tag = HeaderValue::from_str(self.tag()).map_err(ApiError::internal)?;
         let common = [
@@ -78,13 +81,31 @@ impl Bundle {
             // Kept, but asked for each time: after an upgrade nobody sees a mix of old and new files.
             (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
             (header::CONTENT_TYPE, HeaderValue::from_static(asset.kind)),
-            (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY)),
-            (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
-            (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
-            (HeaderName::from_static("cross-origin-opener-policy"), HeaderValue::from_static("same-origin")),
+            (
+                header::CONTENT_SECURITY_POLICY,
+                HeaderValue::from_static(POLICY),
+            ),
+            (
+                header::X_CONTENT_TYPE_OPTIONS,
+                HeaderValue::from_static("nosniff"),
+            ),
+            (
+                header::REFERRER_POLICY,
+                HeaderValue::from_static("no-referrer"),
+            ),
+            (
+                HeaderName::from_static("cross-origin-opener-policy"),
+                HeaderValue::from_static("same-origin"),
+            ),
         ];
-        let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
-        if known.is_some_and(|known| known.split(',').any(|tag| tag.trim().trim_start_matches("W/") == self.tag())) {
+        let known = headers
+            .get(header::IF_NONE_MATCH)
+            .and_then(|value| value.to_str().ok());
+        if known.is_some_and(|known| {
+            known
+                .split(',')
+                .any(|tag| tag.trim().trim_start_matches("W/") == self.tag())
+        }) {
             return Ok((StatusCode::NOT_MODIFIED, common).into_response());
         }
         Ok((common, asset.content).into_response())
@@ -95,13 +116,28 @@ impl Bundle {
     pub fn check(&self) {
         let own = format!("\"/{}/", self.name);
         for Asset { name, content, .. } in self.assets {
-            let imports = content.split("from './").skip(1).filter_map(|rest| rest.split('\'').next());
-            let links = content.split(&own).skip(1).filter_map(|rest| rest.split('"').next());
+            let imports = content
+                .split("from './")
+                .skip(1)
+                .filter_map(|rest| rest.split('\'').next());
+            let links = content
+                .split(&own)
+                .skip(1)
+                .filter_map(|rest| rest.split('"').next());
             for wanted in imports.chain(links) {
-                assert!(self.assets.iter().any(|known| known.name == wanted), "{name} asks for {wanted}");
+                assert!(
+                    self.assets.iter().any(|known| known.name == wanted),
+                    "{name} asks for {wanted}"
+                );
             }
-            for forbidden in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function"]
-            {
+            for forbidden in [
+                "innerHTML",
+                "outerHTML",
+                "insertAdjacentHTML",
+                "document.write",
+                "eval(",
+                "new Function",
+            ] {
                 assert!(!content.contains(forbidden), "{name} uses {forbidden}");
             }
         }

@@ -39,7 +39,10 @@ pub async fn cancel(
         Status::Pending | Status::Running => {}
     }
     state.need_nats()?;
-    let reason = params.text("reason").map(str::to_owned).or_else(|| reason_in(&body));
+    let reason = params
+        .text("reason")
+        .map(str::to_owned)
+        .or_else(|| reason_in(&body));
     let reason = reason.map(|reason| reason.chars().take(MAX_REASON).collect());
     let publisher = state.clone();
     let record = view.record;
@@ -47,7 +50,10 @@ pub async fn cancel(
         .detached(async move {
             let outcome = publisher.dispatch.cancel(&record, reason).await?;
             if let Cancel::Done(sequence) | Cancel::Asked(sequence) = outcome {
-                publisher.projection.reached(sequence, READ_YOUR_WRITES).await;
+                publisher
+                    .projection
+                    .reached(sequence, READ_YOUR_WRITES)
+                    .await;
             }
             Ok(outcome)
         })
@@ -79,9 +85,15 @@ fn answer(view: &View) -> Response {
 
 fn finished(view: &View, status: Status) -> ApiError {
     let id = &view.record.id;
-    ApiError::new(Code::AlreadyFinished, format!("Operation {id} cannot be cancelled: it has already {}", past(status)))
-        .with("operation_id", id.as_str())
-        .with("status", status.as_str())
+    ApiError::new(
+        Code::AlreadyFinished,
+        format!(
+            "Operation {id} cannot be cancelled: it has already {}",
+            past(status)
+        ),
+    )
+    .with("operation_id", id.as_str())
+    .with("status", status.as_str())
 }
 
 fn past(status: Status) -> &'static str {

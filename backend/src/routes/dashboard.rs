@@ -50,8 +50,13 @@ mod tests {
     async fn a_known_version_is_not_sent_again() {
         let first = index(HeaderMap::new()).await.unwrap();
         assert_eq!(first.status(), 200);
-        let headers = HeaderMap::from_iter([(header::IF_NONE_MATCH, first.headers()[header::ETAG].clone())]);
+        let headers =
+            HeaderMap::from_iter([(header::IF_NONE_MATCH, first.headers()[header::ETAG].clone())]);
         assert_eq!(index(headers).await.unwrap().status(), 304);
-        assert!(file(PathText("../Cargo.toml".to_owned()), HeaderMap::new()).await.is_err());
+        assert!(
+            file(PathText("../Cargo.toml".to_owned()), HeaderMap::new())
+                .await
+                .is_err()
+        );
     }
 }

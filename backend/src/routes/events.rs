@@ -15,7 +15,11 @@ use crate::events::reader::{self, Filter};
 use crate::state::AppState;
 
 /// Everything: operations, progress, workers.
-pub async fn all(State(state): State<AppState>, headers: HeaderMap, params: Params) -> Result<Response, ApiError> {
+pub async fn all(
+    State(state): State<AppState>,
+    headers: HeaderMap,
+    params: Params,
+) -> Result<Response, ApiError> {
     let filter = Filter {
         operation_type: params.text("operation_type").map(str::to_owned),
         worker_type: params.text("worker_type").map(str::to_owned),
@@ -32,7 +36,9 @@ pub async fn one(
 ) -> Result<Response, ApiError> {
     let view = find(&state, &id)?;
     let last_id = last_event_id(&headers)?;
-    if view.status().is_terminal() && last_id.is_some_and(|last_id| last_id >= reader::sequence_of(&view)) {
+    if view.status().is_terminal()
+        && last_id.is_some_and(|last_id| last_id >= reader::sequence_of(&view))
+    {
         // The client has seen the end; browsers stop coming back after this answer.
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
@@ -40,12 +46,16 @@ pub async fn one(
 }
 
 fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {
-    let Some(value) = headers.get("last-event-id").filter(|value| !value.is_empty()) else { return Ok(None) };
+    let Some(value) = headers
+        .get("last-event-id")
+        .filter(|value| !value.is_empty())
+    else {
+        return Ok(None);
+    };
     match value.to_str().ok().and_then(|text| text.parse().ok()) {
         Some(sequence) => Ok(Some(sequence)),
         None => {
-            let text =
-                "The header Last-Event-ID must be the id of an event that was received; leave it out to start anew";
+            let text = "The header Last-Event-ID must be the id of an event that was received; leave it out to start anew";
             Err(ApiError::new(Code::InvalidHeader, text))
         }
     }
@@ -53,10 +63,16 @@ fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {
 
 fn stream(events: impl Stream<Item = Result<Bytes, Infallible>> + Send + 'static) -> Response {
     let headers = [
-        (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
+        (
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("text/event-stream"),
+        ),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
         // Proxies that gather answers would hold events back.
-        (header::HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
+        (
+            header::HeaderName::from_static("x-accel-buffering"),
+            HeaderValue::from_static("no"),
+        ),
     ];
     (headers, Body::from_stream(events)).into_response()
 }

@@ -13,7 +13,10 @@ pub async fn unknown_route(uri: Uri) -> ApiError {
 /// The path is there, the method is not.
 pub async fn method_not_allowed(method: Method, uri: Uri) -> ApiError {
     let path = shown(&uri);
-    ApiError::new(Code::MethodNotAllowed, format!("{method} is not possible at {path}; the header Allow says what is"))
+    ApiError::new(
+        Code::MethodNotAllowed,
+        format!("{method} is not possible at {path}; the header Allow says what is"),
+    )
 }
 
 fn shown(uri: &Uri) -> String {

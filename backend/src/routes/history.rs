@@ -29,7 +29,10 @@ struct Entry {
 }
 
 /// The start request, every event and every cancel intent, with sequence and time.
-pub async fn show(State(state): State<AppState>, PathText(id): PathText) -> Result<Response, ApiError> {
+pub async fn show(
+    State(state): State<AppState>,
+    PathText(id): PathText,
+) -> Result<Response, ApiError> {
     let view = find(&state, &id)?;
     state.need_nats()?;
     let (record, names, connection) = (&view.record, &state.names, &state.connection);
@@ -44,10 +47,18 @@ pub async fn show(State(state): State<AppState>, PathText(id): PathText) -> Resu
     )
     .map_err(ApiError::nats_read)?;
     let truncated = events.more || cancels.more;
-    let start = start.messages.into_iter().filter(|message| message.sequence == record.start_sequence);
+    let start = start
+        .messages
+        .into_iter()
+        .filter(|message| message.sequence == record.start_sequence);
     let mut entries: Vec<Entry> = start
         .map(|message| entry(&message, Some("start_requested")))
-        .chain(cancels.messages.iter().map(|message| entry(message, Some("cancel_requested"))))
+        .chain(
+            cancels
+                .messages
+                .iter()
+                .map(|message| entry(message, Some("cancel_requested"))),
+        )
         .chain(events.messages.iter().map(|message| entry(message, None)))
         .collect();
     entries.sort_by_key(|entry| entry.sequence);
@@ -62,8 +73,16 @@ pub async fn show(State(state): State<AppState>, PathText(id): PathText) -> Resu
         success: bool,
         data: Data<'a>,
     }
-    let data = Data { operation_id: record.id.as_str(), history: entries, truncated };
-    Ok(Json(Answer { success: true, data }).into_response())
+    let data = Data {
+        operation_id: record.id.as_str(),
+        history: entries,
+        truncated,
+    };
+    Ok(Json(Answer {
+        success: true,
+        data,
+    })
+    .into_response())
 }
 
 fn entry(message: &Stored, event: Option<&str>) -> Entry {
@@ -72,7 +91,10 @@ fn entry(message: &Stored, event: Option<&str>) -> Entry {
     Entry {
         sequence: message.sequence,
         time: message.time,
-        event: event.map(str::to_owned).or_else(|| text("event")).unwrap_or_else(|| "unreadable".to_owned()),
+        event: event
+            .map(str::to_owned)
+            .or_else(|| text("event"))
+            .unwrap_or_else(|| "unreadable".to_owned()),
         worker_id: text("worker_id"),
         attempt: value.get("attempt").and_then(Value::as_u64),
         data: serde_json::from_slice(&message.payload).ok(),

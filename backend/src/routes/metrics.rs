@@ -28,7 +28,10 @@ pub struct Cursor {
 impl Cursor {
     /// Behind all points of the batch at `sequence`.
     pub fn after(sequence: u64) -> Self {
-        Self { sequence: sequence + 1, index: 0 }
+        Self {
+            sequence: sequence + 1,
+            index: 0,
+        }
     }
 }
 
@@ -36,11 +39,15 @@ impl FromStr for Cursor {
     type Err = ();
     fn from_str(text: &str) -> Result<Self, ()> {
         let (sequence, index) = text.split_once('-').ok_or(())?;
-        let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let digits =
+            |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         if !digits(sequence) || !digits(index) {
             return Err(());
         }
-        Ok(Self { sequence: sequence.parse().map_err(drop)?, index: index.parse().map_err(drop)? })
+        Ok(Self {
+            sequence: sequence.parse().map_err(drop)?,
+            index: index.parse().map_err(drop)?,
+        })
     }
 }
 
@@ -66,7 +73,11 @@ struct Data<'a> {
 
 /// Points after the cursor, oldest first. The cursor of an answer is always there: polling on with it misses nothing and
 /// repeats nothing.
-pub async fn show(State(state): State<AppState>, PathText(id): PathText, params: Params) -> Result<Response, ApiError> {
+pub async fn show(
+    State(state): State<AppState>,
+    PathText(id): PathText,
+    params: Params,
+) -> Result<Response, ApiError> {
     let limit = params.number("limit", 100, 1..=10_000)? as usize;
     let cursor = match params.text("cursor") {
         None => Cursor::default(),
@@ -84,13 +95,28 @@ pub async fn show(State(state): State<AppState>, PathText(id): PathText, params:
     let stream = state.names.metrics_stream();
     let mut reading = Reading::new(cursor, limit);
     while let Some(from) = reading.wanted() {
-        let page =
-            reader::page(&state.connection, &stream, &subject, from, BATCHES).await.map_err(ApiError::nats_read)?;
+        let page = reader::page(&state.connection, &stream, &subject, from, BATCHES)
+            .await
+            .map_err(ApiError::nats_read)?;
         reading.take(page);
     }
-    let Reading { points, cursor, has_more, .. } = reading;
-    let data = Data { operation_id: &record.id, metrics: points, cursor: cursor.to_string(), has_more };
-    Ok(Json(Answer { success: true, data }).into_response())
+    let Reading {
+        points,
+        cursor,
+        has_more,
+        ..
+    } = reading;
+    let data = Data {
+        operation_id: &record.id,
+        metrics: points,
+        cursor: cursor.to_string(),
+        has_more,
+    };
+    Ok(Json(Answer {
+        success: true,
+        data,
+    })
+    .into_response())
 }
 
 /// Collects points until there are `limit`, and finds out whether there is one more.
@@ -107,7 +133,14 @@ struct Reading {
 
 impl Reading {
     fn new(cursor: Cursor, limit: usize) -> Self {
-        Self { limit, points: Vec::new(), cursor, has_more: false, next: cursor.sequence, done: false }
+        Self {
+            limit,
+            points: Vec::new(),
+            cursor,
+            has_more: false,
+            next: cursor.sequence,
+            done: false,
+        }
     }
 
     fn wanted(&self) -> Option<u64> {
@@ -135,7 +168,11 @@ impl Reading {
                 return false;
             }
         };
-        let skip = if message.sequence == self.cursor.sequence { self.cursor.index } else { 0 };
+        let skip = if message.sequence == self.cursor.sequence {
+            self.cursor.index
+        } else {
+            0
+        };
         let mut points = batch.into_points().skip(skip);
         let room = self.limit - self.points.len();
         let before = self.points.len();
@@ -144,12 +181,18 @@ impl Reading {
         if points.next().is_some() {
             self.has_more = true;
             if taken > 0 {
-                self.cursor = Cursor { sequence: message.sequence, index: skip + taken };
+                self.cursor = Cursor {
+                    sequence: message.sequence,
+                    index: skip + taken,
+                };
             }
             return true;
         }
         if taken > 0 || room > 0 {
-            self.cursor = Cursor { sequence: message.sequence + 1, index: 0 };
+            self.cursor = Cursor {
+                sequence: message.sequence + 1,
+                index: 0,
+            };
         }
         false
     }
@@ -162,9 +205,23 @@ mod tests {
 
     #[test]
     fn cursors_read_back_and_others_are_refused() {
-        let cursor = Cursor { sequence: 456, index: 7 };
+        let cursor = Cursor {
+            sequence: 456,
+            index: 7,
+        };
         assert_eq!(cursor.to_string().parse(), Ok(cursor));
-        for bad in ["", "7", "-", "1-", "-1", "a-b", "1-2-3", "+1-2", " 1-2", "99999999999999999999999-0"] {
+        for bad in [
+            "",
+            "7",
+            "-",
+            "1-",
+            "-1",
+            "a-b",
+            "1-2-3",
+            "+1-2",
+            " 1-2",
+            "99999999999999999999999-0",
+        ] {
             assert_eq!(bad.parse::<Cursor>(), Err(()), "{bad}");
         }
     }
@@ -173,14 +230,34 @@ mod tests {
         let points: Vec<_> =
             values.map(|value| json!({"timestamp": "2025-11-10T10:30:00Z", "name": "rows", "value": value})).collect();
         let batch = json!({"operation_id": "a", "worker_id": "w", "attempt": 1, "points": points});
-        Stored { sequence, time: None, payload: batch.to_string().into() }
+        Stored {
+            sequence,
+            time: None,
+            payload: batch.to_string().into(),
+        }
     }
 
     /// The stream as it is: batches of several sizes, one of them empty and one unreadable.
     fn page(from: u64) -> Page {
-        let unreadable = Stored { sequence: 9, time: None, payload: "{".into() };
-        let all = [stored(3, 0..4), stored(5, 4..5), stored(8, 5..5), unreadable, stored(11, 5..12)];
-        Page { messages: all.into_iter().filter(|message| message.sequence >= from).collect(), more: false }
+        let unreadable = Stored {
+            sequence: 9,
+            time: None,
+            payload: "{".into(),
+        };
+        let all = [
+            stored(3, 0..4),
+            stored(5, 4..5),
+            stored(8, 5..5),
+            unreadable,
+            stored(11, 5..12),
+        ];
+        Page {
+            messages: all
+                .into_iter()
+                .filter(|message| message.sequence >= from)
+                .collect(),
+            more: false,
+        }
     }
 
     #[test]
@@ -193,14 +270,26 @@ mod tests {
                 while let Some(from) = reading.wanted() {
                     reading.take(page(from));
                 }
-                values.extend(reading.points.iter().map(|point| point.value.unwrap() as u32));
+                values.extend(
+                    reading
+                        .points
+                        .iter()
+                        .map(|point| point.value.unwrap() as u32),
+                );
                 cursor = reading.cursor;
                 if !reading.has_more {
                     break;
                 }
             }
             assert_eq!(values, (0..12).collect::<Vec<_>>(), "limit {limit}");
-            assert_eq!(cursor, Cursor { sequence: 12, index: 0 }, "limit {limit}");
+            assert_eq!(
+                cursor,
+                Cursor {
+                    sequence: 12,
+                    index: 0
+                },
+                "limit {limit}"
+            );
         }
     }
 }

@@ -37,7 +37,10 @@ impl<S: Send + Sync> FromRequestParts<S> for PathText {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         match Path::<String>::from_request_parts(parts, state).await {
             Ok(Path(text)) => Ok(Self(text)),
-            Err(_) => Err(ApiError::new(Code::UnknownRoute, "The path is not valid UTF-8")),
+            Err(_) => Err(ApiError::new(
+                Code::UnknownRoute,
+                "The path is not valid UTF-8",
+            )),
         }
     }
 }

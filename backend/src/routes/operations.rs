@@ -48,16 +48,33 @@ pub async fn list(State(state): State<AppState>, params: Params) -> Result<Respo
         None => None,
         Some(text) => Some(read_status(text)?),
     };
-    let (total, operations) = state.projection.list(params.text("operation_type"), status, offset, limit as usize);
-    Ok(Json(ListAnswer { success: true, data: ListData { operations, total, limit, offset } }).into_response())
+    let (total, operations) = state.projection.list(
+        params.text("operation_type"),
+        status,
+        offset,
+        limit as usize,
+    );
+    Ok(Json(ListAnswer {
+        success: true,
+        data: ListData {
+            operations,
+            total,
+            limit,
+            offset,
+        },
+    })
+    .into_response())
 }
 
 fn read_status(text: &str) -> Result<Status, ApiError> {
     let lower = text.to_ascii_lowercase();
-    Status::ALL.into_iter().find(|status| status.as_str() == lower).ok_or_else(|| {
-        let names: Vec<&str> = Status::ALL.iter().map(|status| status.as_str()).collect();
-        invalid("status", &format!("one of {}", names.join(", ")))
-    })
+    Status::ALL
+        .into_iter()
+        .find(|status| status.as_str() == lower)
+        .ok_or_else(|| {
+            let names: Vec<&str> = Status::ALL.iter().map(|status| status.as_str()).collect();
+            invalid("status", &format!("one of {}", names.join(", ")))
+        })
 }
 
 #[derive(Serialize)]
@@ -73,7 +90,11 @@ struct Answer<'a> {
 }
 
 /// One operation; `wait` holds the answer until it has ended, `force_refresh` asks its worker first.
-pub async fn show(State(state): State<AppState>, PathText(id): PathText, params: Params) -> Result<Response, ApiError> {
+pub async fn show(
+    State(state): State<AppState>,
+    PathText(id): PathText,
+    params: Params,
+) -> Result<Response, ApiError> {
     let refresh = params.flag("force_refresh")?;
     let patience = params.wait()?;
     let mut view = find(&state, &id)?;
@@ -105,13 +126,17 @@ pub async fn show(State(state): State<AppState>, PathText(id): PathText, params:
 
 fn json(text: Bytes) -> Response {
     let mut response = Response::new(Body::from(text));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 
 /// The answer as JSON, written at once into room that is large enough.
 fn write(answer: &Answer<'_>, view: &View) -> Result<Bytes, ApiError> {
-    let (record, len) = (&view.record, |text: &Option<Box<RawValue>>| text.as_ref().map_or(0, |text| text.get().len()));
+    let (record, len) = (&view.record, |text: &Option<Box<RawValue>>| {
+        text.as_ref().map_or(0, |text| text.get().len())
+    });
     let mut text = Vec::with_capacity(1024 + record.parameters.get().len() + len(&record.result));
     serde_json::to_writer(&mut text, answer).map_err(ApiError::internal)?;
     Ok(text.into())
@@ -119,26 +144,40 @@ fn write(answer: &Answer<'_>, view: &View) -> Result<Bytes, ApiError> {
 
 /// Puts the worker's newest word into the projection. A worker that does not answer changes nothing.
 async fn ask_worker(state: &AppState, view: &View) {
-    let Some(worker) = view.record.worker_id() else { return };
+    let Some(worker) = view.record.worker_id() else {
+        return;
+    };
     if !state.connection.is_up() {
         return;
     }
     let id = &view.record.id;
-    let Ok(query) = serde_json::to_vec(&OperationQuery { operation_id: id.clone() }) else { return };
-    let request = state.connection.client.request(state.names.worker(worker, "operation"), query.into());
+    let Ok(query) = serde_json::to_vec(&OperationQuery {
+        operation_id: id.clone(),
+    }) else {
+        return;
+    };
+    let request = state
+        .connection
+        .client
+        .request(state.names.worker(worker, "operation"), query.into());
     let answer = match tokio::time::timeout(REFRESH, request).await {
-        Ok(Ok(message)) => {
-            serde_json::from_slice::<OperationAnswer>(&message.payload).map_err(|error| error.to_string())
-        }
+        Ok(Ok(message)) => serde_json::from_slice::<OperationAnswer>(&message.payload)
+            .map_err(|error| error.to_string()),
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err("no answer in time".to_owned()),
     };
     match answer {
-        Ok(OperationAnswer { running: Some(running) }) if running.operation_id == *id => {
+        Ok(OperationAnswer {
+            running: Some(running),
+        }) if running.operation_id == *id => {
             state.projection.report(worker, running);
         }
-        Ok(_) => tracing::debug!(operation_id = %id, worker_id = %worker, "the worker does not run it"),
-        Err(error) => tracing::debug!(operation_id = %id, worker_id = %worker, error, "the worker could not be asked"),
+        Ok(_) => {
+            tracing::debug!(operation_id = %id, worker_id = %worker, "the worker does not run it")
+        }
+        Err(error) => {
+            tracing::debug!(operation_id = %id, worker_id = %worker, error, "the worker could not be asked")
+        }
     }
 }
 
@@ -150,11 +189,17 @@ fn warning(state: &AppState, view: &View) -> Option<String> {
     }
     let worker = record.worker_id()?;
     let now = Instant::now();
-    let what = match state.registry.presence(worker, &record.id, record.state.attempt, now) {
+    let what = match state
+        .registry
+        .presence(worker, &record.id, record.state.attempt, now)
+    {
         Presence::Alive { .. } => return None,
         Presence::Silent => "does not answer",
         // A backend that has only just begun to listen knows nobody yet.
-        Presence::Gone if state.registry.listening_for(now) <= state.config.protocol.heartbeat_interval * 3 => {
+        Presence::Gone
+            if state.registry.listening_for(now)
+                <= state.config.protocol.heartbeat_interval * 3 =>
+        {
             return None;
         }
         Presence::Gone => "is not listed",
@@ -164,7 +209,9 @@ fn warning(state: &AppState, view: &View) -> Option<String> {
     } else {
         "another one takes over when its lease ends"
     };
-    Some(format!("Worker {worker} {what}; unless it comes back, {then}"))
+    Some(format!(
+        "Worker {worker} {what}; unless it comes back, {then}"
+    ))
 }
 
 #[cfg(test)]

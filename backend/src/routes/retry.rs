@@ -19,12 +19,20 @@ use crate::middleware::request_id::trace_of;
 use crate::state::AppState;
 
 /// Runs a failed or cancelled operation again, from the beginning.
-pub async fn retry(State(state): State<AppState>, path: PathText, headers: HeaderMap) -> Result<Response, ApiError> {
+pub async fn retry(
+    State(state): State<AppState>,
+    path: PathText,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
     again(state, path, headers, false).await
 }
 
 /// Runs a failed or cancelled operation again, from its newest checkpoint.
-pub async fn resume(State(state): State<AppState>, path: PathText, headers: HeaderMap) -> Result<Response, ApiError> {
+pub async fn resume(
+    State(state): State<AppState>,
+    path: PathText,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
     again(state, path, headers, true).await
 }
 
@@ -40,24 +48,39 @@ async fn again(
     match old.state.status {
         Status::Failed | Status::Cancelled => {}
         status => {
-            let text = format!("Operation {id} is {status}; only failed and cancelled operations can be run again");
+            let text = format!(
+                "Operation {id} is {status}; only failed and cancelled operations can be run again"
+            );
             return Err(ApiError::new(Code::NotRepeatable, text)
                 .with("operation_id", id)
                 .with("status", status.as_str()));
         }
     }
-    let kind = state.catalogue.by_type(worker_type.as_str()).ok_or_else(|| {
-        let text = format!("Worker type {worker_type} is no longer known; start a worker of the type once");
-        ApiError::new(Code::UnknownDomain, text).with("known_domains", state.catalogue.domains())
-    })?;
+    let kind = state
+        .catalogue
+        .by_type(worker_type.as_str())
+        .ok_or_else(|| {
+            let text = format!(
+                "Worker type {worker_type} is no longer known; start a worker of the type once"
+            );
+            ApiError::new(Code::UnknownDomain, text)
+                .with("known_domains", state.catalogue.domains())
+        })?;
     let chosen = match headers.get("idempotency-key") {
         Some(key) => Some(id_from_key(&format!("retry {id}"), key.as_bytes())?),
         None => None,
     };
-    if let Some(known) = chosen.as_ref().and_then(|id| state.projection.get(id.as_str())) {
+    if let Some(known) = chosen
+        .as_ref()
+        .and_then(|id| state.projection.get(id.as_str()))
+    {
         return repeated(&kind, &known);
     }
-    let execution = old.rare.as_ref().and_then(|rare| rare.execution.clone()).unwrap_or_default();
+    let execution = old
+        .rare
+        .as_ref()
+        .and_then(|rare| rare.execution.clone())
+        .unwrap_or_default();
     let warning = admit(&state, &kind, &execution)?;
     let request = StartRequest {
         operation_id: chosen.unwrap_or_else(OperationId::generate),
@@ -69,5 +92,7 @@ async fn again(
         resume_from: from_checkpoint.then(|| old.id.clone()),
     };
     let (publisher, trace) = (state.clone(), trace_of(&headers));
-    state.detached(async move { publish(&publisher, &kind, request, warning, trace).await }).await
+    state
+        .detached(async move { publish(&publisher, &kind, request, warning, trace).await })
+        .await
 }

@@ -52,15 +52,25 @@ pub async fn start(
     let Some(kind) = state.catalogue.by_domain(&domain) else {
         return Err(unknown_domain(&state, &domain));
     };
-    let body = read_body(body, state.config.max_body).await.map_err(|error| match error {
-        ReadError::TooLarge { limit } => ApiError::too_large(Some(limit)),
-        ReadError::Broken => ApiError::new(Code::InvalidBody, "The body could not be read to its end"),
-    })?;
+    let body = read_body(body, state.config.max_body)
+        .await
+        .map_err(|error| match error {
+            ReadError::TooLarge { limit } => ApiError::too_large(Some(limit)),
+            ReadError::Broken => {
+                ApiError::new(Code::InvalidBody, "The body could not be read to its end")
+            }
+        })?;
     let body = StartBody::check(body, kind.schema.clone()).await?;
-    let key = headers.get("idempotency-key").map(|key| id_from_key(&domain, key.as_bytes())).transpose()?;
+    let key = headers
+        .get("idempotency-key")
+        .map(|key| id_from_key(&domain, key.as_bytes()))
+        .transpose()?;
     // Either of them says that it was started before.
     let given = [&body.task_id, &key].into_iter().flatten();
-    if let Some(known) = given.filter_map(|id| state.projection.get(id.as_str())).next() {
+    if let Some(known) = given
+        .filter_map(|id| state.projection.get(id.as_str()))
+        .next()
+    {
         return repeated(&kind, &known);
     }
     let chosen = body.task_id.or(key);
@@ -80,13 +90,19 @@ pub async fn start(
         resume_from: None,
     };
     let (publisher, trace) = (state.clone(), trace_of(&headers));
-    state.detached(async move { publish(&publisher, &kind, request, warning, trace).await }).await
+    state
+        .detached(async move { publish(&publisher, &kind, request, warning, trace).await })
+        .await
 }
 
 /// Whether an id that a client chose has a log although this projection does not know it: started elsewhere a moment ago, or
 /// so long ago that its start request has left the stream before its events. A worker would take a new start of such an id
 /// for one that has ended, so the second case is refused.
-async fn used_before(state: &AppState, kind: &Kind, id: &OperationId) -> Result<Option<View>, ApiError> {
+async fn used_before(
+    state: &AppState,
+    kind: &Kind,
+    id: &OperationId,
+) -> Result<Option<View>, ApiError> {
     let tail = state.dispatch.log_tail(&kind.entry.worker_type, id).await?;
     if tail == 0 {
         return Ok(None);
@@ -95,11 +111,15 @@ async fn used_before(state: &AppState, kind: &Kind, id: &OperationId) -> Result<
     match state.projection.get(id.as_str()) {
         Some(known) => Ok(Some(known)),
         None if !read => {
-            let text = format!("The id {id} was used a moment ago, and this backend has not read that far. Try again");
+            let text = format!(
+                "The id {id} was used a moment ago, and this backend has not read that far. Try again"
+            );
             Err(ApiError::new(Code::NotReady, text).with("operation_id", id.as_str()))
         }
         None => {
-            let text = format!("The id {id} was used before, by an operation that is no longer kept; choose another");
+            let text = format!(
+                "The id {id} was used before, by an operation that is no longer kept; choose another"
+            );
             Err(ApiError::new(Code::TaskIdConflict, text).with("operation_id", id.as_str()))
         }
     }
@@ -117,7 +137,10 @@ pub(super) async fn publish(
     if !state.projection.has_room(request.parameters.get().len()) {
         return Err(ApiError::storage_full().with("operation_id", id.as_str()));
     }
-    let (sequence, repetition) = state.dispatch.start(&request, state.projection.generation(), trace.as_ref()).await?;
+    let (sequence, repetition) = state
+        .dispatch
+        .start(&request, state.projection.generation(), trace.as_ref())
+        .await?;
     let seen = state.projection.reached(sequence, READ_YOUR_WRITES).await;
     let view = state.projection.get(id.as_str());
     if let Some(view) = view.as_ref()
@@ -127,17 +150,26 @@ pub(super) async fn publish(
         return repeated(kind, view);
     }
     tracing::info!(operation_id = %id, worker_type = %kind.entry.worker_type, sequence, "accepted");
-    let late =
-        (!seen).then(|| "The operation is stored, but this backend lags behind and does not show it yet".to_owned());
+    let late = (!seen).then(|| {
+        "The operation is stored, but this backend lags behind and does not show it yet".to_owned()
+    });
     let body = Started {
         success: true,
         operation_id: id,
         status: view.as_ref().map_or(Status::Pending, View::status),
-        worker_id: view.as_ref().and_then(|view| view.record.worker_id()).map(|worker| worker.as_str()),
+        worker_id: view
+            .as_ref()
+            .and_then(|view| view.record.worker_id())
+            .map(|worker| worker.as_str()),
         queue_position: view.as_ref().and_then(|view| view.queue_position),
         warning: late.or(warning),
     };
-    Ok((StatusCode::ACCEPTED, [(header::LOCATION, location(id))], Json(body)).into_response())
+    Ok((
+        StatusCode::ACCEPTED,
+        [(header::LOCATION, location(id))],
+        Json(body),
+    )
+        .into_response())
 }
 
 /// The answer to an id that was seen before: the operation as it is now. Nothing is started.
@@ -145,8 +177,10 @@ pub(super) fn repeated(kind: &Kind, view: &View) -> Result<Response, ApiError> {
     let record = &view.record;
     let known_type = &record.lane.worker_type;
     if *known_type != kind.entry.worker_type {
-        let text =
-            format!("Operation {} exists already, as a {known_type} operation; choose another task_id", record.id);
+        let text = format!(
+            "Operation {} exists already, as a {known_type} operation; choose another task_id",
+            record.id
+        );
         return Err(ApiError::new(Code::TaskIdConflict, text)
             .with("operation_id", record.id.as_str())
             .with("operation_type", known_type.as_str()));
@@ -159,30 +193,55 @@ pub(super) fn repeated(kind: &Kind, view: &View) -> Result<Response, ApiError> {
         queue_position: view.queue_position,
         warning: None,
     };
-    Ok((StatusCode::OK, [(header::LOCATION, location(&record.id))], Json(body)).into_response())
+    Ok((
+        StatusCode::OK,
+        [(header::LOCATION, location(&record.id))],
+        Json(body),
+    )
+        .into_response())
 }
 
 /// Whether anybody could run it; what to warn of when nobody can.
-pub(super) fn admit(state: &AppState, kind: &Kind, execution: &Execution) -> Result<Option<String>, ApiError> {
+pub(super) fn admit(
+    state: &AppState,
+    kind: &Kind,
+    execution: &Execution,
+) -> Result<Option<String>, ApiError> {
     let worker_type = &kind.entry.worker_type;
-    let (alive, able) = state.registry.able(worker_type.as_str(), &execution.requirements, Instant::now());
+    let (alive, able) = state.registry.able(
+        worker_type.as_str(),
+        &execution.requirements,
+        Instant::now(),
+    );
     let missing = match (alive, able) {
         (_, 1..) => return Ok(None),
         (0, _) => format!("no {worker_type} worker is registered"),
         _ => format!("none of the {alive} registered {worker_type} workers meets the requirements"),
     };
     match state.config.admission {
-        Admission::Queue => Ok(Some(format!("The operation is queued, but {missing}; it waits until there is one"))),
-        Admission::Strict => Err(ApiError::new(Code::NoWorkers, format!("No workers available: {missing}"))),
+        Admission::Queue => Ok(Some(format!(
+            "The operation is queued, but {missing}; it waits until there is one"
+        ))),
+        Admission::Strict => Err(ApiError::new(
+            Code::NoWorkers,
+            format!("No workers available: {missing}"),
+        )),
     }
 }
 
 fn unknown_domain(state: &AppState, domain: &str) -> ApiError {
     let domain: String = domain.chars().take(128).collect();
     let known = state.catalogue.domains();
-    let list = if known.is_empty() { "none: no worker was ever started".to_owned() } else { known.join(", ") };
-    ApiError::new(Code::UnknownDomain, format!("Unknown domain {domain}; known domains: {list}"))
-        .with("known_domains", known)
+    let list = if known.is_empty() {
+        "none: no worker was ever started".to_owned()
+    } else {
+        known.join(", ")
+    };
+    ApiError::new(
+        Code::UnknownDomain,
+        format!("Unknown domain {domain}; known domains: {list}"),
+    )
+    .with("known_domains", known)
 }
 
 fn location(id: &OperationId) -> String {

@@ -14,14 +14,22 @@ use crate::state::AppState;
 /// Operations by status and type, queues, workers by status, and what happened in each of the last 60 minutes.
 pub async fn show(State(state): State<AppState>) -> Json<Value> {
     let now = Timestamp::now();
-    let mut types: BTreeMap<String, [u64; Status::ALL.len()]> =
-        state.projection.counts().into_iter().map(|(name, counts)| (name.as_str().to_owned(), counts)).collect();
+    let mut types: BTreeMap<String, [u64; Status::ALL.len()]> = state
+        .projection
+        .counts()
+        .into_iter()
+        .map(|(name, counts)| (name.as_str().to_owned(), counts))
+        .collect();
     for kind in state.catalogue.all() {
-        types.entry(kind.entry.worker_type.as_str().to_owned()).or_default();
+        types
+            .entry(kind.entry.worker_type.as_str().to_owned())
+            .or_default();
     }
     let mut sums = [0; Status::ALL.len()];
     for counts in types.values() {
-        sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+        sums.iter_mut()
+            .zip(counts)
+            .for_each(|(sum, count)| *sum += count);
     }
     let mut operations = named(&sums);
     operations.insert("total".to_owned(), sums.iter().sum::<u64>().into());
@@ -30,12 +38,17 @@ pub async fn show(State(state): State<AppState>) -> Json<Value> {
         .map(|(name, counts)| {
             let mut entry = named(counts);
             entry.insert("worker_type".to_owned(), name.as_str().into());
-            entry.insert("workers".to_owned(), state.registry.alive(name, Instant::now()).into());
+            entry.insert(
+                "workers".to_owned(),
+                state.registry.alive(name, Instant::now()).into(),
+            );
             Value::Object(entry)
         })
         .collect();
     let mut lanes = state.projection.lanes();
-    lanes.sort_by(|a, b| (&a.lane.worker_type, &a.lane.queue).cmp(&(&b.lane.worker_type, &b.lane.queue)));
+    lanes.sort_by(|a, b| {
+        (&a.lane.worker_type, &a.lane.queue).cmp(&(&b.lane.worker_type, &b.lane.queue))
+    });
     let queues: Vec<Value> = lanes
         .iter()
         .map(|lane| {
@@ -70,5 +83,9 @@ pub async fn show(State(state): State<AppState>) -> Json<Value> {
 }
 
 fn named(counts: &[u64; Status::ALL.len()]) -> Map<String, Value> {
-    Status::ALL.iter().zip(counts).map(|(status, count)| (status.as_str().to_owned(), (*count).into())).collect()
+    Status::ALL
+        .iter()
+        .zip(counts)
+        .map(|(status, count)| (status.as_str().to_owned(), (*count).into()))
+        .collect()
 }

@@ -23,14 +23,31 @@ fn event(worker: u8, attempt: u32, kind: EventKind) -> Event {
 
 fn kind(which: u8) -> EventKind {
     match which % 5 {
-        0 => EventKind::Started { start_sequence: 1, delivery: 1 },
-        1 => EventKind::Released { reason: ReleaseReason::Shutdown, error: None, retry_at: None },
-        2 => EventKind::Completed { result: ResultPayload::Inline(RawValue::NULL.to_owned()), progress: None },
-        3 => EventKind::Failed {
-            error: Failure { code: "x".to_owned(), message: "x".to_owned(), permanent: false },
+        0 => EventKind::Started {
+            start_sequence: 1,
+            delivery: 1,
+        },
+        1 => EventKind::Released {
+            reason: ReleaseReason::Shutdown,
+            error: None,
+            retry_at: None,
+        },
+        2 => EventKind::Completed {
+            result: ResultPayload::Inline(RawValue::NULL.to_owned()),
             progress: None,
         },
-        _ => EventKind::Cancelled { forced: false, progress: None },
+        3 => EventKind::Failed {
+            error: Failure {
+                code: "x".to_owned(),
+                message: "x".to_owned(),
+                permanent: false,
+            },
+            progress: None,
+        },
+        _ => EventKind::Cancelled {
+            forced: false,
+            progress: None,
+        },
     }
 }
 
@@ -57,7 +74,10 @@ impl Log {
         }
         // Other subjects share the stream's sequence.
         self.clock += 3;
-        self.entries.push(Stored { sequence: self.clock, event });
+        self.entries.push(Stored {
+            sequence: self.clock,
+            event,
+        });
         Some(self.clock)
     }
 
@@ -206,7 +226,11 @@ fn every_arrow_of_the_drawing_and_no_other() {
     for from in Status::ALL {
         for which in 0..5u8 {
             let attempt = if which == 0 { 3 } else { 2 };
-            let mut state = State { status: from, attempt: 2, last_sequence: 7 };
+            let mut state = State {
+                status: from,
+                attempt: 2,
+                last_sequence: 7,
+            };
             let result = state.apply(8, &event(1, attempt, kind(which)));
             match allowed.iter().find(|(f, w, _)| *f == from && *w == which) {
                 Some((_, _, to)) => assert_eq!((result, state.status), (Ok(()), *to)),

@@ -34,18 +34,32 @@ async fn by_size(plan: &Plan, report: &mut Report) {
         p50.push((x, percentile(&took, 0.5)));
         p99.push((x, percentile(&took, 0.99)));
         report.add(
-            Row::new(format!("whole operations with results of {} B", number(x)), rate, "op/s")
-                .beside("raw publish of such a message", floor)
-                .note(format!(
-                    "one at a time over REST: p50 {} ms, p99 {} ms",
-                    number(p50[p50.len() - 1].1),
-                    number(p99[p99.len() - 1].1)
-                )),
+            Row::new(
+                format!("whole operations with results of {} B", number(x)),
+                rate,
+                "op/s",
+            )
+            .beside("raw publish of such a message", floor)
+            .note(format!(
+                "one at a time over REST: p50 {} ms, p99 {} ms",
+                number(p50[p50.len() - 1].1),
+                number(p99[p99.len() - 1].1)
+            )),
         );
     }
-    let throughput = vec![("operations".to_owned(), rates), ("raw messages".to_owned(), raw)];
+    let throughput = vec![
+        ("operations".to_owned(), rates),
+        ("raw messages".to_owned(), raw),
+    ];
     let latency = vec![("p50".to_owned(), p50), ("p99".to_owned(), p99)];
-    plot(report, "size", "size of the result", "bytes of result", throughput, latency);
+    plot(
+        report,
+        "size",
+        "size of the result",
+        "bytes of result",
+        throughput,
+        latency,
+    );
     drop(worker);
     world.shutdown().await;
 }
@@ -53,7 +67,13 @@ async fn by_size(plan: &Plan, report: &mut Report) {
 async fn raw_rate(world: &World, count: usize, bytes: usize) -> f64 {
     super::load::raw_stream(&world.bus, "raw").await;
     let payload = bytes::Bytes::from(vec![b'x'; bytes + 250]);
-    let messages = (0..count).map(|_| ("raw.x".to_owned(), async_nats::HeaderMap::new(), payload.clone()));
+    let messages = (0..count).map(|_| {
+        (
+            "raw.x".to_owned(),
+            async_nats::HeaderMap::new(),
+            payload.clone(),
+        )
+    });
     let took = publish_all(&world.bus.client, 256, messages).await;
     super::load::remove_stream(&world.bus, "raw").await;
     count as f64 / took.as_secs_f64()
@@ -78,25 +98,58 @@ async fn by_concurrency(plan: &Plan, report: &mut Report) {
         rates.push((x, rate));
         p50.push((x, percentile(&took, 0.5)));
         p99.push((x, percentile(&took, 0.99)));
-        report.add(Row::new(format!("whole operations, one worker with {slots} slots"), rate, "op/s").note(format!(
-            "as many clients over REST: p50 {} ms, p99 {} ms",
-            number(p50[p50.len() - 1].1),
-            number(p99[p99.len() - 1].1)
-        )));
+        report.add(
+            Row::new(
+                format!("whole operations, one worker with {slots} slots"),
+                rate,
+                "op/s",
+            )
+            .note(format!(
+                "as many clients over REST: p50 {} ms, p99 {} ms",
+                number(p50[p50.len() - 1].1),
+                number(p99[p99.len() - 1].1)
+            )),
+        );
         let mut worker = worker;
         worker.process.stop().await;
     }
     let latency = vec![("p50".to_owned(), p50), ("p99".to_owned(), p99)];
     let throughput = vec![("operations".to_owned(), rates)];
-    plot(report, "concurrency", "concurrency", "slots of one worker", throughput, latency);
+    plot(
+        report,
+        "concurrency",
+        "concurrency",
+        "slots of one worker",
+        throughput,
+        latency,
+    );
     world.shutdown().await;
 }
 
 type Series = Vec<(String, Vec<(f64, f64)>)>;
 
-fn plot(report: &Report, file: &str, by: &str, x: &'static str, throughput: Series, latency: Series) {
+fn plot(
+    report: &Report,
+    file: &str,
+    by: &str,
+    x: &'static str,
+    throughput: Series,
+    latency: Series,
+) {
     let title = format!("Throughput by {by}");
-    report.plot(&Curve { file: format!("throughput-by-{file}.svg"), title, x, y: "a second", series: throughput });
+    report.plot(&Curve {
+        file: format!("throughput-by-{file}.svg"),
+        title,
+        x,
+        y: "a second",
+        series: throughput,
+    });
     let title = format!("Latency over REST by {by}, start to end seen");
-    report.plot(&Curve { file: format!("latency-by-{file}.svg"), title, x, y: "ms", series: latency });
+    report.plot(&Curve {
+        file: format!("latency-by-{file}.svg"),
+        title,
+        x,
+        y: "ms",
+        series: latency,
+    });
 }

@@ -36,7 +36,13 @@ pub(super) async fn measure(plan: &Plan, report: &mut Report) {
     });
     let (rows, costs) = computed.await.expect("no panic");
     rows.into_iter().for_each(|row| report.add(row));
-    cleaning(report, scratch.path(), plan.pick(300_000, 2_000_000), &costs).await;
+    cleaning(
+        report,
+        scratch.path(),
+        plan.pick(300_000, 2_000_000),
+        &costs,
+    )
+    .await;
 }
 
 /// Seconds of one call of what engines do to be watched.
@@ -56,29 +62,46 @@ impl Costs {
             begun.elapsed().as_secs_f64() / f64::from(times)
         };
         let check = each(1_000_000, &|| drop(black_box(ctx.check_cancelled())));
-        let progress =
-            each(300_000, &|| ctx.progress_with(|| Progress::new(50.0).step("Bar 1/2").field("current_bar", 1)));
+        let progress = each(300_000, &|| {
+            ctx.progress_with(|| Progress::new(50.0).step("Bar 1/2").field("current_bar", 1))
+        });
         let metric = each(50_000, &|| ctx.metric("equity", 1.0));
         run.metrics();
-        Self { check, progress, metric }
+        Self {
+            check,
+            progress,
+            metric,
+        }
     }
 }
 
 /// A random walk that is the same every time.
 fn write_bars(path: &Path, count: usize) {
     let mut writer = csv::Writer::from_path(path).expect("a file");
-    writer.write_record(["timestamp", "open", "high", "low", "close", "volume"]).expect("a row");
+    writer
+        .write_record(["timestamp", "open", "high", "low", "close", "volume"])
+        .expect("a row");
     let (mut close, mut seed) = (100.0_f64, 1_u64);
     for i in 0..count {
-        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        seed = seed
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         let step = (seed >> 33) as f64 / f64::from(1_u32 << 31) - 0.5;
         let open = close;
         close = (open + step).max(1.0);
-        let at = chrono::DateTime::from_timestamp(946_684_800 + 3600 * i as i64, 0).expect("a time");
+        let at =
+            chrono::DateTime::from_timestamp(946_684_800 + 3600 * i as i64, 0).expect("a time");
         let time = at.format("%Y-%m-%dT%H:%M:%S").to_string();
         let price = |value: f64| format!("{value:.4}");
         let (high, low) = (open.max(close) + 0.1, open.min(close) - 0.1);
-        let row = [time, price(open), price(high), price(low.max(0.5)), price(close), "1000".to_owned()];
+        let row = [
+            time,
+            price(open),
+            price(high),
+            price(low.max(0.5)),
+            price(close),
+            "1000".to_owned(),
+        ];
         writer.write_record(&row).expect("a row");
     }
     writer.flush().expect("a file");
@@ -109,7 +132,12 @@ fn backtesting(dir: &Path, bars: f64, costs: &Costs) -> Vec<Row> {
         let mut record = csv::ByteRecord::new();
         let (mut closes, mut crossings) = (Vec::<f64>::new(), 0_u64);
         while reader.read_byte_record(&mut record).expect("a row") {
-            let cell = |at: usize| std::str::from_utf8(&record[at]).expect("text").parse::<f64>().expect("a number");
+            let cell = |at: usize| {
+                std::str::from_utf8(&record[at])
+                    .expect("text")
+                    .parse::<f64>()
+                    .expect("a number")
+            };
             black_box((cell(1), cell(2), cell(3), cell(5)));
             closes.push(cell(4));
         }
@@ -129,7 +157,12 @@ fn backtesting(dir: &Path, bars: f64, costs: &Costs) -> Vec<Row> {
     vec![
         Row::new("backtest, from file to result", bars / took, "bars/s")
             .beside("bare loop over the same file", bars / bare),
-        Row::new("  progress, metrics and cancellation checks", watched / took * 100.0, "% of it").aim(LIMIT),
+        Row::new(
+            "  progress, metrics and cancellation checks",
+            watched / took * 100.0,
+            "% of it",
+        )
+        .aim(LIMIT),
     ]
 }
 
@@ -137,7 +170,8 @@ fn training(dir: &Path, epochs: u32, costs: &Costs) -> Vec<Row> {
     let data = crate::settings::repository().join("data/GOOG_1d.csv");
     std::fs::copy(data, dir.join("GOOG_1d.csv")).expect("the repository's data");
     let request: TrainingRequest =
-        serde_json::from_value(json!({"symbol": "GOOG", "timeframe": "1d", "epochs": epochs})).expect("a request");
+        serde_json::from_value(json!({"symbol": "GOOG", "timeframe": "1d", "epochs": epochs}))
+            .expect("a request");
     let mut batches = 0.0;
     let took = time(|| {
         let run = TestRun::in_dir(dir);
@@ -147,10 +181,17 @@ fn training(dir: &Path, epochs: u32, costs: &Costs) -> Vec<Row> {
         black_box(output);
     });
     let epochs = f64::from(epochs);
-    let watched = epochs * (batches * (costs.check + costs.progress) + 4.0 * costs.metric + costs.progress);
+    let watched =
+        epochs * (batches * (costs.check + costs.progress) + 4.0 * costs.metric + costs.progress);
     vec![
-        Row::new("training on 2,148 bars", epochs / took, "epochs/s").note(format!("{batches:.0} batches an epoch")),
-        Row::new("  progress, metrics and cancellation checks", watched / took * 100.0, "% of it").aim(LIMIT),
+        Row::new("training on 2,148 bars", epochs / took, "epochs/s")
+            .note(format!("{batches:.0} batches an epoch")),
+        Row::new(
+            "  progress, metrics and cancellation checks",
+            watched / took * 100.0,
+            "% of it",
+        )
+        .aim(LIMIT),
     ]
 }
 
@@ -159,15 +200,21 @@ async fn cleaning(report: &mut Report, dir: &Path, rows: usize, costs: &Costs) {
     let mut took = Vec::new();
     for _ in 0..3 {
         let begun = Instant::now();
-        let request = json!({"source_file": "rows.csv", "operations": ["clean"], "output_file": "clean.csv"});
-        TestRun::in_dir(dir).run(&DataProcessing, request).await.expect("a clean file");
+        let request =
+            json!({"source_file": "rows.csv", "operations": ["clean"], "output_file": "clean.csv"});
+        TestRun::in_dir(dir)
+            .run(&DataProcessing, request)
+            .await
+            .expect("a clean file");
         took.push(begun.elapsed().as_secs_f64());
     }
     let took = median(took);
     let bare = time(|| {
         let mut reader = csv::Reader::from_path(dir.join("rows.csv")).expect("the rows");
         let mut writer = csv::Writer::from_path(dir.join("copy.csv")).expect("a file");
-        writer.write_byte_record(reader.byte_headers().expect("a header")).expect("a row");
+        writer
+            .write_byte_record(reader.byte_headers().expect("a header"))
+            .expect("a row");
         let mut record = csv::ByteRecord::new();
         while reader.read_byte_record(&mut record).expect("a row") {
             writer.write_byte_record(&record).expect("a row");
@@ -175,7 +222,17 @@ async fn cleaning(report: &mut Report, dir: &Path, rows: usize, costs: &Costs) {
         writer.flush().expect("a file");
     });
     let rows = rows as f64;
-    report.add(Row::new("cleaning a CSV file", rows / took, "rows/s").beside("csv read and write", rows / bare));
+    report.add(
+        Row::new("cleaning a CSV file", rows / took, "rows/s")
+            .beside("csv read and write", rows / bare),
+    );
     let watched = rows / ROWS_PER_LOOK * (costs.check + costs.progress);
-    report.add(Row::new("  progress, metrics and cancellation checks", watched / took * 100.0, "% of it").aim(LIMIT));
+    report.add(
+        Row::new(
+            "  progress, metrics and cancellation checks",
+            watched / took * 100.0,
+            "% of it",
+        )
+        .aim(LIMIT),
+    );
 }

@@ -23,20 +23,36 @@ pub(super) struct Http {
 
 impl Http {
     pub(super) async fn open(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).await.expect("a server that listens");
+        let stream = TcpStream::connect(address)
+            .await
+            .expect("a server that listens");
         stream.set_nodelay(true).expect("a TCP socket");
-        Self { stream, buffer: BytesMut::with_capacity(64 * 1024) }
+        Self {
+            stream,
+            buffer: BytesMut::with_capacity(64 * 1024),
+        }
     }
 
     /// Sends one request and reads its answer.
     pub(super) async fn call(&mut self, request: &[u8]) -> (u16, Bytes) {
-        self.stream.write_all(request).await.expect("an open connection");
+        self.stream
+            .write_all(request)
+            .await
+            .expect("an open connection");
         loop {
             if let Some(answer) = self.parse() {
                 return answer;
             }
-            let read = self.stream.read_buf(&mut self.buffer).await.expect("an open connection");
-            assert!(read > 0, "the server closed the connection: {}", String::from_utf8_lossy(&self.buffer));
+            let read = self
+                .stream
+                .read_buf(&mut self.buffer)
+                .await
+                .expect("an open connection");
+            assert!(
+                read > 0,
+                "the server closed the connection: {}",
+                String::from_utf8_lossy(&self.buffer)
+            );
         }
     }
 
@@ -45,9 +61,11 @@ impl Http {
         let head = &self.buffer[..end];
         let status = head.get(9..12).and_then(number).expect("a status line") as u16;
         // As hyper writes it; the servers measured here are all made of it.
-        let length = memmem::find(head, CONTENT_LENGTH).map(|at| &head[at + CONTENT_LENGTH.len()..]);
         let length =
-            length.and_then(|rest| number(&rest[..memmem::find(rest, b"\r")?])).expect("an answer with a length");
+            memmem::find(head, CONTENT_LENGTH).map(|at| &head[at + CONTENT_LENGTH.len()..]);
+        let length = length
+            .and_then(|rest| number(&rest[..memmem::find(rest, b"\r")?]))
+            .expect("an answer with a length");
         if self.buffer.len() < end + length {
             self.buffer.reserve(end + length - self.buffer.len());
             return None;
@@ -77,7 +95,9 @@ pub(super) fn post(path: &str, body: &str) -> Vec<u8> {
 
 /// The address in `http://127.0.0.1:1234`.
 pub(super) fn address_of(base: &str) -> SocketAddr {
-    base.trim_start_matches("http://").parse().expect("an address")
+    base.trim_start_matches("http://")
+        .parse()
+        .expect("an address")
 }
 
 /// What a load came to.
@@ -119,7 +139,11 @@ pub(super) async fn drive(
     }
     let latencies = sorted(tasks.join_all().await.concat());
     let count = latencies.len() as u64;
-    Load { count, rate: count as f64 / started.elapsed().as_secs_f64(), latencies }
+    Load {
+        count,
+        rate: count as f64 / started.elapsed().as_secs_f64(),
+        latencies,
+    }
 }
 
 /// The bare server: `POST /echo` gives back the body, `GET /bytes` always the same bytes. A process of its own, as the backend
@@ -132,7 +156,11 @@ pub(super) async fn serve(port: u16, bytes: Bytes) {
     let app = axum::Router::new()
         .route("/echo", post(async |body: Bytes| (JSON, body)))
         .route("/bytes", get(async move || (JSON, bytes)));
-    let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.expect("a free port");
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", port))
+        .await
+        .expect("a free port");
     let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
-    axum::serve(listener, app).await.expect("the bare server serves");
+    axum::serve(listener, app)
+        .await
+        .expect("the bare server serves");
 }

@@ -16,9 +16,17 @@ pub(super) async fn over_rest_with(http: &mut Http, count: usize, parameters: &s
         assert_eq!(status, 202, "{body:?}");
         let answer: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
         let id = answer["operation_id"].as_str().expect("an id");
-        let (status, body) = http.call(&get(&format!("/api/v1/operations/{id}?wait=30"))).await;
+        let (status, body) = http
+            .call(&get(&format!("/api/v1/operations/{id}?wait=30")))
+            .await;
         took.push(begun.elapsed().as_secs_f64() * 1e3);
-        assert!(status == 200 && body.windows(20).any(|part| part == b"\"status\":\"completed\""), "{body:?}");
+        assert!(
+            status == 200
+                && body
+                    .windows(20)
+                    .any(|part| part == b"\"status\":\"completed\""),
+            "{body:?}"
+        );
     }
     took
 }
@@ -38,12 +46,20 @@ pub(super) async fn measure(plan: &Plan, report: &mut Report) {
     }
     prototype.stop().await;
     let (floor, ours) = (sorted(floor), sorted(ours));
-    report.add(Row::new("bare prototype, start to end seen, p50", percentile(&floor, 0.5), "ms"));
+    report.add(Row::new(
+        "bare prototype, start to end seen, p50",
+        percentile(&floor, 0.5),
+        "ms",
+    ));
     report.add(
-        Row::new("REST start to `completed` seen by a waiting client, p50", percentile(&ours, 0.5), "ms")
-            .beside("prototype", percentile(&floor, 0.5))
-            .aim(Aim::RatioAtMost(2.0))
-            .note("two HTTP round trips more than the prototype"),
+        Row::new(
+            "REST start to `completed` seen by a waiting client, p50",
+            percentile(&ours, 0.5),
+            "ms",
+        )
+        .beside("prototype", percentile(&floor, 0.5))
+        .aim(Aim::RatioAtMost(2.0))
+        .note("two HTTP round trips more than the prototype"),
     );
     report.add(
         Row::new("the same, p99", percentile(&ours, 0.99), "ms")

@@ -28,23 +28,44 @@ pub(super) fn whole_lives(names: &Names, count: u64, after: u64) -> impl Iterato
         let event = |kind| Event {
             operation_id: request.operation_id.clone(),
             at: Timestamp::now(),
-            worker_id: Some(WorkerId::new(format!("dummy-worker-host-{}", i % 10)).expect("a valid name")),
+            worker_id: Some(
+                WorkerId::new(format!("dummy-worker-host-{}", i % 10)).expect("a valid name"),
+            ),
             attempt: 1,
             claim: Some(claim.clone()),
             kind,
         };
         let result = RawValue::from_string(r#"{"steps":3}"#.to_owned()).expect("JSON");
-        let progress = Progress::new(100.0).step("Step 3/3").field("step", 3).field("steps", 3).finished();
+        let progress = Progress::new(100.0)
+            .step("Step 3/3")
+            .field("step", 3)
+            .field("steps", 3)
+            .finished();
         let subject = names.operation(&dummy(), &request.operation_id);
-        let started = event(EventKind::Started { start_sequence, delivery: 1 });
-        let completed = event(EventKind::Completed { result: ResultPayload::Inline(result), progress: Some(progress) });
+        let started = event(EventKind::Started {
+            start_sequence,
+            delivery: 1,
+        });
+        let completed = event(EventKind::Completed {
+            result: ResultPayload::Inline(result),
+            progress: Some(progress),
+        });
         let header = |name, value: &str| HeaderMap::from_iter([(name, HeaderValue::from(value))]);
-        let follows = |sequence: u64| header(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, &sequence.to_string());
+        let follows =
+            |sequence: u64| header(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, &sequence.to_string());
         let start = serde_json::to_vec(&request).expect("JSON").into();
         [
-            (names.start(&dummy(), &queue), header(NATS_MESSAGE_ID, request.operation_id.as_str()), start),
+            (
+                names.start(&dummy(), &queue),
+                header(NATS_MESSAGE_ID, request.operation_id.as_str()),
+                start,
+            ),
             (subject.clone(), follows(0), started.encode().expect("JSON")),
-            (subject, follows(start_sequence + 1), completed.encode().expect("JSON")),
+            (
+                subject,
+                follows(start_sequence + 1),
+                completed.encode().expect("JSON"),
+            ),
         ]
     })
 }
@@ -54,7 +75,8 @@ pub(super) fn whole_lives(names: &Names, count: u64, after: u64) -> impl Iterato
 pub(super) async fn stored_lives_rate(bus: &Bus, count: usize) -> f64 {
     raw_stream(bus, "raw").await;
     // Made before, so that only publishing is measured.
-    let messages: Vec<Message> = whole_lives(&Names::new("raw").expect("a prefix"), count as u64, 0).collect();
+    let messages: Vec<Message> =
+        whole_lives(&Names::new("raw").expect("a prefix"), count as u64, 0).collect();
     let took = publish_all(&bus.client, WINDOW, messages).await;
     remove_stream(bus, "raw").await;
     count as f64 / took.as_secs_f64()

@@ -34,9 +34,13 @@ pub(super) async fn publish_all(
             && let Some((subject, headers, payload)) = messages.next()
         {
             let sent = if headers.is_empty() {
-                client.publish_with_reply(subject, inbox.clone(), payload).await
+                client
+                    .publish_with_reply(subject, inbox.clone(), payload)
+                    .await
             } else {
-                client.publish_with_reply_and_headers(subject, inbox.clone(), headers, payload).await
+                client
+                    .publish_with_reply_and_headers(subject, inbox.clone(), headers, payload)
+                    .await
             };
             sent.expect("a connection");
             under_way += 1;
@@ -48,7 +52,10 @@ pub(super) async fn publish_all(
         while let Some(message) = ack {
             let message = message.expect("an open subscription");
             let text = &message.payload;
-            assert!(!text.starts_with(b"{\"error\"") && !text.is_empty(), "refused: {message:?}");
+            assert!(
+                !text.starts_with(b"{\"error\"") && !text.is_empty(),
+                "refused: {message:?}"
+            );
             under_way -= 1;
             ack = acks.next().now_or_never();
         }
@@ -63,7 +70,11 @@ pub(super) fn starts(bus: &Bus, count: usize, parameters: &str) -> impl Iterator
         let request = start_request(&parameters);
         let mut headers = HeaderMap::new();
         headers.insert("Nats-Msg-Id", request.operation_id.as_str());
-        (names.start(&dummy(), &queue), headers, serde_json::to_vec(&request).expect("JSON").into())
+        (
+            names.start(&dummy(), &queue),
+            headers,
+            serde_json::to_vec(&request).expect("JSON").into(),
+        )
     })
 }
 
@@ -71,7 +82,13 @@ pub(super) fn starts(bus: &Bus, count: usize, parameters: &str) -> impl Iterator
 pub(super) fn plain(prefix: &str, count: usize, subjects: usize) -> impl Iterator<Item = Message> {
     let payload = Bytes::from(vec![b'x'; 250]);
     let prefix = prefix.to_owned();
-    (0..count).map(move |i| (format!("{prefix}.{}", i % subjects), HeaderMap::new(), payload.clone()))
+    (0..count).map(move |i| {
+        (
+            format!("{prefix}.{}", i % subjects),
+            HeaderMap::new(),
+            payload.clone(),
+        )
+    })
 }
 
 /// A stream of the bench's own, for the floors; with the settings of the product's.
@@ -82,11 +99,17 @@ pub(super) async fn raw_stream(bus: &Bus, name: &str) {
         allow_direct: true,
         ..Default::default()
     };
-    bus.jetstream.create_stream(config).await.expect("a new stream");
+    bus.jetstream
+        .create_stream(config)
+        .await
+        .expect("a new stream");
 }
 
 pub(super) async fn remove_stream(bus: &Bus, name: &str) {
-    bus.jetstream.delete_stream(name.to_uppercase()).await.expect("the stream that was made");
+    bus.jetstream
+        .delete_stream(name.to_uppercase())
+        .await
+        .expect("the stream that was made");
 }
 
 /// The floor under everything that is stored: messages a second into an empty stream, by one publisher, one subject.
@@ -109,7 +132,12 @@ pub(super) async fn confirmed_publish_rate(bus: &Bus, count: usize) -> f64 {
         {
             confirmed(oldest).await;
         }
-        under_way.push_back(bus.jetstream.publish(subject, payload).await.expect("a connection"));
+        under_way.push_back(
+            bus.jetstream
+                .publish(subject, payload)
+                .await
+                .expect("a connection"),
+        );
     }
     for publish in under_way {
         confirmed(publish).await;
@@ -136,7 +164,11 @@ pub(super) async fn raw_read_rate(bus: &Bus, stream: &str) -> f64 {
         })
         .await
         .expect("a consumer");
-    let mut messages = consumer.messages().await.expect("its messages").ready_chunks(512);
+    let mut messages = consumer
+        .messages()
+        .await
+        .expect("its messages")
+        .ready_chunks(512);
     let mut read = 0;
     while read < count {
         read += messages.next().await.expect("an open subscription").len() as u64;

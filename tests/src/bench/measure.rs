@@ -16,8 +16,15 @@ pub(super) fn anonymous(pid: u32) -> f64 {
 
 fn status(pid: u32, name: &str) -> f64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
-    line.trim().trim_end_matches(" kB").parse::<f64>().unwrap_or_default() * 1024.0
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name))
+        .unwrap_or_default();
+    line.trim()
+        .trim_end_matches(" kB")
+        .parse::<f64>()
+        .unwrap_or_default()
+        * 1024.0
 }
 
 /// CPU time of several processes over a span of time.
@@ -28,8 +35,14 @@ pub(super) struct Spent {
 
 impl Spent {
     pub(super) fn begin(processes: &[(&'static str, u32)]) -> Self {
-        let before = processes.iter().map(|(name, pid)| (*name, *pid, cpu_seconds(*pid))).collect();
-        Self { started: Instant::now(), before }
+        let before = processes
+            .iter()
+            .map(|(name, pid)| (*name, *pid, cpu_seconds(*pid)))
+            .collect();
+        Self {
+            started: Instant::now(),
+            before,
+        }
     }
 
     pub(super) fn seconds(&self) -> f64 {
@@ -38,14 +51,20 @@ impl Spent {
 
     /// CPU seconds of all of them.
     pub(super) fn cpu(&self) -> f64 {
-        self.before.iter().map(|(_, pid, before)| cpu_seconds(*pid) - before).sum()
+        self.before
+            .iter()
+            .map(|(_, pid, before)| cpu_seconds(*pid) - before)
+            .sum()
     }
 
     /// `CPU µs each: nats 20, backend 9, worker 25` for `count` of something.
     pub(super) fn each(&self, count: f64) -> String {
         let each = |pid: u32, before: f64| (cpu_seconds(pid) - before) / count * 1e6;
-        let parts: Vec<String> =
-            self.before.iter().map(|(name, pid, before)| format!("{name} {:.1}", each(*pid, *before))).collect();
+        let parts: Vec<String> = self
+            .before
+            .iter()
+            .map(|(name, pid, before)| format!("{name} {:.1}", each(*pid, *before)))
+            .collect();
         format!("CPU µs each: {}", parts.join(", "))
     }
 }

@@ -39,8 +39,18 @@ use self::report::Report;
 use crate::settings::repository;
 
 /// What can be measured by itself.
-const GROUPS: [&str; 10] =
-    ["engines", "throughput", "latency", "reads", "retained", "curves", "scale-out", "idle", "heartbeats", "fsync"];
+const GROUPS: [&str; 10] = [
+    "engines",
+    "throughput",
+    "latency",
+    "reads",
+    "retained",
+    "curves",
+    "scale-out",
+    "idle",
+    "heartbeats",
+    "fsync",
+];
 
 /// Measures the job system beside its own physical floors.
 #[derive(Debug, Parser)]
@@ -83,7 +93,10 @@ pub fn main() -> ExitCode {
     let args = Args::parse();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     if let Some(Inner::Serve { port, bytes }) = args.command {
-        runtime.block_on(http::serve(port, std::fs::read(bytes).expect("the bytes").into()));
+        runtime.block_on(http::serve(
+            port,
+            std::fs::read(bytes).expect("the bytes").into(),
+        ));
         return ExitCode::SUCCESS;
     }
     runtime.block_on(run(&args))
@@ -92,7 +105,11 @@ pub fn main() -> ExitCode {
 async fn run(args: &Args) -> ExitCode {
     let started = Instant::now();
     let plan = Plan { full: args.full };
-    let mut report = Report::new(args.output.clone().unwrap_or_else(|| repository().join("target/bench")));
+    let mut report = Report::new(
+        args.output
+            .clone()
+            .unwrap_or_else(|| repository().join("target/bench")),
+    );
     let wanted = |name: &str| args.only.is_empty() || args.only.iter().any(|only| only == name);
     println!("load of the machine before: {}", measure::load_average());
     if wanted("engines") {
@@ -125,7 +142,11 @@ async fn run(args: &Args) -> ExitCode {
     if wanted("fsync") {
         throughput::fsync(&plan, &mut report).await;
     }
-    println!("\n{:.0} s; load of the machine after: {}", started.elapsed().as_secs_f64(), measure::load_average());
+    println!(
+        "\n{:.0} s; load of the machine after: {}",
+        started.elapsed().as_secs_f64(),
+        measure::load_average()
+    );
     println!("{}", report.dir().join("results.json").display());
     let missed = report.missed();
     if !missed.is_empty() {

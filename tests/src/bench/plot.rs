@@ -10,7 +10,9 @@ const LEFT: f64 = 80.0;
 const RIGHT: f64 = 190.0;
 const TOP: f64 = 50.0;
 const BOTTOM: f64 = 60.0;
-const COLOURS: [&str; 6] = ["#0b6e99", "#d9730d", "#448361", "#9065b0", "#c14c8a", "#787774"];
+const COLOURS: [&str; 6] = [
+    "#0b6e99", "#d9730d", "#448361", "#9065b0", "#c14c8a", "#787774",
+];
 
 /// One plot. Both axes are logarithmic: costs span powers of ten.
 #[derive(Debug)]
@@ -32,10 +34,17 @@ struct Axis {
 
 impl Axis {
     fn over(values: impl Iterator<Item = f64>, begin: f64, end: f64) -> Self {
-        let (low, high) = values.fold((f64::MAX, f64::MIN), |(low, high), v| (low.min(v), high.max(v)));
+        let (low, high) = values.fold((f64::MAX, f64::MIN), |(low, high), v| {
+            (low.min(v), high.max(v))
+        });
         let (low, high) = if low > high { (1.0, 10.0) } else { (low, high) };
         let (from, to) = ((low * 0.8).log10(), (high * 1.25).log10());
-        Self { from, to, begin, end }
+        Self {
+            from,
+            to,
+            begin,
+            end,
+        }
     }
 
     fn at(&self, value: f64) -> f64 {
@@ -44,10 +53,16 @@ impl Axis {
 
     /// 1, 2 and 5 of every power of ten within the axis; only powers of ten when it spans many.
     fn ticks(&self) -> Vec<f64> {
-        let steps: &[f64] = if self.to - self.from > 3.0 { &[1.0] } else { &[1.0, 2.0, 5.0] };
+        let steps: &[f64] = if self.to - self.from > 3.0 {
+            &[1.0]
+        } else {
+            &[1.0, 2.0, 5.0]
+        };
         let powers = self.from.floor() as i32..=self.to.ceil() as i32;
         let ticks = powers.flat_map(|power| steps.iter().map(move |step| step * 10f64.powi(power)));
-        ticks.filter(|tick| (self.from..=self.to).contains(&tick.log10())).collect()
+        ticks
+            .filter(|tick| (self.from..=self.to).contains(&tick.log10()))
+            .collect()
     }
 }
 
@@ -55,7 +70,11 @@ impl Curve {
     /// The drawing. What cannot be on a logarithmic axis (0, NaN) is left out.
     pub(super) fn svg(&self) -> String {
         let shown = |(x, y): &(f64, f64)| *x > 0.0 && *y > 0.0 && x.is_finite() && y.is_finite();
-        let points = || self.series.iter().flat_map(|(_, points)| points.iter().copied().filter(shown));
+        let points = || {
+            self.series
+                .iter()
+                .flat_map(|(_, points)| points.iter().copied().filter(shown))
+        };
         let across = Axis::over(points().map(|(x, _)| x), LEFT, WIDTH - RIGHT);
         let up = Axis::over(points().map(|(_, y)| y), HEIGHT - BOTTOM, TOP);
         let mut svg = format!(
@@ -145,8 +164,18 @@ mod tests {
 
     #[test]
     fn every_point_that_can_be_drawn_is_drawn() {
-        let series = vec![("a".to_owned(), vec![(1.0, 10.0), (100.0, 20.0), (0.0, 1.0), (5.0, f64::NAN)])];
-        let svg = Curve { file: "x.svg".into(), title: "t".into(), x: "x", y: "y", series }.svg();
+        let series = vec![(
+            "a".to_owned(),
+            vec![(1.0, 10.0), (100.0, 20.0), (0.0, 1.0), (5.0, f64::NAN)],
+        )];
+        let svg = Curve {
+            file: "x.svg".into(),
+            title: "t".into(),
+            x: "x",
+            y: "y",
+            series,
+        }
+        .svg();
         assert_eq!(svg.matches("<circle").count(), 2);
         assert!(!svg.contains("NaN"));
     }

@@ -29,14 +29,22 @@ impl Prototype {
         // Worker, projector and requester do not share a connection.
         let worker = Bus::connect(url, bus.names.clone()).await;
         let projector = Bus::connect(url, bus.names.clone()).await;
-        let stream = projector.jetstream.get_stream("PROTO").await.expect("the stream");
+        let stream = projector
+            .jetstream
+            .get_stream("PROTO")
+            .await
+            .expect("the stream");
         let ordered = push::OrderedConfig {
             deliver_subject: projector.client.new_inbox(),
             filter_subject: "proto.op.>".to_owned(),
             ..push::OrderedConfig::default()
         };
         let reader = stream.create_consumer(ordered).await.expect("a consumer");
-        let mut events = reader.messages().await.expect("its messages").ready_chunks(512);
+        let mut events = reader
+            .messages()
+            .await
+            .expect("its messages")
+            .ready_chunks(512);
         let (sender, completed) = watch::channel(0);
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
@@ -48,7 +56,11 @@ impl Prototype {
             }
         });
         tasks.spawn(work(worker, slots));
-        Self { bus: bus.clone(), completed, tasks }
+        Self {
+            bus: bus.clone(),
+            completed,
+            tasks,
+        }
     }
 
     /// Whole operations a second.
@@ -62,7 +74,10 @@ impl Prototype {
         });
         publish_all(&self.bus.client, WINDOW, messages).await;
         let mut completed = self.completed.clone();
-        completed.wait_for(|now| *now >= before + count as u64).await.expect("a running projector");
+        completed
+            .wait_for(|now| *now >= before + count as u64)
+            .await
+            .expect("a running projector");
         count as f64 / started.elapsed().as_secs_f64()
     }
 
@@ -74,7 +89,10 @@ impl Prototype {
             let before = *completed.borrow_and_update();
             let started = Instant::now();
             self.bus.store("proto.start.any", PAYLOAD).await;
-            completed.wait_for(|now| *now > before).await.expect("a running projector");
+            completed
+                .wait_for(|now| *now > before)
+                .await
+                .expect("a running projector");
             took.push(started.elapsed().as_secs_f64() * 1e3);
         }
         took
@@ -107,14 +125,23 @@ async fn work(bus: Bus, slots: usize) {
         .expect("its messages");
     let free = Arc::new(Semaphore::new(slots));
     while let Some(Ok(message)) = requests.next().await {
-        let slot = free.clone().acquire_owned().await.expect("an open semaphore");
+        let slot = free
+            .clone()
+            .acquire_owned()
+            .await
+            .expect("an open semaphore");
         let jetstream = bus.jetstream.clone();
         tokio::spawn(async move {
             let subject = format!("proto.op.{}", uuid::Uuid::now_v7().simple());
             let mut expected = 0;
             for _ in 0..2 {
-                let event = PublishMessage::build().payload(PAYLOAD.into()).expected_last_subject_sequence(expected);
-                let sent = jetstream.send_publish(subject.clone(), event).await.expect("a connection");
+                let event = PublishMessage::build()
+                    .payload(PAYLOAD.into())
+                    .expected_last_subject_sequence(expected);
+                let sent = jetstream
+                    .send_publish(subject.clone(), event)
+                    .await
+                    .expect("a connection");
                 expected = sent.await.expect("a confirmation").sequence;
             }
             message.ack().await.expect("a connection");

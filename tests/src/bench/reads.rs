@@ -20,7 +20,10 @@ pub(super) async fn measure(plan: &Plan, report: &mut Report) {
     let mut http = super::http::Http::open(world.address()).await;
     let (_, started) = http.call(&post("/api/v1/dummy/start", NO_OP)).await;
     let started: serde_json::Value = serde_json::from_slice(&started).expect("JSON");
-    let path = format!("/api/v1/operations/{}", started["operation_id"].as_str().expect("an id"));
+    let path = format!(
+        "/api/v1/operations/{}",
+        started["operation_id"].as_str().expect("an id")
+    );
     let (_, bytes) = http.call(&get(&format!("{path}?wait=30"))).await;
     let bare = Bare::start(&bytes).await;
     let bus = world.bus.clone();
@@ -28,12 +31,19 @@ pub(super) async fn measure(plan: &Plan, report: &mut Report) {
         let mut beat = tokio::time::interval(Duration::from_millis(20));
         loop {
             beat.tick().await;
-            publish_all(&bus.client, 1024, starts(&bus, (BACKGROUND / 50) as usize, NO_OP)).await;
+            publish_all(
+                &bus.client,
+                1024,
+                starts(&bus, (BACKGROUND / 50) as usize, NO_OP),
+            )
+            .await;
         }
     });
-    let (floor_request, request): (Arc<[u8]>, Arc<[u8]>) = (get("/bytes").into(), get(&path).into());
+    let (floor_request, request): (Arc<[u8]>, Arc<[u8]>) =
+        (get("/bytes").into(), get(&path).into());
     let span = Duration::from_millis(plan.pick(1_500, 4_000));
-    let (mut floors, mut rates, mut latencies, mut cost) = (Vec::new(), Vec::new(), Vec::new(), String::new());
+    let (mut floors, mut rates, mut latencies, mut cost) =
+        (Vec::new(), Vec::new(), Vec::new(), String::new());
     let mut floor_cost = String::new();
     for _ in 0..3 {
         let same = floor_request.clone();
@@ -42,7 +52,10 @@ pub(super) async fn measure(plan: &Plan, report: &mut Report) {
         floor_cost = spent.each(load.count as f64);
         floors.push(load.rate);
         let same = request.clone();
-        let spent = Spent::begin(&[("backend", world.backend.process.pid()), ("client", std::process::id())]);
+        let spent = Spent::begin(&[
+            ("backend", world.backend.process.pid()),
+            ("client", std::process::id()),
+        ]);
         let load = drive(world.address(), 64, span, 200, move |_| same.clone()).await;
         cost = spent.each(load.count as f64);
         rates.push(load.rate);
@@ -51,12 +64,23 @@ pub(super) async fn measure(plan: &Plan, report: &mut Report) {
     background.abort();
     report.add(
         Row::new("GET /operations/{id}", median(rates), "req/s")
-            .beside(format!("bare axum, the same {} bytes", bytes.len()), median(floors))
+            .beside(
+                format!("bare axum, the same {} bytes", bytes.len()),
+                median(floors),
+            )
             .aim(Aim::RatioAtLeast(0.85))
             .note(format!("{cost}; {floor_cost}")),
     );
-    report.add(Row::new("  answered, p50", percentile(&latencies, 0.5), "ms"));
-    report.add(Row::new("  answered, p99", percentile(&latencies, 0.99), "ms"));
+    report.add(Row::new(
+        "  answered, p50",
+        percentile(&latencies, 0.5),
+        "ms",
+    ));
+    report.add(Row::new(
+        "  answered, p99",
+        percentile(&latencies, 0.99),
+        "ms",
+    ));
     drop(worker);
     world.shutdown().await;
 }

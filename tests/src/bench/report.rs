@@ -34,7 +34,17 @@ pub(super) struct Row {
 impl Row {
     pub(super) fn new(name: impl Into<String>, value: f64, unit: &'static str) -> Self {
         let (name, floor, aim, note) = (name.into(), String::new(), String::new(), String::new());
-        Self { name, value, unit, beside: None, floor, ratio: None, aim, ok: None, note }
+        Self {
+            name,
+            value,
+            unit,
+            beside: None,
+            floor,
+            ratio: None,
+            aim,
+            ok: None,
+            note,
+        }
     }
 
     /// With its floor.
@@ -50,9 +60,18 @@ impl Row {
     #[must_use]
     pub(super) fn aim(mut self, aim: Aim) -> Self {
         let (text, ok) = match aim {
-            Aim::RatioAtLeast(least) => (format!("ratio >= {least}"), self.ratio.is_some_and(|ratio| ratio >= least)),
-            Aim::RatioAtMost(most) => (format!("ratio <= {most}"), self.ratio.is_some_and(|ratio| ratio <= most)),
-            Aim::AtMost(most) => (format!("<= {} {}", number(most), self.unit), self.value <= most),
+            Aim::RatioAtLeast(least) => (
+                format!("ratio >= {least}"),
+                self.ratio.is_some_and(|ratio| ratio >= least),
+            ),
+            Aim::RatioAtMost(most) => (
+                format!("ratio <= {most}"),
+                self.ratio.is_some_and(|ratio| ratio <= most),
+            ),
+            Aim::AtMost(most) => (
+                format!("<= {} {}", number(most), self.unit),
+                self.value <= most,
+            ),
         };
         (self.aim, self.ok) = (text, Some(ok));
         self
@@ -65,16 +84,27 @@ impl Row {
     }
 
     fn line(&self) -> String {
-        let ratio = self.ratio.map_or(String::new(), |ratio| format!("{ratio:.2}"));
-        let floor = self.beside.map_or(String::new(), |floor| format!("{} ({})", number(floor), self.floor));
+        let ratio = self
+            .ratio
+            .map_or(String::new(), |ratio| format!("{ratio:.2}"));
+        let floor = self.beside.map_or(String::new(), |floor| {
+            format!("{} ({})", number(floor), self.floor)
+        });
         let verdict = match self.ok {
             None => "",
             Some(true) => "ok",
             Some(false) => "MISSED",
         };
-        let note = if self.note.is_empty() { String::new() } else { format!("  [{}]", self.note) };
+        let note = if self.note.is_empty() {
+            String::new()
+        } else {
+            format!("  [{}]", self.note)
+        };
         let value = format!("{} {}", number(self.value), self.unit);
-        format!("{:<58} {value:>16}  {ratio:>6}  {:<14} {verdict:<6}  {floor}{note}", self.name, self.aim)
+        format!(
+            "{:<58} {value:>16}  {ratio:>6}  {:<14} {verdict:<6}  {floor}{note}",
+            self.name, self.aim
+        )
     }
 }
 
@@ -100,7 +130,11 @@ pub(super) struct Report {
 impl Report {
     pub(super) fn new(dir: PathBuf) -> Self {
         std::fs::create_dir_all(&dir).expect("a directory for the results");
-        Self { dir, rows: Vec::new(), section: String::new() }
+        Self {
+            dir,
+            rows: Vec::new(),
+            section: String::new(),
+        }
     }
 
     /// Begins a section of the table.
@@ -113,7 +147,8 @@ impl Report {
         println!("  {}", row.line());
         self.rows.push(row);
         let text = serde_json::to_string_pretty(&self.rows).expect("rows are JSON");
-        std::fs::write(self.dir.join("results.json"), text + "\n").expect("results.json can be written");
+        std::fs::write(self.dir.join("results.json"), text + "\n")
+            .expect("results.json can be written");
     }
 
     /// Writes a curve beside the rows.
@@ -125,7 +160,11 @@ impl Report {
 
     /// How many aims were missed.
     pub(super) fn missed(&self) -> Vec<&str> {
-        self.rows.iter().filter(|row| row.ok == Some(false)).map(|row| row.name.as_str()).collect()
+        self.rows
+            .iter()
+            .filter(|row| row.ok == Some(false))
+            .map(|row| row.name.as_str())
+            .collect()
     }
 
     pub(super) fn dir(&self) -> &Path {
@@ -155,7 +194,14 @@ mod tests {
     #[test]
     fn percentiles_are_values_that_were_measured() {
         let values = sorted(vec![3.0, 1.0, 2.0, 4.0]);
-        assert_eq!((percentile(&values, 0.5), percentile(&values, 0.99), percentile(&values, 0.0)), (2.0, 4.0, 1.0));
+        assert_eq!(
+            (
+                percentile(&values, 0.5),
+                percentile(&values, 0.99),
+                percentile(&values, 0.0)
+            ),
+            (2.0, 4.0, 1.0)
+        );
     }
 
     #[test]

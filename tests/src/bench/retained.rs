@@ -48,14 +48,20 @@ async fn json_per_operation(http: &mut Http) -> f64 {
     let (_, body) = http.call(&get("/api/v1/operations?limit=100")).await;
     let page: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
     let list = page["data"]["operations"].as_array().expect("a list");
-    list.iter().map(|operation| operation.to_string().len() as f64).sum::<f64>() / list.len() as f64
+    list.iter()
+        .map(|operation| operation.to_string().len() as f64)
+        .sum::<f64>()
+        / list.len() as f64
 }
 
 pub(super) async fn measure(plan: &Plan, report: &mut Report) {
     report.section("Retained operations");
     let mut world = World::start().await;
     let base = anonymous(world.backend.process.pid());
-    let sizes: &[u64] = plan.pick(&[1_000, 10_000, 100_000], &[1_000, 10_000, 100_000, 1_000_000]);
+    let sizes: &[u64] = plan.pick(
+        &[1_000, 10_000, 100_000],
+        &[1_000, 10_000, 100_000, 1_000_000],
+    );
     let (mut stored, mut p50, mut p99, mut one) = (0, Vec::new(), Vec::new(), Vec::new());
     let mut http = Http::open(world.address()).await;
     for &size in sizes {
@@ -85,11 +91,18 @@ pub(super) async fn measure(plan: &Plan, report: &mut Report) {
         }
         one.push((x, percentile(&sorted(took), 0.5)));
         report.add(
-            Row::new(format!("list with filter, page of 100, {} retained, p99", number(x)), late, "ms")
-                .aim(Aim::AtMost(5.0)),
+            Row::new(
+                format!("list with filter, page of 100, {} retained, p99", number(x)),
+                late,
+                "ms",
+            )
+            .aim(Aim::AtMost(5.0)),
         );
     }
-    let tenth = p99.iter().find(|(x, _)| *x == 10_000.0).map_or(f64::NAN, |(_, y)| *y);
+    let tenth = p99
+        .iter()
+        .find(|(x, _)| *x == 10_000.0)
+        .map_or(f64::NAN, |(_, y)| *y);
     let last = p99.last().map_or(f64::NAN, |(_, y)| *y);
     report.add(
         Row::new("the same at the largest, beside 10 k", last, "ms")
@@ -103,7 +116,13 @@ pub(super) async fn measure(plan: &Plan, report: &mut Report) {
     ];
     let (x, y) = ("retained operations", "ms");
     let title = "Latency of reads by retained operations".to_owned();
-    report.plot(&Curve { file: "retained.svg".to_owned(), title, x, y, series });
+    report.plot(&Curve {
+        file: "retained.svg".to_owned(),
+        title,
+        x,
+        y,
+        series,
+    });
     replay(report, &mut world, &mut http, stored as f64, base).await;
     world.shutdown().await;
 }
@@ -111,7 +130,10 @@ pub(super) async fn measure(plan: &Plan, report: &mut Report) {
 async fn newest(http: &mut Http) -> String {
     let (_, body) = http.call(&get("/api/v1/operations?limit=1")).await;
     let page: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
-    page["data"]["operations"][0]["operation_id"].as_str().expect("an id").to_owned()
+    page["data"]["operations"][0]["operation_id"]
+        .as_str()
+        .expect("an id")
+        .to_owned()
 }
 
 async fn replay(report: &mut Report, world: &mut World, http: &mut Http, stored: f64, base: f64) {
@@ -123,7 +145,10 @@ async fn replay(report: &mut Report, world: &mut World, http: &mut Http, stored:
     let fresh = BackendProcess::start(&world.settings).await;
     let took = begun.elapsed().as_secs_f64();
     let after = raw_read_rate(&world.bus, "KTRDR").await;
-    let note = format!("{} operations in {took:.2} s, from the start of the process to ready", number(stored));
+    let note = format!(
+        "{} operations in {took:.2} s, from the start of the process to ready",
+        number(stored)
+    );
     report.add(
         Row::new("replay at start", stored * 3.0 / took, "msg/s")
             .beside("raw ordered read", f64::midpoint(before, after))
@@ -133,11 +158,17 @@ async fn replay(report: &mut Report, world: &mut World, http: &mut Http, stored:
     let pid = fresh.process.pid();
     let memory = (anonymous(pid) - base) / stored;
     report.add(
-        Row::new("backend memory for each operation, after a replay", memory, "B")
-            .beside("its JSON", json)
-            .aim(Aim::RatioAtMost(1.5))
-            .note(format!("resident {} MB", number(resident(pid) / 1e6))),
+        Row::new(
+            "backend memory for each operation, after a replay",
+            memory,
+            "B",
+        )
+        .beside("its JSON", json)
+        .aim(Aim::RatioAtMost(1.5))
+        .note(format!("resident {} MB", number(resident(pid) / 1e6))),
     );
-    report.add(Row::new("the same in the backend that saw them come", live, "B").beside("its JSON", json));
+    report.add(
+        Row::new("the same in the backend that saw them come", live, "B").beside("its JSON", json),
+    );
     world.backend = fresh;
 }

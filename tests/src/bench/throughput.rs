@@ -23,7 +23,12 @@ const ROUNDS: usize = 3;
 pub(super) async fn operations_rate(world: &World, count: usize, parameters: &str) -> f64 {
     let before = world.count("completed").await;
     let started = Instant::now();
-    publish_all(&world.bus.client, WINDOW, starts(&world.bus, count, parameters)).await;
+    publish_all(
+        &world.bus.client,
+        WINDOW,
+        starts(&world.bus, count, parameters),
+    )
+    .await;
     world.completed(before + count as u64).await;
     count as f64 / started.elapsed().as_secs_f64()
 }
@@ -38,7 +43,12 @@ pub(super) async fn measure(plan: &Plan, report: &mut Report) {
     world.shutdown().await;
 }
 
-async fn on_the_bus(plan: &Plan, report: &mut Report, world: &World, worker: &WorkerProcess) -> f64 {
+async fn on_the_bus(
+    plan: &Plan,
+    report: &mut Report,
+    world: &World,
+    worker: &WorkerProcess,
+) -> f64 {
     let count = plan.pick(10_000, 100_000);
     let prototype = Prototype::start(&world.bus, &world.nats.url(), SLOTS).await;
     operations_rate(world, 2_000, NO_OP).await;
@@ -50,7 +60,10 @@ async fn on_the_bus(plan: &Plan, report: &mut Report, world: &World, worker: &Wo
         raw.push(raw_publish_rate(&world.bus, count).await);
         confirmed.push(confirmed_publish_rate(&world.bus, count).await);
         stored.push(stored_lives_rate(&world.bus, count / 2).await);
-        let spent = Spent::begin(&[("nats", world.nats.pid()), ("prototype", std::process::id())]);
+        let spent = Spent::begin(&[
+            ("nats", world.nats.pid()),
+            ("prototype", std::process::id()),
+        ]);
         bare.push(prototype.rate(count).await);
         bare_costs = spent.each(count as f64);
         let spent = Spent::begin(&world.processes(worker));
@@ -60,8 +73,16 @@ async fn on_the_bus(plan: &Plan, report: &mut Report, world: &World, worker: &Wo
     prototype.stop().await;
     let (raw, confirmed, stored) = (median(raw), median(confirmed), median(stored));
     let (bare, ours) = (median(bare), median(ours));
-    report.add(Row::new("raw JetStream publish, 250 B, confirmations only counted", raw, "msg/s"));
-    report.add(Row::new("raw JetStream publish, 250 B, through the client library", confirmed, "msg/s"));
+    report.add(Row::new(
+        "raw JetStream publish, 250 B, confirmations only counted",
+        raw,
+        "msg/s",
+    ));
+    report.add(Row::new(
+        "raw JetStream publish, 250 B, through the client library",
+        confirmed,
+        "msg/s",
+    ));
     report.add(
         Row::new(
             "the three messages of operations only stored, with their subjects, headers and checks",
@@ -71,9 +92,13 @@ async fn on_the_bus(plan: &Plan, report: &mut Report, world: &World, worker: &Wo
         .beside("raw / 3", raw / 3.0),
     );
     report.add(
-        Row::new("bare prototype of the protocol, whole operations", bare, "op/s")
-            .beside("raw / 3", raw / 3.0)
-            .note(bare_costs),
+        Row::new(
+            "bare prototype of the protocol, whole operations",
+            bare,
+            "op/s",
+        )
+        .beside("raw / 3", raw / 3.0)
+        .note(bare_costs),
     );
     report.add(
         Row::new("whole no-op operations, started on the bus", ours, "op/s")
@@ -82,23 +107,41 @@ async fn on_the_bus(plan: &Plan, report: &mut Report, world: &World, worker: &Wo
             .note(costs),
     );
     report.add(
-        Row::new("the same beside publishing through the client library", ours, "op/s")
-            .beside("confirmed / 3", confirmed / 3.0),
+        Row::new(
+            "the same beside publishing through the client library",
+            ours,
+            "op/s",
+        )
+        .beside("confirmed / 3", confirmed / 3.0),
     );
-    report.add(Row::new("the same beside storing its messages", ours, "op/s").beside("only stored", stored));
+    report.add(
+        Row::new("the same beside storing its messages", ours, "op/s")
+            .beside("only stored", stored),
+    );
     report.add(Row::new("the same beside the prototype", ours, "op/s").beside("prototype", bare));
     ours
 }
 
-async fn over_rest(plan: &Plan, report: &mut Report, world: &World, worker: &WorkerProcess, over_bus: f64) {
+async fn over_rest(
+    plan: &Plan,
+    report: &mut Report,
+    world: &World,
+    worker: &WorkerProcess,
+    over_bus: f64,
+) {
     let span = Duration::from_secs(plan.pick(2, 6));
     let bare = Bare::start(b"{}").await;
     let echo: Arc<[u8]> = http::post("/echo", NO_OP).into();
     let start: Arc<[u8]> = http::post("/api/v1/dummy/start", NO_OP).into();
-    let (mut floors, mut rates, mut costs, mut latencies) = (Vec::new(), Vec::new(), String::new(), Vec::new());
+    let (mut floors, mut rates, mut costs, mut latencies) =
+        (Vec::new(), Vec::new(), String::new(), Vec::new());
     for _ in 0..ROUNDS {
         let request = echo.clone();
-        floors.push(drive(bare.address, 64, span / 2, 200, move |_| request.clone()).await.rate);
+        floors.push(
+            drive(bare.address, 64, span / 2, 200, move |_| request.clone())
+                .await
+                .rate,
+        );
         let before = world.count("completed").await;
         let request = start.clone();
         let (started, spent) = (Instant::now(), Spent::begin(&world.processes(worker)));
@@ -109,32 +152,64 @@ async fn over_rest(plan: &Plan, report: &mut Report, world: &World, worker: &Wor
         latencies = load.latencies;
     }
     let (floor, rate) = (median(floors), median(rates));
-    report.add(Row::new("bare axum POST echo, 64 connections", floor, "req/s"));
+    report.add(Row::new(
+        "bare axum POST echo, 64 connections",
+        floor,
+        "req/s",
+    ));
     let lower = floor.min(over_bus);
     report.add(
-        Row::new("whole no-op operations, started over REST, 64 connections", rate, "op/s")
-            .beside(if floor < over_bus { "axum echo" } else { "over the bus" }, lower)
-            .aim(Aim::RatioAtLeast(0.6))
-            .note(costs),
+        Row::new(
+            "whole no-op operations, started over REST, 64 connections",
+            rate,
+            "op/s",
+        )
+        .beside(
+            if floor < over_bus {
+                "axum echo"
+            } else {
+                "over the bus"
+            },
+            lower,
+        )
+        .aim(Aim::RatioAtLeast(0.6))
+        .note(costs),
     );
-    report.add(Row::new("  POST answered, p50", percentile(&latencies, 0.5), "ms"));
-    report.add(Row::new("  POST answered, p99", percentile(&latencies, 0.99), "ms"));
+    report.add(Row::new(
+        "  POST answered, p50",
+        percentile(&latencies, 0.5),
+        "ms",
+    ));
+    report.add(Row::new(
+        "  POST answered, p99",
+        percentile(&latencies, 0.99),
+        "ms",
+    ));
 }
 
 /// What it costs that nothing is acknowledged before it is on the disk.
 pub(super) async fn fsync(plan: &Plan, report: &mut Report) {
-    report.section("Throughput with sync_interval: always (every message flushed before it is acknowledged)");
+    report.section(
+        "Throughput with sync_interval: always (every message flushed before it is acknowledged)",
+    );
     let world = World::start_with("jetstream { sync_interval: always }\n").await;
     let worker = world.worker("bench", SLOTS).await;
     let raw_count = plan.pick(1_000, 10_000);
     let raw = raw_publish_rate(&world.bus, raw_count).await;
-    report.add(Row::new("raw JetStream publish, each flushed", raw, "msg/s"));
+    report.add(Row::new(
+        "raw JetStream publish, each flushed",
+        raw,
+        "msg/s",
+    ));
     let count = ((raw * 2.0) as usize).clamp(100, plan.pick(2_000, 20_000));
     operations_rate(&world, 50, NO_OP).await;
     let rate = operations_rate(&world, count, NO_OP).await;
     let again = raw_publish_rate(&world.bus, raw_count).await;
     let floor = f64::midpoint(raw, again) / 3.0;
-    report.add(Row::new("whole no-op operations, each message flushed", rate, "op/s").beside("raw flushed / 3", floor));
+    report.add(
+        Row::new("whole no-op operations, each message flushed", rate, "op/s")
+            .beside("raw flushed / 3", floor),
+    );
     drop(worker);
     world.shutdown().await;
 }

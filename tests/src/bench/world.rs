@@ -50,18 +50,30 @@ impl World {
         let settings = settings(&nats);
         let bus = Bus::connect(&nats.url(), Names::new("ktrdr").expect("a valid prefix")).await;
         let backend = BackendProcess::start(&settings).await;
-        Self { nats, backend, bus, settings }
+        Self {
+            nats,
+            backend,
+            bus,
+            settings,
+        }
     }
 
     /// A dummy worker with so many slots.
     pub(super) async fn worker(&self, id: &str, concurrency: usize) -> WorkerProcess {
-        let settings = self.settings.clone().with("WORKER_CONCURRENCY", concurrency.to_string());
+        let settings = self
+            .settings
+            .clone()
+            .with("WORKER_CONCURRENCY", concurrency.to_string());
         let worker = WorkerProcess::start(&settings, "dummy", id).await;
         self.backend.api.wait_for_worker(id, "AVAILABLE").await;
         // The backend learns of the domain on another way.
         wait_for("the domain dummy", LIMIT, async || {
             let types = self.backend.api.try_get("/api/v1/worker-types").await?;
-            if types.text.contains("\"dummy\"") { Ok(()) } else { Err(types.text) }
+            if types.text.contains("\"dummy\"") {
+                Ok(())
+            } else {
+                Err(types.text)
+            }
         })
         .await;
         worker
@@ -69,7 +81,11 @@ impl World {
 
     /// The processes whose CPU time counts.
     pub(super) fn processes(&self, worker: &WorkerProcess) -> Vec<(&'static str, u32)> {
-        vec![("nats", self.nats.pid()), ("backend", self.backend.process.pid()), ("worker", worker.process.pid())]
+        vec![
+            ("nats", self.nats.pid()),
+            ("backend", self.backend.process.pid()),
+            ("worker", worker.process.pid()),
+        ]
     }
 
     pub(super) fn address(&self) -> std::net::SocketAddr {
@@ -78,8 +94,15 @@ impl World {
 
     /// How many operations the backend shows with this status.
     pub(super) async fn count(&self, status: &str) -> u64 {
-        let answer = self.backend.api.operations(&format!("status={status}&limit=1")).await;
-        answer.at("/data/total").as_u64().unwrap_or_else(|| panic!("no total: {answer}"))
+        let answer = self
+            .backend
+            .api
+            .operations(&format!("status={status}&limit=1"))
+            .await;
+        answer
+            .at("/data/total")
+            .as_u64()
+            .unwrap_or_else(|| panic!("no total: {answer}"))
     }
 
     /// Waits until the backend shows `count` completed operations.
@@ -129,13 +152,23 @@ impl Bare {
         let (scratch, port) = (Scratch::new("bare"), free_port());
         std::fs::write(scratch.join("bytes"), bytes).expect("a file");
         let mut command = Command::new(std::env::current_exe().expect("the path of this program"));
-        command.arg("serve").arg(port.to_string()).arg(scratch.join("bytes"));
+        command
+            .arg("serve")
+            .arg(port.to_string())
+            .arg(scratch.join("bytes"));
         let process = Process::spawn("the bare server", command, &scratch.join("log"));
         let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
         wait_for("the bare server", LIMIT, async || {
-            tokio::net::TcpStream::connect(address).await.map(drop).map_err(|error| error.to_string())
+            tokio::net::TcpStream::connect(address)
+                .await
+                .map(drop)
+                .map_err(|error| error.to_string())
         })
         .await;
-        Self { address, process, scratch }
+        Self {
+            address,
+            process,
+            scratch,
+        }
     }
 }

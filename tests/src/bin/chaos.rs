@@ -31,7 +31,10 @@ struct Arguments {
 fn main() -> ExitCode {
     let mut words = std::env::args_os();
     let program = words.next().unwrap_or_default();
-    if std::env::args_os().nth(1).is_some_and(|word| word == "stamp-worker") {
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|word| word == "stamp-worker")
+    {
         let config = ktrdr_worker::Config::parse_from([program].into_iter().chain(words.skip(1)));
         return ktrdr_worker::runtime::run_program(StampEngine, config);
     }
@@ -56,14 +59,18 @@ async fn chaos(arguments: Arguments) -> ExitCode {
     if arguments.keep {
         ktrdr_tests::scratch::keep_all();
     }
-    println!("seed {}: {} s of load and faults, then the check", options.seed, arguments.seconds);
-    let mut terminated = match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-        Ok(terminated) => terminated,
-        Err(error) => {
-            eprintln!("error: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
+    println!(
+        "seed {}: {} s of load and faults, then the check",
+        options.seed, arguments.seconds
+    );
+    let mut terminated =
+        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+            Ok(terminated) => terminated,
+            Err(error) => {
+                eprintln!("error: {error}");
+                return ExitCode::FAILURE;
+            }
+        };
     // Whatever the run had started ends when it is dropped.
     let report = tokio::select! {
         report = run(&options) => report,
@@ -71,5 +78,9 @@ async fn chaos(arguments: Arguments) -> ExitCode {
         _ = terminated.recv() => return ExitCode::from(143),
     };
     print!("{report}");
-    if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if report.is_clean() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }

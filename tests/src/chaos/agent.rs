@@ -102,7 +102,12 @@ impl Member {
 
 /// Does to `member` what is in `faults`, which are counted from `began`, and keeps it alive until `end`. The
 /// program still runs afterwards.
-pub async fn run(mut member: Member, faults: Vec<Fault>, began: Instant, end: CancellationToken) -> (Member, Diary) {
+pub async fn run(
+    mut member: Member,
+    faults: Vec<Fault>,
+    began: Instant,
+    end: CancellationToken,
+) -> (Member, Diary) {
     let mut diary = Diary::default();
     for fault in faults {
         supervise(&mut member, began + fault.at, &mut diary).await;
@@ -113,11 +118,15 @@ pub async fn run(mut member: Member, faults: Vec<Fault>, began: Instant, end: Ca
         supervise(&mut member, Instant::now() + LOOK, &mut diary).await;
     }
     let log = member.log();
-    diary.fenced =
-        log.lines().filter(|line| line.contains("fenced: the operation went on without this attempt")).count();
+    diary.fenced = log
+        .lines()
+        .filter(|line| line.contains("fenced: the operation went on without this attempt"))
+        .count();
     diary.panics = log
         .lines()
-        .filter(|line| line.contains(" panicked at ") && !ENGINE.iter().any(|ours| line.contains(ours)))
+        .filter(|line| {
+            line.contains(" panicked at ") && !ENGINE.iter().any(|ours| line.contains(ours))
+        })
         .count();
     if diary.panics > 0 {
         diary.troubles.push(format!("{} panicked", member.name()));
@@ -147,7 +156,9 @@ async fn apply(member: &mut Member, fault: &Fault, diary: &mut Diary) {
 
 async fn stop(member: &mut Member, diary: &mut Diary) {
     let name = member.name();
-    let Some(process) = member.process() else { return };
+    let Some(process) = member.process() else {
+        return;
+    };
     if process.exited().is_some() {
         return;
     }
@@ -157,9 +168,15 @@ async fn stop(member: &mut Member, diary: &mut Diary) {
         match process.exited() {
             // SIGTERM before the program has set up its handlers ends it by the signal itself: status without a code.
             Some(status) if status.success() || status.code().is_none() => return,
-            Some(status) => return diary.troubles.push(format!("{name} was asked to stop and ended with {status}")),
+            Some(status) => {
+                return diary
+                    .troubles
+                    .push(format!("{name} was asked to stop and ended with {status}"));
+            }
             None if Instant::now() > deadline => {
-                diary.troubles.push(format!("{name} was asked to stop and did not within {STOP_LIMIT:?}"));
+                diary.troubles.push(format!(
+                    "{name} was asked to stop and did not within {STOP_LIMIT:?}"
+                ));
                 return process.kill();
             }
             None => sleep(LOOK / 4).await,
@@ -173,7 +190,9 @@ async fn supervise(member: &mut Member, until: Instant, diary: &mut Diary) {
         if let Err(ended) = member.check_alive() {
             // Some connection may have been given the port as a client's while the program was away; that passes.
             if !ended.to_lowercase().contains("address already in use") {
-                diary.troubles.push(format!("{} ended by itself: {ended}", member.name()));
+                diary
+                    .troubles
+                    .push(format!("{} ended by itself: {ended}", member.name()));
             }
             sleep(LOOK).await;
             member.relaunch();

@@ -44,9 +44,15 @@ pub async fn drained(bus: &Bus, api: &Client, limit: Duration) -> Result<(), Str
     loop {
         let mut open = Vec::new();
         for status in ["pending", "running"] {
-            match api.try_get(&format!("/api/v1/operations?status={status}&limit=5")).await {
+            match api
+                .try_get(&format!("/api/v1/operations?status={status}&limit=5"))
+                .await
+            {
                 Ok(answer) if answer.at("/data/total").as_u64() == Some(0) => {}
-                Ok(answer) => open.push(format!("{status}: {}", answer.text.chars().take(1500).collect::<String>())),
+                Ok(answer) => open.push(format!(
+                    "{status}: {}",
+                    answer.text.chars().take(1500).collect::<String>()
+                )),
                 Err(error) => open.push(error),
             }
         }
@@ -67,11 +73,16 @@ pub async fn drained(bus: &Bus, api: &Client, limit: Duration) -> Result<(), Str
 
 /// Compares everything with everything.
 pub async fn check(bus: &Bus, apis: &[Client], ledger: &Ledger, data_dir: &Path) -> Verdict {
-    let mut verdict = Verdict { violations: ledger.troubles.clone(), ..Verdict::default() };
+    let mut verdict = Verdict {
+        violations: ledger.troubles.clone(),
+        ..Verdict::default()
+    };
     let messages = match bus.dump(&bus.names.stream_subjects()).await {
         Ok(messages) => messages,
         Err(error) => {
-            verdict.violations.push(format!("the stream cannot be read: {error}"));
+            verdict
+                .violations
+                .push(format!("the stream cannot be read: {error}"));
             return verdict;
         }
     };
@@ -90,11 +101,16 @@ fn judge_stories(verdict: &mut Verdict, stories: &BTreeMap<String, Story>) {
         let mut sums = std::mem::take(&mut verdict.sums);
         let wrong = story.judge(&mut sums);
         verdict.sums = sums;
-        verdict.violations.extend(wrong.into_iter().map(|text| format!("{id}: {text}")));
+        verdict
+            .violations
+            .extend(wrong.into_iter().map(|text| format!("{id}: {text}")));
         moments.extend(story.events.iter().map(|(_, event)| event.at.as_millis()));
         let Some(end) = story.end() else { continue };
         *verdict.ends.entry(end.kind.name()).or_default() += 1;
-        let created = story.starts.first().map(|(_, request)| &request["created_at"]);
+        let created = story
+            .starts
+            .first()
+            .map(|(_, request)| &request["created_at"]);
         let created: Option<ktrdr_shared::time::Timestamp> =
             created.and_then(|text| serde_json::from_value(text.clone()).ok());
         if let Some(created) = created {
@@ -105,7 +121,11 @@ fn judge_stories(verdict: &mut Verdict, stories: &BTreeMap<String, Story>) {
         }
     }
     moments.sort_unstable();
-    verdict.standstill = moments.windows(2).map(|pair| between(pair[0], pair[1])).max().unwrap_or_default();
+    verdict.standstill = moments
+        .windows(2)
+        .map(|pair| between(pair[0], pair[1]))
+        .max()
+        .unwrap_or_default();
 }
 
 fn between(from: i64, to: i64) -> Duration {
@@ -117,12 +137,19 @@ fn judge_ledger(verdict: &mut Verdict, stories: &BTreeMap<String, Story>, ledger
     for (id, promise) in &ledger.acknowledged {
         let Some(story) = stories.get(id).filter(|story| !story.starts.is_empty()) else {
             verdict.lost += 1;
-            verdict.violations.push(format!("{id} was acknowledged ({promise:?}) and is nowhere"));
+            verdict.violations.push(format!(
+                "{id} was acknowledged ({promise:?}) and is nowhere"
+            ));
             continue;
         };
-        let end = story.end().map(|event| event.kind.name()).unwrap_or_default();
+        let end = story
+            .end()
+            .map(|event| event.kind.name())
+            .unwrap_or_default();
         if promise.cancel.as_deref() == Some("cancelled") && end != "cancelled" {
-            verdict.violations.push(format!("{id} was answered to be cancelled, and is {end}"));
+            verdict
+                .violations
+                .push(format!("{id} was answered to be cancelled, and is {end}"));
         }
         let wanted = match promise.kind {
             "failing" | "panicking" | "retried" | "timed out" => "failed",
@@ -134,19 +161,26 @@ fn judge_ledger(verdict: &mut Verdict, stories: &BTreeMap<String, Story>, ledger
             .iter()
             .any(|(_, event)| matches!(&event.kind, EventKind::Failed { error, .. } if error.code == "worker_lost"));
         if end != wanted && !given_up {
-            verdict.violations.push(format!("{id} ({}) is {end} and not {wanted}", promise.kind));
+            verdict
+                .violations
+                .push(format!("{id} ({}) is {end} and not {wanted}", promise.kind));
         }
     }
     for (id, story) in stories {
         if ledger.refused.contains(id) {
-            verdict.violations.push(format!("{id} was refused as not stored, and is: {:?}", story.starts));
+            verdict.violations.push(format!(
+                "{id} was refused as not stored, and is: {:?}",
+                story.starts
+            ));
         } else if !ledger.acknowledged.contains_key(id) && !ledger.open.contains(id) {
             unknown += 1;
         }
     }
     if unknown > ledger.unseen {
         let unseen = ledger.unseen;
-        verdict.violations.push(format!("{unknown} operations that nobody asked for; {unseen} starts had no answer"));
+        verdict.violations.push(format!(
+            "{unknown} operations that nobody asked for; {unseen} starts had no answer"
+        ));
     }
 }
 
@@ -154,33 +188,52 @@ fn judge_ledger(verdict: &mut Verdict, stories: &BTreeMap<String, Story>, ledger
 fn judge_files(verdict: &mut Verdict, stories: &BTreeMap<String, Story>, data_dir: &Path) {
     let mut tables: BTreeMap<Vec<u8>, usize> = BTreeMap::new();
     for (id, story) in stories {
-        let Some(end) = story.end().filter(|end| matches!(end.kind, EventKind::Completed { .. })) else { continue };
-        let request = story.starts.first().map(|(_, request)| request).unwrap_or(&Value::Null);
+        let Some(end) = story
+            .end()
+            .filter(|end| matches!(end.kind, EventKind::Completed { .. }))
+        else {
+            continue;
+        };
+        let request = story
+            .starts
+            .first()
+            .map(|(_, request)| request)
+            .unwrap_or(&Value::Null);
         match request["operation_type"].as_str() {
             Some("stamp") => {
                 verdict.files += 1;
                 let text = std::fs::read(stamp::path(data_dir, id)).unwrap_or_default();
                 let found: Option<stamp::Stamp> = serde_json::from_slice(&text).ok();
                 if found.as_ref().map(|stamp| stamp.attempt) != Some(end.attempt) {
-                    verdict
-                        .violations
-                        .push(format!("the file of {id} is of {found:?}, but attempt {} won", end.attempt));
+                    verdict.violations.push(format!(
+                        "the file of {id} is of {found:?}, but attempt {} won",
+                        end.attempt
+                    ));
                 }
             }
             Some("data_processing") => {
                 verdict.files += 1;
-                let name = request["parameters"]["output_file"].as_str().unwrap_or_default();
+                let name = request["parameters"]["output_file"]
+                    .as_str()
+                    .unwrap_or_default();
                 match std::fs::read(data_dir.join(name)) {
                     Ok(bytes) => *tables.entry(bytes).or_default() += 1,
-                    Err(error) => verdict.violations.push(format!("{id} completed, but {name}: {error}")),
+                    Err(error) => verdict
+                        .violations
+                        .push(format!("{id} completed, but {name}: {error}")),
                 }
             }
             _ => {}
         }
     }
     if tables.len() > 1 {
-        let sizes: Vec<_> = tables.iter().map(|(bytes, count)| (bytes.len(), count)).collect();
-        verdict.violations.push(format!("the same table was written in several ways: (bytes, times) {sizes:?}"));
+        let sizes: Vec<_> = tables
+            .iter()
+            .map(|(bytes, count)| (bytes.len(), count))
+            .collect();
+        verdict.violations.push(format!(
+            "the same table was written in several ways: (bytes, times) {sizes:?}"
+        ));
     }
 }
 
@@ -188,10 +241,24 @@ fn judge_files(verdict: &mut Verdict, stories: &BTreeMap<String, Story>, data_di
 async fn everything(api: &Client) -> Result<BTreeMap<String, Value>, String> {
     let mut all = BTreeMap::new();
     loop {
-        let answer = api.try_get(&format!("/api/v1/operations?limit=1000&offset={}", all.len())).await?;
-        let page = answer.at("/data/operations").as_array().ok_or_else(|| answer.text.clone())?;
+        let answer = api
+            .try_get(&format!(
+                "/api/v1/operations?limit=1000&offset={}",
+                all.len()
+            ))
+            .await?;
+        let page = answer
+            .at("/data/operations")
+            .as_array()
+            .ok_or_else(|| answer.text.clone())?;
         for operation in page {
-            all.insert(operation["operation_id"].as_str().unwrap_or_default().to_owned(), operation.clone());
+            all.insert(
+                operation["operation_id"]
+                    .as_str()
+                    .unwrap_or_default()
+                    .to_owned(),
+                operation.clone(),
+            );
         }
         if page.len() < 1000 {
             return Ok(all);
@@ -228,16 +295,29 @@ async fn compare(stories: &BTreeMap<String, Story>, apis: &[Client]) -> Vec<Stri
             match shown.get(id) {
                 None => wrong.push(format!("{} does not know {id}", api.base())),
                 Some(operation) if operation["status"] != end => {
-                    wrong.push(format!("{} shows {id} as {}, but it is {end}", api.base(), operation["status"]));
+                    wrong.push(format!(
+                        "{} shows {id} as {}, but it is {end}",
+                        api.base(),
+                        operation["status"]
+                    ));
                 }
-                Some(operation) if operation["attempts"].as_array().map_or(0, Vec::len) != story.attempts() => {
-                    wrong.push(format!("{} shows other attempts of {id}: {}", api.base(), operation["attempts"]));
+                Some(operation)
+                    if operation["attempts"].as_array().map_or(0, Vec::len) != story.attempts() =>
+                {
+                    wrong.push(format!(
+                        "{} shows other attempts of {id}: {}",
+                        api.base(),
+                        operation["attempts"]
+                    ));
                 }
                 Some(_) => {}
             }
         }
         // The last progress of what failed or was cancelled is what each backend happened to hear.
-        for operation in shown.values_mut().filter(|operation| operation["status"] != "completed") {
+        for operation in shown
+            .values_mut()
+            .filter(|operation| operation["status"] != "completed")
+        {
             if let Some(operation) = operation.as_object_mut() {
                 operation.remove("progress");
             }
@@ -246,7 +326,9 @@ async fn compare(stories: &BTreeMap<String, Story>, apis: &[Client]) -> Vec<Stri
             None => first = Some(shown),
             Some(first) if *first == shown => {}
             Some(first) => {
-                let other = shown.iter().find(|(id, operation)| first.get(*id) != Some(*operation));
+                let other = shown
+                    .iter()
+                    .find(|(id, operation)| first.get(*id) != Some(*operation));
                 let there = other.and_then(|(id, _)| first.get(id));
                 wrong.push(format!("{} differs: {other:?} and {there:?}", api.base()));
             }

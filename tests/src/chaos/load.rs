@@ -56,7 +56,8 @@ enum Told {
 impl Load {
     /// Runs `clients` side by side until the time is over and everything sent is either acknowledged or given up.
     pub async fn run(self, clients: u32, seed: u64) {
-        self.run_until(clients, seed, CancellationToken::new()).await;
+        self.run_until(clients, seed, CancellationToken::new())
+            .await;
     }
 
     /// The same, and stops starting new ones when `stop` says so.
@@ -64,13 +65,21 @@ impl Load {
         let mut tasks = JoinSet::new();
         for client in 0..clients {
             let (load, stop) = (self.clone(), stop.clone());
-            let rng = fastrand::Rng::with_seed(seed.wrapping_mul(1_000_003).wrapping_add(u64::from(client)));
+            let rng = fastrand::Rng::with_seed(
+                seed.wrapping_mul(1_000_003).wrapping_add(u64::from(client)),
+            );
             tasks.spawn(async move { load.client(client, clients, rng, stop).await });
         }
         tasks.join_all().await;
     }
 
-    async fn client(&self, client: u32, clients: u32, mut rng: fastrand::Rng, stop: CancellationToken) {
+    async fn client(
+        &self,
+        client: u32,
+        clients: u32,
+        mut rng: fastrand::Rng,
+        stop: CancellationToken,
+    ) {
         let mut cancels = JoinSet::new();
         let pause = 1000.0 * f64::from(clients) / f64::from(self.rate);
         for number in 0_u32.. {
@@ -80,7 +89,9 @@ impl Load {
             }
             sleep_until(next).await;
             let wish = wish(&mut rng);
-            let acknowledged = self.start(&wish, &format!("chaos-{client}-{number}"), &mut rng).await;
+            let acknowledged = self
+                .start(&wish, &format!("chaos-{client}-{number}"), &mut rng)
+                .await;
             if let (Some(id), Some(after)) = (acknowledged, wish.cancel_after) {
                 let (load, rng) = (self.clone(), rng.fork());
                 cancels.spawn(async move {
@@ -117,11 +128,23 @@ impl Load {
             let api = self.any(rng);
             let told = match twins {
                 true => self.twice(wish.domain, &body).await,
-                false => send(api, Method::POST, &start_path(wish.domain), Some(&body), key.as_deref()).await,
+                false => {
+                    send(
+                        api,
+                        Method::POST,
+                        &start_path(wish.domain),
+                        Some(&body),
+                        key.as_deref(),
+                    )
+                    .await
+                }
             };
             match &told {
                 Told::Answer(answer) if answer.status == 202 || answer.status == 200 => {
-                    let acknowledged = answer.json["operation_id"].as_str().unwrap_or_default().to_owned();
+                    let acknowledged = answer.json["operation_id"]
+                        .as_str()
+                        .unwrap_or_default()
+                        .to_owned();
                     self.acknowledged(&acknowledged, id.as_deref(), wish.kind, tries, answer);
                     if answer.status == 202 && !twins && rng.u32(0..4) == 0 {
                         self.read_back(api, &acknowledged).await;
@@ -133,18 +156,26 @@ impl Load {
                     let mut ledger = self.ledger.lock();
                     ledger.refusal(&code);
                     if answer.header("retry-after").is_empty() {
-                        ledger.troubles.push(format!("503 without Retry-After: {answer}"));
+                        ledger
+                            .troubles
+                            .push(format!("503 without Retry-After: {answer}"));
                     }
                     if code == "outcome_unknown" {
                         nothing_stored = false;
                         // What the answer says to do.
                         if key.is_none() {
-                            id = answer.json["operation_id"].as_str().map(str::to_owned).or(id);
+                            id = answer.json["operation_id"]
+                                .as_str()
+                                .map(str::to_owned)
+                                .or(id);
                         }
                     }
                 }
                 Told::Answer(answer) => {
-                    self.ledger.lock().troubles.push(format!("a start was answered with {answer}"));
+                    self.ledger
+                        .lock()
+                        .troubles
+                        .push(format!("a start was answered with {answer}"));
                     return None;
                 }
                 Told::NotSent => self.ledger.lock().refusal("nobody listens"),
@@ -173,48 +204,89 @@ impl Load {
     async fn twice(&self, domain: &str, body: &Value) -> Told {
         self.ledger.lock().twins += 1;
         let path = start_path(domain);
-        let both = self.apis.iter().take(2).map(|api| send(api, Method::POST, &path, Some(body), None));
+        let both = self
+            .apis
+            .iter()
+            .take(2)
+            .map(|api| send(api, Method::POST, &path, Some(body), None));
         let mut told = futures::future::join_all(both).await;
-        let acknowledged = |told: &Told| matches!(told, Told::Answer(answer) if answer.status < 300);
+        let acknowledged =
+            |told: &Told| matches!(told, Told::Answer(answer) if answer.status < 300);
         let unknown = |told: &Told| match told {
             Told::Answer(answer) => answer.json["code"] == "outcome_unknown",
             Told::Silence => true,
             Told::NotSent => false,
         };
-        let best = told.iter().position(acknowledged).or_else(|| told.iter().position(unknown));
+        let best = told
+            .iter()
+            .position(acknowledged)
+            .or_else(|| told.iter().position(unknown));
         told.swap_remove(best.unwrap_or(0))
     }
 
-    fn acknowledged(&self, id: &str, wanted: Option<&str>, kind: &'static str, tries: u32, answer: &Answer) {
+    fn acknowledged(
+        &self,
+        id: &str,
+        wanted: Option<&str>,
+        kind: &'static str,
+        tries: u32,
+        answer: &Answer,
+    ) {
         let mut ledger = self.ledger.lock();
         if id.is_empty() || wanted.is_some_and(|wanted| wanted != id) {
-            ledger.troubles.push(format!("the start of {wanted:?} was answered with another id: {answer}"));
+            ledger.troubles.push(format!(
+                "the start of {wanted:?} was answered with another id: {answer}"
+            ));
         }
-        let promise = Promise { kind, tries, cancel: None };
+        let promise = Promise {
+            kind,
+            tries,
+            cancel: None,
+        };
         if ledger.acknowledged.insert(id.to_owned(), promise).is_some() {
-            ledger.troubles.push(format!("id {id} was given out twice: {answer}"));
+            ledger
+                .troubles
+                .push(format!("id {id} was given out twice: {answer}"));
         }
     }
 
     /// A backend shows what it has just acknowledged.
     async fn read_back(&self, api: &Client, id: &str) {
-        let told = send(api, Method::GET, &format!("/api/v1/operations/{id}"), None, None).await;
+        let told = send(
+            api,
+            Method::GET,
+            &format!("/api/v1/operations/{id}"),
+            None,
+            None,
+        )
+        .await;
         let Told::Answer(answer) = told else { return };
         let mut ledger = self.ledger.lock();
         ledger.reads += 1;
         if answer.status != 200 && answer.status != 503 {
-            ledger.troubles.push(format!("{id} was acknowledged, and then: {answer}"));
+            ledger
+                .troubles
+                .push(format!("{id} was acknowledged, and then: {answer}"));
         }
     }
 
     async fn cancel(&self, id: &str, mut rng: fastrand::Rng) {
         let deadline = Instant::now() + PERSISTENCE;
         while Instant::now() < deadline {
-            let told =
-                send(self.any(&mut rng), Method::DELETE, &format!("/api/v1/operations/{id}/cancel"), None, None).await;
+            let told = send(
+                self.any(&mut rng),
+                Method::DELETE,
+                &format!("/api/v1/operations/{id}/cancel"),
+                None,
+                None,
+            )
+            .await;
             match told {
                 Told::Answer(answer) if answer.status == 200 => {
-                    let status = answer.json["status"].as_str().unwrap_or_default().to_owned();
+                    let status = answer.json["status"]
+                        .as_str()
+                        .unwrap_or_default()
+                        .to_owned();
                     if let Some(promise) = self.ledger.lock().acknowledged.get_mut(id) {
                         promise.cancel = Some(status);
                     }
@@ -224,7 +296,11 @@ impl Load {
                 // 404: the other backend has not read it yet.
                 Told::Answer(answer) if answer.status == 503 || answer.status == 404 => {}
                 Told::Answer(answer) => {
-                    return self.ledger.lock().troubles.push(format!("a cancel was answered with {answer}"));
+                    return self
+                        .ledger
+                        .lock()
+                        .troubles
+                        .push(format!("a cancel was answered with {answer}"));
                 }
                 Told::NotSent | Told::Silence => {}
             }
@@ -237,7 +313,13 @@ fn start_path(domain: &str) -> String {
     format!("/api/v1/{domain}/start")
 }
 
-async fn send(api: &Client, method: Method, path: &str, body: Option<&Value>, key: Option<&str>) -> Told {
+async fn send(
+    api: &Client,
+    method: Method,
+    path: &str,
+    body: Option<&Value>,
+    key: Option<&str>,
+) -> Told {
     let mut request = api.request(method, path).timeout(PATIENCE);
     if let Some(body) = body {
         request = request.json(body);
@@ -254,7 +336,12 @@ async fn send(api: &Client, method: Method, path: &str, body: Option<&Value>, ke
     match response.text().await {
         Ok(text) => {
             let json = serde_json::from_str(&text).unwrap_or(Value::Null);
-            Told::Answer(Answer { status, headers, json, text })
+            Told::Answer(Answer {
+                status,
+                headers,
+                json,
+                text,
+            })
         }
         Err(_) => Told::Silence,
     }
@@ -262,7 +349,12 @@ async fn send(api: &Client, method: Method, path: &str, body: Option<&Value>, ke
 
 /// Something to start: mostly short, some longer than the lease, failing, retried, timed out, cancelled, with files.
 fn wish(rng: &mut fastrand::Rng) -> Wish {
-    let dummy = |kind, body: Value| Wish { kind, domain: "dummy", body, cancel_after: None };
+    let dummy = |kind, body: Value| Wish {
+        kind,
+        domain: "dummy",
+        body,
+        cancel_after: None,
+    };
     let steps = |steps: u32, step_ms: u64| json!({"steps": steps, "step_ms": step_ms, "metrics_per_step": 0});
     let with = |mut body: Value, more: Value| {
         if let (Some(body), Value::Object(more)) = (body.as_object_mut(), more) {
@@ -273,24 +365,49 @@ fn wish(rng: &mut fastrand::Rng) -> Wish {
     match rng.u32(0..100) {
         0..15 => dummy("instant", steps(0, 0)),
         15..38 => dummy("short", steps(rng.u32(1..4), rng.u64(5..60))),
-        38..44 => dummy("other queue", with(steps(2, 30), json!({"execution": {"requirements": {"cores": 1}}}))),
-        44..54 => dummy("medium", with(steps(5, rng.u64(60..150)), json!({"metrics_per_step": 2}))),
+        38..44 => dummy(
+            "other queue",
+            with(
+                steps(2, 30),
+                json!({"execution": {"requirements": {"cores": 1}}}),
+            ),
+        ),
+        44..54 => dummy(
+            "medium",
+            with(steps(5, rng.u64(60..150)), json!({"metrics_per_step": 2})),
+        ),
         54..60 => dummy("longer than the lease", steps(rng.u32(12..22), 100)),
         60..64 => dummy("failing", with(steps(3, 20), json!({"fail_at_step": 2}))),
         64..67 => dummy(
             "retried",
-            with(steps(2, 20), json!({"fail_at_step": 2, "execution": {"max_attempts": 3, "retry_delay": 0.2}})),
+            with(
+                steps(2, 20),
+                json!({"fail_at_step": 2, "execution": {"max_attempts": 3, "retry_delay": 0.2}}),
+            ),
         ),
         67..69 => dummy("panicking", with(steps(2, 20), json!({"panic_at_step": 1}))),
-        69..71 => dummy("timed out", with(steps(60, 50), json!({"execution": {"timeout_seconds": 0.4}}))),
-        71..77 => {
-            Wish { cancel_after: Some(Duration::from_millis(rng.u64(0..1500))), ..dummy("cancelled", steps(200, 50)) }
-        }
+        69..71 => dummy(
+            "timed out",
+            with(
+                steps(60, 50),
+                json!({"execution": {"timeout_seconds": 0.4}}),
+            ),
+        ),
+        71..77 => Wish {
+            cancel_after: Some(Duration::from_millis(rng.u64(0..1500))),
+            ..dummy("cancelled", steps(200, 50))
+        },
         77..78 => Wish {
             cancel_after: Some(Duration::from_millis(rng.u64(300..1000))),
-            ..dummy("deaf to cancels", with(steps(70, 50), json!({"ignore_cancel": true})))
+            ..dummy(
+                "deaf to cancels",
+                with(steps(70, 50), json!({"ignore_cancel": true})),
+            )
         },
-        78..79 => dummy("large result", with(steps(1, 50), json!({"result_bytes": 400_000}))),
+        78..79 => dummy(
+            "large result",
+            with(steps(1, 50), json!({"result_bytes": 400_000})),
+        ),
         79..97 => Wish {
             kind: "with a file",
             domain: "stamp",

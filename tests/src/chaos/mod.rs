@@ -80,60 +80,118 @@ const WORKERS: [(&str, &str); 7] = [
 /// When the programs cannot even be started.
 pub async fn run(options: &Options) -> Report {
     let data = Scratch::new("data");
-    let rows: String = (0..2000).map(|n| format!("{n},{}\n", n * 7919 % 1000)).collect();
-    std::fs::write(data.join("source.csv"), format!("n,x\n{rows}")).expect("a file in our directory");
+    let rows: String = (0..2000)
+        .map(|n| format!("{n},{}\n", n * 7919 % 1000))
+        .collect();
+    std::fs::write(data.join("source.csv"), format!("n,x\n{rows}"))
+        .expect("a file in our directory");
     let mut servers = match options.servers {
         1 => vec![NatsServer::start_with(SYNC_ALWAYS).await],
         _ => Cluster::start_with(SYNC_ALWAYS).await.into_servers(),
     };
     let urls: Vec<String> = servers.iter().map(NatsServer::url).collect();
     let replicas = servers.len().to_string();
-    let settings = Settings::fast(urls.join(",")).data_dir(data.path()).with("KTRDR_STREAM_REPLICAS", replicas);
-    let settings = Settings { log: "info,async_nats=warn".to_owned(), ..settings };
+    let settings = Settings::fast(urls.join(","))
+        .data_dir(data.path())
+        .with("KTRDR_STREAM_REPLICAS", replicas);
+    let settings = Settings {
+        log: "info,async_nats=warn".to_owned(),
+        ..settings
+    };
     let crew = settings.clone().with("WORKER_CONCURRENCY", "4");
-    let bus = Bus::connect(&urls.join(","), Names::new(&settings.prefix).expect("a valid prefix")).await;
+    let bus = Bus::connect(
+        &urls.join(","),
+        Names::new(&settings.prefix).expect("a valid prefix"),
+    )
+    .await;
 
-    let mut backends: Vec<_> = (0..BACKENDS).map(|_| BackendProcess::launch(&settings)).collect();
+    let mut backends: Vec<_> = (0..BACKENDS)
+        .map(|_| BackendProcess::launch(&settings))
+        .collect();
     for backend in &mut backends {
         backend.ready().await;
     }
     let workers: Vec<_> = WORKERS
         .iter()
         .map(|&(worker_type, id)| match worker_type {
-            "stamp" => WorkerProcess::launch_program(&crew, &["ktrdr-chaos", "stamp-worker"], worker_type, id),
+            "stamp" => WorkerProcess::launch_program(
+                &crew,
+                &["ktrdr-chaos", "stamp-worker"],
+                worker_type,
+                id,
+            ),
             _ => WorkerProcess::launch(&crew, worker_type, id),
         })
         .collect();
     let apis: Vec<_> = backends.iter().map(|backend| backend.api.clone()).collect();
     for api in &apis {
-        wait_for("all workers", LIMIT, async || match api.workers().await.len() {
-            n if n == WORKERS.len() => Ok(()),
-            n => Err(n.to_string()),
+        wait_for("all workers", LIMIT, async || {
+            match api.workers().await.len() {
+                n if n == WORKERS.len() => Ok(()),
+                n => Err(n.to_string()),
+            }
         })
         .await;
     }
 
-    let shape = Shape { nats: servers.len(), backends: BACKENDS, workers: WORKERS.len(), lease: settings.lease };
+    let shape = Shape {
+        nats: servers.len(),
+        backends: BACKENDS,
+        workers: WORKERS.len(),
+        lease: settings.lease,
+    };
     let faults = schedule(options.seed, options.length, &shape);
     let began = Instant::now();
     let end = CancellationToken::new();
     let mut agents = JoinSet::new();
-    let members = servers.drain(..).map(Member::Nats).enumerate().map(|(n, member)| (Role::Nats, n, member));
-    let members = members.chain(backends.into_iter().enumerate().map(|(n, b)| (Role::Backend, n, Member::Backend(b))));
-    let members = members.chain(workers.into_iter().enumerate().map(|(n, w)| (Role::Worker, n, Member::Worker(w))));
+    let members = servers
+        .drain(..)
+        .map(Member::Nats)
+        .enumerate()
+        .map(|(n, member)| (Role::Nats, n, member));
+    let members = members.chain(
+        backends
+            .into_iter()
+            .enumerate()
+            .map(|(n, b)| (Role::Backend, n, Member::Backend(b))),
+    );
+    let members = members.chain(
+        workers
+            .into_iter()
+            .enumerate()
+            .map(|(n, w)| (Role::Worker, n, Member::Worker(w))),
+    );
     for (role, index, member) in members {
-        let mine = faults.iter().filter(|fault| fault.role == role && fault.index == index).cloned().collect();
+        let mine = faults
+            .iter()
+            .filter(|fault| fault.role == role && fault.index == index)
+            .cloned()
+            .collect();
         agents.spawn(agent::run(member, mine, began, end.clone()));
     }
     let ledger = Arc::new(Mutex::new(ledger::Ledger::default()));
-    let load = Load { apis: apis.clone(), ledger: ledger.clone(), rate: options.rate, until: began + options.length };
+    let load = Load {
+        apis: apis.clone(),
+        ledger: ledger.clone(),
+        rate: options.rate,
+        until: began + options.length,
+    };
     let mut troubles = Vec::new();
-    if timeout(options.length + Duration::from_secs(90), load.run(CLIENTS, options.seed)).await.is_err() {
+    if timeout(
+        options.length + Duration::from_secs(90),
+        load.run(CLIENTS, options.seed),
+    )
+    .await
+    .is_err()
+    {
         troubles.push("the clients did not come to an end".to_owned());
     }
     let calm = Instant::now();
     if let Err(open) = check::drained(&bus, &apis[0], options.patience).await {
-        troubles.push(format!("not everything ended within {:?}: {open}", options.patience));
+        troubles.push(format!(
+            "not everything ended within {:?}: {open}",
+            options.patience
+        ));
     }
     let drained = calm.elapsed();
     let ledger = std::mem::take(&mut *ledger.lock());
@@ -159,5 +217,11 @@ pub async fn run(options: &Options) -> Report {
     if !verdict.violations.is_empty() {
         scratch::keep_all();
     }
-    Report { options: options.clone(), diary, ledger, verdict, drained }
+    Report {
+        options: options.clone(),
+        diary,
+        ledger,
+        verdict,
+        drained,
+    }
 }

@@ -35,22 +35,40 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { options, diary, ledger, verdict, drained } = self;
+        let Self {
+            options,
+            diary,
+            ledger,
+            verdict,
+            drained,
+        } = self;
         let mut row = |name: &str, value: String| writeln!(f, "{name:<34} {value}");
         row("seed", options.seed.to_string())?;
-        row("length", format!("{:?}, {} nats-server", options.length, options.servers))?;
+        row(
+            "length",
+            format!("{:?}, {} nats-server", options.length, options.servers),
+        )?;
         for ((role, action), count) in &diary.faults {
             row(&format!("{role} {action}"), count.to_string())?;
         }
-        row("operations acknowledged", ledger.acknowledged.len().to_string())?;
+        row(
+            "operations acknowledged",
+            ledger.acknowledged.len().to_string(),
+        )?;
         row("operations in the stream", verdict.operations.to_string())?;
         for (end, count) in &verdict.ends {
             row(&format!("  {end}"), count.to_string())?;
         }
-        row("  of these: every worker was lost", verdict.sums.given_up.to_string())?;
+        row(
+            "  of these: every worker was lost",
+            verdict.sums.given_up.to_string(),
+        )?;
         row("attempts", verdict.sums.attempts.to_string())?;
         row("takeovers", verdict.sums.takeovers.to_string())?;
-        row("attempts after a hand-back", verdict.sums.handed_back.to_string())?;
+        row(
+            "attempts after a hand-back",
+            verdict.sums.handed_back.to_string(),
+        )?;
         row("fenced finishes", diary.fenced.to_string())?;
         row("starts sent again", ledger.retried.to_string())?;
         row("starts through two backends", ledger.twins.to_string())?;
@@ -59,9 +77,22 @@ impl fmt::Display for Report {
         }
         row("reads right after the answer", ledger.reads.to_string())?;
         row("files of the winning attempt", verdict.files.to_string())?;
-        row("longest standstill", format!("{:.1} s", verdict.standstill.as_secs_f64()))?;
-        row("slowest operation", format!("{:.1} s, {}", verdict.slowest.0.as_secs_f64(), verdict.slowest.1))?;
-        row("all done after the last fault", format!("{:.1} s", drained.as_secs_f64()))?;
+        row(
+            "longest standstill",
+            format!("{:.1} s", verdict.standstill.as_secs_f64()),
+        )?;
+        row(
+            "slowest operation",
+            format!(
+                "{:.1} s, {}",
+                verdict.slowest.0.as_secs_f64(),
+                verdict.slowest.1
+            ),
+        )?;
+        row(
+            "all done after the last fault",
+            format!("{:.1} s", drained.as_secs_f64()),
+        )?;
         row("never ended", verdict.sums.open.to_string())?;
         row("lost", verdict.lost.to_string())?;
         row("doubled", verdict.sums.doubled.to_string())?;

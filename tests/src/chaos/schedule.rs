@@ -87,8 +87,10 @@ impl fmt::Display for Action {
 pub fn schedule(seed: u64, length: Duration, shape: &Shape) -> Vec<Fault> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let actions = [Action::Kill, Action::Freeze, Action::Restart];
-    let mut first: Vec<(Role, Action)> =
-        [Role::Nats, Role::Backend, Role::Worker].into_iter().flat_map(|role| actions.map(|a| (role, a))).collect();
+    let mut first: Vec<(Role, Action)> = [Role::Nats, Role::Backend, Role::Worker]
+        .into_iter()
+        .flat_map(|role| actions.map(|a| (role, a)))
+        .collect();
     rng.shuffle(&mut first);
     let mut busy: Vec<(Role, usize, Duration)> = Vec::new();
     let mut faults = Vec::new();
@@ -117,9 +119,19 @@ pub fn schedule(seed: u64, length: Duration, shape: &Shape) -> Vec<Fault> {
         });
         let fits = at + away + REST <= length;
         if free && fits {
-            let rest = if role == Role::Nats && shape.nats > 1 { CLUSTER_REST } else { REST };
+            let rest = if role == Role::Nats && shape.nats > 1 {
+                CLUSTER_REST
+            } else {
+                REST
+            };
             busy.push((role, index, at + away + rest));
-            faults.push(Fault { at, role, index, action, away });
+            faults.push(Fault {
+                at,
+                role,
+                index,
+                action,
+                away,
+            });
         } else if let Some(kind) = due {
             // Its turn comes when the program has recovered.
             first.insert(0, kind);
@@ -148,14 +160,25 @@ mod tests {
     use super::*;
 
     fn shape(nats: usize) -> Shape {
-        Shape { nats, backends: 2, workers: 6, lease: Duration::from_secs(1) }
+        Shape {
+            nats,
+            backends: 2,
+            workers: 6,
+            lease: Duration::from_secs(1),
+        }
     }
 
     #[test]
     fn a_seed_is_a_schedule() {
         let length = Duration::from_secs(60);
-        assert_eq!(schedule(7, length, &shape(1)), schedule(7, length, &shape(1)));
-        assert_ne!(schedule(7, length, &shape(1)), schedule(8, length, &shape(1)));
+        assert_eq!(
+            schedule(7, length, &shape(1)),
+            schedule(7, length, &shape(1))
+        );
+        assert_ne!(
+            schedule(7, length, &shape(1)),
+            schedule(8, length, &shape(1))
+        );
     }
 
     #[test]
@@ -165,16 +188,23 @@ mod tests {
             let faults = schedule(seed, length, &shape(3));
             for role in [Role::Nats, Role::Backend, Role::Worker] {
                 for action in [Action::Kill, Action::Freeze, Action::Restart] {
-                    assert!(faults.iter().any(|f| f.role == role && f.action == action), "{role} {action} in {seed}");
+                    assert!(
+                        faults.iter().any(|f| f.role == role && f.action == action),
+                        "{role} {action} in {seed}"
+                    );
                 }
             }
             for (n, fault) in faults.iter().enumerate() {
                 assert!(fault.at + fault.away <= length);
                 let same = |other: &&Fault| {
-                    other.role == fault.role && (other.index == fault.index || fault.role == Role::Nats)
+                    other.role == fault.role
+                        && (other.index == fault.index || fault.role == Role::Nats)
                 };
                 if let Some(next) = faults[n + 1..].iter().find(same) {
-                    assert!(next.at >= fault.at + fault.away + REST, "{fault:?} {next:?}");
+                    assert!(
+                        next.at >= fault.at + fault.away + REST,
+                        "{fault:?} {next:?}"
+                    );
                 }
             }
         }

@@ -46,7 +46,9 @@ impl Engine for StampEngine {
             ctx.check_cancelled()?;
             tokio::time::sleep(Duration::from_millis(request.step_ms)).await;
         }
-        let stamp = Stamp { attempt: ctx.attempt() };
+        let stamp = Stamp {
+            attempt: ctx.attempt(),
+        };
         let failed = |error: std::io::Error| OperationError::failed(error.to_string());
         let name = path(ctx.data_dir().root(), ctx.operation_id().as_str());
         let draft = name.with_extension(format!("{}.tmp", ctx.attempt()));

@@ -43,8 +43,15 @@ pub fn stories(names: &Names, messages: &[Stored]) -> BTreeMap<String, Story> {
         match names.parse(&message.subject) {
             Some(Topic::Start { .. }) => {
                 let request: Value = serde_json::from_slice(&message.payload).unwrap_or_default();
-                let id = request["operation_id"].as_str().unwrap_or_default().to_owned();
-                stories.entry(id).or_default().starts.push((message.sequence, request));
+                let id = request["operation_id"]
+                    .as_str()
+                    .unwrap_or_default()
+                    .to_owned();
+                stories
+                    .entry(id)
+                    .or_default()
+                    .starts
+                    .push((message.sequence, request));
             }
             Some(Topic::Operation { operation_id, .. }) => {
                 let story = stories.entry(operation_id.to_owned()).or_default();
@@ -62,12 +69,18 @@ pub fn stories(names: &Names, messages: &[Stored]) -> BTreeMap<String, Story> {
 impl Story {
     /// The terminal event, if there is exactly one or more: the first.
     pub fn end(&self) -> Option<&Event> {
-        self.events.iter().map(|(_, event)| event).find(|event| event.kind.is_terminal())
+        self.events
+            .iter()
+            .map(|(_, event)| event)
+            .find(|event| event.kind.is_terminal())
     }
 
     /// `started` events.
     pub fn attempts(&self) -> usize {
-        self.events.iter().filter(|(_, event)| matches!(event.kind, EventKind::Started { .. })).count()
+        self.events
+            .iter()
+            .filter(|(_, event)| matches!(event.kind, EventKind::Started { .. }))
+            .count()
     }
 
     /// Everything in it that must never be, and its share of the sums.
@@ -75,7 +88,10 @@ impl Story {
         let mut wrong = Vec::new();
         let mut doubled = false;
         if self.unreadable > 0 {
-            wrong.push(format!("{} messages on its subject are no events", self.unreadable));
+            wrong.push(format!(
+                "{} messages on its subject are no events",
+                self.unreadable
+            ));
         }
         match self.starts.len() {
             0 => wrong.push("events without a start request".to_owned()),
@@ -101,26 +117,46 @@ impl Story {
                     _ => {}
                 }
                 if event.attempt != attempt + 1 {
-                    wrong.push(format!("attempt {} follows attempt {attempt}", event.attempt));
+                    wrong.push(format!(
+                        "attempt {} follows attempt {attempt}",
+                        event.attempt
+                    ));
                 }
-                if self.starts.iter().all(|(sequence, _)| sequence != start_sequence) {
-                    wrong.push(format!("attempt {} acts on no start request", event.attempt));
+                if self
+                    .starts
+                    .iter()
+                    .all(|(sequence, _)| sequence != start_sequence)
+                {
+                    wrong.push(format!(
+                        "attempt {} acts on no start request",
+                        event.attempt
+                    ));
                 }
                 attempt = event.attempt;
             } else {
                 if event.attempt != attempt {
-                    wrong.push(format!("{name} of attempt {} during attempt {attempt}", event.attempt));
+                    wrong.push(format!(
+                        "{name} of attempt {} during attempt {attempt}",
+                        event.attempt
+                    ));
                 }
                 // Only the attempt itself completes or hands back; ends by others (cancel, worker lost) have other claims.
-                let own = matches!(event.kind, EventKind::Completed { .. } | EventKind::Released { .. });
+                let own = matches!(
+                    event.kind,
+                    EventKind::Completed { .. } | EventKind::Released { .. }
+                );
                 if own && last.is_none_or(|last| last.claim != event.claim) {
-                    wrong.push(format!("{name} by somebody who does not hold attempt {attempt}"));
+                    wrong.push(format!(
+                        "{name} by somebody who does not hold attempt {attempt}"
+                    ));
                 }
             }
             last = Some(event);
         }
         match last.map(|last| &last.kind) {
-            Some(EventKind::Failed { error, .. }) if error.code == "worker_lost" => sums.given_up += 1,
+            Some(EventKind::Failed { error, .. }) if error.code == "worker_lost" => {
+                sums.given_up += 1
+            }
             Some(kind) if kind.is_terminal() => {}
             Some(kind) => {
                 sums.open += 1;
@@ -143,12 +179,20 @@ mod tests {
     use serde_json::json;
 
     fn message(sequence: u64, subject: &str, payload: &Value) -> Stored {
-        Stored { sequence, subject: subject.to_owned(), payload: Bytes::from(payload.to_string()) }
+        Stored {
+            sequence,
+            subject: subject.to_owned(),
+            payload: Bytes::from(payload.to_string()),
+        }
     }
 
     /// `(event, attempt, claim)` one after the other, after one start request.
     fn judge(events: &[(&str, u32, &str)]) -> (Vec<String>, Sums) {
-        let mut messages = vec![message(1, "ktrdr.start.dummy.any", &json!({"operation_id": "o"}))];
+        let mut messages = vec![message(
+            1,
+            "ktrdr.start.dummy.any",
+            &json!({"operation_id": "o"}),
+        )];
         for (n, (event, attempt, claim)) in events.iter().enumerate() {
             let mut body = json!({
                 "event": event, "operation_id": "o", "at": "2026-01-01T00:00:00Z", "worker_id": "w",
@@ -169,14 +213,27 @@ mod tests {
     fn lives_as_they_should_be() {
         for life in [
             &[("started", 1, "a"), ("completed", 1, "a")][..],
-            &[("started", 1, "a"), ("started", 2, "b"), ("completed", 2, "b")],
-            &[("started", 1, "a"), ("released", 1, "a"), ("started", 2, "b"), ("failed", 2, "b")],
+            &[
+                ("started", 1, "a"),
+                ("started", 2, "b"),
+                ("completed", 2, "b"),
+            ],
+            &[
+                ("started", 1, "a"),
+                ("released", 1, "a"),
+                ("started", 2, "b"),
+                ("failed", 2, "b"),
+            ],
             &[("cancelled", 0, "x")],
             &[("started", 1, "a"), ("failed", 1, "by another one")],
         ] {
             assert_eq!(judge(life).0, Vec::<String>::new(), "{life:?}");
         }
-        let (_, sums) = judge(&[("started", 1, "a"), ("started", 2, "b"), ("completed", 2, "b")]);
+        let (_, sums) = judge(&[
+            ("started", 1, "a"),
+            ("started", 2, "b"),
+            ("completed", 2, "b"),
+        ]);
         assert_eq!((sums.attempts, sums.takeovers), (2, 1));
     }
 
@@ -185,15 +242,47 @@ mod tests {
         for (life, words) in [
             (&[][..], "nobody ever began it"),
             (&[("started", 1, "a")], "it never ended"),
-            (&[("started", 1, "a"), ("completed", 1, "a"), ("completed", 1, "a")], "completed after the end"),
-            (&[("started", 1, "a"), ("started", 2, "b"), ("completed", 1, "a")], "completed of attempt 1"),
-            (&[("started", 1, "a"), ("started", 2, "b"), ("completed", 2, "a")], "does not hold"),
-            (&[("started", 2, "a"), ("completed", 2, "a")], "attempt 2 follows attempt 0"),
+            (
+                &[
+                    ("started", 1, "a"),
+                    ("completed", 1, "a"),
+                    ("completed", 1, "a"),
+                ],
+                "completed after the end",
+            ),
+            (
+                &[
+                    ("started", 1, "a"),
+                    ("started", 2, "b"),
+                    ("completed", 1, "a"),
+                ],
+                "completed of attempt 1",
+            ),
+            (
+                &[
+                    ("started", 1, "a"),
+                    ("started", 2, "b"),
+                    ("completed", 2, "a"),
+                ],
+                "does not hold",
+            ),
+            (
+                &[("started", 2, "a"), ("completed", 2, "a")],
+                "attempt 2 follows attempt 0",
+            ),
         ] {
             let (wrong, _) = judge(life);
-            assert!(wrong.iter().any(|text| text.contains(words)), "{life:?}: {wrong:?}");
+            assert!(
+                wrong.iter().any(|text| text.contains(words)),
+                "{life:?}: {wrong:?}"
+            );
         }
         assert_eq!(judge(&[("started", 1, "a")]).1.open, 1);
-        assert_eq!(judge(&[("cancelled", 0, "x"), ("started", 1, "a")]).1.doubled, 1);
+        assert_eq!(
+            judge(&[("cancelled", 0, "x"), ("started", 1, "a")])
+                .1
+                .doubled,
+            1
+        );
     }
 }

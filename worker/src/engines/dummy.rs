@@ -64,14 +64,21 @@ impl Engine for Dummy {
     const WORKER_TYPE: &'static str = "dummy";
     const DOMAIN: &'static str = "dummy";
     const SHORT: &'static str = "dm";
-    const DESCRIPTION: &'static str = "Waits in steps; can fail, panic or ignore a cancel. For trials and load.";
+    const DESCRIPTION: &'static str =
+        "Waits in steps; can fail, panic or ignore a cancel. For trials and load.";
     const NEVER_BLOCKS: bool = true;
     type Request = DummyRequest;
     type Output = DummyOutput;
 
-    async fn run(&self, ctx: Context, request: DummyRequest) -> Result<DummyOutput, OperationError> {
+    async fn run(
+        &self,
+        ctx: Context,
+        request: DummyRequest,
+    ) -> Result<DummyOutput, OperationError> {
         if request.result_bytes > MAX_RESULT_BYTES {
-            return Err(OperationError::invalid(format!("result_bytes may be at most {MAX_RESULT_BYTES}")));
+            return Err(OperationError::invalid(format!(
+                "result_bytes may be at most {MAX_RESULT_BYTES}"
+            )));
         }
         let total = u64::from(request.steps);
         for step in 1..=request.steps {
@@ -89,7 +96,9 @@ impl Engine for Dummy {
                 tokio::task::consume_budget().await;
             }
             if request.fail_at_step == Some(step) {
-                return Err(OperationError::failed(format!("failed at step {step}, as asked")));
+                return Err(OperationError::failed(format!(
+                    "failed at step {step}, as asked"
+                )));
             }
             #[expect(clippy::panic, reason = "a panic is what was asked for")]
             if request.panic_at_step == Some(step) {
@@ -107,7 +116,10 @@ impl Engine for Dummy {
                     .field("steps", total),
             );
         }
-        Ok(DummyOutput { steps: request.steps, filler: "x".repeat(request.result_bytes) })
+        Ok(DummyOutput {
+            steps: request.steps,
+            filler: "x".repeat(request.result_bytes),
+        })
     }
 }
 
@@ -120,7 +132,13 @@ mod tests {
     #[tokio::test]
     async fn counts_its_steps() {
         let run = TestRun::new();
-        let output = run.run(&Dummy, json!({"steps": 3, "step_ms": 0, "metrics_per_step": 2})).await.unwrap();
+        let output = run
+            .run(
+                &Dummy,
+                json!({"steps": 3, "step_ms": 0, "metrics_per_step": 2}),
+            )
+            .await
+            .unwrap();
         assert_eq!(output.steps, 3);
         assert_eq!(run.progress().percentage, 100.0);
         assert_eq!(run.metrics().len(), 6);
@@ -128,7 +146,10 @@ mod tests {
 
     #[tokio::test]
     async fn fails_where_it_was_told_to() {
-        let error = TestRun::new().run(&Dummy, json!({"step_ms": 0, "fail_at_step": 2})).await.unwrap_err();
+        let error = TestRun::new()
+            .run(&Dummy, json!({"step_ms": 0, "fail_at_step": 2}))
+            .await
+            .unwrap_err();
         assert_eq!(error, OperationError::failed("failed at step 2, as asked"));
     }
 
@@ -136,11 +157,21 @@ mod tests {
     async fn stops_when_cancelled() {
         let run = TestRun::new();
         run.cancel();
-        assert_eq!(run.run(&Dummy, json!({"step_ms": 60_000})).await.unwrap_err(), OperationError::Cancelled);
+        assert_eq!(
+            run.run(&Dummy, json!({"step_ms": 60_000}))
+                .await
+                .unwrap_err(),
+            OperationError::Cancelled
+        );
     }
 
     #[tokio::test]
     async fn a_mistyped_parameter_is_refused() {
-        assert!(TestRun::new().run(&Dummy, json!({"step": 3})).await.is_err());
+        assert!(
+            TestRun::new()
+                .run(&Dummy, json!({"step": 3}))
+                .await
+                .is_err()
+        );
     }
 }

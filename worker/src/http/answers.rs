@@ -24,7 +24,8 @@ impl From<Box<Problem>> for Failed {
 
 impl IntoResponse for Failed {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.0.status_code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let status =
+            StatusCode::from_u16(self.0.status_code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let retry = (status == StatusCode::SERVICE_UNAVAILABLE).then_some([("retry-after", "1")]);
         match retry {
             Some(header) => (status, header, Json(self.0)).into_response(),
@@ -37,14 +38,26 @@ pub(crate) async fn not_found(uri: Uri) -> Failed {
     Failed::new(
         404,
         "not_found",
-        format!("there is no {} here; see GET /health and GET /api/v1/operations", uri.path()),
+        format!(
+            "there is no {} here; see GET /health and GET /api/v1/operations",
+            uri.path()
+        ),
     )
 }
 
 pub(crate) async fn wrong_method(method: Method, uri: Uri) -> Failed {
-    Failed::new(405, "method_not_allowed", format!("{} does not take {method}", uri.path()))
+    Failed::new(
+        405,
+        "method_not_allowed",
+        format!("{} does not take {method}", uri.path()),
+    )
 }
 
 pub(crate) fn panicked(_: Box<dyn Any + Send>) -> Response {
-    Failed::new(500, "internal", "the worker made a mistake; its log says more").into_response()
+    Failed::new(
+        500,
+        "internal",
+        "the worker made a mistake; its log says more",
+    )
+    .into_response()
 }

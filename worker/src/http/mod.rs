@@ -57,12 +57,20 @@ pub(crate) async fn serve(
     stop: CancellationToken,
 ) -> std::io::Result<()> {
     let start_path = format!("/{}/start", core.info.domain);
-    let state = HttpState { core, slots, operations, schema: Arc::default() };
+    let state = HttpState {
+        core,
+        slots,
+        operations,
+        schema: Arc::default(),
+    };
     let router = Router::new()
         .route("/health", get(operations::health))
         .route("/metrics", get(prometheus::show))
         .route("/api/v1/operations", get(operations::list))
-        .route("/api/v1/operations/{id}", get(operations::get).delete(operations::cancel))
+        .route(
+            "/api/v1/operations/{id}",
+            get(operations::get).delete(operations::cancel),
+        )
         .route("/api/v1/operations/{id}/metrics", get(operations::metrics))
         .route("/api/v1/operations/{id}/cancel", delete(operations::cancel))
         .route(&start_path, post(start::start))
@@ -71,5 +79,8 @@ pub(crate) async fn serve(
         .layer(CatchPanicLayer::custom(answers::panicked))
         .layer(CorsLayer::permissive())
         .with_state(state);
-    axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).into_future().await
+    axum::serve(listener, router)
+        .with_graceful_shutdown(stop.cancelled_owned())
+        .into_future()
+        .await
 }

@@ -48,15 +48,27 @@ pub(super) async fn list(
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Json<Value>, Failed> {
     let query = readable(query)?;
-    let (limit, offset) = (query.limit.unwrap_or(100).clamp(1, MAX_LIMIT), query.offset.unwrap_or(0));
+    let (limit, offset) = (
+        query.limit.unwrap_or(100).clamp(1, MAX_LIMIT),
+        query.offset.unwrap_or(0),
+    );
     let all: Vec<Value> = state
         .core
         .local
         .all()
         .iter()
-        .filter(|_| query.operation_type.as_deref().is_none_or(|t| t == state.core.worker_type.as_str()))
+        .filter(|_| {
+            query
+                .operation_type
+                .as_deref()
+                .is_none_or(|t| t == state.core.worker_type.as_str())
+        })
         .map(|operation| document(operation))
-        .filter(|operation| query.status.is_none_or(|status| operation["status"] == status.as_str()))
+        .filter(|operation| {
+            query
+                .status
+                .is_none_or(|status| operation["status"] == status.as_str())
+        })
         .collect();
     let total = all.len();
     let page: Vec<Value> = all.into_iter().skip(offset).take(limit).collect();
@@ -66,7 +78,10 @@ pub(super) async fn list(
     })))
 }
 
-pub(super) async fn get(State(state): State<HttpState>, Path(id): Path<String>) -> Result<Json<Value>, Failed> {
+pub(super) async fn get(
+    State(state): State<HttpState>,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Failed> {
     let operation = document(&*find(&state, &id)?);
     Ok(Json(json!({
         "success": true,
@@ -94,7 +109,11 @@ pub(super) async fn metrics(
     let from: usize = match query.cursor.as_deref() {
         None | Some("") => 0,
         Some(text) => text.parse().map_err(|_| {
-            Failed::new(400, "invalid_cursor", format!("cursor {text:?} is not one this worker gave out"))
+            Failed::new(
+                400,
+                "invalid_cursor",
+                format!("cursor {text:?} is not one this worker gave out"),
+            )
         })?,
     };
     let limit = query.limit.unwrap_or(100).clamp(1, 10_000);
@@ -112,33 +131,59 @@ pub(super) async fn metrics(
 }
 
 /// Stores the intent like a backend does, so that everybody knows of it, and stops the engine.
-pub(super) async fn cancel(State(state): State<HttpState>, Path(id): Path<String>) -> Result<Json<Value>, Failed> {
+pub(super) async fn cancel(
+    State(state): State<HttpState>,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Failed> {
     let operation = find(&state, &id)?;
     let id = &operation.request.operation_id;
     match operation.state().status {
         Status::Cancelled => {}
         Status::Completed | Status::Failed => {
             let status = operation.state().status;
-            return Err(Failed::new(409, "already_ended", format!("operation {id} has already {status}")));
+            return Err(Failed::new(
+                409,
+                "already_ended",
+                format!("operation {id} has already {status}"),
+            ));
         }
         Status::Pending | Status::Running => {
             let core = &state.core;
-            let intent = CancelIntent { operation_id: id.clone(), requested_at: Timestamp::now(), reason: None };
-            let payload =
-                serde_json::to_vec(&intent).map_err(|error| Failed::new(500, "internal", error.to_string()))?;
+            let intent = CancelIntent {
+                operation_id: id.clone(),
+                requested_at: Timestamp::now(),
+                reason: None,
+            };
+            let payload = serde_json::to_vec(&intent)
+                .map_err(|error| Failed::new(500, "internal", error.to_string()))?;
             let subject = core.names.cancel(&core.worker_type, id);
             core.oplog
-                .publish_once(&subject, &format!("cancel-{id}"), payload.into(), CANCEL_PATIENCE)
+                .publish_once(
+                    &subject,
+                    &format!("cancel-{id}"),
+                    payload.into(),
+                    CANCEL_PATIENCE,
+                )
                 .await
-                .map_err(|_| Failed::new(503, "nats_unavailable", "NATS is away; nothing was cancelled, try again"))?;
+                .map_err(|_| {
+                    Failed::new(
+                        503,
+                        "nats_unavailable",
+                        "NATS is away; nothing was cancelled, try again",
+                    )
+                })?;
             core.running.stop(id, StopReason::Cancel);
         }
     }
-    Ok(Json(json!({"success": true, "message": "Operation cancelled successfully", "operation_id": id})))
+    Ok(Json(
+        json!({"success": true, "message": "Operation cancelled successfully", "operation_id": id}),
+    ))
 }
 
 fn readable<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Failed> {
-    query.map(|Query(query)| query).map_err(|error| Failed::new(400, "invalid_query", error.body_text()))
+    query
+        .map(|Query(query)| query)
+        .map_err(|error| Failed::new(400, "invalid_query", error.body_text()))
 }
 
 fn find(state: &HttpState, id: &str) -> Result<std::sync::Arc<LocalOperation>, Failed> {
@@ -163,13 +208,17 @@ fn document(operation: &LocalOperation) -> Value {
         operation_type: request.operation_type.as_str(),
         status: state.status,
         progress: ShownProgress::Value(&state.progress),
-        metadata: Metadata { parameters: &request.parameters, worker_id },
+        metadata: Metadata {
+            parameters: &request.parameters,
+            worker_id,
+        },
         execution: (!request.execution.is_default()).then_some(&request.execution),
         created_at: request.created_at,
         started_at,
         completed_at: state.ended_at.filter(|_| state.status.is_terminal()),
         updated_at: state.ended_at.unwrap_or(now),
-        duration_seconds: started_at.map(|started| state.ended_at.unwrap_or(now).seconds_since(started)),
+        duration_seconds: started_at
+            .map(|started| state.ended_at.unwrap_or(now).seconds_since(started)),
         worker_id,
         attempt: attempt.map_or(0, |attempt| attempt.attempt),
         attempts: &state.attempts,

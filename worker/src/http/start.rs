@@ -30,24 +30,43 @@ const MAX_BODY: usize = 512 * 1024;
 /// How long a direct start may wait for NATS.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-pub(super) async fn start(State(state): State<HttpState>, headers: HeaderMap, body: Body) -> Result<Response, Failed> {
-    let trace = headers.get(trace::HEADER).and_then(|value| TraceParent::parse(value.to_str().ok()?));
-    let body = read_body(body, MAX_BODY).await.map_err(|error| match error {
-        ReadError::TooLarge { .. } => Failed::new(413, "body_too_large", error.to_string()),
-        ReadError::Broken => Failed::new(400, "invalid_body", error.to_string()),
-    })?;
+pub(super) async fn start(
+    State(state): State<HttpState>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Failed> {
+    let trace = headers
+        .get(trace::HEADER)
+        .and_then(|value| TraceParent::parse(value.to_str().ok()?));
+    let body = read_body(body, MAX_BODY)
+        .await
+        .map_err(|error| match error {
+            ReadError::TooLarge { .. } => Failed::new(413, "body_too_large", error.to_string()),
+            ReadError::Broken => Failed::new(400, "invalid_body", error.to_string()),
+        })?;
     // Finishes even if the caller hangs up: a start that is half-way recorded must be run.
-    let work = state.operations.spawn(start_here(state.clone(), body, trace));
-    work.await.unwrap_or_else(|_| Err(Failed::new(500, "internal", "the start was interrupted")))
+    let work = state
+        .operations
+        .spawn(start_here(state.clone(), body, trace));
+    work.await
+        .unwrap_or_else(|_| Err(Failed::new(500, "internal", "the start was interrupted")))
 }
 
-async fn start_here(state: HttpState, body: Bytes, trace: Option<TraceParent>) -> Result<Response, Failed> {
+async fn start_here(
+    state: HttpState,
+    body: Bytes,
+    trace: Option<TraceParent>,
+) -> Result<Response, Failed> {
     let core = state.core.clone();
-    let body = StartBody::check(body, state.schema().cloned()).await.map_err(|error| Box::new(error.problem()))?;
+    let body = StartBody::check(body, state.schema().cloned())
+        .await
+        .map_err(|error| Box::new(error.problem()))?;
     if !core.connection.is_up() {
         return Err(unavailable());
     }
-    let Some(slot) = state.slots.take().await else { return Err(busy(&state)) };
+    let Some(slot) = state.slots.take().await else {
+        return Err(busy(&state));
+    };
     let operation_id = match body.task_id {
         Some(id) => {
             refuse_known(&state, &id).await?;
@@ -64,18 +83,35 @@ async fn start_here(state: HttpState, body: Bytes, trace: Option<TraceParent>) -
         retry_of: None,
         resume_from: None,
     };
-    let payload = serde_json::to_vec(&request).map_err(|error| Failed::new(500, "internal", error.to_string()))?;
+    let payload = serde_json::to_vec(&request)
+        .map_err(|error| Failed::new(500, "internal", error.to_string()))?;
     let queue = direct_queue();
     let subject = core.names.start(&core.worker_type, &queue);
     let (start_sequence, duplicate) = match core
         .oplog
-        .publish_once_traced(&subject, operation_id.as_str(), payload.into(), PATIENCE, trace.as_ref())
+        .publish_once_traced(
+            &subject,
+            operation_id.as_str(),
+            payload.into(),
+            PATIENCE,
+            trace.as_ref(),
+        )
         .await
     {
         Ok(stored) => stored,
-        Err(AppendError::TooLarge) => return Err(Failed::new(413, "too_large", "the parameters are too large")),
+        Err(AppendError::TooLarge) => {
+            return Err(Failed::new(
+                413,
+                "too_large",
+                "the parameters are too large",
+            ));
+        }
         Err(AppendError::Full(_)) => {
-            return Err(Failed::new(507, "stream_full", "the operations stream is full; nothing was started"));
+            return Err(Failed::new(
+                507,
+                "stream_full",
+                "the operations stream is full; nothing was started",
+            ));
         }
         Err(_) => return Err(unavailable()),
     };
@@ -83,9 +119,20 @@ async fn start_here(state: HttpState, body: Bytes, trace: Option<TraceParent>) -
         return Err(known(&operation_id));
     }
     let (sender, claimed) = oneshot::channel();
-    let delivery = Delivery { start_sequence, count: 1 };
+    let delivery = Delivery {
+        start_sequence,
+        count: 1,
+    };
     let lease = Lease::none(core.default_lease);
-    let job = Job { slot, queue, request, delivery, lease, claimed: Some(sender), trace };
+    let job = Job {
+        slot,
+        queue,
+        request,
+        delivery,
+        lease,
+        claimed: Some(sender),
+        trace,
+    };
     state.operations.spawn(run_job(core.clone(), job));
     match claimed.await {
         Ok(true) => Ok(Json(json!({
@@ -115,15 +162,24 @@ async fn refuse_known(state: &HttpState, id: &OperationId) -> Result<(), Failed>
 }
 
 fn known(id: &OperationId) -> Failed {
-    Failed::new(409, "operation_exists", format!("operation {id} exists already; choose another task_id, or none"))
+    Failed::new(
+        409,
+        "operation_exists",
+        format!("operation {id} exists already; choose another task_id, or none"),
+    )
 }
 
 fn busy(state: &HttpState) -> Failed {
     Failed(Box::new(
-        Problem::new(503, "worker_busy", "Worker busy").with("current_operation", json!(state.core.running.oldest())),
+        Problem::new(503, "worker_busy", "Worker busy")
+            .with("current_operation", json!(state.core.running.oldest())),
     ))
 }
 
 fn unavailable() -> Failed {
-    Failed::new(503, "nats_unavailable", "NATS is away, so nothing can be recorded; try again with the same task_id")
+    Failed::new(
+        503,
+        "nats_unavailable",
+        "NATS is away, so nothing can be recorded; try again with the same task_id",
+    )
 }

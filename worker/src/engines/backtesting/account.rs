@@ -92,7 +92,8 @@ impl Account {
 
     /// What it is worth at this price, sold without costs.
     pub(super) fn equity(&self, price: f64) -> f64 {
-        self.position.map_or(self.cash, |position| self.cash + position.quantity * price)
+        self.position
+            .map_or(self.cash, |position| self.cash + position.quantity * price)
     }
 
     /// Buys at bar `i` as many whole units as the fraction of the cash allows; none when that is less than one.
@@ -106,19 +107,33 @@ impl Account {
         }
         if quantity > 0.0 {
             self.cash -= quantity * price * with_commission;
-            self.position = Some(Position { quantity, price, entry: i });
+            self.position = Some(Position {
+                quantity,
+                price,
+                entry: i,
+            });
         }
     }
 
     /// Sells the position, if there is one, at bar `i`.
     pub(super) fn sell(&mut self, bars: &[Bar], i: usize, raw: f64, exit_reason: ExitReason) {
-        let Some(position) = self.position.take() else { return };
+        let Some(position) = self.position.take() else {
+            return;
+        };
         let price = raw * (1.0 - self.slippage);
         self.cash += position.quantity * price * (1.0 - self.commission);
-        self.trades.push(self.trade(bars, position, i, price, exit_reason));
+        self.trades
+            .push(self.trade(bars, position, i, price, exit_reason));
     }
 
-    fn trade(&self, bars: &[Bar], position: Position, exit: usize, price: f64, exit_reason: ExitReason) -> Trade {
+    fn trade(
+        &self,
+        bars: &[Bar],
+        position: Position,
+        exit: usize,
+        price: f64,
+        exit_reason: ExitReason,
+    ) -> Trade {
         let (from, to) = (&bars[position.entry], &bars[exit]);
         let quantity = position.quantity;
         let gross_pnl = quantity * (price - position.price);

@@ -66,7 +66,13 @@ pub struct Metrics {
 }
 
 /// Computes the figures of `run`, which began with `capital`; a year has `periods` bars.
-pub(super) fn metrics(bars: &Bars, warm_up: usize, run: &Run, capital: f64, periods: f64) -> Metrics {
+pub(super) fn metrics(
+    bars: &Bars,
+    warm_up: usize,
+    run: &Run,
+    capital: f64,
+    periods: f64,
+) -> Metrics {
     let (first, last) = (&bars.bars[0], &bars.bars[bars.len() - 1]);
     let final_equity = run.equity.last().copied().unwrap_or(capital);
     let total_return = final_equity - capital;
@@ -94,7 +100,9 @@ pub(super) fn metrics(bars: &Bars, warm_up: usize, run: &Run, capital: f64, peri
         winning_trades: trades.wins.len(),
         losing_trades: trades.losses.len(),
         win_rate: finite(trades.wins.len() as f64 / run.trades.len() as f64),
-        profit_factor: finite(trades.wins.iter().sum::<f64>() / trades.losses.iter().sum::<f64>().abs()),
+        profit_factor: finite(
+            trades.wins.iter().sum::<f64>() / trades.losses.iter().sum::<f64>().abs(),
+        ),
         avg_win: finite(mean(&trades.wins)),
         avg_loss: finite(mean(&trades.losses)),
         largest_win: finite(trades.wins.iter().copied().fold(f64::NAN, f64::max)),
@@ -119,7 +127,12 @@ fn mean(values: &[f64]) -> f64 {
 /// The standard deviation with divisor n (of the population); NaN over nothing.
 fn deviation(values: &[f64]) -> f64 {
     let mean = mean(values);
-    (values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / values.len() as f64).sqrt()
+    (values
+        .iter()
+        .map(|value| (value - mean).powi(2))
+        .sum::<f64>()
+        / values.len() as f64)
+        .sqrt()
 }
 
 /// Returns from bar to bar.
@@ -131,9 +144,20 @@ struct Returns {
 
 impl Returns {
     fn of(equity: &[f64]) -> Self {
-        let returns: Vec<f64> = equity.windows(2).map(|pair| pair[1] / pair[0] - 1.0).collect();
-        let negative: Vec<f64> = returns.iter().copied().filter(|value| *value < 0.0).collect();
-        Self { mean: mean(&returns), deviation: deviation(&returns), downside: deviation(&negative) }
+        let returns: Vec<f64> = equity
+            .windows(2)
+            .map(|pair| pair[1] / pair[0] - 1.0)
+            .collect();
+        let negative: Vec<f64> = returns
+            .iter()
+            .copied()
+            .filter(|value| *value < 0.0)
+            .collect();
+        Self {
+            mean: mean(&returns),
+            deviation: deviation(&returns),
+            downside: deviation(&negative),
+        }
     }
 }
 
@@ -145,7 +169,10 @@ struct Drawdown {
 
 impl Drawdown {
     fn of(equity: &[f64]) -> Self {
-        let mut worst = Self { fraction: 0.0, amount: 0.0 };
+        let mut worst = Self {
+            fraction: 0.0,
+            amount: 0.0,
+        };
         let mut peak = f64::MIN;
         for value in equity {
             peak = peak.max(*value);
@@ -205,7 +232,14 @@ mod tests {
     fn bar(day: usize, close: f64) -> Bar {
         let timestamp = format!("2023-01-{day:02}");
         let time = BarTime::parse(&timestamp).unwrap();
-        Bar { timestamp: timestamp.into(), time, open: close, high: close, low: close, close }
+        Bar {
+            timestamp: timestamp.into(),
+            time,
+            open: close,
+            high: close,
+            low: close,
+            close,
+        }
     }
 
     fn trade(net_pnl: f64, holding_period_hours: f64, span: (usize, usize)) -> Trade {
@@ -228,8 +262,13 @@ mod tests {
     #[test]
     fn every_figure_by_hand() {
         let closes = [10.0, 20.0, 30.0, 20.0, 15.0];
-        let bars =
-            Bars { file: "X_1d.csv".into(), bars: (1..).zip(closes).map(|(day, close)| bar(day, close)).collect() };
+        let bars = Bars {
+            file: "X_1d.csv".into(),
+            bars: (1..)
+                .zip(closes)
+                .map(|(day, close)| bar(day, close))
+                .collect(),
+        };
         // Returns 0.1, -0.1, 0.1, -0.2.
         let run = Run {
             equity: vec![100.0, 110.0, 99.0, 108.9, 87.12],
@@ -242,7 +281,10 @@ mod tests {
         };
         let metrics = metrics(&bars, 1, &run, 100.0, 4.0);
         let near = |actual: Option<f64>, expected: f64| {
-            assert!((actual.unwrap() - expected).abs() < 1e-12, "{actual:?} is not {expected}");
+            assert!(
+                (actual.unwrap() - expected).abs() < 1e-12,
+                "{actual:?} is not {expected}"
+            );
         };
         near(metrics.final_equity, 87.12);
         near(metrics.total_return, -12.88);
@@ -260,7 +302,14 @@ mod tests {
         near(metrics.recovery_factor, -12.88 / 22.88);
         // Bars 0, 1, 2 and 4; those of two trades count once.
         near(metrics.exposure_pct, 0.8);
-        assert_eq!((metrics.total_trades, metrics.winning_trades, metrics.losing_trades), (4, 2, 1));
+        assert_eq!(
+            (
+                metrics.total_trades,
+                metrics.winning_trades,
+                metrics.losing_trades
+            ),
+            (4, 2, 1)
+        );
         near(metrics.win_rate, 0.5);
         near(metrics.profit_factor, 2.0);
         near(metrics.avg_win, 4.0);

@@ -26,11 +26,16 @@ impl Engine for Backtesting {
     const WORKER_TYPE: &'static str = "backtesting";
     const DOMAIN: &'static str = "backtests";
     const SHORT: &'static str = "bt";
-    const DESCRIPTION: &'static str = "Trades a strategy over past price bars and reports trades, equity and figures.";
+    const DESCRIPTION: &'static str =
+        "Trades a strategy over past price bars and reports trades, equity and figures.";
     type Request = BacktestRequest;
     type Output = BacktestOutput;
 
-    async fn run(&self, ctx: Context, request: BacktestRequest) -> Result<BacktestOutput, OperationError> {
+    async fn run(
+        &self,
+        ctx: Context,
+        request: BacktestRequest,
+    ) -> Result<BacktestOutput, OperationError> {
         ctx.blocking(move |ctx| backtest(ctx, &request)).await
     }
 }
@@ -39,7 +44,10 @@ impl Engine for Backtesting {
 ///
 /// # Errors
 /// A permanent error for a request or a file that cannot be worked with; [`OperationError::Cancelled`].
-pub fn backtest(ctx: &Context, request: &BacktestRequest) -> Result<BacktestOutput, OperationError> {
+pub fn backtest(
+    ctx: &Context,
+    request: &BacktestRequest,
+) -> Result<BacktestOutput, OperationError> {
     request.check()?;
     let bars = Bars::load(ctx, &request.selection())?;
     let signals = Signals::new(ctx, &request.strategy, &bars)?;
@@ -47,7 +55,9 @@ pub fn backtest(ctx: &Context, request: &BacktestRequest) -> Result<BacktestOutp
     let mut observer = Observer::new(ctx, &bars);
     let run = Simulation::new(request, &bars).run(signals, &mut observer)?;
     observer.finish(&run);
-    let periods = request.periods_per_year.unwrap_or(request.timeframe.periods_per_year());
+    let periods = request
+        .periods_per_year
+        .unwrap_or(request.timeframe.periods_per_year());
     let metrics = metrics::metrics(&bars, warm_up, &run, request.initial_capital, periods);
     Ok(BacktestOutput::new(bars, run, metrics))
 }

@@ -27,15 +27,28 @@ pub(super) struct Observer<'a> {
 impl<'a> Observer<'a> {
     pub(super) fn new(ctx: &'a Context, bars: &'a Bars) -> Self {
         let stride = bars.len().div_ceil(POINTS_PER_RUN).max(1);
-        Self { ctx, bars, start_equity: None, peak: f64::MIN, stride, next_point: 0 }
+        Self {
+            ctx,
+            bars,
+            start_equity: None,
+            peak: f64::MIN,
+            stride,
+            next_point: 0,
+        }
     }
 
     /// Before bar `i`: stops when cancelled, and reports progress when it is due.
-    pub(super) fn check(&mut self, i: usize, equity: f64, trades: usize) -> Result<(), OperationError> {
+    pub(super) fn check(
+        &mut self,
+        i: usize,
+        equity: f64,
+        trades: usize,
+    ) -> Result<(), OperationError> {
         self.ctx.check_cancelled()?;
         let start = *self.start_equity.get_or_insert(equity);
         if i.is_multiple_of(BARS_PER_PROGRESS) {
-            self.ctx.progress_with(|| self.progress(i, equity - start, trades));
+            self.ctx
+                .progress_with(|| self.progress(i, equity - start, trades));
         }
         Ok(())
     }
@@ -46,7 +59,8 @@ impl<'a> Observer<'a> {
         if i == self.next_point || i + 1 == self.bars.len() {
             self.next_point = i + self.stride;
             self.ctx.metric("equity", equity);
-            self.ctx.metric("drawdown", (self.peak - equity) / self.peak);
+            self.ctx
+                .metric("drawdown", (self.peak - equity) / self.peak);
         }
     }
 
@@ -56,13 +70,17 @@ impl<'a> Observer<'a> {
             (Some(first), Some(last)) => last - first,
             _ => 0.0,
         };
-        self.ctx.progress(self.progress(self.bars.len(), pnl, run.trades.len()));
+        self.ctx
+            .progress(self.progress(self.bars.len(), pnl, run.trades.len()));
     }
 
     /// Progress after `done` bars.
     fn progress(&self, done: usize, pnl: f64, trades: usize) -> Progress {
         let total = self.bars.len();
-        let date = done.checked_sub(1).and_then(|at| self.bars.bars.get(at)).map(|bar| &*bar.timestamp);
+        let date = done
+            .checked_sub(1)
+            .and_then(|at| self.bars.bars.get(at))
+            .map(|bar| &*bar.timestamp);
         Progress::ratio(done as u64, total as u64)
             .step(format!("Bar {done}/{total}"))
             .field("current_bar", done)

@@ -29,8 +29,15 @@ pub struct BacktestOutput {
 
 impl BacktestOutput {
     pub(super) fn new(bars: Bars, run: Run, metrics: Metrics) -> Self {
-        let equity_curve: Vec<_> = bars.bars.into_iter().map(|bar| bar.timestamp).zip(run.equity).collect();
-        let time = |entry: Option<&(Box<str>, f64)>| entry.map(|(time, _)| time.clone()).unwrap_or_default();
+        let equity_curve: Vec<_> = bars
+            .bars
+            .into_iter()
+            .map(|bar| bar.timestamp)
+            .zip(run.equity)
+            .collect();
+        let time = |entry: Option<&(Box<str>, f64)>| {
+            entry.map(|(time, _)| time.clone()).unwrap_or_default()
+        };
         Self {
             bars: equity_curve.len(),
             first_bar: time(equity_curve.first()),
@@ -49,7 +56,11 @@ pub struct Quantity(pub f64);
 impl Serialize for Quantity {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         // Below this a double holds every whole number, and so does the conversion.
-        if self.0 < 9e15 { serializer.serialize_u64(self.0 as u64) } else { serializer.serialize_f64(self.0) }
+        if self.0 < 9e15 {
+            serializer.serialize_u64(self.0 as u64)
+        } else {
+            serializer.serialize_f64(self.0)
+        }
     }
 }
 

@@ -125,7 +125,12 @@ pub enum Strategy {
 impl BacktestRequest {
     /// The bars it needs.
     pub fn selection(&self) -> BarSelection {
-        BarSelection { symbol: self.symbol.clone(), timeframe: self.timeframe, start: self.start, end: self.end }
+        BarSelection {
+            symbol: self.symbol.clone(),
+            timeframe: self.timeframe,
+            start: self.start,
+            end: self.end,
+        }
     }
 
     /// Refuses values that no backtest can use. The schema says most of this too; a request may come from one who did not look.
@@ -135,10 +140,22 @@ impl BacktestRequest {
     pub fn check(&self) -> Result<(), OperationError> {
         let positive = |value: f64, most: f64| value > 0.0 && value <= most;
         let part = |value: f64| (0.0..1.0).contains(&value);
-        require(positive(self.initial_capital, 1e12), "initial_capital must be above 0 and at most 1e12")?;
-        require(part(self.commission), "commission must be at least 0 and below 1")?;
-        require(part(self.slippage), "slippage must be at least 0 and below 1")?;
-        require(positive(self.position_fraction, 1.0), "position_fraction must be above 0 and at most 1")?;
+        require(
+            positive(self.initial_capital, 1e12),
+            "initial_capital must be above 0 and at most 1e12",
+        )?;
+        require(
+            part(self.commission),
+            "commission must be at least 0 and below 1",
+        )?;
+        require(
+            part(self.slippage),
+            "slippage must be at least 0 and below 1",
+        )?;
+        require(
+            positive(self.position_fraction, 1.0),
+            "position_fraction must be above 0 and at most 1",
+        )?;
         let periods = self.periods_per_year;
         require(
             periods.is_none_or(|periods| positive(periods, 1e9)),
@@ -156,14 +173,25 @@ impl Strategy {
                 period(fast) && period(slow) && fast < slow,
                 "sma_cross: fast and slow must be 1 to 100000 bars, and fast less than slow",
             ),
-            Self::RsiThreshold { period: bars, lower, upper } => {
-                require(period(bars), "rsi_threshold: period must be 1 to 100000 bars")?;
+            Self::RsiThreshold {
+                period: bars,
+                lower,
+                upper,
+            } => {
+                require(
+                    period(bars),
+                    "rsi_threshold: period must be 1 to 100000 bars",
+                )?;
                 require(
                     0.0 <= lower && lower <= upper && upper <= 100.0,
                     "rsi_threshold: lower and upper must be 0 to 100, and lower not above upper",
                 )
             }
-            Self::Model { buy_above, sell_below, .. } => require(
+            Self::Model {
+                buy_above,
+                sell_below,
+                ..
+            } => require(
                 0.0 <= sell_below && sell_below <= buy_above && buy_above <= 1.0,
                 "model: sell_below and buy_above must be 0 to 1, and sell_below not above buy_above",
             ),
@@ -172,5 +200,9 @@ impl Strategy {
 }
 
 fn require(holds: bool, message: &str) -> Result<(), OperationError> {
-    if holds { Ok(()) } else { Err(OperationError::invalid(message)) }
+    if holds {
+        Ok(())
+    } else {
+        Err(OperationError::invalid(message))
+    }
 }

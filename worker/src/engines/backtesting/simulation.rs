@@ -26,23 +26,37 @@ pub(super) struct Simulation<'a> {
 
 impl<'a> Simulation<'a> {
     pub(super) fn new(request: &BacktestRequest, bars: &'a Bars) -> Self {
-        Self { bars: &bars.bars, fill: request.fill, account: Account::new(request), pending: None }
+        Self {
+            bars: &bars.bars,
+            fill: request.fill,
+            account: Account::new(request),
+            pending: None,
+        }
     }
 
     /// Trades bar after bar. The order of the steps within a bar is part of the rules (docs: "Each bar").
-    pub(super) fn run(mut self, mut signals: Signals, observer: &mut Observer<'_>) -> Result<Run, OperationError> {
+    pub(super) fn run(
+        mut self,
+        mut signals: Signals,
+        observer: &mut Observer<'_>,
+    ) -> Result<Run, OperationError> {
         let mut equity = Vec::with_capacity(self.bars.len());
         let last = self.bars.len().saturating_sub(1);
         for (i, bar) in self.bars.iter().enumerate() {
             if i.is_multiple_of(BARS_PER_CHECK) {
-                observer.check(i, self.account.equity(bar.open), self.account.trades().len())?;
+                observer.check(
+                    i,
+                    self.account.equity(bar.open),
+                    self.account.trades().len(),
+                )?;
             }
             if let Some(order) = self.pending.take() {
                 self.execute(order, i, bar.open);
             }
             let mut worth = self.account.equity(bar.close);
             if i == last {
-                self.account.sell(self.bars, i, bar.close, ExitReason::EndOfData);
+                self.account
+                    .sell(self.bars, i, bar.close, ExitReason::EndOfData);
                 worth = self.account.equity(bar.close);
             } else if let Some(order) = signals.at(i).filter(|signal| self.counts(*signal)) {
                 match self.fill {
@@ -53,7 +67,10 @@ impl<'a> Simulation<'a> {
             observer.bar(i, worth);
             equity.push(worth);
         }
-        Ok(Run { equity, trades: self.account.into_trades() })
+        Ok(Run {
+            equity,
+            trades: self.account.into_trades(),
+        })
     }
 
     /// Only what changes the position is an order.
@@ -85,7 +102,10 @@ mod tests {
             "symbol": "X", "timeframe": "1d", "strategy": {"type": "sma_cross", "fast": 1, "slow": 2},
             "initial_capital": 1000, "commission": 0.01, "slippage": 0.1
         });
-        request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        request
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
         serde_json::from_value(request).unwrap()
     }
 
@@ -95,15 +115,27 @@ mod tests {
             let timestamp = format!("2024-{:02}-{:02}", 1 + day / 28, 1 + day % 28);
             let time = BarTime::parse(&timestamp).unwrap();
             let (high, low) = (open.max(*close), open.min(*close));
-            Bar { timestamp: timestamp.into(), time, open: *open, high, low, close: *close }
+            Bar {
+                timestamp: timestamp.into(),
+                time,
+                open: *open,
+                high,
+                low,
+                close: *close,
+            }
         };
-        Bars { file: "X_1d.csv".into(), bars: prices.iter().enumerate().map(bar).collect() }
+        Bars {
+            file: "X_1d.csv".into(),
+            bars: prices.iter().enumerate().map(bar).collect(),
+        }
     }
 
     fn simulate(request: &BacktestRequest, bars: &Bars) -> Run {
         let run = TestRun::new();
         let signals = Signals::new(run.ctx(), &request.strategy, bars).unwrap();
-        Simulation::new(request, bars).run(signals, &mut Observer::new(run.ctx(), bars)).unwrap()
+        Simulation::new(request, bars)
+            .run(signals, &mut Observer::new(run.ctx(), bars))
+            .unwrap()
     }
 
     /// Falls, crosses above at bar 2, below at bar 4, above again at bar 6.
@@ -123,27 +155,57 @@ mod tests {
         let run = simulate(&request(json!({})), &bars(&WAVE));
         let first = &run.trades[0];
         // Bought at 30 and 10 % more: 33 units would cost 1099.89, so as many as 1000 pays for.
-        assert_eq!((first.entry_price, first.exit_price, first.quantity.0), (30.0 * 1.1, 25.0 * 0.9, 30.0));
-        assert_eq!((&*first.entry_time, &*first.exit_time), ("2024-01-04", "2024-01-06"));
-        assert_eq!((first.exit_reason, first.holding_period_hours), (ExitReason::Signal, 48.0));
+        assert_eq!(
+            (first.entry_price, first.exit_price, first.quantity.0),
+            (30.0 * 1.1, 25.0 * 0.9, 30.0)
+        );
+        assert_eq!(
+            (&*first.entry_time, &*first.exit_time),
+            ("2024-01-04", "2024-01-06")
+        );
+        assert_eq!(
+            (first.exit_reason, first.holding_period_hours),
+            (ExitReason::Signal, 48.0)
+        );
         assert_eq!(run.equity[..3], [1000.0; 3]);
         let cash = 1000.0 - 30.0 * 30.0 * 1.1 * 1.01;
         assert_eq!(run.equity[3], cash + 30.0 * 40.0);
         // The signal of bar 6 fills on the last bar, where it is sold again.
         let last = run.trades.last().unwrap();
-        assert_eq!((&*last.entry_time, &*last.exit_time), ("2024-01-08", "2024-01-08"));
-        assert_eq!((last.entry_price, last.exit_price), (40.0 * 1.1, 50.0 * 0.9));
-        assert_eq!((last.exit_reason, last.holding_period_hours), (ExitReason::EndOfData, 0.0));
+        assert_eq!(
+            (&*last.entry_time, &*last.exit_time),
+            ("2024-01-08", "2024-01-08")
+        );
+        assert_eq!(
+            (last.entry_price, last.exit_price),
+            (40.0 * 1.1, 50.0 * 0.9)
+        );
+        assert_eq!(
+            (last.exit_reason, last.holding_period_hours),
+            (ExitReason::EndOfData, 0.0)
+        );
     }
 
     #[test]
     fn orders_fill_at_the_close_after_equity_was_taken() {
-        let run = simulate(&request(json!({"fill": "close", "slippage": 0})), &bars(&WAVE));
+        let run = simulate(
+            &request(json!({"fill": "close", "slippage": 0})),
+            &bars(&WAVE),
+        );
         let first = &run.trades[0];
-        assert_eq!((first.entry_price, first.exit_price, first.quantity.0), (20.0, 20.0, 49.0));
-        assert_eq!((&*first.entry_time, &*first.exit_time), ("2024-01-03", "2024-01-05"));
+        assert_eq!(
+            (first.entry_price, first.exit_price, first.quantity.0),
+            (20.0, 20.0, 49.0)
+        );
+        assert_eq!(
+            (&*first.entry_time, &*first.exit_time),
+            ("2024-01-03", "2024-01-05")
+        );
         let cash = 1000.0 - 49.0 * 20.0 * 1.01;
-        assert_eq!(run.equity[2..5], [1000.0, cash + 49.0 * 40.0, cash + 49.0 * 20.0]);
+        assert_eq!(
+            run.equity[2..5],
+            [1000.0, cash + 49.0 * 40.0, cash + 49.0 * 20.0]
+        );
         assert_eq!(run.trades[1].exit_reason, ExitReason::EndOfData);
     }
 
@@ -159,7 +221,8 @@ mod tests {
         let (run, bars, request) = (TestRun::new(), bars(&WAVE), request(json!({})));
         let signals = Signals::new(run.ctx(), &request.strategy, &bars).unwrap();
         run.cancel();
-        let result = Simulation::new(&request, &bars).run(signals, &mut Observer::new(run.ctx(), &bars));
+        let result =
+            Simulation::new(&request, &bars).run(signals, &mut Observer::new(run.ctx(), &bars));
         assert_eq!(result.unwrap_err(), OperationError::Cancelled);
     }
 

@@ -34,20 +34,39 @@ pub(super) struct Signals {
 #[derive(Debug)]
 enum Rule {
     /// The fast average crosses the slow one; `last` is the side it was last seen on.
-    Cross { fast: Indicator, slow: Indicator, last: Option<Ordering> },
+    Cross {
+        fast: Indicator,
+        slow: Indicator,
+        last: Option<Ordering>,
+    },
     /// Low values buy, high values sell.
-    Strength { value: Indicator, lower: f64, upper: f64 },
+    Strength {
+        value: Indicator,
+        lower: f64,
+        upper: f64,
+    },
     /// High values buy, low values sell.
-    Probability { value: Indicator, buy_above: f64, sell_below: f64 },
+    Probability {
+        value: Indicator,
+        buy_above: f64,
+        sell_below: f64,
+    },
 }
 
 impl Signals {
     /// Prepares the signals of `strategy` over `bars`.
-    pub(super) fn new(ctx: &Context, strategy: &Strategy, bars: &Bars) -> Result<Self, OperationError> {
+    pub(super) fn new(
+        ctx: &Context,
+        strategy: &Strategy,
+        bars: &Bars,
+    ) -> Result<Self, OperationError> {
         let warm_up = strategy.warm_up();
         // Bars to be ready, and one more to give a signal.
         bars.require(warm_up + 2, || strategy.to_string())?;
-        Ok(Self { warm_up, rule: Rule::new(ctx, strategy, bars)? })
+        Ok(Self {
+            warm_up,
+            rule: Rule::new(ctx, strategy, bars)?,
+        })
     }
 
     /// The first bar where all indicators are defined; signals begin with the next.
@@ -87,15 +106,29 @@ impl Rule {
     fn new(ctx: &Context, strategy: &Strategy, bars: &Bars) -> Result<Self, OperationError> {
         let closes = bars.closes();
         Ok(match *strategy {
-            Strategy::SmaCross { fast, slow } => {
-                Self::Cross { fast: sma(&closes, fast), slow: sma(&closes, slow), last: None }
-            }
-            Strategy::RsiThreshold { period, lower, upper } => {
-                Self::Strength { value: rsi(&closes, period), lower, upper }
-            }
-            Strategy::Model { ref model_file, buy_above, sell_below } => {
-                Self::Probability { value: probabilities(ctx, model_file, bars)?, buy_above, sell_below }
-            }
+            Strategy::SmaCross { fast, slow } => Self::Cross {
+                fast: sma(&closes, fast),
+                slow: sma(&closes, slow),
+                last: None,
+            },
+            Strategy::RsiThreshold {
+                period,
+                lower,
+                upper,
+            } => Self::Strength {
+                value: rsi(&closes, period),
+                lower,
+                upper,
+            },
+            Strategy::Model {
+                ref model_file,
+                buy_above,
+                sell_below,
+            } => Self::Probability {
+                value: probabilities(ctx, model_file, bars)?,
+                buy_above,
+                sell_below,
+            },
         })
     }
 
@@ -109,12 +142,20 @@ impl Rule {
                     _ => None,
                 }
             }
-            Self::Strength { value, lower, upper } => match value.get(i)? {
+            Self::Strength {
+                value,
+                lower,
+                upper,
+            } => match value.get(i)? {
                 value if value < *lower => Some(Signal::Buy),
                 value if value > *upper => Some(Signal::Sell),
                 _ => None,
             },
-            Self::Probability { value, buy_above, sell_below } => match value.get(i)? {
+            Self::Probability {
+                value,
+                buy_above,
+                sell_below,
+            } => match value.get(i)? {
                 value if value > *buy_above => Some(Signal::Buy),
                 value if value < *sell_below => Some(Signal::Sell),
                 _ => None,
@@ -126,7 +167,11 @@ impl Rule {
 /// On which side of the slow average the fast one is; none on a tie.
 fn side(fast: f64, slow: f64) -> Option<Ordering> {
     let difference = fast - slow;
-    if difference.abs() <= TIE * slow.abs() { None } else { difference.partial_cmp(&0.0) }
+    if difference.abs() <= TIE * slow.abs() {
+        None
+    } else {
+        difference.partial_cmp(&0.0)
+    }
 }
 
 /// What the model in `file` says of each bar.
@@ -137,7 +182,10 @@ fn probabilities(ctx: &Context, file: &str, bars: &Bars) -> Result<Indicator, Op
             "{file}: a backtest needs a model of direction: train one with label next_up"
         )));
     }
-    Ok(Indicator::new(FIRST_BAR, model.probabilities(ctx, &features(bars))?))
+    Ok(Indicator::new(
+        FIRST_BAR,
+        model.probabilities(ctx, &features(bars))?,
+    ))
 }
 
 #[cfg(test)]
@@ -146,7 +194,11 @@ mod tests {
 
     /// The signals of averages over one and two bars.
     fn cross(closes: &[f64]) -> Vec<Option<Signal>> {
-        let rule = Rule::Cross { fast: sma(closes, 1), slow: sma(closes, 2), last: None };
+        let rule = Rule::Cross {
+            fast: sma(closes, 1),
+            slow: sma(closes, 2),
+            last: None,
+        };
         let mut signals = Signals { warm_up: 1, rule };
         (0..closes.len()).map(|i| signals.at(i)).collect()
     }
@@ -154,9 +206,15 @@ mod tests {
     #[test]
     fn a_tie_is_no_side_and_does_not_end_one() {
         use Signal::{Buy, Sell};
-        assert_eq!(cross(&[2.0, 1.0, 2.0, 1.0]), [None, None, Some(Buy), Some(Sell)]);
+        assert_eq!(
+            cross(&[2.0, 1.0, 2.0, 1.0]),
+            [None, None, Some(Buy), Some(Sell)]
+        );
         // Below, tie, tie, above: a cross from below. Above, tie, above: none.
-        assert_eq!(cross(&[2.0, 1.0, 1.0, 1.0, 2.0, 2.0, 3.0]), [None, None, None, None, Some(Buy), None, None]);
+        assert_eq!(
+            cross(&[2.0, 1.0, 1.0, 1.0, 2.0, 2.0, 3.0]),
+            [None, None, None, None, Some(Buy), None, None]
+        );
         // What rounding could leave of a tie is one.
         assert_eq!(cross(&[2.0, 1.0, 1.0 + 1e-9, 1.0, 0.5]), [None; 5]);
         // The first side is no cross, though a tie came before it.
@@ -166,8 +224,25 @@ mod tests {
     #[test]
     fn strength_is_read_after_the_warm_up_only() {
         let value = Indicator::new(1, vec![10.0, 30.0, 29.9, 70.0, 70.1]);
-        let mut signals = Signals { warm_up: 1, rule: Rule::Strength { value, lower: 30.0, upper: 70.0 } };
+        let mut signals = Signals {
+            warm_up: 1,
+            rule: Rule::Strength {
+                value,
+                lower: 30.0,
+                upper: 70.0,
+            },
+        };
         let read: Vec<_> = (0..6).map(|i| signals.at(i)).collect();
-        assert_eq!(read, [None, None, None, Some(Signal::Buy), None, Some(Signal::Sell)]);
+        assert_eq!(
+            read,
+            [
+                None,
+                None,
+                None,
+                Some(Signal::Buy),
+                None,
+                Some(Signal::Sell)
+            ]
+        );
     }
 }

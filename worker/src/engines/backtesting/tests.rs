@@ -14,7 +14,10 @@ async fn run(request: Value) -> Result<BacktestOutput, OperationError> {
 fn near(actual: Option<f64>, expected: f64) {
     let actual = actual.unwrap();
     // The expected numbers are written with 12 decimals: of the smallest that leaves little more than nine digits.
-    assert!((actual - expected).abs() <= 1e-9 * expected.abs(), "{actual} is not {expected}");
+    assert!(
+        (actual - expected).abs() <= 1e-9 * expected.abs(),
+        "{actual} is not {expected}"
+    );
 }
 
 struct Expected {
@@ -32,7 +35,10 @@ struct Expected {
 async fn check(request: Value, expected: Expected) {
     let output = run(request).await.unwrap();
     let metrics = &output.metrics;
-    assert_eq!((output.bars, metrics.total_trades, metrics.winning_trades), expected.counts);
+    assert_eq!(
+        (output.bars, metrics.total_trades, metrics.winning_trades),
+        expected.counts
+    );
     near(metrics.final_equity, expected.final_equity);
     near(metrics.buy_hold_return_pct, expected.buy_hold);
     near(metrics.annualized_return, expected.annualized);
@@ -42,7 +48,10 @@ async fn check(request: Value, expected: Expected) {
     near(metrics.exposure_pct, expected.exposure);
     let (entry, paid, exit, received, quantity) = expected.first_trade;
     let trade = &output.trades[0];
-    assert_eq!((&*trade.entry_time, &*trade.exit_time, trade.quantity), (entry, exit, Quantity(quantity)));
+    assert_eq!(
+        (&*trade.entry_time, &*trade.exit_time, trade.quantity),
+        (entry, exit, Quantity(quantity))
+    );
     near(Some(trade.entry_price), paid);
     near(Some(trade.exit_price), received);
 }
@@ -110,15 +119,19 @@ async fn ibm_with_all_parameters() {
 }
 
 fn crossing(more: Value) -> Value {
-    let mut request =
-        json!({"symbol": "GOOG", "timeframe": "1d", "strategy": {"type": "sma_cross", "fast": 10, "slow": 20}});
-    request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let mut request = json!({"symbol": "GOOG", "timeframe": "1d", "strategy": {"type": "sma_cross", "fast": 10, "slow": 20}});
+    request
+        .as_object_mut()
+        .unwrap()
+        .extend(more.as_object().unwrap().clone());
     request
 }
 
 #[tokio::test]
 async fn weekend_gaps_and_exact_ties_are_no_trouble() {
-    let output = run(crossing(json!({"symbol": "EURUSD", "timeframe": "1h"}))).await.unwrap();
+    let output = run(crossing(json!({"symbol": "EURUSD", "timeframe": "1h"})))
+        .await
+        .unwrap();
     assert_eq!((output.bars, output.equity_curve.len()), (6225, 6225));
     assert_eq!(&*output.equity_curve[0].0, "2017-01-01T22:00:00");
     assert_eq!(output.trades.len(), output.metrics.total_trades);
@@ -129,7 +142,10 @@ async fn it_can_be_watched() {
     let run = TestRun::in_dir(DATA);
     let output = run.run(&Backtesting, crossing(json!({}))).await.unwrap();
     let progress = run.progress();
-    assert_eq!((progress.percentage, progress.current_step.as_deref()), (100.0, Some("Bar 2148/2148")));
+    assert_eq!(
+        (progress.percentage, progress.current_step.as_deref()),
+        (100.0, Some("Bar 2148/2148"))
+    );
     assert_eq!(progress.fields["current_bar"], 2148);
     assert_eq!(progress.fields["total_bars"], 2148);
     assert_eq!(progress.fields["current_date"], "2013-03-01");
@@ -137,18 +153,35 @@ async fn it_can_be_watched() {
     let pnl = progress.fields["current_pnl"].as_f64().unwrap();
     near(Some(pnl), output.metrics.total_return.unwrap());
     let points = run.metrics();
-    let of = |name: &str| points.iter().filter(|point| point.name == name).collect::<Vec<_>>();
+    let of = |name: &str| {
+        points
+            .iter()
+            .filter(|point| point.name == name)
+            .collect::<Vec<_>>()
+    };
     for name in ["equity", "drawdown"] {
-        assert!((400..=501).contains(&of(name).len()), "{} of {name}", of(name).len());
+        assert!(
+            (400..=501).contains(&of(name).len()),
+            "{} of {name}",
+            of(name).len()
+        );
     }
-    assert_eq!(of("equity").last().unwrap().value, output.metrics.final_equity);
-    assert!(of("drawdown").iter().all(|point| point.value <= output.metrics.max_drawdown_pct));
+    assert_eq!(
+        of("equity").last().unwrap().value,
+        output.metrics.final_equity
+    );
+    assert!(
+        of("drawdown")
+            .iter()
+            .all(|point| point.value <= output.metrics.max_drawdown_pct)
+    );
 }
 
 #[tokio::test]
 async fn without_trades_what_is_undefined_is_null() {
     let strategy = json!({"type": "rsi_threshold", "period": 14, "lower": 0, "upper": 100});
-    let output = serde_json::to_value(run(crossing(json!({"strategy": strategy}))).await.unwrap()).unwrap();
+    let output =
+        serde_json::to_value(run(crossing(json!({"strategy": strategy}))).await.unwrap()).unwrap();
     let metrics = &output["metrics"];
     for undefined in [
         "sharpe_ratio",
@@ -167,7 +200,14 @@ async fn without_trades_what_is_undefined_is_null() {
     ] {
         assert_eq!(metrics[undefined], Value::Null, "{undefined}");
     }
-    for zero in ["total_return", "volatility", "max_drawdown", "max_drawdown_pct", "exposure_pct", "total_commission"] {
+    for zero in [
+        "total_return",
+        "volatility",
+        "max_drawdown",
+        "max_drawdown_pct",
+        "exposure_pct",
+        "total_commission",
+    ] {
         assert_eq!(metrics[zero].to_string(), "0.0", "{zero}");
     }
     assert_eq!(metrics["total_trades"], 0);
@@ -176,18 +216,39 @@ async fn without_trades_what_is_undefined_is_null() {
 
 #[tokio::test]
 async fn quantities_are_written_as_whole_numbers() {
-    let output = serde_json::to_value(run(crossing(json!({"initial_capital": 10000}))).await.unwrap()).unwrap();
+    let output = serde_json::to_value(
+        run(crossing(json!({"initial_capital": 10000})))
+            .await
+            .unwrap(),
+    )
+    .unwrap();
     assert!(output["trades"][0]["quantity"].is_u64());
     assert_eq!(output["trades"][0]["exit_reason"], "signal");
 }
 
 #[tokio::test]
 async fn too_few_bars_are_named() {
-    let error = run(crossing(json!({"start": "2005-01-03", "end": "2005-01-31"}))).await.unwrap_err();
-    let expected = "GOOG_1d.csv: 20 bars in the range are too few: sma_cross 10/20 needs at least 21";
-    assert_eq!(error, OperationError::permanent("insufficient_data", expected));
+    let error = run(crossing(
+        json!({"start": "2005-01-03", "end": "2005-01-31"}),
+    ))
+    .await
+    .unwrap_err();
+    let expected =
+        "GOOG_1d.csv: 20 bars in the range are too few: sma_cross 10/20 needs at least 21";
+    assert_eq!(
+        error,
+        OperationError::permanent("insufficient_data", expected)
+    );
     // With one more, the last bar is the only one that could give a signal.
-    assert_eq!(run(crossing(json!({"start": "2005-01-03", "end": "2005-02-01"}))).await.unwrap().bars, 21);
+    assert_eq!(
+        run(crossing(
+            json!({"start": "2005-01-03", "end": "2005-02-01"})
+        ))
+        .await
+        .unwrap()
+        .bars,
+        21
+    );
 }
 
 #[tokio::test]
@@ -223,7 +284,10 @@ async fn wrong_requests_are_refused_by_the_schema_and_by_the_engine() {
     for wrong in by_schema {
         let request = crossing(wrong.clone());
         assert!(!schema.is_valid(&request), "the schema lets {wrong} pass");
-        assert!(matches!(run(request).await, Err(OperationError::Permanent { .. })), "{wrong}");
+        assert!(
+            matches!(run(request).await, Err(OperationError::Permanent { .. })),
+            "{wrong}"
+        );
     }
     let by_engine = [
         json!({"start": "2013-02-30"}),
@@ -235,7 +299,13 @@ async fn wrong_requests_are_refused_by_the_schema_and_by_the_engine() {
         json!({"symbol": "ABSENT"}),
     ];
     for wrong in by_engine {
-        assert!(matches!(run(crossing(wrong.clone())).await, Err(OperationError::Permanent { .. })), "{wrong}");
+        assert!(
+            matches!(
+                run(crossing(wrong.clone())).await,
+                Err(OperationError::Permanent { .. })
+            ),
+            "{wrong}"
+        );
     }
 }
 
@@ -243,13 +313,22 @@ async fn wrong_requests_are_refused_by_the_schema_and_by_the_engine() {
 async fn a_cancelled_operation_ends_so() {
     let run = TestRun::in_dir(DATA);
     run.cancel();
-    assert_eq!(run.run(&Backtesting, crossing(json!({}))).await.unwrap_err(), OperationError::Cancelled);
+    assert_eq!(
+        run.run(&Backtesting, crossing(json!({})))
+            .await
+            .unwrap_err(),
+        OperationError::Cancelled
+    );
 }
 
 #[tokio::test]
 async fn a_trained_model_trades() {
     let dir = tempfile::tempdir().unwrap();
-    std::fs::copy(format!("{DATA}/GOOG_1d.csv"), dir.path().join("GOOG_1d.csv")).unwrap();
+    std::fs::copy(
+        format!("{DATA}/GOOG_1d.csv"),
+        dir.path().join("GOOG_1d.csv"),
+    )
+    .unwrap();
     let run = TestRun::in_dir(dir.path());
     let train = |label: &str| {
         json!({
@@ -258,16 +337,36 @@ async fn a_trained_model_trades() {
     };
     let backtest = |model: Value| crossing(json!({"strategy": model, "initial_capital": 10000}));
     for label in ["next_up", "next_range_high"] {
-        run.run(&crate::engines::training::Training, train(label)).await.unwrap();
+        run.run(&crate::engines::training::Training, train(label))
+            .await
+            .unwrap();
     }
     let model = json!({"type": "model", "model_file": "models/next_up.json"});
     let output = run.run(&Backtesting, backtest(model)).await.unwrap();
-    assert!(output.metrics.total_trades > 10, "{}", output.metrics.total_trades);
+    assert!(
+        output.metrics.total_trades > 10,
+        "{}",
+        output.metrics.total_trades
+    );
     // Bar 20 is the first that has features, bar 21 the first that may give a signal.
-    assert!(output.equity_curve[..22].iter().all(|(_, equity)| *equity == 10000.0));
+    assert!(
+        output.equity_curve[..22]
+            .iter()
+            .all(|(_, equity)| *equity == 10000.0)
+    );
     let never = json!({"type": "model", "model_file": "models/next_up.json", "buy_above": 1.0, "sell_below": 0.0});
-    assert_eq!(run.run(&Backtesting, backtest(never)).await.unwrap().metrics.total_trades, 0);
+    assert_eq!(
+        run.run(&Backtesting, backtest(never))
+            .await
+            .unwrap()
+            .metrics
+            .total_trades,
+        0
+    );
     let other = json!({"type": "model", "model_file": "models/next_range_high.json"});
     let error = run.run(&Backtesting, backtest(other)).await.unwrap_err();
-    assert!(error.to_string().contains("train one with label next_up"), "{error}");
+    assert!(
+        error.to_string().contains("train one with label next_up"),
+        "{error}"
+    );
 }

@@ -6,7 +6,9 @@ use crate::OperationError;
 #[derive(Debug, thiserror::Error)]
 pub enum BarsError {
     /// There is no file for this symbol and timeframe.
-    #[error("{file}: no such file in the data directory: check symbol and timeframe, or add the file")]
+    #[error(
+        "{file}: no such file in the data directory: check symbol and timeframe, or add the file"
+    )]
     NotFound {
         /// The file.
         file: String,

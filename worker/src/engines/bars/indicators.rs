@@ -15,7 +15,9 @@ impl Indicator {
 
     /// The value at bar `i`, if it is defined there.
     pub fn get(&self, i: usize) -> Option<f64> {
-        i.checked_sub(self.first).and_then(|at| self.values.get(at)).copied()
+        i.checked_sub(self.first)
+            .and_then(|at| self.values.get(at))
+            .copied()
     }
 }
 

@@ -29,20 +29,38 @@ impl Bars {
         let path = ctx.data_dir().resolve(&file).map_err(BarsError::Refused)?;
         let opened = open_file(&path).map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => BarsError::NotFound { file: file.clone() },
-            _ => BarsError::Io { file: file.clone(), source },
+            _ => BarsError::Io {
+                file: file.clone(),
+                source,
+            },
         })?;
-        FileReader { ctx, selection, path: &path, file }.read(opened)
+        FileReader {
+            ctx,
+            selection,
+            path: &path,
+            file,
+        }
+        .read(opened)
     }
 
     /// Refuses to go on with fewer than `needed` bars.
     ///
     /// # Errors
     /// [`BarsError::TooFew`], which names `needed_by` as what needs them.
-    pub fn require(&self, needed: usize, needed_by: impl FnOnce() -> String) -> Result<(), BarsError> {
+    pub fn require(
+        &self,
+        needed: usize,
+        needed_by: impl FnOnce() -> String,
+    ) -> Result<(), BarsError> {
         if self.len() >= needed {
             return Ok(());
         }
-        Err(BarsError::TooFew { file: self.file.clone(), found: self.len(), needed, needed_by: needed_by() })
+        Err(BarsError::TooFew {
+            file: self.file.clone(),
+            found: self.len(),
+            needed,
+            needed_by: needed_by(),
+        })
     }
 }
 
@@ -56,7 +74,10 @@ struct FileReader<'a> {
 impl FileReader<'_> {
     fn read(self, source: impl Read) -> Result<Bars, BarsError> {
         // Rows of another length are refused here, with the line, and not by the csv crate.
-        let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(source);
+        let mut reader = csv::ReaderBuilder::new()
+            .has_headers(false)
+            .flexible(true)
+            .from_reader(source);
         let mut record = StringRecord::new();
         self.next(&mut reader, &mut record)?;
         let columns = self.columns(&record)?;
@@ -81,14 +102,24 @@ impl FileReader<'_> {
         if bars.is_empty() {
             return Err(self.none_in_range(first.zip(last)));
         }
-        Ok(Bars { file: self.file, bars })
+        Ok(Bars {
+            file: self.file,
+            bars,
+        })
     }
 
-    fn next<R: Read>(&self, reader: &mut csv::Reader<R>, record: &mut StringRecord) -> Result<bool, BarsError> {
+    fn next<R: Read>(
+        &self,
+        reader: &mut csv::Reader<R>,
+        record: &mut StringRecord,
+    ) -> Result<bool, BarsError> {
         reader.read_record(record).map_err(|error| {
             let byte = error.position().map(csv::Position::byte);
             match error.into_kind() {
-                csv::ErrorKind::Io(source) => BarsError::Io { file: self.file.clone(), source },
+                csv::ErrorKind::Io(source) => BarsError::Io {
+                    file: self.file.clone(),
+                    source,
+                },
                 kind => self.at_byte(byte.unwrap_or(0), csv_problem(&kind)),
             }
         })
@@ -97,25 +128,39 @@ impl FileReader<'_> {
     fn columns(&self, header: &StringRecord) -> Result<Columns, BarsError> {
         let mut index = [0; COLUMNS.len()];
         for (place, column) in index.iter_mut().zip(COLUMNS) {
-            let mut found = header.iter().enumerate().filter(|(_, name)| *name == column);
+            let mut found = header
+                .iter()
+                .enumerate()
+                .filter(|(_, name)| *name == column);
             match (found.next(), found.count()) {
                 (Some((at, _)), 0) => *place = at,
                 (first, more) => {
                     let times = more + usize::from(first.is_some());
-                    return Err(BarsError::Column { file: self.file.clone(), column, times });
+                    return Err(BarsError::Column {
+                        file: self.file.clone(),
+                        column,
+                        times,
+                    });
                 }
             }
         }
-        Ok(Columns { index, cells: header.len() })
+        Ok(Columns {
+            index,
+            cells: header.len(),
+        })
     }
 
     fn none_in_range(&self, held: Option<(BarTime, BarTime)>) -> BarsError {
-        let bound = |bound: Option<BarTime>, open: &str| bound.map_or(open.to_owned(), |time| time.to_string());
+        let bound = |bound: Option<BarTime>, open: &str| {
+            bound.map_or(open.to_owned(), |time| time.to_string())
+        };
         BarsError::NoneInRange {
             file: self.file.clone(),
             start: bound(self.selection.start, "its beginning"),
             end: bound(self.selection.end, "its end"),
-            held: held.map_or("no bar at all".to_owned(), |(first, last)| format!("{first} to {last}")),
+            held: held.map_or("no bar at all".to_owned(), |(first, last)| {
+                format!("{first} to {last}")
+            }),
         }
     }
 
@@ -125,8 +170,15 @@ impl FileReader<'_> {
 
     fn at_byte(&self, byte: u64, problem: String) -> BarsError {
         match line_of(self.path, byte) {
-            Ok(line) => BarsError::Line { file: self.file.clone(), line, problem },
-            Err(source) => BarsError::Io { file: self.file.clone(), source },
+            Ok(line) => BarsError::Line {
+                file: self.file.clone(),
+                line,
+                problem,
+            },
+            Err(source) => BarsError::Io {
+                file: self.file.clone(),
+                source,
+            },
         }
     }
 }
@@ -170,16 +222,25 @@ struct Columns {
 impl Columns {
     fn bar(&self, record: &StringRecord) -> Result<Bar, String> {
         if record.len() != self.cells {
-            return Err(format!("{} cells where the header has {}", record.len(), self.cells));
+            return Err(format!(
+                "{} cells where the header has {}",
+                record.len(),
+                self.cells
+            ));
         }
         let cell = |column: usize| record.get(self.index[column]).unwrap_or_default();
         let timestamp = cell(0);
-        let time = BarTime::parse(timestamp).map_err(|error| format!("column timestamp: {error}"))?;
+        let time =
+            BarTime::parse(timestamp).map_err(|error| format!("column timestamp: {error}"))?;
         let mut prices = [0.0; 4];
         for (price, column) in prices.iter_mut().zip(1..) {
             *price = number(COLUMNS[column], cell(column))?;
             if *price <= 0.0 {
-                return Err(format!("column {}: {} is not a positive price", COLUMNS[column], cell(column)));
+                return Err(format!(
+                    "column {}: {} is not a positive price",
+                    COLUMNS[column],
+                    cell(column)
+                ));
             }
         }
         let volume = number("volume", cell(5))?;
@@ -188,9 +249,18 @@ impl Columns {
         }
         let [open, high, low, close] = prices;
         if high < open.max(close).max(low) || low > open.min(close) {
-            return Err(format!("high {high} and low {low} do not enclose open {open} and close {close}"));
+            return Err(format!(
+                "high {high} and low {low} do not enclose open {open} and close {close}"
+            ));
         }
-        Ok(Bar { timestamp: timestamp.into(), time, open, high, low, close })
+        Ok(Bar {
+            timestamp: timestamp.into(),
+            time,
+            open,
+            high,
+            low,
+            close,
+        })
     }
 }
 
@@ -208,10 +278,13 @@ fn number(column: &str, text: &str) -> Result<f64, String> {
 /// Whether `bar` may come after one of time `last`.
 fn follows(last: Option<BarTime>, bar: &Bar) -> Result<(), String> {
     match last {
-        Some(last) if last == bar.time => Err(format!("timestamp {} is there twice", bar.timestamp)),
-        Some(last) if last > bar.time => {
-            Err(format!("timestamp {} comes after {last}: timestamps must increase", bar.timestamp))
+        Some(last) if last == bar.time => {
+            Err(format!("timestamp {} is there twice", bar.timestamp))
         }
+        Some(last) if last > bar.time => Err(format!(
+            "timestamp {} comes after {last}: timestamps must increase",
+            bar.timestamp
+        )),
         _ => Ok(()),
     }
 }

@@ -29,8 +29,14 @@ impl TryFrom<String> for Symbol {
         let is_letter = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '^');
         let good = text.len() <= MAX_SYMBOL
             && text.starts_with(is_letter)
-            && text.chars().all(|c| is_letter(c) || matches!(c, '.' | '=' | '-'));
-        if good { Ok(Self(text)) } else { Err(InvalidSymbol(text.chars().take(MAX_SYMBOL + 1).collect())) }
+            && text
+                .chars()
+                .all(|c| is_letter(c) || matches!(c, '.' | '=' | '-'));
+        if good {
+            Ok(Self(text))
+        } else {
+            Err(InvalidSymbol(text.chars().take(MAX_SYMBOL + 1).collect()))
+        }
     }
 }
 
@@ -151,11 +157,15 @@ mod tests {
 
     #[test]
     fn symbols_cannot_lead_elsewhere() {
-        for good in ["GOOG", "EURUSD", "BRK.B", "^GSPC", "EUR=X", "BTC-USD", "0700.HK", "_x"] {
+        for good in [
+            "GOOG", "EURUSD", "BRK.B", "^GSPC", "EUR=X", "BTC-USD", "0700.HK", "_x",
+        ] {
             assert!(Symbol::try_from(good.to_owned()).is_ok(), "{good}");
         }
         let long = "A".repeat(MAX_SYMBOL + 1);
-        for bad in ["", ".", "..", "../GOOG", "a/b", "a\\b", "a b", "-x", "a\0", "ü", "a\n", &long] {
+        for bad in [
+            "", ".", "..", "../GOOG", "a/b", "a\\b", "a b", "-x", "a\0", "ü", "a\n", &long,
+        ] {
             assert!(Symbol::try_from(bad.to_owned()).is_err(), "{bad:?}");
         }
     }

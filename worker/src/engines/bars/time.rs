@@ -8,7 +8,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 /// What a schema can say of the texts that [`BarTime`] accepts.
-const PATTERN: &str = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}:\d{2})?$";
+const PATTERN: &str =
+    r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}:\d{2})?$";
 
 /// A moment: `YYYY-MM-DD` or `YYYY-MM-DDTHH:MM:SS[.fff]` (or a space for the `T`), with an optional `Z` or `±hh:mm`.
 ///
@@ -28,7 +29,9 @@ impl BarTime {
     /// # Errors
     /// [`InvalidTime`] when it has another form or names a day or hour that does not exist.
     pub fn parse(text: &str) -> Result<Self, InvalidTime> {
-        parse(text).map(Self).ok_or_else(|| InvalidTime(text.chars().take(64).collect()))
+        parse(text)
+            .map(Self)
+            .ok_or_else(|| InvalidTime(text.chars().take(64).collect()))
     }
 
     /// Seconds from `earlier` to this moment.
@@ -46,9 +49,18 @@ fn parse(text: &str) -> Option<DateTime<Utc>> {
     let (date, rest) = text.split_at(10);
     let date = parse_date(date)?;
     let (clock, offset) = split_offset(rest);
-    let time = if clock.is_empty() { NaiveTime::MIN } else { parse_clock(clock)? };
+    let time = if clock.is_empty() {
+        NaiveTime::MIN
+    } else {
+        parse_clock(clock)?
+    };
     let local = NaiveDateTime::new(date, time);
-    Some(parse_offset(offset)?.from_local_datetime(&local).single()?.with_timezone(&Utc))
+    Some(
+        parse_offset(offset)?
+            .from_local_datetime(&local)
+            .single()?
+            .with_timezone(&Utc),
+    )
 }
 
 fn parse_date(text: &str) -> Option<NaiveDate> {
@@ -56,7 +68,11 @@ fn parse_date(text: &str) -> Option<NaiveDate> {
     if bytes[4] != b'-' || bytes[7] != b'-' {
         return None;
     }
-    NaiveDate::from_ymd_opt(i32::try_from(digits(&text[..4])?).ok()?, digits(&text[5..7])?, digits(&text[8..])?)
+    NaiveDate::from_ymd_opt(
+        i32::try_from(digits(&text[..4])?).ok()?,
+        digits(&text[5..7])?,
+        digits(&text[8..])?,
+    )
 }
 
 /// What follows the date, cut before the offset.
@@ -72,15 +88,23 @@ fn parse_clock(text: &str) -> Option<NaiveTime> {
         None => (text, None),
     };
     let bytes = whole.as_bytes();
-    if bytes.len() != 9 || !matches!(bytes[0], b'T' | b' ') || bytes[3] != b':' || bytes[6] != b':' {
+    if bytes.len() != 9 || !matches!(bytes[0], b'T' | b' ') || bytes[3] != b':' || bytes[6] != b':'
+    {
         return None;
     }
     let nanos = match fraction {
         None => 0,
-        Some(fraction) if fraction.len() <= 9 => digits(fraction)? * 10u32.pow(9 - u32::try_from(fraction.len()).ok()?),
+        Some(fraction) if fraction.len() <= 9 => {
+            digits(fraction)? * 10u32.pow(9 - u32::try_from(fraction.len()).ok()?)
+        }
         Some(_) => return None,
     };
-    NaiveTime::from_hms_nano_opt(digits(&whole[1..3])?, digits(&whole[4..6])?, digits(&whole[7..])?, nanos)
+    NaiveTime::from_hms_nano_opt(
+        digits(&whole[1..3])?,
+        digits(&whole[4..6])?,
+        digits(&whole[7..])?,
+        nanos,
+    )
 }
 
 fn parse_offset(text: &str) -> Option<FixedOffset> {
@@ -95,7 +119,11 @@ fn parse_offset(text: &str) -> Option<FixedOffset> {
         return None;
     }
     let seconds = i32::try_from(hours * 3600 + minutes * 60).ok()?;
-    FixedOffset::east_opt(if text.starts_with('-') { -seconds } else { seconds })
+    FixedOffset::east_opt(if text.starts_with('-') {
+        -seconds
+    } else {
+        seconds
+    })
 }
 
 /// A number of ASCII digits only: `str::parse` would let a sign pass.
@@ -196,7 +224,10 @@ mod tests {
 
     #[test]
     fn fractions_of_a_second_count() {
-        let (a, b) = (BarTime::parse("2024-01-01T00:00:00.250").unwrap(), BarTime::parse("2024-01-02").unwrap());
+        let (a, b) = (
+            BarTime::parse("2024-01-01T00:00:00.250").unwrap(),
+            BarTime::parse("2024-01-02").unwrap(),
+        );
         assert_eq!(b.seconds_since(a), 86_399.75);
         assert_eq!(a.seconds_since(b), -86_399.75);
     }

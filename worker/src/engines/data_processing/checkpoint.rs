@@ -81,18 +81,39 @@ pub(super) struct Saver<'a> {
 
 impl<'a> Saver<'a> {
     /// For a run of `request` on `source`.
-    pub(super) fn new(ctx: &'a Context, request: &DataProcessingRequest, source: &Source) -> Result<Self, DataError> {
-        let request = serde_json::to_vec(request).map_err(|error| DataError::Request(error.to_string()))?;
+    pub(super) fn new(
+        ctx: &'a Context,
+        request: &DataProcessingRequest,
+        source: &Source,
+    ) -> Result<Self, DataError> {
+        let request =
+            serde_json::to_vec(request).map_err(|error| DataError::Request(error.to_string()))?;
         let last: Option<Checkpoint> = ctx.last_checkpoint();
-        let files = Unfinished::begin(ctx.data_dir(), ctx.operation_id(), ctx.attempt(), last.is_some());
+        let files = Unfinished::begin(
+            ctx.data_dir(),
+            ctx.operation_id(),
+            ctx.attempt(),
+            last.is_some(),
+        );
         let mut resumed = BTreeSet::new();
         if let Some(last) = &last {
             resumed.clone_from(&last.resumed);
             resumed.insert(last.operation_id.clone());
             resumed.remove(ctx.operation_id());
         }
-        let (request, source) = (format!("{:x}", Sha256::digest(request)), source.fingerprint());
-        Ok(Self { ctx, files, request, source, last, resumed, enabled: true })
+        let (request, source) = (
+            format!("{:x}", Sha256::digest(request)),
+            source.fingerprint(),
+        );
+        Ok(Self {
+            ctx,
+            files,
+            request,
+            source,
+            last,
+            resumed,
+            enabled: true,
+        })
     }
 
     /// Brings `plan` and `output`, which have seen no row, to where an earlier attempt was. Without one they stay as they are;
@@ -103,7 +124,9 @@ impl<'a> Saver<'a> {
         fresh: impl FnOnce() -> Result<Plan, DataError>,
         mut output: Option<&mut OutputTable>,
     ) -> Result<(Plan, Option<Position>), DataError> {
-        let Some(last) = self.last.take() else { return Ok((plan, None)) };
+        let Some(last) = self.last.take() else {
+            return Ok((plan, None));
+        };
         match self
             .check(&last, plan.table.last_pass)
             .and_then(|()| self.restore(&last, &mut plan, output.as_deref_mut()))
@@ -124,25 +147,51 @@ impl<'a> Saver<'a> {
     /// Whether it belongs to this very work.
     fn check(&self, last: &Checkpoint, last_pass: usize) -> io::Result<()> {
         let fits = [
-            (last.format == FORMAT, "it was made by another version of the worker"),
-            (last.request == self.request, "it belongs to another request"),
+            (
+                last.format == FORMAT,
+                "it was made by another version of the worker",
+            ),
+            (
+                last.request == self.request,
+                "it belongs to another request",
+            ),
             (last.source == self.source, "the source file has changed"),
-            (last.position.pass <= last_pass, "it is of a pass that there is not"),
+            (
+                last.position.pass <= last_pass,
+                "it is of a pass that there is not",
+            ),
         ];
-        fits.into_iter().try_for_each(|(fits, why)| if fits { Ok(()) } else { Err(io::Error::other(why)) })
+        fits.into_iter().try_for_each(|(fits, why)| {
+            if fits {
+                Ok(())
+            } else {
+                Err(io::Error::other(why))
+            }
+        })
     }
 
-    fn restore(&self, last: &Checkpoint, plan: &mut Plan, output: Option<&mut OutputTable>) -> io::Result<()> {
+    fn restore(
+        &self,
+        last: &Checkpoint,
+        plan: &mut Plan,
+        output: Option<&mut OutputTable>,
+    ) -> io::Result<()> {
         let directory = directory(self.ctx.data_dir(), &last.operation_id);
         let state = Unfinished::state(&directory, last.attempt, last.state.number);
-        let mut state = BufReader::new(verified(File::open(state).map_err(said("state"))?, &last.state)?);
+        let mut state = BufReader::new(verified(
+            File::open(state).map_err(said("state"))?,
+            &last.state,
+        )?);
         plan.restore(last.position.pass, &mut state)?;
         if state.read(&mut [0])? > 0 {
             return Err(io::Error::other("the state is that of another plan"));
         }
         match output {
             Some(output) if last.output_len > 0 => output
-                .copy_from(&Unfinished::output(&directory, last.attempt), last.output_len)
+                .copy_from(
+                    &Unfinished::output(&directory, last.attempt),
+                    last.output_len,
+                )
                 .map_err(said("the table so far")),
             _ => Ok(()),
         }
@@ -158,14 +207,20 @@ impl<'a> Saver<'a> {
         if !self.enabled {
             return Ok(());
         }
-        match self.ctx.try_checkpoint_with(|number| self.make(number, plan, position, output)) {
+        match self
+            .ctx
+            .try_checkpoint_with(|number| self.make(number, plan, position, output))
+        {
             Ok(()) => Ok(()),
             Err(Failure::Output(error)) => Err(error),
             Err(Failure::State(error)) => {
                 // A full disk may have room again. A directory that cannot be written to stays so; and one that is gone was removed
                 // because another attempt has completed the operation.
                 use io::ErrorKind::{NotFound, PermissionDenied, ReadOnlyFilesystem};
-                self.enabled = !matches!(error.kind(), NotFound | PermissionDenied | ReadOnlyFilesystem);
+                self.enabled = !matches!(
+                    error.kind(),
+                    NotFound | PermissionDenied | ReadOnlyFilesystem
+                );
                 tracing::warn!(%error, try_again = self.enabled, "no checkpoint: the state cannot be written");
                 Ok(())
             }
@@ -185,8 +240,12 @@ impl<'a> Saver<'a> {
             saved => self.files.saved(saved),
         }
         // The table first: a length that is not on the disk may not be named.
-        let output_len = output.map_or(Ok(0), OutputTable::sync).map_err(Failure::Output)?;
-        let state = self.write_state(number, plan).inspect_err(|_| self.files.discard(number))?;
+        let output_len = output
+            .map_or(Ok(0), OutputTable::sync)
+            .map_err(Failure::Output)?;
+        let state = self
+            .write_state(number, plan)
+            .inspect_err(|_| self.files.discard(number))?;
         self.files.named();
         Ok(Checkpoint {
             format: FORMAT,
@@ -202,12 +261,22 @@ impl<'a> Saver<'a> {
     }
 
     fn write_state(&mut self, number: u64, plan: &Plan) -> io::Result<StateFile> {
-        let hashing = Hashing { file: self.files.create_state(number)?, hash: Sha256::new(), len: 0 };
+        let hashing = Hashing {
+            file: self.files.create_state(number)?,
+            hash: Sha256::new(),
+            len: 0,
+        };
         let mut writer = BufWriter::with_capacity(64 * 1024, hashing);
         plan.save(&mut writer)?;
-        let Hashing { file, hash, len } = writer.into_inner().map_err(io::IntoInnerError::into_error)?;
+        let Hashing { file, hash, len } = writer
+            .into_inner()
+            .map_err(io::IntoInnerError::into_error)?;
         file.sync_data()?;
-        Ok(StateFile { number, len, sha256: format!("{:x}", hash.finalize()) })
+        Ok(StateFile {
+            number,
+            len,
+            sha256: format!("{:x}", hash.finalize()),
+        })
     }
 
     /// The operation is done: no file of it is of use any more, nor of those it went on from.

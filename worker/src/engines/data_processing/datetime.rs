@@ -23,7 +23,11 @@ pub(super) fn time(cell: &[u8]) -> Option<NaiveDateTime> {
     if !matches!(clock[0], b'T' | b' ') {
         return None;
     }
-    let (hour, minute, second) = (fixed(&clock[1..3])?, after(b':', &clock[3..6])?, after(b':', &clock[6..9])?);
+    let (hour, minute, second) = (
+        fixed(&clock[1..3])?,
+        after(b':', &clock[3..6])?,
+        after(b':', &clock[6..9])?,
+    );
     let (nanosecond, rest) = fraction(rest)?;
     let time = NaiveTime::from_hms_nano_opt(hour, minute, second, nanosecond)?;
     date.and_time(time).checked_sub_offset(offset(rest)?)
@@ -31,7 +35,10 @@ pub(super) fn time(cell: &[u8]) -> Option<NaiveDateTime> {
 
 /// `text` as digits and nothing else.
 fn fixed(text: &[u8]) -> Option<u32> {
-    text.iter().try_fold(0, |value, byte| byte.is_ascii_digit().then(|| value * 10 + u32::from(byte - b'0')))
+    text.iter().try_fold(0, |value, byte| {
+        byte.is_ascii_digit()
+            .then(|| value * 10 + u32::from(byte - b'0'))
+    })
 }
 
 fn after(separator: u8, text: &[u8]) -> Option<u32> {
@@ -40,7 +47,9 @@ fn after(separator: u8, text: &[u8]) -> Option<u32> {
 
 /// The nanoseconds of `.fff`, and what follows; 0 when there is no point.
 fn fraction(text: &[u8]) -> Option<(u32, &[u8])> {
-    let Some(text) = text.strip_prefix(b".") else { return Some((0, text)) };
+    let Some(text) = text.strip_prefix(b".") else {
+        return Some((0, text));
+    };
     let count = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
     if !(1..=9).contains(&count) {
         return None;
@@ -71,10 +80,12 @@ pub(super) struct TimeFormat {
 impl TimeFormat {
     /// Takes `format` apart.
     pub(super) fn new(format: &str) -> Result<Self, DataError> {
-        let items = StrftimeItems::new(format)
-            .parse_to_owned()
-            .map_err(|_| DataError::Request(format!("datetime format {format:?} is no strftime format")))?;
-        let has_hour = items.iter().any(|item| matches!(item, Item::Numeric(Numeric::Hour, _)));
+        let items = StrftimeItems::new(format).parse_to_owned().map_err(|_| {
+            DataError::Request(format!("datetime format {format:?} is no strftime format"))
+        })?;
+        let has_hour = items
+            .iter()
+            .any(|item| matches!(item, Item::Numeric(Numeric::Hour, _)));
         Ok(Self { items, has_hour })
     }
 
@@ -82,19 +93,41 @@ impl TimeFormat {
     /// does not follow the format. An offset in the cell is applied, for the text written has none and therefore means UTC.
     pub(super) fn rewrite(&self, cell: &[u8], text: &mut Vec<u8>) -> bool {
         text.clear();
-        let Some(time) = self.parse(cell).filter(|time| (0..=9999).contains(&time.year())) else { return false };
+        let Some(time) = self
+            .parse(cell)
+            .filter(|time| (0..=9999).contains(&time.year()))
+        else {
+            return false;
+        };
         let written = if self.has_hour {
             let (hour, minute, second) = (time.hour(), time.minute(), time.second());
-            write!(text, "{:04}-{:02}-{:02}T{hour:02}:{minute:02}:{second:02}", time.year(), time.month(), time.day())
+            write!(
+                text,
+                "{:04}-{:02}-{:02}T{hour:02}:{minute:02}:{second:02}",
+                time.year(),
+                time.month(),
+                time.day()
+            )
         } else {
-            write!(text, "{:04}-{:02}-{:02}", time.year(), time.month(), time.day())
+            write!(
+                text,
+                "{:04}-{:02}-{:02}",
+                time.year(),
+                time.month(),
+                time.day()
+            )
         };
         written.is_ok()
     }
 
     fn parse(&self, cell: &[u8]) -> Option<NaiveDateTime> {
         let mut parsed = Parsed::new();
-        chrono::format::parse(&mut parsed, std::str::from_utf8(cell).ok()?, self.items.iter()).ok()?;
+        chrono::format::parse(
+            &mut parsed,
+            std::str::from_utf8(cell).ok()?,
+            self.items.iter(),
+        )
+        .ok()?;
         if !self.has_hour {
             return parsed.to_naive_date().ok()?.and_hms_opt(0, 0, 0);
         }
@@ -124,7 +157,11 @@ mod tests {
             ("1969-12-31T18:30:00-05:30", 0),
             ("2020-02-29", 1_582_934_400),
         ] {
-            assert_eq!(time(cell.as_bytes()).unwrap().and_utc().timestamp(), seconds, "{cell}");
+            assert_eq!(
+                time(cell.as_bytes()).unwrap().and_utc().timestamp(),
+                seconds,
+                "{cell}"
+            );
         }
         assert!(time(b"2020-01-01T00:00:00.001") > time(b"2020-01-01"));
     }
@@ -158,18 +195,32 @@ mod tests {
     #[track_caller]
     fn rewritten(format: &str, cell: &str) -> Option<String> {
         let mut text = b"old".to_vec();
-        let done = TimeFormat::new(format).unwrap().rewrite(cell.as_bytes(), &mut text);
+        let done = TimeFormat::new(format)
+            .unwrap()
+            .rewrite(cell.as_bytes(), &mut text);
         done.then(|| String::from_utf8(text).unwrap())
     }
 
     #[test]
     fn formats_are_rewritten() {
         for (format, cell, text) in [
-            ("%d.%m.%Y %H:%M:%S%.3f", "31.12.2017 23:00:00.000", Some("2017-12-31T23:00:00")),
+            (
+                "%d.%m.%Y %H:%M:%S%.3f",
+                "31.12.2017 23:00:00.000",
+                Some("2017-12-31T23:00:00"),
+            ),
             ("%m/%d/%y", "1/8/90", Some("1990-01-08")),
             ("%Y%m%d %H", "20200102 07", Some("2020-01-02T07:00:00")),
-            ("%Y%m%d %T", "20200102 07:08:09", Some("2020-01-02T07:08:09")),
-            ("%Y-%m-%d %H:%M %z", "2020-01-01 01:30 +0200", Some("2019-12-31T23:30:00")),
+            (
+                "%Y%m%d %T",
+                "20200102 07:08:09",
+                Some("2020-01-02T07:08:09"),
+            ),
+            (
+                "%Y-%m-%d %H:%M %z",
+                "2020-01-01 01:30 +0200",
+                Some("2019-12-31T23:30:00"),
+            ),
             ("%d.%m.%Y", "31.02.2017", None),
             ("%d.%m.%Y", "31.12.2017 ", None),
             ("%Y %H:%M:%S", "2017 10:00:00", None),

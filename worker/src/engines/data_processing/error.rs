@@ -24,20 +24,41 @@ pub(super) enum DataError {
     #[error("{file}, line {line}: a quoted cell in this record is never closed")]
     UnterminatedQuote { file: String, line: u64 },
     /// A record beyond what is held in memory.
-    #[error("{file}, line {line}: the record is longer than {limit} bytes; is a closing quote missing?")]
-    RecordTooLong { file: String, line: u64, limit: usize },
+    #[error(
+        "{file}, line {line}: the record is longer than {limit} bytes; is a closing quote missing?"
+    )]
+    RecordTooLong {
+        file: String,
+        line: u64,
+        limit: usize,
+    },
     /// A record with too few or too many cells.
     #[error("{file}, line {line}: the record has {found} cells, the header has {expected}")]
-    CellCount { file: String, line: u64, expected: usize, found: usize },
+    CellCount {
+        file: String,
+        line: u64,
+        expected: usize,
+        found: usize,
+    },
     /// A cell that does not parse, with `on_invalid: "fail"`.
     #[error("{file}, line {line}: {value:?} in column {column:?} is not {expected}")]
-    InvalidCell { file: String, line: u64, column: String, value: String, expected: String },
+    InvalidCell {
+        file: String,
+        line: u64,
+        column: String,
+        value: String,
+        expected: String,
+    },
     /// Two columns of one name.
     #[error("{place}: column name {name:?} occurs more than once, so it names no column")]
     DuplicateColumn { place: String, name: String },
     /// A column the table does not have.
     #[error("{place}: there is no column {name:?}; the columns are {known}")]
-    UnknownColumn { place: String, name: String, known: String },
+    UnknownColumn {
+        place: String,
+        name: String,
+        known: String,
+    },
     /// The request asks for something that makes no sense.
     #[error("{0}")]
     Request(String),
@@ -46,7 +67,11 @@ pub(super) enum DataError {
     SourceChanged { file: String },
     /// The file system said no.
     #[error("cannot {doing} {file:?}: {source}")]
-    Io { doing: &'static str, file: String, source: std::io::Error },
+    Io {
+        doing: &'static str,
+        file: String,
+        source: std::io::Error,
+    },
     /// Not about the data: cancelled, or a path that leaves the data directory.
     #[error(transparent)]
     Operation(#[from] OperationError),
@@ -56,7 +81,11 @@ impl DataError {
     /// For `map_err` around file system calls.
     pub(super) fn io(doing: &'static str, file: &str) -> impl FnOnce(std::io::Error) -> Self {
         let file = file.to_owned();
-        move |source| Self::Io { doing, file, source }
+        move |source| Self::Io {
+            doing,
+            file,
+            source,
+        }
     }
 }
 
@@ -68,9 +97,9 @@ impl From<DataError> for OperationError {
             DataError::SourceMissing { .. } | DataError::NotAFile { .. } => {
                 Self::permanent("source_not_found", message)
             }
-            DataError::DuplicateColumn { .. } | DataError::UnknownColumn { .. } | DataError::Request(_) => {
-                Self::invalid(message)
-            }
+            DataError::DuplicateColumn { .. }
+            | DataError::UnknownColumn { .. }
+            | DataError::Request(_) => Self::invalid(message),
             // Another attempt may find the disk free again or the file at rest.
             DataError::Io { .. } | DataError::SourceChanged { .. } => Self::failed(message),
             _ => Self::permanent("invalid_data", message),

@@ -55,7 +55,12 @@ pub(super) struct Meter<'a> {
 
 impl<'a> Meter<'a> {
     /// For a run that reads `bytes_per_pass` bytes `passes` times.
-    pub(super) fn new(ctx: &'a Context, passes: usize, bytes_per_pass: u64, estimated_rows: Option<u64>) -> Self {
+    pub(super) fn new(
+        ctx: &'a Context,
+        passes: usize,
+        bytes_per_pass: u64,
+        estimated_rows: Option<u64>,
+    ) -> Self {
         let now = Instant::now();
         Self {
             ctx,
@@ -75,13 +80,21 @@ impl<'a> Meter<'a> {
     }
 
     /// Pass `pass` (from 0) begins; `activity` says what is done in it.
-    pub(super) fn begin_pass(&mut self, pass: usize, activity: String) -> Result<(), OperationError> {
+    pub(super) fn begin_pass(
+        &mut self,
+        pass: usize,
+        activity: String,
+    ) -> Result<(), OperationError> {
         (self.pass, self.activity, self.rows) = (pass, activity, 0);
         self.go_on(0)
     }
 
     /// The pass of `position` goes on there.
-    pub(super) fn resume_pass(&mut self, position: Position, activity: String) -> Result<(), OperationError> {
+    pub(super) fn resume_pass(
+        &mut self,
+        position: Position,
+        activity: String,
+    ) -> Result<(), OperationError> {
         (self.pass, self.activity, self.rows) = (position.pass, activity, position.rows);
         (self.most_rows, self.total_rows) = (position.most_rows, position.total_rows);
         self.before = (self.bytes_done(position.offset), self.rows_done());
@@ -101,8 +114,21 @@ impl<'a> Meter<'a> {
 
     /// Where the pass is, with the reader behind byte `offset` in line `line`.
     pub(super) fn position(&self, offset: u64, line: u64) -> Position {
-        let Self { pass, rows, most_rows, total_rows, .. } = *self;
-        Position { pass, rows, offset, line, most_rows, total_rows }
+        let Self {
+            pass,
+            rows,
+            most_rows,
+            total_rows,
+            ..
+        } = *self;
+        Position {
+            pass,
+            rows,
+            offset,
+            line,
+            most_rows,
+            total_rows,
+        }
     }
 
     /// The source was read to its end: now its rows are known.
@@ -137,14 +163,18 @@ impl<'a> Meter<'a> {
     /// The run is complete.
     pub(super) fn finish(&mut self, errors: u64) {
         self.metrics(errors);
-        self.ctx.progress(self.progress(self.bytes_per_pass).finished());
+        self.ctx
+            .progress(self.progress(self.bytes_per_pass).finished());
     }
 
     fn metrics(&self, errors: u64) {
         self.ctx.metric("rows_processed", self.most_rows as f64);
         self.ctx.metric("errors", errors as f64);
         let rows = self.rows_done().saturating_sub(self.before.1);
-        self.ctx.metric("rows_per_second", rows as f64 / self.started.elapsed().as_secs_f64());
+        self.ctx.metric(
+            "rows_per_second",
+            rows as f64 / self.started.elapsed().as_secs_f64(),
+        );
     }
 
     /// Rows read in all passes.
@@ -158,10 +188,17 @@ impl<'a> Meter<'a> {
     }
 
     fn progress(&self, bytes: u64) -> Progress {
-        let (done, total) = (self.bytes_done(bytes), self.passes as u64 * self.bytes_per_pass);
+        let (done, total) = (
+            self.bytes_done(bytes),
+            self.passes as u64 * self.bytes_per_pass,
+        );
         let (before, _) = self.before;
         // What an earlier attempt has done says nothing about the speed of this one.
-        let remaining = remaining(self.started.elapsed(), done.saturating_sub(before), total.saturating_sub(before));
+        let remaining = remaining(
+            self.started.elapsed(),
+            done.saturating_sub(before),
+            total.saturating_sub(before),
+        );
         Progress::ratio(done, total)
             .step(self.step())
             .remaining_seconds(remaining)
@@ -183,7 +220,9 @@ impl<'a> Meter<'a> {
 
 /// Seconds left if the rest goes as fast; none before there is anything to go by.
 fn remaining(elapsed: Duration, done: u64, total: u64) -> Option<u64> {
-    (done > 0).then(|| (elapsed.as_secs_f64() * total.saturating_sub(done) as f64 / done as f64).ceil() as u64)
+    (done > 0).then(|| {
+        (elapsed.as_secs_f64() * total.saturating_sub(done) as f64 / done as f64).ceil() as u64
+    })
 }
 
 #[cfg(test)]
@@ -197,8 +236,14 @@ mod tests {
         let mut meter = Meter::new(run.ctx(), 2, 1000, Some(10));
         meter.begin_pass(0, "Cleaning".into()).unwrap();
         let progress = run.progress();
-        assert_eq!((progress.percentage, progress.estimated_remaining_seconds), (0.0, None));
-        assert_eq!(progress.current_step.unwrap(), "Cleaning: 0/10 rows (pass 1 of 2)");
+        assert_eq!(
+            (progress.percentage, progress.estimated_remaining_seconds),
+            (0.0, None)
+        );
+        assert_eq!(
+            progress.current_step.unwrap(),
+            "Cleaning: 0/10 rows (pass 1 of 2)"
+        );
         for row in 1..=20 {
             meter.row(row * 50);
         }
@@ -206,8 +251,14 @@ mod tests {
         meter.end_pass();
         meter.begin_pass(1, "Cleaning".into()).unwrap();
         let progress = run.progress();
-        assert_eq!((progress.percentage, &progress.fields["rows_processed"]), (50.0, &20.into()));
-        assert_eq!(progress.current_step.unwrap(), "Cleaning: 0/20 rows (pass 2 of 2)");
+        assert_eq!(
+            (progress.percentage, &progress.fields["rows_processed"]),
+            (50.0, &20.into())
+        );
+        assert_eq!(
+            progress.current_step.unwrap(),
+            "Cleaning: 0/20 rows (pass 2 of 2)"
+        );
         meter.finish(3);
         assert_eq!(run.progress().percentage, 100.0);
     }
@@ -226,9 +277,18 @@ mod tests {
         let mut meter = Meter::new(second.ctx(), 2, 1000, None);
         meter.resume_pass(position, "Cleaning".into()).unwrap();
         let progress = second.progress();
-        assert_eq!((progress.percentage, progress.estimated_remaining_seconds), (75.0, None));
-        assert_eq!(progress.current_step.unwrap(), "Cleaning: 10/20 rows (pass 2 of 2)");
-        assert_eq!((meter.rows_processed(), meter.position(500, 11)), (20, position));
+        assert_eq!(
+            (progress.percentage, progress.estimated_remaining_seconds),
+            (75.0, None)
+        );
+        assert_eq!(
+            progress.current_step.unwrap(),
+            "Cleaning: 10/20 rows (pass 2 of 2)"
+        );
+        assert_eq!(
+            (meter.rows_processed(), meter.position(500, 11)),
+            (20, position)
+        );
         assert_eq!(meter.before, (1500, 30));
     }
 
@@ -244,7 +304,10 @@ mod tests {
         let run = TestRun::new();
         let mut meter = Meter::new(run.ctx(), 1, 1_000_000, None);
         meter.begin_pass(0, "Cleaning".into()).unwrap();
-        assert_eq!((1..=1000).find(|row| meter.row(row * 10)), Some(ROWS_PER_LOOK));
+        assert_eq!(
+            (1..=1000).find(|row| meter.row(row * 10)),
+            Some(ROWS_PER_LOOK)
+        );
         meter.look(2500, || 0);
         assert!(!meter.row(BYTES_PER_LOOK));
         assert!(meter.row(BYTES_PER_LOOK + 2500));

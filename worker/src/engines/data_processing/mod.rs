@@ -34,7 +34,9 @@ use serde::{Deserialize, Serialize};
 pub use self::clean::{CellType, CleanParams, CleanResult, Duplicates, MissingPolicy, OnInvalid};
 pub use self::named::{Named, Tagged};
 pub use self::operation::{OperationParams, OperationResult};
-pub use self::transform::{ColumnStats, Comparison, Computation, FilterValue, Step, TransformParams, TransformResult};
+pub use self::transform::{
+    ColumnStats, Comparison, Computation, FilterValue, Step, TransformParams, TransformResult,
+};
 pub use self::validate::{Rule, RuleError, ValidateParams, ValidateResult};
 use crate::{Context, Engine, OperationError};
 
@@ -79,7 +81,12 @@ impl Engine for DataProcessing {
     type Request = DataProcessingRequest;
     type Output = DataProcessingOutput;
 
-    async fn run(&self, ctx: Context, request: Self::Request) -> Result<Self::Output, OperationError> {
-        ctx.blocking(move |ctx| Ok(run::process(ctx, &request)?)).await
+    async fn run(
+        &self,
+        ctx: Context,
+        request: Self::Request,
+    ) -> Result<Self::Output, OperationError> {
+        ctx.blocking(move |ctx| Ok(run::process(ctx, &request)?))
+            .await
     }
 }

@@ -31,10 +31,14 @@ impl<'de, T: Tagged> Deserialize<'de> for Named<T> {
             object @ Value::Object(_) => object,
             other => {
                 let (what, tag) = (T::WHAT, T::TAG);
-                return Err(D::Error::custom(format!("{other} is no {what}: give a name or an object with {tag:?}")));
+                return Err(D::Error::custom(format!(
+                    "{other} is no {what}: give a name or an object with {tag:?}"
+                )));
             }
         };
-        serde_json::from_value(object).map(Self).map_err(|error| D::Error::custom(format!("{}: {error}", T::WHAT)))
+        serde_json::from_value(object)
+            .map(Self)
+            .map_err(|error| D::Error::custom(format!("{}: {error}", T::WHAT)))
     }
 }
 

@@ -101,17 +101,26 @@ pub(super) struct Plan {
 
 impl Plan {
     /// Plans `operations` on `table`, the one in `file`.
-    pub(super) fn new(operations: &[Named<OperationParams>], file: &str, mut table: Table) -> Result<Self, DataError> {
+    pub(super) fn new(
+        operations: &[Named<OperationParams>],
+        file: &str,
+        mut table: Table,
+    ) -> Result<Self, DataError> {
         let mut planned: Vec<Box<dyn Operation>> = Vec::with_capacity(operations.len());
         for (index, Named(params)) in operations.iter().enumerate() {
             table.enter(index, params.name());
             planned.push(match params {
                 OperationParams::Clean(params) => Box::new(Clean::plan(params, file, &mut table)?),
-                OperationParams::Transform(params) => Box::new(Transform::plan(params, &mut table)?),
+                OperationParams::Transform(params) => {
+                    Box::new(Transform::plan(params, &mut table)?)
+                }
                 OperationParams::Validate(params) => Box::new(Validate::plan(params, &mut table)?),
             });
         }
-        Ok(Self { operations: planned, table })
+        Ok(Self {
+            operations: planned,
+            table,
+        })
     }
 
     /// How many of the operations, from the first, have to see the rows of `pass`.
@@ -119,7 +128,10 @@ impl Plan {
         if pass == self.table.last_pass {
             return self.operations.len();
         }
-        self.operations.iter().rposition(|operation| operation.learns_in(pass)).map_or(0, |last| last + 1)
+        self.operations
+            .iter()
+            .rposition(|operation| operation.learns_in(pass))
+            .map_or(0, |last| last + 1)
     }
 
     /// Sends a row through the first `needed` operations; false when one of them drops it.
@@ -134,24 +146,33 @@ impl Plan {
 
     /// Writes what all operations have learnt and counted.
     pub(super) fn save(&self, output: &mut dyn Write) -> io::Result<()> {
-        self.operations.iter().try_for_each(|operation| operation.save(output))
+        self.operations
+            .iter()
+            .try_for_each(|operation| operation.save(output))
     }
 
     /// Goes on where [`Self::save`] was called, in pass `pass`.
     pub(super) fn restore(&mut self, pass: usize, input: &mut dyn Read) -> io::Result<()> {
         self.begin_pass(pass);
-        self.operations.iter_mut().try_for_each(|operation| operation.restore(input))
+        self.operations
+            .iter_mut()
+            .try_for_each(|operation| operation.restore(input))
     }
 
     /// Pass `pass` begins.
     pub(super) fn begin_pass(&mut self, pass: usize) {
         let last = pass == self.table.last_pass;
-        self.operations.iter_mut().for_each(|operation| operation.begin_pass(pass, last));
+        self.operations
+            .iter_mut()
+            .for_each(|operation| operation.begin_pass(pass, last));
     }
 
     /// Mistakes in the data met so far in this pass.
     pub(super) fn errors(&self) -> u64 {
-        self.operations.iter().map(|operation| operation.errors()).sum()
+        self.operations
+            .iter()
+            .map(|operation| operation.errors())
+            .sum()
     }
 }
 

@@ -26,27 +26,48 @@ pub(super) struct OutputTable {
 
 impl OutputTable {
     /// Begins the table that will be `target`, called `name` in the request.
-    pub(super) fn create(files: &mut Unfinished, target: PathBuf, name: &str) -> Result<Self, DataError> {
+    pub(super) fn create(
+        files: &mut Unfinished,
+        target: PathBuf,
+        name: &str,
+    ) -> Result<Self, DataError> {
         // Before the work, so that a bad name costs nothing.
         if let Some(directory) = target.parent() {
-            fs::create_dir_all(directory).map_err(DataError::io("create the directory of", name))?;
+            fs::create_dir_all(directory)
+                .map_err(DataError::io("create the directory of", name))?;
         }
-        let (file, temporary) = files.create_output().map_err(DataError::io("create", name))?;
+        let (file, temporary) = files
+            .create_output()
+            .map_err(DataError::io("create", name))?;
         let buffer = Vec::with_capacity(CHUNK + 4096);
-        Ok(Self { file, buffer, written: 0, temporary, target, name: name.to_owned() })
+        Ok(Self {
+            file,
+            buffer,
+            written: 0,
+            temporary,
+            target,
+            name: name.to_owned(),
+        })
     }
 
     /// Begins with the first `len` bytes of the table that another attempt wrote.
     pub(super) fn copy_from(&mut self, path: &Path, len: u64) -> io::Result<()> {
         self.written = io::copy(&mut File::open(path)?.take(len), &mut self.file)?;
-        if self.written == len { Ok(()) } else { Err(io::Error::other("it is shorter than it was")) }
+        if self.written == len {
+            Ok(())
+        } else {
+            Err(io::Error::other("it is shorter than it was"))
+        }
     }
 
     /// Begins once more, with nothing.
     pub(super) fn start_over(&mut self) -> Result<(), DataError> {
         self.buffer.clear();
         self.written = 0;
-        self.file.set_len(0).and_then(|()| self.file.rewind()).map_err(DataError::io("write", &self.name))
+        self.file
+            .set_len(0)
+            .and_then(|()| self.file.rewind())
+            .map_err(DataError::io("write", &self.name))
     }
 
     /// Writes the header.
@@ -61,11 +82,17 @@ impl OutputTable {
 
     fn record<'a>(&mut self, cells: impl Iterator<Item = &'a [u8]>) -> Result<(), DataError> {
         write_record(&mut self.buffer, cells);
-        if self.buffer.len() >= CHUNK { self.flush() } else { Ok(()) }
+        if self.buffer.len() >= CHUNK {
+            self.flush()
+        } else {
+            Ok(())
+        }
     }
 
     fn flush(&mut self) -> Result<(), DataError> {
-        self.file.write_all(&self.buffer).map_err(DataError::io("write", &self.name))?;
+        self.file
+            .write_all(&self.buffer)
+            .map_err(DataError::io("write", &self.name))?;
         self.written += self.buffer.len() as u64;
         self.buffer.clear();
         Ok(())
@@ -74,7 +101,9 @@ impl OutputTable {
     /// Makes all rows so far durable; how many bytes they are.
     pub(super) fn sync(&mut self) -> Result<u64, DataError> {
         self.flush()?;
-        self.file.sync_data().map_err(DataError::io("write", &self.name))?;
+        self.file
+            .sync_data()
+            .map_err(DataError::io("write", &self.name))?;
         Ok(self.written)
     }
 
@@ -82,7 +111,9 @@ impl OutputTable {
     pub(super) fn publish(mut self, ctx: &Context) -> Result<(), DataError> {
         self.flush()?;
         ctx.check_cancelled()?;
-        self.file.sync_all().map_err(DataError::io("write", &self.name))?;
+        self.file
+            .sync_all()
+            .map_err(DataError::io("write", &self.name))?;
         // The last moment at which nobody has seen anything yet: not cancelled, and not taken over by another attempt.
         ctx.ensure_owner_blocking()?;
         match fs::rename(&self.temporary, &self.target) {
@@ -98,7 +129,10 @@ impl OutputTable {
 
     /// The same where the target is on another device, on which the table has to be whole before it gets its name.
     fn publish_copy(&self, ctx: &Context) -> Result<(), DataError> {
-        let beside = |attempt| self.target.with_file_name(format!(".{}.{attempt}.tmp", ctx.operation_id()));
+        let beside = |attempt| {
+            self.target
+                .with_file_name(format!(".{}.{attempt}.tmp", ctx.operation_id()))
+        };
         // What attempts left that died here.
         for earlier in 1..=ctx.attempt() {
             let _ = fs::remove_file(beside(earlier));
@@ -126,7 +160,10 @@ fn write_record<'a>(text: &mut Vec<u8>, cells: impl Iterator<Item = &'a [u8]>) {
         if index > 0 {
             text.push(b',');
         }
-        if cell.iter().any(|byte| matches!(byte, b',' | b'"' | b'\r' | b'\n')) {
+        if cell
+            .iter()
+            .any(|byte| matches!(byte, b',' | b'"' | b'\r' | b'\n'))
+        {
             quote(text, cell);
         } else {
             text.extend_from_slice(cell);
@@ -159,14 +196,28 @@ mod tests {
     #[test]
     fn quotes_only_what_must_be() {
         let mut text = Vec::new();
-        for cells in [&["a", "b,c", ""][..], &["q\"q", "x\ny", "\r"], &[" ", "'"], &[""], &["", ""]] {
+        for cells in [
+            &["a", "b,c", ""][..],
+            &["q\"q", "x\ny", "\r"],
+            &[" ", "'"],
+            &[""],
+            &["", ""],
+        ] {
             write_record(&mut text, cells.iter().map(|cell| cell.as_bytes()));
         }
-        assert_eq!(text, b"a,\"b,c\",\n\"q\"\"q\",\"x\ny\",\"\r\"\n ,'\n\"\"\n,\n");
+        assert_eq!(
+            text,
+            b"a,\"b,c\",\n\"q\"\"q\",\"x\ny\",\"\r\"\n ,'\n\"\"\n,\n"
+        );
     }
 
     fn table(run: &TestRun, target: &Path) -> (Unfinished, OutputTable) {
-        let mut files = Unfinished::begin(run.ctx().data_dir(), run.ctx().operation_id(), run.ctx().attempt(), false);
+        let mut files = Unfinished::begin(
+            run.ctx().data_dir(),
+            run.ctx().operation_id(),
+            run.ctx().attempt(),
+            false,
+        );
         let table = OutputTable::create(&mut files, target.to_owned(), "out.csv").unwrap();
         (files, table)
     }
@@ -177,7 +228,10 @@ mod tests {
         let (run, target) = (TestRun::in_dir(dir.path()), dir.path().join("out.csv"));
         let (files, mut first) = table(&run, &target);
         first.header(&["a".into()]).unwrap();
-        assert_eq!((first.sync().unwrap(), names(dir.path())), (2, vec![".unfinished".to_owned()]));
+        assert_eq!(
+            (first.sync().unwrap(), names(dir.path())),
+            (2, vec![".unfinished".to_owned()])
+        );
         drop((files, first));
         assert!(names(dir.path()).is_empty());
 
@@ -205,12 +259,18 @@ mod tests {
         whole.sync().unwrap();
         whole.publish_copy(run.ctx()).unwrap();
         files.complete();
-        assert_eq!((names(dir.path()), fs::read_to_string(&target).unwrap()), (vec!["out.csv".into()], "a\n".into()));
+        assert_eq!(
+            (names(dir.path()), fs::read_to_string(&target).unwrap()),
+            (vec!["out.csv".into()], "a\n".into())
+        );
         let (files, whole) = table(&run, &target);
         run.cancel();
         assert!(whole.publish_copy(run.ctx()).is_err());
         drop(files);
-        assert_eq!((names(dir.path()), fs::read_to_string(&target).unwrap()), (vec!["out.csv".into()], "a\n".into()));
+        assert_eq!(
+            (names(dir.path()), fs::read_to_string(&target).unwrap()),
+            (vec!["out.csv".into()], "a\n".into())
+        );
     }
 
     #[test]
@@ -225,6 +285,9 @@ mod tests {
         table.row(&Row::of(&["2"])).unwrap();
         assert_eq!(table.sync().unwrap(), 6);
         table.publish(run.ctx()).unwrap();
-        assert_eq!(fs::read_to_string(dir.path().join("out.csv")).unwrap(), "a\n1\n2\n");
+        assert_eq!(
+            fs::read_to_string(dir.path().join("out.csv")).unwrap(),
+            "a\n1\n2\n"
+        );
     }
 }

@@ -59,7 +59,12 @@ impl<R: Read> CsvReader<R> {
 
     /// A reader of an `input` that goes on where another had read `consumed` bytes and was in line `line`, behind a record.
     pub(super) fn behind(input: R, file: &str, consumed: u64, line: u64) -> Self {
-        Self { consumed, line, at_file_start: false, ..Self::new(input, file) }
+        Self {
+            consumed,
+            line,
+            at_file_start: false,
+            ..Self::new(input, file)
+        }
     }
 
     /// Bytes of the input that records were made of.
@@ -80,7 +85,12 @@ impl<R: Read> CsvReader<R> {
         loop {
             row.cells.clear();
             self.raw.clear();
-            match scan(&self.buffer[self.start..self.end], self.at_end, &mut row.cells, &mut self.raw) {
+            match scan(
+                &self.buffer[self.start..self.end],
+                self.at_end,
+                &mut row.cells,
+                &mut self.raw,
+            ) {
                 Scan::Record { len, quoted } => {
                     self.take(row, len, quoted)?;
                     return Ok(true);
@@ -88,7 +98,10 @@ impl<R: Read> CsvReader<R> {
                 // The scan starts over: that costs one record per chunk, and the buffer doubles for long ones.
                 Scan::Incomplete => self.fill()?,
                 Scan::Unterminated => {
-                    return Err(DataError::UnterminatedQuote { file: self.file.clone(), line: self.line });
+                    return Err(DataError::UnterminatedQuote {
+                        file: self.file.clone(),
+                        line: self.line,
+                    });
                 }
             }
         }
@@ -98,7 +111,10 @@ impl<R: Read> CsvReader<R> {
     fn take(&mut self, row: &mut Row, len: usize, quoted: bool) -> Result<(), DataError> {
         let record = &self.buffer[self.start..self.start + len];
         if !record.is_ascii() && std::str::from_utf8(record).is_err() {
-            return Err(DataError::NotUtf8 { file: self.file.clone(), line: self.line });
+            return Err(DataError::NotUtf8 {
+                file: self.file.clone(),
+                line: self.line,
+            });
         }
         row.bytes.clear();
         row.bytes.extend_from_slice(record);
@@ -126,7 +142,9 @@ impl<R: Read> CsvReader<R> {
         }
         loop {
             // `\r` needs one byte more, to tell `\r\n` from a line end of its own.
-            while self.start == self.end || (self.buffer[self.start] == b'\r' && self.end - self.start == 1) {
+            while self.start == self.end
+                || (self.buffer[self.start] == b'\r' && self.end - self.start == 1)
+            {
                 if self.at_end {
                     self.advance(self.end - self.start);
                     return Ok(false);
@@ -154,7 +172,11 @@ impl<R: Read> CsvReader<R> {
         self.start = 0;
         if self.end == self.buffer.len() {
             if self.end >= MAX_RECORD {
-                return Err(DataError::RecordTooLong { file: self.file.clone(), line: self.line, limit: MAX_RECORD });
+                return Err(DataError::RecordTooLong {
+                    file: self.file.clone(),
+                    line: self.line,
+                    limit: MAX_RECORD,
+                });
             }
             self.buffer.resize(self.end * 2, 0);
         }
@@ -188,9 +210,14 @@ fn scan(input: &[u8], at_end: bool, cells: &mut Vec<Span>, raw: &mut Vec<usize>)
                 None => return Scan::Incomplete,
             }
         }
-        let Some(end) = cell_end(input, at, at_end) else { return Scan::Incomplete };
+        let Some(end) = cell_end(input, at, at_end) else {
+            return Scan::Incomplete;
+        };
         match closed {
-            Some(quote) if end == at => cells.push(Span { start: start + 1, end: quote }),
+            Some(quote) if end == at => cells.push(Span {
+                start: start + 1,
+                end: quote,
+            }),
             None if at == start => cells.push(Span { start, end }),
             _ => {
                 raw.push(cells.len());
@@ -206,7 +233,10 @@ fn scan(input: &[u8], at_end: bool, cells: &mut Vec<Span>, raw: &mut Vec<usize>)
 
 /// Where the unquoted text at `from` ends: at a comma, a line end, or the end of the file.
 fn cell_end(input: &[u8], from: usize, at_end: bool) -> Option<usize> {
-    match input[from..].iter().position(|&byte| matches!(byte, b',' | b'\n' | b'\r')) {
+    match input[from..]
+        .iter()
+        .position(|&byte| matches!(byte, b',' | b'\n' | b'\r'))
+    {
         Some(offset) => Some(from + offset),
         None => at_end.then_some(input.len()),
     }
@@ -245,7 +275,10 @@ fn unquote(bytes: &mut Vec<u8>, raw: Span) -> Span {
         }
         at += 1;
     }
-    Span { start, end: bytes.len() }
+    Span {
+        start,
+        end: bytes.len(),
+    }
 }
 
 #[cfg(test)]
@@ -258,7 +291,9 @@ mod tests {
 
     impl Read for Drip<'_> {
         fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-            let Some((first, rest)) = self.0.split_first() else { return Ok(0) };
+            let Some((first, rest)) = self.0.split_first() else {
+                return Ok(0);
+            };
             buffer[0] = *first;
             self.0 = rest;
             Ok(1)
@@ -268,18 +303,30 @@ mod tests {
     type Records = Vec<(u64, Vec<String>)>;
 
     fn records(input: impl Read) -> Result<Records, DataError> {
-        let (mut reader, mut row, mut all) = (CsvReader::new(input, "t.csv"), Row::default(), Vec::new());
+        let (mut reader, mut row, mut all) =
+            (CsvReader::new(input, "t.csv"), Row::default(), Vec::new());
         while reader.read(&mut row)? {
-            all.push((row.line, row.iter().map(|cell| String::from_utf8(cell.to_vec()).unwrap()).collect()));
+            all.push((
+                row.line,
+                row.iter()
+                    .map(|cell| String::from_utf8(cell.to_vec()).unwrap())
+                    .collect(),
+            ));
         }
         Ok(all)
     }
 
     fn expect(text: &str, wanted: &[(u64, &[&str])]) {
-        let wanted: Records =
-            wanted.iter().map(|(line, cells)| (*line, cells.iter().map(|c| c.to_string()).collect())).collect();
+        let wanted: Records = wanted
+            .iter()
+            .map(|(line, cells)| (*line, cells.iter().map(|c| c.to_string()).collect()))
+            .collect();
         assert_eq!(records(text.as_bytes()).unwrap(), wanted, "{text:?}");
-        assert_eq!(records(Drip(text.as_bytes())).unwrap(), wanted, "{text:?}, byte by byte");
+        assert_eq!(
+            records(Drip(text.as_bytes())).unwrap(),
+            wanted,
+            "{text:?}, byte by byte"
+        );
     }
 
     #[test]
@@ -288,7 +335,10 @@ mod tests {
         expect("a,b\r\n1,2", &[(1, &["a", "b"]), (2, &["1", "2"])]);
         expect("\u{feff}\"a\",b\n,\n", &[(1, &["a", "b"]), (2, &["", ""])]);
         expect("a\n\n\r\n\nb", &[(1, &["a"]), (5, &["b"])]);
-        expect("\"x\ny\",\"q\"\"q\",\"a,b\"\nz\n", &[(1, &["x\ny", "q\"q", "a,b"]), (3, &["z"])]);
+        expect(
+            "\"x\ny\",\"q\"\"q\",\"a,b\"\nz\n",
+            &[(1, &["x\ny", "q\"q", "a,b"]), (3, &["z"])],
+        );
         expect("\"\"\n\"\"\"\"\n", &[(1, &[""]), (2, &["\""])]);
         expect("a\"b,\"c\"d\n", &[(1, &["a\"b", "cd"])]);
         expect(" \n", &[(1, &[" "])]);
@@ -300,17 +350,32 @@ mod tests {
     #[test]
     fn says_on_which_line_it_went_wrong() {
         let error = |text: &[u8]| records(text).unwrap_err().to_string();
-        assert_eq!(error(b"a\n\n\"b\n"), "t.csv, line 3: a quoted cell in this record is never closed");
-        assert_eq!(error(b"a\r\n\"b\"\"\r\n"), "t.csv, line 2: a quoted cell in this record is never closed");
-        assert_eq!(error(b"\"a\nb\"\n\xff\n"), "t.csv, line 3: the record is not valid UTF-8");
+        assert_eq!(
+            error(b"a\n\n\"b\n"),
+            "t.csv, line 3: a quoted cell in this record is never closed"
+        );
+        assert_eq!(
+            error(b"a\r\n\"b\"\"\r\n"),
+            "t.csv, line 2: a quoted cell in this record is never closed"
+        );
+        assert_eq!(
+            error(b"\"a\nb\"\n\xff\n"),
+            "t.csv, line 3: the record is not valid UTF-8"
+        );
         // Each half of a character in a cell of its own is no text either.
-        assert_eq!(error(b"\xc3,\xa4\n"), "t.csv, line 1: the record is not valid UTF-8");
+        assert_eq!(
+            error(b"\xc3,\xa4\n"),
+            "t.csv, line 1: the record is not valid UTF-8"
+        );
     }
 
     #[test]
     fn a_record_without_end_does_not_fill_the_memory() {
         let endless = (&b"a\n\""[..]).chain(std::io::repeat(b'x'));
-        assert!(matches!(records(endless).unwrap_err(), DataError::RecordTooLong { line: 2, .. }));
+        assert!(matches!(
+            records(endless).unwrap_err(),
+            DataError::RecordTooLong { line: 2, .. }
+        ));
     }
 
     #[test]
@@ -329,10 +394,16 @@ mod tests {
         for done in 1..=all.len() {
             assert!(reader.read(&mut row).unwrap());
             let (offset, line) = (reader.bytes_read(), reader.line());
-            let mut behind = CsvReader::behind(&text.as_bytes()[offset as usize..], "t.csv", offset, line);
+            let mut behind =
+                CsvReader::behind(&text.as_bytes()[offset as usize..], "t.csv", offset, line);
             let mut rest = Vec::new();
             while behind.read(&mut row).unwrap() {
-                rest.push((row.line, row.iter().map(|cell| String::from_utf8(cell.to_vec()).unwrap()).collect()));
+                rest.push((
+                    row.line,
+                    row.iter()
+                        .map(|cell| String::from_utf8(cell.to_vec()).unwrap())
+                        .collect(),
+                ));
             }
             assert_eq!(rest, all[done..]);
             assert_eq!(behind.bytes_read(), text.len() as u64);

@@ -42,7 +42,9 @@ impl Row {
 
     /// All cells in order.
     pub(super) fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        self.cells.iter().map(|span| &self.bytes[span.start..span.end])
+        self.cells
+            .iter()
+            .map(|span| &self.bytes[span.start..span.end])
     }
 
     /// Gives cell `index` another text; one past the last cell appends.
@@ -64,14 +66,21 @@ impl Row {
     /// Keeps the cells named by `order`, in that order.
     pub(super) fn select(&mut self, order: &[usize]) {
         self.spare.clear();
-        self.spare.extend(order.iter().map(|&index| self.cells.get(index).copied().unwrap_or(Span::EMPTY)));
+        self.spare.extend(
+            order
+                .iter()
+                .map(|&index| self.cells.get(index).copied().unwrap_or(Span::EMPTY)),
+        );
         std::mem::swap(&mut self.cells, &mut self.spare);
     }
 
     fn store(&mut self, text: &[u8]) -> Span {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(text);
-        Span { start, end: self.bytes.len() }
+        Span {
+            start,
+            end: self.bytes.len(),
+        }
     }
 
     #[cfg(test)]
@@ -94,7 +103,10 @@ mod tests {
         row.set(1, b"longer than before");
         row.set(3, b"new");
         row.clear_cell(0);
-        assert_eq!(row.iter().collect::<Vec<_>>(), [&b""[..], b"longer than before", b"ccc", b"new"]);
+        assert_eq!(
+            row.iter().collect::<Vec<_>>(),
+            [&b""[..], b"longer than before", b"ccc", b"new"]
+        );
         row.select(&[3, 2]);
         assert_eq!(row.iter().collect::<Vec<_>>(), [b"new", b"ccc"]);
         assert_eq!((row.len(), row.cell(7)), (2, &b""[..]));

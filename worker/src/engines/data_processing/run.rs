@@ -16,14 +16,28 @@ use super::{DataProcessingOutput, DataProcessingRequest};
 use crate::Context;
 
 /// Does what `request` asks for, from where an earlier attempt was if there was one.
-pub(super) fn process(ctx: &Context, request: &DataProcessingRequest) -> Result<DataProcessingOutput, DataError> {
+pub(super) fn process(
+    ctx: &Context,
+    request: &DataProcessingRequest,
+) -> Result<DataProcessingOutput, DataError> {
     let started = Instant::now();
     if request.operations.is_empty() {
-        return Err(DataError::Request("operations is empty: name at least one of clean, transform, validate".into()));
+        return Err(DataError::Request(
+            "operations is empty: name at least one of clean, transform, validate".into(),
+        ));
     }
-    let source = Source::open(&ctx.data_dir().resolve(&request.source_file)?, &request.source_file)?;
+    let source = Source::open(
+        &ctx.data_dir().resolve(&request.source_file)?,
+        &request.source_file,
+    )?;
     let header = read_header(&source)?;
-    let fresh = || Plan::new(&request.operations, source.name(), Table::new(source.name(), &header)?);
+    let fresh = || {
+        Plan::new(
+            &request.operations,
+            source.name(),
+            Table::new(source.name(), &header)?,
+        )
+    };
     // A request that makes no sense leaves no trace.
     let plan = fresh()?;
     let target = target(ctx, request, &source)?;
@@ -33,8 +47,20 @@ pub(super) fn process(ctx: &Context, request: &DataProcessingRequest) -> Result<
         None => None,
     };
     let (plan, position) = saver.resume(plan, fresh, output.as_mut())?;
-    let mut run = Run { ctx, request, source: &source, columns: header.len(), plan, saver };
-    let mut meter = Meter::new(ctx, run.plan.table.last_pass + 1, source.len(), request.estimated_rows);
+    let mut run = Run {
+        ctx,
+        request,
+        source: &source,
+        columns: header.len(),
+        plan,
+        saver,
+    };
+    let mut meter = Meter::new(
+        ctx,
+        run.plan.table.last_pass + 1,
+        source.len(),
+        request.estimated_rows,
+    );
     run.all_passes(&mut meter, output, position)?;
     meter.finish(run.plan.errors());
     run.saver.complete();
@@ -42,7 +68,12 @@ pub(super) fn process(ctx: &Context, request: &DataProcessingRequest) -> Result<
         rows_processed: meter.rows_processed(),
         output_file: target.map(|(_, name)| name),
         duration_seconds: started.elapsed().as_secs_f64(),
-        operations: run.plan.operations.into_iter().map(|operation| operation.result()).collect(),
+        operations: run
+            .plan
+            .operations
+            .into_iter()
+            .map(|operation| operation.result())
+            .collect(),
     })
 }
 
@@ -50,7 +81,9 @@ fn read_header(source: &Source) -> Result<Row, DataError> {
     let mut header = Row::default();
     match source.read()?.read(&mut header)? {
         true => Ok(header),
-        false => Err(DataError::Empty { file: source.name().to_owned() }),
+        false => Err(DataError::Empty {
+            file: source.name().to_owned(),
+        }),
     }
 }
 
@@ -60,19 +93,32 @@ fn target(
     request: &DataProcessingRequest,
     source: &Source,
 ) -> Result<Option<(PathBuf, String)>, DataError> {
-    if !request.operations.iter().any(|operation| operation.0.writes()) {
+    if !request
+        .operations
+        .iter()
+        .any(|operation| operation.0.writes())
+    {
         return Ok(None);
     }
-    let name = request.output_file.clone().unwrap_or_else(|| default_output(&request.source_file));
+    let name = request
+        .output_file
+        .clone()
+        .unwrap_or_else(|| default_output(&request.source_file));
     let path = ctx.data_dir().resolve(&name)?;
     if source.is_at(&path) {
-        return Err(DataError::Request(format!("output_file {name:?} is the source file: give another name")));
+        return Err(DataError::Request(format!(
+            "output_file {name:?} is the source file: give another name"
+        )));
     }
     if path.is_dir() || path.file_name().is_none() {
-        return Err(DataError::Request(format!("output_file {name:?} is a directory: give the name of a file")));
+        return Err(DataError::Request(format!(
+            "output_file {name:?} is a directory: give the name of a file"
+        )));
     }
     if path.starts_with(ctx.data_dir().root().join(DIRECTORY)) {
-        return Err(DataError::Request(format!("output_file {name:?} is among unfinished work: give another name")));
+        return Err(DataError::Request(format!(
+            "output_file {name:?} is among unfinished work: give another name"
+        )));
     }
     Ok(Some((path, name)))
 }
@@ -81,7 +127,9 @@ fn target(
 fn default_output(source_file: &str) -> String {
     let path = Path::new(source_file);
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!("{stem}.processed.csv")).to_string_lossy().into_owned()
+    path.with_file_name(format!("{stem}.processed.csv"))
+        .to_string_lossy()
+        .into_owned()
 }
 
 struct Run<'a> {
@@ -139,7 +187,11 @@ impl Run<'_> {
             }
         };
         // Only validating goes on after a record with too few or too many cells.
-        let strict = self.request.operations.iter().any(|operation| operation.0.writes());
+        let strict = self
+            .request
+            .operations
+            .iter()
+            .any(|operation| operation.0.writes());
         while reader.read(&mut row)? {
             if strict && row.len() != self.columns {
                 return Err(self.wrong_cell_count(&row));
@@ -150,12 +202,19 @@ impl Run<'_> {
                 output.row(&row)?;
             }
             if meter.row(reader.bytes_read()) {
-                self.look(meter, reader.bytes_read(), reader.line(), output.as_deref_mut())?;
+                self.look(
+                    meter,
+                    reader.bytes_read(),
+                    reader.line(),
+                    output.as_deref_mut(),
+                )?;
             }
         }
         self.source.check_unchanged()?;
         // The others saw no row, and must not take that for all there are.
-        self.plan.operations[..needed].iter_mut().for_each(|operation| operation.end_pass());
+        self.plan.operations[..needed]
+            .iter_mut()
+            .for_each(|operation| operation.end_pass());
         meter.end_pass();
         Ok(())
     }
@@ -170,13 +229,19 @@ impl Run<'_> {
         output: Option<&mut OutputTable>,
     ) -> Result<(), DataError> {
         meter.look(offset, || self.plan.errors());
-        self.saver.save(&self.plan, meter.position(offset, line), output)?;
+        self.saver
+            .save(&self.plan, meter.position(offset, line), output)?;
         Ok(self.ctx.check_cancelled()?)
     }
 
     fn wrong_cell_count(&self, row: &Row) -> DataError {
         let file = self.source.name().to_owned();
-        DataError::CellCount { file, line: row.line, expected: self.columns, found: row.len() }
+        DataError::CellCount {
+            file,
+            line: row.line,
+            expected: self.columns,
+            found: row.len(),
+        }
     }
 
     /// `Cleaning, transforming`: what the first `needed` operations do.
@@ -187,7 +252,11 @@ impl Run<'_> {
                 names.push(operation.0.activity());
             }
         }
-        let (first, rest) = names.split_first().map_or(("", &[][..]), |(first, rest)| (*first, rest));
-        rest.iter().fold(first.to_owned(), |text, name| text + ", " + &name.to_lowercase())
+        let (first, rest) = names
+            .split_first()
+            .map_or(("", &[][..]), |(first, rest)| (*first, rest));
+        rest.iter().fold(first.to_owned(), |text, name| {
+            text + ", " + &name.to_lowercase()
+        })
     }
 }

@@ -24,7 +24,11 @@ pub(super) struct Seen {
 
 impl Default for Seen {
     fn default() -> Self {
-        Self { key: rand::random(), hashes: Hashes::default(), scratch: Vec::new() }
+        Self {
+            key: rand::random(),
+            hashes: Hashes::default(),
+            scratch: Vec::new(),
+        }
     }
 }
 
@@ -71,7 +75,10 @@ impl<'de> Deserialize<'de> for Hashes {
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Hashes, A::Error> {
                 let mut hashes = Hashes::default();
                 // All at once: they come in the order of the table they were in, and would crowd together in a smaller one.
-                hashes.0.try_reserve(list.size_hint().unwrap_or(0)).map_err(A::Error::custom)?;
+                hashes
+                    .0
+                    .try_reserve(list.size_hint().unwrap_or(0))
+                    .map_err(A::Error::custom)?;
                 while let Some(Bytes(hash)) = list.next_element()? {
                     hashes.0.insert(u128::from_le_bytes(hash));
                 }
@@ -104,7 +111,10 @@ impl<'de> Deserialize<'de> for Bytes {
             }
 
             fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Bytes, E> {
-                bytes.try_into().map(Bytes).map_err(|_| E::invalid_length(bytes.len(), &self))
+                bytes
+                    .try_into()
+                    .map(Bytes)
+                    .map_err(|_| E::invalid_length(bytes.len(), &self))
             }
         }
 

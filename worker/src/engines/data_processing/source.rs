@@ -28,7 +28,11 @@ pub(super) struct Fingerprint {
 
 impl Fingerprint {
     fn of(metadata: &Metadata) -> Self {
-        Self { len: metadata.len(), modified: metadata.mtime(), modified_ns: metadata.mtime_nsec() }
+        Self {
+            len: metadata.len(),
+            modified: metadata.mtime(),
+            modified_ns: metadata.mtime_nsec(),
+        }
     }
 }
 
@@ -36,12 +40,20 @@ impl Source {
     /// Opens `path`, called `name` in the request.
     pub(super) fn open(path: &Path, name: &str) -> Result<Self, DataError> {
         let file = open_file(path).map_err(|error| match error.kind() {
-            ErrorKind::InvalidInput => DataError::NotAFile { file: name.to_owned() },
-            ErrorKind::NotFound | ErrorKind::NotADirectory => DataError::SourceMissing { file: name.to_owned() },
+            ErrorKind::InvalidInput => DataError::NotAFile {
+                file: name.to_owned(),
+            },
+            ErrorKind::NotFound | ErrorKind::NotADirectory => DataError::SourceMissing {
+                file: name.to_owned(),
+            },
             _ => DataError::io("open", name)(error),
         })?;
         let metadata = file.metadata().map_err(DataError::io("read", name))?;
-        Ok(Self { file, name: name.to_owned(), metadata })
+        Ok(Self {
+            file,
+            name: name.to_owned(),
+            metadata,
+        })
     }
 
     /// Its name in the request.
@@ -56,18 +68,24 @@ impl Source {
 
     /// Whether `path` is this very file, by whatever name.
     pub(super) fn is_at(&self, path: &Path) -> bool {
-        path.metadata().is_ok_and(|other| (other.dev(), other.ino()) == (self.metadata.dev(), self.metadata.ino()))
+        path.metadata().is_ok_and(|other| {
+            (other.dev(), other.ino()) == (self.metadata.dev(), self.metadata.ino())
+        })
     }
 
     /// A reader from the first byte on.
     pub(super) fn read(&self) -> Result<CsvReader<&File>, DataError> {
-        (&self.file).rewind().map_err(DataError::io("read", &self.name))?;
+        (&self.file)
+            .rewind()
+            .map_err(DataError::io("read", &self.name))?;
         Ok(CsvReader::new(&self.file, &self.name))
     }
 
     /// A reader that goes on behind a record that ended at byte `offset`, in line `line`.
     pub(super) fn read_on(&self, offset: u64, line: u64) -> Result<CsvReader<&File>, DataError> {
-        (&self.file).seek(SeekFrom::Start(offset)).map_err(DataError::io("read", &self.name))?;
+        (&self.file)
+            .seek(SeekFrom::Start(offset))
+            .map_err(DataError::io("read", &self.name))?;
         Ok(CsvReader::behind(&self.file, &self.name, offset, line))
     }
 
@@ -78,9 +96,14 @@ impl Source {
 
     /// Fails when the file was written to since it was opened: passes would not agree with each other.
     pub(super) fn check_unchanged(&self) -> Result<(), DataError> {
-        let now = self.file.metadata().map_err(DataError::io("read", &self.name))?;
+        let now = self
+            .file
+            .metadata()
+            .map_err(DataError::io("read", &self.name))?;
         if Fingerprint::of(&now) != self.fingerprint() {
-            return Err(DataError::SourceChanged { file: self.name.clone() });
+            return Err(DataError::SourceChanged {
+                file: self.name.clone(),
+            });
         }
         Ok(())
     }

@@ -17,7 +17,11 @@ pub(super) fn read<T: DeserializeOwned>(input: &mut dyn Read) -> Result<T> {
 
 /// Fails when a state has not as many parts as the plan.
 pub(super) fn check_len(found: usize, planned: usize) -> Result<()> {
-    if found == planned { Ok(()) } else { Err(Error::other("the state is that of another plan")) }
+    if found == planned {
+        Ok(())
+    } else {
+        Err(Error::other("the state is that of another plan"))
+    }
 }
 
 #[cfg(test)]
@@ -32,8 +36,14 @@ mod tests {
         write(&(String::from("x"), Some(u64::MAX)), &mut bytes).unwrap();
         write(&7_u8, &mut bytes).unwrap();
         let mut input = &bytes[..];
-        assert_eq!(read::<[f64; 4]>(&mut input).unwrap().map(f64::to_bits), numbers.map(f64::to_bits));
-        assert_eq!(read::<(String, Option<u64>)>(&mut input).unwrap(), ("x".into(), Some(u64::MAX)));
+        assert_eq!(
+            read::<[f64; 4]>(&mut input).unwrap().map(f64::to_bits),
+            numbers.map(f64::to_bits)
+        );
+        assert_eq!(
+            read::<(String, Option<u64>)>(&mut input).unwrap(),
+            ("x".into(), Some(u64::MAX))
+        );
         assert_eq!(read::<u8>(&mut input).unwrap(), 7);
         assert!(read::<u8>(&mut input).is_err());
     }

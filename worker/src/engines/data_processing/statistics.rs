@@ -22,7 +22,11 @@ impl Moments {
     pub(super) fn add(&mut self, value: f64) {
         self.count += 1;
         let sum = self.sum + value;
-        self.lost += if self.sum.abs() >= value.abs() { (self.sum - sum) + value } else { (value - sum) + self.sum };
+        self.lost += if self.sum.abs() >= value.abs() {
+            (self.sum - sum) + value
+        } else {
+            (value - sum) + self.sum
+        };
         self.sum = sum;
         let delta = value - self.running_mean;
         self.running_mean += delta / self.count as f64;
@@ -31,12 +35,16 @@ impl Moments {
 
     /// The mean; none without numbers or when it is not finite.
     pub(super) fn mean(&self) -> Option<f64> {
-        (self.count > 0).then(|| (self.sum + self.lost) / self.count as f64).filter(|mean| mean.is_finite())
+        (self.count > 0)
+            .then(|| (self.sum + self.lost) / self.count as f64)
+            .filter(|mean| mean.is_finite())
     }
 
     /// The standard deviation of the population (divisor n); none without numbers or when it is not finite.
     pub(super) fn std(&self) -> Option<f64> {
-        (self.count > 0).then(|| (self.squares / self.count as f64).sqrt()).filter(|std| std.is_finite())
+        (self.count > 0)
+            .then(|| (self.squares / self.count as f64).sqrt())
+            .filter(|std| std.is_finite())
     }
 }
 
@@ -62,7 +70,9 @@ impl Learner {
     /// Takes note of one cell.
     pub(super) fn learn(&mut self, cell: &[u8]) {
         match self {
-            Self::Mean(moments) => number(cell).into_iter().for_each(|value| moments.add(value)),
+            Self::Mean(moments) => number(cell)
+                .into_iter()
+                .for_each(|value| moments.add(value)),
             Self::Median(values) => values.extend(number(cell)),
             Self::Mode(_) if cell.is_empty() => {}
             Self::Mode(texts) => match texts.get_mut(cell) {
@@ -82,7 +92,10 @@ impl Learner {
             Self::Median(values) => median(values)?,
             Self::Mode(texts) => {
                 let best = |(_, o): &(_, Occurrences)| (o.count, std::cmp::Reverse(o.order));
-                return texts.into_iter().max_by_key(best).map(|(text, _)| text.into());
+                return texts
+                    .into_iter()
+                    .max_by_key(best)
+                    .map(|(text, _)| text.into());
             }
         };
         let mut text = Vec::new();
@@ -102,7 +115,11 @@ fn median(mut values: Vec<f64>) -> Option<f64> {
     if !even {
         return Some(*upper);
     }
-    below.iter().copied().max_by(f64::total_cmp).map(|lower| (lower + *upper) / 2.0)
+    below
+        .iter()
+        .copied()
+        .max_by(f64::total_cmp)
+        .map(|lower| (lower + *upper) / 2.0)
 }
 
 #[cfg(test)]
@@ -111,7 +128,9 @@ mod tests {
 
     fn learnt(mut learner: Learner, cells: &[&str]) -> Option<String> {
         cells.iter().for_each(|cell| learner.learn(cell.as_bytes()));
-        learner.finish(6).map(|text| String::from_utf8(text).unwrap())
+        learner
+            .finish(6)
+            .map(|text| String::from_utf8(text).unwrap())
     }
 
     fn text(text: &str) -> Option<String> {
@@ -148,7 +167,9 @@ mod tests {
     #[test]
     fn standard_deviation_of_the_population() {
         let mut moments = Moments::default();
-        [2.0, 4.0, 4.0, 4.0, 5.0, 5.0, 7.0, 9.0].into_iter().for_each(|value| moments.add(value));
+        [2.0, 4.0, 4.0, 4.0, 5.0, 5.0, 7.0, 9.0]
+            .into_iter()
+            .for_each(|value| moments.add(value));
         assert_eq!((moments.mean(), moments.std()), (Some(5.0), Some(2.0)));
         let mut constant = Moments::default();
         (0..1000).for_each(|_| constant.add(0.1));

@@ -31,9 +31,17 @@ pub(super) struct Table {
 impl Table {
     /// The table that `header` begins.
     pub(super) fn new(file: &str, header: &Row) -> Result<Self, DataError> {
-        let column = |cell| Column { name: String::from_utf8_lossy(cell).into_owned(), known_in: 0 };
+        let column = |cell| Column {
+            name: String::from_utf8_lossy(cell).into_owned(),
+            known_in: 0,
+        };
         let columns = header.iter().map(column).collect();
-        let table = Self { columns, rows_known_in: 0, last_pass: 0, place: format!("{file}, header") };
+        let table = Self {
+            columns,
+            rows_known_in: 0,
+            last_pass: 0,
+            place: format!("{file}, header"),
+        };
         table.check_names()?;
         Ok(table)
     }
@@ -45,26 +53,39 @@ impl Table {
 
     /// The position of column `name`.
     pub(super) fn index(&self, name: &str) -> Result<usize, DataError> {
-        self.columns.iter().position(|column| column.name == name).ok_or_else(|| DataError::UnknownColumn {
-            place: self.place.clone(),
-            name: name.to_owned(),
-            known: self.names().join(", "),
-        })
+        self.columns
+            .iter()
+            .position(|column| column.name == name)
+            .ok_or_else(|| DataError::UnknownColumn {
+                place: self.place.clone(),
+                name: name.to_owned(),
+                known: self.names().join(", "),
+            })
     }
 
     /// Fails when two columns have one name.
     pub(super) fn check_names(&self) -> Result<(), DataError> {
-        let mut names: Vec<&str> = self.columns.iter().map(|column| column.name.as_str()).collect();
+        let mut names: Vec<&str> = self
+            .columns
+            .iter()
+            .map(|column| column.name.as_str())
+            .collect();
         names.sort_unstable();
         match names.windows(2).find(|pair| pair[0] == pair[1]) {
-            Some(pair) => Err(DataError::DuplicateColumn { place: self.place.clone(), name: pair[0].to_owned() }),
+            Some(pair) => Err(DataError::DuplicateColumn {
+                place: self.place.clone(),
+                name: pair[0].to_owned(),
+            }),
             None => Ok(()),
         }
     }
 
     /// The names of all columns.
     pub(super) fn names(&self) -> Vec<String> {
-        self.columns.iter().map(|column| column.name.clone()).collect()
+        self.columns
+            .iter()
+            .map(|column| column.name.clone())
+            .collect()
     }
 
     /// The first pass in which column `index` can be learnt from: its cells are right, and so are the rows.
@@ -74,7 +95,12 @@ impl Table {
 
     /// The first pass in which every cell is right.
     pub(super) fn all_known_in(&self) -> usize {
-        self.columns.iter().map(|column| column.known_in).max().unwrap_or(0).max(self.rows_known_in)
+        self.columns
+            .iter()
+            .map(|column| column.known_in)
+            .max()
+            .unwrap_or(0)
+            .max(self.rows_known_in)
     }
 
     /// Makes sure that pass `pass` is done.

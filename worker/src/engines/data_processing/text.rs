@@ -10,7 +10,9 @@ pub(super) fn trimmed_range(cell: &[u8]) -> Range<usize> {
     if visible(cell.first()) && visible(cell.last()) {
         return 0..cell.len();
     }
-    let Ok(text) = std::str::from_utf8(cell) else { return 0..cell.len() };
+    let Ok(text) = std::str::from_utf8(cell) else {
+        return 0..cell.len();
+    };
     let start = text.len() - text.trim_start().len();
     start..start + text.trim().len()
 }
@@ -90,18 +92,32 @@ mod tests {
 
     #[test]
     fn numbers_and_integers() {
-        for good in ["0", "29.0", "5.", ".5", "+1", "-2.5e-3", "1E5", "007", "1e999"] {
-            assert!(is_number(good.as_bytes()) && number(good.as_bytes()).is_some(), "{good}");
+        for good in [
+            "0", "29.0", "5.", ".5", "+1", "-2.5e-3", "1E5", "007", "1e999",
+        ] {
+            assert!(
+                is_number(good.as_bytes()) && number(good.as_bytes()).is_some(),
+                "{good}"
+            );
         }
         for bad in [
-            "", ".", "+", "-", "1,000", "inf", "nan", "[98]", "1e", "1e+", "e5", "1 ", " 1", "0x1", "1_0", "--1",
-            "1.2.3", "٣",
+            "", ".", "+", "-", "1,000", "inf", "nan", "[98]", "1e", "1e+", "e5", "1 ", " 1", "0x1",
+            "1_0", "--1", "1.2.3", "٣",
         ] {
-            assert!(!is_number(bad.as_bytes()) && number(bad.as_bytes()).is_none(), "{bad}");
+            assert!(
+                !is_number(bad.as_bytes()) && number(bad.as_bytes()).is_none(),
+                "{bad}"
+            );
         }
-        for (text, integer) in
-            [("1", true), ("-12", true), ("+0", true), ("29.0", false), ("1e3", false), ("", false), ("-", false)]
-        {
+        for (text, integer) in [
+            ("1", true),
+            ("-12", true),
+            ("+0", true),
+            ("29.0", false),
+            ("1e3", false),
+            ("", false),
+            ("-", false),
+        ] {
             assert_eq!(is_integer(text.as_bytes()), integer, "{text}");
         }
     }
@@ -143,7 +159,11 @@ mod tests {
         ] {
             let mut out = b"old".to_vec();
             write_number(&mut out, value, decimals);
-            assert_eq!(String::from_utf8(out).unwrap(), text, "{value} with {decimals}");
+            assert_eq!(
+                String::from_utf8(out).unwrap(),
+                text,
+                "{value} with {decimals}"
+            );
         }
     }
 }

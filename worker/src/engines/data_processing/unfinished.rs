@@ -43,8 +43,17 @@ enum End {
 impl Unfinished {
     /// The files of an attempt that begins. What is left of others goes, unless the operation has a checkpoint
     /// (`has_checkpoint`): they died before they had saved one.
-    pub(super) fn begin(data_dir: &DataDir, id: &OperationId, attempt: u32, has_checkpoint: bool) -> Self {
-        sweep(&data_dir.root().join(DIRECTORY), id.as_str(), SystemTime::now());
+    pub(super) fn begin(
+        data_dir: &DataDir,
+        id: &OperationId,
+        attempt: u32,
+        has_checkpoint: bool,
+    ) -> Self {
+        sweep(
+            &data_dir.root().join(DIRECTORY),
+            id.as_str(),
+            SystemTime::now(),
+        );
         let files = Self::of(data_dir, id, attempt);
         files.remove(|file| file.attempt == attempt || (file.attempt < attempt && !has_checkpoint));
         files
@@ -52,7 +61,12 @@ impl Unfinished {
 
     fn of(data_dir: &DataDir, id: &OperationId, attempt: u32) -> Self {
         let directory = directory(data_dir, id);
-        Self { directory, attempt, made: false, end: End::Unnamed }
+        Self {
+            directory,
+            attempt,
+            made: false,
+            end: End::Unnamed,
+        }
     }
 
     /// Where attempt `attempt` writes its table.
@@ -109,7 +123,9 @@ impl Unfinished {
 
     /// Checkpoint `number` is saved: what earlier ones named is not needed any more.
     pub(super) fn saved(&self, number: u64) {
-        let own = |file: FileName| file.attempt == self.attempt && file.number.is_some_and(|other| other < number);
+        let own = |file: FileName| {
+            file.attempt == self.attempt && file.number.is_some_and(|other| other < number)
+        };
         self.remove(|file| file.attempt < self.attempt || own(file));
     }
 
@@ -120,9 +136,17 @@ impl Unfinished {
 
     /// Removes the files that are `unneeded`. One that cannot be removed goes when it is old.
     fn remove(&self, unneeded: impl Fn(FileName) -> bool) {
-        for entry in fs::read_dir(&self.directory).into_iter().flatten().flatten() {
+        for entry in fs::read_dir(&self.directory)
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
             let name = entry.file_name();
-            if name.to_str().and_then(FileName::parse).is_some_and(&unneeded) {
+            if name
+                .to_str()
+                .and_then(FileName::parse)
+                .is_some_and(&unneeded)
+            {
                 let _ = fs::remove_file(entry.path());
             }
         }
@@ -162,7 +186,10 @@ impl FileName {
             "csv" => None,
             state => Some(state.strip_suffix(".state")?.parse().ok()?),
         };
-        Some(Self { attempt: attempt.parse().ok()?, number })
+        Some(Self {
+            attempt: attempt.parse().ok()?,
+            number,
+        })
     }
 }
 
@@ -237,7 +264,10 @@ mod tests {
         let mut zombie = Unfinished::begin(&data, &id("a"), 1, false);
         zombie.create_output().unwrap();
         Unfinished::begin(&data, &id("a"), 2, true).complete();
-        assert_eq!(zombie.create_state(1).unwrap_err().kind(), ErrorKind::NotFound);
+        assert_eq!(
+            zombie.create_state(1).unwrap_err().kind(),
+            ErrorKind::NotFound
+        );
         drop(zombie);
         assert!(names(dir.path()).is_empty());
     }
@@ -262,7 +292,10 @@ mod tests {
             fs::write(path, "x").unwrap();
         }
         let soon = SystemTime::now() + KEPT_FOR + Duration::from_secs(60);
-        fs::File::open(dir.path().join("young/1.csv")).unwrap().set_modified(soon).unwrap();
+        fs::File::open(dir.path().join("young/1.csv"))
+            .unwrap()
+            .set_modified(soon)
+            .unwrap();
         sweep(dir.path(), "own", SystemTime::now());
         assert_eq!(names(dir.path()), ["old", "own", "young"]);
         sweep(dir.path(), "own", soon);

@@ -62,7 +62,9 @@ pub struct Baseline {
 impl Dataset {
     pub(super) fn new(bars: &Bars, request: &TrainingRequest) -> Result<Self, OperationError> {
         // The last bar has no next one to be labelled by.
-        bars.require(MIN_ROWS + FIRST_BAR + 1, || format!("training on {MIN_ROWS} rows"))?;
+        bars.require(MIN_ROWS + FIRST_BAR + 1, || {
+            format!("training on {MIN_ROWS} rows")
+        })?;
         let mut rows = features::features(bars);
         rows.pop();
         check_finite(bars, &rows)?;
@@ -76,7 +78,13 @@ impl Dataset {
         };
         let (train, validation) = (part(0, split), part(split, rows.len()));
         let baseline = Baseline::of(&train, &validation);
-        Ok(Self { train, validation, scaling, label_threshold, baseline })
+        Ok(Self {
+            train,
+            validation,
+            scaling,
+            label_threshold,
+            baseline,
+        })
     }
 }
 
@@ -88,7 +96,12 @@ fn timestamp(bars: &Bars, row: usize) -> Box<str> {
 fn check_finite(bars: &Bars, rows: &[Row]) -> Result<(), OperationError> {
     for (at, row) in rows.iter().enumerate() {
         if let Some(column) = row.iter().position(|value| !value.is_finite()) {
-            let message = format!("{}: {} at {} is not finite", bars.file, FEATURES[column], timestamp(bars, at));
+            let message = format!(
+                "{}: {} at {} is not finite",
+                bars.file,
+                FEATURES[column],
+                timestamp(bars, at)
+            );
             return Err(OperationError::permanent("invalid_bars", message));
         }
     }
@@ -101,7 +114,9 @@ fn split(rows: usize, part: f64) -> Result<usize, OperationError> {
     if train == 0 || train >= rows {
         return Err(OperationError::permanent(
             "insufficient_data",
-            format!("train_split {part} of {rows} rows leaves {train} to train on: both parts need at least one"),
+            format!(
+                "train_split {part} of {rows} rows leaves {train} to train on: both parts need at least one"
+            ),
         ));
     }
     Ok(train)
@@ -111,11 +126,23 @@ fn split(rows: usize, part: f64) -> Result<usize, OperationError> {
 fn labels(bars: &[Bar], label: Label, split: usize) -> (Vec<f64>, Option<f64>) {
     let next = bars.windows(2).skip(FIRST_BAR);
     match label {
-        Label::NextUp => (next.map(|pair| f64::from(u8::from(pair[1].close > pair[0].close))).collect(), None),
+        Label::NextUp => (
+            next.map(|pair| f64::from(u8::from(pair[1].close > pair[0].close)))
+                .collect(),
+            None,
+        ),
         Label::NextRangeHigh => {
-            let ranges: Vec<f64> = next.map(|pair| (pair[1].high - pair[1].low) / pair[1].close).collect();
+            let ranges: Vec<f64> = next
+                .map(|pair| (pair[1].high - pair[1].low) / pair[1].close)
+                .collect();
             let threshold = median(&ranges[..split]);
-            (ranges.iter().map(|range| f64::from(u8::from(*range > threshold))).collect(), Some(threshold))
+            (
+                ranges
+                    .iter()
+                    .map(|range| f64::from(u8::from(*range > threshold)))
+                    .collect(),
+                Some(threshold),
+            )
         }
     }
 }
@@ -125,19 +152,31 @@ fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;
-    if sorted.len().is_multiple_of(2) { (sorted[middle - 1] + sorted[middle]) / 2.0 } else { sorted[middle] }
+    if sorted.len().is_multiple_of(2) {
+        (sorted[middle - 1] + sorted[middle]) / 2.0
+    } else {
+        sorted[middle]
+    }
 }
 
 impl Baseline {
     fn of(train: &Part, validation: &Part) -> Self {
         let share = train.ones() as f64 / train.rows() as f64;
         let loss = |part: &Part| {
-            let total: f64 = part.labels.iter().map(|label| row_loss_at_probability(share, *label)).sum();
+            let total: f64 = part
+                .labels
+                .iter()
+                .map(|label| row_loss_at_probability(share, *label))
+                .sum();
             Some(total / part.rows() as f64).filter(|loss| loss.is_finite())
         };
         let accuracy = |part: &Part| {
             // As a logit of 0 does, a share of exactly one half answers 0.
-            let right = if share > 0.5 { part.ones() } else { part.rows() - part.ones() };
+            let right = if share > 0.5 {
+                part.ones()
+            } else {
+                part.rows() - part.ones()
+            };
             Some(right as f64 / part.rows() as f64)
         };
         Self {

@@ -6,8 +6,16 @@ use crate::engines::bars::Bars;
 use crate::engines::bars::indicators::{Indicator, rsi, sma};
 
 /// Names of the features, in the order of a row.
-pub const FEATURES: [&str; 8] =
-    ["ret_1", "ret_5", "ret_10", "sma_ratio_10", "sma_ratio_20", "rsi_14", "vol_20", "range_1"];
+pub const FEATURES: [&str; 8] = [
+    "ret_1",
+    "ret_5",
+    "ret_10",
+    "sma_ratio_10",
+    "sma_ratio_20",
+    "rsi_14",
+    "vol_20",
+    "range_1",
+];
 
 /// The first bar that has all features.
 pub const FIRST_BAR: usize = 20;
@@ -63,7 +71,10 @@ pub struct Scaling {
 impl Scaling {
     /// Learns them from `rows`.
     pub fn of(rows: &[Row]) -> Self {
-        let mut scaling = Self { means: [0.0; FEATURES.len()], deviations: [1.0; FEATURES.len()] };
+        let mut scaling = Self {
+            means: [0.0; FEATURES.len()],
+            deviations: [1.0; FEATURES.len()],
+        };
         for column in 0..FEATURES.len() {
             let (mean, deviation) = mean_and_deviation(rows.iter().map(|row| row[column]));
             scaling.means[column] = mean;

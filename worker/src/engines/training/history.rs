@@ -46,14 +46,22 @@ impl History {
 
     /// The epoch with the least validation loss, the first of equals.
     pub fn best(&self) -> Option<&EpochMetrics> {
-        self.0.iter().reduce(|best, epoch| if epoch.val_loss < best.val_loss { epoch } else { best })
+        self.0.iter().reduce(|best, epoch| {
+            if epoch.val_loss < best.val_loss {
+                epoch
+            } else {
+                best
+            }
+        })
     }
 
     /// Whether the validation loss has not fallen for as long as `stopping` lets it.
     ///
     /// It follows from the measured losses alone, so it needs no state that a resumed run could lose.
     pub fn stops_early(&self, stopping: Option<EarlyStopping>) -> bool {
-        let Some(stopping) = stopping else { return false };
+        let Some(stopping) = stopping else {
+            return false;
+        };
         let (mut best, mut waited) = (f64::INFINITY, 0);
         for epoch in &self.0 {
             if epoch.val_loss < best - stopping.min_delta {
@@ -67,7 +75,9 @@ impl History {
 
     /// Whether the epochs are numbered from 1 without a gap.
     pub(super) fn is_sound(&self) -> bool {
-        (1..).zip(&self.0).all(|(number, epoch)| epoch.epoch == number)
+        (1..)
+            .zip(&self.0)
+            .all(|(number, epoch)| epoch.epoch == number)
     }
 }
 
@@ -95,7 +105,10 @@ mod tests {
     #[test]
     fn patience_counts_epochs_that_were_not_better() {
         let stops = |losses: &[f64], patience, min_delta| {
-            history(losses).stops_early(Some(EarlyStopping { patience, min_delta }))
+            history(losses).stops_early(Some(EarlyStopping {
+                patience,
+                min_delta,
+            }))
         };
         assert!(!stops(&[0.7, 0.6, 0.6], 2, 0.0));
         assert!(stops(&[0.7, 0.6, 0.6, 0.6], 2, 0.0));

@@ -40,7 +40,10 @@ pub(super) fn layers(request: &TrainingRequest) -> Vec<Layer> {
             };
             let mut weights = Array2::zeros((outputs, inputs));
             weights.iter_mut().for_each(|value| *value = weight());
-            Layer { weights, biases: Array1::zeros(outputs) }
+            Layer {
+                weights,
+                biases: Array1::zeros(outputs),
+            }
         })
         .collect()
 }

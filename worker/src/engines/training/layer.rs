@@ -21,14 +21,25 @@ impl Layer {
         weights: Vec<f64>,
         biases: Vec<f64>,
     ) -> Result<Self, UnsoundLayer> {
-        let weights = Array2::from_shape_vec((outputs, inputs), weights).map_err(|_| UnsoundLayer)?;
+        let weights =
+            Array2::from_shape_vec((outputs, inputs), weights).map_err(|_| UnsoundLayer)?;
         let finite = weights.iter().chain(&biases).all(|value| value.is_finite());
-        if finite && biases.len() == outputs { Ok(Self { weights, biases: biases.into() }) } else { Err(UnsoundLayer) }
+        if finite && biases.len() == outputs {
+            Ok(Self {
+                weights,
+                biases: biases.into(),
+            })
+        } else {
+            Err(UnsoundLayer)
+        }
     }
 
     /// A layer of zeros with the same shape.
     pub(super) fn zeros(&self) -> Self {
-        Self { weights: Array2::zeros(self.weights.dim()), biases: Array1::zeros(self.biases.dim()) }
+        Self {
+            weights: Array2::zeros(self.weights.dim()),
+            biases: Array1::zeros(self.biases.dim()),
+        }
     }
 }
 
@@ -49,7 +60,12 @@ struct Plain {
 impl From<Layer> for Plain {
     fn from(layer: Layer) -> Self {
         let (outputs, inputs) = layer.weights.dim();
-        Self { inputs, outputs, weights: layer.weights.into_iter().collect(), biases: layer.biases.to_vec() }
+        Self {
+            inputs,
+            outputs,
+            weights: layer.weights.into_iter().collect(),
+            biases: layer.biases.to_vec(),
+        }
     }
 }
 

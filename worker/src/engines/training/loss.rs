@@ -63,10 +63,17 @@ mod tests {
 
     #[test]
     fn saturated_logits_stay_finite() {
-        for (z, y, loss, gradient) in
-            [(1e4, 1.0, 0.0, 0.0), (1e4, 0.0, 1e4, 1.0), (-1e4, 1.0, 1e4, -1.0), (-1e4, 0.0, 0.0, 0.0)]
-        {
-            assert_eq!((row_loss(z, y), row_gradient(z, y)), (loss, gradient), "{z} {y}");
+        for (z, y, loss, gradient) in [
+            (1e4, 1.0, 0.0, 0.0),
+            (1e4, 0.0, 1e4, 1.0),
+            (-1e4, 1.0, 1e4, -1.0),
+            (-1e4, 0.0, 0.0, 0.0),
+        ] {
+            assert_eq!(
+                (row_loss(z, y), row_gradient(z, y)),
+                (loss, gradient),
+                "{z} {y}"
+            );
         }
         assert_eq!(row_gradient(0.0, 1.0), -0.5);
     }

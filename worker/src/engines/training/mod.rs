@@ -37,11 +37,16 @@ impl Engine for Training {
     const WORKER_TYPE: &'static str = "training";
     const DOMAIN: &'static str = "training";
     const SHORT: &'static str = "tr";
-    const DESCRIPTION: &'static str = "Trains a small neural network on past price bars and writes it as a model file.";
+    const DESCRIPTION: &'static str =
+        "Trains a small neural network on past price bars and writes it as a model file.";
     type Request = TrainingRequest;
     type Output = TrainingOutput;
 
-    async fn run(&self, ctx: Context, request: TrainingRequest) -> Result<TrainingOutput, OperationError> {
+    async fn run(
+        &self,
+        ctx: Context,
+        request: TrainingRequest,
+    ) -> Result<TrainingOutput, OperationError> {
         ctx.blocking(move |ctx| train(ctx, &request)).await
     }
 }
@@ -53,13 +58,18 @@ impl Engine for Training {
 /// [`OperationError::Cancelled`].
 pub fn train(ctx: &Context, request: &TrainingRequest) -> Result<TrainingOutput, OperationError> {
     request.check()?;
-    let model_file = request.model_file.clone().unwrap_or_else(|| format!("models/{}.json", ctx.operation_id()));
+    let model_file = request
+        .model_file
+        .clone()
+        .unwrap_or_else(|| format!("models/{}.json", ctx.operation_id()));
     // Before the work, so that a bad name costs nothing.
     let target = Target::new(ctx, &model_file)?;
     let bars = Bars::load(ctx, &request.selection())?;
     let data = Dataset::new(&bars, request)?;
     // What an earlier attempt came to, unless it belongs to another kind of network.
-    let saved = ctx.last_checkpoint::<TrainingState>().filter(|state| state.fits(request));
+    let saved = ctx
+        .last_checkpoint::<TrainingState>()
+        .filter(|state| state.fits(request));
     let state = saved.unwrap_or_else(|| TrainingState::new(request));
     let mut observer = Observer::new(ctx, request.epochs, state.epochs_done());
     let state = learn(request, &data, state, &mut observer)?;
@@ -67,7 +77,12 @@ pub fn train(ctx: &Context, request: &TrainingRequest) -> Result<TrainingOutput,
         .map_err(|error| OperationError::failed(format!("{model_file}: {error}")))?;
     target.write(ctx, &model)?;
     observer.finish();
-    Ok(TrainingOutput::new(data, state.history, request.epochs, model_file))
+    Ok(TrainingOutput::new(
+        data,
+        state.history,
+        request.epochs,
+        model_file,
+    ))
 }
 
 /// Trains from `state` to the end. A state that was saved after any epoch gives the same numbers as a run without a break.

@@ -63,7 +63,12 @@ impl ModelFile {
         state: &TrainingState,
     ) -> Result<Self, serde_json::Error> {
         let layer = |layer: &Layer| LayerFile {
-            weights: layer.weights.rows().into_iter().map(|row| row.to_vec()).collect(),
+            weights: layer
+                .weights
+                .rows()
+                .into_iter()
+                .map(|row| row.to_vec())
+                .collect(),
             biases: layer.biases.to_vec(),
         };
         Ok(Self {
@@ -84,7 +89,10 @@ impl ModelFile {
     /// The layers, if their shapes agree with `layer_sizes` and every number is finite.
     fn layers(&self) -> Result<Vec<Layer>, String> {
         let sizes = &self.layer_sizes;
-        if sizes.first() != Some(&FEATURES.len()) || sizes.last() != Some(&1) || sizes.len() != self.layers.len() + 1 {
+        if sizes.first() != Some(&FEATURES.len())
+            || sizes.last() != Some(&1)
+            || sizes.len() != self.layers.len() + 1
+        {
             return Err(format!(
                 "layer_sizes {sizes:?} do not lead from {} features through the layers to one logit",
                 FEATURES.len()
@@ -94,26 +102,39 @@ impl ModelFile {
             .zip(self.layers.iter().zip(sizes.windows(2)))
             .map(|(number, (layer, pair))| {
                 layer.checked(pair[0], pair[1]).ok_or_else(|| {
-                    format!("layer {number} is not {} biases and {} times {} finite weights", pair[1], pair[1], pair[0])
+                    format!(
+                        "layer {number} is not {} biases and {} times {} finite weights",
+                        pair[1], pair[1], pair[0]
+                    )
                 })
             })
             .collect()
     }
 
     fn scaling(&self) -> Result<Scaling, String> {
-        let row = |values: &[f64]| Row::try_from(values).ok().filter(|row| row.iter().all(|value| value.is_finite()));
+        let row = |values: &[f64]| {
+            Row::try_from(values)
+                .ok()
+                .filter(|row| row.iter().all(|value| value.is_finite()))
+        };
         match (row(&self.means), row(&self.stds)) {
-            (Some(means), Some(deviations)) if deviations.iter().all(|deviation| *deviation > 0.0) => {
+            (Some(means), Some(deviations))
+                if deviations.iter().all(|deviation| *deviation > 0.0) =>
+            {
                 Ok(Scaling { means, deviations })
             }
-            _ => Err(format!("means and stds are not {} finite numbers each, stds positive", FEATURES.len())),
+            _ => Err(format!(
+                "means and stds are not {} finite numbers each, stds positive",
+                FEATURES.len()
+            )),
         }
     }
 }
 
 impl LayerFile {
     fn checked(&self, inputs: usize, outputs: usize) -> Option<Layer> {
-        let shaped = self.weights.len() == outputs && self.weights.iter().all(|row| row.len() == inputs);
+        let shaped =
+            self.weights.len() == outputs && self.weights.iter().all(|row| row.len() == inputs);
         let layer = Layer::new(inputs, outputs, self.weights.concat(), self.biases.clone()).ok()?;
         shaped.then_some(layer)
     }
@@ -133,22 +154,27 @@ impl Model {
     /// A permanent error naming the file, when there is none or it is not a sound model of this version.
     pub fn load(ctx: &Context, file: &str) -> Result<Self, OperationError> {
         let path = ctx.data_dir().resolve(file)?;
-        let refuse = |why: String| OperationError::permanent("invalid_model", format!("{file}: {why}"));
+        let refuse =
+            |why: String| OperationError::permanent("invalid_model", format!("{file}: {why}"));
         let opened = open_file(&path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => {
-                OperationError::permanent("model_not_found", format!("{file}: no such file in the data directory"))
-            }
+            io::ErrorKind::NotFound => OperationError::permanent(
+                "model_not_found",
+                format!("{file}: no such file in the data directory"),
+            ),
             io::ErrorKind::InvalidInput => refuse(error.to_string()),
             _ => OperationError::failed(format!("{file}: {error}")),
         })?;
         if opened.metadata()?.len() > MAX_BYTES {
-            return Err(refuse(format!("a model is a file of at most {MAX_BYTES} bytes")));
+            return Err(refuse(format!(
+                "a model is a file of at most {MAX_BYTES} bytes"
+            )));
         }
-        let contents: Value =
-            serde_json::from_reader(BufReader::new(opened)).map_err(|error| match error.io_error_kind() {
+        let contents: Value = serde_json::from_reader(BufReader::new(opened)).map_err(|error| {
+            match error.io_error_kind() {
                 Some(_) => OperationError::failed(format!("{file}: {error}")),
                 None => refuse(format!("not JSON: {error}")),
-            })?;
+            }
+        })?;
         Self::from_json(contents).map_err(refuse)
     }
 
@@ -161,11 +187,19 @@ impl Model {
                 contents["format"], contents["format_version"]
             ));
         }
-        let file: ModelFile = serde_json::from_value(contents).map_err(|error| error.to_string())?;
+        let file: ModelFile =
+            serde_json::from_value(contents).map_err(|error| error.to_string())?;
         if file.feature_names != FEATURES {
-            return Err(format!("feature_names {:?} are not {FEATURES:?}", file.feature_names));
+            return Err(format!(
+                "feature_names {:?} are not {FEATURES:?}",
+                file.feature_names
+            ));
         }
-        Ok(Self { label: file.label, layers: file.layers()?, scaling: file.scaling()? })
+        Ok(Self {
+            label: file.label,
+            layers: file.layers()?,
+            scaling: file.scaling()?,
+        })
     }
 
     /// What it predicts.
@@ -207,7 +241,12 @@ mod tests {
     fn a_sound_model_answers() {
         let model = Model::from_json(contents()).ok().unwrap();
         let run = crate::testing::TestRun::new();
-        let answers = model.probabilities(run.ctx(), &[[0.25, 0.125, 9.0, 9.0, 9.0, 9.0, 9.0, 1.0], [0.0; 8]]).unwrap();
+        let answers = model
+            .probabilities(
+                run.ctx(),
+                &[[0.25, 0.125, 9.0, 9.0, 9.0, 9.0, 9.0, 1.0], [0.0; 8]],
+            )
+            .unwrap();
         assert_eq!(answers, [0.5, probability(0.5)]);
     }
 
@@ -246,7 +285,11 @@ mod tests {
     fn files_that_are_no_models_are_named() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("text.json"), "no json").unwrap();
-        std::fs::write(dir.path().join("huge.json"), contents().to_string().replace("2.0", "1e999")).unwrap();
+        std::fs::write(
+            dir.path().join("huge.json"),
+            contents().to_string().replace("2.0", "1e999"),
+        )
+        .unwrap();
         std::fs::create_dir(dir.path().join("folder.json")).unwrap();
         let run = crate::testing::TestRun::in_dir(dir.path());
         for file in ["text.json", "huge.json", "folder.json", "absent.json"] {

@@ -23,20 +23,33 @@ pub(super) fn forward(layers: &[Layer], rows: Array2<f64>) -> (Array1<f64>, Vec<
 
 /// Writes the derivatives of a loss by all weights and biases to `gradient`, given those by the logits, where `entered` is
 /// what [`forward`] said of the same rows.
-pub(super) fn backward(layers: &[Layer], entered: &[Array2<f64>], by_logits: Array1<f64>, gradient: &mut [Layer]) {
+pub(super) fn backward(
+    layers: &[Layer],
+    entered: &[Array2<f64>],
+    by_logits: Array1<f64>,
+    gradient: &mut [Layer],
+) {
     let mut by_outputs = by_logits.insert_axis(Axis(1));
     for at in (0..layers.len()).rev() {
-        general_mat_mul(1.0, &by_outputs.t(), &entered[at], 0.0, &mut gradient[at].weights);
+        general_mat_mul(
+            1.0,
+            &by_outputs.t(),
+            &entered[at],
+            0.0,
+            &mut gradient[at].weights,
+        );
         gradient[at].biases = by_outputs.sum_axis(Axis(0));
         // The rows themselves need no derivatives.
         if at > 0 {
             by_outputs = by_outputs.dot(&layers[at].weights);
             // What ReLU held back made no difference; its derivative at 0 is taken as 0.
-            Zip::from(&mut by_outputs).and(&entered[at]).for_each(|by_output, &value| {
-                if value <= 0.0 {
-                    *by_output = 0.0;
-                }
-            });
+            Zip::from(&mut by_outputs)
+                .and(&entered[at])
+                .for_each(|by_output, &value| {
+                    if value <= 0.0 {
+                        *by_output = 0.0;
+                    }
+                });
         }
     }
 }
@@ -50,14 +63,18 @@ mod tests {
 
     /// All weights and biases.
     fn numbers(layers: &mut [Layer]) -> Vec<&mut f64> {
-        layers.iter_mut().flat_map(|layer| layer.weights.iter_mut().chain(&mut layer.biases)).collect()
+        layers
+            .iter_mut()
+            .flat_map(|layer| layer.weights.iter_mut().chain(&mut layer.biases))
+            .collect()
     }
 
     #[test]
     fn derivatives_are_the_slopes_of_the_loss() {
         const STEP: f64 = 1e-5;
         let mut rng = ChaCha8Rng::seed_from_u64(1);
-        let mut random = |shape| Array2::from_shape_simple_fn(shape, || rng.random_range(-1.0..1.0));
+        let mut random =
+            |shape| Array2::from_shape_simple_fn(shape, || rng.random_range(-1.0..1.0));
         let labels = [1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 1.0];
         // Widths of one among them: such matrices are rows and columns at the same time.
         for sizes in [&[3, 1][..], &[3, 5, 4, 1], &[2, 1, 4, 1], &[1, 6, 1, 1]] {
@@ -69,14 +86,31 @@ mod tests {
             let rows = random((labels.len(), sizes[0]));
             let loss = |layers: &[Layer]| {
                 let (logits, _) = forward(layers, rows.clone());
-                logits.iter().zip(labels).map(|(z, y)| row_loss(*z, y)).sum::<f64>() / labels.len() as f64
+                logits
+                    .iter()
+                    .zip(labels)
+                    .map(|(z, y)| row_loss(*z, y))
+                    .sum::<f64>()
+                    / labels.len() as f64
             };
 
             let (logits, entered) = forward(&layers, rows.clone());
-            let held_back = entered.iter().skip(1).flatten().filter(|value| **value == 0.0).count();
+            let held_back = entered
+                .iter()
+                .skip(1)
+                .flatten()
+                .filter(|value| **value == 0.0)
+                .count();
             let passed = entered.iter().skip(1).flatten().count() - held_back;
-            assert!(sizes.len() == 2 || held_back > 0 && passed > 0, "{sizes:?}: ReLU is not tested");
-            let by_logits = logits.iter().zip(labels).map(|(z, y)| row_gradient(*z, y) / labels.len() as f64).collect();
+            assert!(
+                sizes.len() == 2 || held_back > 0 && passed > 0,
+                "{sizes:?}: ReLU is not tested"
+            );
+            let by_logits = logits
+                .iter()
+                .zip(labels)
+                .map(|(z, y)| row_gradient(*z, y) / labels.len() as f64)
+                .collect();
             // Not zeros: what is there before must not matter.
             let mut gradient = layers.clone();
             backward(&layers, &entered, by_logits, &mut gradient);
@@ -88,7 +122,10 @@ mod tests {
                     loss(&moved)
                 };
                 let slope = (loss_moved_by(STEP) - loss_moved_by(-STEP)) / (2.0 * STEP);
-                assert!((slope - *derivative).abs() < 1e-8, "{sizes:?}, number {at}: {slope} is not {derivative}");
+                assert!(
+                    (slope - *derivative).abs() < 1e-8,
+                    "{sizes:?}, number {at}: {slope} is not {derivative}"
+                );
             }
         }
     }

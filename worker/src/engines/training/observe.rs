@@ -20,13 +20,21 @@ pub(super) struct Observer<'a> {
 impl<'a> Observer<'a> {
     /// For a training of `total` epochs of which `before` are done.
     pub(super) fn new(ctx: &'a Context, total: u32, before: u32) -> Self {
-        Self { ctx, total, before, done: before, newest: None, started: Instant::now() }
+        Self {
+            ctx,
+            total,
+            before,
+            done: before,
+            newest: None,
+            started: Instant::now(),
+        }
     }
 
     /// Within an epoch, when `part` of it is done: stops when cancelled, and reports progress when it is due.
     pub(super) fn batch(&self, part: f64) -> Result<(), OperationError> {
         self.ctx.check_cancelled()?;
-        self.ctx.progress_with(|| self.progress(self.done + 1, f64::from(self.done) + part));
+        self.ctx
+            .progress_with(|| self.progress(self.done + 1, f64::from(self.done) + part));
         Ok(())
     }
 
@@ -37,7 +45,8 @@ impl<'a> Observer<'a> {
         }
         self.done = metrics.epoch;
         self.newest = Some(metrics.clone());
-        self.ctx.progress(self.progress(self.done, f64::from(self.done)));
+        self.ctx
+            .progress(self.progress(self.done, f64::from(self.done)));
     }
 
     /// Saves where a later attempt can go on, when it is time to.
@@ -47,7 +56,8 @@ impl<'a> Observer<'a> {
 
     /// The last progress before the result.
     pub(super) fn finish(&self) {
-        self.ctx.progress(self.progress(self.done, f64::from(self.done)).finished());
+        self.ctx
+            .progress(self.progress(self.done, f64::from(self.done)).finished());
     }
 
     /// Progress in epoch `epoch`, with `done` epochs done, counting parts of one.

@@ -49,12 +49,22 @@ pub struct PartFigures {
 impl PartFigures {
     fn of(part: &Part) -> Self {
         let (first, last) = part.span.clone();
-        Self { rows: part.rows(), ones: part.ones(), first, last }
+        Self {
+            rows: part.rows(),
+            ones: part.ones(),
+            first,
+            last,
+        }
     }
 }
 
 impl TrainingOutput {
-    pub(super) fn new(data: Dataset, history: History, epochs_asked: u32, model_file: String) -> Self {
+    pub(super) fn new(
+        data: Dataset,
+        history: History,
+        epochs_asked: u32,
+        model_file: String,
+    ) -> Self {
         let last = history.0.last().cloned();
         Self {
             model_file,

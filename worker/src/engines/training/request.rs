@@ -137,7 +137,12 @@ pub struct EarlyStopping {
 impl TrainingRequest {
     /// The bars it needs.
     pub fn selection(&self) -> BarSelection {
-        BarSelection { symbol: self.symbol.clone(), timeframe: self.timeframe, start: self.start, end: self.end }
+        BarSelection {
+            symbol: self.symbol.clone(),
+            timeframe: self.timeframe,
+            start: self.start,
+            end: self.end,
+        }
     }
 
     /// Inputs of the first layer, then outputs of each layer.
@@ -151,29 +156,56 @@ impl TrainingRequest {
     /// `invalid_request`, naming the parameter and what it may be.
     pub fn check(&self) -> Result<(), OperationError> {
         let split = self.train_split;
-        require(split > 0.0 && split < 1.0, "train_split must be above 0 and below 1")?;
-        require((1..=100_000).contains(&self.epochs), "epochs must be 1 to 100000")?;
-        require((1..=65_536).contains(&self.batch_size), "batch_size must be 1 to 65536")?;
+        require(
+            split > 0.0 && split < 1.0,
+            "train_split must be above 0 and below 1",
+        )?;
+        require(
+            (1..=100_000).contains(&self.epochs),
+            "epochs must be 1 to 100000",
+        )?;
+        require(
+            (1..=65_536).contains(&self.batch_size),
+            "batch_size must be 1 to 65536",
+        )?;
         require(
             self.learning_rate > 0.0 && self.learning_rate <= 10.0,
             "learning_rate must be above 0 and at most 10",
         )?;
         require(
             self.hidden_layers.len() <= MAX_LAYERS
-                && self.hidden_layers.iter().all(|width| (1..=MAX_WIDTH).contains(width)),
+                && self
+                    .hidden_layers
+                    .iter()
+                    .all(|width| (1..=MAX_WIDTH).contains(width)),
             "hidden_layers may hold up to 16 widths of 1 to 4096",
         )?;
-        let parameters: usize = self.layer_sizes().windows(2).map(|pair| (pair[0] + 1) * pair[1]).sum();
-        require(parameters <= MAX_PARAMETERS, "hidden_layers give a network of more than 10 million weights")?;
-        let stopping = self.early_stopping;
-        require(stopping.is_none_or(|stopping| stopping.patience >= 1), "early_stopping: patience must be at least 1")?;
+        let parameters: usize = self
+            .layer_sizes()
+            .windows(2)
+            .map(|pair| (pair[0] + 1) * pair[1])
+            .sum();
         require(
-            stopping.is_none_or(|stopping| stopping.min_delta >= 0.0 && stopping.min_delta.is_finite()),
+            parameters <= MAX_PARAMETERS,
+            "hidden_layers give a network of more than 10 million weights",
+        )?;
+        let stopping = self.early_stopping;
+        require(
+            stopping.is_none_or(|stopping| stopping.patience >= 1),
+            "early_stopping: patience must be at least 1",
+        )?;
+        require(
+            stopping
+                .is_none_or(|stopping| stopping.min_delta >= 0.0 && stopping.min_delta.is_finite()),
             "early_stopping: min_delta must be a number of at least 0",
         )
     }
 }
 
 fn require(holds: bool, message: &str) -> Result<(), OperationError> {
-    if holds { Ok(()) } else { Err(OperationError::invalid(message)) }
+    if holds {
+        Ok(())
+    } else {
+        Err(OperationError::invalid(message))
+    }
 }

@@ -31,7 +31,13 @@ impl TrainingState {
     pub fn new(request: &TrainingRequest) -> Self {
         let layers = init::layers(request);
         let zeros: Vec<Layer> = layers.iter().map(Layer::zeros).collect();
-        Self { steps: 0, first_moments: zeros.clone(), second_moments: zeros, layers, history: History::default() }
+        Self {
+            steps: 0,
+            first_moments: zeros.clone(),
+            second_moments: zeros,
+            layers,
+            history: History::default(),
+        }
     }
 
     /// Epochs that are finished.
@@ -44,9 +50,14 @@ impl TrainingState {
         let sizes = request.layer_sizes();
         let shaped = |layers: &[Layer]| {
             layers.len() + 1 == sizes.len()
-                && layers.iter().zip(sizes.windows(2)).all(|(layer, pair)| layer.weights.dim() == (pair[1], pair[0]))
+                && layers
+                    .iter()
+                    .zip(sizes.windows(2))
+                    .all(|(layer, pair)| layer.weights.dim() == (pair[1], pair[0]))
         };
-        [&self.layers, &self.first_moments, &self.second_moments].into_iter().all(|layers| shaped(layers))
+        [&self.layers, &self.first_moments, &self.second_moments]
+            .into_iter()
+            .all(|layers| shaped(layers))
             && self.history.is_sound()
     }
 }

@@ -38,7 +38,12 @@ impl<'a> Trainer<'a> {
             ));
         }
         let gradient = state.layers.iter().map(Layer::zeros).collect();
-        Ok(Self { request, data, state, gradient })
+        Ok(Self {
+            request,
+            data,
+            state,
+            gradient,
+        })
     }
 
     pub(super) fn is_finished(&self) -> bool {
@@ -80,16 +85,26 @@ impl<'a> Trainer<'a> {
         let (rows, labels) = gather(&self.data.train, batch);
         let (logits, entered) = network::forward(&self.state.layers, rows);
         tally.add(logits.view(), labels.view());
-        let by_logits = logits.iter().zip(&labels).map(|(z, y)| row_gradient(*z, *y) / batch.len() as f64).collect();
+        let by_logits = logits
+            .iter()
+            .zip(&labels)
+            .map(|(z, y)| row_gradient(*z, *y) / batch.len() as f64)
+            .collect();
         network::backward(&self.state.layers, &entered, by_logits, &mut self.gradient);
         adam::step(&mut self.state, &self.gradient, self.request.learning_rate);
     }
 
-    fn validate(&self, mut before: impl FnMut() -> Result<(), OperationError>) -> Result<Tally, OperationError> {
-        let Part { features, labels, .. } = &self.data.validation;
+    fn validate(
+        &self,
+        mut before: impl FnMut() -> Result<(), OperationError>,
+    ) -> Result<Tally, OperationError> {
+        let Part {
+            features, labels, ..
+        } = &self.data.validation;
         let mut tally = Tally::default();
-        for (rows, labels) in
-            features.axis_chunks_iter(Axis(0), VALIDATION_ROWS).zip(labels.axis_chunks_iter(Axis(0), VALIDATION_ROWS))
+        for (rows, labels) in features
+            .axis_chunks_iter(Axis(0), VALIDATION_ROWS)
+            .zip(labels.axis_chunks_iter(Axis(0), VALIDATION_ROWS))
         {
             before()?;
             let (logits, _) = network::forward(&self.state.layers, rows.to_owned());
@@ -102,14 +117,17 @@ impl<'a> Trainer<'a> {
 /// Features and labels of the rows of `part` with these numbers, in this order.
 fn gather(part: &Part, rows: &[usize]) -> (Array2<f64>, Array1<f64>) {
     // `select` does the same by way of a view of each row, which is much for eight numbers.
-    let features =
-        Array2::from_shape_fn((rows.len(), part.features.ncols()), |(at, column)| part.features[[rows[at], column]]);
+    let features = Array2::from_shape_fn((rows.len(), part.features.ncols()), |(at, column)| {
+        part.features[[rows[at], column]]
+    });
     (features, rows.iter().map(|row| part.labels[*row]).collect())
 }
 
 fn diverged(epoch: u32) -> OperationError {
     OperationError::permanent(
         "training_diverged",
-        format!("the loss is no longer a finite number in epoch {epoch}: use a smaller learning_rate"),
+        format!(
+            "the loss is no longer a finite number in epoch {epoch}: use a smaller learning_rate"
+        ),
     )
 }

@@ -38,11 +38,16 @@ impl DuplicateFinder {
             Duplicates::Whole(false) => Key::None,
             Duplicates::Whole(true) => Key::All,
             Duplicates::Columns(names) if names.is_empty() => {
-                return Err(table.refuse("drop_duplicates names no column: use false to keep duplicates"));
+                return Err(
+                    table.refuse("drop_duplicates names no column: use false to keep duplicates")
+                );
             }
-            Duplicates::Columns(names) => {
-                Key::Columns(names.iter().map(|name| table.index(name)).collect::<Result<_, _>>()?)
-            }
+            Duplicates::Columns(names) => Key::Columns(
+                names
+                    .iter()
+                    .map(|name| table.index(name))
+                    .collect::<Result<_, _>>()?,
+            ),
         };
         Ok(Self { key })
     }
@@ -52,12 +57,17 @@ impl DuplicateFinder {
         let (word, bit) = (state.next_row / 64, state.next_row % 64);
         state.next_row += 1;
         if state.known {
-            return state.found.get(word).is_some_and(|bits| bits >> bit & 1 == 1);
+            return state
+                .found
+                .get(word)
+                .is_some_and(|bits| bits >> bit & 1 == 1);
         }
         let duplicate = match &self.key {
             Key::None => return false,
             Key::All => !state.seen.insert(row.iter()),
-            Key::Columns(indexes) => !state.seen.insert(indexes.iter().map(|&index| row.cell(index))),
+            Key::Columns(indexes) => !state
+                .seen
+                .insert(indexes.iter().map(|&index| row.cell(index))),
         };
         if word == state.found.len() {
             state.found.push(0);

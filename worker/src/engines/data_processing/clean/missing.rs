@@ -38,7 +38,13 @@ pub(super) struct Missing {
 impl Missing {
     /// Finds the columns named in `params`; the fills are those of the filled columns.
     pub(super) fn new(params: &CleanParams, table: &Table) -> Result<(Self, Vec<Fill>), DataError> {
-        let (mut missing, mut fills) = (Self { required: Vec::new(), filled: Vec::new() }, Vec::new());
+        let (mut missing, mut fills) = (
+            Self {
+                required: Vec::new(),
+                filled: Vec::new(),
+            },
+            Vec::new(),
+        );
         for (name, policy) in &params.missing {
             let index = table.index(name)?;
             let fill = match policy {
@@ -52,7 +58,10 @@ impl Missing {
                 MissingPolicy::Mode => Fill::Learning(Learner::Mode(HashMap::new())),
                 MissingPolicy::Ffill => Fill::Previous(Vec::new()),
             };
-            missing.filled.push(FilledColumn { index, name: name.clone() });
+            missing.filled.push(FilledColumn {
+                index,
+                name: name.clone(),
+            });
             fills.push(fill);
         }
         Ok((missing, fills))
@@ -69,12 +78,18 @@ impl Missing {
 
     /// Whether the row lacks a cell it must have.
     pub(super) fn drops(&self, row: &Row) -> bool {
-        self.required.iter().any(|&index| row.cell(index).is_empty())
+        self.required
+            .iter()
+            .any(|&index| row.cell(index).is_empty())
     }
 
     /// Fills the missing cells; the number of cells filled.
     pub(super) fn fill(&self, row: &mut Row, fills: &mut [Fill]) -> u64 {
-        self.filled.iter().zip(fills).map(|(column, fill)| u64::from(fill.apply(row, column.index))).sum()
+        self.filled
+            .iter()
+            .zip(fills)
+            .map(|(column, fill)| u64::from(fill.apply(row, column.index)))
+            .sum()
     }
 }
 

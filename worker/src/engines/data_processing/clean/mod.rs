@@ -82,7 +82,11 @@ struct CleanState {
 
 impl Clean {
     /// Plans the operation on `table`, and makes of `table` what it will leave.
-    pub(super) fn plan(params: &CleanParams, file: &str, table: &mut Table) -> Result<Self, DataError> {
+    pub(super) fn plan(
+        params: &CleanParams,
+        file: &str,
+        table: &mut Table,
+    ) -> Result<Self, DataError> {
         if params.trim {
             for column in &mut table.columns {
                 column.name = column.name.trim().to_owned();
@@ -94,7 +98,12 @@ impl Clean {
         let clean = Self {
             file: file.to_owned(),
             trim: params.trim,
-            null_values: params.null_values.iter().filter(|v| !v.is_empty()).map(|v| v.clone().into_bytes()).collect(),
+            null_values: params
+                .null_values
+                .iter()
+                .filter(|v| !v.is_empty())
+                .map(|v| v.clone().into_bytes())
+                .collect(),
             types: TypedColumn::all(params, table)?,
             on_invalid: params.on_invalid,
             duplicates: DuplicateFinder::new(&params.drop_duplicates, table)?,
@@ -105,13 +114,22 @@ impl Clean {
             pass: 0,
             scratch: Vec::new(),
             columns: table.names(),
-            state: CleanState { duplicates: FoundDuplicates::default(), fills, figures: CleanResult::default() },
+            state: CleanState {
+                duplicates: FoundDuplicates::default(),
+                fills,
+                figures: CleanResult::default(),
+            },
         };
         table.rows_known_in = ready_in;
         for column in &mut table.columns {
             column.known_in = ready_in;
         }
-        let learnt = clean.missing.filled.iter().zip(&clean.state.fills).filter(|(_, fill)| fill.is_learnt());
+        let learnt = clean
+            .missing
+            .filled
+            .iter()
+            .zip(&clean.state.fills)
+            .filter(|(_, fill)| fill.is_learnt());
         for (column, _) in learnt {
             table.columns[column.index].known_in = ready_in + 1;
             table.require_pass(ready_in + 1);
@@ -125,7 +143,10 @@ impl Clean {
             if self.trim {
                 let kept = trimmed_range(&row.bytes[span.start..span.end]);
                 self.state.figures.cells_trimmed += u64::from(kept.len() != span.end - span.start);
-                *span = Span { start: span.start + kept.start, end: span.start + kept.end };
+                *span = Span {
+                    start: span.start + kept.start,
+                    end: span.start + kept.end,
+                };
             }
             let cell = &row.bytes[span.start..span.end];
             if !cell.is_empty() && self.null_values.iter().any(|value| value == cell) {
@@ -179,7 +200,10 @@ impl Operation for Clean {
             self.state.figures.rows_dropped_invalid += 1;
             return Ok(false);
         }
-        if self.duplicates.is_duplicate(row, &mut self.state.duplicates) {
+        if self
+            .duplicates
+            .is_duplicate(row, &mut self.state.duplicates)
+        {
             self.state.figures.rows_dropped_duplicate += 1;
             return Ok(false);
         }
@@ -200,7 +224,10 @@ impl Operation for Clean {
             self.state.duplicates.finish();
         }
         if self.learns_in(self.pass) {
-            self.state.fills.iter_mut().for_each(|fill| fill.finish_learning(self.decimals));
+            self.state
+                .fills
+                .iter_mut()
+                .for_each(|fill| fill.finish_learning(self.decimals));
         }
     }
 
@@ -224,9 +251,20 @@ impl Operation for Clean {
 
     fn result(self: Box<Self>) -> OperationResult {
         let CleanState { fills, figures, .. } = self.state;
-        let mut result = CleanResult { columns: self.columns, ..figures };
-        for (column, fill) in self.missing.filled.iter().zip(fills).filter(|(_, fill)| !fill.is_previous()) {
-            let text = fill.text().map(|text| String::from_utf8_lossy(text).into_owned());
+        let mut result = CleanResult {
+            columns: self.columns,
+            ..figures
+        };
+        for (column, fill) in self
+            .missing
+            .filled
+            .iter()
+            .zip(fills)
+            .filter(|(_, fill)| !fill.is_previous())
+        {
+            let text = fill
+                .text()
+                .map(|text| String::from_utf8_lossy(text).into_owned());
             result.fill_values.insert(column.name.clone(), text);
         }
         OperationResult::Clean(result)

@@ -78,7 +78,10 @@ pub enum OnInvalid {
 
 /// Which rows are duplicates.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged, expecting = "drop_duplicates must be true, false or a list of column names")]
+#[serde(
+    untagged,
+    expecting = "drop_duplicates must be true, false or a list of column names"
+)]
 pub enum Duplicates {
     /// Equal in all cells (true), or none are (false).
     Whole(bool),

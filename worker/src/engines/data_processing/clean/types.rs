@@ -30,9 +30,15 @@ impl TypedColumn {
                 CellType::Number {} => Check::Number,
                 CellType::Integer {} => Check::Integer,
                 CellType::Datetime { format: None } => Check::Time,
-                CellType::Datetime { format: Some(format) } => Check::TimeFormat(TimeFormat::new(format)?),
+                CellType::Datetime {
+                    format: Some(format),
+                } => Check::TimeFormat(TimeFormat::new(format)?),
             };
-            columns.push(Self { index: table.index(name)?, name: name.clone(), check });
+            columns.push(Self {
+                index: table.index(name)?,
+                name: name.clone(),
+                check,
+            });
         }
         columns.sort_by_key(|column| column.index);
         Ok(columns)

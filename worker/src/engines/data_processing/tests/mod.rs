@@ -27,8 +27,10 @@ pub(super) fn dir_with(text: impl AsRef<[u8]>) -> TempDir {
 
 /// What is in the directory, in order.
 pub(super) fn names(dir: &Path) -> Vec<String> {
-    let mut names: Vec<String> =
-        std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<String> = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.sort();
     names
 }
@@ -43,15 +45,25 @@ pub(super) struct Outcome {
 pub(super) fn run(source: impl AsRef<[u8]>, operations: Value) -> Result<Outcome, String> {
     let dir = dir_with(source);
     let run = TestRun::in_dir(dir.path());
-    let request = json!({"source_file": "in.csv", "output_file": "out.csv", "operations": operations});
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let request =
+        json!({"source_file": "in.csv", "output_file": "out.csv", "operations": operations});
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
     match runtime.block_on(run.run(&DataProcessing, request)) {
         Ok(output) => {
             let text = std::fs::read_to_string(dir.path().join("out.csv")).unwrap_or_default();
             let left = names(dir.path());
-            let wanted = if output.output_file.is_some() { &["in.csv", "out.csv"][..] } else { &["in.csv"] };
+            let wanted = if output.output_file.is_some() {
+                &["in.csv", "out.csv"][..]
+            } else {
+                &["in.csv"]
+            };
             assert_eq!(left, wanted);
-            Ok(Outcome { result: serde_json::to_value(output).unwrap(), text })
+            Ok(Outcome {
+                result: serde_json::to_value(output).unwrap(),
+                text,
+            })
         }
         Err(error) => {
             assert_eq!(names(dir.path()), ["in.csv"], "a failed run leaves nothing");

@@ -19,17 +19,28 @@ const ALL: u64 = u64::MAX;
 /// Rows with everything in them that operations look at; 250 of them lie between two opportunities for a checkpoint.
 fn rows(count: usize) -> String {
     let row = |i: usize| {
-        let a = if i.is_multiple_of(7) { String::new() } else { format!("{}.{}", i * 31 % 97, i % 10) };
+        let a = if i.is_multiple_of(7) {
+            String::new()
+        } else {
+            format!("{}.{}", i * 31 % 97, i % 10)
+        };
         let text = ["x", "", "\"two\nlines\"", " y", "\"a,\"\"b\"\"\"", "ü"][i * i % 6];
-        let day = format!("2020-01-{:02}T00:{:02}:00", i / 60 % 28 + 1, (i + usize::from(i % 50 == 3) * 7) % 60);
+        let day = format!(
+            "2020-01-{:02}T00:{:02}:00",
+            i / 60 % 28 + 1,
+            (i + usize::from(i % 50 == 3) * 7) % 60
+        );
         format!("{a},{text},{},{day},{}\n", i % 400 + 1, 5000 - i)
     };
-    (0..count).map(row).fold("a,b,c,t,down\n".to_owned(), |all, row| all + &row)
+    (0..count)
+        .map(row)
+        .fold("a,b,c,t,down\n".to_owned(), |all, row| all + &row)
 }
 
 /// Requests that, together, use all that operations can remember.
 fn requests() -> Vec<Value> {
-    let filled = json!({"op": "clean", "types": {"a": "number"}, "missing": {"a": "median", "b": "mode"}});
+    let filled =
+        json!({"op": "clean", "types": {"a": "number"}, "missing": {"a": "median", "b": "mode"}});
     let computed = json!({"op": "transform", "steps": [{"op": "zscore", "column": "a"}, {"op": "minmax", "column": "c"},
         {"op": "log_return", "column": "c"}, {"op": "filter", "column": "a_zscore", "cmp": "<", "value": 1.2}]});
     let checked = json!({"op": "validate", "max_errors": 40, "rules": [{"column": "c", "rule": "unique"},
@@ -51,7 +62,9 @@ fn body(operations: &Value) -> Value {
 }
 
 fn run(run: &TestRun, operations: &Value) -> Result<Value, OperationError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
     let output = runtime.block_on(run.run(&DataProcessing, body(operations)))?;
     let mut output = serde_json::to_value(output).unwrap();
     output["duration_seconds"].take();
@@ -76,7 +89,12 @@ impl Undisturbed {
         let whole = TestRun::in_dir(dir.path()).saves_checkpoints(ALL);
         let output = run(&whole, operations).unwrap();
         let text = written(dir.path());
-        let undisturbed = Self { dir, output, text, checkpoints: whole.checkpoints() };
+        let undisturbed = Self {
+            dir,
+            output,
+            text,
+            checkpoints: whole.checkpoints(),
+        };
         undisturbed.forget();
         undisturbed
     }
@@ -87,7 +105,11 @@ impl Undisturbed {
 
     /// Nothing is left but the output, which goes now.
     fn forget(&self) {
-        let wanted = if self.text.is_some() { &["in.csv", "out.csv"][..] } else { &["in.csv"] };
+        let wanted = if self.text.is_some() {
+            &["in.csv", "out.csv"][..]
+        } else {
+            &["in.csv"]
+        };
         assert_eq!(names(self.path()), wanted);
         let _ = fs::remove_file(self.path().join("out.csv"));
     }
@@ -109,7 +131,11 @@ fn every_attempt_goes_on_where_the_last_one_was() {
         let (mut attempt, mut percentage) = (TestRun::in_dir(whole.path()), 0.0);
         for interruption in 1..=whole.checkpoints {
             attempt = attempt.cancelled_at_checkpoint(1);
-            assert_eq!(run(&attempt, &operations), Err(OperationError::Cancelled), "{interruption}");
+            assert_eq!(
+                run(&attempt, &operations),
+                Err(OperationError::Cancelled),
+                "{interruption}"
+            );
             assert!(attempt.progress().percentage >= percentage);
             percentage = attempt.progress().percentage;
             attempt = attempt.next_attempt();
@@ -145,13 +171,17 @@ fn change_unnoticed(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
     let mut text = fs::read(path).unwrap();
     change(&mut text);
     fs::write(path, text).unwrap();
-    File::options().write(true).open(path).unwrap().set_modified(modified).unwrap();
+    File::options()
+        .write(true)
+        .open(path)
+        .unwrap()
+        .set_modified(modified)
+        .unwrap();
 }
 
 #[test]
 fn rows_before_the_checkpoint_are_not_even_read() {
-    let operations =
-        json!([{"op": "clean", "missing": {"b": "ffill"}}, {"op": "validate", "rules": [{"rule": "duplicate_row"}]}]);
+    let operations = json!([{"op": "clean", "missing": {"b": "ffill"}}, {"op": "validate", "rules": [{"rule": "duplicate_row"}]}]);
     let whole = Undisturbed::run(&rows(1600), &operations);
     let first = TestRun::in_dir(whole.path()).cancelled_at_checkpoint(3);
     run(&first, &operations).unwrap_err();
@@ -175,8 +205,15 @@ fn starts_over(spoil: impl FnOnce(&Path)) {
     spoil(whole.path());
     let second = first.next_attempt().saves_checkpoints(ALL);
     let output = run(&second, operations).unwrap();
-    assert_eq!(second.checkpoints(), whole.checkpoints, "it did not start over");
-    let again = Undisturbed::run(&fs::read_to_string(whole.path().join("in.csv")).unwrap(), operations);
+    assert_eq!(
+        second.checkpoints(),
+        whole.checkpoints,
+        "it did not start over"
+    );
+    let again = Undisturbed::run(
+        &fs::read_to_string(whole.path().join("in.csv")).unwrap(),
+        operations,
+    );
     assert_eq!(output, again.output);
     assert!(written(whole.path()) == again.text);
     assert_eq!(names(whole.path()), ["in.csv", "out.csv"]);
@@ -194,10 +231,21 @@ fn left(dir: &Path, end: &str) -> std::path::PathBuf {
 
 #[test]
 fn a_source_that_changed_is_read_from_the_beginning() {
-    starts_over(|dir| fs::write(dir.join("in.csv"), rows(1600).replace("2020-01-05", "2020-01-06")).unwrap());
     starts_over(|dir| {
-        let source = File::options().write(true).open(dir.join("in.csv")).unwrap();
-        source.set_modified(std::time::SystemTime::now() + std::time::Duration::from_nanos(1)).unwrap();
+        fs::write(
+            dir.join("in.csv"),
+            rows(1600).replace("2020-01-05", "2020-01-06"),
+        )
+        .unwrap()
+    });
+    starts_over(|dir| {
+        let source = File::options()
+            .write(true)
+            .open(dir.join("in.csv"))
+            .unwrap();
+        source
+            .set_modified(std::time::SystemTime::now() + std::time::Duration::from_nanos(1))
+            .unwrap();
     });
 }
 
@@ -206,7 +254,14 @@ fn files_that_are_gone_or_damaged_are_not_gone_on_from() {
     starts_over(|dir| fs::remove_file(left(dir, ".state")).unwrap());
     starts_over(|dir| fs::remove_file(left(dir, ".csv")).unwrap());
     starts_over(|dir| fs::remove_dir_all(dir.join(".unfinished")).unwrap());
-    starts_over(|dir| File::options().write(true).open(left(dir, ".csv")).unwrap().set_len(5000).unwrap());
+    starts_over(|dir| {
+        File::options()
+            .write(true)
+            .open(left(dir, ".csv"))
+            .unwrap()
+            .set_len(5000)
+            .unwrap()
+    });
     // Three bytes in a row of which one at least is of a hash, which is as good a hash with another bit.
     for byte in 0..3 {
         starts_over(|dir| {
@@ -266,7 +321,10 @@ fn only_the_files_that_are_needed_are_kept() {
     assert_eq!(there(), ["1.4.state", "1.5.state", "1.csv"]);
     let second = first.next_attempt().cancelled_at_checkpoint(1);
     run(&second, operations).unwrap_err();
-    assert_eq!(there(), ["1.4.state", "1.5.state", "1.csv", "2.1.state", "2.csv"]);
+    assert_eq!(
+        there(),
+        ["1.4.state", "1.5.state", "1.csv", "2.1.state", "2.csv"]
+    );
     let third = second.next_attempt().cancelled_at_checkpoint(2);
     run(&third, operations).unwrap_err();
     assert_eq!(there(), ["3.1.state", "3.2.state", "3.csv"]);

@@ -12,7 +12,8 @@ async fn run(file: &str, operations: Value) -> (DataProcessingOutput, Vec<u8>) {
     let dir = tempfile::tempdir().unwrap();
     std::fs::copy(samples().join(file), dir.path().join("in.csv")).unwrap();
     let run = TestRun::in_dir(dir.path());
-    let request = json!({"source_file": "in.csv", "operations": operations, "estimated_rows": 10_000});
+    let request =
+        json!({"source_file": "in.csv", "operations": operations, "estimated_rows": 10_000});
     let output = run.run(&DataProcessing, request).await.unwrap();
     assert_eq!(run.progress().percentage, 100.0);
     let bytes = match &output.output_file {
@@ -52,7 +53,10 @@ async fn cleans_titanic() {
         })
     );
     assert_eq!(bytes.len(), 55_837);
-    assert_eq!(sha256(&bytes), "85b71f1bb3d80da36e75500ef301bdb5dd3cdc14a96c63f2d36ba09cc1462362");
+    assert_eq!(
+        sha256(&bytes),
+        "85b71f1bb3d80da36e75500ef301bdb5dd3cdc14a96c63f2d36ba09cc1462362"
+    );
 }
 
 #[tokio::test]
@@ -86,8 +90,16 @@ async fn computes_columns_of_google() {
     )
     .await;
     let text = String::from_utf8(bytes).unwrap();
-    assert!(text.lines().nth(2).unwrap().ends_with(",0.076483,1.325568,0.011742"));
-    assert_eq!(sha256(text.as_bytes()), "2299be14dbb6780d867da4254950d32b77e4b9188f5b378893c8da88abbae4a7");
+    assert!(
+        text.lines()
+            .nth(2)
+            .unwrap()
+            .ends_with(",0.076483,1.325568,0.011742")
+    );
+    assert_eq!(
+        sha256(text.as_bytes()),
+        "2299be14dbb6780d867da4254950d32b77e4b9188f5b378893c8da88abbae4a7"
+    );
     let stats = &figures(&output.operations[0])["stats"];
     assert_eq!(stats["close_01"], json!({"min": 100.01, "max": 806.85}));
     assert_eq!(stats.as_object().unwrap().len(), 2);
@@ -117,19 +129,34 @@ async fn validates_titanic() {
             &result["rows_invalid"],
             &result["errors_total"]
         ),
-        (&json!(false), &json!(1313), &json!(750), &json!(563), &json!(567))
+        (
+            &json!(false),
+            &json!(1313),
+            &json!(750),
+            &json!(563),
+            &json!(567)
+        )
     );
     assert_eq!(
         result["errors_by_rule"],
         json!({"name:trimmed": 3, "name:unique": 3, "class:allowed": 1, "age:not_null": 557, "age:max": 3})
     );
     let first = json!({"row": 10, "column": "age", "rule": "max", "value": "71.0"});
-    assert_eq!((&result["errors"][0], result["errors"].as_array().unwrap().len()), (&first, 10));
+    assert_eq!(
+        (
+            &result["errors"][0],
+            result["errors"].as_array().unwrap().len()
+        ),
+        (&first, 10)
+    );
 }
 
 #[tokio::test]
 async fn finds_the_duplicates_among_bird_strikes() {
     let (output, _) = run("messy/birdstrikes_8000.csv", json!(["clean"])).await;
     let result = figures(&output.operations[0]);
-    assert_eq!((&result["rows_in"], &result["rows_dropped_duplicate"]), (&json!(8000), &json!(19)));
+    assert_eq!(
+        (&result["rows_in"], &result["rows_dropped_duplicate"]),
+        (&json!(8000), &json!(19))
+    );
 }

@@ -42,10 +42,16 @@ pub(super) struct Range {
 
 impl Range {
     /// Of no number.
-    pub(super) const NONE: Self = Self { min: f64::INFINITY, max: f64::NEG_INFINITY };
+    pub(super) const NONE: Self = Self {
+        min: f64::INFINITY,
+        max: f64::NEG_INFINITY,
+    };
 
     fn add(&mut self, value: f64) {
-        *self = Self { min: self.min.min(value), max: self.max.max(value) };
+        *self = Self {
+            min: self.min.min(value),
+            max: self.max.max(value),
+        };
     }
 }
 
@@ -90,8 +96,14 @@ impl Formula {
     pub(super) fn stats(&self) -> Option<ColumnStats> {
         let finite = |value: f64| value.is_finite().then_some(value);
         match self {
-            Self::Zscore(moments) => Some(ColumnStats::Moments { mean: moments.mean(), std: moments.std() }),
-            Self::Minmax(range) => Some(ColumnStats::Range { min: finite(range.min), max: finite(range.max) }),
+            Self::Zscore(moments) => Some(ColumnStats::Moments {
+                mean: moments.mean(),
+                std: moments.std(),
+            }),
+            Self::Minmax(range) => Some(ColumnStats::Range {
+                min: finite(range.min),
+                max: finite(range.max),
+            }),
             Self::LogReturn(_) => None,
         }
     }

@@ -76,7 +76,12 @@ struct TransformState {
 /// A step whose columns have been found. Renaming needs none: it only concerns the header.
 enum Planned {
     Select(Vec<usize>),
-    Filter { index: usize, cmp: Comparison, value: FilterValue, ready_in: usize },
+    Filter {
+        index: usize,
+        cmp: Comparison,
+        value: FilterValue,
+        ready_in: usize,
+    },
     Compute(ComputedColumn),
 }
 
@@ -88,13 +93,27 @@ impl Transform {
         for step in &params.steps {
             steps.extend(plan_step(step, table, &mut formulas)?);
         }
-        let state = TransformState { formulas, ..TransformState::default() };
-        Ok(Self { steps, decimals, pass: 0, scratch: Vec::new(), columns: table.names(), state })
+        let state = TransformState {
+            formulas,
+            ..TransformState::default()
+        };
+        Ok(Self {
+            steps,
+            decimals,
+            pass: 0,
+            scratch: Vec::new(),
+            columns: table.names(),
+            state,
+        })
     }
 }
 
 /// Plans a step; the formula of a computed column goes behind the other `formulas`.
-fn plan_step(step: &Step, table: &mut Table, formulas: &mut Vec<Formula>) -> Result<Option<Planned>, DataError> {
+fn plan_step(
+    step: &Step,
+    table: &mut Table,
+    formulas: &mut Vec<Formula>,
+) -> Result<Option<Planned>, DataError> {
     let mut compute = |params: &Computation, op, formula: Formula, table: &mut Table| {
         let column = plan_compute(params, op, formula.learns(), formulas.len(), table)?;
         formulas.push(formula);
@@ -110,9 +129,16 @@ fn plan_step(step: &Step, table: &mut Table, formulas: &mut Vec<Formula>) -> Res
             let index = table.index(column)?;
             let ready_in = table.learnable_in(index);
             table.rows_known_in = ready_in;
-            Planned::Filter { index, cmp: *cmp, value: value.clone(), ready_in }
+            Planned::Filter {
+                index,
+                cmp: *cmp,
+                value: value.clone(),
+                ready_in,
+            }
         }
-        Step::Zscore(params) => compute(params, "zscore", Formula::Zscore(Moments::default()), table)?,
+        Step::Zscore(params) => {
+            compute(params, "zscore", Formula::Zscore(Moments::default()), table)?
+        }
         Step::Minmax(params) => compute(params, "minmax", Formula::Minmax(Range::NONE), table)?,
         Step::LogReturn(params) => compute(params, "log_return", Formula::LogReturn(None), table)?,
     };
@@ -123,16 +149,24 @@ fn plan_select(names: &[String], table: &mut Table) -> Result<Planned, DataError
     if names.is_empty() {
         return Err(table.refuse("select names no column"));
     }
-    let order: Vec<usize> = names.iter().map(|name| table.index(name)).collect::<Result<_, _>>()?;
-    table.columns = order.iter().map(|&index| table.columns[index].clone()).collect();
+    let order: Vec<usize> = names
+        .iter()
+        .map(|name| table.index(name))
+        .collect::<Result<_, _>>()?;
+    table.columns = order
+        .iter()
+        .map(|&index| table.columns[index].clone())
+        .collect();
     table.check_names()?;
     Ok(Planned::Select(order))
 }
 
 /// All at once, so that two columns can swap their names.
 fn rename(names: &BTreeMap<String, String>, table: &mut Table) -> Result<(), DataError> {
-    let renamed: Vec<(usize, &String)> =
-        names.iter().map(|(old, new)| Ok((table.index(old)?, new))).collect::<Result<_, DataError>>()?;
+    let renamed: Vec<(usize, &String)> = names
+        .iter()
+        .map(|(old, new)| Ok((table.index(old)?, new)))
+        .collect::<Result<_, DataError>>()?;
     for (index, name) in renamed {
         table.columns[index].name.clone_from(name);
     }
@@ -150,24 +184,37 @@ fn plan_compute(
     let ready_in = table.learnable_in(input);
     let known_in = ready_in + usize::from(learns);
     table.require_pass(known_in);
-    let name = params.name.clone().unwrap_or_else(|| format!("{}_{op}", params.column));
+    let name = params
+        .name
+        .clone()
+        .unwrap_or_else(|| format!("{}_{op}", params.column));
     let output = match table.columns.iter().position(|column| column.name == name) {
         Some(index) => index,
         None => {
-            table.columns.push(Column { name: name.clone(), known_in });
+            table.columns.push(Column {
+                name: name.clone(),
+                known_in,
+            });
             table.columns.len() - 1
         }
     };
     table.columns[output].known_in = known_in;
-    Ok(Planned::Compute(ComputedColumn { name, input, output, ready_in, learns, formula }))
+    Ok(Planned::Compute(ComputedColumn {
+        name,
+        input,
+        output,
+        ready_in,
+        learns,
+        formula,
+    }))
 }
 
 fn passes_filter(cell: &[u8], cmp: Comparison, value: &FilterValue) -> bool {
     match value {
         FilterValue::Text(text) => cmp.holds(cell.cmp(text.as_bytes())),
-        FilterValue::Number(limit) => {
-            number(cell).and_then(|x| x.partial_cmp(limit)).is_some_and(|ordering| cmp.holds(ordering))
-        }
+        FilterValue::Number(limit) => number(cell)
+            .and_then(|x| x.partial_cmp(limit))
+            .is_some_and(|ordering| cmp.holds(ordering)),
     }
 }
 
@@ -183,7 +230,12 @@ impl Operation for Transform {
         for step in &self.steps {
             match step {
                 Planned::Select(order) => row.select(order),
-                Planned::Filter { index, cmp, value, ready_in } => {
+                Planned::Filter {
+                    index,
+                    cmp,
+                    value,
+                    ready_in,
+                } => {
                     if self.pass < *ready_in || !passes_filter(row.cell(*index), *cmp, value) {
                         return Ok(false);
                     }
@@ -201,7 +253,9 @@ impl Operation for Transform {
     fn end_pass(&mut self) {}
 
     fn learns_in(&self, pass: usize) -> bool {
-        self.steps.iter().any(|step| matches!(step, Planned::Compute(column) if column.learns_in(pass)))
+        self.steps
+            .iter()
+            .any(|step| matches!(step, Planned::Compute(column) if column.learns_in(pass)))
     }
 
     fn errors(&self) -> u64 {
@@ -219,7 +273,11 @@ impl Operation for Transform {
     }
 
     fn result(self: Box<Self>) -> OperationResult {
-        let TransformState { rows_in, rows_out, formulas } = self.state;
+        let TransformState {
+            rows_in,
+            rows_out,
+            formulas,
+        } = self.state;
         let mut stats = BTreeMap::new();
         for step in &self.steps {
             if let Planned::Compute(column) = step
@@ -228,6 +286,11 @@ impl Operation for Transform {
                 stats.insert(column.name.clone(), figures);
             }
         }
-        OperationResult::Transform(TransformResult { rows_in, rows_out, columns: self.columns, stats })
+        OperationResult::Transform(TransformResult {
+            rows_in,
+            rows_out,
+            columns: self.columns,
+            stats,
+        })
     }
 }

@@ -18,7 +18,10 @@ pub struct TransformParams {
 
 impl Default for TransformParams {
     fn default() -> Self {
-        Self { steps: Vec::new(), decimals: 6 }
+        Self {
+            steps: Vec::new(),
+            decimals: 6,
+        }
     }
 }
 

@@ -77,29 +77,49 @@ impl Validate {
     /// Plans the operation on `table`, which it leaves as it is.
     pub(super) fn plan(params: &ValidateParams, table: &mut Table) -> Result<Self, DataError> {
         table.require_pass(table.all_known_in());
-        let rules: Vec<_> = params.rules.iter().map(|rule| PlannedRule::new(rule, table)).collect::<Result<_, _>>()?;
+        let rules: Vec<_> = params
+            .rules
+            .iter()
+            .map(|rule| PlannedRule::new(rule, table))
+            .collect::<Result<_, _>>()?;
         let states = rules.iter().map(|_| RuleState::default()).collect();
         Ok(Self {
             rules,
-            null_values: params.null_values.iter().map(|value| value.clone().into_bytes()).collect(),
+            null_values: params
+                .null_values
+                .iter()
+                .map(|value| value.clone().into_bytes())
+                .collect(),
             max_errors: params.max_errors as usize,
             columns: table.columns.len(),
             last_pass: false,
-            state: ValidateState { rules: states, ..ValidateState::default() },
+            state: ValidateState {
+                rules: states,
+                ..ValidateState::default()
+            },
         })
     }
 
     /// The errors of one row.
     fn check(&mut self, row: &Row) -> u64 {
-        let (state, room) = (&mut self.state, |errors: &Vec<RuleError>| errors.len() < self.max_errors);
+        let (state, room) = (&mut self.state, |errors: &Vec<RuleError>| {
+            errors.len() < self.max_errors
+        });
         let error = |column: &str, rule: &str, value| {
             let (column, rule) = (column.to_owned(), rule.to_owned());
-            RuleError { row: state.rows_total, column, rule, value }
+            RuleError {
+                row: state.rows_total,
+                column,
+                rule,
+                value,
+            }
         };
         if row.len() != self.columns {
             state.field_count_errors += 1;
             if room(&state.errors) {
-                state.errors.push(error(NO_COLUMN, "field_count", Some(row.len().to_string())));
+                state
+                    .errors
+                    .push(error(NO_COLUMN, "field_count", Some(row.len().to_string())));
             }
             return 1;
         }
@@ -109,7 +129,9 @@ impl Validate {
                 memory.count += 1;
                 found += 1;
                 if room(&state.errors) {
-                    state.errors.push(error(&rule.column, rule.name, rule.value(row).map(shown)));
+                    state
+                        .errors
+                        .push(error(&rule.column, rule.name, rule.value(row).map(shown)));
                 }
             }
         }
@@ -156,7 +178,8 @@ impl Operation for Validate {
         let state = self.state;
         let mut errors_by_rule = BTreeMap::new();
         let counts = self.rules.iter().zip(&state.rules);
-        let by_rule = counts.map(|(rule, state)| (format!("{}:{}", rule.column, rule.name), state.count));
+        let by_rule =
+            counts.map(|(rule, state)| (format!("{}:{}", rule.column, rule.name), state.count));
         let field_count = (format!("{NO_COLUMN}:field_count"), state.field_count_errors);
         for (key, count) in by_rule.chain([field_count]).filter(|(_, count)| *count > 0) {
             *errors_by_rule.entry(key).or_default() += count;

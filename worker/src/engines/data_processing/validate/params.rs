@@ -18,7 +18,11 @@ pub struct ValidateParams {
 
 impl Default for ValidateParams {
     fn default() -> Self {
-        Self { rules: Vec::new(), null_values: vec![String::new()], max_errors: 10 }
+        Self {
+            rules: Vec::new(),
+            null_values: vec![String::new()],
+            max_errors: 10,
+        }
     }
 }
 
@@ -36,7 +40,10 @@ pub enum Rule {
     /// An integer.
     Integer { column: String },
     /// A time, in ISO 8601 or in a strftime-like format.
-    Datetime { column: String, format: Option<String> },
+    Datetime {
+        column: String,
+        format: Option<String>,
+    },
     /// Not below a value.
     Min { column: String, value: f64 },
     /// Not above a value.

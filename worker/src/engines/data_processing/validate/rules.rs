@@ -72,32 +72,58 @@ impl PlannedRule {
     pub(super) fn new(rule: &Rule, table: &Table) -> Result<Self, DataError> {
         let cell = |column: &str, name, rule| {
             let subject = Subject::Cell(table.index(column)?, rule);
-            Ok(Self { column: column.to_owned(), name, subject })
+            Ok(Self {
+                column: column.to_owned(),
+                name,
+                subject,
+            })
         };
-        let row = |name, subject| Ok(Self { column: NO_COLUMN.to_owned(), name, subject });
+        let row = |name, subject| {
+            Ok(Self {
+                column: NO_COLUMN.to_owned(),
+                name,
+                subject,
+            })
+        };
         match rule {
-            Rule::Trimmed { column } => {
-                Ok(Self { column: column.clone(), name: "trimmed", subject: Subject::RawCell(table.index(column)?) })
-            }
-            Rule::NotNull { column } => {
-                Ok(Self { column: column.clone(), name: "not_null", subject: Subject::NotNull(table.index(column)?) })
-            }
+            Rule::Trimmed { column } => Ok(Self {
+                column: column.clone(),
+                name: "trimmed",
+                subject: Subject::RawCell(table.index(column)?),
+            }),
+            Rule::NotNull { column } => Ok(Self {
+                column: column.clone(),
+                name: "not_null",
+                subject: Subject::NotNull(table.index(column)?),
+            }),
             Rule::Number { column } => cell(column, "number", CellRule::Number),
             Rule::Integer { column } => cell(column, "integer", CellRule::Integer),
-            Rule::Datetime { column, format: None } => cell(column, "datetime", CellRule::Time),
-            Rule::Datetime { column, format: Some(format) } => {
-                cell(column, "datetime", CellRule::TimeFormat(TimeFormat::new(format)?, Vec::new()))
-            }
+            Rule::Datetime {
+                column,
+                format: None,
+            } => cell(column, "datetime", CellRule::Time),
+            Rule::Datetime {
+                column,
+                format: Some(format),
+            } => cell(
+                column,
+                "datetime",
+                CellRule::TimeFormat(TimeFormat::new(format)?, Vec::new()),
+            ),
             Rule::Min { column, value } => cell(column, "min", CellRule::Min(*value)),
             Rule::Max { column, value } => cell(column, "max", CellRule::Max(*value)),
             Rule::Allowed { column, values } => {
-                let values = values.iter().map(|value| value.clone().into_bytes()).collect();
+                let values = values
+                    .iter()
+                    .map(|value| value.clone().into_bytes())
+                    .collect();
                 cell(column, "allowed", CellRule::Allowed(values))
             }
             Rule::Unique { column } => cell(column, "unique", CellRule::Unique),
             Rule::Increasing { column } => cell(column, "increasing", CellRule::Increasing),
             Rule::Ohlc {} => {
-                let [open, high, low, close] = ["open", "high", "low", "close"].map(|name| table.index(name));
+                let [open, high, low, close] =
+                    ["open", "high", "low", "close"].map(|name| table.index(name));
                 row("ohlc", Subject::Ohlc([open?, high?, low?, close?]))
             }
             Rule::DuplicateRow {} => row("duplicate_row", Subject::WholeRow),
@@ -105,7 +131,12 @@ impl PlannedRule {
     }
 
     /// Whether `row` obeys the rule, which remembers `state`.
-    pub(super) fn holds(&mut self, row: &Row, null_values: &[Vec<u8>], state: &mut RuleState) -> bool {
+    pub(super) fn holds(
+        &mut self,
+        row: &Row,
+        null_values: &[Vec<u8>],
+        state: &mut RuleState,
+    ) -> bool {
         let is_null = |cell: &[u8]| null_values.iter().any(|value| value == cell);
         match &mut self.subject {
             Subject::RawCell(index) => trim(row.cell(*index)).len() == row.cell(*index).len(),
@@ -114,7 +145,9 @@ impl PlannedRule {
                 let cell = trim(row.cell(*index));
                 is_null(cell) || rule.holds(cell, state)
             }
-            Subject::Ohlc(indexes) => ohlc_holds(indexes.map(|index| number(trim(row.cell(index))))),
+            Subject::Ohlc(indexes) => {
+                ohlc_holds(indexes.map(|index| number(trim(row.cell(index)))))
+            }
             Subject::WholeRow => state.seen.insert(row.iter()),
         }
     }
@@ -160,6 +193,8 @@ impl Last {
 }
 
 fn ohlc_holds(cells: [Option<f64>; 4]) -> bool {
-    let [Some(open), Some(high), Some(low), Some(close)] = cells else { return true };
+    let [Some(open), Some(high), Some(low), Some(close)] = cells else {
+        return true;
+    };
     high >= open && high >= close && high >= low && low <= open && low <= close
 }
