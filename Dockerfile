@@ -11,7 +11,7 @@ COPY . .
 # must be copied out in the same step.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target,sharing=locked \
-    cargo build --release --locked --package ktrdr-backend --package ktrdr-worker --bins \
+    cargo build --release --locked --package ktrdr-backend --package ktrdr-engines --bins \
     && install -D target/release/ktrdr-backend target/release/ktrdr-worker --target-directory /out
 
 FROM debian:${DEBIAN}-slim AS runtime

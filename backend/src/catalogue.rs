@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use async_nats::jetstream::kv::Operation;
 use futures::StreamExt;
-use ktrdr_shared::nats::Connection;
-use ktrdr_shared::schema::Schema;
-use ktrdr_shared::subject::Names;
-use ktrdr_shared::telemetry::short;
-use ktrdr_shared::worker::WorkerTypeEntry;
+use ktrdr_bus::nats::Connection;
+use ktrdr_bus::telemetry::short;
+use ktrdr_http::schema::Schema;
+use ktrdr_protocol::subject::Names;
+use ktrdr_protocol::worker::WorkerTypeEntry;
 use parking_lot::RwLock;
 
 /// Pause before the bucket is watched again.
@@ -175,7 +175,7 @@ impl Catalogue {
             tracing::warn!(key, worker_type = %entry.worker_type, "skipping a worker type under another one's key");
             return;
         }
-        if !ktrdr_shared::id::is_name(&entry.domain)
+        if !ktrdr_protocol::id::is_name(&entry.domain)
             || RESERVED_DOMAINS.contains(&entry.domain.as_str())
         {
             tracing::warn!(

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
-use ktrdr_shared::config::{NatsOptions, ProtocolOptions, masked_urls, parse_duration};
-use ktrdr_shared::telemetry::LogOptions;
+use ktrdr_bus::settings::{NatsOptions, ProtocolOptions, masked_urls, parse_duration};
+use ktrdr_bus::telemetry::LogOptions;
 
 /// REST interface of the KTRDR job system: validates, queues, shows and cancels operations that workers run.
 #[derive(Debug, Clone, Parser)]

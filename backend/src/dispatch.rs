@@ -3,16 +3,16 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use ktrdr_shared::event::{Event, EventKind, Failure};
-use ktrdr_shared::id::{OperationId, Queue, WorkerType};
-use ktrdr_shared::nats::Connection;
-use ktrdr_shared::operation::{CancelIntent, StartRequest};
-use ktrdr_shared::oplog::{AppendError, OpLog};
-use ktrdr_shared::state::{OperationLog, State, Status};
-use ktrdr_shared::subject::Names;
-use ktrdr_shared::time::Timestamp;
-use ktrdr_shared::topology::{self, TopologyError};
-use ktrdr_shared::trace::TraceParent;
+use ktrdr_bus::nats::Connection;
+use ktrdr_bus::oplog::{AppendError, OpLog};
+use ktrdr_bus::topology::{self, TopologyError};
+use ktrdr_protocol::event::{Event, EventKind, Failure};
+use ktrdr_protocol::id::{OperationId, Queue, WorkerType};
+use ktrdr_protocol::operation::{CancelIntent, StartRequest};
+use ktrdr_protocol::state::{OperationLog, State, Status};
+use ktrdr_protocol::subject::Names;
+use ktrdr_protocol::time::Timestamp;
+use ktrdr_protocol::trace::TraceParent;
 use parking_lot::Mutex;
 
 use crate::error::ApiError;

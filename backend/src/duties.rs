@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ktrdr_shared::topology::{self, Role, TopologyError};
+use ktrdr_bus::topology::{self, Role, TopologyError};
 use tokio::task::JoinSet;
 
 use crate::state::AppState;

@@ -4,10 +4,10 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use ktrdr_shared::id::OperationId;
-use ktrdr_shared::oplog::AppendError;
-use ktrdr_shared::problem::Problem;
-use ktrdr_shared::start_body::BodyError;
+use ktrdr_bus::oplog::AppendError;
+use ktrdr_http::start_body::BodyError;
+use ktrdr_protocol::id::OperationId;
+use ktrdr_protocol::problem::Problem;
 use serde_json::Value;
 
 macro_rules! codes {

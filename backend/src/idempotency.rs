@@ -1,6 +1,6 @@
 //! The id behind an `Idempotency-Key`.
 
-use ktrdr_shared::id::OperationId;
+use ktrdr_protocol::id::OperationId;
 
 use crate::error::{ApiError, Code};
 

@@ -44,8 +44,8 @@ mod state;
 mod written;
 
 use axum::serve::ListenerExt;
-use ktrdr_shared::nats::{self, ConnectError};
-use ktrdr_shared::topology::TopologyError;
+use ktrdr_bus::nats::{self, ConnectError};
+use ktrdr_bus::topology::TopologyError;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use futures::StreamExt;
-use ktrdr_shared::operation::ProgressMessage;
-use ktrdr_shared::telemetry::short;
-use ktrdr_shared::worker::{Heartbeat, RunningOperation};
+use ktrdr_bus::telemetry::short;
+use ktrdr_protocol::operation::ProgressMessage;
+use ktrdr_protocol::worker::{Heartbeat, RunningOperation};
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, MissedTickBehavior};
 

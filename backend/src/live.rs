@@ -5,9 +5,9 @@
 
 use std::sync::Arc;
 
-use ktrdr_shared::id::{OperationId, WorkerId, WorkerType};
-use ktrdr_shared::state::Status;
-use ktrdr_shared::worker::WorkerStatus;
+use ktrdr_protocol::id::{OperationId, WorkerId, WorkerType};
+use ktrdr_protocol::state::Status;
+use ktrdr_protocol::worker::WorkerStatus;
 use tokio::sync::broadcast;
 
 /// How many changes a listener may lag behind before it misses some (and is told so).

@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use ktrdr_backend::Config;
-use ktrdr_shared::{shutdown, telemetry};
+use ktrdr_bus::shutdown;
+use ktrdr_bus::telemetry;
 
 /// A projection is made of many small pieces. What is known of its gain: docs/performance.md.
 #[global_allocator]

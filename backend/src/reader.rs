@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use ktrdr_shared::nats::Connection;
-use ktrdr_shared::subject::Names;
-use ktrdr_shared::time::Timestamp;
+use ktrdr_bus::nats::Connection;
+use ktrdr_protocol::subject::Names;
+use ktrdr_protocol::time::Timestamp;
 use serde_json::json;
 
 /// How long the next message of a page may take.

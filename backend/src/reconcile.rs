@@ -8,9 +8,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ktrdr_shared::id::OperationId;
-use ktrdr_shared::oplog::AppendError;
-use ktrdr_shared::state::Status;
+use ktrdr_bus::oplog::AppendError;
+use ktrdr_protocol::id::OperationId;
+use ktrdr_protocol::state::Status;
 use tokio::time::Instant;
 
 use crate::projection::record::Record;

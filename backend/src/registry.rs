@@ -6,12 +6,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ktrdr_shared::id::{OperationId, WorkerId, WorkerType};
-use ktrdr_shared::operation::Progress;
-use ktrdr_shared::prometheus::{Counters, Page};
-use ktrdr_shared::requirements::Requirements;
-use ktrdr_shared::time::Timestamp;
-use ktrdr_shared::worker::{Capabilities, Heartbeat, WorkerStatus};
+use ktrdr_http::metrics::{Counters, Page};
+use ktrdr_protocol::id::{OperationId, WorkerId, WorkerType};
+use ktrdr_protocol::operation::Progress;
+use ktrdr_protocol::requirements::Requirements;
+use ktrdr_protocol::time::Timestamp;
+use ktrdr_protocol::worker::{Capabilities, Heartbeat, WorkerStatus};
 use parking_lot::RwLock;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -152,7 +152,7 @@ impl Worker {
 
     fn document(&self, silence: Duration) -> WorkerDocument {
         let beat = &self.heartbeat;
-        let current = |running: &ktrdr_shared::worker::RunningOperation| CurrentOperation {
+        let current = |running: &ktrdr_protocol::worker::RunningOperation| CurrentOperation {
             operation_id: running.operation_id.clone(),
             attempt: running.attempt,
             progress: running.progress.clone(),

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use ktrdr_shared::nats::Connection;
-use ktrdr_shared::oplog::OpLog;
-use ktrdr_shared::subject::Names;
+use ktrdr_bus::nats::Connection;
+use ktrdr_bus::oplog::OpLog;
+use ktrdr_protocol::subject::Names;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;

@@ -63,10 +63,10 @@ impl Written {
 
 #[cfg(test)]
 mod tests {
-    use ktrdr_shared::id::{OperationId, Queue, WorkerType};
-    use ktrdr_shared::operation::{Execution, StartRequest};
-    use ktrdr_shared::state::Status;
-    use ktrdr_shared::time::Timestamp;
+    use ktrdr_protocol::id::{OperationId, Queue, WorkerType};
+    use ktrdr_protocol::operation::{Execution, StartRequest};
+    use ktrdr_protocol::state::Status;
+    use ktrdr_protocol::time::Timestamp;
 
     use super::*;
     use crate::projection::record::Lane;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
-use ktrdr_shared::time::Timestamp;
+use ktrdr_protocol::time::Timestamp;
 use ktrdr_tests::{Bus, LIMIT, Stack, wait_for};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;

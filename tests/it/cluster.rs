@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ktrdr_shared::subject::Names;
+use ktrdr_protocol::subject::Names;
 use ktrdr_tests::chaos::check::{self, check};
 use ktrdr_tests::chaos::ledger::Ledger;
 use ktrdr_tests::chaos::load::Load;

@@ -1,7 +1,7 @@
 //! The dashboard in a real browser. Screenshots are kept in `target/screenshots`.
 
-use ktrdr_shared::id::{Queue, WorkerType};
-use ktrdr_shared::time::Timestamp;
+use ktrdr_protocol::id::{Queue, WorkerType};
+use ktrdr_protocol::time::Timestamp;
 use ktrdr_tests::browser::Browser;
 use ktrdr_tests::{Stack, WorkerProcess};
 use serde_json::json;

@@ -26,8 +26,8 @@ fn functions(directory: &Path, found: &mut BTreeSet<String>) {
 fn every_test_that_is_named_in_the_reliability_page_exists() {
     let mut known = BTreeSet::new();
     for directory in [
-        "shared/src",
-        "worker/src",
+        "shared",
+        "worker",
         "backend/src",
         "tests/src",
         "tests/it",

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use ktrdr_shared::worker::Heartbeat;
+use ktrdr_protocol::worker::Heartbeat;
 use ktrdr_tests::engines::{FlakyEngine, GateEngine};
 use ktrdr_tests::process::Signal;
 use ktrdr_tests::{LIMIT, LocalWorker, NatsServer, Settings, Stack, wait_for};

@@ -1,7 +1,7 @@
 //! Live events: what is sent, going on after a cut, slow readers, the end.
 
-use ktrdr_shared::id::{Queue, WorkerType};
-use ktrdr_shared::time::Timestamp;
+use ktrdr_protocol::id::{Queue, WorkerType};
+use ktrdr_protocol::time::Timestamp;
 use ktrdr_tests::events::EventStream;
 use ktrdr_tests::{LIMIT, Stack, wait_for};
 use reqwest::Method;

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use futures::FutureExt;
-use ktrdr_shared::config::NatsOptions;
-use ktrdr_shared::nats;
-use ktrdr_shared::subject::Names;
+use ktrdr_bus::nats;
+use ktrdr_bus::settings::NatsOptions;
+use ktrdr_protocol::subject::Names;
 use ktrdr_tests::engines::{BlockingEngine, FlakyEngine, GateEngine};
 use ktrdr_tests::process::Signal;
 use ktrdr_tests::{LIMIT, NatsServer, Proxy, wait_for};

@@ -1,7 +1,7 @@
 //! The lease lasts for the whole attempt: also before the engine starts and after it has ended.
 
 use async_nats::jetstream::stream::Config;
-use ktrdr_shared::event::EventKind;
+use ktrdr_protocol::event::EventKind;
 use ktrdr_tests::engines::{Gate, GateEngine};
 use ktrdr_tests::{Client, LIMIT, LocalWorker, Stack, wait_for};
 use serde_json::{Value, json};

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use async_nats::jetstream::consumer::pull;
-use ktrdr_shared::id::{Queue, WorkerType};
+use ktrdr_protocol::id::{Queue, WorkerType};
 use ktrdr_tests::engines::GateEngine;
 use ktrdr_tests::{LIMIT, LocalWorker, Stack, wait_for};
 use serde_json::{Value, json};

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::path::Path;
 
-use ktrdr_shared::id::OperationId;
+use ktrdr_protocol::id::OperationId;
 use ktrdr_tests::process::Signal;
 use ktrdr_tests::{LIMIT, Scratch, Settings, Stack, WorkerProcess, wait_for};
 use reqwest::Method;

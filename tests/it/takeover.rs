@@ -1,6 +1,6 @@
 //! Workers that die, freeze, or kill themselves over a request: one end for every operation, whoever it was.
 
-use ktrdr_shared::event::EventKind;
+use ktrdr_protocol::event::EventKind;
 use ktrdr_tests::engines::GateEngine;
 use ktrdr_tests::process::Signal;
 use ktrdr_tests::{LIMIT, LocalWorker, Stack, wait_for};

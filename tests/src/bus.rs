@@ -4,9 +4,9 @@ use async_nats::jetstream;
 use async_nats::jetstream::stream::RawMessageErrorKind;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
-use ktrdr_shared::event::Event;
-use ktrdr_shared::id::{OperationId, WorkerType};
-use ktrdr_shared::subject::Names;
+use ktrdr_protocol::event::Event;
+use ktrdr_protocol::id::{OperationId, WorkerType};
+use ktrdr_protocol::subject::Names;
 
 use crate::wait::{LIMIT, wait_for};
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ktrdr_shared::id::OperationId;
+use ktrdr_protocol::id::OperationId;
 use ktrdr_worker::{Context, Engine, OperationError, Progress};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

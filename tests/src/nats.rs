@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use ktrdr_shared::subject::Names;
+use ktrdr_protocol::subject::Names;
 
 use crate::bus::Bus;
 use crate::process::{Process, Signal};

@@ -1,6 +1,6 @@
 //! A nats-server, a backend and workers, together and with short times.
 
-use ktrdr_shared::subject::Names;
+use ktrdr_protocol::subject::Names;
 
 use crate::bus::Bus;
 use crate::client::Client;

@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ktrdr_shared::id::{OperationId, WorkerId, WorkerType};
+use ktrdr_protocol::id::{OperationId, WorkerId, WorkerType};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::time::{Instant, MissedTickBehavior};

@@ -1,9 +1,9 @@
 //! One event as it goes over the wire.
 
 use bytes::Bytes;
-use ktrdr_shared::id::{OperationId, WorkerType};
-use ktrdr_shared::operation::Progress;
-use ktrdr_shared::time::Timestamp;
+use ktrdr_protocol::id::{OperationId, WorkerType};
+use ktrdr_protocol::operation::Progress;
+use ktrdr_protocol::time::Timestamp;
 use serde::Serialize;
 
 use crate::projection::record::{View, WithoutResult};

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use async_nats::jetstream::consumer::{DeliverPolicy, push};
 use futures::StreamExt;
-use ktrdr_shared::id::{OperationId, WorkerType};
-use ktrdr_shared::operation::{MetricBatch, MetricPoint};
-use ktrdr_shared::telemetry::short;
+use ktrdr_bus::telemetry::short;
+use ktrdr_protocol::id::{OperationId, WorkerType};
+use ktrdr_protocol::operation::{MetricBatch, MetricPoint};
 use serde::Serialize;
 use tokio::sync::broadcast;
 

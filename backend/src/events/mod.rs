@@ -18,7 +18,7 @@ pub mod reader;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use ktrdr_shared::id::{OperationId, WorkerType};
+use ktrdr_protocol::id::{OperationId, WorkerType};
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;

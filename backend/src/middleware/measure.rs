@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::extract::{MatchedPath, Request};
 use axum::http::{Method, StatusCode};
-use ktrdr_shared::prometheus::{Histograms, HistogramsBy, Page, REQUEST_BUCKETS};
+use ktrdr_http::metrics::{Histograms, HistogramsBy, Page, REQUEST_BUCKETS};
 
 /// What counts as the route of requests that match none.
 const UNMATCHED: &str = "unmatched";

@@ -2,7 +2,7 @@
 
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use ktrdr_shared::trace::{self, TraceParent};
+use ktrdr_protocol::trace::{self, TraceParent};
 use tracing::{Level, Span};
 
 /// Where it travels.

@@ -4,11 +4,11 @@
 
 use std::collections::BTreeMap;
 
-use ktrdr_shared::id::{OperationId, WorkerId, WorkerType};
-use ktrdr_shared::operation::{MetricPoint, OperationDocument, Progress};
-use ktrdr_shared::schema::Violation;
-use ktrdr_shared::state::Status;
-use ktrdr_shared::time::Timestamp;
+use ktrdr_http::schema::Violation;
+use ktrdr_protocol::id::{OperationId, WorkerId, WorkerType};
+use ktrdr_protocol::operation::{MetricPoint, OperationDocument, Progress};
+use ktrdr_protocol::state::Status;
+use ktrdr_protocol::time::Timestamp;
 use schemars::JsonSchema;
 use serde_json::{Map, Value};
 

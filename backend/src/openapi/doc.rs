@@ -1,7 +1,7 @@
 //! What is said about one route: a [`Doc`] stands beside every route of the router, and the document is made of them.
 
-use ktrdr_shared::state::Status;
-use ktrdr_shared::worker::WorkerStatus;
+use ktrdr_protocol::state::Status;
+use ktrdr_protocol::worker::WorkerStatus;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Value, json};
 

@@ -1,11 +1,11 @@
 //! A message of the stream → what it says. Pure; done before the lock is taken.
 
 use async_nats::Subject;
-use ktrdr_shared::event::Event;
-use ktrdr_shared::operation::{CancelIntent, StartRequest};
-use ktrdr_shared::subject::{Names, Topic};
-use ktrdr_shared::telemetry::short;
-use ktrdr_shared::time::Timestamp;
+use ktrdr_bus::telemetry::short;
+use ktrdr_protocol::event::Event;
+use ktrdr_protocol::operation::{CancelIntent, StartRequest};
+use ktrdr_protocol::subject::{Names, Topic};
+use ktrdr_protocol::time::Timestamp;
 
 /// A message that was read.
 #[derive(Debug)]

@@ -3,8 +3,8 @@
 //! Only what is taken after the replay counts: a backend that starts would otherwise tell the past as if it were now. Every
 //! backend counts all of it, so sum over types and statuses, never over backends.
 
-use ktrdr_shared::prometheus::{Counters, Histograms, OPERATION_BUCKETS, Page};
-use ktrdr_shared::state::Status;
+use ktrdr_http::metrics::{Counters, Histograms, OPERATION_BUCKETS, Page};
+use ktrdr_protocol::state::Status;
 
 use super::record::Record;
 

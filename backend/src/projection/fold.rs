@@ -1,11 +1,11 @@
-//! Pure: operation + event = operation. Which event may follow is decided by [`ktrdr_shared::state`]; this module keeps the
+//! Pure: operation + event = operation. Which event may follow is decided by [`ktrdr_protocol::state`]; this module keeps the
 //! books: attempts and their outcomes, times, progress, result.
 
-use ktrdr_shared::event::{Event, EventKind, Failure, ResultPayload};
-use ktrdr_shared::id::WorkerId;
-use ktrdr_shared::operation::{Attempt, AttemptOutcome, CancelIntent, Progress};
-use ktrdr_shared::state::{Rejected, Status};
-use ktrdr_shared::time::Timestamp;
+use ktrdr_protocol::event::{Event, EventKind, Failure, ResultPayload};
+use ktrdr_protocol::id::WorkerId;
+use ktrdr_protocol::operation::{Attempt, AttemptOutcome, CancelIntent, Progress};
+use ktrdr_protocol::state::{Rejected, Status};
+use ktrdr_protocol::time::Timestamp;
 
 use super::record::{Record, Reported, Shown};
 
@@ -186,9 +186,9 @@ impl Record {
 mod tests {
     use std::sync::Arc;
 
-    use ktrdr_shared::event::ReleaseReason;
-    use ktrdr_shared::id::{OperationId, Queue, WorkerType};
-    use ktrdr_shared::operation::{Execution, StartRequest};
+    use ktrdr_protocol::event::ReleaseReason;
+    use ktrdr_protocol::id::{OperationId, Queue, WorkerType};
+    use ktrdr_protocol::operation::{Execution, StartRequest};
     use serde_json::{Value, json};
 
     use super::super::record::{Lane, View};

@@ -7,9 +7,9 @@ use async_nats::jetstream::consumer::{DeliverPolicy, push};
 use async_nats::jetstream::stream::Info;
 use futures::stream::TryReadyChunksError;
 use futures::{StreamExt, TryStreamExt};
-use ktrdr_shared::nats::Connection;
-use ktrdr_shared::time::Timestamp;
-use ktrdr_shared::topology::{self, Role};
+use ktrdr_bus::nats::Connection;
+use ktrdr_bus::oplog::stream_time;
+use ktrdr_bus::topology::{self, Role};
 
 use super::Projection;
 use super::decode::decode;
@@ -121,7 +121,7 @@ async fn follow(
                     }
                     pending = info.pending;
                     newest = sequence + pending;
-                    let stored_at = Timestamp::of_stream(info.published);
+                    let stored_at = stream_time(info.published);
                     let async_nats::Message { subject, payload, .. } = message.message;
                     projection.room.grew(sequence, subject.len(), payload.len());
                     batch.push(decode(names, sequence, stored_at, subject, &payload));

@@ -3,7 +3,7 @@
 //! Operations are numbered in the order of creation, so a set of operations is a compressed bitmap, its newest-first page is
 //! a walk from the end, and an offset is one `select`: O(log n + page), a few bits per operation and set.
 
-use ktrdr_shared::state::Status;
+use ktrdr_protocol::state::Status;
 use roaring::RoaringBitmap;
 
 /// Where an operation stands in the indexes.

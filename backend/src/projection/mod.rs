@@ -33,11 +33,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use ktrdr_shared::id::{OperationId, Queue, WorkerId, WorkerType};
-use ktrdr_shared::state::Status;
-use ktrdr_shared::subject::{Names, Topic};
-use ktrdr_shared::time::Timestamp;
-use ktrdr_shared::worker::RunningOperation;
+use ktrdr_protocol::id::{OperationId, Queue, WorkerId, WorkerType};
+use ktrdr_protocol::state::Status;
+use ktrdr_protocol::subject::{Names, Topic};
+use ktrdr_protocol::time::Timestamp;
+use ktrdr_protocol::worker::RunningOperation;
 use parking_lot::RwLock;
 use tokio::sync::Notify;
 
@@ -329,7 +329,8 @@ impl Projection {
         match reason {
             // What happens in order: events that outlive their start request in the stream, a cancel asked for twice.
             Ok(
-                reason @ (Skip::Unknown | Skip::Rejected(ktrdr_shared::state::Rejected::Duplicate)),
+                reason @ (Skip::Unknown
+                | Skip::Rejected(ktrdr_protocol::state::Rejected::Duplicate)),
             ) => {
                 tracing::debug!(sequence, subject, %reason, "a message changed nothing");
             }

@@ -3,11 +3,11 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use ktrdr_shared::event::Event;
-use ktrdr_shared::id::{OperationId, Queue, WorkerId, WorkerType};
-use ktrdr_shared::operation::{CancelIntent, Progress, StartRequest, direct_queue};
-use ktrdr_shared::state::{Rejected, Status};
-use ktrdr_shared::time::Timestamp;
+use ktrdr_protocol::event::Event;
+use ktrdr_protocol::id::{OperationId, Queue, WorkerId, WorkerType};
+use ktrdr_protocol::operation::{CancelIntent, Progress, StartRequest, direct_queue};
+use ktrdr_protocol::state::{Rejected, Status};
+use ktrdr_protocol::time::Timestamp;
 
 use super::figures::Step;
 use super::index::Index;
@@ -379,7 +379,7 @@ fn applied(record: &Record, step: Step) -> Applied {
 
 #[cfg(test)]
 mod tests {
-    use ktrdr_shared::operation::Execution;
+    use ktrdr_protocol::operation::Execution;
 
     use super::*;
 
@@ -409,7 +409,7 @@ mod tests {
             worker_id: Some(WorkerId::new("w").unwrap()),
             attempt: 1,
             claim: None,
-            kind: ktrdr_shared::event::EventKind::Started {
+            kind: ktrdr_protocol::event::EventKind::Started {
                 start_sequence: 1,
                 delivery: 1,
             },
@@ -465,7 +465,7 @@ mod tests {
         );
         assert_eq!(model.open_direct().len(), 0, "nobody runs it");
         let mut direct = started("a");
-        direct.kind = ktrdr_shared::event::EventKind::Started {
+        direct.kind = ktrdr_protocol::event::EventKind::Started {
             start_sequence: 2,
             delivery: 1,
         };

@@ -2,7 +2,7 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use ktrdr_shared::id::OperationId;
+use ktrdr_protocol::id::OperationId;
 
 /// How many changes are kept. Also covers a backend that has just started: its replay fills it.
 const KEPT: usize = 8192;

@@ -6,13 +6,13 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use ktrdr_shared::event::{Failure, ResultRef};
-use ktrdr_shared::id::{OperationId, Queue, WorkerId, WorkerType};
-use ktrdr_shared::operation::{
+use ktrdr_protocol::event::{Failure, ResultRef};
+use ktrdr_protocol::id::{OperationId, Queue, WorkerId, WorkerType};
+use ktrdr_protocol::operation::{
     Attempt, Execution, Metadata, OperationDocument, Progress, ShownProgress, StartRequest,
 };
-use ktrdr_shared::state::{State, Status};
-use ktrdr_shared::time::Timestamp;
+use ktrdr_protocol::state::{State, Status};
+use ktrdr_protocol::time::Timestamp;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use ktrdr_shared::state::Status;
-use ktrdr_shared::time::Timestamp;
+use ktrdr_protocol::state::Status;
+use ktrdr_protocol::time::Timestamp;
 use serde::Serialize;
 
 const MINUTE: i64 = 60_000;

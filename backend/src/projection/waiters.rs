@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ktrdr_shared::id::OperationId;
+use ktrdr_protocol::id::OperationId;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 

@@ -7,7 +7,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::response::{IntoResponse, Response};
-use ktrdr_shared::state::Status;
+use ktrdr_protocol::state::Status;
 use serde_json::{Value, json};
 
 use super::query::Params;

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use ktrdr_shared::time::Timestamp;
+use ktrdr_protocol::time::Timestamp;
 use serde_json::json;
 
 use crate::error::{ApiError, Code};

@@ -5,8 +5,8 @@ use std::str::FromStr;
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use ktrdr_shared::id::OperationId;
-use ktrdr_shared::operation::{MetricBatch, MetricPoint};
+use ktrdr_protocol::id::OperationId;
+use ktrdr_protocol::operation::{MetricBatch, MetricPoint};
 use serde::Serialize;
 
 use super::query::Params;

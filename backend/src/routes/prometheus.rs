@@ -3,9 +3,9 @@
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use ktrdr_shared::prometheus::{CONTENT_TYPE, Page};
-use ktrdr_shared::state::Status;
-use ktrdr_shared::time::Timestamp;
+use ktrdr_http::metrics::{CONTENT_TYPE, Page};
+use ktrdr_protocol::state::Status;
+use ktrdr_protocol::time::Timestamp;
 use tokio::time::Instant;
 
 use crate::projection::model::LaneState;

@@ -6,10 +6,10 @@
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
-use ktrdr_shared::id::OperationId;
-use ktrdr_shared::operation::StartRequest;
-use ktrdr_shared::state::Status;
-use ktrdr_shared::time::Timestamp;
+use ktrdr_protocol::id::OperationId;
+use ktrdr_protocol::operation::StartRequest;
+use ktrdr_protocol::state::Status;
+use ktrdr_protocol::time::Timestamp;
 
 use super::start::{admit, publish, repeated};
 use super::{PathText, find};

@@ -7,12 +7,12 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use ktrdr_shared::id::OperationId;
-use ktrdr_shared::operation::{Execution, StartRequest};
-use ktrdr_shared::start_body::{ReadError, StartBody, read_body};
-use ktrdr_shared::state::Status;
-use ktrdr_shared::time::Timestamp;
-use ktrdr_shared::trace::TraceParent;
+use ktrdr_http::start_body::{ReadError, StartBody, read_body};
+use ktrdr_protocol::id::OperationId;
+use ktrdr_protocol::operation::{Execution, StartRequest};
+use ktrdr_protocol::state::Status;
+use ktrdr_protocol::time::Timestamp;
+use ktrdr_protocol::trace::TraceParent;
 use serde::Serialize;
 use tokio::time::Instant;
 

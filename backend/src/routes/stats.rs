@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::State;
-use ktrdr_shared::state::Status;
-use ktrdr_shared::time::Timestamp;
+use ktrdr_protocol::state::Status;
+use ktrdr_protocol::time::Timestamp;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
@@ -63,7 +63,7 @@ pub async fn show(State(state): State<AppState>) -> Json<Value> {
         .collect();
     let (mut available, mut busy, mut unavailable) = (0_u64, 0_u64, 0_u64);
     for worker in state.registry.list(None, None, Instant::now()) {
-        use ktrdr_shared::worker::WorkerStatus::{Available, Busy, TemporarilyUnavailable};
+        use ktrdr_protocol::worker::WorkerStatus::{Available, Busy, TemporarilyUnavailable};
         match worker.status {
             Available => available += 1,
             Busy => busy += 1,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ktrdr_shared::id::OperationId;
+use ktrdr_protocol::id::OperationId;
 
 use crate::state::AppState;
 

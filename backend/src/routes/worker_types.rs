@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use ktrdr_shared::time::Timestamp;
+use ktrdr_protocol::time::Timestamp;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use ktrdr_shared::worker::WorkerStatus;
+use ktrdr_protocol::worker::WorkerStatus;
 use tokio::time::Instant;
 
 use super::PathText;

@@ -4,10 +4,10 @@ use std::hint::black_box;
 use std::path::Path;
 use std::time::Instant;
 
+use ktrdr_engines::backtesting::{BacktestRequest, backtest};
+use ktrdr_engines::data_processing::DataProcessing;
+use ktrdr_engines::training::{TrainingRequest, train};
 use ktrdr_worker::Progress;
-use ktrdr_worker::engines::backtesting::{BacktestRequest, backtest};
-use ktrdr_worker::engines::data_processing::DataProcessing;
-use ktrdr_worker::engines::training::{TrainingRequest, train};
 use ktrdr_worker::testing::TestRun;
 use serde_json::json;
 

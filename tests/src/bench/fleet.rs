@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use ktrdr_shared::id::WorkerId;
-use ktrdr_shared::time::Timestamp;
-use ktrdr_shared::worker::{Capabilities, Heartbeat, WorkerStatus};
+use ktrdr_protocol::id::WorkerId;
+use ktrdr_protocol::time::Timestamp;
+use ktrdr_protocol::worker::{Capabilities, Heartbeat, WorkerStatus};
 
 use super::Plan;
 use super::load::{WINDOW, publish_all, starts};

@@ -2,12 +2,12 @@
 
 use async_nats::header::{NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MESSAGE_ID};
 use async_nats::{HeaderMap, HeaderValue};
-use ktrdr_shared::event::{Event, EventKind, ResultPayload};
-use ktrdr_shared::id::WorkerId;
-use ktrdr_shared::operation::Progress;
-use ktrdr_shared::requirements::Requirements;
-use ktrdr_shared::subject::Names;
-use ktrdr_shared::time::Timestamp;
+use ktrdr_protocol::event::{Event, EventKind, ResultPayload};
+use ktrdr_protocol::id::WorkerId;
+use ktrdr_protocol::operation::Progress;
+use ktrdr_protocol::requirements::Requirements;
+use ktrdr_protocol::subject::Names;
+use ktrdr_protocol::time::Timestamp;
 use serde_json::value::RawValue;
 
 use super::load::{Message, WINDOW, publish_all, raw_stream, remove_stream};

@@ -65,7 +65,7 @@ pub(super) async fn publish_all(
 /// `count` start requests for the dummy worker.
 pub(super) fn starts(bus: &Bus, count: usize, parameters: &str) -> impl Iterator<Item = Message> {
     let (names, parameters) = (bus.names.clone(), parameters.to_owned());
-    let queue = ktrdr_shared::requirements::Requirements::default().queue();
+    let queue = ktrdr_protocol::requirements::Requirements::default().queue();
     (0..count).map(move |_| {
         let request = start_request(&parameters);
         let mut headers = HeaderMap::new();

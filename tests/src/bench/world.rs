@@ -3,10 +3,10 @@
 use std::process::Command;
 use std::time::Duration;
 
-use ktrdr_shared::id::{OperationId, WorkerType};
-use ktrdr_shared::operation::{Execution, StartRequest};
-use ktrdr_shared::subject::Names;
-use ktrdr_shared::time::Timestamp;
+use ktrdr_protocol::id::{OperationId, WorkerType};
+use ktrdr_protocol::operation::{Execution, StartRequest};
+use ktrdr_protocol::subject::Names;
+use ktrdr_protocol::time::Timestamp;
 use serde_json::value::RawValue;
 
 use crate::process::{BackendProcess, Process, WorkerProcess, free_port};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use ktrdr_shared::event::EventKind;
+use ktrdr_protocol::event::EventKind;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
@@ -111,7 +111,7 @@ fn judge_stories(verdict: &mut Verdict, stories: &BTreeMap<String, Story>) {
             .starts
             .first()
             .map(|(_, request)| &request["created_at"]);
-        let created: Option<ktrdr_shared::time::Timestamp> =
+        let created: Option<ktrdr_protocol::time::Timestamp> =
             created.and_then(|text| serde_json::from_value(text.clone()).ok());
         if let Some(created) = created {
             let took = between(created.as_millis(), end.at.as_millis());

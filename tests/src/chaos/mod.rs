@@ -24,7 +24,7 @@ pub mod story;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ktrdr_shared::subject::Names;
+use ktrdr_protocol::subject::Names;
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};

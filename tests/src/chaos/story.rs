@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use ktrdr_shared::event::{Event, EventKind};
-use ktrdr_shared::subject::{Names, Topic};
+use ktrdr_protocol::event::{Event, EventKind};
+use ktrdr_protocol::subject::{Names, Topic};
 use serde_json::Value;
 
 use crate::bus::Stored;

@@ -1,0 +1,17 @@
+//! What backend and workers share to use NATS: connection, topology, operation log, settings, logs, shutdown.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`settings`] | settings of both programs, each a flag and an environment variable |
+//! | [`nats`] | the connection: credentials, TLS, reconnects |
+//! | [`topology`] | streams, consumers and buckets, and how they are provisioned |
+//! | [`oplog`] | appending to an operation's log under an expected sequence, and reading it back |
+//! | [`telemetry`] | log set-up, and texts for log lines |
+//! | [`shutdown`] | signals |
+
+pub mod nats;
+pub mod oplog;
+pub mod settings;
+pub mod shutdown;
+pub mod telemetry;
+pub mod topology;

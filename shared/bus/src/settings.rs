@@ -1,0 +1,125 @@
+//! Settings both programs share, each an environment variable and a flag, and how durations are read.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use ktrdr_protocol::subject::Names;
+
+/// How to reach and use NATS.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "NATS")]
+pub struct NatsOptions {
+    /// Server addresses, separated by commas.
+    #[arg(long, env = "NATS_URL", default_value = "nats://127.0.0.1:4222")]
+    pub nats_url: String,
+    /// Credentials file (`.creds`).
+    #[arg(long, env = "NATS_CREDS")]
+    pub nats_creds: Option<PathBuf>,
+    /// User name.
+    #[arg(long, env = "NATS_USER", requires = "nats_password")]
+    pub nats_user: Option<String>,
+    /// Password for the user name.
+    #[arg(
+        long,
+        env = "NATS_PASSWORD",
+        requires = "nats_user",
+        hide_env_values = true
+    )]
+    pub nats_password: Option<String>,
+    /// Token.
+    #[arg(long, env = "NATS_TOKEN", hide_env_values = true, conflicts_with_all = ["nats_user", "nats_creds"])]
+    pub nats_token: Option<String>,
+    /// Certificate authority (PEM) that the servers' certificates are checked against; turns TLS on.
+    #[arg(long, env = "NATS_CA")]
+    pub nats_ca: Option<PathBuf>,
+    /// First token(s) of every subject; another prefix is another tenant with streams of its own.
+    #[arg(long, env = "KTRDR_SUBJECT_PREFIX", default_value = "ktrdr", value_parser = parse_names)]
+    pub subject_prefix: Names,
+}
+
+/// What backend and workers should agree on.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Protocol")]
+pub struct ProtocolOptions {
+    /// How often a worker says that it lives. Three missed ones make it TEMPORARILY_UNAVAILABLE.
+    #[arg(long, env = "KTRDR_HEARTBEAT_INTERVAL", default_value = "10s", value_parser = parse_duration)]
+    pub heartbeat_interval: Duration,
+    /// How long a worker may be silent before its operation is given to another one. Lives in the queue's consumer: the
+    /// backend writes it there, a worker uses it only for a queue that does not exist yet. Shorter than a few round trips or
+    /// garbage pauses, and operations are taken from healthy workers.
+    #[arg(long, env = "KTRDR_LEASE", default_value = "30s", value_parser = parse_duration)]
+    pub lease: Duration,
+    /// How many servers keep each stream: 1, 3 or 5.
+    #[arg(long, env = "KTRDR_STREAM_REPLICAS", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=5))]
+    pub stream_replicas: u8,
+    /// How long operations, metrics and results are kept. Also the longest an operation may wait and run.
+    #[arg(long, env = "KTRDR_RETENTION", default_value = "7d", value_parser = parse_duration)]
+    pub retention: Duration,
+    /// Largest size of the operations stream in bytes; -1 for no limit. A full stream refuses starts (507) and loses nothing.
+    #[arg(long, env = "KTRDR_STREAM_MAX_BYTES", default_value_t = -1, allow_negative_numbers = true)]
+    pub stream_max_bytes: i64,
+}
+
+/// Reads `10s`, `500ms`, `7d`; a bare number counts seconds.
+///
+/// # Errors
+/// A text saying what is accepted, also for zero.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let parsed = match text.trim().parse::<f64>() {
+        Ok(seconds) => Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string()),
+        Err(_) => humantime::parse_duration(text.trim()).map_err(|error| error.to_string()),
+    };
+    match parsed {
+        Ok(duration) if duration.is_zero() => Err("must be longer than 0".to_owned()),
+        Ok(duration) => Ok(duration),
+        Err(error) => Err(format!("{error}; write for example 500ms, 10s, 5m, 7d")),
+    }
+}
+
+/// Like [`parse_duration`], and accepts 0 for "not at all".
+///
+/// # Errors
+/// A text saying what is accepted.
+pub fn parse_duration_or_zero(text: &str) -> Result<Duration, String> {
+    match text.trim() {
+        "0" | "0s" | "0ms" => Ok(Duration::ZERO),
+        other => parse_duration(other),
+    }
+}
+
+/// Server addresses without the user names, passwords and tokens they may carry: for logs.
+pub fn masked_urls(urls: &str) -> String {
+    let mask = |url: &str| match (url.find("://"), url.rfind('@')) {
+        (Some(scheme), Some(at)) if at > scheme => {
+            format!("{}://***{}", &url[..scheme], &url[at..])
+        }
+        (None, Some(at)) => format!("***{}", &url[at..]),
+        _ => url.to_owned(),
+    };
+    urls.split(',')
+        .map(|url| mask(url.trim()))
+        .collect::<Vec<_>>()
+        .join(",")
+}
+
+fn parse_names(text: &str) -> Result<Names, String> {
+    Names::new(text).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_written_with_a_unit_or_in_seconds() {
+        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_duration("7d"), Ok(Duration::from_secs(7 * 86_400)));
+        assert_eq!(parse_duration("1.5"), Ok(Duration::from_millis(1500)));
+        for bad in ["", "0", "0s", "-1", "ten", "inf", "1e300"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+        assert_eq!(parse_duration_or_zero("0s"), Ok(Duration::ZERO));
+    }
+}

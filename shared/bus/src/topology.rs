@@ -1,0 +1,454 @@
+//! Streams, consumers and buckets: what they must look like, and how they are provisioned.
+//!
+//! Several processes may do this at the same time. Whoever finds something missing creates it; only a backend changes what
+//! exists, and only once, when it starts, so two processes with different settings never rewrite it in turns.
+
+use std::time::Duration;
+
+use async_nats::jetstream::ErrorCode;
+use async_nats::jetstream::consumer::{self, AckPolicy, DeliverPolicy, PriorityPolicy, pull};
+use async_nats::jetstream::context::{Context, CreateStreamErrorKind, GetStreamErrorKind};
+use async_nats::jetstream::stream::{
+    Config, ConsumerCreateStrictErrorKind, DiscardPolicy, RetentionPolicy, StorageType,
+};
+use async_nats::jetstream::{kv, object_store};
+
+use crate::settings::ProtocolOptions;
+use ktrdr_protocol::id::{Queue, WorkerType};
+use ktrdr_protocol::subject::{Names, PRIORITY_GROUP};
+
+/// How long the server remembers message ids. A start repeated within it is recognised by the server; later ones are
+/// recognised by the projection.
+const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
+
+/// Operations of one queue that may run at a time. The server's default of 1,000 would stop a large fleet silently.
+const MAX_ACK_PENDING: i64 = 100_000;
+
+/// Idle workers that may wait on one queue. The server's default of 512 would turn further ones away.
+const MAX_WAITING: i64 = 65_536;
+
+/// Why something could not be provisioned.
+#[derive(Debug, thiserror::Error)]
+pub enum TopologyError {
+    /// It exists and cannot be used or changed into what is needed.
+    #[error(
+        "{what} exists with {field} {found}, but {wanted} is needed: remove it, or choose another KTRDR_SUBJECT_PREFIX"
+    )]
+    Incompatible {
+        /// The stream, bucket or consumer.
+        what: String,
+        /// The setting.
+        field: &'static str,
+        /// What it is.
+        found: String,
+        /// What it must be.
+        wanted: String,
+    },
+    /// NATS refused or did not answer.
+    #[error("cannot provision {what}")]
+    Nats {
+        /// The stream, bucket or consumer.
+        what: String,
+        /// The cause.
+        #[source]
+        source: async_nats::Error,
+    },
+}
+
+impl TopologyError {
+    /// Whether waiting and trying again may help.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Nats { .. })
+    }
+}
+
+fn nats(what: &str, source: impl Into<async_nats::Error>) -> TopologyError {
+    TopologyError::Nats {
+        what: what.to_owned(),
+        source: source.into(),
+    }
+}
+
+/// Who provisions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Creates what is missing and changes what differs.
+    Backend,
+    /// Creates what is missing.
+    Worker,
+}
+
+/// The stream of start requests, state changes and cancel intents.
+pub fn operations_stream(names: &Names, options: &ProtocolOptions) -> Config {
+    Config {
+        name: names.stream(),
+        description: Some(
+            "KTRDR operations: start requests, state changes, cancel intents".to_owned(),
+        ),
+        subjects: names.stream_subjects(),
+        retention: RetentionPolicy::Limits,
+        storage: StorageType::File,
+        // A full stream must refuse new work: discarding old messages would lose operations that were acknowledged.
+        discard: DiscardPolicy::New,
+        max_bytes: options.stream_max_bytes,
+        max_age: options.retention,
+        duplicate_window: DUPLICATE_WINDOW.min(options.retention),
+        allow_direct: true,
+        num_replicas: usize::from(options.stream_replicas),
+        ..Config::default()
+    }
+}
+
+/// The stream of metric batches. Here the oldest may give way: metrics are an aid, not a promise.
+pub fn metrics_stream(names: &Names, options: &ProtocolOptions) -> Config {
+    Config {
+        name: names.metrics_stream(),
+        description: Some("KTRDR metric points, in batches".to_owned()),
+        subjects: names.metrics_subjects(),
+        discard: DiscardPolicy::Old,
+        max_bytes: -1,
+        ..operations_stream(names, options)
+    }
+}
+
+/// The durable pull consumer of one queue: its members are the workers.
+pub fn queue_consumer(
+    names: &Names,
+    worker_type: &WorkerType,
+    queue: &Queue,
+    lease: Duration,
+) -> pull::Config {
+    pull::Config {
+        durable_name: Some(names.consumer(worker_type, queue)),
+        description: Some(format!("queue {queue} of worker type {worker_type}")),
+        deliver_policy: DeliverPolicy::All,
+        ack_policy: AckPolicy::Explicit,
+        ack_wait: lease,
+        filter_subject: names.start(worker_type, queue),
+        max_ack_pending: MAX_ACK_PENDING,
+        max_waiting: MAX_WAITING,
+        // Attempts are counted by `started` events, never by deliveries.
+        max_deliver: -1,
+        priority_policy: PriorityPolicy::Prioritized,
+        priority_groups: vec![PRIORITY_GROUP.to_owned()],
+        ..pull::Config::default()
+    }
+}
+
+/// Provisions everything that does not belong to one worker type.
+///
+/// # Errors
+/// [`TopologyError`].
+pub async fn ensure(
+    jetstream: &Context,
+    names: &Names,
+    options: &ProtocolOptions,
+    role: Role,
+) -> Result<(), TopologyError> {
+    ensure_stream(jetstream, operations_stream(names, options), role).await?;
+    ensure_stream(jetstream, metrics_stream(names, options), role).await?;
+    let replicas = usize::from(options.stream_replicas);
+    ensure_kv(
+        jetstream,
+        kv::Config {
+            bucket: names.worker_types_bucket(),
+            description: "KTRDR worker types".to_owned(),
+            history: 1,
+            num_replicas: replicas,
+            ..kv::Config::default()
+        },
+    )
+    .await?;
+    ensure_kv(
+        jetstream,
+        kv::Config {
+            bucket: names.checkpoints_bucket(),
+            description: "KTRDR checkpoints of unfinished operations".to_owned(),
+            history: 1,
+            max_age: options.retention,
+            num_replicas: replicas,
+            ..kv::Config::default()
+        },
+    )
+    .await?;
+    ensure_object_store(
+        jetstream,
+        object_store::Config {
+            bucket: names.results_bucket(),
+            description: Some("KTRDR results above 256 KiB".to_owned()),
+            max_age: options.retention,
+            num_replicas: replicas,
+            ..object_store::Config::default()
+        },
+    )
+    .await?;
+    if role == Role::Backend {
+        for (stream, max_age) in [
+            (format!("KV_{}", names.worker_types_bucket()), None),
+            (
+                format!("KV_{}", names.checkpoints_bucket()),
+                Some(options.retention),
+            ),
+            (
+                format!("OBJ_{}", names.results_bucket()),
+                Some(options.retention),
+            ),
+        ] {
+            adjust_bucket(jetstream, &stream, replicas, max_age).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Brings the stream behind a bucket to this many copies and this retention: it may have been made with other settings.
+async fn adjust_bucket(
+    jetstream: &Context,
+    name: &str,
+    replicas: usize,
+    max_age: Option<Duration>,
+) -> Result<(), TopologyError> {
+    let what = format!("stream {name}");
+    let existing = jetstream
+        .get_stream(name)
+        .await
+        .map_err(|error| nats(&what, error))?
+        .cached_info()
+        .config
+        .clone();
+    let mut wanted = existing.clone();
+    wanted.num_replicas = replicas;
+    wanted.max_age = max_age.unwrap_or(existing.max_age);
+    // The server refuses a memory of message ids that is longer than the messages last.
+    if !wanted.max_age.is_zero() {
+        wanted.duplicate_window = existing.duplicate_window.min(wanted.max_age);
+    }
+    if wanted == existing {
+        return Ok(());
+    }
+    tracing::info!(
+        stream = name,
+        replicas,
+        "changing the bucket to this backend's settings"
+    );
+    jetstream
+        .update_stream(&wanted)
+        .await
+        .map(drop)
+        .map_err(|error| nats(&what, error))
+}
+
+/// Creates the stream, or makes sure that the existing one will do.
+///
+/// # Errors
+/// [`TopologyError`].
+pub async fn ensure_stream(
+    jetstream: &Context,
+    wanted: Config,
+    role: Role,
+) -> Result<(), TopologyError> {
+    let what = format!("stream {}", wanted.name);
+    let existing = match jetstream.get_stream(&wanted.name).await {
+        Ok(stream) => stream.cached_info().config.clone(),
+        Err(error) if matches!(error.kind(), GetStreamErrorKind::JetStream(ref e) if e.error_code() == ErrorCode::STREAM_NOT_FOUND) =>
+        {
+            match jetstream.create_stream(&wanted).await {
+                Ok(_) => return Ok(()),
+                // Somebody else was faster, with settings of their own.
+                Err(error) if matches!(error.kind(), CreateStreamErrorKind::JetStream(ref e) if e.error_code() == ErrorCode::STREAM_NAME_EXIST) =>
+                {
+                    let stream = jetstream
+                        .get_stream(&wanted.name)
+                        .await
+                        .map_err(|error| nats(&what, error))?;
+                    stream.cached_info().config.clone()
+                }
+                Err(error) => return Err(nats(&what, error)),
+            }
+        }
+        Err(error) => return Err(nats(&what, error)),
+    };
+    let incompatible = |field, found: String, wanted: String| {
+        Err(TopologyError::Incompatible {
+            what: what.clone(),
+            field,
+            found,
+            wanted,
+        })
+    };
+    if existing.retention != wanted.retention {
+        return incompatible(
+            "retention",
+            format!("{:?}", existing.retention),
+            format!("{:?}", wanted.retention),
+        );
+    }
+    if existing.storage != wanted.storage {
+        return incompatible(
+            "storage",
+            format!("{:?}", existing.storage),
+            format!("{:?}", wanted.storage),
+        );
+    }
+    if existing.sealed || existing.mirror.is_some() {
+        return incompatible("a mirror or seal", "set".to_owned(), "none".to_owned());
+    }
+    // What is not named here keeps the operator's own setting (placement, compression, further subjects …).
+    let mut merged = existing.clone();
+    merged.subjects.extend(
+        wanted
+            .subjects
+            .iter()
+            .filter(|s| !existing.subjects.contains(s))
+            .cloned(),
+    );
+    merged.discard = wanted.discard;
+    merged.max_age = wanted.max_age;
+    merged.max_bytes = wanted.max_bytes;
+    merged.duplicate_window = wanted.duplicate_window;
+    merged.allow_direct = true;
+    merged.num_replicas = wanted.num_replicas;
+    if merged == existing {
+        return Ok(());
+    }
+    if role == Role::Worker {
+        tracing::debug!(stream = %wanted.name, "the stream differs from this worker's settings; the backend's count");
+        return Ok(());
+    }
+    tracing::info!(stream = %wanted.name, "changing the stream to this backend's settings");
+    jetstream
+        .update_stream(&merged)
+        .await
+        .map(drop)
+        .map_err(|error| nats(&what, error))
+}
+
+async fn ensure_kv(jetstream: &Context, config: kv::Config) -> Result<(), TopologyError> {
+    if jetstream.get_key_value(&config.bucket).await.is_ok() {
+        return Ok(());
+    }
+    let what = format!("bucket {}", config.bucket);
+    match jetstream.create_key_value(config.clone()).await {
+        Ok(_) => Ok(()),
+        // Created by somebody else in between; its settings are theirs.
+        Err(_) if jetstream.get_key_value(&config.bucket).await.is_ok() => Ok(()),
+        Err(error) => Err(nats(&what, error)),
+    }
+}
+
+async fn ensure_object_store(
+    jetstream: &Context,
+    config: object_store::Config,
+) -> Result<(), TopologyError> {
+    if jetstream.get_object_store(&config.bucket).await.is_ok() {
+        return Ok(());
+    }
+    let what = format!("bucket {}", config.bucket);
+    match jetstream.create_object_store(config.clone()).await {
+        Ok(_) => Ok(()),
+        Err(_) if jetstream.get_object_store(&config.bucket).await.is_ok() => Ok(()),
+        Err(error) => Err(nats(&what, error)),
+    }
+}
+
+/// Creates the consumer of a queue if it is missing, and returns the lease in force: the consumer's `ack_wait`.
+///
+/// # Errors
+/// [`TopologyError`], also when another queue's consumer has this name.
+pub async fn ensure_queue(
+    jetstream: &Context,
+    names: &Names,
+    worker_type: &WorkerType,
+    queue: &Queue,
+    lease: Duration,
+) -> Result<Duration, TopologyError> {
+    let config = queue_consumer(names, worker_type, queue, lease);
+    let what = format!("consumer {}", names.consumer(worker_type, queue));
+    match jetstream
+        .create_consumer_strict_on_stream(config.clone(), names.stream())
+        .await
+    {
+        Ok(consumer) => return Ok(consumer.cached_info().config.ack_wait),
+        Err(error) if says_it_exists(&error.kind()) => {}
+        Err(error) => return Err(nats(&what, error)),
+    }
+    let consumer: consumer::PullConsumer = jetstream
+        .get_consumer_from_stream(names.consumer(worker_type, queue), names.stream())
+        .await
+        .map_err(|error| nats(&what, error))?;
+    let found = &consumer.cached_info().config;
+    if found.filter_subject != config.filter_subject {
+        return Err(TopologyError::Incompatible {
+            what,
+            field: "filter",
+            found: found.filter_subject.clone(),
+            wanted: config.filter_subject,
+        });
+    }
+    Ok(found.ack_wait)
+}
+
+fn says_it_exists(kind: &ConsumerCreateStrictErrorKind) -> bool {
+    match kind {
+        ConsumerCreateStrictErrorKind::AlreadyExists => true,
+        ConsumerCreateStrictErrorKind::JetStream(error) => {
+            matches!(
+                error.error_code(),
+                ErrorCode::CONSUMER_NAME_EXIST | ErrorCode::CONSUMER_ALREADY_EXISTS
+            )
+        }
+        _ => false,
+    }
+}
+
+/// Brings every existing queue consumer to `lease`. For a backend that has just started; nobody else writes leases.
+///
+/// # Errors
+/// [`TopologyError`].
+pub async fn apply_lease(
+    jetstream: &Context,
+    names: &Names,
+    lease: Duration,
+) -> Result<(), TopologyError> {
+    use futures::TryStreamExt;
+    let what = format!("consumers of {}", names.stream());
+    let stream = jetstream
+        .get_stream_no_info(names.stream())
+        .await
+        .map_err(|error| nats(&what, error))?;
+    let consumers: Vec<_> = stream
+        .consumers()
+        .try_collect()
+        .await
+        .map_err(|error| nats(&what, error))?;
+    for info in consumers {
+        if queue_of(names, &info.config).is_none() {
+            continue;
+        }
+        if info.config.ack_wait != lease {
+            tracing::info!(consumer = %info.name, from = ?info.config.ack_wait, to = ?lease, "changing the lease");
+            let config = consumer::Config {
+                ack_wait: lease,
+                ..info.config.clone()
+            };
+            jetstream
+                .update_consumer_on_stream(config, names.stream())
+                .await
+                .map(|_| ())
+                .map_err(|error| nats(&what, error))?;
+        }
+    }
+    Ok(())
+}
+
+/// The worker type and queue that a consumer serves; `None` when it is not the consumer of a queue, but for example somebody
+/// else's on the same subject.
+pub fn queue_of(names: &Names, consumer: &consumer::Config) -> Option<(WorkerType, Queue)> {
+    let ktrdr_protocol::subject::Topic::Start { worker_type, queue } =
+        names.parse(&consumer.filter_subject)?
+    else {
+        return None;
+    };
+    let (worker_type, queue) = (WorkerType::new(worker_type).ok()?, Queue::new(queue).ok()?);
+    let own = names.consumer(&worker_type, &queue);
+    (consumer.durable_name.as_deref() == Some(&own)).then_some((worker_type, queue))
+}

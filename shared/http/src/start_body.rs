@@ -1,0 +1,368 @@
+//! The body of `POST …/start`, on a backend and on a worker: what is ours (`task_id`, `execution`) apart, the rest checked
+//! against the domain's schema.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::LazyLock;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::schema::{Schema, Violation};
+use ktrdr_protocol::id::OperationId;
+use ktrdr_protocol::operation::Execution;
+use ktrdr_protocol::problem::Problem;
+
+/// How many times the limit is read of a body that is too large, so that its sender gets to read the answer.
+const MAX_DISCARDED: usize = 32;
+
+/// Bodies above this size, in bytes, are checked on a thread of their own.
+const LARGE: usize = 32 * 1024;
+
+#[expect(
+    clippy::expect_used,
+    reason = "a constant schema; the unit tests compile it"
+)]
+static EXECUTION_SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
+    let schema = schemars::schema_for!(Execution).to_value();
+    Schema::compile(&schema).expect("the schema of `execution` compiles")
+});
+
+/// A start body that is fine.
+#[derive(Debug)]
+pub struct StartBody {
+    /// The id the client chose.
+    pub task_id: Option<OperationId>,
+    /// How to run it.
+    pub execution: Execution,
+    /// The domain's own parameters, as the client wrote them.
+    pub parameters: Box<RawValue>,
+}
+
+/// Why the bytes of a body could not be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// There are more than the limit.
+    #[error("the body is larger than {limit} bytes")]
+    TooLarge {
+        /// The limit, in bytes.
+        limit: usize,
+    },
+    /// The connection broke.
+    #[error("the body could not be read to its end")]
+    Broken,
+}
+
+/// Reads a body of at most `limit` bytes.
+///
+/// What is larger is read on and thrown away, within bounds: an answer that is sent while the client still sends its body
+/// is lost to many clients, because the connection is then reset under it.
+///
+/// # Errors
+/// [`ReadError`].
+pub async fn read_body(body: axum::body::Body, limit: usize) -> Result<Bytes, ReadError> {
+    use futures::StreamExt;
+    let mut chunks = body.into_data_stream();
+    let (mut kept, mut seen) = (Vec::new(), 0_usize);
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|_| ReadError::Broken)?;
+        seen = seen.saturating_add(chunk.len());
+        if seen <= limit {
+            kept.extend_from_slice(&chunk);
+        } else if seen > limit.saturating_mul(MAX_DISCARDED) {
+            break;
+        } else {
+            kept = Vec::new();
+        }
+    }
+    if seen > limit {
+        Err(ReadError::TooLarge { limit })
+    } else {
+        Ok(kept.into())
+    }
+}
+
+/// Why a start body was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BodyError {
+    /// 400 `bad_json`.
+    #[error("The body is not valid JSON: {0}")]
+    NotJson(String),
+    /// 400 `invalid_body`.
+    #[error("The body must be a JSON object")]
+    NotAnObject,
+    /// 422 `invalid_request`.
+    #[error("The request does not match what this operation asks for: {}", list(.0))]
+    Violations(Vec<Violation>),
+}
+
+impl BodyError {
+    /// As a worker answers it; a backend has its own list of codes, with the same words.
+    pub fn problem(&self) -> Problem {
+        match self {
+            Self::NotJson(_) => Problem::new(400, "bad_json", self.to_string()),
+            Self::NotAnObject => Problem::new(400, "invalid_body", self.to_string()),
+            Self::Violations(found) => Problem::new(422, "invalid_request", self.to_string()).with(
+                "violations",
+                serde_json::to_value(found).unwrap_or_default(),
+            ),
+        }
+    }
+}
+
+fn list(found: &[Violation]) -> String {
+    let told: Vec<String> = found
+        .iter()
+        .map(|violation| match violation.path.as_str() {
+            "" => violation.message.clone(),
+            path => format!("{path}: {}", violation.message),
+        })
+        .collect();
+    told.join("; ")
+}
+
+/// The members of a JSON object in order, their values untouched.
+struct Members<'a>(Vec<(String, &'a RawValue)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visit;
+        impl<'de> Visitor<'de> for Visit {
+            type Value = Members<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members: Vec<(String, &'de RawValue)> = Vec::new();
+                // There can be tens of thousands: looking through all that came before would take seconds.
+                let mut known = HashSet::new();
+                while let Some((name, value)) = map.next_entry::<String, &'de RawValue>()? {
+                    if !known.insert(name.clone()) {
+                        return Err(serde::de::Error::custom(format!("{name:?} is there twice")));
+                    }
+                    members.push((name, value));
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(Visit)
+    }
+}
+
+impl StartBody {
+    /// [`Self::read`], where others are not kept waiting: a large body that is wrong in many ways takes seconds.
+    ///
+    /// # Errors
+    /// [`BodyError`].
+    pub async fn check(body: Bytes, schema: Option<Schema>) -> Result<Self, BodyError> {
+        if body.len() <= LARGE {
+            return Self::read(&body, schema.as_ref());
+        }
+        match tokio::task::spawn_blocking(move || Self::read(&body, schema.as_ref())).await {
+            Ok(read) => read,
+            // As if it had happened here.
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+
+    /// Takes a body apart and checks all of it. Without a schema the parameters go unchecked: the engine decides alone.
+    ///
+    /// # Errors
+    /// [`BodyError`], with every violation at once.
+    pub fn read(body: &[u8], schema: Option<&Schema>) -> Result<Self, BodyError> {
+        let not_json = |error: serde_json::Error| BodyError::NotJson(error.to_string());
+        // Parsed as a whole first: it says where the JSON breaks, and bounds the depth.
+        let mut whole: Value = serde_json::from_slice(body).map_err(not_json)?;
+        if !whole.is_object() {
+            return Err(BodyError::NotAnObject);
+        }
+        let Members(members) = serde_json::from_slice(body).map_err(not_json)?;
+        let mut found = Vec::new();
+        let task_id = read_task_id(&whole, &mut found);
+        let execution = read_execution(&whole, &mut found);
+        let parameters = parameters(&members).map_err(not_json)?;
+        if let (Some(schema), Some(members)) = (schema, whole.as_object_mut()) {
+            // What is left are the parameters: `Members` has refused names that are there twice.
+            members.remove("task_id");
+            members.remove("execution");
+            found.extend(schema.violations("", &whole));
+        }
+        if found.is_empty() {
+            Ok(Self {
+                task_id,
+                execution,
+                parameters,
+            })
+        } else {
+            Err(BodyError::Violations(found))
+        }
+    }
+}
+
+/// `null` counts as absent: the guide's clients send optional fields that way.
+fn read_task_id(body: &Value, found: &mut Vec<Violation>) -> Option<OperationId> {
+    let message = match body.get("task_id") {
+        None | Some(Value::Null) => return None,
+        Some(Value::String(text)) => match OperationId::new(text) {
+            Ok(id) => return Some(id),
+            Err(error) => error.to_string(),
+        },
+        Some(_) => "task_id must be a string".to_owned(),
+    };
+    found.push(Violation {
+        path: "/task_id".to_owned(),
+        message,
+    });
+    None
+}
+
+fn read_execution(body: &Value, found: &mut Vec<Violation>) -> Execution {
+    let Some(value) = body.get("execution").filter(|value| !value.is_null()) else {
+        return Execution::default();
+    };
+    let wrong = EXECUTION_SCHEMA.violations("/execution", value);
+    if wrong.is_empty() {
+        let mut value = value.clone();
+        integral_numbers(&mut value);
+        match Execution::deserialize(value) {
+            Ok(execution) => return execution,
+            Err(error) => found.push(Violation {
+                path: "/execution".to_owned(),
+                message: error.to_string(),
+            }),
+        }
+    }
+    found.extend(wrong);
+    Execution::default()
+}
+
+/// Writes whole numbers without a point: for JSON Schema `3.0` is an integer, for serde it is none.
+pub fn integral_numbers(value: &mut Value) {
+    match value {
+        Value::Number(number) if number.is_f64() => {
+            // Above 2^53 a float says nothing about units.
+            let whole = number
+                .as_f64()
+                .filter(|float| float.fract() == 0.0 && float.abs() <= 9_007_199_254_740_992.0);
+            if let Some(float) = whole {
+                *number = (float as i64).into();
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(integral_numbers),
+        Value::Object(members) => members.values_mut().for_each(integral_numbers),
+        _ => {}
+    }
+}
+
+/// The body without what is ours, spliced from the client's own text: numbers keep their form.
+fn parameters(members: &[(String, &RawValue)]) -> Result<Box<RawValue>, serde_json::Error> {
+    let mut text = String::from("{");
+    for (name, value) in members
+        .iter()
+        .filter(|(name, _)| name != "task_id" && name != "execution")
+    {
+        if text.len() > 1 {
+            text.push(',');
+        }
+        text.push_str(&serde_json::to_string(name)?);
+        text.push(':');
+        text.push_str(value.get());
+    }
+    text.push('}');
+    RawValue::from_string(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn read(body: &str) -> Result<StartBody, Value> {
+        let schema =
+            json!({"type": "object", "properties": {"steps": {"type": "integer", "minimum": 0}}});
+        let schema = Schema::compile(&schema).unwrap();
+        StartBody::read(body.as_bytes(), Some(&schema))
+            .map_err(|error| serde_json::to_value(error.problem()).unwrap())
+    }
+
+    #[test]
+    fn what_is_ours_is_taken_out_and_the_rest_is_untouched() {
+        let body = r#"{"task_id":"t-1","big":12345678901234567890123,"f": 29.0,"execution":{"requirements":{"gpu":true}}}"#;
+        let read = read(body).unwrap();
+        assert_eq!(read.task_id.unwrap().as_str(), "t-1");
+        assert_eq!(read.execution.requirements.queue().as_str(), "gpu");
+        assert_eq!(
+            read.parameters.get(),
+            r#"{"big":12345678901234567890123,"f":29.0}"#
+        );
+        let whole = self::read(r#"{"execution":{"max_attempts":4.0,"retry_delay":1.5}}"#).unwrap();
+        assert_eq!(
+            (whole.execution.max_attempts, whole.execution.retry_delay),
+            (Some(4), Some(1.5))
+        );
+        let nulls = self::read(r#"{"task_id":null,"execution":null}"#).unwrap();
+        assert!(nulls.task_id.is_none() && nulls.execution.is_default());
+        assert_eq!(nulls.parameters.get(), "{}");
+    }
+
+    #[test]
+    fn every_violation_is_told_with_its_place() {
+        let error = read(
+            r#"{"task_id":"a.b","steps":-1,"execution":{"requirements":{"cores":0},"nope":1}}"#,
+        )
+        .unwrap_err();
+        assert_eq!(error["status_code"], 422);
+        let paths: Vec<&str> = error["violations"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|v| v["path"].as_str().unwrap())
+            .collect();
+        for path in [
+            "/task_id",
+            "/steps",
+            "/execution",
+            "/execution/requirements/cores",
+        ] {
+            assert!(paths.contains(&path), "{path} in {paths:?}");
+        }
+    }
+
+    #[test]
+    fn execution_has_bounds() {
+        for bad in [
+            r#"{"timeout_seconds":0}"#,
+            r#"{"timeout_seconds":"1"}"#,
+            r#"{"max_attempts":0}"#,
+            r#"{"max_attempts":1001}"#,
+            r#"{"retry_delay":-1}"#,
+            r#"{"requirements":{"gpu":"yes"}}"#,
+            r#"{"requirements":{"memory_gb":99999999999}}"#,
+            "7",
+        ] {
+            assert!(read(&format!(r#"{{"execution":{bad}}}"#)).is_err(), "{bad}");
+        }
+        assert!(
+            read(r#"{"execution":{"timeout_seconds":1.5,"max_attempts":2,"retry_delay":0}}"#)
+                .is_ok()
+        );
+    }
+
+    #[test]
+    fn what_is_no_object_is_400() {
+        for body in ["", "{", "{\"a\":1,}", "nul", "\u{0}", "{\"a\":1,\"a\":2}"] {
+            assert_eq!(read(body).unwrap_err()["code"], "bad_json", "{body}");
+        }
+        for body in ["null", "[]", "7", "\"x\""] {
+            assert_eq!(read(body).unwrap_err()["code"], "invalid_body", "{body}");
+        }
+        let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+        assert_eq!(
+            read(&format!("{{\"a\":{deep}}}")).unwrap_err()["code"],
+            "bad_json"
+        );
+    }
+}

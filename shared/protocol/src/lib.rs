@@ -1,0 +1,32 @@
+//! What two programs must agree on, and nothing that runs: names, messages, the state machine, the claim rules.
+//!
+//! Nothing here does I/O. The crate depends on no runtime, no NATS client and no HTTP server, so that a client, an SDK or
+//! a tool can depend on it alone.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`id`] | names that become one token of a subject: operation, worker, worker type, queue |
+//! | [`time`] | timestamps as they travel (RFC 3339, UTC, milliseconds) |
+//! | [`subject`] | every subject, stream, consumer and bucket name |
+//! | [`operation`] | start request, execution options, metric points, the operation document of the REST APIs |
+//! | [`progress`] | how far an operation is |
+//! | [`event`] | the life-cycle events on an operation's subject |
+//! | [`state`] | the state machine: which event may follow which |
+//! | [`claim`] | what a worker does with a start request, decided from the operation's log |
+//! | [`requirements`] | requirements, the queue they select, and which worker meets them |
+//! | [`worker`] | capabilities, heartbeat, worker record, worker-type catalogue entry |
+//! | [`problem`] | the one error shape of both REST APIs |
+//! | [`trace`] | the trace context that an operation carries |
+
+pub mod claim;
+pub mod event;
+pub mod id;
+pub mod operation;
+pub mod problem;
+pub mod progress;
+pub mod requirements;
+pub mod state;
+pub mod subject;
+pub mod time;
+pub mod trace;
+pub mod worker;

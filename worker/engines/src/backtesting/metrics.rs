@@ -1,0 +1,324 @@
+//! The figures of a backtest.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::account::Trade;
+use super::simulation::Run;
+use crate::bars::Bars;
+
+/// The figures. Names ending in `_pct` hold fractions (0.12 is 12 %); amounts are in the currency of the prices. Null where
+/// the formula gives no finite number: a ratio to nothing, a mean over no trades.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct Metrics {
+    /// Equity after the last bar, when everything is sold.
+    pub final_equity: Option<f64>,
+    /// Final equity less the initial capital.
+    pub total_return: Option<f64>,
+    /// The same as a fraction of the initial capital.
+    pub total_return_pct: Option<f64>,
+    /// What the price gained from the warm-up bar's close to the last.
+    pub buy_hold_return_pct: Option<f64>,
+    /// Yearly growth (CAGR), a fraction.
+    pub annualized_return: Option<f64>,
+    /// Standard deviation of the returns per bar, annualised.
+    pub volatility: Option<f64>,
+    /// Mean return over its standard deviation, annualised; no risk-free rate.
+    pub sharpe_ratio: Option<f64>,
+    /// Mean return over the standard deviation of the negative returns, annualised.
+    pub sortino_ratio: Option<f64>,
+    /// Largest fall from a peak, as a fraction of the peak.
+    pub max_drawdown_pct: Option<f64>,
+    /// Largest fall from a peak, as an amount.
+    pub max_drawdown: Option<f64>,
+    /// Annualised return over `max_drawdown_pct`.
+    pub calmar_ratio: Option<f64>,
+    /// Total return over `max_drawdown`.
+    pub recovery_factor: Option<f64>,
+    /// Part of the bars on which a position was held.
+    pub exposure_pct: Option<f64>,
+    /// Trades.
+    pub total_trades: usize,
+    /// Trades with a net profit.
+    pub winning_trades: usize,
+    /// Trades with a net loss.
+    pub losing_trades: usize,
+    /// Winning trades as a fraction of all.
+    pub win_rate: Option<f64>,
+    /// Net profit of the winning trades over the net loss of the losing ones.
+    pub profit_factor: Option<f64>,
+    /// Mean net profit of the winning trades.
+    pub avg_win: Option<f64>,
+    /// Mean net profit of the losing trades, a negative number.
+    pub avg_loss: Option<f64>,
+    /// Greatest net profit of a winning trade.
+    pub largest_win: Option<f64>,
+    /// Greatest net loss of a losing trade, a negative number.
+    pub largest_loss: Option<f64>,
+    /// Mean holding period, in hours.
+    pub avg_holding_period: Option<f64>,
+    /// The same over the winning trades.
+    pub avg_win_holding_period: Option<f64>,
+    /// The same over the losing trades.
+    pub avg_loss_holding_period: Option<f64>,
+    /// Commission of all trades.
+    pub total_commission: Option<f64>,
+}
+
+/// Computes the figures of `run`, which began with `capital`; a year has `periods` bars.
+pub(super) fn metrics(
+    bars: &Bars,
+    warm_up: usize,
+    run: &Run,
+    capital: f64,
+    periods: f64,
+) -> Metrics {
+    let (first, last) = (&bars.bars[0], &bars.bars[bars.len() - 1]);
+    let final_equity = run.equity.last().copied().unwrap_or(capital);
+    let total_return = final_equity - capital;
+    let years = last.time.seconds_since(first.time) / 86_400.0 / 365.25;
+    let growth = (final_equity / capital).powf(1.0 / years) - 1.0;
+    let returns = Returns::of(&run.equity);
+    let fall = Drawdown::of(&run.equity);
+    let trades = TradeFigures::of(&run.trades);
+    let scale = periods.sqrt();
+    Metrics {
+        final_equity: finite(final_equity),
+        total_return: finite(total_return),
+        total_return_pct: finite(total_return / capital),
+        buy_hold_return_pct: finite(last.close / bars.bars[warm_up].close - 1.0),
+        annualized_return: finite(growth),
+        volatility: finite(returns.deviation * scale),
+        sharpe_ratio: finite(returns.mean / returns.deviation * scale),
+        sortino_ratio: finite(returns.mean / returns.downside * scale),
+        max_drawdown_pct: finite(fall.fraction),
+        max_drawdown: finite(fall.amount),
+        calmar_ratio: finite(growth / fall.fraction),
+        recovery_factor: finite(total_return / fall.amount),
+        exposure_pct: finite(bars_held(&run.trades) as f64 / bars.len() as f64),
+        total_trades: run.trades.len(),
+        winning_trades: trades.wins.len(),
+        losing_trades: trades.losses.len(),
+        win_rate: finite(trades.wins.len() as f64 / run.trades.len() as f64),
+        profit_factor: finite(
+            trades.wins.iter().sum::<f64>() / trades.losses.iter().sum::<f64>().abs(),
+        ),
+        avg_win: finite(mean(&trades.wins)),
+        avg_loss: finite(mean(&trades.losses)),
+        largest_win: finite(trades.wins.iter().copied().fold(f64::NAN, f64::max)),
+        largest_loss: finite(trades.losses.iter().copied().fold(f64::NAN, f64::min)),
+        avg_holding_period: finite(mean(&trades.hours)),
+        avg_win_holding_period: finite(mean(&trades.win_hours)),
+        avg_loss_holding_period: finite(mean(&trades.loss_hours)),
+        total_commission: finite(run.trades.iter().map(|trade| trade.commission).sum()),
+    }
+}
+
+fn finite(value: f64) -> Option<f64> {
+    // A sum over nothing is -0.
+    value.is_finite().then_some(value + 0.0)
+}
+
+/// The mean; NaN over nothing.
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+/// The standard deviation with divisor n (of the population); NaN over nothing.
+fn deviation(values: &[f64]) -> f64 {
+    let mean = mean(values);
+    (values
+        .iter()
+        .map(|value| (value - mean).powi(2))
+        .sum::<f64>()
+        / values.len() as f64)
+        .sqrt()
+}
+
+/// Returns from bar to bar.
+struct Returns {
+    mean: f64,
+    deviation: f64,
+    downside: f64,
+}
+
+impl Returns {
+    fn of(equity: &[f64]) -> Self {
+        let returns: Vec<f64> = equity
+            .windows(2)
+            .map(|pair| pair[1] / pair[0] - 1.0)
+            .collect();
+        let negative: Vec<f64> = returns
+            .iter()
+            .copied()
+            .filter(|value| *value < 0.0)
+            .collect();
+        Self {
+            mean: mean(&returns),
+            deviation: deviation(&returns),
+            downside: deviation(&negative),
+        }
+    }
+}
+
+/// The largest falls from the running peak.
+struct Drawdown {
+    fraction: f64,
+    amount: f64,
+}
+
+impl Drawdown {
+    fn of(equity: &[f64]) -> Self {
+        let mut worst = Self {
+            fraction: 0.0,
+            amount: 0.0,
+        };
+        let mut peak = f64::MIN;
+        for value in equity {
+            peak = peak.max(*value);
+            worst.amount = worst.amount.max(peak - value);
+            worst.fraction = worst.fraction.max((peak - value) / peak);
+        }
+        worst
+    }
+}
+
+/// Bars within some trade, its first and last included; trades are in order and a bar counts once.
+fn bars_held(trades: &[Trade]) -> usize {
+    let mut counted_to = 0;
+    let mut held = 0;
+    for trade in trades {
+        let (entry, exit) = trade.span;
+        held += (exit + 1).saturating_sub(entry.max(counted_to));
+        counted_to = exit + 1;
+    }
+    held
+}
+
+#[derive(Default)]
+struct TradeFigures {
+    wins: Vec<f64>,
+    losses: Vec<f64>,
+    hours: Vec<f64>,
+    win_hours: Vec<f64>,
+    loss_hours: Vec<f64>,
+}
+
+impl TradeFigures {
+    fn of(trades: &[Trade]) -> Self {
+        let mut figures = Self::default();
+        for trade in trades {
+            let hours = trade.holding_period_hours;
+            figures.hours.push(hours);
+            if trade.net_pnl > 0.0 {
+                figures.wins.push(trade.net_pnl);
+                figures.win_hours.push(hours);
+            } else if trade.net_pnl < 0.0 {
+                figures.losses.push(trade.net_pnl);
+                figures.loss_hours.push(hours);
+            }
+        }
+        figures
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::account::ExitReason;
+    use super::super::output::Quantity;
+    use super::*;
+    use crate::bars::{Bar, BarTime};
+
+    fn bar(day: usize, close: f64) -> Bar {
+        let timestamp = format!("2023-01-{day:02}");
+        let time = BarTime::parse(&timestamp).unwrap();
+        Bar {
+            timestamp: timestamp.into(),
+            time,
+            open: close,
+            high: close,
+            low: close,
+            close,
+        }
+    }
+
+    fn trade(net_pnl: f64, holding_period_hours: f64, span: (usize, usize)) -> Trade {
+        Trade {
+            entry_time: "".into(),
+            exit_time: "".into(),
+            entry_price: 1.0,
+            exit_price: 1.0,
+            quantity: Quantity(1.0),
+            gross_pnl: net_pnl + 0.5,
+            commission: 0.5,
+            net_pnl,
+            return_pct: net_pnl,
+            holding_period_hours,
+            exit_reason: ExitReason::Signal,
+            span,
+        }
+    }
+
+    #[test]
+    fn every_figure_by_hand() {
+        let closes = [10.0, 20.0, 30.0, 20.0, 15.0];
+        let bars = Bars {
+            file: "X_1d.csv".into(),
+            bars: (1..)
+                .zip(closes)
+                .map(|(day, close)| bar(day, close))
+                .collect(),
+        };
+        // Returns 0.1, -0.1, 0.1, -0.2.
+        let run = Run {
+            equity: vec![100.0, 110.0, 99.0, 108.9, 87.12],
+            trades: vec![
+                trade(6.0, 24.0, (0, 1)),
+                trade(-4.0, 12.0, (1, 2)),
+                trade(2.0, 48.0, (2, 2)),
+                trade(0.0, 4.0, (4, 4)),
+            ],
+        };
+        let metrics = metrics(&bars, 1, &run, 100.0, 4.0);
+        let near = |actual: Option<f64>, expected: f64| {
+            assert!(
+                (actual.unwrap() - expected).abs() < 1e-12,
+                "{actual:?} is not {expected}"
+            );
+        };
+        near(metrics.final_equity, 87.12);
+        near(metrics.total_return, -12.88);
+        near(metrics.total_return_pct, -0.1288);
+        near(metrics.buy_hold_return_pct, -0.25);
+        let growth = 0.8712f64.powf(365.25 / 4.0) - 1.0;
+        near(metrics.annualized_return, growth);
+        let deviation = 0.016875f64.sqrt();
+        near(metrics.volatility, deviation * 2.0);
+        near(metrics.sharpe_ratio, -0.025 / deviation * 2.0);
+        near(metrics.sortino_ratio, -0.025 / 0.05 * 2.0);
+        near(metrics.max_drawdown, 22.88);
+        near(metrics.max_drawdown_pct, 0.208);
+        near(metrics.calmar_ratio, growth / 0.208);
+        near(metrics.recovery_factor, -12.88 / 22.88);
+        // Bars 0, 1, 2 and 4; those of two trades count once.
+        near(metrics.exposure_pct, 0.8);
+        assert_eq!(
+            (
+                metrics.total_trades,
+                metrics.winning_trades,
+                metrics.losing_trades
+            ),
+            (4, 2, 1)
+        );
+        near(metrics.win_rate, 0.5);
+        near(metrics.profit_factor, 2.0);
+        near(metrics.avg_win, 4.0);
+        near(metrics.avg_loss, -4.0);
+        near(metrics.largest_win, 6.0);
+        near(metrics.largest_loss, -4.0);
+        near(metrics.avg_holding_period, 22.0);
+        near(metrics.avg_win_holding_period, 36.0);
+        near(metrics.avg_loss_holding_period, 12.0);
+        near(metrics.total_commission, 2.0);
+    }
+}

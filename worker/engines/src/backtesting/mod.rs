@@ -1,0 +1,66 @@
+//! `backtesting`: a strategy traded over past bars. The rules are in `docs/engines/backtesting.md`.
+
+mod account;
+mod metrics;
+mod observe;
+mod output;
+mod request;
+mod simulation;
+mod strategy;
+
+pub use account::{ExitReason, Trade};
+pub use metrics::Metrics;
+pub use output::{BacktestOutput, Quantity};
+pub use request::{BacktestRequest, Fill, Strategy};
+
+use self::observe::Observer;
+use self::simulation::Simulation;
+use self::strategy::Signals;
+use crate::bars::Bars;
+use ktrdr_worker::{Context, Engine, OperationError};
+
+/// The engine.
+pub struct Backtesting;
+
+impl Engine for Backtesting {
+    const WORKER_TYPE: &'static str = "backtesting";
+    const DOMAIN: &'static str = "backtests";
+    const SHORT: &'static str = "bt";
+    const DESCRIPTION: &'static str =
+        "Trades a strategy over past price bars and reports trades, equity and figures.";
+    type Request = BacktestRequest;
+    type Output = BacktestOutput;
+
+    async fn run(
+        &self,
+        ctx: Context,
+        request: BacktestRequest,
+    ) -> Result<BacktestOutput, OperationError> {
+        ctx.blocking(move |ctx| backtest(ctx, &request)).await
+    }
+}
+
+/// Runs one backtest from request to result.
+///
+/// # Errors
+/// A permanent error for a request or a file that cannot be worked with; [`OperationError::Cancelled`].
+pub fn backtest(
+    ctx: &Context,
+    request: &BacktestRequest,
+) -> Result<BacktestOutput, OperationError> {
+    request.check()?;
+    let bars = Bars::load(ctx, &request.selection())?;
+    let signals = Signals::new(ctx, &request.strategy, &bars)?;
+    let warm_up = signals.warm_up();
+    let mut observer = Observer::new(ctx, &bars);
+    let run = Simulation::new(request, &bars).run(signals, &mut observer)?;
+    observer.finish(&run);
+    let periods = request
+        .periods_per_year
+        .unwrap_or(request.timeframe.periods_per_year());
+    let metrics = metrics::metrics(&bars, warm_up, &run, request.initial_capital, periods);
+    Ok(BacktestOutput::new(bars, run, metrics))
+}
+
+#[cfg(test)]
+mod tests;

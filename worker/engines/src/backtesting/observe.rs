@@ -1,0 +1,92 @@
+//! What others see of a backtest while it runs.
+
+use super::simulation::Run;
+use crate::bars::Bars;
+use ktrdr_worker::{Context, OperationError, Progress};
+
+/// A cancel is looked for once in so many bars.
+pub(super) const BARS_PER_CHECK: usize = 50;
+
+/// The age of the last progress is looked at once in so many bars, which take some 20 µs: less often than a cancel, because
+/// reading the clock costs as much as a bar or two.
+const BARS_PER_PROGRESS: usize = 10 * BARS_PER_CHECK;
+
+/// About so many points of each metric a run; more would only make plots slower.
+const POINTS_PER_RUN: usize = 500;
+
+/// Reports progress, and equity and drawdown as metrics.
+pub(super) struct Observer<'a> {
+    ctx: &'a Context,
+    bars: &'a Bars,
+    start_equity: Option<f64>,
+    peak: f64,
+    stride: usize,
+    next_point: usize,
+}
+
+impl<'a> Observer<'a> {
+    pub(super) fn new(ctx: &'a Context, bars: &'a Bars) -> Self {
+        let stride = bars.len().div_ceil(POINTS_PER_RUN).max(1);
+        Self {
+            ctx,
+            bars,
+            start_equity: None,
+            peak: f64::MIN,
+            stride,
+            next_point: 0,
+        }
+    }
+
+    /// Before bar `i`: stops when cancelled, and reports progress when it is due.
+    pub(super) fn check(
+        &mut self,
+        i: usize,
+        equity: f64,
+        trades: usize,
+    ) -> Result<(), OperationError> {
+        self.ctx.check_cancelled()?;
+        let start = *self.start_equity.get_or_insert(equity);
+        if i.is_multiple_of(BARS_PER_PROGRESS) {
+            self.ctx
+                .progress_with(|| self.progress(i, equity - start, trades));
+        }
+        Ok(())
+    }
+
+    /// After bar `i`, with the equity then.
+    pub(super) fn bar(&mut self, i: usize, equity: f64) {
+        self.peak = self.peak.max(equity);
+        if i == self.next_point || i + 1 == self.bars.len() {
+            self.next_point = i + self.stride;
+            self.ctx.metric("equity", equity);
+            self.ctx
+                .metric("drawdown", (self.peak - equity) / self.peak);
+        }
+    }
+
+    /// The last progress before the result.
+    pub(super) fn finish(&self, run: &Run) {
+        let pnl = match (run.equity.first(), run.equity.last()) {
+            (Some(first), Some(last)) => last - first,
+            _ => 0.0,
+        };
+        self.ctx
+            .progress(self.progress(self.bars.len(), pnl, run.trades.len()));
+    }
+
+    /// Progress after `done` bars.
+    fn progress(&self, done: usize, pnl: f64, trades: usize) -> Progress {
+        let total = self.bars.len();
+        let date = done
+            .checked_sub(1)
+            .and_then(|at| self.bars.bars.get(at))
+            .map(|bar| &*bar.timestamp);
+        Progress::ratio(done as u64, total as u64)
+            .step(format!("Bar {done}/{total}"))
+            .field("current_bar", done)
+            .field("total_bars", total)
+            .field("current_date", date)
+            .field("current_pnl", pnl)
+            .field("total_trades", trades)
+    }
+}

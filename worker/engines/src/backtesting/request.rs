@@ -1,0 +1,208 @@
+//! What a backtest is asked for.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::bars::{BarSelection, BarTime, Symbol, Timeframe};
+use ktrdr_worker::OperationError;
+
+/// The longest indicator period, in bars.
+const MAX_PERIOD: usize = 100_000;
+
+/// The parameters of a backtest. Fractions are written as such: 0.001 is a tenth of a percent.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BacktestRequest {
+    /// The instrument: its bars are in `{symbol}_{timeframe}.csv` in the data directory.
+    pub symbol: Symbol,
+    /// The length of a bar.
+    pub timeframe: Timeframe,
+    /// Bars from this moment on; from the beginning of the file when absent.
+    #[serde(default)]
+    pub start: Option<BarTime>,
+    /// Bars up to this moment, itself included (a date alone is 00:00 of that day); to the end of the file when absent.
+    #[serde(default)]
+    pub end: Option<BarTime>,
+    /// What decides when to buy and sell.
+    pub strategy: Strategy,
+    /// Cash at the beginning, in the currency of the prices.
+    #[serde(default = "default_capital")]
+    #[schemars(range(max = 1e12), extend("exclusiveMinimum" = 0))]
+    pub initial_capital: f64,
+    /// Commission on each side of a trade, as a fraction of its value.
+    #[serde(default = "default_commission")]
+    #[schemars(range(min = 0.0), extend("exclusiveMaximum" = 1))]
+    pub commission: f64,
+    /// How much worse than the bar's price an order fills, as a fraction of the price.
+    #[serde(default = "default_slippage")]
+    #[schemars(range(min = 0.0), extend("exclusiveMaximum" = 1))]
+    pub slippage: f64,
+    /// The part of the cash that a purchase may use.
+    #[serde(default = "default_fraction")]
+    #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0))]
+    pub position_fraction: f64,
+    /// At which price an order fills.
+    #[serde(default)]
+    pub fill: Fill,
+    /// Bars in a year, for annualised figures; by the timeframe when absent (252 for `1d`).
+    #[serde(default)]
+    #[schemars(range(max = 1e9), extend("exclusiveMinimum" = 0))]
+    pub periods_per_year: Option<f64>,
+}
+
+fn default_capital() -> f64 {
+    100_000.0
+}
+
+fn default_commission() -> f64 {
+    0.001
+}
+
+fn default_slippage() -> f64 {
+    0.0005
+}
+
+fn default_fraction() -> f64 {
+    1.0
+}
+
+fn one_half() -> f64 {
+    0.5
+}
+
+/// At which price an order fills.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Fill {
+    /// At the open of the bar after the signal.
+    #[default]
+    NextOpen,
+    /// At the close of the bar of the signal.
+    Close,
+}
+
+/// What decides when to buy and sell.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Strategy {
+    /// Buys when the fast average crosses above the slow one, sells when it crosses below.
+    SmaCross {
+        /// Period of the fast average, in bars; less than `slow`.
+        #[schemars(range(min = 1, max = 99_999))]
+        fast: usize,
+        /// Period of the slow average, in bars.
+        #[schemars(range(min = 2, max = 100_000))]
+        slow: usize,
+    },
+    /// Buys when the relative strength index is below `lower`, sells when it is above `upper`.
+    RsiThreshold {
+        /// Period of the index, in bars.
+        #[schemars(range(min = 1, max = 100_000))]
+        period: usize,
+        /// Below this it buys, 0 to 100; not above `upper`.
+        #[schemars(range(min = 0.0, max = 100.0))]
+        lower: f64,
+        /// Above this it sells, 0 to 100.
+        #[schemars(range(min = 0.0, max = 100.0))]
+        upper: f64,
+    },
+    /// Asks a trained model for the probability that the next close is higher.
+    Model {
+        /// The model's file, as a `training` operation wrote it, relative to the data directory.
+        #[schemars(length(min = 1, max = 1024))]
+        model_file: String,
+        /// Above this probability it buys.
+        #[serde(default = "one_half")]
+        #[schemars(range(min = 0.0, max = 1.0))]
+        buy_above: f64,
+        /// Below this probability it sells; not above `buy_above`.
+        #[serde(default = "one_half")]
+        #[schemars(range(min = 0.0, max = 1.0))]
+        sell_below: f64,
+    },
+}
+
+impl BacktestRequest {
+    /// The bars it needs.
+    pub fn selection(&self) -> BarSelection {
+        BarSelection {
+            symbol: self.symbol.clone(),
+            timeframe: self.timeframe,
+            start: self.start,
+            end: self.end,
+        }
+    }
+
+    /// Refuses values that no backtest can use. The schema says most of this too; a request may come from one who did not look.
+    ///
+    /// # Errors
+    /// `invalid_request`, naming the parameter and what it may be.
+    pub fn check(&self) -> Result<(), OperationError> {
+        let positive = |value: f64, most: f64| value > 0.0 && value <= most;
+        let part = |value: f64| (0.0..1.0).contains(&value);
+        require(
+            positive(self.initial_capital, 1e12),
+            "initial_capital must be above 0 and at most 1e12",
+        )?;
+        require(
+            part(self.commission),
+            "commission must be at least 0 and below 1",
+        )?;
+        require(
+            part(self.slippage),
+            "slippage must be at least 0 and below 1",
+        )?;
+        require(
+            positive(self.position_fraction, 1.0),
+            "position_fraction must be above 0 and at most 1",
+        )?;
+        let periods = self.periods_per_year;
+        require(
+            periods.is_none_or(|periods| positive(periods, 1e9)),
+            "periods_per_year must be above 0 and at most 1e9",
+        )?;
+        self.strategy.check()
+    }
+}
+
+impl Strategy {
+    fn check(&self) -> Result<(), OperationError> {
+        let period = |value: usize| (1..=MAX_PERIOD).contains(&value);
+        match *self {
+            Self::SmaCross { fast, slow } => require(
+                period(fast) && period(slow) && fast < slow,
+                "sma_cross: fast and slow must be 1 to 100000 bars, and fast less than slow",
+            ),
+            Self::RsiThreshold {
+                period: bars,
+                lower,
+                upper,
+            } => {
+                require(
+                    period(bars),
+                    "rsi_threshold: period must be 1 to 100000 bars",
+                )?;
+                require(
+                    0.0 <= lower && lower <= upper && upper <= 100.0,
+                    "rsi_threshold: lower and upper must be 0 to 100, and lower not above upper",
+                )
+            }
+            Self::Model {
+                buy_above,
+                sell_below,
+                ..
+            } => require(
+                0.0 <= sell_below && sell_below <= buy_above && buy_above <= 1.0,
+                "model: sell_below and buy_above must be 0 to 1, and sell_below not above buy_above",
+            ),
+        }
+    }
+}
+
+fn require(holds: bool, message: &str) -> Result<(), OperationError> {
+    if holds {
+        Ok(())
+    } else {
+        Err(OperationError::invalid(message))
+    }
+}

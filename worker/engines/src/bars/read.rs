@@ -1,0 +1,293 @@
+//! Reading a file of bars.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::Path;
+
+use csv::StringRecord;
+
+use super::{Bar, BarSelection, BarTime, Bars, BarsError};
+use ktrdr_worker::Context;
+use ktrdr_worker::data_dir::open_file;
+
+/// A cancel is looked for once in so many rows.
+const ROWS_PER_CHECK: u64 = 1000;
+
+/// The columns every file has, in the order of [`Columns::index`].
+const COLUMNS: [&str; 6] = ["timestamp", "open", "high", "low", "close", "volume"];
+
+impl Bars {
+    /// Reads `{symbol}_{timeframe}.csv` of the data directory and keeps the bars that are asked for.
+    ///
+    /// The whole file is checked, also the part outside the range: a file that is broken somewhere is not to be trusted
+    /// elsewhere.
+    ///
+    /// # Errors
+    /// [`BarsError`]; see there.
+    pub fn load(ctx: &Context, selection: &BarSelection) -> Result<Bars, BarsError> {
+        let file = selection.file();
+        let path = ctx.data_dir().resolve(&file).map_err(BarsError::Refused)?;
+        let opened = open_file(&path).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => BarsError::NotFound { file: file.clone() },
+            _ => BarsError::Io {
+                file: file.clone(),
+                source,
+            },
+        })?;
+        FileReader {
+            ctx,
+            selection,
+            path: &path,
+            file,
+        }
+        .read(opened)
+    }
+
+    /// Refuses to go on with fewer than `needed` bars.
+    ///
+    /// # Errors
+    /// [`BarsError::TooFew`], which names `needed_by` as what needs them.
+    pub fn require(
+        &self,
+        needed: usize,
+        needed_by: impl FnOnce() -> String,
+    ) -> Result<(), BarsError> {
+        if self.len() >= needed {
+            return Ok(());
+        }
+        Err(BarsError::TooFew {
+            file: self.file.clone(),
+            found: self.len(),
+            needed,
+            needed_by: needed_by(),
+        })
+    }
+}
+
+struct FileReader<'a> {
+    ctx: &'a Context,
+    selection: &'a BarSelection,
+    path: &'a Path,
+    file: String,
+}
+
+impl FileReader<'_> {
+    fn read(self, source: impl Read) -> Result<Bars, BarsError> {
+        // Rows of another length are refused here, with the line, and not by the csv crate.
+        let mut reader = csv::ReaderBuilder::new()
+            .has_headers(false)
+            .flexible(true)
+            .from_reader(source);
+        let mut record = StringRecord::new();
+        self.next(&mut reader, &mut record)?;
+        let columns = self.columns(&record)?;
+        let mut bars = Vec::new();
+        let (mut first, mut last): (Option<BarTime>, Option<BarTime>) = (None, None);
+        let mut rows: u64 = 0;
+        while self.next(&mut reader, &mut record)? {
+            if rows.is_multiple_of(ROWS_PER_CHECK) && self.ctx.is_cancelled() {
+                return Err(BarsError::Cancelled);
+            }
+            rows += 1;
+            let bar = columns
+                .bar(&record)
+                .and_then(|bar| follows(last, &bar).map(|()| bar))
+                .map_err(|problem| self.at(&record, problem))?;
+            first = first.or(Some(bar.time));
+            last = Some(bar.time);
+            if self.selection.contains(bar.time) {
+                bars.push(bar);
+            }
+        }
+        if bars.is_empty() {
+            return Err(self.none_in_range(first.zip(last)));
+        }
+        Ok(Bars {
+            file: self.file,
+            bars,
+        })
+    }
+
+    fn next<R: Read>(
+        &self,
+        reader: &mut csv::Reader<R>,
+        record: &mut StringRecord,
+    ) -> Result<bool, BarsError> {
+        reader.read_record(record).map_err(|error| {
+            let byte = error.position().map(csv::Position::byte);
+            match error.into_kind() {
+                csv::ErrorKind::Io(source) => BarsError::Io {
+                    file: self.file.clone(),
+                    source,
+                },
+                kind => self.at_byte(byte.unwrap_or(0), csv_problem(&kind)),
+            }
+        })
+    }
+
+    fn columns(&self, header: &StringRecord) -> Result<Columns, BarsError> {
+        let mut index = [0; COLUMNS.len()];
+        for (place, column) in index.iter_mut().zip(COLUMNS) {
+            let mut found = header
+                .iter()
+                .enumerate()
+                .filter(|(_, name)| *name == column);
+            match (found.next(), found.count()) {
+                (Some((at, _)), 0) => *place = at,
+                (first, more) => {
+                    let times = more + usize::from(first.is_some());
+                    return Err(BarsError::Column {
+                        file: self.file.clone(),
+                        column,
+                        times,
+                    });
+                }
+            }
+        }
+        Ok(Columns {
+            index,
+            cells: header.len(),
+        })
+    }
+
+    fn none_in_range(&self, held: Option<(BarTime, BarTime)>) -> BarsError {
+        let bound = |bound: Option<BarTime>, open: &str| {
+            bound.map_or(open.to_owned(), |time| time.to_string())
+        };
+        BarsError::NoneInRange {
+            file: self.file.clone(),
+            start: bound(self.selection.start, "its beginning"),
+            end: bound(self.selection.end, "its end"),
+            held: held.map_or("no bar at all".to_owned(), |(first, last)| {
+                format!("{first} to {last}")
+            }),
+        }
+    }
+
+    fn at(&self, record: &StringRecord, problem: String) -> BarsError {
+        self.at_byte(record.position().map_or(0, csv::Position::byte), problem)
+    }
+
+    fn at_byte(&self, byte: u64, problem: String) -> BarsError {
+        match line_of(self.path, byte) {
+            Ok(line) => BarsError::Line {
+                file: self.file.clone(),
+                line,
+                problem,
+            },
+            Err(source) => BarsError::Io {
+                file: self.file.clone(),
+                source,
+            },
+        }
+    }
+}
+
+fn csv_problem(kind: &csv::ErrorKind) -> String {
+    match kind {
+        csv::ErrorKind::Utf8 { err, .. } => format!("column {} is not UTF-8", err.field() + 1),
+        other => format!("{other:?}"),
+    }
+}
+
+/// The line of the record that begins at `byte` or after empty lines there.
+///
+/// The csv crate's own count takes those empty lines for the record. Counting again costs a second read, once, on an error.
+fn line_of(path: &Path, byte: u64) -> io::Result<u64> {
+    let mut source = BufReader::new(File::open(path)?);
+    let (mut line, mut at) = (1, 0);
+    loop {
+        let buffer = source.fill_buf()?;
+        if buffer.is_empty() {
+            return Ok(line);
+        }
+        for &read in buffer {
+            if at >= byte && !matches!(read, b'\r' | b'\n') {
+                return Ok(line);
+            }
+            line += u64::from(read == b'\n');
+            at += 1;
+        }
+        let length = buffer.len();
+        source.consume(length);
+    }
+}
+
+/// Where the columns stand in a record.
+struct Columns {
+    index: [usize; COLUMNS.len()],
+    cells: usize,
+}
+
+impl Columns {
+    fn bar(&self, record: &StringRecord) -> Result<Bar, String> {
+        if record.len() != self.cells {
+            return Err(format!(
+                "{} cells where the header has {}",
+                record.len(),
+                self.cells
+            ));
+        }
+        let cell = |column: usize| record.get(self.index[column]).unwrap_or_default();
+        let timestamp = cell(0);
+        let time =
+            BarTime::parse(timestamp).map_err(|error| format!("column timestamp: {error}"))?;
+        let mut prices = [0.0; 4];
+        for (price, column) in prices.iter_mut().zip(1..) {
+            *price = number(COLUMNS[column], cell(column))?;
+            if *price <= 0.0 {
+                return Err(format!(
+                    "column {}: {} is not a positive price",
+                    COLUMNS[column],
+                    cell(column)
+                ));
+            }
+        }
+        let volume = number("volume", cell(5))?;
+        if volume < 0.0 {
+            return Err(format!("column volume: {volume} is negative"));
+        }
+        let [open, high, low, close] = prices;
+        if high < open.max(close).max(low) || low > open.min(close) {
+            return Err(format!(
+                "high {high} and low {low} do not enclose open {open} and close {close}"
+            ));
+        }
+        Ok(Bar {
+            timestamp: timestamp.into(),
+            time,
+            open,
+            high,
+            low,
+            close,
+        })
+    }
+}
+
+fn number(column: &str, text: &str) -> Result<f64, String> {
+    if text.is_empty() {
+        return Err(format!("column {column} is empty"));
+    }
+    match text.parse::<f64>() {
+        Ok(value) if value.is_finite() => Ok(value),
+        Ok(_) => Err(format!("column {column}: {text:?} is not a finite number")),
+        Err(_) => Err(format!("column {column}: {text:?} is not a number")),
+    }
+}
+
+/// Whether `bar` may come after one of time `last`.
+fn follows(last: Option<BarTime>, bar: &Bar) -> Result<(), String> {
+    match last {
+        Some(last) if last == bar.time => {
+            Err(format!("timestamp {} is there twice", bar.timestamp))
+        }
+        Some(last) if last > bar.time => Err(format!(
+            "timestamp {} comes after {last}: timestamps must increase",
+            bar.timestamp
+        )),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

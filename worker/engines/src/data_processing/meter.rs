@@ -1,0 +1,315 @@
+//! Progress, metrics and cancellation of a run (`docs/engines/data_processing.md`, "Progress").
+
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use ktrdr_worker::{Context, OperationError, Progress};
+
+/// Rows between two looks at the clock and at the cancellation.
+const ROWS_PER_LOOK: u64 = 250;
+
+/// Bytes between two looks, for rows that are long.
+const BYTES_PER_LOOK: u64 = 1024 * 1024;
+
+/// Time between two points of a metric.
+const METRIC_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How far a run is: between two rows of a pass.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(super) struct Position {
+    /// The pass, from 0.
+    pub(super) pass: usize,
+    /// Rows of the source read in it.
+    pub(super) rows: u64,
+    /// Bytes of the source read in it.
+    pub(super) offset: u64,
+    /// The line of the source in which the last row ended.
+    pub(super) line: u64,
+    /// Rows of the source read in any pass.
+    most_rows: u64,
+    /// Rows of the source, as far as known.
+    total_rows: Option<u64>,
+}
+
+/// Counts what was read and tells the world now and then.
+pub(super) struct Meter<'a> {
+    ctx: &'a Context,
+    started: Instant,
+    last_metric: Instant,
+    passes: usize,
+    pass: usize,
+    activity: String,
+    bytes_per_pass: u64,
+    /// Rows read in this pass.
+    rows: u64,
+    /// Rows of the source read in any pass: what `rows_processed` says.
+    most_rows: u64,
+    /// Rows of the source, once known; before that, as estimated.
+    total_rows: Option<u64>,
+    next_rows: u64,
+    next_bytes: u64,
+    /// Bytes and rows, of all passes, that an earlier attempt had done.
+    before: (u64, u64),
+}
+
+impl<'a> Meter<'a> {
+    /// For a run that reads `bytes_per_pass` bytes `passes` times.
+    pub(super) fn new(
+        ctx: &'a Context,
+        passes: usize,
+        bytes_per_pass: u64,
+        estimated_rows: Option<u64>,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            ctx,
+            started: now,
+            last_metric: now,
+            passes,
+            pass: 0,
+            activity: String::new(),
+            bytes_per_pass,
+            rows: 0,
+            most_rows: 0,
+            total_rows: estimated_rows,
+            next_rows: 0,
+            next_bytes: 0,
+            before: (0, 0),
+        }
+    }
+
+    /// Pass `pass` (from 0) begins; `activity` says what is done in it.
+    pub(super) fn begin_pass(
+        &mut self,
+        pass: usize,
+        activity: String,
+    ) -> Result<(), OperationError> {
+        (self.pass, self.activity, self.rows) = (pass, activity, 0);
+        self.go_on(0)
+    }
+
+    /// The pass of `position` goes on there.
+    pub(super) fn resume_pass(
+        &mut self,
+        position: Position,
+        activity: String,
+    ) -> Result<(), OperationError> {
+        (self.pass, self.activity, self.rows) = (position.pass, activity, position.rows);
+        (self.most_rows, self.total_rows) = (position.most_rows, position.total_rows);
+        self.before = (self.bytes_done(position.offset), self.rows_done());
+        self.go_on(position.offset)
+    }
+
+    fn go_on(&mut self, bytes: u64) -> Result<(), OperationError> {
+        self.set_next_look(bytes);
+        self.ctx.check_cancelled()?;
+        self.ctx.progress(self.progress(bytes));
+        Ok(())
+    }
+
+    fn set_next_look(&mut self, bytes: u64) {
+        (self.next_rows, self.next_bytes) = (self.rows + ROWS_PER_LOOK, bytes + BYTES_PER_LOOK);
+    }
+
+    /// Where the pass is, with the reader behind byte `offset` in line `line`.
+    pub(super) fn position(&self, offset: u64, line: u64) -> Position {
+        let Self {
+            pass,
+            rows,
+            most_rows,
+            total_rows,
+            ..
+        } = *self;
+        Position {
+            pass,
+            rows,
+            offset,
+            line,
+            most_rows,
+            total_rows,
+        }
+    }
+
+    /// The source was read to its end: now its rows are known.
+    pub(super) fn end_pass(&mut self) {
+        self.most_rows = self.rows;
+        self.total_rows = Some(self.rows);
+    }
+
+    /// The rows of the source.
+    pub(super) fn rows_processed(&self) -> u64 {
+        self.most_rows
+    }
+
+    /// A row was done, `bytes` of the source in this pass; true when it is time for a look.
+    #[inline]
+    pub(super) fn row(&mut self, bytes: u64) -> bool {
+        self.rows += 1;
+        self.rows >= self.next_rows || bytes >= self.next_bytes
+    }
+
+    /// Tells what is due to be told. `errors` is asked for only when it is.
+    pub(super) fn look(&mut self, bytes: u64, errors: impl FnOnce() -> u64) {
+        self.set_next_look(bytes);
+        self.most_rows = self.most_rows.max(self.rows);
+        if self.last_metric.elapsed() >= METRIC_INTERVAL {
+            self.last_metric = Instant::now();
+            self.metrics(errors());
+        }
+        self.ctx.progress_with(|| self.progress(bytes));
+    }
+
+    /// The run is complete.
+    pub(super) fn finish(&mut self, errors: u64) {
+        self.metrics(errors);
+        self.ctx
+            .progress(self.progress(self.bytes_per_pass).finished());
+    }
+
+    fn metrics(&self, errors: u64) {
+        self.ctx.metric("rows_processed", self.most_rows as f64);
+        self.ctx.metric("errors", errors as f64);
+        let rows = self.rows_done().saturating_sub(self.before.1);
+        self.ctx.metric(
+            "rows_per_second",
+            rows as f64 / self.started.elapsed().as_secs_f64(),
+        );
+    }
+
+    /// Rows read in all passes.
+    fn rows_done(&self) -> u64 {
+        self.total_rows.filter(|_| self.pass > 0).unwrap_or(0) * self.pass as u64 + self.rows
+    }
+
+    /// Bytes read in all passes, `bytes` of them in this one.
+    fn bytes_done(&self, bytes: u64) -> u64 {
+        self.pass as u64 * self.bytes_per_pass + bytes
+    }
+
+    fn progress(&self, bytes: u64) -> Progress {
+        let (done, total) = (
+            self.bytes_done(bytes),
+            self.passes as u64 * self.bytes_per_pass,
+        );
+        let (before, _) = self.before;
+        // What an earlier attempt has done says nothing about the speed of this one.
+        let remaining = remaining(
+            self.started.elapsed(),
+            done.saturating_sub(before),
+            total.saturating_sub(before),
+        );
+        Progress::ratio(done, total)
+            .step(self.step())
+            .remaining_seconds(remaining)
+            .field("rows_processed", self.most_rows)
+    }
+
+    /// `Cleaning: 4500/10000 rows`. An estimate that has proved too low is not shown.
+    fn step(&self) -> String {
+        let mut text = match self.total_rows.filter(|total| self.rows <= *total) {
+            Some(total) => format!("{}: {}/{total} rows", self.activity, self.rows),
+            None => format!("{}: {} rows", self.activity, self.rows),
+        };
+        if self.passes > 1 {
+            text += &format!(" (pass {} of {})", self.pass + 1, self.passes);
+        }
+        text
+    }
+}
+
+/// Seconds left if the rest goes as fast; none before there is anything to go by.
+fn remaining(elapsed: Duration, done: u64, total: u64) -> Option<u64> {
+    (done > 0).then(|| {
+        (elapsed.as_secs_f64() * total.saturating_sub(done) as f64 / done as f64).ceil() as u64
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ktrdr_worker::testing::TestRun;
+
+    #[test]
+    fn says_what_is_done_and_what_is_left() {
+        let run = TestRun::new();
+        let mut meter = Meter::new(run.ctx(), 2, 1000, Some(10));
+        meter.begin_pass(0, "Cleaning".into()).unwrap();
+        let progress = run.progress();
+        assert_eq!(
+            (progress.percentage, progress.estimated_remaining_seconds),
+            (0.0, None)
+        );
+        assert_eq!(
+            progress.current_step.unwrap(),
+            "Cleaning: 0/10 rows (pass 1 of 2)"
+        );
+        for row in 1..=20 {
+            meter.row(row * 50);
+        }
+        assert_eq!(meter.step(), "Cleaning: 20 rows (pass 1 of 2)");
+        meter.end_pass();
+        meter.begin_pass(1, "Cleaning".into()).unwrap();
+        let progress = run.progress();
+        assert_eq!(
+            (progress.percentage, &progress.fields["rows_processed"]),
+            (50.0, &20.into())
+        );
+        assert_eq!(
+            progress.current_step.unwrap(),
+            "Cleaning: 0/20 rows (pass 2 of 2)"
+        );
+        meter.finish(3);
+        assert_eq!(run.progress().percentage, 100.0);
+    }
+
+    #[test]
+    fn goes_on_where_another_was() {
+        let run = TestRun::new();
+        let mut meter = Meter::new(run.ctx(), 2, 1000, None);
+        meter.begin_pass(0, "Cleaning".into()).unwrap();
+        (1..=20).for_each(|row| assert!(!meter.row(row * 50)));
+        meter.end_pass();
+        meter.begin_pass(1, "Cleaning".into()).unwrap();
+        (1..=10).for_each(|row| assert!(!meter.row(row * 50)));
+        let position = meter.position(500, 11);
+        let second = TestRun::new();
+        let mut meter = Meter::new(second.ctx(), 2, 1000, None);
+        meter.resume_pass(position, "Cleaning".into()).unwrap();
+        let progress = second.progress();
+        assert_eq!(
+            (progress.percentage, progress.estimated_remaining_seconds),
+            (75.0, None)
+        );
+        assert_eq!(
+            progress.current_step.unwrap(),
+            "Cleaning: 10/20 rows (pass 2 of 2)"
+        );
+        assert_eq!(
+            (meter.rows_processed(), meter.position(500, 11)),
+            (20, position)
+        );
+        assert_eq!(meter.before, (1500, 30));
+    }
+
+    #[test]
+    fn estimates_from_the_rate_so_far() {
+        assert_eq!(remaining(Duration::from_secs(10), 25, 100), Some(30));
+        assert_eq!(remaining(Duration::from_secs(10), 100, 100), Some(0));
+        assert_eq!(remaining(Duration::from_secs(10), 0, 100), None);
+    }
+
+    #[test]
+    fn a_look_is_due_within_a_thousand_rows_or_a_few_long_ones() {
+        let run = TestRun::new();
+        let mut meter = Meter::new(run.ctx(), 1, 1_000_000, None);
+        meter.begin_pass(0, "Cleaning".into()).unwrap();
+        assert_eq!(
+            (1..=1000).find(|row| meter.row(row * 10)),
+            Some(ROWS_PER_LOOK)
+        );
+        meter.look(2500, || 0);
+        assert!(!meter.row(BYTES_PER_LOOK));
+        assert!(meter.row(BYTES_PER_LOOK + 2500));
+    }
+}

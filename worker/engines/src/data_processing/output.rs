@@ -1,0 +1,293 @@
+//! Writes the table that a run leaves: beside other unfinished work first, to the name asked for when it is complete.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use super::error::DataError;
+use super::row::Row;
+use super::unfinished::Unfinished;
+use ktrdr_worker::Context;
+
+/// How much is written at a time.
+const CHUNK: usize = 256 * 1024;
+
+/// A table that is being written, to a file that only this attempt writes and that only ever grows.
+pub(super) struct OutputTable {
+    file: File,
+    buffer: Vec<u8>,
+    /// Bytes in the file.
+    written: u64,
+    temporary: PathBuf,
+    target: PathBuf,
+    /// The name in the request, for messages.
+    name: String,
+}
+
+impl OutputTable {
+    /// Begins the table that will be `target`, called `name` in the request.
+    pub(super) fn create(
+        files: &mut Unfinished,
+        target: PathBuf,
+        name: &str,
+    ) -> Result<Self, DataError> {
+        // Before the work, so that a bad name costs nothing.
+        if let Some(directory) = target.parent() {
+            fs::create_dir_all(directory)
+                .map_err(DataError::io("create the directory of", name))?;
+        }
+        let (file, temporary) = files
+            .create_output()
+            .map_err(DataError::io("create", name))?;
+        let buffer = Vec::with_capacity(CHUNK + 4096);
+        Ok(Self {
+            file,
+            buffer,
+            written: 0,
+            temporary,
+            target,
+            name: name.to_owned(),
+        })
+    }
+
+    /// Begins with the first `len` bytes of the table that another attempt wrote.
+    pub(super) fn copy_from(&mut self, path: &Path, len: u64) -> io::Result<()> {
+        self.written = io::copy(&mut File::open(path)?.take(len), &mut self.file)?;
+        if self.written == len {
+            Ok(())
+        } else {
+            Err(io::Error::other("it is shorter than it was"))
+        }
+    }
+
+    /// Begins once more, with nothing.
+    pub(super) fn start_over(&mut self) -> Result<(), DataError> {
+        self.buffer.clear();
+        self.written = 0;
+        self.file
+            .set_len(0)
+            .and_then(|()| self.file.rewind())
+            .map_err(DataError::io("write", &self.name))
+    }
+
+    /// Writes the header.
+    pub(super) fn header(&mut self, names: &[String]) -> Result<(), DataError> {
+        self.record(names.iter().map(|name| name.as_bytes()))
+    }
+
+    /// Writes a row.
+    pub(super) fn row(&mut self, row: &Row) -> Result<(), DataError> {
+        self.record(row.iter())
+    }
+
+    fn record<'a>(&mut self, cells: impl Iterator<Item = &'a [u8]>) -> Result<(), DataError> {
+        write_record(&mut self.buffer, cells);
+        if self.buffer.len() >= CHUNK {
+            self.flush()
+        } else {
+            Ok(())
+        }
+    }
+
+    fn flush(&mut self) -> Result<(), DataError> {
+        self.file
+            .write_all(&self.buffer)
+            .map_err(DataError::io("write", &self.name))?;
+        self.written += self.buffer.len() as u64;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    /// Makes all rows so far durable; how many bytes they are.
+    pub(super) fn sync(&mut self) -> Result<u64, DataError> {
+        self.flush()?;
+        self.file
+            .sync_data()
+            .map_err(DataError::io("write", &self.name))?;
+        Ok(self.written)
+    }
+
+    /// Makes the table durable and gives it its name, in one step: whoever looks sees the whole of it or nothing.
+    pub(super) fn publish(mut self, ctx: &Context) -> Result<(), DataError> {
+        self.flush()?;
+        ctx.check_cancelled()?;
+        self.file
+            .sync_all()
+            .map_err(DataError::io("write", &self.name))?;
+        // The last moment at which nobody has seen anything yet: not cancelled, and not taken over by another attempt.
+        ctx.ensure_owner_blocking()?;
+        match fs::rename(&self.temporary, &self.target) {
+            Err(error) if error.kind() == ErrorKind::CrossesDevices => self.publish_copy(ctx)?,
+            renamed => renamed.map_err(DataError::io("write", &self.name))?,
+        }
+        // The name, too, shall survive a power cut; where directories cannot be synced there is nothing more to do.
+        if let Some(directory) = self.target.parent() {
+            let _ = File::open(directory).and_then(|directory| directory.sync_all());
+        }
+        Ok(())
+    }
+
+    /// The same where the target is on another device, on which the table has to be whole before it gets its name.
+    fn publish_copy(&self, ctx: &Context) -> Result<(), DataError> {
+        let beside = |attempt| {
+            self.target
+                .with_file_name(format!(".{}.{attempt}.tmp", ctx.operation_id()))
+        };
+        // What attempts left that died here.
+        for earlier in 1..=ctx.attempt() {
+            let _ = fs::remove_file(beside(earlier));
+        }
+        let copy = beside(ctx.attempt());
+        let published = (|| {
+            let io = || DataError::io("write", &self.name);
+            let mut file = File::create_new(&copy).map_err(io())?;
+            io::copy(&mut File::open(&self.temporary).map_err(io())?, &mut file).map_err(io())?;
+            file.sync_all().map_err(io())?;
+            ctx.ensure_owner_blocking()?;
+            fs::rename(&copy, &self.target).map_err(io())
+        })();
+        if published.is_err() {
+            let _ = fs::remove_file(&copy);
+        }
+        published
+    }
+}
+
+/// Appends a record to `text`. Cells are quoted only where they must be.
+fn write_record<'a>(text: &mut Vec<u8>, cells: impl Iterator<Item = &'a [u8]>) {
+    let start = text.len();
+    for (index, cell) in cells.enumerate() {
+        if index > 0 {
+            text.push(b',');
+        }
+        if cell
+            .iter()
+            .any(|byte| matches!(byte, b',' | b'"' | b'\r' | b'\n'))
+        {
+            quote(text, cell);
+        } else {
+            text.extend_from_slice(cell);
+        }
+    }
+    // A record of one empty cell would be an empty line, which no reader takes for a record.
+    if text.len() == start {
+        text.extend_from_slice(b"\"\"");
+    }
+    text.push(b'\n');
+}
+
+fn quote(text: &mut Vec<u8>, cell: &[u8]) {
+    text.push(b'"');
+    for &byte in cell {
+        if byte == b'"' {
+            text.push(b'"');
+        }
+        text.push(byte);
+    }
+    text.push(b'"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data_processing::tests::names;
+    use ktrdr_worker::testing::TestRun;
+
+    #[test]
+    fn quotes_only_what_must_be() {
+        let mut text = Vec::new();
+        for cells in [
+            &["a", "b,c", ""][..],
+            &["q\"q", "x\ny", "\r"],
+            &[" ", "'"],
+            &[""],
+            &["", ""],
+        ] {
+            write_record(&mut text, cells.iter().map(|cell| cell.as_bytes()));
+        }
+        assert_eq!(
+            text,
+            b"a,\"b,c\",\n\"q\"\"q\",\"x\ny\",\"\r\"\n ,'\n\"\"\n,\n"
+        );
+    }
+
+    fn table(run: &TestRun, target: &Path) -> (Unfinished, OutputTable) {
+        let mut files = Unfinished::begin(
+            run.ctx().data_dir(),
+            run.ctx().operation_id(),
+            run.ctx().attempt(),
+            false,
+        );
+        let table = OutputTable::create(&mut files, target.to_owned(), "out.csv").unwrap();
+        (files, table)
+    }
+
+    #[test]
+    fn appears_whole_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let (run, target) = (TestRun::in_dir(dir.path()), dir.path().join("out.csv"));
+        let (files, mut first) = table(&run, &target);
+        first.header(&["a".into()]).unwrap();
+        assert_eq!(
+            (first.sync().unwrap(), names(dir.path())),
+            (2, vec![".unfinished".to_owned()])
+        );
+        drop((files, first));
+        assert!(names(dir.path()).is_empty());
+
+        let (files, second) = table(&run, &target);
+        second.publish(run.ctx()).unwrap();
+        files.complete();
+        assert_eq!(names(dir.path()), ["out.csv"]);
+        fs::write(&target, "the one before").unwrap();
+        run.cancel();
+        let (files, third) = table(&run, &target);
+        assert!(third.publish(run.ctx()).is_err());
+        drop(files);
+        assert_eq!(names(dir.path()), ["out.csv"]);
+        assert_eq!(fs::read_to_string(&target).unwrap(), "the one before");
+    }
+
+    #[test]
+    fn a_target_on_another_device_gets_a_copy() {
+        let dir = tempfile::tempdir().unwrap();
+        let (run, target) = (TestRun::in_dir(dir.path()), dir.path().join("out.csv"));
+        // Left by an attempt that was killed.
+        fs::write(dir.path().join(".test.1.tmp"), "half a tab").unwrap();
+        let (files, mut whole) = table(&run, &target);
+        whole.header(&["a".into()]).unwrap();
+        whole.sync().unwrap();
+        whole.publish_copy(run.ctx()).unwrap();
+        files.complete();
+        assert_eq!(
+            (names(dir.path()), fs::read_to_string(&target).unwrap()),
+            (vec!["out.csv".into()], "a\n".into())
+        );
+        let (files, whole) = table(&run, &target);
+        run.cancel();
+        assert!(whole.publish_copy(run.ctx()).is_err());
+        drop(files);
+        assert_eq!(
+            (names(dir.path()), fs::read_to_string(&target).unwrap()),
+            (vec!["out.csv".into()], "a\n".into())
+        );
+    }
+
+    #[test]
+    fn goes_on_with_the_rows_of_another_attempt() {
+        let dir = tempfile::tempdir().unwrap();
+        let (run, other) = (TestRun::in_dir(dir.path()), dir.path().join("other"));
+        fs::write(&other, "a\n1\nhalf a r").unwrap();
+        let (_files, mut table) = table(&run, &dir.path().join("out.csv"));
+        assert!(table.copy_from(&other, 100).is_err());
+        table.start_over().unwrap();
+        table.copy_from(&other, 4).unwrap();
+        table.row(&Row::of(&["2"])).unwrap();
+        assert_eq!(table.sync().unwrap(), 6);
+        table.publish(run.ctx()).unwrap();
+        assert_eq!(
+            fs::read_to_string(dir.path().join("out.csv")).unwrap(),
+            "a\n1\n2\n"
+        );
+    }
+}

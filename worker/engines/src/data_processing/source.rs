@@ -1,0 +1,110 @@
+//! The file a run reads, once or several times.
+
+use std::fs::{File, Metadata};
+use std::io::{ErrorKind, Seek, SeekFrom};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::error::DataError;
+use super::reader::CsvReader;
+use ktrdr_worker::data_dir::open_file;
+
+/// An open source file. It stays the same file when another is put in its place.
+pub(super) struct Source {
+    file: File,
+    name: String,
+    metadata: Metadata,
+}
+
+/// Size and time of the last change. Whoever writes to a file changes these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Fingerprint {
+    len: u64,
+    modified: i64,
+    modified_ns: i64,
+}
+
+impl Fingerprint {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            len: metadata.len(),
+            modified: metadata.mtime(),
+            modified_ns: metadata.mtime_nsec(),
+        }
+    }
+}
+
+impl Source {
+    /// Opens `path`, called `name` in the request.
+    pub(super) fn open(path: &Path, name: &str) -> Result<Self, DataError> {
+        let file = open_file(path).map_err(|error| match error.kind() {
+            ErrorKind::InvalidInput => DataError::NotAFile {
+                file: name.to_owned(),
+            },
+            ErrorKind::NotFound | ErrorKind::NotADirectory => DataError::SourceMissing {
+                file: name.to_owned(),
+            },
+            _ => DataError::io("open", name)(error),
+        })?;
+        let metadata = file.metadata().map_err(DataError::io("read", name))?;
+        Ok(Self {
+            file,
+            name: name.to_owned(),
+            metadata,
+        })
+    }
+
+    /// Its name in the request.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its size in bytes.
+    pub(super) fn len(&self) -> u64 {
+        self.metadata.len()
+    }
+
+    /// Whether `path` is this very file, by whatever name.
+    pub(super) fn is_at(&self, path: &Path) -> bool {
+        path.metadata().is_ok_and(|other| {
+            (other.dev(), other.ino()) == (self.metadata.dev(), self.metadata.ino())
+        })
+    }
+
+    /// A reader from the first byte on.
+    pub(super) fn read(&self) -> Result<CsvReader<&File>, DataError> {
+        (&self.file)
+            .rewind()
+            .map_err(DataError::io("read", &self.name))?;
+        Ok(CsvReader::new(&self.file, &self.name))
+    }
+
+    /// A reader that goes on behind a record that ended at byte `offset`, in line `line`.
+    pub(super) fn read_on(&self, offset: u64, line: u64) -> Result<CsvReader<&File>, DataError> {
+        (&self.file)
+            .seek(SeekFrom::Start(offset))
+            .map_err(DataError::io("read", &self.name))?;
+        Ok(CsvReader::behind(&self.file, &self.name, offset, line))
+    }
+
+    /// By what a changed file is told from this one.
+    pub(super) fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of(&self.metadata)
+    }
+
+    /// Fails when the file was written to since it was opened: passes would not agree with each other.
+    pub(super) fn check_unchanged(&self) -> Result<(), DataError> {
+        let now = self
+            .file
+            .metadata()
+            .map_err(DataError::io("read", &self.name))?;
+        if Fingerprint::of(&now) != self.fingerprint() {
+            return Err(DataError::SourceChanged {
+                file: self.name.clone(),
+            });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,226 @@
+//! What is accepted as a request: by the schema (at the backend) and by the engine.
+
+use schemars::schema_for;
+use serde_json::{Value, json};
+
+use crate::data_processing::{DataProcessing, DataProcessingRequest};
+use ktrdr_worker::testing::TestRun;
+
+fn request(operation: Value) -> Value {
+    json!({"source_file": "in.csv", "operations": [operation]})
+}
+
+fn good() -> Vec<Value> {
+    let operations = [
+        json!("clean"),
+        json!("transform"),
+        json!("validate"),
+        json!({"op": "clean"}),
+        json!({"op": "clean", "trim": false, "null_values": ["NA"], "on_invalid": "drop_row", "decimals": 2,
+            "types": {"a": "number", "b": "integer", "c": "datetime", "d": {"type": "datetime", "format": "%Y"}},
+            "drop_duplicates": ["a"], "missing": {"a": "mean", "b": {"value": "x"}, "c": "ffill", "d": "drop_row"}}),
+        json!({"op": "clean", "drop_duplicates": false}),
+        json!({"op": "transform", "decimals": 3, "steps": [
+            {"op": "select", "columns": ["a"]}, {"op": "rename", "columns": {"a": "b"}},
+            {"op": "filter", "column": "a", "cmp": "<=", "value": 1.5}, {"op": "filter", "column": "a", "cmp": "==", "value": "x"},
+            {"op": "zscore", "column": "a"}, {"op": "minmax", "column": "a", "as": "b"}, {"op": "log_return", "column": "a"}]}),
+        json!({"op": "validate", "max_errors": 3, "null_values": [], "rules": [
+            {"column": "a", "rule": "trimmed"}, {"column": "a", "rule": "not_null"}, {"column": "a", "rule": "number"},
+            {"column": "a", "rule": "integer"}, {"column": "a", "rule": "datetime"},
+            {"column": "a", "rule": "datetime", "format": "%Y"}, {"column": "a", "rule": "min", "value": 1},
+            {"column": "a", "rule": "max", "value": 1.5}, {"column": "a", "rule": "allowed", "values": ["x"]},
+            {"column": "a", "rule": "unique"}, {"column": "a", "rule": "increasing"}, {"rule": "ohlc"},
+            {"rule": "duplicate_row"}]}),
+    ];
+    let whole = json!({"source_file": "a", "operations": ["clean"], "output_file": "b", "estimated_rows": 10_000});
+    operations.into_iter().map(request).chain([whole]).collect()
+}
+
+/// Bad requests, each with a piece of the message that a person needs to find the mistake.
+fn bad() -> Vec<(Value, &'static str)> {
+    let operations = [
+        (
+            json!("cleanse"),
+            "unknown variant `cleanse`, expected one of `clean`, `transform`, `validate`",
+        ),
+        (
+            json!(3),
+            "3 is no operation: give a name or an object with \"op\"",
+        ),
+        (json!({}), "missing field `op`"),
+        (json!({"op": "sort"}), "unknown variant `sort`"),
+        (
+            json!({"op": "clean", "trimm": true}),
+            "unknown field `trimm`, expected one of `trim`, `null_values`",
+        ),
+        (
+            json!({"op": "clean", "trim": "yes"}),
+            "invalid type: string \"yes\", expected a boolean",
+        ),
+        (
+            json!({"op": "clean", "types": {"a": "float"}}),
+            "type: unknown variant `float`",
+        ),
+        (
+            json!({"op": "clean", "types": {"a": {"type": "datetime", "fmt": ""}}}),
+            "unknown field `fmt`",
+        ),
+        (
+            json!({"op": "clean", "types": {"a": {"type": "number", "format": ""}}}),
+            "unknown field `format`",
+        ),
+        (
+            json!({"op": "clean", "on_invalid": "drop"}),
+            "unknown variant `drop`",
+        ),
+        (
+            json!({"op": "clean", "drop_duplicates": "all"}),
+            "drop_duplicates must be true, false or a list",
+        ),
+        (
+            json!({"op": "clean", "missing": {"a": "average"}}),
+            "unknown variant `average`",
+        ),
+        (
+            json!({"op": "clean", "missing": {"a": {"value": 0}}}),
+            "expected a string",
+        ),
+        (
+            json!({"op": "transform", "trim": true}),
+            "unknown field `trim`",
+        ),
+        (
+            json!({"op": "transform", "steps": [{"op": "sort"}]}),
+            "unknown variant `sort`",
+        ),
+        (
+            json!({"op": "transform", "steps": [{"op": "zscore", "column": "a", "into": "b"}]}),
+            "unknown field `into`",
+        ),
+        (
+            json!({"op": "transform", "steps": [{"op": "select"}]}),
+            "missing field `columns`",
+        ),
+        (
+            json!({"op": "transform", "steps": [{"op": "filter", "column": "a", "cmp": "=", "value": 1}]}),
+            "unknown variant `=`",
+        ),
+        (
+            json!({"op": "transform", "steps": [{"op": "filter", "column": "a", "cmp": "<", "value": true}]}),
+            "value must be a number or a text",
+        ),
+        (
+            json!({"op": "validate", "rules": [{"column": "a", "rule": "positive"}]}),
+            "unknown variant `positive`",
+        ),
+        (
+            json!({"op": "validate", "rules": [{"column": "a", "rule": "min"}]}),
+            "missing field `value`",
+        ),
+        (
+            json!({"op": "validate", "rules": [{"rule": "unique"}]}),
+            "missing field `column`",
+        ),
+        (
+            json!({"op": "validate", "rules": [{"rule": "ohlc", "column": "a"}]}),
+            "unknown field `column`",
+        ),
+        (
+            json!({"op": "validate", "rules": [{"column": "a", "rule": "max", "value": "1"}]}),
+            "expected f64",
+        ),
+    ];
+    let operations = operations
+        .into_iter()
+        .map(|(operation, message)| (request(operation), message));
+    operations
+        .chain([
+            (
+                json!({"operations": ["clean"]}),
+                "missing field `source_file`",
+            ),
+            (
+                json!({"source_file": "in.csv"}),
+                "missing field `operations`",
+            ),
+            (
+                json!({"source_file": "in.csv", "operations": "clean"}),
+                "expected a sequence",
+            ),
+            (
+                json!({"source_file": "in.csv", "operations": ["clean"], "rows": 1}),
+                "unknown field `rows`",
+            ),
+            (
+                json!({"source_file": "in.csv", "operations": ["clean"], "estimated_rows": -1}),
+                "expected u64",
+            ),
+        ])
+        .collect()
+}
+
+/// Well-formed, but refused when the engine begins; the schema knows these limits as well.
+fn out_of_range() -> Vec<(Value, &'static str)> {
+    vec![
+        (
+            json!({"source_file": "in.csv", "operations": []}),
+            "operations is empty",
+        ),
+        (
+            request(json!({"op": "clean", "decimals": 31})),
+            "decimals may be at most 30",
+        ),
+        (
+            request(json!({"op": "transform", "decimals": 31})),
+            "decimals may be at most 30",
+        ),
+        (
+            request(json!({"op": "clean", "drop_duplicates": []})),
+            "drop_duplicates names no column",
+        ),
+        (
+            request(json!({"op": "transform", "steps": [{"op": "select", "columns": []}]})),
+            "select names no column",
+        ),
+    ]
+}
+
+#[test]
+fn the_schema_accepts_and_refuses_what_the_engine_does() {
+    let schema = schema_for!(DataProcessingRequest).to_value();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    for request in good() {
+        assert!(
+            validator.is_valid(&request),
+            "{request}: {:?}",
+            validator.iter_errors(&request).next()
+        );
+        assert!(
+            serde_json::from_value::<DataProcessingRequest>(request.clone()).is_ok(),
+            "{request}"
+        );
+    }
+    for (request, message) in bad() {
+        assert!(!validator.is_valid(&request), "{request}");
+        let error = serde_json::from_value::<DataProcessingRequest>(request.clone())
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(message), "{request}: {error}");
+    }
+    for (request, _) in out_of_range() {
+        assert!(!validator.is_valid(&request), "{request}");
+    }
+}
+
+#[tokio::test]
+async fn what_no_schema_has_checked_is_refused_at_the_start() {
+    let dir = super::dir_with("a\n1\n");
+    for (request, message) in out_of_range() {
+        let error = TestRun::in_dir(dir.path())
+            .run(&DataProcessing, request.clone())
+            .await
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(message), "{request}: {error}");
+    }
+}

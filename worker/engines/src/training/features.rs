@@ -1,0 +1,94 @@
+//! What the network sees of a bar (docs: "Features").
+
+use ndarray::Array2;
+
+use crate::bars::Bars;
+use crate::bars::indicators::{Indicator, rsi, sma};
+
+/// Names of the features, in the order of a row.
+pub const FEATURES: [&str; 8] = [
+    "ret_1",
+    "ret_5",
+    "ret_10",
+    "sma_ratio_10",
+    "sma_ratio_20",
+    "rsi_14",
+    "vol_20",
+    "range_1",
+];
+
+/// The first bar that has all features.
+pub const FIRST_BAR: usize = 20;
+
+/// Returns in the window of `vol_20`.
+const VOLATILITY_WINDOW: usize = 20;
+
+/// The features of one bar.
+pub type Row = [f64; FEATURES.len()];
+
+/// The features of every bar from [`FIRST_BAR`] on. None looks at a later bar.
+pub fn features(bars: &Bars) -> Vec<Row> {
+    let closes = bars.closes();
+    let change = |t: usize, back: usize| closes[t] / closes[t - back] - 1.0;
+    let (fast, slow, strength) = (sma(&closes, 10), sma(&closes, 20), rsi(&closes, 14));
+    // Defined from bar 19 or earlier.
+    let value = |indicator: &Indicator, t| indicator.get(t).unwrap_or(f64::NAN);
+    (FIRST_BAR..closes.len())
+        .map(|t| {
+            let returns: [f64; VOLATILITY_WINDOW] = std::array::from_fn(|back| change(t - back, 1));
+            let bar = &bars.bars[t];
+            [
+                change(t, 1),
+                change(t, 5),
+                change(t, 10),
+                closes[t] / value(&fast, t) - 1.0,
+                closes[t] / value(&slow, t) - 1.0,
+                value(&strength, t) / 100.0,
+                mean_and_deviation(returns.iter().copied()).1,
+                (bar.high - bar.low) / closes[t],
+            ]
+        })
+        .collect()
+}
+
+/// Mean and standard deviation (divisor n) of values that can be gone through twice.
+pub(super) fn mean_and_deviation(values: impl ExactSizeIterator<Item = f64> + Clone) -> (f64, f64) {
+    let count = values.len() as f64;
+    let mean = values.clone().sum::<f64>() / count;
+    let variance = values.map(|value| (value - mean).powi(2)).sum::<f64>() / count;
+    (mean, variance.sqrt())
+}
+
+/// Shifts and scales that give each feature mean 0 and deviation 1 over the training rows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scaling {
+    /// Means over the training rows.
+    pub means: Row,
+    /// Standard deviations over the training rows; 1 for a feature that never changes.
+    pub deviations: Row,
+}
+
+impl Scaling {
+    /// Learns them from `rows`.
+    pub fn of(rows: &[Row]) -> Self {
+        let mut scaling = Self {
+            means: [0.0; FEATURES.len()],
+            deviations: [1.0; FEATURES.len()],
+        };
+        for column in 0..FEATURES.len() {
+            let (mean, deviation) = mean_and_deviation(rows.iter().map(|row| row[column]));
+            scaling.means[column] = mean;
+            if deviation != 0.0 {
+                scaling.deviations[column] = deviation;
+            }
+        }
+        scaling
+    }
+
+    /// `rows`, scaled.
+    pub(super) fn apply(&self, rows: &[Row]) -> Array2<f64> {
+        Array2::from_shape_fn((rows.len(), FEATURES.len()), |(at, column)| {
+            (rows[at][column] - self.means[column]) / self.deviations[column]
+        })
+    }
+}

@@ -1,0 +1,211 @@
+//! What a training is asked for.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::features::FEATURES;
+use crate::bars::{BarSelection, BarTime, Symbol, Timeframe};
+use ktrdr_worker::OperationError;
+
+/// The most hidden layers.
+const MAX_LAYERS: usize = 16;
+
+/// The widest hidden layer.
+const MAX_WIDTH: usize = 4096;
+
+/// The most weights and biases of a network: 80 MB of doubles, several times that while it is trained.
+const MAX_PARAMETERS: usize = 10_000_000;
+
+/// The parameters of a training.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TrainingRequest {
+    /// The instrument: its bars are in `{symbol}_{timeframe}.csv` in the data directory.
+    pub symbol: Symbol,
+    /// The length of a bar.
+    pub timeframe: Timeframe,
+    /// Bars from this moment on; from the beginning of the file when absent.
+    #[serde(default)]
+    pub start: Option<BarTime>,
+    /// Bars up to this moment, itself included (a date alone is 00:00 of that day); to the end of the file when absent.
+    #[serde(default)]
+    pub end: Option<BarTime>,
+    /// What the network shall predict.
+    #[serde(default)]
+    pub label: Label,
+    /// The part of the rows, the earlier ones, to learn from; the rest measures.
+    #[serde(default = "default_split")]
+    #[schemars(extend("exclusiveMinimum" = 0, "exclusiveMaximum" = 1))]
+    pub train_split: f64,
+    /// Widths of the hidden layers, 1 to 4096 each.
+    #[serde(default = "default_layers")]
+    #[schemars(length(max = 16), inner(range(min = 1, max = 4096)))]
+    pub hidden_layers: Vec<usize>,
+    /// Passes over the training rows.
+    #[serde(default = "default_epochs")]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub epochs: u32,
+    /// Rows per step of the optimiser.
+    #[serde(default = "default_batch")]
+    #[schemars(range(min = 1, max = 65_536))]
+    pub batch_size: usize,
+    /// Step length of the optimiser (Adam).
+    #[serde(default = "default_rate")]
+    #[schemars(range(max = 10.0), extend("exclusiveMinimum" = 0))]
+    pub learning_rate: f64,
+    /// Whether each epoch meets the rows in a new order; in order of time otherwise.
+    #[serde(default = "default_shuffle")]
+    pub shuffle: bool,
+    /// Where the weights begin.
+    #[serde(default)]
+    pub init: Init,
+    /// Determines weights and orders: the same request gives the same numbers.
+    #[serde(default = "default_seed")]
+    pub seed: u64,
+    /// Stop before the last epoch when the validation loss no longer falls. Off when absent.
+    #[serde(default)]
+    pub early_stopping: Option<EarlyStopping>,
+    /// Where the model goes, relative to the data directory, ending in `.json`; `models/{operation_id}.json` when absent.
+    #[serde(default)]
+    #[schemars(length(max = 1024), regex(pattern = r"\.json$"))]
+    pub model_file: Option<String>,
+}
+
+fn default_split() -> f64 {
+    0.8
+}
+
+fn default_layers() -> Vec<usize> {
+    vec![32, 16]
+}
+
+fn default_epochs() -> u32 {
+    50
+}
+
+fn default_batch() -> usize {
+    32
+}
+
+fn default_rate() -> f64 {
+    0.001
+}
+
+fn default_shuffle() -> bool {
+    true
+}
+
+fn default_seed() -> u64 {
+    42
+}
+
+/// What the network predicts of the next bar.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Label {
+    /// That it closes higher.
+    #[default]
+    NextUp,
+    /// That its range, relative to its close, is greater than the median over the training rows.
+    NextRangeHigh,
+}
+
+/// Where the weights begin.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Init {
+    /// Glorot uniform, from the seed.
+    #[default]
+    Random,
+    /// A fixed sine pattern, to compare implementations.
+    Fixed,
+}
+
+/// When to stop early.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EarlyStopping {
+    /// Stop after so many epochs in a row without a better validation loss.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub patience: u32,
+    /// A loss is better when it is lower by more than this, in nats.
+    #[serde(default)]
+    #[schemars(range(min = 0.0))]
+    pub min_delta: f64,
+}
+
+impl TrainingRequest {
+    /// The bars it needs.
+    pub fn selection(&self) -> BarSelection {
+        BarSelection {
+            symbol: self.symbol.clone(),
+            timeframe: self.timeframe,
+            start: self.start,
+            end: self.end,
+        }
+    }
+
+    /// Inputs of the first layer, then outputs of each layer.
+    pub fn layer_sizes(&self) -> Vec<usize> {
+        [&[FEATURES.len()], &self.hidden_layers[..], &[1]].concat()
+    }
+
+    /// Refuses values that no training can use. The schema says most of this too; a request may come from one who did not look.
+    ///
+    /// # Errors
+    /// `invalid_request`, naming the parameter and what it may be.
+    pub fn check(&self) -> Result<(), OperationError> {
+        let split = self.train_split;
+        require(
+            split > 0.0 && split < 1.0,
+            "train_split must be above 0 and below 1",
+        )?;
+        require(
+            (1..=100_000).contains(&self.epochs),
+            "epochs must be 1 to 100000",
+        )?;
+        require(
+            (1..=65_536).contains(&self.batch_size),
+            "batch_size must be 1 to 65536",
+        )?;
+        require(
+            self.learning_rate > 0.0 && self.learning_rate <= 10.0,
+            "learning_rate must be above 0 and at most 10",
+        )?;
+        require(
+            self.hidden_layers.len() <= MAX_LAYERS
+                && self
+                    .hidden_layers
+                    .iter()
+                    .all(|width| (1..=MAX_WIDTH).contains(width)),
+            "hidden_layers may hold up to 16 widths of 1 to 4096",
+        )?;
+        let parameters: usize = self
+            .layer_sizes()
+            .windows(2)
+            .map(|pair| (pair[0] + 1) * pair[1])
+            .sum();
+        require(
+            parameters <= MAX_PARAMETERS,
+            "hidden_layers give a network of more than 10 million weights",
+        )?;
+        let stopping = self.early_stopping;
+        require(
+            stopping.is_none_or(|stopping| stopping.patience >= 1),
+            "early_stopping: patience must be at least 1",
+        )?;
+        require(
+            stopping
+                .is_none_or(|stopping| stopping.min_delta >= 0.0 && stopping.min_delta.is_finite()),
+            "early_stopping: min_delta must be a number of at least 0",
+        )
+    }
+}
+
+fn require(holds: bool, message: &str) -> Result<(), OperationError> {
+    if holds {
+        Ok(())
+    } else {
+        Err(OperationError::invalid(message))
+    }
+}

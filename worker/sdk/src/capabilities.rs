@@ -1,0 +1,79 @@
+//! What this machine offers, and what the operator says about it.
+
+use ktrdr_protocol::worker::Capabilities;
+use serde_json::{Map, Value};
+
+/// The stated capabilities do not fit.
+#[derive(Debug, thiserror::Error)]
+#[error("WORKER_CAPABILITIES does not fit: {0}; use for example {{\"cores\":8,\"memory_gb\":16}}")]
+pub struct InvalidCapabilities(String);
+
+/// Detected capabilities with `stated` laid over them. A GPU is never claimed by an engine that cannot use one.
+///
+/// # Errors
+/// [`InvalidCapabilities`] when a stated value has the wrong type, or claims a GPU that cannot be used.
+pub fn determine(
+    stated: &Map<String, Value>,
+    uses_gpu: bool,
+) -> Result<Capabilities, InvalidCapabilities> {
+    let detected = Capabilities {
+        gpu: uses_gpu && std::path::Path::new("/dev/nvidia0").exists(),
+        cores: std::thread::available_parallelism()
+            .ok()
+            .and_then(|n| u32::try_from(n.get()).ok()),
+        memory_gb: memory_gib(),
+        other: Map::new(),
+    };
+    let mut merged = match serde_json::to_value(&detected) {
+        Ok(Value::Object(map)) => map,
+        _ => Map::new(),
+    };
+    merged.extend(stated.clone());
+    let capabilities: Capabilities = serde_json::from_value(Value::Object(merged))
+        .map_err(|error| InvalidCapabilities(error.to_string()))?;
+    if capabilities.gpu && !uses_gpu {
+        return Err(InvalidCapabilities(
+            "gpu is true, but this engine was not built for a GPU".to_owned(),
+        ));
+    }
+    Ok(capabilities)
+}
+
+/// Memory of the machine in GiB, rounded to the nearest; the kernel keeps a little for itself.
+fn memory_gib() -> Option<u32> {
+    let info = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let kib: f64 = info
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))?
+        .trim()
+        .split(' ')
+        .next()?
+        .parse()
+        .ok()?;
+    Some((kib / 1024.0 / 1024.0).round() as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn stated(value: Value) -> Map<String, Value> {
+        value.as_object().cloned().unwrap_or_default()
+    }
+
+    #[test]
+    fn what_is_stated_counts_over_what_is_detected() {
+        let capabilities = determine(&stated(json!({"cores": 3, "zone": "a"})), false).unwrap();
+        assert_eq!(capabilities.cores, Some(3));
+        assert_eq!(capabilities.other["zone"], "a");
+        assert!(capabilities.memory_gb.is_some());
+    }
+
+    #[test]
+    fn a_gpu_is_not_claimed_without_a_use_for_it() {
+        assert!(determine(&stated(json!({"gpu": true})), false).is_err());
+        assert!(determine(&stated(json!({"gpu": true})), true).unwrap().gpu);
+        assert!(determine(&stated(json!({"cores": "many"})), false).is_err());
+    }
+}

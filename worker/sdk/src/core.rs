@@ -1,0 +1,125 @@
+//! What all parts of one worker process share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use ktrdr_bus::nats::Connection;
+use ktrdr_bus::oplog::OpLog;
+use ktrdr_http::metrics::Histograms;
+use ktrdr_protocol::id::{WorkerId, WorkerType};
+use ktrdr_protocol::subject::Names;
+use ktrdr_protocol::time::Timestamp;
+use ktrdr_protocol::worker::Capabilities;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::data_dir::DataDir;
+use crate::erased::{EngineInfo, ErasedEngine};
+use crate::local::LocalOperations;
+use crate::running::Running;
+
+/// The identity, the connection and the tables of one worker process.
+pub(crate) struct Core {
+    pub(crate) engine: Arc<dyn ErasedEngine>,
+    pub(crate) info: EngineInfo,
+    /// Where engines run: one that never awaits starves nobody but its like.
+    pub(crate) engines: EngineRuntime,
+    pub(crate) worker_type: WorkerType,
+    pub(crate) worker_id: WorkerId,
+    /// Tells this process from an earlier one with the same worker id.
+    pub(crate) instance: String,
+    pub(crate) endpoint_url: String,
+    pub(crate) capabilities: Capabilities,
+    pub(crate) started_at: Timestamp,
+    pub(crate) slots: u32,
+    pub(crate) heartbeat_interval: Duration,
+    /// The lease for queues that this worker has to create.
+    pub(crate) default_lease: Duration,
+    /// Shortest time between two checkpoints of an operation.
+    pub(crate) checkpoint_interval: Duration,
+    pub(crate) data_dir: DataDir,
+    pub(crate) names: Names,
+    pub(crate) connection: Connection,
+    pub(crate) oplog: OpLog,
+    pub(crate) running: Running,
+    pub(crate) local: LocalOperations,
+    pub(crate) counters: Counters,
+    /// Attempts that ended, by how, and how long they took.
+    pub(crate) attempts: Histograms<2>,
+    /// Something that a heartbeat tells has changed.
+    pub(crate) changed: Notify,
+    /// When work was last asked for.
+    pub(crate) last_pull: Mutex<Option<Instant>>,
+}
+
+/// Counts since the process started.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) finished: AtomicU64,
+    pub(crate) fenced: AtomicU64,
+    pub(crate) malformed: AtomicU64,
+    pub(crate) started: AtomicU64,
+    pub(crate) pulls: AtomicU64,
+    pub(crate) extensions: AtomicU64,
+    pub(crate) failed_extensions: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn add(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Where engines run: on a runtime of their own, unless they never block.
+pub(crate) enum EngineRuntime {
+    /// Dropping it leaves threads that do not stop to the end of the process, and may be done from anywhere.
+    Own {
+        /// There until this is dropped.
+        runtime: Option<tokio::runtime::Runtime>,
+        handle: tokio::runtime::Handle,
+    },
+    /// Beside everything else.
+    Shared,
+}
+
+impl EngineRuntime {
+    pub(crate) fn new(slots: u32, never_blocks: bool) -> std::io::Result<Self> {
+        if never_blocks {
+            return Ok(Self::Shared);
+        }
+        let threads = usize::try_from(slots).unwrap_or(1).clamp(1, 16);
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(threads)
+            // Every slot may block a thread of its own.
+            .max_blocking_threads(usize::try_from(slots).unwrap_or(1).saturating_add(64))
+            .thread_name("engine")
+            .enable_all()
+            .build()
+            .map(|runtime| Self::Own {
+                handle: runtime.handle().clone(),
+                runtime: Some(runtime),
+            })
+    }
+
+    pub(crate) fn spawn<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> tokio::task::JoinHandle<T> {
+        match self {
+            Self::Own { handle, .. } => handle.spawn(work),
+            Self::Shared => tokio::spawn(work),
+        }
+    }
+}
+
+impl Drop for EngineRuntime {
+    fn drop(&mut self) {
+        if let Self::Own { runtime, .. } = self
+            && let Some(runtime) = runtime.take()
+        {
+            runtime.shutdown_background();
+        }
+    }
+}

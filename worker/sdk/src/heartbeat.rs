@@ -1,0 +1,138 @@
+//! Heartbeats: at every interval, at once on every change, when asked, and a farewell.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures::StreamExt;
+use ktrdr_protocol::operation::Progress;
+use ktrdr_protocol::time::Timestamp;
+use ktrdr_protocol::worker::{Heartbeat, WorkerStatus};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::core::Core;
+use crate::pull::ServedQueue;
+
+/// Shortest time between two heartbeats: a worker that finishes thousands of operations a second does not tell each.
+const MIN_GAP: Duration = Duration::from_millis(50);
+
+/// How much longer that is for each operation that runs: a heartbeat names them all.
+const GAP_PER_OPERATION: Duration = Duration::from_millis(2);
+
+/// How long the farewell may take to leave.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// What this worker says about itself now.
+pub(crate) fn describe(core: &Core) -> Heartbeat {
+    let at = Timestamp::now();
+    let ago = |since: Instant| at.minus(since.elapsed());
+    let busy = core.running.len() >= core.slots as usize;
+    Heartbeat {
+        worker_id: core.worker_id.clone(),
+        worker_type: core.worker_type.clone(),
+        instance: core.instance.clone(),
+        endpoint_url: core.endpoint_url.clone(),
+        status: if busy {
+            WorkerStatus::Busy
+        } else {
+            WorkerStatus::Available
+        },
+        capabilities: core.capabilities.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        registered_at: core.started_at,
+        at,
+        interval_seconds: core.heartbeat_interval.as_secs_f64(),
+        slots: core.slots,
+        running: core.running.describe_all(),
+        last_pull_at: core.last_pull.lock().map(ago),
+        finished: core.counters.finished.load(Ordering::Relaxed),
+        fenced: core.counters.fenced.load(Ordering::Relaxed),
+        leaving: false,
+    }
+}
+
+/// Sends heartbeats for as long as the connection lives, beginning when the worker serves its first queue: until then its
+/// type may not even be in the catalogue, and nobody should count on it.
+///
+/// # Errors
+/// When the client is closed.
+pub(crate) async fn beat(
+    core: Arc<Core>,
+    mut queues: watch::Receiver<Vec<ServedQueue>>,
+) -> Result<(), async_nats::SubscribeError> {
+    let client = &core.connection.client;
+    if queues.wait_for(|queues| !queues.is_empty()).await.is_err() {
+        return Ok(());
+    }
+    let mut asked = client.subscribe(core.names.heartbeat_request()).await?;
+    let mut link = core.connection.link.clone();
+    loop {
+        let mut gap = MIN_GAP;
+        if core.connection.is_up() {
+            let heartbeat = describe(&core);
+            gap += GAP_PER_OPERATION
+                .saturating_mul(u32::try_from(heartbeat.running.len()).unwrap_or(u32::MAX));
+            publish(&core, &heartbeat).await;
+        }
+        let sent = Instant::now();
+        // Cancel safe: a notification or message that is not taken stays.
+        tokio::select! {
+            () = tokio::time::sleep(core.heartbeat_interval) => {}
+            () = core.changed.notified() => {}
+            Ok(()) = link.changed() => {}
+            message = asked.next() => if message.is_none() { return Ok(()) },
+        }
+        tokio::time::sleep_until(sent + gap.min(core.heartbeat_interval)).await;
+    }
+}
+
+/// The last heartbeat, and waits until it has left; not for long, for without a connection it never would.
+pub(crate) async fn farewell(core: &Core) {
+    let leave = async {
+        publish(
+            core,
+            &Heartbeat {
+                leaving: true,
+                ..describe(core)
+            },
+        )
+        .await;
+        core.connection.client.flush().await
+    };
+    if !matches!(tokio::time::timeout(FAREWELL, leave).await, Ok(Ok(()))) {
+        tracing::debug!("the farewell was not sent; backends will notice the missing heartbeats");
+    }
+}
+
+async fn publish(core: &Core, heartbeat: &Heartbeat) {
+    if !try_publish(core, heartbeat).await {
+        // A worker with thousands of slots: that it lives, and what it runs, matters more than how far that is.
+        let mut short = heartbeat.clone();
+        for running in &mut short.running {
+            (running.report, running.progress) = (0, Progress::default());
+        }
+        if !try_publish(core, &short).await {
+            tracing::warn!(
+                running = short.running.len(),
+                "a heartbeat is too large for the server, or there is none"
+            );
+        }
+    }
+}
+
+async fn try_publish(core: &Core, heartbeat: &Heartbeat) -> bool {
+    let subject = core.names.heartbeat(&core.worker_type, &core.worker_id);
+    match serde_json::to_vec(heartbeat) {
+        Ok(payload) => core
+            .connection
+            .client
+            .publish(subject, payload.into())
+            .await
+            .is_ok(),
+        Err(error) => {
+            tracing::error!(%error, "a heartbeat cannot be written as JSON");
+            true
+        }
+    }
+}

@@ -1,0 +1,355 @@
+//! From what an engine did to what becomes of the operation: one table, no I/O.
+
+use std::time::Duration;
+
+use ktrdr_protocol::event::Failure;
+use ktrdr_protocol::operation::{AttemptOutcome, Execution};
+use ktrdr_protocol::state::Status;
+use serde_json::value::RawValue;
+use tokio::task::{JoinError, JoinHandle};
+
+use crate::error::OperationError;
+use crate::retry;
+use crate::running::StopReason;
+
+/// The longest failure text that is recorded, in bytes.
+const MAX_MESSAGE: usize = 8 * 1024;
+
+/// An engine at work.
+pub(crate) type EngineHandle = JoinHandle<Result<Box<RawValue>, OperationError>>;
+
+/// How an engine ended.
+#[derive(Debug)]
+pub(crate) enum EngineOutcome {
+    Completed(Box<RawValue>),
+    Error(OperationError),
+    Panicked(String),
+    /// It was asked to stop and did not.
+    Abandoned,
+}
+
+impl EngineOutcome {
+    pub(crate) fn of(joined: Result<Result<Box<RawValue>, OperationError>, JoinError>) -> Self {
+        match joined {
+            Ok(Ok(result)) => Self::Completed(result),
+            Ok(Err(error)) => Self::Error(error),
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => Self::Panicked(
+                    panic
+                        .downcast_ref::<&str>()
+                        .map(|text| (*text).to_owned())
+                        .or_else(|| panic.downcast_ref::<String>().cloned())
+                        .unwrap_or_else(|| "no message".to_owned()),
+                ),
+                Err(_) => Self::Abandoned,
+            },
+        }
+    }
+}
+
+/// What becomes of the operation.
+#[derive(Debug)]
+pub(crate) enum Verdict {
+    /// `completed`, then ack.
+    Complete(Box<RawValue>),
+    /// `failed`, then ack.
+    Fail(Failure),
+    /// `cancelled`, then ack.
+    Cancel,
+    /// `released`, then nak: the next worker takes it at once.
+    HandBack,
+    /// `released`, then nak with a delay.
+    Retry { error: Failure, delay: Duration },
+}
+
+impl Verdict {
+    /// The status the operation has afterwards.
+    pub(crate) fn status(&self) -> Status {
+        match self {
+            Self::Complete(_) => Status::Completed,
+            Self::Fail(_) => Status::Failed,
+            Self::Cancel => Status::Cancelled,
+            Self::HandBack | Self::Retry { .. } => Status::Pending,
+        }
+    }
+
+    /// In one word, to be counted by.
+    pub(crate) fn outcome(&self) -> &'static str {
+        match self {
+            Self::Complete(_) => "completed",
+            Self::Fail(_) => "failed",
+            Self::Retry { .. } => "retried",
+            Self::Cancel => "cancelled",
+            Self::HandBack => "released",
+        }
+    }
+
+    pub(crate) fn attempt_outcome(&self) -> AttemptOutcome {
+        match self {
+            Self::Complete(_) => AttemptOutcome::Completed,
+            Self::Fail(_) | Self::Retry { .. } => AttemptOutcome::Failed,
+            Self::Cancel => AttemptOutcome::Cancelled,
+            Self::HandBack => AttemptOutcome::Released,
+        }
+    }
+}
+
+/// Decides what becomes of an operation. `queued`: a start request stands behind it that can be delivered again.
+pub(crate) fn decide_verdict(
+    outcome: EngineOutcome,
+    reason: Option<StopReason>,
+    execution: &Execution,
+    attempt: u32,
+    queued: bool,
+) -> Verdict {
+    let (error, engine_delay) = match (outcome, reason) {
+        // A limit is a limit: a result that came too late does not count.
+        (_, Some(StopReason::Timeout)) => {
+            let seconds = execution.timeout_seconds.unwrap_or_default();
+            (
+                failure(
+                    "timeout",
+                    format!("the attempt ran longer than its limit of {seconds} s"),
+                    false,
+                ),
+                None,
+            )
+        }
+        // Finished before it noticed that it should stop: the work is done, so it counts.
+        (EngineOutcome::Completed(result), _) => return Verdict::Complete(result),
+        (_, Some(StopReason::Cancel)) | (EngineOutcome::Error(OperationError::Cancelled), None) => {
+            return Verdict::Cancel;
+        }
+        (_, Some(StopReason::Shutdown)) if queued => return Verdict::HandBack,
+        (_, Some(StopReason::Shutdown)) => {
+            let message = "the worker it was started on directly was stopped; start it through a backend instead";
+            return Verdict::Fail(failure("worker_stopped", message.to_owned(), true));
+        }
+        (EngineOutcome::Error(OperationError::Permanent { code, message }), _) => {
+            return Verdict::Fail(failure(code, message, true));
+        }
+        (EngineOutcome::Error(OperationError::Failed { code, message }), _) => {
+            (failure(code, message, false), None)
+        }
+        (EngineOutcome::Error(OperationError::RetryAfter { message, delay }), _) => {
+            (failure("engine_error", message, false), Some(delay))
+        }
+        (EngineOutcome::Panicked(message), _) => (
+            failure("panic", format!("the engine panicked: {message}"), false),
+            None,
+        ),
+        (EngineOutcome::Abandoned | EngineOutcome::Error(OperationError::Cancelled), _) => (
+            failure(
+                "worker_stopped",
+                "the worker stopped before the engine ended".to_owned(),
+                false,
+            ),
+            None,
+        ),
+    };
+    let retries = execution.retries_failures() || engine_delay.is_some();
+    if queued && retries && attempt < execution.max_attempts() {
+        let delay = engine_delay
+            .unwrap_or_else(|| retry::delay(execution.retry_delay, attempt, fastrand::f64()));
+        Verdict::Retry { error, delay }
+    } else {
+        Verdict::Fail(error)
+    }
+}
+
+fn failure(code: &str, mut message: String, permanent: bool) -> Failure {
+    if message.len() > MAX_MESSAGE {
+        let mut end = MAX_MESSAGE;
+        while !message.is_char_boundary(end) {
+            end -= 1;
+        }
+        message.truncate(end);
+        message.push('…');
+    }
+    Failure {
+        code: code.to_owned(),
+        message,
+        permanent,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn once() -> Execution {
+        Execution::default()
+    }
+
+    fn thrice() -> Execution {
+        Execution {
+            max_attempts: Some(3),
+            retry_delay: Some(2.0),
+            ..Execution::default()
+        }
+    }
+
+    fn failed() -> EngineOutcome {
+        EngineOutcome::Error(OperationError::failed("no"))
+    }
+
+    fn done() -> EngineOutcome {
+        EngineOutcome::Completed(RawValue::NULL.to_owned())
+    }
+
+    fn code(verdict: Verdict) -> String {
+        match verdict {
+            Verdict::Fail(error) => error.code,
+            other => panic!("not a failure: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_result_completes() {
+        assert!(matches!(
+            decide_verdict(done(), None, &once(), 1, true),
+            Verdict::Complete(_)
+        ));
+    }
+
+    #[test]
+    fn a_result_that_was_ready_before_the_cancel_was_noticed_completes() {
+        for reason in [StopReason::Cancel, StopReason::Shutdown] {
+            assert!(matches!(
+                decide_verdict(done(), Some(reason), &once(), 1, true),
+                Verdict::Complete(_)
+            ));
+        }
+    }
+
+    #[test]
+    fn any_error_after_a_cancel_is_cancelled() {
+        assert!(matches!(
+            decide_verdict(failed(), Some(StopReason::Cancel), &thrice(), 1, true),
+            Verdict::Cancel
+        ));
+        let cancelled = EngineOutcome::Error(OperationError::Cancelled);
+        assert!(matches!(
+            decide_verdict(cancelled, None, &once(), 1, true),
+            Verdict::Cancel
+        ));
+    }
+
+    #[test]
+    fn a_failure_is_final_unless_retries_were_asked_for() {
+        assert_eq!(
+            code(decide_verdict(failed(), None, &once(), 1, true)),
+            "engine_error"
+        );
+        assert!(matches!(
+            decide_verdict(failed(), None, &thrice(), 1, true),
+            Verdict::Retry { .. }
+        ));
+        assert!(matches!(
+            decide_verdict(failed(), None, &thrice(), 3, true),
+            Verdict::Fail(_)
+        ));
+    }
+
+    #[test]
+    fn an_engine_may_ask_for_a_retry_itself() {
+        let delay = Duration::from_secs(7);
+        let outcome = EngineOutcome::Error(OperationError::RetryAfter {
+            message: "busy".into(),
+            delay,
+        });
+        assert!(
+            matches!(decide_verdict(outcome, None, &once(), 1, true), Verdict::Retry { delay: d, .. } if d == delay)
+        );
+    }
+
+    #[test]
+    fn a_permanent_failure_is_never_retried() {
+        let outcome = EngineOutcome::Error(OperationError::invalid("bad"));
+        assert_eq!(
+            code(decide_verdict(outcome, None, &thrice(), 1, true)),
+            "invalid_request"
+        );
+    }
+
+    #[test]
+    fn a_panic_is_a_failure() {
+        let panic = || EngineOutcome::Panicked("boom".into());
+        assert_eq!(
+            code(decide_verdict(panic(), None, &once(), 1, true)),
+            "panic"
+        );
+        assert!(matches!(
+            decide_verdict(panic(), None, &thrice(), 1, true),
+            Verdict::Retry { .. }
+        ));
+    }
+
+    #[test]
+    fn a_result_after_the_time_limit_does_not_count() {
+        let limited = Execution {
+            timeout_seconds: Some(1.0),
+            ..once()
+        };
+        assert_eq!(
+            code(decide_verdict(
+                done(),
+                Some(StopReason::Timeout),
+                &limited,
+                1,
+                true
+            )),
+            "timeout"
+        );
+        let retried = Execution {
+            timeout_seconds: Some(1.0),
+            ..thrice()
+        };
+        assert!(matches!(
+            decide_verdict(
+                EngineOutcome::Abandoned,
+                Some(StopReason::Timeout),
+                &retried,
+                1,
+                true
+            ),
+            Verdict::Retry { .. }
+        ));
+    }
+
+    #[test]
+    fn a_stopping_worker_hands_back_what_was_queued_and_fails_what_was_not() {
+        for outcome in [failed(), EngineOutcome::Abandoned] {
+            assert!(matches!(
+                decide_verdict(outcome, Some(StopReason::Shutdown), &once(), 1, true),
+                Verdict::HandBack
+            ));
+        }
+        assert_eq!(
+            code(decide_verdict(
+                failed(),
+                Some(StopReason::Shutdown),
+                &once(),
+                1,
+                false
+            )),
+            "worker_stopped"
+        );
+    }
+
+    #[test]
+    fn nothing_is_retried_that_nobody_would_deliver_again() {
+        assert!(matches!(
+            decide_verdict(failed(), None, &thrice(), 1, false),
+            Verdict::Fail(_)
+        ));
+    }
+
+    #[test]
+    fn a_long_message_is_cut_between_characters() {
+        assert!(
+            failure("x", "ü".repeat(MAX_MESSAGE), false).message.len()
+                <= MAX_MESSAGE + '…'.len_utf8()
+        );
+    }
+}

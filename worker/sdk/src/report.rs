@@ -1,0 +1,312 @@
+//! Where an engine's progress and metrics wait until they are sent.
+
+use std::time::{Duration, Instant};
+
+use ktrdr_protocol::operation::{MetricPoint, Progress};
+use ktrdr_protocol::time::Timestamp;
+use parking_lot::Mutex;
+use serde_json::value::RawValue;
+
+/// How old a report must be before [`crate::Context::progress_with`] replaces it.
+const PROGRESS_DUE: Duration = Duration::from_millis(100);
+
+/// How many times as long as it took to make a checkpoint the engine works before it makes the next. That is 5 % of its time, or
+/// more while checkpoints grow: the next one takes longer than the last.
+const CHECKPOINT_PAUSE: u32 = 20;
+
+/// A checkpoint that takes longer than this is not made when the engine is asked to stop: somebody waits for that.
+const LAST_CHECKPOINT: Duration = Duration::from_millis(500);
+
+/// Points kept while the broker is away; beyond that the oldest give way, so that a long outage cannot fill the memory.
+const MAX_WAITING_POINTS: usize = 100_000;
+
+/// Progress and metrics of one attempt, written by the engine and drained by the SDK.
+pub(crate) struct Report {
+    begun: Instant,
+    state: Mutex<State>,
+    /// Takes checkpoints at once, where there is no worker that saves them.
+    sink: Option<CheckpointSink>,
+}
+
+/// See [`Report::with_sink`].
+pub(crate) type CheckpointSink = Box<dyn Fn(u64, &RawValue) -> bool + Send + Sync>;
+
+struct State {
+    progress: Progress,
+    /// How many times progress was reported.
+    reports: u64,
+    reported_at: Option<Instant>,
+    unsent_progress: bool,
+    points: Vec<MetricPoint>,
+    /// How many points came before the first of `points`.
+    before_points: u64,
+    /// So many of the first `points` were sent together, and whether they were stored is not known.
+    uncertain_points: usize,
+    dropped_points: u64,
+    /// The checkpoint that waits to be saved, with its number.
+    checkpoint: Option<(u64, Box<RawValue>)>,
+    /// When the last one was made, and how long that took.
+    last_checkpoint: Option<(Instant, Duration)>,
+    checkpoints_made: u64,
+    /// The number of the newest one that is known to be saved.
+    checkpoint_saved: u64,
+}
+
+/// Metric points on their way out.
+pub(crate) struct Points {
+    pub(crate) points: Vec<MetricPoint>,
+    /// How many the attempt had measured before the first of them.
+    pub(crate) before: u64,
+    /// So many of the first ones must be sent together again, for that to be recognised; 0 for none.
+    pub(crate) uncertain: usize,
+    /// How many had to give way since points were last taken.
+    pub(crate) dropped: u64,
+}
+
+impl Report {
+    pub(crate) fn new() -> Self {
+        Self {
+            begun: Instant::now(),
+            state: Mutex::new(State {
+                progress: Progress::default(),
+                reports: 0,
+                reported_at: None,
+                unsent_progress: false,
+                points: Vec::new(),
+                before_points: 0,
+                uncertain_points: 0,
+                dropped_points: 0,
+                checkpoint: None,
+                last_checkpoint: None,
+                checkpoints_made: 0,
+                checkpoint_saved: 0,
+            }),
+            sink: None,
+        }
+    }
+
+    /// For tests of engines: `sink` is given every checkpoint and its number, and says whether it was saved. None ever waits.
+    pub(crate) fn with_sink(sink: CheckpointSink) -> Self {
+        Self {
+            sink: Some(sink),
+            ..Self::new()
+        }
+    }
+
+    pub(crate) fn progress(&self, mut progress: Progress) {
+        let mut state = self.state.lock();
+        progress.percentage = progress.percentage.max(state.progress.percentage);
+        state.progress = progress;
+        state.reports += 1;
+        state.reported_at = Some(Instant::now());
+        state.unsent_progress = true;
+    }
+
+    pub(crate) fn progress_is_due(&self) -> bool {
+        self.state
+            .lock()
+            .reported_at
+            .is_none_or(|at| at.elapsed() >= PROGRESS_DUE)
+    }
+
+    pub(crate) fn metric(&self, name: &str, value: f64) {
+        let point = MetricPoint {
+            timestamp: Timestamp::now(),
+            name: name.to_owned(),
+            value: value.is_finite().then_some(value),
+            attempt: None,
+        };
+        let mut state = self.state.lock();
+        if state.points.len() >= MAX_WAITING_POINTS {
+            state.points.drain(..MAX_WAITING_POINTS / 10);
+            state.dropped_points += (MAX_WAITING_POINTS / 10) as u64;
+            state.before_points += (MAX_WAITING_POINTS / 10) as u64;
+            state.uncertain_points = 0;
+        }
+        state.points.push(point);
+    }
+
+    /// The number of the checkpoint that shall be made now, if one shall: not while another waits to be saved, not sooner than
+    /// `interval` after the last one or after the beginning, and not so often that it costs more than its share of the time.
+    /// An `interval` of zero asks for as many as can be saved. An engine that is asked to stop (`stopping`) may make one more.
+    pub(crate) fn next_checkpoint(&self, interval: Duration, stopping: bool) -> Option<u64> {
+        let state = self.state.lock();
+        let due = match state.last_checkpoint {
+            // A run that is too short for a checkpoint leaves none behind.
+            None => !stopping && self.begun.elapsed() >= interval,
+            Some((_, cost)) if stopping => cost <= LAST_CHECKPOINT,
+            Some(_) if state.checkpoint.is_some() => false,
+            Some((at, cost)) => {
+                interval.is_zero() || at.elapsed() >= interval.max(cost * CHECKPOINT_PAUSE)
+            }
+        };
+        due.then_some(state.checkpoints_made + 1)
+    }
+
+    /// A checkpoint was made, at this cost, or could not be.
+    pub(crate) fn checkpoint(&self, checkpoint: Option<Box<RawValue>>, cost: Duration) {
+        let mut state = self.state.lock();
+        state.checkpoints_made += 1;
+        state.last_checkpoint = Some((Instant::now(), cost));
+        let number = state.checkpoints_made;
+        // The one before still counts when there is none.
+        let Some(checkpoint) = checkpoint else { return };
+        match &self.sink {
+            Some(sink) if sink(number, &checkpoint) => state.checkpoint_saved = number,
+            Some(_) => {}
+            None => state.checkpoint = Some((number, checkpoint)),
+        }
+    }
+
+    /// How many checkpoints there were.
+    pub(crate) fn checkpoints_made(&self) -> u64 {
+        self.state.lock().checkpoints_made
+    }
+
+    /// The checkpoint that waits to be saved, and its number.
+    pub(crate) fn take_checkpoint(&self) -> Option<(u64, Box<RawValue>)> {
+        self.state.lock().checkpoint.take()
+    }
+
+    /// Checkpoint `number` is saved.
+    pub(crate) fn checkpoint_is_saved(&self, number: u64) {
+        self.state.lock().checkpoint_saved = number;
+    }
+
+    /// The number of the newest checkpoint that is known to be saved; 0 when none is.
+    pub(crate) fn saved_checkpoint(&self) -> u64 {
+        self.state.lock().checkpoint_saved
+    }
+
+    /// The newest progress.
+    pub(crate) fn latest_progress(&self) -> Progress {
+        self.state.lock().progress.clone()
+    }
+
+    /// The newest progress and its number, from 1; 0 before the first.
+    pub(crate) fn numbered_progress(&self) -> (u64, Progress) {
+        let state = self.state.lock();
+        (state.reports, state.progress.clone())
+    }
+
+    /// The newest progress and its number, if it has not been taken before.
+    pub(crate) fn take_unsent_progress(&self) -> Option<(u64, Progress)> {
+        let mut state = self.state.lock();
+        std::mem::take(&mut state.unsent_progress).then(|| (state.reports, state.progress.clone()))
+    }
+
+    /// All points that wait.
+    pub(crate) fn take_points(&self) -> Points {
+        let mut state = self.state.lock();
+        let points = std::mem::take(&mut state.points);
+        let before = state.before_points;
+        state.before_points += points.len() as u64;
+        let uncertain = std::mem::take(&mut state.uncertain_points);
+        Points {
+            points,
+            before,
+            uncertain,
+            dropped: std::mem::take(&mut state.dropped_points),
+        }
+    }
+
+    /// Puts back points that could not be sent, before those that came since. Of the first `uncertain` it is not known.
+    pub(crate) fn return_points(&self, mut points: Vec<MetricPoint>, uncertain: usize) {
+        let mut state = self.state.lock();
+        state.before_points -= points.len() as u64;
+        state.uncertain_points = uncertain;
+        points.append(&mut state.points);
+        state.points = points;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentages_never_fall() {
+        let report = Report::new();
+        report.progress(Progress::new(40.0));
+        report.progress(Progress::new(30.0).step("second pass"));
+        let (number, latest) = report.take_unsent_progress().unwrap();
+        assert_eq!(number, 2);
+        assert_eq!(
+            (latest.percentage, latest.current_step.as_deref()),
+            (40.0, Some("second pass"))
+        );
+        assert_eq!(report.take_unsent_progress(), None);
+    }
+
+    #[test]
+    fn checkpoints_are_made_when_they_are_worth_it() {
+        let (report, hour) = (Report::new(), Duration::from_secs(3600));
+        assert_eq!(
+            (
+                report.next_checkpoint(hour, false),
+                report.next_checkpoint(hour, true)
+            ),
+            (None, None)
+        );
+        assert_eq!(report.next_checkpoint(Duration::ZERO, false), Some(1));
+        report.checkpoint(Some(RawValue::NULL.to_owned()), Duration::ZERO);
+        assert_eq!(
+            report.next_checkpoint(Duration::ZERO, false),
+            None,
+            "one waits"
+        );
+        assert_eq!(
+            report.next_checkpoint(hour, true),
+            Some(2),
+            "the last one may replace it"
+        );
+        assert_eq!(report.take_checkpoint().map(|(number, _)| number), Some(1));
+        report.checkpoint_is_saved(1);
+        assert_eq!(
+            (
+                report.saved_checkpoint(),
+                report.next_checkpoint(Duration::ZERO, false)
+            ),
+            (1, Some(2))
+        );
+        // One that took an hour, and failed.
+        report.checkpoint(None, hour);
+        assert_eq!(report.next_checkpoint(Duration::from_nanos(1), false), None);
+        assert_eq!(
+            (
+                report.next_checkpoint(hour, true),
+                report.next_checkpoint(Duration::ZERO, false)
+            ),
+            (None, Some(3))
+        );
+        assert!(report.take_checkpoint().is_none());
+    }
+
+    #[test]
+    fn points_are_bounded_and_keep_their_order() {
+        let report = Report::new();
+        for i in 0..MAX_WAITING_POINTS + 1 {
+            report.metric("x", i as f64);
+        }
+        let Points {
+            points,
+            before,
+            dropped,
+            ..
+        } = report.take_points();
+        assert_eq!(before, dropped);
+        assert_eq!(dropped, (MAX_WAITING_POINTS / 10) as u64);
+        assert_eq!(points.len() as u64 + dropped, MAX_WAITING_POINTS as u64 + 1);
+        report.metric("y", f64::NAN);
+        report.return_points(points.clone(), 7);
+        let Points {
+            points: again,
+            before: same,
+            uncertain,
+            ..
+        } = report.take_points();
+        assert_eq!((same, uncertain), (before, 7));
+        assert_eq!(again[..points.len()], points[..]);
+        assert_eq!(again.last().unwrap().value, None);
+    }
+}

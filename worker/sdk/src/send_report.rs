@@ -1,0 +1,186 @@
+//! Sending what the engine reports: progress a few times a second, the newest only; metric points in batches, all of them.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ktrdr_bus::oplog::AppendError;
+use ktrdr_bus::telemetry::chain;
+use ktrdr_protocol::operation::{MetricBatch, MetricPoint, ProgressMessage};
+use ktrdr_protocol::time::Timestamp;
+
+use crate::checkpoint;
+use crate::claim::Hold;
+use crate::core::Core;
+use crate::local::LocalOperation;
+use crate::report::Points;
+use crate::running::Execution;
+
+/// How often reports are looked at. The first look comes sooner, so that short operations show progress too.
+const INTERVAL: Duration = Duration::from_millis(200);
+const FIRST: Duration = Duration::from_millis(50);
+/// Points per message; some 80 bytes each.
+const MAX_BATCH: usize = 1000;
+/// How long one batch may take to be stored before it is put back and tried again with the next look.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Sends reports until dropped.
+pub(crate) async fn send_reports(
+    core: &Arc<Core>,
+    execution: &Execution,
+    hold: &Hold,
+    local: &LocalOperation,
+) -> Infallible {
+    let mut pause = FIRST;
+    loop {
+        tokio::time::sleep(pause).await;
+        pause = INTERVAL;
+        if let Some((report, progress)) = execution.report.take_unsent_progress() {
+            let message = ProgressMessage {
+                operation_id: hold.operation_id.clone(),
+                worker_id: core.worker_id.clone(),
+                attempt: hold.attempt,
+                at: Timestamp::now(),
+                report,
+                progress,
+            };
+            let subject = core.names.progress(&core.worker_type, &hold.operation_id);
+            if let Ok(payload) = serde_json::to_vec(&message)
+                && core.connection.is_up()
+            {
+                // Not stored and soon outdated: one that is lost is not missed.
+                let _ = core
+                    .connection
+                    .client
+                    .publish(subject, payload.into())
+                    .await;
+            }
+        }
+        flush_metrics(core, execution, hold, local, PATIENCE).await;
+        flush_checkpoint(core, execution, hold).await;
+    }
+}
+
+/// Saves the checkpoint that waits. One that cannot be saved is given up: a newer one will come.
+pub(crate) async fn flush_checkpoint(core: &Arc<Core>, execution: &Execution, hold: &Hold) {
+    let Some((number, state)) = execution.report.take_checkpoint() else {
+        return;
+    };
+    // Boxed, as below: what most operations never do shall not make their futures larger.
+    match Box::pin(checkpoint::save(core, hold, state)).await {
+        Ok(()) => execution.report.checkpoint_is_saved(number),
+        Err(error) => tracing::warn!(%error, "a checkpoint was not saved"),
+    }
+}
+
+/// Stores all points that wait; false when that did not succeed within `patience` and some still wait.
+pub(crate) async fn flush_metrics(
+    core: &Arc<Core>,
+    execution: &Execution,
+    hold: &Hold,
+    local: &LocalOperation,
+    patience: Duration,
+) -> bool {
+    let Points {
+        points,
+        mut before,
+        uncertain,
+        dropped,
+    } = execution.report.take_points();
+    if dropped > 0 {
+        tracing::warn!(
+            dropped,
+            "more metric points than can be kept while NATS is away; the oldest were dropped"
+        );
+    }
+    // Shown by the worker's own interface whether NATS is there or not.
+    local.record_points(before, &points);
+    // Should this future be dropped half-way, what is not stored yet goes back.
+    let mut waiting = Waiting {
+        execution,
+        points,
+        uncertain,
+    };
+    while !waiting.points.is_empty() {
+        // A batch whose outcome is unknown is sent again as it was: joined with newer points it would be another one.
+        let count = if waiting.uncertain > 0 {
+            waiting.uncertain
+        } else {
+            waiting.points.len().min(MAX_BATCH)
+        };
+        waiting.uncertain = count;
+        if !Box::pin(store_batch(
+            core,
+            hold,
+            &waiting.points[..count],
+            before,
+            patience,
+        ))
+        .await
+        {
+            return false;
+        }
+        waiting.points.drain(..count);
+        waiting.uncertain = 0;
+        before += count as u64;
+    }
+    true
+}
+
+struct Waiting<'a> {
+    execution: &'a Execution,
+    points: Vec<MetricPoint>,
+    /// So many of them are on their way, or were.
+    uncertain: usize,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if !self.points.is_empty() {
+            self.execution
+                .report
+                .return_points(std::mem::take(&mut self.points), self.uncertain);
+        }
+    }
+}
+
+/// Stores points, of which the attempt measured `before` others before.
+async fn store_batch(
+    core: &Arc<Core>,
+    hold: &Hold,
+    points: &[MetricPoint],
+    before: u64,
+    patience: Duration,
+) -> bool {
+    let batch = MetricBatch {
+        operation_id: hold.operation_id.clone(),
+        worker_id: core.worker_id.clone(),
+        attempt: hold.attempt,
+        points: points.to_vec(),
+    };
+    let Ok(payload) = serde_json::to_vec(&batch) else {
+        return true;
+    };
+    let subject = core.names.metrics(&core.worker_type, &hold.operation_id);
+    // The id makes a batch that is sent again count once. By number: two batches can begin at the
+    // same time, by a clock that was set back or within one millisecond.
+    let id = format!("{}-{before}-{}", hold.claim, points.len());
+    match core
+        .oplog
+        .publish_once(&subject, &id, payload.into(), patience)
+        .await
+    {
+        Ok(_) => true,
+        Err(AppendError::TooLarge) => {
+            tracing::warn!(
+                points = points.len(),
+                "a batch of metric points is too large for the server; dropped"
+            );
+            true
+        }
+        Err(error) => {
+            tracing::debug!(error = chain(&error), "metric points wait");
+            false
+        }
+    }
+}

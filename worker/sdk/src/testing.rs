@@ -1,0 +1,218 @@
+//! Runs one engine in a test: no NATS, no HTTP, no other process.
+//!
+//! ```
+//! # use ktrdr_worker::{Context, Engine, OperationError, testing::TestRun};
+//! # struct Echo;
+//! # impl Engine for Echo {
+//! #     const WORKER_TYPE: &'static str = "echo";
+//! #     const DOMAIN: &'static str = "echo";
+//! #     const SHORT: &'static str = "ec";
+//! #     const DESCRIPTION: &'static str = "Answers what it was given.";
+//! #     type Request = String;
+//! #     type Output = String;
+//! #     async fn run(&self, ctx: Context, request: String) -> Result<String, OperationError> {
+//! #         ctx.metric("length", request.len() as f64);
+//! #         Ok(request)
+//! #     }
+//! # }
+//! # tokio::runtime::Runtime::new().unwrap().block_on(async {
+//! let run = TestRun::new();
+//! let output = run.run(&Echo, serde_json::json!("hello")).await.unwrap();
+//! assert_eq!(output, "hello");
+//! assert_eq!(run.metrics()[0].value, Some(5.0));
+//! # });
+//! ```
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use ktrdr_protocol::id::OperationId;
+use ktrdr_protocol::operation::{MetricPoint, Progress};
+use parking_lot::Mutex;
+use serde_json::value::RawValue;
+use tokio_util::sync::CancellationToken;
+
+use crate::context::{Context, Inner};
+use crate::data_dir::DataDir;
+use crate::engine::Engine;
+use crate::error::OperationError;
+use crate::report::Report;
+
+/// One attempt at an operation, with everything it reports kept for the test to look at.
+pub struct TestRun {
+    ctx: Context,
+    report: Arc<Report>,
+    cancel: CancellationToken,
+    saved: Saved,
+}
+
+/// The newest checkpoint that was saved.
+type Saved = Arc<Mutex<Option<Box<RawValue>>>>;
+
+impl Default for TestRun {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl TestRun {
+    /// The first attempt at operation `test`, with the current directory as data directory.
+    pub fn new() -> Self {
+        Self::in_dir(".")
+    }
+
+    /// The same with another data directory.
+    pub fn in_dir(data_dir: impl AsRef<Path>) -> Self {
+        #[expect(clippy::expect_used, reason = "a constant that is a valid name")]
+        let id = OperationId::new("test").expect("a valid name");
+        Self::attempt_of(id, 1, DataDir::new(data_dir.as_ref()), None)
+    }
+
+    fn attempt_of(
+        operation_id: OperationId,
+        attempt: u32,
+        data_dir: DataDir,
+        checkpoint: Option<Box<RawValue>>,
+    ) -> Self {
+        let (report, cancel) = (Arc::new(Report::new()), CancellationToken::new());
+        // What an attempt found is what the next one finds, unless it saves something newer.
+        let saved = Arc::new(Mutex::new(checkpoint.clone()));
+        let ctx = Context::new(Inner {
+            operation_id,
+            attempt,
+            cancel: cancel.clone(),
+            report: report.clone(),
+            data_dir,
+            checkpoint,
+            checkpoint_interval: Duration::ZERO,
+            owner: Box::new(|| Box::pin(std::future::ready(Ok(())))),
+        });
+        Self {
+            ctx,
+            report,
+            cancel,
+            saved,
+        }
+    }
+
+    /// The next attempt after this one was lost: it finds this one's newest checkpoint.
+    #[must_use]
+    pub fn next_attempt(&self) -> Self {
+        let ctx = &self.ctx;
+        Self::attempt_of(
+            ctx.operation_id().clone(),
+            ctx.attempt() + 1,
+            ctx.data_dir().clone(),
+            self.newest_checkpoint(),
+        )
+    }
+
+    /// The first attempt at another operation that resumes this one.
+    #[must_use]
+    pub fn resumed_as(&self, id: OperationId) -> Self {
+        Self::attempt_of(id, 1, self.ctx.data_dir().clone(), self.newest_checkpoint())
+    }
+
+    /// What the next attempt will find.
+    fn newest_checkpoint(&self) -> Option<Box<RawValue>> {
+        self.report
+            .take_checkpoint()
+            .map(|(_, state)| state)
+            .or_else(|| self.saved.lock().clone())
+    }
+
+    /// Makes a checkpoint at every opportunity and saves the first `count` of them; those that come later are lost. Without this,
+    /// the first one waits to be saved for as long as the engine runs, and no other is made.
+    #[must_use]
+    pub fn saves_checkpoints(self, count: u64) -> Self {
+        self.with_sink(move |number, _| number <= count)
+    }
+
+    /// Saves `count` checkpoints, and asks the engine to stop together with the last of them.
+    #[must_use]
+    pub fn cancelled_at_checkpoint(self, count: u64) -> Self {
+        self.with_sink(move |number, cancel| {
+            if number == count {
+                cancel.cancel();
+            }
+            number <= count
+        })
+    }
+
+    fn with_sink(
+        mut self,
+        saves: impl Fn(u64, &CancellationToken) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        let (saved, cancel) = (self.saved.clone(), self.cancel.clone());
+        let report = Arc::new(Report::with_sink(Box::new(move |number, state| {
+            let saves = saves(number, &cancel);
+            if saves {
+                *saved.lock() = Some(state.to_owned());
+            }
+            saves
+        })));
+        self.report = report.clone();
+        self.change(|inner| inner.report = report)
+    }
+
+    /// Makes no checkpoint before `interval` has passed.
+    #[must_use]
+    pub fn checkpoint_interval(self, interval: Duration) -> Self {
+        self.change(|inner| inner.checkpoint_interval = interval)
+    }
+
+    /// Another attempt has taken over, which the engine learns when it asks ([`Context::ensure_owner`]).
+    #[must_use]
+    pub fn taken_over(self) -> Self {
+        let owner = || -> BoxFuture<'static, _> {
+            Box::pin(std::future::ready(Err(OperationError::Cancelled)))
+        };
+        self.change(|inner| inner.owner = Box::new(owner))
+    }
+
+    fn change(mut self, change: impl FnOnce(&mut Inner)) -> Self {
+        self.ctx.change(change);
+        self
+    }
+
+    /// The context, for engines whose work is a plain function.
+    pub fn ctx(&self) -> &Context {
+        &self.ctx
+    }
+
+    /// Decodes `request` as a worker would and runs the engine.
+    ///
+    /// # Errors
+    /// The engine's own, or `invalid_request` when `request` does not decode.
+    pub async fn run<E: Engine>(
+        &self,
+        engine: &E,
+        request: serde_json::Value,
+    ) -> Result<E::Output, OperationError> {
+        let request = serde_json::from_value(request)
+            .map_err(|error| OperationError::invalid(error.to_string()))?;
+        engine.run(self.ctx.clone(), request).await
+    }
+
+    /// Asks the engine to stop.
+    pub fn cancel(&self) {
+        self.cancel.cancel();
+    }
+
+    /// How many checkpoints the engine made.
+    pub fn checkpoints(&self) -> u64 {
+        self.report.checkpoints_made()
+    }
+
+    /// The newest progress.
+    pub fn progress(&self) -> Progress {
+        self.report.latest_progress()
+    }
+
+    /// All metric points since the last call.
+    pub fn metrics(&self) -> Vec<MetricPoint> {
+        self.report.take_points().points
+    }
+}
