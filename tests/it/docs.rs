@@ -25,13 +25,7 @@ fn functions(directory: &Path, found: &mut BTreeSet<String>) {
 #[test]
 fn every_test_that_is_named_in_the_reliability_page_exists() {
     let mut known = BTreeSet::new();
-    for directory in [
-        "shared",
-        "worker",
-        "backend/src",
-        "tests/src",
-        "tests/it",
-    ] {
+    for directory in ["shared", "worker", "backend/src", "tests/src", "tests/it"] {
         functions(&repository().join(directory), &mut known);
     }
     let page = std::fs::read_to_string(repository().join("docs/reliability.md")).unwrap();
