@@ -14,34 +14,32 @@
 //! | `idempotency` | the id behind an `Idempotency-Key` |
 //! | `dispatch` | the only code that publishes starts and cancels |
 //! | `projection` | every operation, folded from the stream |
-//! | `written` | answers about operations that have ended, kept as they were written |
-//! | `registry`, `listen` | workers as heartbeats tell them; who hears heartbeats and progress |
+//! | `response_cache` | answers about operations that have ended, kept as they were written |
+//! | `registry` | workers as heartbeats tell them |
 //! | `catalogue` | worker types, domains, schemas |
-//! | `reader` | metrics and history: reads a subject of a stream page by page |
-//! | `reconcile` | cancels that are not confirmed, direct operations whose worker is gone |
+//! | `subject_pager` | metrics and history: reads a subject of a stream page by page |
 //! | `duties` | what runs beside the REST interface |
 //! | `events` | changes as server-sent events: encoded once, shared by all who follow |
-//! | [`live`] | changes as they happen, for live event streams |
+//! | `changes` | changes as they happen, for live event streams |
 
 mod catalogue;
+mod changes;
 pub mod config;
 mod dispatch;
 mod duties;
 mod error;
 mod events;
 mod idempotency;
-mod listen;
-pub mod live;
 mod middleware;
 mod openapi;
 mod projection;
-mod reader;
-mod reconcile;
 mod registry;
+mod request_metrics;
+mod response_cache;
 mod router;
 mod routes;
 mod state;
-mod written;
+mod subject_pager;
 
 use axum::serve::ListenerExt;
 use ktrdr_bus::nats::{self, ConnectError};

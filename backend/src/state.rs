@@ -10,15 +10,15 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use crate::catalogue::Catalogue;
+use crate::changes::Live;
 use crate::config::Config;
 use crate::dispatch::Dispatch;
 use crate::error::ApiError;
 use crate::events::Hub;
-use crate::live::Live;
-use crate::middleware::measure::Requests;
 use crate::projection::Projection;
 use crate::registry::Registry;
-use crate::written::Written;
+use crate::request_metrics::Requests;
+use crate::response_cache::Written;
 
 /// Handles to everything; see the fields.
 #[derive(Clone)]

@@ -14,7 +14,7 @@ use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::frame::{Batch, Frame};
-use crate::live::Change;
+use crate::changes::Change;
 use crate::state::AppState;
 
 /// How often a quiet line is kept open.

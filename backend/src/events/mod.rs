@@ -5,15 +5,15 @@
 //! | [`frame`] | one event as bytes on the wire |
 //! | [`encoder`] | the one task that turns changes into frames, while anybody follows |
 //! | [`metrics`] | the task that follows the metrics of one operation, while anybody follows that operation |
-//! | [`reader`] | one connection: what it was sent, what it skips, when it ends |
+//! | [`connection`] | one connection: what it was sent, what it skips, when it ends |
 //!
 //! Every event is encoded once and its bytes are shared by all readers. A reader that does not keep up misses frames and is
 //! told so; nobody waits for it. Nobody follows: nothing runs, nothing is encoded.
 
+pub mod connection;
 pub mod encoder;
 pub mod frame;
 pub mod metrics;
-pub mod reader;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -2,7 +2,6 @@
 
 pub mod loaded;
 pub mod log_request;
-pub mod measure;
 pub mod panic;
 pub mod request_id;
 pub mod served;

@@ -21,8 +21,8 @@ use tracing::Instrument;
 use tracing::instrument::Instrumented;
 
 use super::log_request::Logged;
-use super::measure::{Measured, RouteFigures};
 use super::{loaded, panic, request_id};
+use crate::request_metrics::{Measured, RouteFigures};
 use crate::state::AppState;
 
 /// A handler with everything around it.

@@ -5,8 +5,8 @@ use axum::handler::Handler;
 use axum::routing::{MethodRouter, delete, get, post};
 
 use super::doc::Doc;
-use crate::middleware::measure::Requests;
 use crate::middleware::served::Served;
+use crate::request_metrics::Requests;
 use crate::state::AppState;
 
 /// One method of one path.

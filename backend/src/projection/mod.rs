@@ -4,29 +4,29 @@
 //! |---|---|
 //! | [`follow`] | the loop: read the stream from the first message, apply, follow; ready when caught up |
 //! | [`decode`] | message → what it says |
-//! | [`figures`] | what happens, counted for Prometheus |
+//! | [`counters`] | what happens, counted for Prometheus |
 //! | [`fold`] | pure: operation + event = operation |
 //! | [`record`] | one operation in memory, and how it is shown |
 //! | [`index`] | bitmaps over operation numbers: type, status, queue |
 //! | [`recent`] | the newest changes, for live streams that go on where they were |
-//! | [`tally`] | what happened in each of the last minutes |
+//! | [`minutes`] | what happened in each of the last minutes |
 //! | [`model`] | records + indexes = the read model and its queries |
-//! | [`room`] | what is left of the stream's limit |
+//! | [`stream_room`] | what is left of the stream's limit |
 //! | [`waiters`] | who waits for a sequence or for the end of an operation |
 //!
 //! The stream is the truth: a projection can be thrown away and built again at any time, and those of several backends differ
 //! only by how far they have read.
 
+pub mod counters;
 pub mod decode;
-pub mod figures;
 pub mod fold;
 pub mod follow;
 pub mod index;
+pub mod minutes;
 pub mod model;
 pub mod recent;
 pub mod record;
-pub mod room;
-pub mod tally;
+pub mod stream_room;
 pub mod waiters;
 
 use std::sync::Arc;
@@ -41,14 +41,14 @@ use ktrdr_protocol::worker::RunningOperation;
 use parking_lot::RwLock;
 use tokio::sync::Notify;
 
+use self::counters::Figures;
 use self::decode::{Body, Decoded};
-use self::figures::Figures;
+use self::minutes::Minute;
 use self::model::{Applied, LaneState, Model, Skip};
 use self::record::{Record, View};
-use self::room::Room;
-use self::tally::Minute;
+use self::stream_room::Room;
 use self::waiters::Waiters;
-use crate::live::{Change, Live};
+use crate::changes::{Change, Live};
 
 /// The projection, shared by everything that reads it.
 pub struct Projection {

@@ -9,11 +9,11 @@ use ktrdr_protocol::operation::{CancelIntent, Progress, StartRequest, direct_que
 use ktrdr_protocol::state::{Rejected, Status};
 use ktrdr_protocol::time::Timestamp;
 
-use super::figures::Step;
+use super::counters::Step;
 use super::index::Index;
+use super::minutes::Tally;
 use super::recent::Recent;
 use super::record::{Lane, Record, View};
-use super::tally::Tally;
 
 /// Why a message changed nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

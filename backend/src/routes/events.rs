@@ -11,7 +11,7 @@ use futures::Stream;
 use super::query::Params;
 use super::{PathText, find};
 use crate::error::{ApiError, Code};
-use crate::events::reader::{self, Filter};
+use crate::events::connection::{self, Filter};
 use crate::state::AppState;
 
 /// Everything: operations, progress, workers.
@@ -25,7 +25,7 @@ pub async fn all(
         worker_type: params.text("worker_type").map(str::to_owned),
     };
     let last_id = last_event_id(&headers)?;
-    Ok(stream(reader::everything(&state, filter, last_id)))
+    Ok(stream(connection::everything(&state, filter, last_id)))
 }
 
 /// One operation, until it has ended.
@@ -37,12 +37,12 @@ pub async fn one(
     let view = find(&state, &id)?;
     let last_id = last_event_id(&headers)?;
     if view.status().is_terminal()
-        && last_id.is_some_and(|last_id| last_id >= reader::sequence_of(&view))
+        && last_id.is_some_and(|last_id| last_id >= connection::sequence_of(&view))
     {
         // The client has seen the end; browsers stop coming back after this answer.
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    Ok(stream(reader::one(&state, &view)))
+    Ok(stream(connection::one(&state, &view)))
 }
 
 fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {

@@ -10,8 +10,8 @@ use serde_json::value::RawValue;
 
 use super::{PathText, find};
 use crate::error::ApiError;
-use crate::reader::{self, Stored};
 use crate::state::AppState;
+use crate::subject_pager::{self, Stored};
 
 /// Most messages of one kind shown; no sane operation comes near.
 const LIMIT: usize = 10_000;
@@ -41,9 +41,9 @@ pub async fn show(
     let operation = names.operation(worker_type, &record.id);
     let cancel = names.cancel(worker_type, &record.id);
     let (start, events, cancels) = futures::try_join!(
-        reader::page(connection, &stream, &start, record.start_sequence, 1),
-        reader::all(connection, &stream, &operation, LIMIT),
-        reader::all(connection, &stream, &cancel, LIMIT),
+        subject_pager::page(connection, &stream, &start, record.start_sequence, 1),
+        subject_pager::all(connection, &stream, &operation, LIMIT),
+        subject_pager::all(connection, &stream, &cancel, LIMIT),
     )
     .map_err(ApiError::nats_read)?;
     let truncated = events.more || cancels.more;

@@ -12,8 +12,8 @@ use serde::Serialize;
 use super::query::Params;
 use super::{PathText, find};
 use crate::error::{ApiError, Code};
-use crate::reader::{self, Page, Stored};
 use crate::state::AppState;
+use crate::subject_pager::{self, Page, Stored};
 
 /// Batches asked for at a time.
 const BATCHES: usize = 256;
@@ -95,7 +95,7 @@ pub async fn show(
     let stream = state.names.metrics_stream();
     let mut reading = Reading::new(cursor, limit);
     while let Some(from) = reading.wanted() {
-        let page = reader::page(&state.connection, &stream, &subject, from, BATCHES)
+        let page = subject_pager::page(&state.connection, &stream, &subject, from, BATCHES)
             .await
             .map_err(ApiError::nats_read)?;
         reading.take(page);

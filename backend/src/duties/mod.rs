@@ -1,12 +1,15 @@
 //! Everything that runs beside the REST interface, and what its end means.
 
+mod listen;
+mod reconcile;
+
 use std::time::Duration;
 
 use ktrdr_bus::topology::{self, Role, TopologyError};
 use tokio::task::JoinSet;
 
 use crate::state::AppState;
-use crate::{RunError, listen, projection, reconcile};
+use crate::{RunError, projection};
 
 /// Pause before provisioning is tried again.
 const PAUSE: Duration = Duration::from_secs(1);

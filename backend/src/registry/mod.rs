@@ -1,4 +1,4 @@
-//! Workers as their heartbeats tell them. Pure book-keeping with the clock passed in; [`crate::listen`] feeds it.
+//! Workers as their heartbeats tell them. Pure book-keeping with the clock passed in; [`crate::duties::listen`] feeds it.
 //!
 //! Decisions use the monotonic clock. Silence counts only while this backend could have heard something: from when it began
 //! to listen, and not while NATS is away.
@@ -17,7 +17,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::live::{Change, Live};
+use crate::changes::{Change, Live};
 
 /// Missed heartbeats that make a worker unavailable.
 const MISSED: u32 = 3;
