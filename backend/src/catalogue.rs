@@ -31,9 +31,9 @@ const RESERVED_DOMAINS: [&str; 7] = [
 
 /// One worker type.
 #[derive(Debug)]
-pub struct Kind {
+pub struct CatalogueEntry {
     /// As it was published.
-    pub entry: WorkerTypeEntry,
+    pub published: WorkerTypeEntry,
     /// Its request schema; `None` when it cannot be compiled: the worker then decides alone.
     pub schema: Option<Schema>,
 }
@@ -41,26 +41,26 @@ pub struct Kind {
 /// All worker types.
 #[derive(Debug)]
 pub struct Catalogue {
-    kinds: RwLock<BTreeMap<String, Arc<Kind>>>,
+    entries: RwLock<BTreeMap<String, Arc<CatalogueEntry>>>,
     loaded: AtomicBool,
 }
 
-impl Kind {
+impl CatalogueEntry {
     /// Compiles its schema.
-    pub fn new(entry: WorkerTypeEntry) -> Self {
-        let schema = Schema::compile(&entry.request_schema)
+    pub fn new(published: WorkerTypeEntry) -> Self {
+        let schema = Schema::compile(&published.request_schema)
             .inspect_err(|error| {
-                tracing::warn!(worker_type = %entry.worker_type, %error, "the request schema cannot be used; requests go unchecked");
+                tracing::warn!(worker_type = %published.worker_type, %error, "the request schema cannot be used; requests go unchecked");
             })
             .ok();
-        Self { entry, schema }
+        Self { published, schema }
     }
 }
 
 impl Default for Catalogue {
     fn default() -> Self {
         Self {
-            kinds: RwLock::default(),
+            entries: RwLock::default(),
             loaded: AtomicBool::new(false),
         }
     }
@@ -68,31 +68,31 @@ impl Default for Catalogue {
 
 impl Catalogue {
     /// The type behind a domain. When two types claim it, the first by name has it.
-    pub fn by_domain(&self, domain: &str) -> Option<Arc<Kind>> {
-        self.kinds
+    pub fn by_domain(&self, domain: &str) -> Option<Arc<CatalogueEntry>> {
+        self.entries
             .read()
             .values()
-            .find(|kind| kind.entry.domain == domain)
+            .find(|entry| entry.published.domain == domain)
             .cloned()
     }
 
     /// A type by its name.
-    pub fn by_type(&self, worker_type: &str) -> Option<Arc<Kind>> {
-        self.kinds.read().get(worker_type).cloned()
+    pub fn by_type(&self, worker_type: &str) -> Option<Arc<CatalogueEntry>> {
+        self.entries.read().get(worker_type).cloned()
     }
 
     /// All types, by name.
-    pub fn all(&self) -> Vec<Arc<Kind>> {
-        self.kinds.read().values().cloned().collect()
+    pub fn all(&self) -> Vec<Arc<CatalogueEntry>> {
+        self.entries.read().values().cloned().collect()
     }
 
     /// Every domain, in order.
     pub fn domains(&self) -> Vec<String> {
         let mut domains: Vec<String> = self
-            .kinds
+            .entries
             .read()
             .values()
-            .map(|kind| kind.entry.domain.clone())
+            .map(|entry| entry.published.domain.clone())
             .collect();
         domains.sort();
         domains.dedup();
@@ -128,16 +128,16 @@ impl Catalogue {
             .await?;
         // Asked before watching: an empty bucket gives the watcher nothing that says "that was all".
         let empty = bucket.status().await?.values() == 0;
-        let mut entries = bucket.watch_with_history(">").await?;
+        let mut updates = bucket.watch_with_history(">").await?;
         if empty {
-            self.kinds.write().clear();
+            self.entries.write().clear();
             self.loaded.store(true, Ordering::SeqCst);
         }
         loop {
             // Both arms are cancel safe: an entry that was not returned stays in the watcher.
-            let entry = tokio::select! {
-                entry = entries.next() => match entry {
-                    Some(entry) => entry?,
+            let update = tokio::select! {
+                update = updates.next() => match update {
+                    Some(update) => update?,
                     None => return Ok(()),
                 },
                 changed = link.changed() => {
@@ -145,15 +145,15 @@ impl Catalogue {
                     return Ok(());
                 }
             };
-            match entry.operation {
-                Operation::Put => self.put(&entry.key, &entry.value),
+            match update.operation {
+                Operation::Put => self.put(&update.key, &update.value),
                 Operation::Delete | Operation::Purge => {
-                    if self.kinds.write().remove(&entry.key).is_some() {
-                        tracing::info!(worker_type = entry.key, "worker type removed");
+                    if self.entries.write().remove(&update.key).is_some() {
+                        tracing::info!(worker_type = update.key, "worker type removed");
                     }
                 }
             }
-            if entry.delta == 0 {
+            if update.delta == 0 {
                 self.loaded.store(true, Ordering::SeqCst);
             }
         }
@@ -185,14 +185,17 @@ impl Catalogue {
             );
             return;
         }
-        let mut kinds = self.kinds.write();
-        if kinds.get(key).is_some_and(|known| known.entry == entry) {
+        let mut entries = self.entries.write();
+        if entries
+            .get(key)
+            .is_some_and(|known| known.published == entry)
+        {
             return;
         }
-        if let Some(other) = kinds.values().find(|kind| {
-            kind.entry.domain == entry.domain && kind.entry.worker_type.as_str() != key
+        if let Some(other) = entries.values().find(|other| {
+            other.published.domain == entry.domain && other.published.worker_type.as_str() != key
         }) {
-            tracing::warn!(domain = entry.domain, one = %other.entry.worker_type, other = key, "two worker types claim one domain");
+            tracing::warn!(domain = entry.domain, one = %other.published.worker_type, other = key, "two worker types claim one domain");
         }
         tracing::info!(
             worker_type = key,
@@ -200,7 +203,7 @@ impl Catalogue {
             version = entry.version,
             "worker type"
         );
-        kinds.insert(key.to_owned(), Arc::new(Kind::new(entry)));
+        entries.insert(key.to_owned(), Arc::new(CatalogueEntry::new(entry)));
     }
 }
 

@@ -49,11 +49,11 @@ pub enum Change {
 
 /// Where changes are announced. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Live {
+pub struct Changes {
     sender: broadcast::Sender<Arc<Change>>,
 }
 
-impl Default for Live {
+impl Default for Changes {
     fn default() -> Self {
         Self {
             sender: broadcast::channel(CAPACITY).0,
@@ -61,7 +61,7 @@ impl Default for Live {
     }
 }
 
-impl Live {
+impl Changes {
     /// Hears every change from now on.
     pub fn subscribe(&self) -> broadcast::Receiver<Arc<Change>> {
         self.sender.subscribe()

@@ -150,7 +150,7 @@ impl Dispatch {
         record: &Record,
         reason: Option<String>,
     ) -> Result<Cancel, ApiError> {
-        let (worker_type, id) = (&record.lane.worker_type, &record.id);
+        let (worker_type, id) = (&record.queue.worker_type, &record.id);
         let mut state = record.state;
         let mut tail = state.last_sequence;
         for _ in 0..DECISIONS {
@@ -290,7 +290,7 @@ impl Dispatch {
             kind,
         };
         self.log
-            .append(&record.lane.worker_type, &event, tail, PATIENCE)
+            .append(&record.queue.worker_type, &event, tail, PATIENCE)
             .await
     }
 }

@@ -12,12 +12,12 @@ const UNMATCHED: &str = "unmatched";
 
 /// The counts.
 #[derive(Debug)]
-pub struct Requests(HistogramsBy<2>);
+pub struct RequestMetrics(HistogramsBy<2>);
 
 /// The counts of one route.
-pub type RouteFigures = Arc<Histograms<2>>;
+pub type RouteMetrics = Arc<Histograms<2>>;
 
-impl Default for Requests {
+impl Default for RequestMetrics {
     fn default() -> Self {
         Self(HistogramsBy::new("route", || {
             Histograms::new(
@@ -30,14 +30,14 @@ impl Default for Requests {
     }
 }
 
-impl Requests {
+impl RequestMetrics {
     /// Those of a route, to be held.
-    pub fn of_route(&self, path: &str) -> RouteFigures {
+    pub fn for_route(&self, path: &str) -> RouteMetrics {
         self.0.of(path)
     }
 
     /// Those of a request that has no handler: its path is there and its method is not, or nothing is.
-    pub fn of_stray(&self, request: &Request) -> RouteFigures {
+    pub fn for_unmatched(&self, request: &Request) -> RouteMetrics {
         self.0.of(request
             .extensions()
             .get::<MatchedPath>()
@@ -59,23 +59,23 @@ impl Requests {
 }
 
 /// What a request is counted by.
-pub struct Measured {
-    figures: RouteFigures,
+pub struct Measurement {
+    metrics: RouteMetrics,
     method: &'static str,
 }
 
-impl Measured {
+impl Measurement {
     /// Looked up before the request is given away.
-    pub fn begin(figures: RouteFigures, method: &Method) -> Self {
+    pub fn begin(metrics: RouteMetrics, method: &Method) -> Self {
         Self {
-            figures,
+            metrics,
             method: word(method),
         }
     }
 
     /// Counts the answer.
     pub fn end(self, status: StatusCode, took: Duration) {
-        self.figures
+        self.metrics
             .observe_duration([self.method, status.as_str()], took);
     }
 }

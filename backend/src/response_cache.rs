@@ -15,7 +15,7 @@ const PLACES: usize = 1024;
 const LONGEST: usize = 4096;
 
 /// The answers. Each operation has one place, which it shares with others: the last one asked for is there.
-pub struct Written(Box<[Mutex<Option<Kept>>]>);
+pub struct ResponseCache(Box<[Mutex<Option<Kept>>]>);
 
 struct Kept {
     /// Held, so it cannot change in place and its address is nobody else's: the same address is the same operation in the same
@@ -24,13 +24,13 @@ struct Kept {
     answer: Bytes,
 }
 
-impl Default for Written {
+impl Default for ResponseCache {
     fn default() -> Self {
         Self((0..PLACES).map(|_| Mutex::default()).collect())
     }
 }
 
-impl Written {
+impl ResponseCache {
     /// The answer about this very record, if it is kept.
     pub fn find(&self, record: &Arc<Record>) -> Option<Bytes> {
         let place = self.place(record)?.lock();
@@ -69,7 +69,7 @@ mod tests {
     use ktrdr_protocol::time::Timestamp;
 
     use super::*;
-    use crate::projection::record::Lane;
+    use crate::projection::record::QueueInfo;
 
     fn record(status: Status) -> Arc<Record> {
         let worker_type = WorkerType::new("dummy").unwrap();
@@ -82,20 +82,20 @@ mod tests {
             retry_of: None,
             resume_from: None,
         };
-        let lane = Lane {
+        let queue = QueueInfo {
             number: 0,
             type_number: 0,
             worker_type,
-            queue: Queue::new("any").unwrap(),
+            name: Queue::new("any").unwrap(),
         };
-        let mut record = Record::new(request, 1, Arc::new(lane));
+        let mut record = Record::new(request, 1, Arc::new(queue));
         record.state.status = status;
         Arc::new(record)
     }
 
     #[test]
     fn what_has_ended_is_kept_until_it_is_another_record() {
-        let written = Written::default();
+        let written = ResponseCache::default();
         let mut ended = record(Status::Completed);
         written.keep(&ended, &Bytes::from_static(b"answer"));
         assert_eq!(written.find(&ended).as_deref(), Some(&b"answer"[..]));
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn what_may_change_or_is_long_is_not_kept() {
-        let written = Written::default();
+        let written = ResponseCache::default();
         for status in [Status::Pending, Status::Running] {
             let open = record(status);
             written.keep(&open, &Bytes::from_static(b"answer"));

@@ -10,15 +10,15 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use crate::catalogue::Catalogue;
-use crate::changes::Live;
+use crate::changes::Changes;
 use crate::config::Config;
 use crate::dispatch::Dispatch;
 use crate::error::ApiError;
 use crate::events::Hub;
 use crate::projection::Projection;
 use crate::registry::Registry;
-use crate::request_metrics::Requests;
-use crate::response_cache::Written;
+use crate::request_metrics::RequestMetrics;
+use crate::response_cache::ResponseCache;
 
 /// Handles to everything; see the fields.
 #[derive(Clone)]
@@ -35,15 +35,15 @@ pub struct Parts {
     /// All operations.
     pub projection: Projection,
     /// Answers about what has ended.
-    pub written: Written,
+    pub responses: ResponseCache,
     /// All workers.
     pub registry: Registry,
     /// Changes as they happen.
-    pub live: Live,
+    pub changes: Changes,
     /// Who follows changes over HTTP.
     pub events: Hub,
-    /// Requests, measured.
-    pub requests: Requests,
+    /// HTTP requests, counted and timed.
+    pub requests: RequestMetrics,
     /// All worker types.
     pub catalogue: Catalogue,
     /// Publishes starts and cancels.
@@ -58,15 +58,15 @@ impl AppState {
     /// Wires everything together; nothing runs yet.
     pub fn new(config: Config, connection: Connection, stopping: CancellationToken) -> Self {
         let names = config.nats.subject_prefix.clone();
-        let live = Live::default();
+        let changes = Changes::default();
         let log = OpLog::new(connection.jetstream.clone(), names.clone());
         Self(Arc::new(Parts {
-            projection: Projection::new(names.clone(), live.clone()),
-            written: Written::default(),
-            registry: Registry::new(config.worker_remove_after, live.clone()),
-            live,
+            projection: Projection::new(names.clone(), changes.clone()),
+            responses: ResponseCache::default(),
+            registry: Registry::new(config.worker_remove_after, changes.clone()),
+            changes,
             events: Hub::default(),
-            requests: Requests::default(),
+            requests: RequestMetrics::default(),
             catalogue: Catalogue::default(),
             dispatch: Dispatch::new(
                 connection.clone(),

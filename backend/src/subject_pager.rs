@@ -18,7 +18,7 @@ const PAGE_BYTES: usize = 4 * 1024 * 1024;
 
 /// A stored message.
 #[derive(Debug, Clone)]
-pub struct Stored {
+pub struct StoredMessage {
     /// Its sequence in the stream.
     pub sequence: u64,
     /// When the server stored it.
@@ -31,14 +31,14 @@ pub struct Stored {
 #[derive(Debug, Default)]
 pub struct Page {
     /// In stream order.
-    pub messages: Vec<Stored>,
+    pub messages: Vec<StoredMessage>,
     /// Whether there are further ones.
     pub more: bool,
 }
 
 /// Why nothing could be read.
 #[derive(Debug, thiserror::Error)]
-pub enum ReadError {
+pub enum PageError {
     /// The request did not leave.
     #[error("cannot ask stream {stream}: {cause}")]
     Ask {
@@ -65,16 +65,16 @@ pub enum ReadError {
 /// Reads up to `count` messages of `subject` from sequence `from` on.
 ///
 /// # Errors
-/// [`ReadError`].
-pub async fn page(
+/// [`PageError`].
+pub async fn read_page(
     connection: &Connection,
     stream: &str,
     subject: &str,
     from: u64,
     count: usize,
-) -> Result<Page, ReadError> {
+) -> Result<Page, PageError> {
     let client = &connection.client;
-    let ask = |cause: String| ReadError::Ask {
+    let ask = |cause: String| PageError::Ask {
         stream: stream.to_owned(),
         cause,
     };
@@ -92,7 +92,7 @@ pub async fn page(
     loop {
         let answer = tokio::time::timeout(PATIENCE, answers.next()).await;
         let Ok(Some(answer)) = answer else {
-            return Err(ReadError::Silent(stream.to_owned()));
+            return Err(PageError::Silent(stream.to_owned()));
         };
         let header = |name: &str| {
             answer
@@ -108,7 +108,7 @@ pub async fn page(
                 };
                 let time = header("Nats-Time-Stamp")
                     .and_then(|time| serde_json::from_value(json!(time.as_str())).ok());
-                page.messages.push(Stored {
+                page.messages.push(StoredMessage {
                     sequence,
                     time,
                     payload: answer.payload.clone(),
@@ -123,7 +123,7 @@ pub async fn page(
             Some(404) => return Ok(page),
             Some(status) => {
                 let description = answer.description.clone().unwrap_or_default();
-                return Err(ReadError::Refused {
+                return Err(PageError::Refused {
                     stream: stream.to_owned(),
                     status,
                     description,
@@ -136,17 +136,17 @@ pub async fn page(
 /// Reads all messages of `subject`, at most `limit`.
 ///
 /// # Errors
-/// [`ReadError`].
-pub async fn all(
+/// [`PageError`].
+pub async fn read_all(
     connection: &Connection,
     stream: &str,
     subject: &str,
     limit: usize,
-) -> Result<Page, ReadError> {
+) -> Result<Page, PageError> {
     let mut read = Page::default();
     let mut from = 1;
     loop {
-        let next = page(
+        let next = read_page(
             connection,
             stream,
             subject,

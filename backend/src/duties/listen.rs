@@ -60,7 +60,7 @@ async fn listen(state: &AppState) -> Result<(), async_nats::Error> {
                 for message in chunk {
                     if let Some(ProgressMessage { operation_id, worker_id, attempt, report, progress, .. }) = read(&message) {
                         let running = RunningOperation { operation_id, attempt, report, progress };
-                        state.projection.report(&worker_id, running);
+                        state.projection.apply_progress(&worker_id, running);
                     }
                 }
             }
@@ -85,7 +85,7 @@ fn hear(state: &AppState, heartbeat: Heartbeat) {
     for running in &heartbeat.running {
         state
             .projection
-            .report(&heartbeat.worker_id, running.clone());
+            .apply_progress(&heartbeat.worker_id, running.clone());
     }
     state.registry.hear(heartbeat, Instant::now());
 }

@@ -97,7 +97,7 @@ async fn follow_cancels(state: &AppState, watches: &mut HashMap<OperationId, Can
             watch.sent = now;
             if let Err(error) = state
                 .dispatch
-                .intend_cancel(&record.lane.worker_type, &record.id, None)
+                .intend_cancel(&record.queue.worker_type, &record.id, None)
                 .await
             {
                 tracing::warn!(operation_id = %record.id, ?error, "a cancel could not be sent again");

@@ -185,7 +185,7 @@ pub fn sequence_of(view: &View) -> u64 {
 pub fn one(state: &AppState, view: &View) -> impl Stream<Item = Result<Bytes, Infallible>> + use<> {
     let record = &view.record;
     let id = record.id.clone();
-    let seat = Hub::follow_one(state, &id, &record.lane.worker_type);
+    let seat = Hub::follow_one(state, &id, &record.queue.worker_type);
     let stopping = state.stopping.clone();
     let mut reader = One {
         state: state.clone(),

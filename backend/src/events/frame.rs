@@ -61,7 +61,7 @@ impl Frame {
         Self {
             kind: Kind::Operation,
             operation: Some(record.id.clone()),
-            worker_type: Some(record.lane.worker_type.clone()),
+            worker_type: Some(record.queue.worker_type.clone()),
             sequence,
             last: view.status().is_terminal(),
             bytes: write("operation", Some(sequence), &WithoutResult(view)),
@@ -88,7 +88,7 @@ impl Frame {
         };
         Some(Self {
             operation: Some(record.id.clone()),
-            worker_type: Some(record.lane.worker_type.clone()),
+            worker_type: Some(record.queue.worker_type.clone()),
             bytes: write("progress", None, &data),
             ..Self::bare(Kind::Progress)
         })

@@ -116,7 +116,7 @@ impl Hub {
         if !*encoding {
             *encoding = true;
             // Under the lock: the encoder that is just ending cannot miss who came in.
-            tokio::spawn(encoder::run(state.clone(), state.live.subscribe()));
+            tokio::spawn(encoder::run(state.clone(), state.changes.subscribe()));
         }
     }
 

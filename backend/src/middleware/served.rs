@@ -1,4 +1,4 @@
-//! What is around every handler: a request's id and span, its log lines, its figures, the check that everything is loaded, the
+//! What is around every handler: a request's id and span, its log lines, its metrics, the check that everything is loaded, the
 //! answer to a panic, the headers that let pages of other origins read the answer.
 //!
 //! One wrapper of the handler and no layer of the router: axum copies and boxes every layer anew for each request, which cost
@@ -22,24 +22,24 @@ use tracing::instrument::Instrumented;
 
 use super::log_request::Logged;
 use super::{loaded, panic, request_id};
-use crate::request_metrics::{Measured, RouteFigures};
+use crate::request_metrics::{Measurement, RouteMetrics};
 use crate::state::AppState;
 
 /// A handler with everything around it.
 #[derive(Clone)]
 pub struct Served<H> {
     handler: H,
-    /// `None` for what answers strays: their figures are looked up.
-    figures: Option<RouteFigures>,
+    /// `None` for what answers strays: their metrics are looked up.
+    metrics: Option<RouteMetrics>,
     needs_nats: bool,
 }
 
 impl<H> Served<H> {
     /// The handler of a route. `needs_nats`: answered with 503 until the stream has been read.
-    pub fn route(handler: H, figures: RouteFigures, needs_nats: bool) -> Self {
+    pub fn route(handler: H, metrics: RouteMetrics, needs_nats: bool) -> Self {
         Self {
             handler,
-            figures: Some(figures),
+            metrics: Some(metrics),
             needs_nats,
         }
     }
@@ -48,7 +48,7 @@ impl<H> Served<H> {
     pub fn stray(handler: H) -> Self {
         Self {
             handler,
-            figures: None,
+            metrics: None,
             needs_nats: false,
         }
     }
@@ -60,10 +60,13 @@ impl<T, H: Handler<T, AppState>> Handler<T, AppState> for Served<H> {
     fn call(self, request: Request, state: AppState) -> Self::Future {
         let id = request_id::of(request.headers());
         let span = request_id::span(&id, &request);
-        let figures = self
-            .figures
-            .unwrap_or_else(|| state.requests.of_stray(&request));
-        let (measured, begun) = (Measured::begin(figures, request.method()), Instant::now());
+        let metrics = self
+            .metrics
+            .unwrap_or_else(|| state.requests.for_unmatched(&request));
+        let (measured, begun) = (
+            Measurement::begin(metrics, request.method()),
+            Instant::now(),
+        );
         let (logged, answer) = span.in_scope(|| {
             let logged = Logged::begin(&request);
             let refusal = if self.needs_nats {
@@ -93,7 +96,7 @@ impl<T, H: Handler<T, AppState>> Handler<T, AppState> for Served<H> {
 /// What is needed once there is an answer.
 struct After {
     id: HeaderValue,
-    measured: Measured,
+    measured: Measurement,
     logged: Logged,
     begun: Instant,
 }

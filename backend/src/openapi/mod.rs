@@ -25,13 +25,13 @@ use serde_json::{Map, Value, json};
 
 use self::doc::Doc;
 use self::routes::Route;
-use crate::catalogue::Kind;
+use crate::catalogue::CatalogueEntry;
 use crate::error::Code;
 
 const START_ROUTE: &str = "/api/v1/{domain}/start";
 
 /// The document for these routes and worker types.
-pub fn document(routes: &[Route], kinds: &[Arc<Kind>]) -> Value {
+pub fn document(routes: &[Route], entries: &[Arc<CatalogueEntry>]) -> Value {
     let mut generator = SchemaSettings::draft2020_12()
         .for_serialize()
         .with(|s| s.definitions_path = "/components/schemas".into());
@@ -48,12 +48,12 @@ pub fn document(routes: &[Route], kinds: &[Arc<Kind>]) -> Value {
             &mut generator,
         );
         if route.path == START_ROUTE {
-            for kind in first_of_each_domain(kinds) {
-                let path = format!("/api/v1/{}/start", kind.entry.domain);
+            for entry in first_of_each_domain(entries) {
+                let path = format!("/api/v1/{}/start", entry.published.domain);
                 paths
                     .entry(path)
                     .or_default()
-                    .insert(route.method.to_owned(), start_of(kind, &operation));
+                    .insert(route.method.to_owned(), start_of(entry, &operation));
             }
         }
         paths
@@ -72,21 +72,21 @@ pub fn document(routes: &[Route], kinds: &[Arc<Kind>]) -> Value {
         reading.root_schema_for::<Execution>().as_value(),
     );
     let mut any_result = Vec::new();
-    for kind in kinds {
-        let worker_type = &kind.entry.worker_type;
+    for entry in entries {
+        let worker_type = &entry.published.worker_type;
         embed::embed(
             &mut components,
-            &request_name(kind),
-            &kind.entry.request_schema,
+            &request_name(entry),
+            &entry.published.request_schema,
         );
         embed::embed(
             &mut components,
-            &result_name(kind),
-            &kind.entry.result_schema,
+            &result_name(entry),
+            &entry.published.result_schema,
         );
-        any_result.push(json!({"title": worker_type, "$ref": reference(&result_name(kind))}));
-        if let Some(Value::Object(own)) = components.get(&request_name(kind)).cloned() {
-            components.insert(start_name(kind), docs::start_body(own));
+        any_result.push(json!({"title": worker_type, "$ref": reference(&result_name(entry))}));
+        if let Some(Value::Object(own)) = components.get(&request_name(entry)).cloned() {
+            components.insert(start_name(entry), docs::start_body(own));
         }
     }
     if let Some(data) = components
@@ -119,28 +119,28 @@ pub fn document(routes: &[Route], kinds: &[Arc<Kind>]) -> Value {
 }
 
 /// As requests are routed: when two types claim a domain, the first by name has it.
-fn first_of_each_domain(kinds: &[Arc<Kind>]) -> impl Iterator<Item = &Kind> {
-    let first = |kind: &&Arc<Kind>| {
-        kinds
+fn first_of_each_domain(entries: &[Arc<CatalogueEntry>]) -> impl Iterator<Item = &CatalogueEntry> {
+    let first = |entry: &&Arc<CatalogueEntry>| {
+        entries
             .iter()
-            .find(|other| other.entry.domain == kind.entry.domain)
+            .find(|other| other.published.domain == entry.published.domain)
     };
-    kinds
+    entries
         .iter()
-        .filter(move |kind| first(kind).is_some_and(|first| Arc::ptr_eq(first, kind)))
+        .filter(move |entry| first(entry).is_some_and(|first| Arc::ptr_eq(first, entry)))
         .map(Arc::as_ref)
 }
 
-fn request_name(kind: &Kind) -> String {
-    format!("{}_request", kind.entry.worker_type)
+fn request_name(entry: &CatalogueEntry) -> String {
+    format!("{}_request", entry.published.worker_type)
 }
 
-fn result_name(kind: &Kind) -> String {
-    format!("{}_result", kind.entry.worker_type)
+fn result_name(entry: &CatalogueEntry) -> String {
+    format!("{}_result", entry.published.worker_type)
 }
 
-fn start_name(kind: &Kind) -> String {
-    format!("{}_start", kind.entry.worker_type)
+fn start_name(entry: &CatalogueEntry) -> String {
+    format!("{}_start", entry.published.worker_type)
 }
 
 fn reference(component: &str) -> String {
@@ -148,16 +148,16 @@ fn reference(component: &str) -> String {
 }
 
 /// The start route of one worker type, from that of all.
-fn start_of(kind: &Kind, any: &Value) -> Value {
+fn start_of(entry: &CatalogueEntry, any: &Value) -> Value {
     let mut operation = any.clone();
-    let worker_type = kind.entry.worker_type.as_str();
+    let worker_type = entry.published.worker_type.as_str();
     operation["operationId"] = format!("start_{worker_type}").into();
     operation["summary"] = format!("Start: {worker_type}").into();
-    operation["description"] = kind.entry.description.as_str().into();
+    operation["description"] = entry.published.description.as_str().into();
     operation["x-ktrdr-worker-type"] = worker_type.into();
-    operation["x-ktrdr-result"] = json!({"$ref": reference(&result_name(kind))});
+    operation["x-ktrdr-result"] = json!({"$ref": reference(&result_name(entry))});
     operation["requestBody"]["content"]["application/json"]["schema"] =
-        json!({"$ref": reference(&start_name(kind))});
+        json!({"$ref": reference(&start_name(entry))});
     if let Some(parameters) = operation["parameters"].as_array_mut() {
         parameters.retain(|parameter| parameter["in"] != "path");
     }
@@ -184,8 +184,8 @@ fn operation(
     let mut responses = Map::new();
     for answer in &doc.answers {
         let mut response = json!({"description": answer.description});
-        if let Some((kind, schema)) = answer.content {
-            response["content"][kind]["schema"] = schema(generator).to_value();
+        if let Some((media_type, schema)) = answer.content {
+            response["content"][media_type]["schema"] = schema(generator).to_value();
         }
         for (name, description) in &answer.headers {
             response["headers"][*name] =

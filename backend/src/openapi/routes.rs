@@ -6,7 +6,7 @@ use axum::routing::{MethodRouter, delete, get, post};
 
 use super::doc::Doc;
 use crate::middleware::served::Served;
-use crate::request_metrics::Requests;
+use crate::request_metrics::RequestMetrics;
 use crate::state::AppState;
 
 /// One method of one path.
@@ -23,7 +23,7 @@ pub struct Route {
 
 /// Routes with their descriptions.
 pub struct Routes<'a> {
-    requests: &'a Requests,
+    requests: &'a RequestMetrics,
     router: Router<AppState>,
     routes: Vec<Route>,
     need_nats: bool,
@@ -31,7 +31,7 @@ pub struct Routes<'a> {
 
 impl<'a> Routes<'a> {
     /// Routes that are always served, and counted there.
-    pub fn always(requests: &'a Requests) -> Self {
+    pub fn always(requests: &'a RequestMetrics) -> Self {
         Self {
             requests,
             router: Router::new(),
@@ -41,7 +41,7 @@ impl<'a> Routes<'a> {
     }
 
     /// Routes that need what is in the stream.
-    pub fn needing_nats(requests: &'a Requests) -> Self {
+    pub fn needing_nats(requests: &'a RequestMetrics) -> Self {
         Self {
             need_nats: true,
             ..Self::always(requests)
@@ -82,7 +82,7 @@ impl<'a> Routes<'a> {
     }
 
     fn served<H>(&self, path: &str, handler: H) -> Served<H> {
-        Served::route(handler, self.requests.of_route(path), self.need_nats)
+        Served::route(handler, self.requests.for_route(path), self.need_nats)
     }
 
     fn add(

@@ -10,7 +10,7 @@ use super::record::Record;
 
 /// What one message of the stream meant to an operation.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Step {
+pub enum Transition {
     /// It was accepted.
     Created,
     /// An attempt began.
@@ -33,7 +33,7 @@ pub enum Step {
 
 /// The counts.
 #[derive(Debug)]
-pub struct Figures {
+pub struct OperationCounters {
     created: Counters<1>,
     started: Counters<1>,
     takeovers: Counters<1>,
@@ -43,7 +43,7 @@ pub struct Figures {
     ran: Histograms<2>,
 }
 
-impl Default for Figures {
+impl Default for OperationCounters {
     fn default() -> Self {
         Self {
             created: Counters::new(
@@ -87,7 +87,7 @@ impl Default for Figures {
     }
 }
 
-impl Step {
+impl Transition {
     /// From an operation after an event, and its status before.
     pub fn of(before: Status, record: &Record) -> Self {
         let attempts = record.attempts.as_slice();
@@ -117,9 +117,9 @@ impl Step {
     }
 }
 
-impl Figures {
+impl OperationCounters {
     /// Begins to count operations of this type at 0: an increase from nothing to 1 is none to Prometheus.
-    pub fn know(&self, worker_type: &str) {
+    pub fn add_worker_type(&self, worker_type: &str) {
         for counters in [
             &self.created,
             &self.started,
@@ -137,10 +137,10 @@ impl Figures {
     }
 
     /// Counts a step of an operation of this type that led to `status`.
-    pub fn count(&self, worker_type: &str, status: Status, step: Step) {
-        match step {
-            Step::Created => self.created.add([worker_type], 1),
-            Step::Started { takeover, waited } => {
+    pub fn count(&self, worker_type: &str, status: Status, transition: Transition) {
+        match transition {
+            Transition::Created => self.created.add([worker_type], 1),
+            Transition::Started { takeover, waited } => {
                 self.started.add([worker_type], 1);
                 if takeover {
                     self.takeovers.add([worker_type], 1);
@@ -148,14 +148,14 @@ impl Figures {
                     self.waited.observe([worker_type], waited);
                 }
             }
-            Step::Released => self.released.add([worker_type], 1),
-            Step::Ended { ran } => {
+            Transition::Released => self.released.add([worker_type], 1),
+            Transition::Ended { ran } => {
                 self.ended.add([worker_type, status.as_str()], 1);
                 if let Some(ran) = ran {
                     self.ran.observe([worker_type, status.as_str()], ran);
                 }
             }
-            Step::Other => {}
+            Transition::Other => {}
         }
     }
 

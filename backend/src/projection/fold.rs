@@ -7,7 +7,7 @@ use ktrdr_protocol::operation::{Attempt, AttemptOutcome, CancelIntent, Progress}
 use ktrdr_protocol::state::{Rejected, Status};
 use ktrdr_protocol::time::Timestamp;
 
-use super::record::{Record, Reported, Shown};
+use super::record::{LatestProgress, Record, StoredProgress};
 
 /// The code of a failure that says that a worker was lost.
 const WORKER_LOST: &str = "worker_lost";
@@ -34,7 +34,7 @@ impl Record {
                     AttemptOutcome::Lost,
                     Some("its worker was lost; another one took over".to_owned()),
                 );
-                self.progress = Shown::Nothing;
+                self.progress = StoredProgress::NotReported;
                 if let Some(rare) = &mut self.rare {
                     rare.retry_at = None;
                     rare.runs_direct = rare.direct_start == Some(start_sequence);
@@ -61,7 +61,7 @@ impl Record {
                     AttemptOutcome::Released
                 };
                 self.end_attempt(at, outcome, error.map(|error| error.message));
-                self.progress = Shown::Nothing;
+                self.progress = StoredProgress::NotReported;
                 if retry_at.is_some() || self.rare.is_some() {
                     self.rare_mut().retry_at = retry_at;
                 }
@@ -124,11 +124,11 @@ impl Record {
             return false;
         }
         let (last, shown) = match &self.progress {
-            Shown::Live(reported) => (reported.number, reported.shown_at),
+            StoredProgress::Running(reported) => (reported.number, reported.shown_at),
             _ => (0, Timestamp::EPOCH),
         };
         let (number, shown_at) = (number.max(last), shown.max(heard_at));
-        self.progress = Shown::Live(Box::new(Reported {
+        self.progress = StoredProgress::Running(Box::new(LatestProgress {
             number,
             shown_at,
             progress,
@@ -150,7 +150,7 @@ impl Record {
         let news = match &self.progress {
             // Reports come on three ways, by themselves, in heartbeats and as answers; one may overtake the other. Their
             // times say nothing about it: a worker's clock may be set while it runs.
-            Shown::Live(shown) => {
+            StoredProgress::Running(shown) => {
                 (number == 0 || number >= shown.number) && shown.progress != *progress
             }
             _ => true,
@@ -176,8 +176,8 @@ impl Record {
     fn finish(&mut self, at: Timestamp, last: Option<Progress>) {
         self.completed_at = Some(at);
         self.progress = match last.as_ref().map(serde_json::value::to_raw_value) {
-            Some(Ok(json)) => Shown::Last(json),
-            _ => Shown::Nothing,
+            Some(Ok(json)) => StoredProgress::Ended(json),
+            _ => StoredProgress::NotReported,
         };
     }
 }
@@ -191,15 +191,15 @@ mod tests {
     use ktrdr_protocol::operation::{Execution, StartRequest};
     use serde_json::{Value, json};
 
-    use super::super::record::{Lane, View};
+    use super::super::record::{QueueInfo, View};
     use super::*;
 
     fn record() -> Record {
-        let lane = Arc::new(Lane {
+        let queue = Arc::new(QueueInfo {
             number: 0,
             type_number: 0,
             worker_type: WorkerType::new("dummy").unwrap(),
-            queue: Queue::new("any").unwrap(),
+            name: Queue::new("any").unwrap(),
         });
         let request = StartRequest {
             operation_id: OperationId::new("op").unwrap(),
@@ -210,7 +210,7 @@ mod tests {
             retry_of: None,
             resume_from: None,
         };
-        Record::new(request, 1, lane)
+        Record::new(request, 1, queue)
     }
 
     fn worker(name: &str) -> WorkerId {

@@ -24,7 +24,7 @@ const LOOK: Duration = Duration::from_secs(5);
 /// Pause before reading is tried again.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// How often a stream that seems to have become shorter is looked at again before that is believed.
+/// How often a stream that seems to have become shorter is set_measured at again before that is believed.
 const SECOND_LOOKS: u32 = 6;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -123,7 +123,7 @@ async fn follow(
                     newest = sequence + pending;
                     let stored_at = stream_time(info.published);
                     let async_nats::Message { subject, payload, .. } = message.message;
-                    projection.room.grew(sequence, subject.len(), payload.len());
+                    projection.room.add_message(sequence, subject.len(), payload.len());
                     batch.push(decode(names, sequence, stored_at, subject, &payload));
                 }
                 projection.heard_of(newest);
@@ -158,7 +158,7 @@ async fn follow(
 }
 
 fn note_room(projection: &Projection, info: &Info) {
-    projection.room.looked(
+    projection.room.set_measured(
         info.config.max_bytes,
         info.state.bytes,
         info.state.last_sequence,

@@ -11,8 +11,8 @@ use roaring::RoaringBitmap;
 pub struct Place {
     /// Number of its worker type.
     pub worker_type: u32,
-    /// Number of its lane (worker type and queue).
-    pub lane: u32,
+    /// Number of its queue (worker type and queue).
+    pub queue: u32,
     /// Its status.
     pub status: Status,
 }
@@ -33,12 +33,12 @@ impl Lists {
 }
 
 #[derive(Debug, Default)]
-struct LaneSets {
+struct QueueSets {
     pending: RoaringBitmap,
     running: RoaringBitmap,
 }
 
-impl LaneSets {
+impl QueueSets {
     fn of(&mut self, status: Status) -> Option<&mut RoaringBitmap> {
         match status {
             Status::Pending => Some(&mut self.pending),
@@ -53,7 +53,7 @@ impl LaneSets {
 pub struct Index {
     any: Lists,
     types: Vec<Lists>,
-    lanes: Vec<LaneSets>,
+    queues: Vec<QueueSets>,
     /// Not ended, and a cancel was asked for.
     cancelling: RoaringBitmap,
 }
@@ -61,12 +61,12 @@ pub struct Index {
 impl Index {
     /// Takes a new operation.
     pub fn insert(&mut self, number: u32, place: Place) {
-        let (worker_type, lane) = (place.worker_type as usize, place.lane as usize);
+        let (worker_type, queue) = (place.worker_type as usize, place.queue as usize);
         if self.types.len() <= worker_type {
             self.types.resize_with(worker_type + 1, Lists::default);
         }
-        if self.lanes.len() <= lane {
-            self.lanes.resize_with(lane + 1, LaneSets::default);
+        if self.queues.len() <= queue {
+            self.queues.resize_with(queue + 1, QueueSets::default);
         }
         self.any.all.insert(number);
         self.types[worker_type].all.insert(number);
@@ -103,7 +103,7 @@ impl Index {
         let status = place.status as usize;
         self.any.by_status[status].insert(number);
         self.types[place.worker_type as usize].by_status[status].insert(number);
-        if let Some(set) = self.lanes[place.lane as usize].of(place.status) {
+        if let Some(set) = self.queues[place.queue as usize].of(place.status) {
             set.insert(number);
         }
     }
@@ -112,7 +112,7 @@ impl Index {
         let status = place.status as usize;
         self.any.by_status[status].remove(number);
         self.types[place.worker_type as usize].by_status[status].remove(number);
-        if let Some(set) = self.lanes[place.lane as usize].of(place.status) {
+        if let Some(set) = self.queues[place.queue as usize].of(place.status) {
             set.remove(number);
         }
     }
@@ -154,25 +154,27 @@ impl Index {
         (total, page)
     }
 
-    /// The place of a pending operation in its lane, from 1.
-    pub fn queue_position(&self, lane: u32, number: u32) -> Option<u64> {
-        let pending = &self.lanes.get(lane as usize)?.pending;
+    /// The place of a pending operation in its queue, from 1.
+    pub fn queue_position(&self, queue: u32, number: u32) -> Option<u64> {
+        let pending = &self.queues.get(queue as usize)?.pending;
         pending.contains(number).then(|| pending.rank(number))
     }
 
-    /// How many of a lane are pending and running, and the oldest pending one.
-    pub fn lane(&self, lane: u32) -> (u64, u64, Option<u32>) {
-        match self.lanes.get(lane as usize) {
+    /// How many of a queue are pending and running, and the oldest pending one.
+    pub fn queue(&self, queue: u32) -> (u64, u64, Option<u32>) {
+        match self.queues.get(queue as usize) {
             Some(sets) => (sets.pending.len(), sets.running.len(), sets.pending.min()),
             None => (0, 0, None),
         }
     }
 
-    /// All of a lane that have not ended, oldest first.
-    pub fn open_in_lane(&self, lane: u32) -> Vec<u32> {
-        self.lanes.get(lane as usize).map_or_else(Vec::new, |sets| {
-            (&sets.pending | &sets.running).iter().collect()
-        })
+    /// All of a queue that have not ended, oldest first.
+    pub fn open_in_queue(&self, queue: u32) -> Vec<u32> {
+        self.queues
+            .get(queue as usize)
+            .map_or_else(Vec::new, |sets| {
+                (&sets.pending | &sets.running).iter().collect()
+            })
     }
 }
 
@@ -211,7 +213,7 @@ mod tests {
             for step in steps {
                 match step {
                     Step::Insert { worker_type, queue } => {
-                        let place = Place { worker_type, lane: worker_type * 2 + queue, status: Status::Pending };
+                        let place = Place { worker_type, queue: worker_type * 2 + queue, status: Status::Pending };
                         index.insert(next, place);
                         naive.push((next, place));
                         // Numbers far apart meet several containers of the bitmaps.
@@ -245,10 +247,10 @@ mod tests {
             for (number, place) in &naive {
                 let before = naive
                     .iter()
-                    .filter(|(n, p)| p.lane == place.lane && p.status == Status::Pending && n <= number)
+                    .filter(|(n, p)| p.queue == place.queue && p.status == Status::Pending && n <= number)
                     .count() as u64;
                 let expected = (place.status == Status::Pending).then_some(before);
-                prop_assert_eq!(index.queue_position(place.lane, *number), expected);
+                prop_assert_eq!(index.queue_position(place.queue, *number), expected);
             }
         }
     }
@@ -258,7 +260,7 @@ mod tests {
         let mut index = Index::default();
         let place = Place {
             worker_type: 0,
-            lane: 0,
+            queue: 0,
             status: Status::Running,
         };
         index.insert(7, place);

@@ -13,7 +13,7 @@ const SHOWN: i64 = 60;
 
 /// One minute.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Counts {
+pub struct MinuteCounts {
     /// Starts that were accepted.
     pub created: u64,
     /// Ended with a result.
@@ -30,14 +30,14 @@ pub struct Minute {
     /// Its beginning.
     pub minute: Timestamp,
     #[serde(flatten)]
-    counts: Counts,
+    counts: MinuteCounts,
 }
 
 /// The last minutes.
 #[derive(Debug, Default)]
-pub struct Tally(BTreeMap<i64, Counts>);
+pub struct RecentMinutes(BTreeMap<i64, MinuteCounts>);
 
-impl Tally {
+impl RecentMinutes {
     /// Counts an operation that took this status at `at`.
     pub fn count(&mut self, status: Status, at: Timestamp, now: Timestamp) {
         let current = now.as_millis().div_euclid(MINUTE);
@@ -79,24 +79,24 @@ mod tests {
 
     #[test]
     fn old_minutes_fall_out_and_early_ones_count_as_now() {
-        let mut tally = Tally::default();
+        let mut recent = RecentMinutes::default();
         let at = |minute: i64| Timestamp::from_millis(minute * MINUTE + 1);
-        tally.count(Status::Completed, at(100), at(100));
-        tally.count(Status::Pending, at(107), at(100));
-        tally.count(Status::Failed, at(40), at(100));
-        let minutes = tally.minutes(at(100));
+        recent.count(Status::Completed, at(100), at(100));
+        recent.count(Status::Pending, at(107), at(100));
+        recent.count(Status::Failed, at(40), at(100));
+        let minutes = recent.minutes(at(100));
         assert_eq!(minutes.len(), 60);
         assert_eq!(
             minutes[59].counts,
-            Counts {
+            MinuteCounts {
                 created: 1,
                 completed: 1,
-                ..Counts::default()
+                ..MinuteCounts::default()
             }
         );
-        assert_eq!(minutes[0].counts, Counts::default());
-        tally.count(Status::Cancelled, at(160), at(160));
-        assert_eq!(tally.0.len(), 1);
-        assert_eq!(tally.minutes(at(160))[59].counts.cancelled, 1);
+        assert_eq!(minutes[0].counts, MinuteCounts::default());
+        recent.count(Status::Cancelled, at(160), at(160));
+        assert_eq!(recent.0.len(), 1);
+        assert_eq!(recent.minutes(at(160))[59].counts.cancelled, 1);
     }
 }

@@ -41,14 +41,14 @@ use ktrdr_protocol::worker::RunningOperation;
 use parking_lot::RwLock;
 use tokio::sync::Notify;
 
-use self::counters::Figures;
+use self::counters::OperationCounters;
 use self::decode::{Body, Decoded};
 use self::minutes::Minute;
-use self::model::{Applied, LaneState, Model, Skip};
+use self::model::{Applied, Model, QueueState, Skip};
 use self::record::{Record, View};
-use self::stream_room::Room;
+use self::stream_room::StreamRoom;
 use self::waiters::Waiters;
-use crate::changes::{Change, Live};
+use crate::changes::{Change, Changes};
 
 /// The projection, shared by everything that reads it.
 pub struct Projection {
@@ -60,33 +60,33 @@ pub struct Projection {
     stream_last: AtomicU64,
     skipped: AtomicU64,
     /// What happened since the replay.
-    pub figures: Figures,
+    pub counters: OperationCounters,
     /// How often the stream turned out to be another one.
     generation: AtomicU64,
     caught_up: AtomicBool,
     waiters: Waiters,
-    live: Live,
+    changes: Changes,
     /// A cancel was asked for: wakes the background duties.
     pub cancel_asked: Notify,
-    room: Room,
+    room: StreamRoom,
 }
 
 impl Projection {
     /// An empty one.
-    pub fn new(names: Names, live: Live) -> Self {
+    pub fn new(names: Names, changes: Changes) -> Self {
         Self {
             names,
             model: RwLock::default(),
             applied: AtomicU64::new(0),
             stream_last: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
-            figures: Figures::default(),
+            counters: OperationCounters::default(),
             generation: AtomicU64::new(0),
             caught_up: AtomicBool::new(false),
             waiters: Waiters::default(),
-            live,
+            changes,
             cancel_asked: Notify::new(),
-            room: Room::default(),
+            room: StreamRoom::default(),
         }
     }
 
@@ -107,8 +107,8 @@ impl Projection {
     }
 
     /// Every queue.
-    pub fn lanes(&self) -> Vec<LaneState> {
-        self.model.read().lanes()
+    pub fn queues(&self) -> Vec<QueueState> {
+        self.model.read().queues()
     }
 
     /// How many operations there are of each type in each status, in the order of [`Status::ALL`].
@@ -118,11 +118,11 @@ impl Projection {
 
     /// What happened in each of the last 60 minutes.
     pub fn minutes(&self, now: Timestamp) -> Vec<Minute> {
-        self.model.read().tally.minutes(now)
+        self.model.read().minutes.minutes(now)
     }
 
     /// The operations that changed after `sequence`, and the sequence of the newest change that they show. See
-    /// [`recent::Recent::after`] for when there is no answer.
+    /// [`recent::RecentChanges::after`] for when there is no answer.
     pub fn changed_after(&self, sequence: u64, most: usize) -> (u64, Option<Vec<(u64, View)>>) {
         let model = self.model.read();
         let views = model.recent.after(sequence, most).map(|changes| {
@@ -217,22 +217,22 @@ impl Projection {
     }
 
     /// Takes what a worker says of an operation it runs: by itself, in a heartbeat, or as an answer to a question.
-    pub fn report(&self, worker: &WorkerId, running: RunningOperation) {
+    pub fn apply_progress(&self, worker: &WorkerId, running: RunningOperation) {
         let RunningOperation {
             operation_id: id,
             attempt,
             report,
             progress,
         } = running;
-        let lane =
+        let queue =
             self.model
                 .write()
                 .report(&id, attempt, worker, report, Timestamp::now(), progress);
-        if let Some(lane) = lane
-            && self.live.has_listeners()
+        if let Some(queue) = queue
+            && self.changes.has_listeners()
         {
-            let worker_type = lane.worker_type.clone();
-            self.live.announce(Change::Progress {
+            let worker_type = queue.worker_type.clone();
+            self.changes.announce(Change::Progress {
                 operation_id: id,
                 worker_type,
             });
@@ -253,7 +253,7 @@ impl Projection {
         {
             let mut model = self.model.write();
             // Asked under the lock: whoever listens before reading the model either hears of this batch or reads it.
-            let listening = self.live.has_listeners();
+            let listening = self.changes.has_listeners();
             for Decoded {
                 sequence,
                 subject,
@@ -266,15 +266,15 @@ impl Projection {
                     Ok(Ok(applied)) => {
                         cancel_asked |= is_cancel;
                         if live {
-                            self.figures.count(
-                                applied.lane.worker_type.as_str(),
+                            self.counters.count(
+                                applied.queue.worker_type.as_str(),
                                 applied.status,
-                                applied.step,
+                                applied.transition,
                             );
                         }
                         model.recent.push(sequence, applied.operation_id.clone());
                         if let Some(at) = counted_at {
-                            model.tally.count(applied.status, at, now);
+                            model.minutes.count(applied.status, at, now);
                         }
                         if applied.status.is_terminal() {
                             ended.push(applied.operation_id.clone());
@@ -295,7 +295,7 @@ impl Projection {
             self.cancel_asked.notify_one();
         }
         for change in changes {
-            self.live.announce(change);
+            self.changes.announce(change);
         }
         for (sequence, subject, reason) in skipped {
             self.note_skipped(sequence, &subject, reason);
@@ -362,7 +362,7 @@ impl Projection {
         self.generation.fetch_add(1, Ordering::Relaxed);
         drop(old);
         self.waiters.look_again();
-        self.live.announce(Change::Everything);
+        self.changes.announce(Change::Everything);
     }
 
     fn caught_up(&self) {
@@ -388,14 +388,14 @@ fn happened_at(body: &Body) -> Option<Timestamp> {
 fn announcement(sequence: u64, applied: Applied) -> Change {
     let Applied {
         operation_id,
-        lane,
+        queue,
         status,
         ..
     } = applied;
     Change::Operation {
         sequence,
         operation_id,
-        worker_type: lane.worker_type.clone(),
+        worker_type: queue.worker_type.clone(),
         status,
     }
 }

@@ -9,11 +9,11 @@ use ktrdr_protocol::operation::{CancelIntent, Progress, StartRequest, direct_que
 use ktrdr_protocol::state::{Rejected, Status};
 use ktrdr_protocol::time::Timestamp;
 
-use super::counters::Step;
+use super::counters::Transition;
 use super::index::Index;
-use super::minutes::Tally;
-use super::recent::Recent;
-use super::record::{Lane, Record, View};
+use super::minutes::RecentMinutes;
+use super::recent::RecentChanges;
+use super::record::{QueueInfo, Record, View};
 
 /// Why a message changed nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -38,18 +38,18 @@ pub struct Applied {
     /// The operation.
     pub operation_id: OperationId,
     /// Its worker type and queue.
-    pub lane: Arc<Lane>,
+    pub queue: Arc<QueueInfo>,
     /// Where it stands now.
     pub status: Status,
     /// What happened, to be counted.
-    pub step: Step,
+    pub transition: Transition,
 }
 
 /// One queue of one worker type.
 #[derive(Debug)]
-pub struct LaneState {
+pub struct QueueState {
     /// Which.
-    pub lane: Arc<Lane>,
+    pub info: Arc<QueueInfo>,
     /// How many wait.
     pub pending: u64,
     /// How many run.
@@ -67,8 +67,8 @@ pub struct Model {
     /// Number of the front.
     base: u32,
     numbers: HashMap<OperationId, u32>,
-    lanes: Vec<Arc<Lane>>,
-    lane_numbers: HashMap<WorkerType, HashMap<Queue, u32>>,
+    queues: Vec<Arc<QueueInfo>>,
+    queue_numbers: HashMap<WorkerType, HashMap<Queue, u32>>,
     type_numbers: HashMap<WorkerType, u32>,
     /// Operations that were started once more, directly on a worker.
     started_direct: HashSet<OperationId>,
@@ -76,9 +76,9 @@ pub struct Model {
     workers: HashSet<WorkerId>,
     index: Index,
     /// The newest changes.
-    pub recent: Recent,
+    pub recent: RecentChanges,
     /// What happened in the last minutes.
-    pub tally: Tally,
+    pub minutes: RecentMinutes,
 }
 
 impl Model {
@@ -103,12 +103,12 @@ impl Model {
         {
             self.renumber();
         }
-        let lane = self.lane(&request.operation_type, queue);
+        let queue = self.queue_info(&request.operation_type, queue);
         let number = self.base + self.records.len() as u32;
-        let record = Record::new(request, sequence, lane);
+        let record = Record::new(request, sequence, queue);
         self.numbers.insert(record.id.clone(), number);
         self.index.insert(number, record.place());
-        let applied = applied(&record, Step::Created);
+        let applied = applied(&record, Transition::Created);
         self.records.push_back(Arc::new(record));
         Ok(applied)
     }
@@ -154,7 +154,7 @@ impl Model {
         Arc::make_mut(record)
             .apply(sequence, event, worker)
             .map_err(Skip::Rejected)?;
-        let applied = applied(record, Step::of(before.status, record));
+        let applied = applied(record, Transition::of(before.status, record));
         self.index.shift(number, before, applied.status);
         Ok(applied)
     }
@@ -168,7 +168,7 @@ impl Model {
         if !Arc::make_mut(record).intend_cancel(intent) {
             return Err(Skip::Rejected(Rejected::Duplicate));
         }
-        let applied = applied(record, Step::Other);
+        let applied = applied(record, Transition::Other);
         self.index.cancelling(number);
         Ok(applied)
     }
@@ -182,7 +182,7 @@ impl Model {
         report: u64,
         heard_at: Timestamp,
         progress: Progress,
-    ) -> Option<Arc<Lane>> {
+    ) -> Option<Arc<QueueInfo>> {
         let number = *self.numbers.get(id.as_str())?;
         let record = self
             .records
@@ -194,7 +194,7 @@ impl Model {
         let record = Arc::make_mut(record);
         record
             .report(attempt, worker, report, heard_at, progress)
-            .then(|| Arc::clone(&record.lane))
+            .then(|| Arc::clone(&record.queue))
     }
 
     /// Forgets operations whose start request has left the stream. Says how many.
@@ -243,20 +243,20 @@ impl Model {
     }
 
     /// Every queue there ever was an operation in.
-    pub fn lanes(&self) -> Vec<LaneState> {
-        let state = |lane: &Arc<Lane>| {
-            let (pending, running, oldest) = self.index.lane(lane.number);
+    pub fn queues(&self) -> Vec<QueueState> {
+        let state = |queue: &Arc<QueueInfo>| {
+            let (pending, running, oldest) = self.index.queue(queue.number);
             let oldest_pending = oldest
                 .and_then(|number| self.record(number))
                 .map(|record| record.created_at);
-            LaneState {
-                lane: Arc::clone(lane),
+            QueueState {
+                info: Arc::clone(queue),
                 pending,
                 running,
                 oldest_pending,
             }
         };
-        self.lanes.iter().map(state).collect()
+        self.queues.iter().map(state).collect()
     }
 
     /// How many operations there are of each type in each status.
@@ -281,9 +281,9 @@ impl Model {
     /// Operations that nobody will redeliver and that have not ended.
     pub fn open_direct(&self) -> Vec<Arc<Record>> {
         let direct = direct_queue();
-        let lanes = self.lanes.iter().filter(|lane| lane.queue == direct);
-        let in_lanes = lanes
-            .flat_map(|lane| self.index.open_in_lane(lane.number))
+        let queues = self.queues.iter().filter(|queue| queue.name == direct);
+        let in_queues = queues
+            .flat_map(|queue| self.index.open_in_queue(queue.number))
             .filter_map(|number| self.record(number));
         let again = self
             .started_direct
@@ -293,7 +293,7 @@ impl Model {
             record.state.status == Status::Running
                 && record.rare.as_ref().is_some_and(|rare| rare.runs_direct)
         });
-        in_lanes.chain(running).collect()
+        in_queues.chain(running).collect()
     }
 
     /// How many operations there are.
@@ -309,7 +309,7 @@ impl Model {
 
     fn view(&self, number: u32) -> Option<View> {
         let record = self.record(number)?;
-        let queue_position = self.index.queue_position(record.lane.number, number);
+        let queue_position = self.index.queue_position(record.queue.number, number);
         Some(View {
             record,
             queue_position,
@@ -320,38 +320,38 @@ impl Model {
         let number = *self.numbers.get(id).ok_or(Skip::Unknown)?;
         let position = number.checked_sub(self.base).ok_or(Skip::Unknown)? as usize;
         let record = self.records.get_mut(position).ok_or(Skip::Unknown)?;
-        if record.lane.worker_type.as_str() != worker_type {
+        if record.queue.worker_type.as_str() != worker_type {
             return Err(Skip::OtherType);
         }
         Ok((number, record))
     }
 
-    fn lane(&mut self, worker_type: &WorkerType, queue: Queue) -> Arc<Lane> {
+    fn queue_info(&mut self, worker_type: &WorkerType, name: Queue) -> Arc<QueueInfo> {
         let known = self
-            .lane_numbers
+            .queue_numbers
             .get(worker_type)
-            .and_then(|queues| queues.get(&queue));
-        if let Some(lane) = known.and_then(|number| self.lanes.get(*number as usize)) {
-            return Arc::clone(lane);
+            .and_then(|queues| queues.get(&name));
+        if let Some(queue) = known.and_then(|number| self.queues.get(*number as usize)) {
+            return Arc::clone(queue);
         }
         let next_type = self.type_numbers.len() as u32;
         let type_number = *self
             .type_numbers
             .entry(worker_type.clone())
             .or_insert(next_type);
-        let number = self.lanes.len() as u32;
-        self.lane_numbers
+        let number = self.queues.len() as u32;
+        self.queue_numbers
             .entry(worker_type.clone())
             .or_default()
-            .insert(queue.clone(), number);
-        let lane = Arc::new(Lane {
+            .insert(name.clone(), number);
+        let queue = Arc::new(QueueInfo {
             number,
             type_number,
             worker_type: worker_type.clone(),
-            queue,
+            name,
         });
-        self.lanes.push(Arc::clone(&lane));
-        lane
+        self.queues.push(Arc::clone(&queue));
+        queue
     }
 
     /// Numbers everything anew from 0: once in 4 billion operations.
@@ -368,12 +368,12 @@ impl Model {
     }
 }
 
-fn applied(record: &Record, step: Step) -> Applied {
+fn applied(record: &Record, transition: Transition) -> Applied {
     Applied {
         operation_id: record.id.clone(),
-        lane: Arc::clone(&record.lane),
+        queue: Arc::clone(&record.queue),
         status: record.state.status,
-        step,
+        transition,
     }
 }
 

@@ -9,13 +9,13 @@ const KEPT: usize = 8192;
 
 /// The last changes in stream order.
 #[derive(Debug, Default)]
-pub struct Recent {
+pub struct RecentChanges {
     changes: VecDeque<(u64, OperationId)>,
     /// Sequence of the newest change that is no longer kept.
     forgotten: u64,
 }
 
-impl Recent {
+impl RecentChanges {
     /// Takes the next change.
     pub fn push(&mut self, sequence: u64, id: OperationId) {
         if self.changes.len() == KEPT
@@ -68,7 +68,7 @@ mod tests {
 
     #[test]
     fn each_operation_once_in_the_order_of_its_newest_change() {
-        let mut recent = Recent::default();
+        let mut recent = RecentChanges::default();
         for (sequence, name) in [(3, "a"), (4, "b"), (7, "a"), (9, "c")] {
             recent.push(sequence, id(name));
         }
@@ -80,12 +80,12 @@ mod tests {
         assert_eq!(recent.after(0, 10).unwrap().len(), 3);
         assert_eq!(recent.after(0, 2), None);
         assert_eq!(recent.after(10, 10), None);
-        assert_eq!(Recent::default().after(0, 10), Some(vec![]));
+        assert_eq!(RecentChanges::default().after(0, 10), Some(vec![]));
     }
 
     #[test]
     fn what_is_no_longer_known_is_said_to_be() {
-        let mut recent = Recent::default();
+        let mut recent = RecentChanges::default();
         for sequence in 1..=(KEPT as u64 + 2) {
             recent.push(sequence, id("a"));
         }

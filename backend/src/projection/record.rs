@@ -18,34 +18,34 @@ use serde_json::value::RawValue;
 
 use super::index::Place;
 
-/// A worker type and one of its queues.
+/// A queue of a worker type.
 #[derive(Debug)]
-pub struct Lane {
+pub struct QueueInfo {
     /// Its number in the indexes.
     pub number: u32,
     /// Number of the worker type in the indexes.
     pub type_number: u32,
     /// The worker type.
     pub worker_type: WorkerType,
-    /// The queue.
-    pub queue: Queue,
+    /// Its name.
+    pub name: Queue,
 }
 
 /// How far an operation is.
 #[derive(Debug, Clone, Default)]
-pub enum Shown {
+pub enum StoredProgress {
     /// Nothing was reported.
     #[default]
-    Nothing,
+    NotReported,
     /// It runs; changes often.
-    Live(Box<Reported>),
+    Running(Box<LatestProgress>),
     /// It has ended; JSON, because the parsed form is several times as large.
-    Last(Box<RawValue>),
+    Ended(Box<RawValue>),
 }
 
 /// The newest report of the attempt that runs.
 #[derive(Debug, Clone)]
-pub struct Reported {
+pub struct LatestProgress {
     /// Its number among the attempt's reports.
     pub number: u64,
     /// The latest time that users were shown for it, by this backend's clock.
@@ -56,7 +56,7 @@ pub struct Reported {
 
 /// What few operations have.
 #[derive(Debug, Clone, Default)]
-pub struct Rare {
+pub struct RareFields {
     /// How to run it, when the start said so.
     pub execution: Option<Execution>,
     /// The operation this one repeats.
@@ -83,7 +83,7 @@ pub struct Record {
     /// Its id.
     pub id: OperationId,
     /// Its worker type and queue.
-    pub lane: Arc<Lane>,
+    pub queue: Arc<QueueInfo>,
     /// Where it stands.
     pub state: State,
     /// Sequence of its start request: creation order, and how long it is retained.
@@ -99,16 +99,16 @@ pub struct Record {
     /// All attempts in order.
     pub attempts: Vec<Attempt>,
     /// How far it is.
-    pub progress: Shown,
+    pub progress: StoredProgress,
     /// The result, when it is small.
     pub result: Option<Box<RawValue>>,
     /// What few operations have.
-    pub rare: Option<Box<Rare>>,
+    pub rare: Option<Box<RareFields>>,
 }
 
 impl Record {
     /// A pending operation from its start request.
-    pub fn new(request: StartRequest, start_sequence: u64, lane: Arc<Lane>) -> Self {
+    pub fn new(request: StartRequest, start_sequence: u64, queue: Arc<QueueInfo>) -> Self {
         let StartRequest {
             operation_id,
             parameters,
@@ -119,15 +119,15 @@ impl Record {
         } = request;
         let rare = (!execution.is_default() || retry_of.is_some()).then(|| {
             let execution = (!execution.is_default()).then_some(execution);
-            Box::new(Rare {
+            Box::new(RareFields {
                 execution,
                 retry_of,
-                ..Rare::default()
+                ..RareFields::default()
             })
         });
         Self {
             id: operation_id,
-            lane,
+            queue,
             state: State::default(),
             start_sequence,
             created_at,
@@ -135,7 +135,7 @@ impl Record {
             completed_at: None,
             parameters,
             attempts: Vec::new(),
-            progress: Shown::Nothing,
+            progress: StoredProgress::NotReported,
             result: None,
             rare,
         }
@@ -144,8 +144,8 @@ impl Record {
     /// Its place in the indexes.
     pub fn place(&self) -> Place {
         Place {
-            worker_type: self.lane.type_number,
-            lane: self.lane.number,
+            worker_type: self.queue.type_number,
+            queue: self.queue.number,
             status: self.state.status,
         }
     }
@@ -177,7 +177,7 @@ impl Record {
     /// that all backends say the same, also those that heard none.
     pub fn shown_updated_at(&self) -> Timestamp {
         match &self.progress {
-            Shown::Live(reported) => self.updated_at.max(reported.shown_at),
+            StoredProgress::Running(reported) => self.updated_at.max(reported.shown_at),
             _ => self.updated_at,
         }
     }
@@ -185,7 +185,7 @@ impl Record {
     /// What was last heard of the attempt that runs.
     pub fn live_progress(&self) -> Option<Progress> {
         match &self.progress {
-            Shown::Live(reported) => Some(reported.progress.clone()),
+            StoredProgress::Running(reported) => Some(reported.progress.clone()),
             _ => None,
         }
     }
@@ -193,21 +193,21 @@ impl Record {
     /// How far it is; 100 once completed.
     pub fn shown_progress(&self) -> Cow<'_, Progress> {
         match &self.progress {
-            Shown::Live(reported) => Cow::Borrowed(&reported.progress),
+            StoredProgress::Running(reported) => Cow::Borrowed(&reported.progress),
             // Written by this process from a `Progress`; if it ever did not parse, 0 or 100 is still true.
-            Shown::Last(json) => Cow::Owned(
+            StoredProgress::Ended(json) => Cow::Owned(
                 serde_json::from_str(json.get()).unwrap_or_else(|_| self.bare_progress()),
             ),
-            Shown::Nothing => Cow::Owned(self.bare_progress()),
+            StoredProgress::NotReported => Cow::Owned(self.bare_progress()),
         }
     }
 
     /// The same for an answer: what has ended is copied as it is, not read and written again. `bare` is room for a value.
     pub fn progress_for_answer<'a>(&'a self, bare: &'a mut Progress) -> ShownProgress<'a> {
         match &self.progress {
-            Shown::Live(reported) => ShownProgress::Value(&reported.progress),
-            Shown::Last(json) => ShownProgress::Json(json),
-            Shown::Nothing => {
+            StoredProgress::Running(reported) => ShownProgress::Value(&reported.progress),
+            StoredProgress::Ended(json) => ShownProgress::Json(json),
+            StoredProgress::NotReported => {
                 *bare = self.bare_progress();
                 ShownProgress::Value(bare)
             }
@@ -222,7 +222,7 @@ impl Record {
     }
 
     /// What few operations have, to be written to.
-    pub fn rare_mut(&mut self) -> &mut Rare {
+    pub fn rare_mut(&mut self) -> &mut RareFields {
         self.rare.get_or_insert_default()
     }
 }
@@ -275,7 +275,7 @@ impl View {
         let worker_id = record.worker_id().map(WorkerId::as_str);
         OperationDocument {
             operation_id: record.id.as_str(),
-            operation_type: record.lane.worker_type.as_str(),
+            operation_type: record.queue.worker_type.as_str(),
             status: record.state.status,
             progress: record.progress_for_answer(&mut Progress::default()),
             metadata: Metadata {
@@ -302,7 +302,7 @@ impl View {
             cancel_requested_at: record.cancel_requested_at(),
             forced: rare.is_some_and(|rare| rare.forced),
             queue_position: self.queue_position,
-            queue: record.lane.queue.as_str(),
+            queue: record.queue.name.as_str(),
             retry_at: rare.and_then(|rare| rare.retry_at).filter(|_| pending),
             retry_of: rare
                 .and_then(|rare| rare.retry_of.as_ref())

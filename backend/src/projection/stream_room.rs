@@ -11,22 +11,22 @@ const OVERHEAD: u64 = 128;
 
 /// The size of the stream as far as this backend knows. Exact when the server was just asked, then counted on.
 #[derive(Debug, Default)]
-pub struct Room {
+pub struct StreamRoom {
     limit: AtomicI64,
     used: AtomicU64,
     counted_to: AtomicU64,
 }
 
-impl Room {
+impl StreamRoom {
     /// What the server says: its limit (none: 0 or less), its size, and the last message in it.
-    pub fn looked(&self, limit: i64, used: u64, last_sequence: u64) {
+    pub fn set_measured(&self, limit: i64, used: u64, last_sequence: u64) {
         self.limit.store(limit, Ordering::Relaxed);
         self.used.store(used, Ordering::Relaxed);
         self.counted_to.store(last_sequence, Ordering::Relaxed);
     }
 
     /// A message was read that may be newer than the last look.
-    pub fn grew(&self, sequence: u64, subject: usize, payload: usize) {
+    pub fn add_message(&self, sequence: u64, subject: usize, payload: usize) {
         if sequence > self.counted_to.load(Ordering::Relaxed) {
             self.used
                 .fetch_add((subject + payload) as u64 + OVERHEAD, Ordering::Relaxed);
@@ -50,22 +50,22 @@ mod tests {
 
     #[test]
     fn without_a_limit_everything_fits() {
-        let room = Room::default();
+        let room = StreamRoom::default();
         assert!(room.fits(1 << 30, || 1 << 40));
-        room.looked(-1, u64::MAX, 7);
+        room.set_measured(-1, u64::MAX, 7);
         assert!(room.fits(1 << 30, || 1 << 40));
     }
 
     #[test]
     fn what_open_operations_need_is_kept_free() {
-        let room = Room::default();
-        room.looked(10 * RESERVE as i64, 0, 7);
+        let room = StreamRoom::default();
+        room.set_measured(10 * RESERVE as i64, 0, 7);
         assert!(room.fits(100, || 8));
         assert!(!room.fits(100, || 9));
         // Read again, or counted by the look: no growth.
-        room.grew(7, 10, 100_000);
+        room.add_message(7, 10, 100_000);
         assert!(room.fits(100, || 8));
-        room.grew(8, 10, RESERVE as usize);
+        room.add_message(8, 10, RESERVE as usize);
         assert!(!room.fits(100, || 8));
         assert!(room.fits(100, || 6));
     }

@@ -17,7 +17,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::changes::{Change, Live};
+use crate::changes::{Change, Changes};
 
 /// Missed heartbeats that make a worker unavailable.
 const MISSED: u32 = 3;
@@ -103,7 +103,7 @@ pub struct Registry {
     heartbeats: Counters<2>,
     fenced: Counters<1>,
     remove_after: Duration,
-    live: Live,
+    changes: Changes,
 }
 
 impl Worker {
@@ -195,7 +195,7 @@ impl Workers {
 
 impl Registry {
     /// Knows nobody yet.
-    pub fn new(remove_after: Duration, live: Live) -> Self {
+    pub fn new(remove_after: Duration, changes: Changes) -> Self {
         Self {
             workers: RwLock::default(),
             heartbeats: Counters::new(
@@ -209,7 +209,7 @@ impl Registry {
                 ["worker_type"],
             ),
             remove_after,
-            live,
+            changes,
         }
     }
 
@@ -304,7 +304,7 @@ impl Registry {
         if changed {
             let status = (!leaving).then_some(status);
             tracing::info!(%worker_id, %worker_type, status = describe(status), "worker");
-            self.live.announce(Change::Worker {
+            self.changes.announce(Change::Worker {
                 worker_id,
                 worker_type,
                 status,
@@ -347,7 +347,7 @@ impl Registry {
         }
         for (worker_id, worker_type, status) in changes {
             tracing::warn!(%worker_id, %worker_type, status = describe(status), "worker is silent");
-            self.live.announce(Change::Worker {
+            self.changes.announce(Change::Worker {
                 worker_id,
                 worker_type,
                 status,

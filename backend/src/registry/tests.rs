@@ -15,7 +15,7 @@ fn beat(id: &str) -> Heartbeat {
 }
 
 fn registry() -> (Registry, Instant) {
-    let registry = Registry::new(Duration::from_secs(300), Live::default());
+    let registry = Registry::new(Duration::from_secs(300), Changes::default());
     let now = Instant::now();
     registry.listening(now);
     (registry, now)
@@ -67,7 +67,7 @@ fn three_missed_heartbeats_make_a_worker_unavailable_and_a_new_one_brings_it_bac
 #[test]
 fn a_silent_worker_is_removed_in_the_end_and_announced() {
     let (registry, start) = registry();
-    let mut changes = registry.live.subscribe();
+    let mut changes = registry.changes.subscribe();
     registry.hear(beat("w"), start);
     registry.sweep(start + seconds(31));
     registry.sweep(start + seconds(32));

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use super::{PathText, find};
 use crate::error::ApiError;
 use crate::state::AppState;
-use crate::subject_pager::{self, Stored};
+use crate::subject_pager::{self, StoredMessage};
 
 /// Most messages of one kind shown; no sane operation comes near.
 const LIMIT: usize = 10_000;
@@ -36,14 +36,14 @@ pub async fn show(
     let view = find(&state, &id)?;
     state.need_nats()?;
     let (record, names, connection) = (&view.record, &state.names, &state.connection);
-    let (worker_type, stream) = (&record.lane.worker_type, names.stream());
-    let start = names.start(worker_type, &record.lane.queue);
+    let (worker_type, stream) = (&record.queue.worker_type, names.stream());
+    let start = names.start(worker_type, &record.queue.name);
     let operation = names.operation(worker_type, &record.id);
     let cancel = names.cancel(worker_type, &record.id);
     let (start, events, cancels) = futures::try_join!(
-        subject_pager::page(connection, &stream, &start, record.start_sequence, 1),
-        subject_pager::all(connection, &stream, &operation, LIMIT),
-        subject_pager::all(connection, &stream, &cancel, LIMIT),
+        subject_pager::read_page(connection, &stream, &start, record.start_sequence, 1),
+        subject_pager::read_all(connection, &stream, &operation, LIMIT),
+        subject_pager::read_all(connection, &stream, &cancel, LIMIT),
     )
     .map_err(ApiError::nats_read)?;
     let truncated = events.more || cancels.more;
@@ -85,7 +85,7 @@ pub async fn show(
     .into_response())
 }
 
-fn entry(message: &Stored, event: Option<&str>) -> Entry {
+fn entry(message: &StoredMessage, event: Option<&str>) -> Entry {
     let value: Value = serde_json::from_slice(&message.payload).unwrap_or_default();
     let text = |name: &str| value.get(name).and_then(Value::as_str).map(str::to_owned);
     Entry {

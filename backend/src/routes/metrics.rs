@@ -13,7 +13,7 @@ use super::query::Params;
 use super::{PathText, find};
 use crate::error::{ApiError, Code};
 use crate::state::AppState;
-use crate::subject_pager::{self, Page, Stored};
+use crate::subject_pager::{self, Page, StoredMessage};
 
 /// Batches asked for at a time.
 const BATCHES: usize = 256;
@@ -91,11 +91,11 @@ pub async fn show(
     let view = find(&state, &id)?;
     state.need_nats()?;
     let record = &view.record;
-    let subject = state.names.metrics(&record.lane.worker_type, &record.id);
+    let subject = state.names.metrics(&record.queue.worker_type, &record.id);
     let stream = state.names.metrics_stream();
     let mut reading = Reading::new(cursor, limit);
     while let Some(from) = reading.wanted() {
-        let page = subject_pager::page(&state.connection, &stream, &subject, from, BATCHES)
+        let page = subject_pager::read_page(&state.connection, &stream, &subject, from, BATCHES)
             .await
             .map_err(ApiError::nats_read)?;
         reading.take(page);
@@ -160,7 +160,7 @@ impl Reading {
     }
 
     /// Says whether everything is known.
-    fn read(&mut self, message: &Stored) -> bool {
+    fn read(&mut self, message: &StoredMessage) -> bool {
         let batch: MetricBatch = match serde_json::from_slice(&message.payload) {
             Ok(batch) => batch,
             Err(error) => {
@@ -226,11 +226,11 @@ mod tests {
         }
     }
 
-    fn stored(sequence: u64, values: std::ops::Range<u32>) -> Stored {
+    fn stored(sequence: u64, values: std::ops::Range<u32>) -> StoredMessage {
         let points: Vec<_> =
             values.map(|value| json!({"timestamp": "2025-11-10T10:30:00Z", "name": "rows", "value": value})).collect();
         let batch = json!({"operation_id": "a", "worker_id": "w", "attempt": 1, "points": points});
-        Stored {
+        StoredMessage {
             sequence,
             time: None,
             payload: batch.to_string().into(),
@@ -239,7 +239,7 @@ mod tests {
 
     /// The stream as it is: batches of several sizes, one of them empty and one unreadable.
     fn page(from: u64) -> Page {
-        let unreadable = Stored {
+        let unreadable = StoredMessage {
             sequence: 9,
             time: None,
             payload: "{".into(),

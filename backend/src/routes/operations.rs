@@ -107,7 +107,7 @@ pub async fn show(
         Box::pin(ask_worker(&state, &view)).await;
         view = find(&state, &id)?;
     }
-    if let Some(text) = state.written.find(&view.record) {
+    if let Some(text) = state.responses.find(&view.record) {
         return Ok(json(text));
     }
     let mut bare = Progress::default();
@@ -120,7 +120,7 @@ pub async fn show(
         warning: warning(&state, &view),
     };
     let text = write(&answer, &view)?;
-    state.written.keep(&view.record, &text);
+    state.responses.keep(&view.record, &text);
     Ok(json(text))
 }
 
@@ -170,7 +170,7 @@ async fn ask_worker(state: &AppState, view: &View) {
         Ok(OperationAnswer {
             running: Some(running),
         }) if running.operation_id == *id => {
-            state.projection.report(worker, running);
+            state.projection.apply_progress(worker, running);
         }
         Ok(_) => {
             tracing::debug!(operation_id = %id, worker_id = %worker, "the worker does not run it")
@@ -204,7 +204,7 @@ fn warning(state: &AppState, view: &View) -> Option<String> {
         }
         Presence::Gone => "is not listed",
     };
-    let then = if record.lane.queue == direct_queue() {
+    let then = if record.queue.name == direct_queue() {
         "the operation was started directly on it and will be closed as failed"
     } else {
         "another one takes over when its lease ends"

@@ -8,7 +8,7 @@ use ktrdr_protocol::state::Status;
 use ktrdr_protocol::time::Timestamp;
 use tokio::time::Instant;
 
-use crate::projection::model::LaneState;
+use crate::projection::model::QueueState;
 use crate::state::AppState;
 
 /// Most types and queues shown. Queues come from requirements, which clients choose.
@@ -24,13 +24,13 @@ pub async fn show(State(state): State<AppState>) -> Response {
         [(version, 1.0)],
     );
     operations(&state, &mut page);
-    for kind in state.catalogue.all() {
+    for entry in state.catalogue.all() {
         state
             .projection
-            .figures
-            .know(kind.entry.worker_type.as_str());
+            .counters
+            .add_worker_type(entry.published.worker_type.as_str());
     }
-    state.projection.figures.write(&mut page);
+    state.projection.counters.write(&mut page);
     state.registry.write(&mut page, Instant::now());
     projection(&state, &mut page);
     let (streams, followed) = state.events.readers();
@@ -53,10 +53,13 @@ fn operations(state: &AppState, page: &mut Page) {
     let mut counts = state.projection.counts();
     counts.sort();
     counts.truncate(MOST);
-    let series = counts.iter().flat_map(|(kind, counts)| {
+    let series = counts.iter().flat_map(|(worker_type, counts)| {
         let one = |(status, count): (Status, &u64)| {
             (
-                vec![("worker_type", kind.as_str()), ("status", status.as_str())],
+                vec![
+                    ("worker_type", worker_type.as_str()),
+                    ("status", status.as_str()),
+                ],
                 *count as f64,
             )
         };
@@ -67,38 +70,39 @@ fn operations(state: &AppState, page: &mut Page) {
         "Retained operations, by type and status.",
         series,
     );
-    let mut lanes = state.projection.lanes();
+    let mut queues = state.projection.queues();
     // Queues that hold nothing are left out, except where one is the rule: requirements make many.
-    lanes.retain(|lane| lane.pending + lane.running > 0 || lane.lane.queue.as_str() == "any");
-    lanes.sort_by(|a, b| {
-        (&a.lane.worker_type, &a.lane.queue).cmp(&(&b.lane.worker_type, &b.lane.queue))
+    queues.retain(|queue| queue.pending + queue.running > 0 || queue.info.name.as_str() == "any");
+    queues.sort_by(|a, b| {
+        (&a.info.worker_type, &a.info.name).cmp(&(&b.info.worker_type, &b.info.name))
     });
-    lanes.truncate(MOST);
+    queues.truncate(MOST);
     let now = Timestamp::now();
-    let mut gauge = |name, help, value: &dyn Fn(&LaneState) -> f64| {
-        let series = lanes.iter().map(|lane| {
-            let names = &lane.lane;
+    let mut gauge = |name, help, value: &dyn Fn(&QueueState) -> f64| {
+        let series = queues.iter().map(|queue| {
+            let info = &queue.info;
             (
                 vec![
-                    ("worker_type", names.worker_type.as_str()),
-                    ("queue", names.queue.as_str()),
+                    ("worker_type", info.worker_type.as_str()),
+                    ("queue", info.name.as_str()),
                 ],
-                value(lane),
+                value(queue),
             )
         });
         page.gauge(name, help, series);
     };
-    gauge("ktrdr_queue_depth", "Operations that wait.", &|lane| {
-        lane.pending as f64
+    gauge("ktrdr_queue_depth", "Operations that wait.", &|queue| {
+        queue.pending as f64
     });
-    gauge("ktrdr_queue_running", "Operations that run.", &|lane| {
-        lane.running as f64
+    gauge("ktrdr_queue_running", "Operations that run.", &|queue| {
+        queue.running as f64
     });
     gauge(
         "ktrdr_queue_oldest_age_seconds",
         "Age of the oldest operation that waits; 0 when none does.",
-        &|lane| {
-            lane.oldest_pending
+        &|queue| {
+            queue
+                .oldest_pending
                 .map_or(0.0, |created| now.seconds_since(created))
         },
     );

@@ -44,7 +44,7 @@ async fn again(
 ) -> Result<Response, ApiError> {
     state.need_nats()?;
     let old = find(&state, &id)?.record;
-    let worker_type = &old.lane.worker_type;
+    let worker_type = &old.queue.worker_type;
     match old.state.status {
         Status::Failed | Status::Cancelled => {}
         status => {
@@ -56,7 +56,7 @@ async fn again(
                 .with("status", status.as_str()));
         }
     }
-    let kind = state
+    let entry = state
         .catalogue
         .by_type(worker_type.as_str())
         .ok_or_else(|| {
@@ -74,14 +74,14 @@ async fn again(
         .as_ref()
         .and_then(|id| state.projection.get(id.as_str()))
     {
-        return repeated(&kind, &known);
+        return repeated(&entry, &known);
     }
     let execution = old
         .rare
         .as_ref()
         .and_then(|rare| rare.execution.clone())
         .unwrap_or_default();
-    let warning = admit(&state, &kind, &execution)?;
+    let warning = admit(&state, &entry, &execution)?;
     let request = StartRequest {
         operation_id: chosen.unwrap_or_else(OperationId::generate),
         operation_type: worker_type.clone(),
@@ -93,6 +93,6 @@ async fn again(
     };
     let (publisher, trace) = (state.clone(), trace_of(&headers));
     state
-        .detached(async move { publish(&publisher, &kind, request, warning, trace).await })
+        .detached(async move { publish(&publisher, &entry, request, warning, trace).await })
         .await
 }

@@ -17,7 +17,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::PathText;
-use crate::catalogue::Kind;
+use crate::catalogue::CatalogueEntry;
 use crate::config::Admission;
 use crate::error::{ApiError, Code};
 use crate::idempotency::id_from_key;
@@ -49,7 +49,7 @@ pub async fn start(
 ) -> Result<Response, ApiError> {
     // First: nothing that follows is of use without it, and the client shall know at once.
     state.need_nats()?;
-    let Some(kind) = state.catalogue.by_domain(&domain) else {
+    let Some(entry) = state.catalogue.by_domain(&domain) else {
         return Err(unknown_domain(&state, &domain));
     };
     let body = read_body(body, state.config.max_body)
@@ -60,7 +60,7 @@ pub async fn start(
                 ApiError::new(Code::InvalidBody, "The body could not be read to its end")
             }
         })?;
-    let body = StartBody::check(body, kind.schema.clone()).await?;
+    let body = StartBody::check(body, entry.schema.clone()).await?;
     let key = headers
         .get("idempotency-key")
         .map(|key| id_from_key(&domain, key.as_bytes()))
@@ -71,18 +71,18 @@ pub async fn start(
         .filter_map(|id| state.projection.get(id.as_str()))
         .next()
     {
-        return repeated(&kind, &known);
+        return repeated(&entry, &known);
     }
     let chosen = body.task_id.or(key);
     if let Some(id) = &chosen
-        && let Some(known) = used_before(&state, &kind, id).await?
+        && let Some(known) = used_before(&state, &entry, id).await?
     {
-        return repeated(&kind, &known);
+        return repeated(&entry, &known);
     }
-    let warning = admit(&state, &kind, &body.execution)?;
+    let warning = admit(&state, &entry, &body.execution)?;
     let request = StartRequest {
         operation_id: chosen.unwrap_or_else(OperationId::generate),
-        operation_type: kind.entry.worker_type.clone(),
+        operation_type: entry.published.worker_type.clone(),
         parameters: body.parameters,
         execution: body.execution,
         created_at: Timestamp::now(),
@@ -91,7 +91,7 @@ pub async fn start(
     };
     let (publisher, trace) = (state.clone(), trace_of(&headers));
     state
-        .detached(async move { publish(&publisher, &kind, request, warning, trace).await })
+        .detached(async move { publish(&publisher, &entry, request, warning, trace).await })
         .await
 }
 
@@ -100,10 +100,13 @@ pub async fn start(
 /// for one that has ended, so the second case is refused.
 async fn used_before(
     state: &AppState,
-    kind: &Kind,
+    entry: &CatalogueEntry,
     id: &OperationId,
 ) -> Result<Option<View>, ApiError> {
-    let tail = state.dispatch.log_tail(&kind.entry.worker_type, id).await?;
+    let tail = state
+        .dispatch
+        .log_tail(&entry.published.worker_type, id)
+        .await?;
     if tail == 0 {
         return Ok(None);
     }
@@ -127,7 +130,7 @@ async fn used_before(
 
 pub(super) async fn publish(
     state: &AppState,
-    kind: &Kind,
+    entry: &CatalogueEntry,
     request: StartRequest,
     warning: Option<String>,
     trace: Option<TraceParent>,
@@ -147,9 +150,9 @@ pub(super) async fn publish(
         // Lost the race against another request with the same id: at another backend, or a moment ago at this one.
         && (repetition || view.record.start_sequence != sequence)
     {
-        return repeated(kind, view);
+        return repeated(entry, view);
     }
-    tracing::info!(operation_id = %id, worker_type = %kind.entry.worker_type, sequence, "accepted");
+    tracing::info!(operation_id = %id, worker_type = %entry.published.worker_type, sequence, "accepted");
     let late = (!seen).then(|| {
         "The operation is stored, but this backend lags behind and does not show it yet".to_owned()
     });
@@ -173,10 +176,10 @@ pub(super) async fn publish(
 }
 
 /// The answer to an id that was seen before: the operation as it is now. Nothing is started.
-pub(super) fn repeated(kind: &Kind, view: &View) -> Result<Response, ApiError> {
+pub(super) fn repeated(entry: &CatalogueEntry, view: &View) -> Result<Response, ApiError> {
     let record = &view.record;
-    let known_type = &record.lane.worker_type;
-    if *known_type != kind.entry.worker_type {
+    let known_type = &record.queue.worker_type;
+    if *known_type != entry.published.worker_type {
         let text = format!(
             "Operation {} exists already, as a {known_type} operation; choose another task_id",
             record.id
@@ -204,10 +207,10 @@ pub(super) fn repeated(kind: &Kind, view: &View) -> Result<Response, ApiError> {
 /// Whether anybody could run it; what to warn of when nobody can.
 pub(super) fn admit(
     state: &AppState,
-    kind: &Kind,
+    entry: &CatalogueEntry,
     execution: &Execution,
 ) -> Result<Option<String>, ApiError> {
-    let worker_type = &kind.entry.worker_type;
+    let worker_type = &entry.published.worker_type;
     let (alive, able) = state.registry.able(
         worker_type.as_str(),
         &execution.requirements,

@@ -20,9 +20,9 @@ pub async fn show(State(state): State<AppState>) -> Json<Value> {
         .into_iter()
         .map(|(name, counts)| (name.as_str().to_owned(), counts))
         .collect();
-    for kind in state.catalogue.all() {
+    for entry in state.catalogue.all() {
         types
-            .entry(kind.entry.worker_type.as_str().to_owned())
+            .entry(entry.published.worker_type.as_str().to_owned())
             .or_default();
     }
     let mut sums = [0; Status::ALL.len()];
@@ -45,19 +45,19 @@ pub async fn show(State(state): State<AppState>) -> Json<Value> {
             Value::Object(entry)
         })
         .collect();
-    let mut lanes = state.projection.lanes();
-    lanes.sort_by(|a, b| {
-        (&a.lane.worker_type, &a.lane.queue).cmp(&(&b.lane.worker_type, &b.lane.queue))
+    let mut queues = state.projection.queues();
+    queues.sort_by(|a, b| {
+        (&a.info.worker_type, &a.info.name).cmp(&(&b.info.worker_type, &b.info.name))
     });
-    let queues: Vec<Value> = lanes
+    let queues: Vec<Value> = queues
         .iter()
-        .map(|lane| {
+        .map(|queue| {
             json!({
-                "worker_type": lane.lane.worker_type,
-                "queue": lane.lane.queue,
-                "pending": lane.pending,
-                "running": lane.running,
-                "oldest_pending_seconds": lane.oldest_pending.map(|created| now.seconds_since(created)),
+                "worker_type": queue.info.worker_type,
+                "queue": queue.info.name,
+                "pending": queue.pending,
+                "running": queue.running,
+                "oldest_pending_seconds": queue.oldest_pending.map(|created| now.seconds_since(created)),
             })
         })
         .collect();

@@ -10,23 +10,23 @@ use crate::state::AppState;
 
 /// All worker types by name.
 pub async fn list(State(state): State<AppState>) -> Json<Value> {
-    let lanes = state.projection.lanes();
+    let queues = state.projection.queues();
     let (now, heard) = (Timestamp::now(), Instant::now());
     let types: Vec<Value> = state
         .catalogue
         .all()
         .iter()
-        .map(|kind| {
-            let entry = &kind.entry;
-            let queues: Vec<Value> = lanes
+        .map(|entry| {
+            let entry = &entry.published;
+            let queues: Vec<Value> = queues
                 .iter()
-                .filter(|lane| lane.lane.worker_type == entry.worker_type)
-                .map(|lane| {
+                .filter(|queue| queue.info.worker_type == entry.worker_type)
+                .map(|queue| {
                     json!({
-                        "queue": lane.lane.queue,
-                        "pending": lane.pending,
-                        "running": lane.running,
-                        "oldest_pending_seconds": lane.oldest_pending.map(|created| now.seconds_since(created)),
+                        "queue": queue.info.name,
+                        "pending": queue.pending,
+                        "running": queue.running,
+                        "oldest_pending_seconds": queue.oldest_pending.map(|created| now.seconds_since(created)),
                     })
                 })
                 .collect();
