@@ -11,7 +11,7 @@ use futures::StreamExt;
 use ktrdr_bus::nats::Connection;
 use ktrdr_bus::telemetry::short;
 use ktrdr_http::schema::Schema;
-use ktrdr_protocol::subject::Names;
+use ktrdr_protocol::subject::SubjectNames;
 use ktrdr_protocol::worker::WorkerTypeEntry;
 use parking_lot::RwLock;
 
@@ -105,7 +105,7 @@ impl Catalogue {
     }
 
     /// Follows the bucket until the task is dropped.
-    pub async fn follow(&self, connection: &Connection, names: &Names) {
+    pub async fn follow(&self, connection: &Connection, names: &SubjectNames) {
         loop {
             connection.up().await;
             if let Err(error) = self.watch(connection, names).await {
@@ -118,7 +118,7 @@ impl Catalogue {
     async fn watch(
         &self,
         connection: &Connection,
-        names: &Names,
+        names: &SubjectNames,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let mut link = connection.link.clone();
         link.mark_unchanged();

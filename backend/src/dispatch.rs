@@ -9,8 +9,8 @@ use ktrdr_bus::topology::{self, TopologyError};
 use ktrdr_protocol::event::{Event, EventKind, Failure};
 use ktrdr_protocol::id::{OperationId, Queue, WorkerType};
 use ktrdr_protocol::operation::{CancelIntent, StartRequest};
-use ktrdr_protocol::state::{OperationLog, State, Status};
-use ktrdr_protocol::subject::Names;
+use ktrdr_protocol::state::{FoldedLog, State, Status};
+use ktrdr_protocol::subject::SubjectNames;
 use ktrdr_protocol::time::Timestamp;
 use ktrdr_protocol::trace::TraceParent;
 use parking_lot::Mutex;
@@ -30,7 +30,7 @@ const HEADER_ROOM: usize = 1024;
 /// Publishes starts and cancels.
 pub struct Dispatch {
     connection: Connection,
-    names: Names,
+    names: SubjectNames,
     log: OpLog,
     lease: Duration,
     /// Queues whose consumer was seen, and in which connection to which stream: a broker that came back, or a stream that
@@ -51,7 +51,7 @@ pub enum Cancel {
 
 impl Dispatch {
     /// Over this connection. `lease` goes into queues that are made here.
-    pub fn new(connection: Connection, names: Names, log: OpLog, lease: Duration) -> Self {
+    pub fn new(connection: Connection, names: SubjectNames, log: OpLog, lease: Duration) -> Self {
         Self {
             connection,
             names,
@@ -178,7 +178,7 @@ impl Dispatch {
                     {
                         Ok(sequence) => return Ok(Cancel::Done(sequence)),
                         Err(AppendError::Conflict(log)) => {
-                            let OperationLog {
+                            let FoldedLog {
                                 tail: last,
                                 state: now,
                                 ..
@@ -286,7 +286,7 @@ impl Dispatch {
             worker_id: None,
             attempt: state.attempt,
             // Two backends may say the same thing at the same time; each must recognise its own.
-            claim: Some(uuid::Uuid::now_v7().simple().to_string()),
+            claim_id: Some(uuid::Uuid::now_v7().simple().to_string()),
             kind,
         };
         self.log

@@ -64,7 +64,7 @@ impl ResponseCache {
 #[cfg(test)]
 mod tests {
     use ktrdr_protocol::id::{OperationId, Queue, WorkerType};
-    use ktrdr_protocol::operation::{Execution, StartRequest};
+    use ktrdr_protocol::operation::{ExecutionOptions, StartRequest};
     use ktrdr_protocol::state::Status;
     use ktrdr_protocol::time::Timestamp;
 
@@ -77,7 +77,7 @@ mod tests {
             operation_id: OperationId::new("a").unwrap(),
             operation_type: worker_type.clone(),
             parameters: serde_json::value::RawValue::from_string("{}".into()).unwrap(),
-            execution: Execution::default(),
+            execution: ExecutionOptions::default(),
             created_at: Timestamp::EPOCH,
             retry_of: None,
             resume_from: None,

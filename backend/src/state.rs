@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ktrdr_bus::nats::Connection;
 use ktrdr_bus::oplog::OpLog;
-use ktrdr_protocol::subject::Names;
+use ktrdr_protocol::subject::SubjectNames;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
@@ -29,7 +29,7 @@ pub struct Parts {
     /// Settings.
     pub config: Config,
     /// Subjects and streams.
-    pub names: Names,
+    pub names: SubjectNames,
     /// NATS.
     pub connection: Connection,
     /// All operations.

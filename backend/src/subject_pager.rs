@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use ktrdr_bus::nats::Connection;
-use ktrdr_protocol::subject::Names;
+use ktrdr_protocol::subject::SubjectNames;
 use ktrdr_protocol::time::Timestamp;
 use serde_json::json;
 
@@ -85,7 +85,11 @@ pub async fn read_page(
         .map_err(|error| ask(error.to_string()))?;
     let request = json!({"seq": from.max(1), "next_by_subj": subject, "batch": count, "max_bytes": PAGE_BYTES});
     client
-        .publish_with_reply(Names::direct_get(stream), inbox, request.to_string().into())
+        .publish_with_reply(
+            SubjectNames::direct_get(stream),
+            inbox,
+            request.to_string().into(),
+        )
         .await
         .map_err(|error| ask(error.to_string()))?;
     let mut page = Page::default();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ktrdr_protocol::subject::Names;
+use ktrdr_protocol::subject::SubjectNames;
 use ktrdr_tests::chaos::check::{self, check};
 use ktrdr_tests::chaos::ledger::Ledger;
 use ktrdr_tests::chaos::load::Load;
@@ -35,7 +35,7 @@ impl Loaded {
             log: "info,async_nats=warn".to_owned(),
             ..settings
         };
-        let bus = Bus::connect(&cluster.url(), Names::new("ktrdr").unwrap()).await;
+        let bus = Bus::connect(&cluster.url(), SubjectNames::new("ktrdr").unwrap()).await;
         let backends = vec![
             BackendProcess::start(&settings).await,
             BackendProcess::start(&settings).await,
@@ -190,7 +190,7 @@ async fn a_backend_that_wants_more_copies_makes_them_of_everything_there_is() {
         after.api.operation(&id).await.expect(200).json["status"],
         "completed"
     );
-    let bus = Bus::connect(&cluster.url(), Names::new("ktrdr").unwrap()).await;
+    let bus = Bus::connect(&cluster.url(), SubjectNames::new("ktrdr").unwrap()).await;
     let names = [
         "KTRDR",
         "KTRDR_METRICS",

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use ktrdr_bus::nats;
 use ktrdr_bus::settings::NatsOptions;
-use ktrdr_protocol::subject::Names;
+use ktrdr_protocol::subject::SubjectNames;
 use ktrdr_tests::engines::{BlockingEngine, FlakyEngine, GateEngine};
 use ktrdr_tests::process::Signal;
 use ktrdr_tests::{LIMIT, NatsServer, Proxy, wait_for};
@@ -84,7 +84,7 @@ fn options(url: String) -> NatsOptions {
         nats_password: None,
         nats_token: None,
         nats_ca: None,
-        subject_prefix: Names::new("ktrdr").unwrap(),
+        subject_prefix: SubjectNames::new("ktrdr").unwrap(),
     }
 }
 
@@ -128,7 +128,7 @@ async fn a_held_line_delivers_what_was_held() {
 async fn a_proxy_follows_to_another_server() {
     let (one, two) = tokio::join!(NatsServer::start(), NatsServer::start());
     let proxy = Proxy::start(one.port()).await;
-    let names = Names::new("ktrdr").unwrap();
+    let names = SubjectNames::new("ktrdr").unwrap();
     let name = |bus: &ktrdr_tests::Bus| bus.client.server_info().server_id;
     let before = name(&ktrdr_tests::Bus::connect(&proxy.url(), names.clone()).await);
     proxy.redirect(two.port());

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use ktrdr_protocol::event::Event;
 use ktrdr_protocol::id::{OperationId, WorkerType};
-use ktrdr_protocol::subject::Names;
+use ktrdr_protocol::subject::SubjectNames;
 
 use crate::wait::{LIMIT, wait_for};
 
@@ -40,7 +40,7 @@ pub struct Bus {
     /// JetStream over it.
     pub jetstream: jetstream::Context,
     /// The names in use.
-    pub names: Names,
+    pub names: SubjectNames,
 }
 
 impl Bus {
@@ -48,7 +48,7 @@ impl Bus {
     ///
     /// # Panics
     /// When it does not answer.
-    pub async fn connect(url: &str, names: Names) -> Self {
+    pub async fn connect(url: &str, names: SubjectNames) -> Self {
         let servers: Vec<String> = url.split(',').map(str::to_owned).collect();
         let connected = async_nats::connect(servers).await;
         let client = connected.unwrap_or_else(|error| panic!("cannot connect to {url}: {error}"));

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use ktrdr_protocol::subject::Names;
+use ktrdr_protocol::subject::SubjectNames;
 
 use crate::bus::Bus;
 use crate::process::{Process, Signal};
@@ -178,7 +178,11 @@ impl NatsServer {
 
     /// A connection that sees and says everything, with the default prefix.
     pub async fn bus(&self) -> Bus {
-        Bus::connect(&self.url(), Names::new("ktrdr").expect("a valid prefix")).await
+        Bus::connect(
+            &self.url(),
+            SubjectNames::new("ktrdr").expect("a valid prefix"),
+        )
+        .await
     }
 
     /// Its process id; 0 when it is stopped.

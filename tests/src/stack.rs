@@ -1,6 +1,6 @@
 //! A nats-server, a backend and workers, together and with short times.
 
-use ktrdr_protocol::subject::Names;
+use ktrdr_protocol::subject::SubjectNames;
 
 use crate::bus::Bus;
 use crate::client::Client;
@@ -35,7 +35,7 @@ impl Stack {
         let settings = change(Settings::fast(nats.url()));
         let bus = Bus::connect(
             &nats.url(),
-            Names::new(&settings.prefix).expect("a valid prefix"),
+            SubjectNames::new(&settings.prefix).expect("a valid prefix"),
         )
         .await;
         let backend = BackendProcess::start(&settings).await;

@@ -18,7 +18,7 @@ pub mod routes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ktrdr_protocol::operation::Execution;
+use ktrdr_protocol::operation::ExecutionOptions;
 use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
@@ -69,7 +69,7 @@ pub fn document(routes: &[Route], entries: &[Arc<CatalogueEntry>]) -> Value {
     embed::embed(
         &mut components,
         "Execution",
-        reading.root_schema_for::<Execution>().as_value(),
+        reading.root_schema_for::<ExecutionOptions>().as_value(),
     );
     let mut any_result = Vec::new();
     for entry in entries {

@@ -4,7 +4,7 @@ use async_nats::Subject;
 use ktrdr_bus::telemetry::short;
 use ktrdr_protocol::event::Event;
 use ktrdr_protocol::operation::{CancelIntent, StartRequest};
-use ktrdr_protocol::subject::{Names, Topic};
+use ktrdr_protocol::subject::{SubjectNames, Topic};
 use ktrdr_protocol::time::Timestamp;
 
 /// A message that was read.
@@ -34,7 +34,7 @@ pub enum Body {
 /// All times become `stored_at`, when the stream took the message. So they are by one clock however many publishers there are
 /// and however wrong theirs; what they said themselves is in the operation's history.
 pub fn decode(
-    names: &Names,
+    names: &SubjectNames,
     sequence: u64,
     stored_at: Timestamp,
     subject: Subject,
@@ -58,7 +58,7 @@ pub fn decode(
     }
 }
 
-fn read(names: &Names, subject: &str, payload: &[u8]) -> Result<Body, String> {
+fn read(names: &SubjectNames, subject: &str, payload: &[u8]) -> Result<Body, String> {
     let unreadable = |error: serde_json::Error| format!("it cannot be read: {}", short(&error));
     let mismatch = |what: &str| Err(format!("its {what} is not that of its subject"));
     match names.parse(subject) {
@@ -93,7 +93,7 @@ mod tests {
 
     fn read_as(subject: &str, payload: &str) -> Result<Body, String> {
         decode(
-            &Names::new("acme").unwrap(),
+            &SubjectNames::new("acme").unwrap(),
             1,
             Timestamp::EPOCH,
             subject.into(),

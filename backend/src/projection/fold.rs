@@ -188,7 +188,7 @@ mod tests {
 
     use ktrdr_protocol::event::ReleaseReason;
     use ktrdr_protocol::id::{OperationId, Queue, WorkerType};
-    use ktrdr_protocol::operation::{Execution, StartRequest};
+    use ktrdr_protocol::operation::{ExecutionOptions, StartRequest};
     use serde_json::{Value, json};
 
     use super::super::record::{QueueInfo, View};
@@ -205,7 +205,7 @@ mod tests {
             operation_id: OperationId::new("op").unwrap(),
             operation_type: WorkerType::new("dummy").unwrap(),
             parameters: serde_json::value::RawValue::from_string(r#"{"steps":10}"#.into()).unwrap(),
-            execution: Execution::default(),
+            execution: ExecutionOptions::default(),
             created_at: Timestamp::from_millis(1000),
             retry_of: None,
             resume_from: None,
@@ -229,7 +229,7 @@ mod tests {
             at: Timestamp::from_millis(at),
             worker_id: id.clone(),
             attempt,
-            claim: None,
+            claim_id: None,
             kind,
         };
         (event, id)

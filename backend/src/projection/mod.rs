@@ -35,7 +35,7 @@ use std::time::Duration;
 
 use ktrdr_protocol::id::{OperationId, Queue, WorkerId, WorkerType};
 use ktrdr_protocol::state::Status;
-use ktrdr_protocol::subject::{Names, Topic};
+use ktrdr_protocol::subject::{SubjectNames, Topic};
 use ktrdr_protocol::time::Timestamp;
 use ktrdr_protocol::worker::RunningOperation;
 use parking_lot::RwLock;
@@ -52,7 +52,7 @@ use crate::changes::{Change, Changes};
 
 /// The projection, shared by everything that reads it.
 pub struct Projection {
-    names: Names,
+    names: SubjectNames,
     model: RwLock<Model>,
     /// Sequence of the last message that was taken, whether it changed anything or not.
     applied: AtomicU64,
@@ -73,7 +73,7 @@ pub struct Projection {
 
 impl Projection {
     /// An empty one.
-    pub fn new(names: Names, changes: Changes) -> Self {
+    pub fn new(names: SubjectNames, changes: Changes) -> Self {
         Self {
             names,
             model: RwLock::default(),

@@ -379,7 +379,7 @@ fn applied(record: &Record, transition: Transition) -> Applied {
 
 #[cfg(test)]
 mod tests {
-    use ktrdr_protocol::operation::Execution;
+    use ktrdr_protocol::operation::ExecutionOptions;
 
     use super::*;
 
@@ -394,7 +394,7 @@ mod tests {
             operation_id: OperationId::new(id).unwrap(),
             operation_type: WorkerType::new(worker_type).unwrap(),
             parameters: serde_json::value::RawValue::from_string("{}".into()).unwrap(),
-            execution: Execution::default(),
+            execution: ExecutionOptions::default(),
             created_at: Timestamp::from_millis(sequence as i64),
             retry_of: None,
             resume_from: None,
@@ -408,7 +408,7 @@ mod tests {
             at: Timestamp::EPOCH,
             worker_id: Some(WorkerId::new("w").unwrap()),
             attempt: 1,
-            claim: None,
+            claim_id: None,
             kind: ktrdr_protocol::event::EventKind::Started {
                 start_sequence: 1,
                 delivery: 1,

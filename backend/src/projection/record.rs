@@ -9,7 +9,7 @@ use std::sync::Arc;
 use ktrdr_protocol::event::{Failure, ResultRef};
 use ktrdr_protocol::id::{OperationId, Queue, WorkerId, WorkerType};
 use ktrdr_protocol::operation::{
-    Attempt, Execution, Metadata, OperationDocument, Progress, ShownProgress, StartRequest,
+    Attempt, ExecutionOptions, Metadata, OperationDocument, Progress, ShownProgress, StartRequest,
 };
 use ktrdr_protocol::state::{State, Status};
 use ktrdr_protocol::time::Timestamp;
@@ -58,7 +58,7 @@ pub struct LatestProgress {
 #[derive(Debug, Clone, Default)]
 pub struct RareFields {
     /// How to run it, when the start said so.
-    pub execution: Option<Execution>,
+    pub execution: Option<ExecutionOptions>,
     /// The operation this one repeats.
     pub retry_of: Option<OperationId>,
     /// When a cancel was asked for.

@@ -7,9 +7,9 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use ktrdr_http::start_body::{ReadError, StartBody, read_body};
+use ktrdr_http::start_body::{ReadBodyError, StartBody, read_body};
 use ktrdr_protocol::id::OperationId;
-use ktrdr_protocol::operation::{Execution, StartRequest};
+use ktrdr_protocol::operation::{ExecutionOptions, StartRequest};
 use ktrdr_protocol::state::Status;
 use ktrdr_protocol::time::Timestamp;
 use ktrdr_protocol::trace::TraceParent;
@@ -55,8 +55,8 @@ pub async fn start(
     let body = read_body(body, state.config.max_body)
         .await
         .map_err(|error| match error {
-            ReadError::TooLarge { limit } => ApiError::too_large(Some(limit)),
-            ReadError::Broken => {
+            ReadBodyError::TooLarge { limit } => ApiError::too_large(Some(limit)),
+            ReadBodyError::Broken => {
                 ApiError::new(Code::InvalidBody, "The body could not be read to its end")
             }
         })?;
@@ -208,7 +208,7 @@ pub(super) fn repeated(entry: &CatalogueEntry, view: &View) -> Result<Response, 
 pub(super) fn admit(
     state: &AppState,
     entry: &CatalogueEntry,
-    execution: &Execution,
+    execution: &ExecutionOptions,
 ) -> Result<Option<String>, ApiError> {
     let worker_type = &entry.published.worker_type;
     let (alive, able) = state.registry.able(

@@ -18,8 +18,8 @@ use tokio::time::Instant;
 use crate::nats::REQUEST_TIMEOUT;
 use ktrdr_protocol::event::Event;
 use ktrdr_protocol::id::{OperationId, WorkerType};
-use ktrdr_protocol::state::OperationLog;
-use ktrdr_protocol::subject::Names;
+use ktrdr_protocol::state::FoldedLog;
+use ktrdr_protocol::subject::SubjectNames;
 use ktrdr_protocol::time::Timestamp;
 use ktrdr_protocol::trace::{self, TraceParent};
 
@@ -44,7 +44,7 @@ pub fn stream_time(time: async_nats::datetime::DateTime) -> Timestamp {
 /// Why a log could not be read.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot read the log of operation {operation_id}")]
-pub struct ReadError {
+pub struct ReadLogError {
     /// The operation.
     pub operation_id: OperationId,
     /// The cause.
@@ -71,7 +71,7 @@ pub enum PublishError {
 pub enum AppendError {
     /// Another event came first, and nothing of this one was stored; or this one was, and others have followed it since.
     #[error("another event came first")]
-    Conflict(Box<OperationLog>),
+    Conflict(Box<FoldedLog>),
     /// The message is larger than the server takes.
     #[error("the message is larger than the NATS server takes (max_payload)")]
     TooLarge,
@@ -91,12 +91,12 @@ pub enum AppendError {
 pub struct OpLog {
     jetstream: Context,
     client: Client,
-    names: Names,
+    names: SubjectNames,
 }
 
 impl OpLog {
     /// Over this connection.
-    pub fn new(jetstream: Context, names: Names) -> Self {
+    pub fn new(jetstream: Context, names: SubjectNames) -> Self {
         Self {
             client: jetstream.client(),
             jetstream,
@@ -173,12 +173,12 @@ impl OpLog {
     /// by the time it is used; [`Self::append`] finds out.
     ///
     /// # Errors
-    /// [`ReadError`] when NATS does not answer.
+    /// [`ReadLogError`] when NATS does not answer.
     pub async fn read(
         &self,
         worker_type: &WorkerType,
         id: &OperationId,
-    ) -> Result<OperationLog, ReadError> {
+    ) -> Result<FoldedLog, ReadLogError> {
         // Boxed because it is rare: every operation's future would otherwise have room for it.
         Box::pin(self.read_now(worker_type, id)).await
     }
@@ -188,13 +188,13 @@ impl OpLog {
     /// is believed in the end: the stream may have been made anew.
     ///
     /// # Errors
-    /// [`ReadError`] when NATS does not answer.
+    /// [`ReadLogError`] when NATS does not answer.
     pub async fn read_from(
         &self,
         worker_type: &WorkerType,
         id: &OperationId,
         sequence: u64,
-    ) -> Result<OperationLog, ReadError> {
+    ) -> Result<FoldedLog, ReadLogError> {
         let mut pause = FIRST_PAUSE;
         for _ in 1..SHORT_READS {
             let log = self.read(worker_type, id).await?;
@@ -211,10 +211,10 @@ impl OpLog {
         &self,
         worker_type: &WorkerType,
         id: &OperationId,
-    ) -> Result<OperationLog, ReadError> {
+    ) -> Result<FoldedLog, ReadLogError> {
         let subject = self.names.operation(worker_type, id);
         let stream = self.stream(id).await?;
-        let mut log = OperationLog::default();
+        let mut log = FoldedLog::default();
         loop {
             match stream
                 .raw_message_builder()
@@ -234,7 +234,7 @@ impl OpLog {
                     return Ok(log);
                 }
                 Err(source) => {
-                    return Err(ReadError {
+                    return Err(ReadLogError {
                         operation_id: id.clone(),
                         source,
                     });
@@ -268,12 +268,12 @@ impl OpLog {
     /// Whether a cancel was ever asked for; `None` when it was not.
     ///
     /// # Errors
-    /// [`ReadError`] when NATS does not answer.
+    /// [`ReadLogError`] when NATS does not answer.
     pub async fn cancel_intent(
         &self,
         worker_type: &WorkerType,
         id: &OperationId,
-    ) -> Result<Option<Bytes>, ReadError> {
+    ) -> Result<Option<Bytes>, ReadLogError> {
         Box::pin(self.cancel_intent_now(worker_type, id)).await
     }
 
@@ -281,7 +281,7 @@ impl OpLog {
         &self,
         worker_type: &WorkerType,
         id: &OperationId,
-    ) -> Result<Option<Bytes>, ReadError> {
+    ) -> Result<Option<Bytes>, ReadLogError> {
         let stream = self.stream(id).await?;
         let subject = self.names.cancel(worker_type, id);
         match stream
@@ -292,7 +292,7 @@ impl OpLog {
         {
             Ok(message) => Ok(Some(message.payload)),
             Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
-            Err(source) => Err(ReadError {
+            Err(source) => Err(ReadLogError {
                 operation_id: id.clone(),
                 source,
             }),
@@ -390,11 +390,11 @@ impl OpLog {
         }
     }
 
-    async fn stream(&self, id: &OperationId) -> Result<Stream<()>, ReadError> {
+    async fn stream(&self, id: &OperationId) -> Result<Stream<()>, ReadLogError> {
         self.jetstream
             .get_stream_no_info(self.names.stream())
             .await
-            .map_err(|error| ReadError {
+            .map_err(|error| ReadLogError {
                 operation_id: id.clone(),
                 source: async_nats::jetstream::stream::RawMessageError::with_source(
                     RawMessageErrorKind::Other,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use ktrdr_protocol::subject::Names;
+use ktrdr_protocol::subject::SubjectNames;
 
 /// How to reach and use NATS.
 #[derive(Debug, Clone, Args)]
@@ -36,7 +36,7 @@ pub struct NatsOptions {
     pub nats_ca: Option<PathBuf>,
     /// First token(s) of every subject; another prefix is another tenant with streams of its own.
     #[arg(long, env = "KTRDR_SUBJECT_PREFIX", default_value = "ktrdr", value_parser = parse_names)]
-    pub subject_prefix: Names,
+    pub subject_prefix: SubjectNames,
 }
 
 /// What backend and workers should agree on.
@@ -104,8 +104,8 @@ pub fn masked_urls(urls: &str) -> String {
         .join(",")
 }
 
-fn parse_names(text: &str) -> Result<Names, String> {
-    Names::new(text).map_err(|error| error.to_string())
+fn parse_names(text: &str) -> Result<SubjectNames, String> {
+    SubjectNames::new(text).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use async_nats::jetstream::{kv, object_store};
 
 use crate::settings::ProtocolOptions;
 use ktrdr_protocol::id::{Queue, WorkerType};
-use ktrdr_protocol::subject::{Names, PRIORITY_GROUP};
+use ktrdr_protocol::subject::{PRIORITY_GROUP, SubjectNames};
 
 /// How long the server remembers message ids. A start repeated within it is recognised by the server; later ones are
 /// recognised by the projection.
@@ -79,7 +79,7 @@ pub enum Role {
 }
 
 /// The stream of start requests, state changes and cancel intents.
-pub fn operations_stream(names: &Names, options: &ProtocolOptions) -> Config {
+pub fn operations_stream(names: &SubjectNames, options: &ProtocolOptions) -> Config {
     Config {
         name: names.stream(),
         description: Some(
@@ -100,7 +100,7 @@ pub fn operations_stream(names: &Names, options: &ProtocolOptions) -> Config {
 }
 
 /// The stream of metric batches. Here the oldest may give way: metrics are an aid, not a promise.
-pub fn metrics_stream(names: &Names, options: &ProtocolOptions) -> Config {
+pub fn metrics_stream(names: &SubjectNames, options: &ProtocolOptions) -> Config {
     Config {
         name: names.metrics_stream(),
         description: Some("KTRDR metric points, in batches".to_owned()),
@@ -113,7 +113,7 @@ pub fn metrics_stream(names: &Names, options: &ProtocolOptions) -> Config {
 
 /// The durable pull consumer of one queue: its members are the workers.
 pub fn queue_consumer(
-    names: &Names,
+    names: &SubjectNames,
     worker_type: &WorkerType,
     queue: &Queue,
     lease: Duration,
@@ -141,7 +141,7 @@ pub fn queue_consumer(
 /// [`TopologyError`].
 pub async fn ensure(
     jetstream: &Context,
-    names: &Names,
+    names: &SubjectNames,
     options: &ProtocolOptions,
     role: Role,
 ) -> Result<(), TopologyError> {
@@ -356,7 +356,7 @@ async fn ensure_object_store(
 /// [`TopologyError`], also when another queue's consumer has this name.
 pub async fn ensure_queue(
     jetstream: &Context,
-    names: &Names,
+    names: &SubjectNames,
     worker_type: &WorkerType,
     queue: &Queue,
     lease: Duration,
@@ -406,7 +406,7 @@ fn says_it_exists(kind: &ConsumerCreateStrictErrorKind) -> bool {
 /// [`TopologyError`].
 pub async fn apply_lease(
     jetstream: &Context,
-    names: &Names,
+    names: &SubjectNames,
     lease: Duration,
 ) -> Result<(), TopologyError> {
     use futures::TryStreamExt;
@@ -442,7 +442,7 @@ pub async fn apply_lease(
 
 /// The worker type and queue that a consumer serves; `None` when it is not the consumer of a queue, but for example somebody
 /// else's on the same subject.
-pub fn queue_of(names: &Names, consumer: &consumer::Config) -> Option<(WorkerType, Queue)> {
+pub fn queue_of(names: &SubjectNames, consumer: &consumer::Config) -> Option<(WorkerType, Queue)> {
     let ktrdr_protocol::subject::Topic::Start { worker_type, queue } =
         names.parse(&consumer.filter_subject)?
     else {

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 use crate::schema::{Schema, Violation};
 use ktrdr_protocol::id::OperationId;
-use ktrdr_protocol::operation::Execution;
+use ktrdr_protocol::operation::ExecutionOptions;
 use ktrdr_protocol::problem::Problem;
 
 /// How many times the limit is read of a body that is too large, so that its sender gets to read the answer.
@@ -27,7 +27,7 @@ const LARGE: usize = 32 * 1024;
     reason = "a constant schema; the unit tests compile it"
 )]
 static EXECUTION_SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
-    let schema = schemars::schema_for!(Execution).to_value();
+    let schema = schemars::schema_for!(ExecutionOptions).to_value();
     Schema::compile(&schema).expect("the schema of `execution` compiles")
 });
 
@@ -37,14 +37,14 @@ pub struct StartBody {
     /// The id the client chose.
     pub task_id: Option<OperationId>,
     /// How to run it.
-    pub execution: Execution,
+    pub execution: ExecutionOptions,
     /// The domain's own parameters, as the client wrote them.
     pub parameters: Box<RawValue>,
 }
 
 /// Why the bytes of a body could not be had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum ReadError {
+pub enum ReadBodyError {
     /// There are more than the limit.
     #[error("the body is larger than {limit} bytes")]
     TooLarge {
@@ -62,13 +62,13 @@ pub enum ReadError {
 /// is lost to many clients, because the connection is then reset under it.
 ///
 /// # Errors
-/// [`ReadError`].
-pub async fn read_body(body: axum::body::Body, limit: usize) -> Result<Bytes, ReadError> {
+/// [`ReadBodyError`].
+pub async fn read_body(body: axum::body::Body, limit: usize) -> Result<Bytes, ReadBodyError> {
     use futures::StreamExt;
     let mut chunks = body.into_data_stream();
     let (mut kept, mut seen) = (Vec::new(), 0_usize);
     while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.map_err(|_| ReadError::Broken)?;
+        let chunk = chunk.map_err(|_| ReadBodyError::Broken)?;
         seen = seen.saturating_add(chunk.len());
         if seen <= limit {
             kept.extend_from_slice(&chunk);
@@ -79,7 +79,7 @@ pub async fn read_body(body: axum::body::Body, limit: usize) -> Result<Bytes, Re
         }
     }
     if seen > limit {
-        Err(ReadError::TooLarge { limit })
+        Err(ReadBodyError::TooLarge { limit })
     } else {
         Ok(kept.into())
     }
@@ -219,15 +219,15 @@ fn read_task_id(body: &Value, found: &mut Vec<Violation>) -> Option<OperationId>
     None
 }
 
-fn read_execution(body: &Value, found: &mut Vec<Violation>) -> Execution {
+fn read_execution(body: &Value, found: &mut Vec<Violation>) -> ExecutionOptions {
     let Some(value) = body.get("execution").filter(|value| !value.is_null()) else {
-        return Execution::default();
+        return ExecutionOptions::default();
     };
     let wrong = EXECUTION_SCHEMA.violations("/execution", value);
     if wrong.is_empty() {
         let mut value = value.clone();
         integral_numbers(&mut value);
-        match Execution::deserialize(value) {
+        match ExecutionOptions::deserialize(value) {
             Ok(execution) => return execution,
             Err(error) => found.push(Violation {
                 path: "/execution".to_owned(),
@@ -236,7 +236,7 @@ fn read_execution(body: &Value, found: &mut Vec<Violation>) -> Execution {
         }
     }
     found.extend(wrong);
-    Execution::default()
+    ExecutionOptions::default()
 }
 
 /// Writes whole numbers without a point: for JSON Schema `3.0` is an integer, for serde it is none.

@@ -5,12 +5,12 @@
 
 use crate::event::EventKind;
 use crate::id::OperationId;
-use crate::state::OperationLog;
+use crate::state::FoldedLog;
 use crate::time::Timestamp;
 
 /// What to do with a start request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Claim {
+pub enum ClaimDecision {
     /// Publish `started` for `attempt`, expecting `expected`.
     Start {
         /// Number of the attempt.
@@ -38,7 +38,7 @@ pub enum Claim {
 
 /// A start request as it reached a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Delivery {
+pub struct DeliveryInfo {
     /// Stream sequence of the request.
     pub start_sequence: u64,
     /// How many times the queue has delivered it, this time included.
@@ -50,23 +50,28 @@ pub struct Delivery {
 ///
 /// JetStream gives a request to a second worker only after the lease of the first has run out or the request was handed
 /// back, so a `started` on an earlier delivery of this very request means that its worker was lost.
-pub fn decide(log: &OperationLog, delivery: Delivery, max_attempts: u32, now: Timestamp) -> Claim {
+pub fn decide(
+    log: &FoldedLog,
+    delivery: DeliveryInfo,
+    max_attempts: u32,
+    now: Timestamp,
+) -> ClaimDecision {
     let expected = log.tail;
     let Some(event) = &log.last else {
-        return Claim::Start {
+        return ClaimDecision::Start {
             attempt: 1,
             expected,
             takeover: false,
         };
     };
-    let next = Claim::Start {
+    let next = ClaimDecision::Start {
         attempt: event.attempt.saturating_add(1),
         expected,
         takeover: true,
     };
     match &event.kind {
         EventKind::Completed { .. } | EventKind::Failed { .. } | EventKind::Cancelled { .. } => {
-            Claim::Drop("the operation has ended")
+            ClaimDecision::Drop("the operation has ended")
         }
         // The same operation id was queued twice (a start repeated after the duplicate window, or by hand). The other copy
         // is being served; taking over here would run it twice.
@@ -74,13 +79,13 @@ pub fn decide(log: &OperationLog, delivery: Delivery, max_attempts: u32, now: Ti
             start_sequence: other,
             ..
         } if *other != delivery.start_sequence => {
-            Claim::Drop("another copy of this start request is being run")
+            ClaimDecision::Drop("another copy of this start request is being run")
         }
         // Suspended with the request in hand, and woken up after somebody else had been given it.
         EventKind::Started {
             delivery: newer, ..
-        } if *newer >= delivery.count => Claim::Outdated,
-        EventKind::Started { .. } if event.attempt >= max_attempts => Claim::GiveUp {
+        } if *newer >= delivery.count => ClaimDecision::Outdated,
+        EventKind::Started { .. } if event.attempt >= max_attempts => ClaimDecision::GiveUp {
             attempts: event.attempt,
             expected,
         },
@@ -88,14 +93,14 @@ pub fn decide(log: &OperationLog, delivery: Delivery, max_attempts: u32, now: Ti
         EventKind::Released {
             retry_at: Some(due),
             ..
-        } if *due > now => Claim::NotBefore(*due),
+        } if *due > now => ClaimDecision::NotBefore(*due),
         // A hand-back is nobody's fault and never uses up the last attempt.
         EventKind::Released { .. } => next,
     }
 }
 
 /// Whether the operation was handed back to be retried at some time.
-pub fn waits_for_retry(log: &OperationLog) -> bool {
+pub fn waits_for_retry(log: &FoldedLog) -> bool {
     log.last.as_ref().is_some_and(|last| {
         matches!(
             last.kind,
@@ -127,21 +132,21 @@ mod tests {
     use crate::state::State;
 
     const NOW: Timestamp = Timestamp::EPOCH;
-    const SECOND: Delivery = Delivery {
+    const SECOND: DeliveryInfo = DeliveryInfo {
         start_sequence: 5,
         count: 2,
     };
 
-    fn log(attempt: u32, kind: EventKind) -> OperationLog {
+    fn log(attempt: u32, kind: EventKind) -> FoldedLog {
         let event = Event {
             operation_id: OperationId::new("o").unwrap(),
             at: NOW,
             worker_id: Some(WorkerId::new("w").unwrap()),
             attempt,
-            claim: Some("c".into()),
+            claim_id: Some("c".into()),
             kind,
         };
-        OperationLog {
+        FoldedLog {
             tail: 9,
             state: State::default(),
             last: Some(event),
@@ -151,8 +156,8 @@ mod tests {
     #[test]
     fn an_untouched_request_is_claimed_as_attempt_1() {
         assert_eq!(
-            decide(&OperationLog::default(), SECOND, 3, NOW),
-            Claim::Start {
+            decide(&FoldedLog::default(), SECOND, 3, NOW),
+            ClaimDecision::Start {
                 attempt: 1,
                 expected: 0,
                 takeover: false
@@ -171,7 +176,7 @@ mod tests {
         );
         assert_eq!(
             decide(&last, SECOND, 3, NOW),
-            Claim::Start {
+            ClaimDecision::Start {
                 attempt: 3,
                 expected: 9,
                 takeover: true
@@ -190,7 +195,7 @@ mod tests {
         );
         assert_eq!(
             decide(&last, SECOND, 3, NOW),
-            Claim::GiveUp {
+            ClaimDecision::GiveUp {
                 attempts: 3,
                 expected: 9
             }
@@ -206,7 +211,10 @@ mod tests {
                 delivery: 1,
             },
         );
-        assert!(matches!(decide(&last, SECOND, 3, NOW), Claim::Drop(_)));
+        assert!(matches!(
+            decide(&last, SECOND, 3, NOW),
+            ClaimDecision::Drop(_)
+        ));
     }
 
     #[test]
@@ -219,13 +227,13 @@ mod tests {
             },
         );
         assert_eq!(
-            decide(&last, Delivery { count: 1, ..SECOND }, 3, NOW),
-            Claim::Outdated
+            decide(&last, DeliveryInfo { count: 1, ..SECOND }, 3, NOW),
+            ClaimDecision::Outdated
         );
-        assert_eq!(decide(&last, SECOND, 3, NOW), Claim::Outdated);
+        assert_eq!(decide(&last, SECOND, 3, NOW), ClaimDecision::Outdated);
         assert!(matches!(
-            decide(&last, Delivery { count: 3, ..SECOND }, 3, NOW),
-            Claim::Start { attempt: 2, .. }
+            decide(&last, DeliveryInfo { count: 3, ..SECOND }, 3, NOW),
+            ClaimDecision::Start { attempt: 2, .. }
         ));
     }
 
@@ -252,7 +260,7 @@ mod tests {
         ] {
             assert!(matches!(
                 decide(&log(1, kind), SECOND, 3, NOW),
-                Claim::Drop(_)
+                ClaimDecision::Drop(_)
             ));
         }
     }
@@ -269,7 +277,7 @@ mod tests {
         );
         assert_eq!(
             decide(&last, SECOND, 3, NOW),
-            Claim::Start {
+            ClaimDecision::Start {
                 attempt: 4,
                 expected: 9,
                 takeover: true
@@ -288,10 +296,10 @@ mod tests {
                 retry_at: Some(due),
             },
         );
-        assert_eq!(decide(&last, SECOND, 3, NOW), Claim::NotBefore(due));
+        assert_eq!(decide(&last, SECOND, 3, NOW), ClaimDecision::NotBefore(due));
         assert!(matches!(
             decide(&last, SECOND, 3, due),
-            Claim::Start { attempt: 2, .. }
+            ClaimDecision::Start { attempt: 2, .. }
         ));
     }
 }

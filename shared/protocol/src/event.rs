@@ -28,7 +28,7 @@ pub struct Event {
     pub attempt: u32,
     /// Unique to one claim by one process. A worker recognises its own events by it: the worker id is not enough, since a
     /// restarted worker has the same one.
-    pub claim: Option<String>,
+    pub claim_id: Option<String>,
     /// What happened.
     pub kind: EventKind,
 }
@@ -186,7 +186,7 @@ impl Event {
         self.kind.name() == other.kind.name()
             && self.attempt == other.attempt
             && self.worker_id == other.worker_id
-            && self.claim == other.claim
+            && self.claim_id == other.claim_id
     }
 }
 
@@ -267,7 +267,7 @@ impl TryFrom<Wire> for Event {
             at: wire.at,
             worker_id: wire.worker_id,
             attempt: wire.attempt,
-            claim: wire.claim,
+            claim_id: wire.claim,
             kind,
         })
     }
@@ -284,8 +284,8 @@ impl Serialize for Event {
         if let Some(worker_id) = &self.worker_id {
             map.serialize_entry("worker_id", worker_id)?;
         }
-        if let Some(claim) = &self.claim {
-            map.serialize_entry("claim", claim)?;
+        if let Some(claim_id) = &self.claim_id {
+            map.serialize_entry("claim", claim_id)?;
         }
         match &self.kind {
             EventKind::Started {
@@ -342,7 +342,7 @@ mod tests {
             at: Timestamp::from_millis(1_762_770_600_123),
             worker_id: Some(WorkerId::new("w1").unwrap()),
             attempt: 1,
-            claim: Some("c1".to_owned()),
+            claim_id: Some("c1".to_owned()),
             kind,
         }
     }

@@ -28,8 +28,8 @@ pub struct StartRequest {
     #[serde(deserialize_with = "an_object")]
     pub parameters: Box<RawValue>,
     /// How to run it; the reserved body key `execution`.
-    #[serde(default, skip_serializing_if = "Execution::is_default")]
-    pub execution: Execution,
+    #[serde(default, skip_serializing_if = "ExecutionOptions::is_default")]
+    pub execution: ExecutionOptions,
     /// When the start was accepted.
     pub created_at: Timestamp,
     /// The operation this one repeats (`POST …/retry`, `POST …/resume`).
@@ -52,7 +52,8 @@ fn an_object<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Box<RawValue>
 /// How an operation is to be run; the reserved key `execution` of a start body.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Execution {
+#[schemars(rename = "Execution")]
+pub struct ExecutionOptions {
     /// What a worker must have to run it; decides the queue.
     #[serde(default, skip_serializing_if = "Requirements::is_any")]
     pub requirements: Requirements,
@@ -71,7 +72,7 @@ pub struct Execution {
     pub retry_delay: Option<f64>,
 }
 
-impl Execution {
+impl ExecutionOptions {
     /// Whether nothing was asked for.
     pub fn is_default(&self) -> bool {
         *self == Self::default()
@@ -219,7 +220,7 @@ pub struct OperationDocument<'a> {
     pub metadata: Metadata<'a>,
     /// How it is run, when the start said so.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub execution: Option<&'a Execution>,
+    pub execution: Option<&'a ExecutionOptions>,
     /// When the start was accepted.
     pub created_at: Timestamp,
     /// When the current attempt started.

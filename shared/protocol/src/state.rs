@@ -150,7 +150,7 @@ impl State {
 
 /// The log of one operation, folded message by message in stream order.
 #[derive(Debug, Clone, Default)]
-pub struct OperationLog {
+pub struct FoldedLog {
     /// Sequence of the last message on the subject, readable or not; 0 when there is none. What an append must expect.
     pub tail: u64,
     /// Where the operation stands.
@@ -159,7 +159,7 @@ pub struct OperationLog {
     pub last: Option<Event>,
 }
 
-impl OperationLog {
+impl FoldedLog {
     /// Takes the next message; `None` for one that is no event. Whatever cannot take effect only moves the tail.
     pub fn push(&mut self, sequence: u64, event: Option<Event>) {
         if let Some(event) = event

@@ -4,7 +4,7 @@ use crate::id::{OperationId, Queue, WorkerId, WorkerType};
 
 /// Names under one prefix (default `ktrdr`). Another prefix is another tenant: other subjects, other streams.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Names {
+pub struct SubjectNames {
     prefix: String,
     upper: String,
 }
@@ -45,7 +45,7 @@ pub enum Topic<'a> {
 /// The priority group of every queue consumer.
 pub const PRIORITY_GROUP: &str = "workers";
 
-impl Names {
+impl SubjectNames {
     /// Names under `prefix`.
     ///
     /// # Errors
@@ -205,7 +205,7 @@ mod tests {
 
     #[test]
     fn subjects_are_built_and_taken_apart_here() {
-        let names = Names::new("ktrdr").unwrap();
+        let names = SubjectNames::new("ktrdr").unwrap();
         let worker_type = WorkerType::new("data_processing").unwrap();
         let id = OperationId::new("ABC123").unwrap();
         assert_eq!(names.stream(), "KTRDR");
@@ -234,11 +234,11 @@ mod tests {
 
     #[test]
     fn another_prefix_is_another_stream() {
-        let names = Names::new("acme.prod").unwrap();
+        let names = SubjectNames::new("acme.prod").unwrap();
         assert_eq!(names.stream(), "ACME_PROD");
         assert!(names.parse("acme.prod.start.dummy.any").is_some());
         for bad in ["", ".", "a.", "a..b", "a b", "*", "a.>"] {
-            assert!(Names::new(bad).is_err(), "{bad}");
+            assert!(SubjectNames::new(bad).is_err(), "{bad}");
         }
     }
 }

@@ -6,7 +6,7 @@ use ktrdr_protocol::event::{Event, EventKind, ResultPayload};
 use ktrdr_protocol::id::WorkerId;
 use ktrdr_protocol::operation::Progress;
 use ktrdr_protocol::requirements::Requirements;
-use ktrdr_protocol::subject::Names;
+use ktrdr_protocol::subject::SubjectNames;
 use ktrdr_protocol::time::Timestamp;
 use serde_json::value::RawValue;
 
@@ -18,7 +18,11 @@ const PARAMETERS: &str = r#"{"steps":3,"step_ms":10}"#;
 
 /// The three messages of each operation, as backend and worker publish them, for a stream that holds `after` messages and gets
 /// no others meanwhile: each event names the sequence it follows.
-pub(super) fn whole_lives(names: &Names, count: u64, after: u64) -> impl Iterator<Item = Message> {
+pub(super) fn whole_lives(
+    names: &SubjectNames,
+    count: u64,
+    after: u64,
+) -> impl Iterator<Item = Message> {
     let names = names.clone();
     let queue = Requirements::default().queue();
     (0..count).flat_map(move |i| {
@@ -32,7 +36,7 @@ pub(super) fn whole_lives(names: &Names, count: u64, after: u64) -> impl Iterato
                 WorkerId::new(format!("dummy-worker-host-{}", i % 10)).expect("a valid name"),
             ),
             attempt: 1,
-            claim: Some(claim.clone()),
+            claim_id: Some(claim.clone()),
             kind,
         };
         let result = RawValue::from_string(r#"{"steps":3}"#.to_owned()).expect("JSON");
@@ -75,8 +79,12 @@ pub(super) fn whole_lives(names: &Names, count: u64, after: u64) -> impl Iterato
 pub(super) async fn stored_lives_rate(bus: &Bus, count: usize) -> f64 {
     raw_stream(bus, "raw").await;
     // Made before, so that only publishing is measured.
-    let messages: Vec<Message> =
-        whole_lives(&Names::new("raw").expect("a prefix"), count as u64, 0).collect();
+    let messages: Vec<Message> = whole_lives(
+        &SubjectNames::new("raw").expect("a prefix"),
+        count as u64,
+        0,
+    )
+    .collect();
     let took = publish_all(&bus.client, WINDOW, messages).await;
     remove_stream(bus, "raw").await;
     count as f64 / took.as_secs_f64()

@@ -4,8 +4,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use ktrdr_protocol::id::{OperationId, WorkerType};
-use ktrdr_protocol::operation::{Execution, StartRequest};
-use ktrdr_protocol::subject::Names;
+use ktrdr_protocol::operation::{ExecutionOptions, StartRequest};
+use ktrdr_protocol::subject::SubjectNames;
 use ktrdr_protocol::time::Timestamp;
 use serde_json::value::RawValue;
 
@@ -48,7 +48,11 @@ impl World {
     pub(super) async fn start_with(configuration: &str) -> Self {
         let nats = NatsServer::start_with(configuration).await;
         let settings = settings(&nats);
-        let bus = Bus::connect(&nats.url(), Names::new("ktrdr").expect("a valid prefix")).await;
+        let bus = Bus::connect(
+            &nats.url(),
+            SubjectNames::new("ktrdr").expect("a valid prefix"),
+        )
+        .await;
         let backend = BackendProcess::start(&settings).await;
         Self {
             nats,
@@ -128,7 +132,7 @@ pub(super) fn start_request(parameters: &str) -> StartRequest {
         operation_id: OperationId::generate(),
         operation_type: dummy(),
         parameters: RawValue::from_string(parameters.to_owned()).expect("parameters are JSON"),
-        execution: Execution::default(),
+        execution: ExecutionOptions::default(),
         created_at: Timestamp::now(),
         retry_of: None,
         resume_from: None,

@@ -24,7 +24,7 @@ pub mod story;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ktrdr_protocol::subject::Names;
+use ktrdr_protocol::subject::SubjectNames;
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
@@ -101,7 +101,7 @@ pub async fn run(options: &Options) -> Report {
     let crew = settings.clone().with("WORKER_CONCURRENCY", "4");
     let bus = Bus::connect(
         &urls.join(","),
-        Names::new(&settings.prefix).expect("a valid prefix"),
+        SubjectNames::new(&settings.prefix).expect("a valid prefix"),
     )
     .await;
 

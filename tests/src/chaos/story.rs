@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use ktrdr_protocol::event::{Event, EventKind};
-use ktrdr_protocol::subject::{Names, Topic};
+use ktrdr_protocol::subject::{SubjectNames, Topic};
 use serde_json::Value;
 
 use crate::bus::Stored;
@@ -37,7 +37,7 @@ pub struct Sums {
 }
 
 /// Sorts the messages of the operations stream by operation.
-pub fn stories(names: &Names, messages: &[Stored]) -> BTreeMap<String, Story> {
+pub fn stories(names: &SubjectNames, messages: &[Stored]) -> BTreeMap<String, Story> {
     let mut stories: BTreeMap<String, Story> = BTreeMap::new();
     for message in messages {
         match names.parse(&message.subject) {
@@ -145,7 +145,7 @@ impl Story {
                     event.kind,
                     EventKind::Completed { .. } | EventKind::Released { .. }
                 );
-                if own && last.is_none_or(|last| last.claim != event.claim) {
+                if own && last.is_none_or(|last| last.claim_id != event.claim_id) {
                     wrong.push(format!(
                         "{name} by somebody who does not hold attempt {attempt}"
                     ));
@@ -204,7 +204,7 @@ mod tests {
             }
             messages.push(message(2 + n as u64, "ktrdr.op.dummy.o", &body));
         }
-        let stories = stories(&Names::new("ktrdr").unwrap(), &messages);
+        let stories = stories(&SubjectNames::new("ktrdr").unwrap(), &messages);
         let mut sums = Sums::default();
         (stories["o"].judge(&mut sums), sums)
     }

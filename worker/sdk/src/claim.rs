@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use ktrdr_bus::oplog::{AppendError, ReadError};
-use ktrdr_protocol::claim::{Claim, Delivery, decide, waits_for_retry, worker_lost_message};
+use ktrdr_bus::oplog::{AppendError, ReadLogError};
+use ktrdr_protocol::claim::{
+    ClaimDecision, DeliveryInfo, decide, waits_for_retry, worker_lost_message,
+};
 use ktrdr_protocol::event::{Event, EventKind, Failure};
 use ktrdr_protocol::id::OperationId;
 use ktrdr_protocol::operation::StartRequest;
-use ktrdr_protocol::state::{OperationLog, Status};
+use ktrdr_protocol::state::{FoldedLog, Status};
 use ktrdr_protocol::time::Timestamp;
 
 use crate::core::Core;
@@ -31,7 +33,7 @@ pub(crate) enum ClaimError {
     #[error("the claim could not be stored")]
     Append(#[source] AppendError),
     #[error("what is known of the operation could not be read")]
-    Read(#[from] ReadError),
+    Read(#[from] ReadLogError),
     #[error("the stream does not say what time it is")]
     Clock(#[from] async_nats::client::RequestError),
 }
@@ -42,7 +44,7 @@ pub(crate) struct Hold {
     pub(crate) operation_id: OperationId,
     pub(crate) attempt: u32,
     /// Unique to this claim.
-    pub(crate) claim: String,
+    pub(crate) claim_id: String,
     /// Sequence of the `started` event.
     sequence: u64,
 }
@@ -69,17 +71,17 @@ impl Claimer<'_> {
     pub(crate) async fn claim(
         &self,
         request: &StartRequest,
-        delivery: Delivery,
+        delivery: DeliveryInfo,
         patience: Duration,
     ) -> Result<Claimed, ClaimError> {
         let started = EventKind::Started {
             start_sequence: delivery.start_sequence,
             delivery: delivery.count,
         };
-        let claim = uuid::Uuid::new_v4().simple().to_string();
+        let claim_id = uuid::Uuid::new_v4().simple().to_string();
         // Nearly every request is untouched: reading first would cost each of them a round trip.
         let mut log = match delivery.count {
-            1 => OperationLog::default(),
+            1 => FoldedLog::default(),
             _ => {
                 self.core
                     .oplog
@@ -93,7 +95,7 @@ impl Claimer<'_> {
                 at: Timestamp::now(),
                 worker_id: Some(self.core.worker_id.clone()),
                 attempt,
-                claim: Some(claim.clone()),
+                claim_id: Some(claim_id.clone()),
                 kind,
             };
             // A round trip that only retries need. This machine's own clock may be wrong by hours.
@@ -103,20 +105,22 @@ impl Claimer<'_> {
                 Timestamp::EPOCH
             };
             let decided = decide(&log, delivery, request.execution.max_attempts(), now);
-            if matches!(decided, Claim::Start { .. } | Claim::GiveUp { .. })
-                && log.state.status == Status::Running
+            if matches!(
+                decided,
+                ClaimDecision::Start { .. } | ClaimDecision::GiveUp { .. }
+            ) && log.state.status == Status::Running
                 && let Some(delay) = self.core.connection.others_return_within()
             {
                 // NATS was away for longer than the lease. Whoever holds the operation may be about to say so.
                 return Ok(Claimed::Later(delay));
             }
             let (event, expected) = match decided {
-                Claim::Drop(why) => return Ok(Claimed::Nothing(why)),
-                Claim::Outdated => return Ok(Claimed::Outdated),
-                Claim::NotBefore(due) => {
+                ClaimDecision::Drop(why) => return Ok(Claimed::Nothing(why)),
+                ClaimDecision::Outdated => return Ok(Claimed::Outdated),
+                ClaimDecision::NotBefore(due) => {
                     return Ok(Claimed::Later(due.after(now).max(Duration::from_millis(1))));
                 }
-                Claim::GiveUp { attempts, expected } => {
+                ClaimDecision::GiveUp { attempts, expected } => {
                     let error = Failure {
                         code: "worker_lost".to_owned(),
                         message: worker_lost_message(&request.operation_id, attempts),
@@ -133,7 +137,7 @@ impl Claimer<'_> {
                         expected,
                     )
                 }
-                Claim::Start {
+                ClaimDecision::Start {
                     attempt,
                     expected,
                     takeover,
@@ -174,7 +178,7 @@ impl Claimer<'_> {
                         EventKind::Started { .. } => Claimed::Hold(Hold {
                             operation_id: event.operation_id,
                             attempt,
-                            claim,
+                            claim_id,
                             sequence,
                         }),
                         EventKind::Failed { .. } => {
@@ -199,7 +203,7 @@ impl Claimer<'_> {
             at: Timestamp::now(),
             worker_id: Some(self.core.worker_id.clone()),
             attempt: hold.attempt,
-            claim: Some(hold.claim.clone()),
+            claim_id: Some(hold.claim_id.clone()),
             kind,
         };
         let mut expected = hold.sequence;
@@ -226,8 +230,8 @@ impl Claimer<'_> {
     /// Reads whether the attempt is still this process's own; if not, whether the operation has ended.
     ///
     /// # Errors
-    /// [`ReadError`] when NATS does not answer.
-    pub(crate) async fn verify(&self, hold: &Hold) -> Result<Option<Ended>, ReadError> {
+    /// [`ReadLogError`] when NATS does not answer.
+    pub(crate) async fn verify(&self, hold: &Hold) -> Result<Option<Ended>, ReadLogError> {
         let log = self
             .core
             .oplog
@@ -243,9 +247,9 @@ impl Claimer<'_> {
     }
 }
 
-fn owns(log: &OperationLog, hold: &Hold) -> bool {
+fn owns(log: &FoldedLog, hold: &Hold) -> bool {
     log.last.as_ref().is_some_and(|last| {
         matches!(last.kind, EventKind::Started { .. })
-            && last.claim.as_deref() == Some(hold.claim.as_str())
+            && last.claim_id.as_deref() == Some(hold.claim_id.as_str())
     })
 }

@@ -8,7 +8,7 @@ use ktrdr_bus::nats::Connection;
 use ktrdr_bus::oplog::OpLog;
 use ktrdr_http::metrics::Histograms;
 use ktrdr_protocol::id::{WorkerId, WorkerType};
-use ktrdr_protocol::subject::Names;
+use ktrdr_protocol::subject::SubjectNames;
 use ktrdr_protocol::time::Timestamp;
 use ktrdr_protocol::worker::Capabilities;
 use parking_lot::Mutex;
@@ -40,7 +40,7 @@ pub(crate) struct Core {
     /// Shortest time between two checkpoints of an operation.
     pub(crate) checkpoint_interval: Duration,
     pub(crate) data_dir: DataDir,
-    pub(crate) names: Names,
+    pub(crate) names: SubjectNames,
     pub(crate) connection: Connection,
     pub(crate) oplog: OpLog,
     pub(crate) running: Running,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ktrdr_bus::oplog::AppendError;
 use ktrdr_bus::telemetry::{chain, short};
-use ktrdr_protocol::claim::Delivery as Delivered;
+use ktrdr_protocol::claim::DeliveryInfo as Delivered;
 use ktrdr_protocol::id::Queue;
 use ktrdr_protocol::operation::{Attempt, StartRequest};
 use ktrdr_protocol::time::Timestamp;

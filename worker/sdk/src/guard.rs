@@ -110,7 +110,7 @@ impl Guard<'_> {
 
     fn is_own(&self, payload: &[u8]) -> bool {
         Event::decode(payload)
-            .is_ok_and(|event| event.claim.as_deref() == Some(self.hold.claim.as_str()))
+            .is_ok_and(|event| event.claim_id.as_deref() == Some(self.hold.claim_id.as_str()))
     }
 
     fn lost(&self, ended: &Ended) {

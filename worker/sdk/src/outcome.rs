@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ktrdr_protocol::event::Failure;
-use ktrdr_protocol::operation::{AttemptOutcome, Execution};
+use ktrdr_protocol::operation::{AttemptOutcome, ExecutionOptions};
 use ktrdr_protocol::state::Status;
 use serde_json::value::RawValue;
 use tokio::task::{JoinError, JoinHandle};
@@ -98,7 +98,7 @@ impl Verdict {
 pub(crate) fn decide_verdict(
     outcome: EngineOutcome,
     reason: Option<StopReason>,
-    execution: &Execution,
+    execution: &ExecutionOptions,
     attempt: u32,
     queued: bool,
 ) -> Verdict {
@@ -177,15 +177,15 @@ fn failure(code: &str, mut message: String, permanent: bool) -> Failure {
 mod tests {
     use super::*;
 
-    fn once() -> Execution {
-        Execution::default()
+    fn once() -> ExecutionOptions {
+        ExecutionOptions::default()
     }
 
-    fn thrice() -> Execution {
-        Execution {
+    fn thrice() -> ExecutionOptions {
+        ExecutionOptions {
             max_attempts: Some(3),
             retry_delay: Some(2.0),
-            ..Execution::default()
+            ..ExecutionOptions::default()
         }
     }
 
@@ -287,7 +287,7 @@ mod tests {
 
     #[test]
     fn a_result_after_the_time_limit_does_not_count() {
-        let limited = Execution {
+        let limited = ExecutionOptions {
             timeout_seconds: Some(1.0),
             ..once()
         };
@@ -301,7 +301,7 @@ mod tests {
             )),
             "timeout"
         );
-        let retried = Execution {
+        let retried = ExecutionOptions {
             timeout_seconds: Some(1.0),
             ..thrice()
         };

@@ -42,7 +42,7 @@ pub(crate) struct Delivery {
     pub(crate) slot: Slot,
     pub(crate) queue: Queue,
     pub(crate) payload: bytes::Bytes,
-    pub(crate) delivery: claim::Delivery,
+    pub(crate) delivery: claim::DeliveryInfo,
     pub(crate) lease: Lease,
     /// The trace that the start belongs to.
     pub(crate) trace: Option<TraceParent>,
@@ -327,7 +327,7 @@ impl<F: FnMut(Delivery)> Puller<F> {
                     return hand_back(message).await;
                 };
                 let delivery = match message.info() {
-                    Ok(info) => claim::Delivery {
+                    Ok(info) => claim::DeliveryInfo {
                         start_sequence: info.stream_sequence,
                         count: u64::try_from(info.delivered).unwrap_or(1),
                     },

@@ -164,7 +164,7 @@ async fn store_batch(
     let subject = core.names.metrics(&core.worker_type, &hold.operation_id);
     // The id makes a batch that is sent again count once. By number: two batches can begin at the
     // same time, by a clock that was set back or within one millisecond.
-    let id = format!("{}-{before}-{}", hold.claim, points.len());
+    let id = format!("{}-{before}-{}", hold.claim_id, points.len());
     match core
         .oplog
         .publish_once(&subject, &id, payload.into(), patience)

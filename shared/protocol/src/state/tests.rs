@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use serde_json::value::RawValue;
 
 use super::*;
-use crate::claim::{Claim, Delivery, decide};
+use crate::claim::{ClaimDecision, DeliveryInfo, decide};
 use crate::event::{Failure, ReleaseReason, ResultPayload};
 use crate::id::{OperationId, WorkerId};
 use crate::time::Timestamp;
@@ -16,7 +16,7 @@ fn event(worker: u8, attempt: u32, kind: EventKind) -> Event {
         at: Timestamp::EPOCH,
         worker_id: Some(WorkerId::new(format!("w{worker}")).unwrap()),
         attempt,
-        claim: Some(format!("w{worker}-{attempt}")),
+        claim_id: Some(format!("w{worker}-{attempt}")),
         kind,
     }
 }
@@ -81,8 +81,8 @@ impl Log {
         Some(self.clock)
     }
 
-    fn read(&self) -> OperationLog {
-        let mut log = OperationLog::default();
+    fn read(&self) -> FoldedLog {
+        let mut log = FoldedLog::default();
         for entry in &self.entries {
             log.push(entry.sequence, Some(entry.event.clone()));
         }
@@ -130,16 +130,16 @@ proptest! {
         let mut deliveries = 0;
         for step in steps {
             match step {
-                Step::Deliver(worker) => { deliveries += 1; let delivery = Delivery { start_sequence: 1, count: deliveries }; match decide(&log.read(), delivery, 5, Timestamp::EPOCH) {
-                    Claim::Start { attempt, expected, .. } => {
+                Step::Deliver(worker) => { deliveries += 1; let delivery = DeliveryInfo { start_sequence: 1, count: deliveries }; match decide(&log.read(), delivery, 5, Timestamp::EPOCH) {
+                    ClaimDecision::Start { attempt, expected, .. } => {
                         if let Some(sequence) = log.publish(expected, event(worker, attempt, EventKind::Started { start_sequence: 1, delivery: deliveries })) {
                             held[worker as usize] = Some(Held { attempt, sequence });
                         }
                     }
-                    Claim::GiveUp { attempts, expected } => {
+                    ClaimDecision::GiveUp { attempts, expected } => {
                         log.publish(expected, event(worker, attempts, kind(3)));
                     }
-                    Claim::NotBefore(_) | Claim::Drop(_) | Claim::Outdated => {}
+                    ClaimDecision::NotBefore(_) | ClaimDecision::Drop(_) | ClaimDecision::Outdated => {}
                 } }
                 Step::Finish(worker, which) => {
                     if let Some(Held { attempt, sequence }) = held[worker as usize].take() {

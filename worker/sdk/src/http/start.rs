@@ -10,8 +10,8 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use ktrdr_bus::oplog::AppendError;
-use ktrdr_http::start_body::{ReadError, StartBody, read_body};
-use ktrdr_protocol::claim::Delivery;
+use ktrdr_http::start_body::{ReadBodyError, StartBody, read_body};
+use ktrdr_protocol::claim::DeliveryInfo;
 use ktrdr_protocol::id::OperationId;
 use ktrdr_protocol::operation::{StartRequest, direct_queue};
 use ktrdr_protocol::problem::Problem;
@@ -41,8 +41,8 @@ pub(super) async fn start(
     let body = read_body(body, MAX_BODY)
         .await
         .map_err(|error| match error {
-            ReadError::TooLarge { .. } => Failed::new(413, "body_too_large", error.to_string()),
-            ReadError::Broken => Failed::new(400, "invalid_body", error.to_string()),
+            ReadBodyError::TooLarge { .. } => Failed::new(413, "body_too_large", error.to_string()),
+            ReadBodyError::Broken => Failed::new(400, "invalid_body", error.to_string()),
         })?;
     // Finishes even if the caller hangs up: a start that is half-way recorded must be run.
     let work = state
@@ -119,7 +119,7 @@ async fn start_here(
         return Err(known(&operation_id));
     }
     let (sender, claimed) = oneshot::channel();
-    let delivery = Delivery {
+    let delivery = DeliveryInfo {
         start_sequence,
         count: 1,
     };
