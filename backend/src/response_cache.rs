@@ -63,8 +63,9 @@ impl ResponseCache {
 
 #[cfg(test)]
 mod tests {
+    use ktrdr_protocol::execution::ExecutionOptions;
     use ktrdr_protocol::id::{OperationId, Queue, WorkerType};
-    use ktrdr_protocol::operation::{ExecutionOptions, StartRequest};
+    use ktrdr_protocol::start_request::StartRequest;
     use ktrdr_protocol::state::Status;
     use ktrdr_protocol::time::Timestamp;
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use ktrdr_bus::telemetry::short;
-use ktrdr_protocol::operation::ProgressMessage;
+use ktrdr_protocol::progress::ProgressMessage;
 use ktrdr_protocol::worker::{Heartbeat, RunningOperation};
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, MissedTickBehavior};

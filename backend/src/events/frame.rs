@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use ktrdr_protocol::id::{OperationId, WorkerType};
-use ktrdr_protocol::operation::Progress;
+use ktrdr_protocol::progress::Progress;
 use ktrdr_protocol::time::Timestamp;
 use serde::Serialize;
 

@@ -6,7 +6,7 @@ use async_nats::jetstream::consumer::{DeliverPolicy, push};
 use futures::StreamExt;
 use ktrdr_bus::telemetry::short;
 use ktrdr_protocol::id::{OperationId, WorkerType};
-use ktrdr_protocol::operation::{MetricBatch, MetricPoint};
+use ktrdr_protocol::metric::{MetricBatch, MetricPoint};
 use serde::Serialize;
 use tokio::sync::broadcast;
 

@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 
 use ktrdr_http::schema::Violation;
 use ktrdr_protocol::id::{OperationId, WorkerId, WorkerType};
-use ktrdr_protocol::operation::{MetricPoint, OperationDocument, Progress};
+use ktrdr_protocol::metric::MetricPoint;
+use ktrdr_protocol::operation::OperationDocument;
+use ktrdr_protocol::progress::Progress;
 use ktrdr_protocol::state::Status;
 use ktrdr_protocol::time::Timestamp;
 use schemars::JsonSchema;

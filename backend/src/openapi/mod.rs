@@ -18,7 +18,7 @@ pub mod routes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ktrdr_protocol::operation::ExecutionOptions;
+use ktrdr_protocol::execution::ExecutionOptions;
 use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};

@@ -2,8 +2,9 @@
 
 use async_nats::Subject;
 use ktrdr_bus::telemetry::short;
+use ktrdr_protocol::cancel::CancelIntent;
 use ktrdr_protocol::event::Event;
-use ktrdr_protocol::operation::{CancelIntent, StartRequest};
+use ktrdr_protocol::start_request::StartRequest;
 use ktrdr_protocol::subject::{SubjectNames, Topic};
 use ktrdr_protocol::time::Timestamp;
 

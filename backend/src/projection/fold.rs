@@ -1,9 +1,11 @@
 //! Pure: operation + event = operation. Which event may follow is decided by [`ktrdr_protocol::state`]; this module keeps the
 //! books: attempts and their outcomes, times, progress, result.
 
+use ktrdr_protocol::cancel::CancelIntent;
 use ktrdr_protocol::event::{Event, EventKind, Failure, ResultPayload};
 use ktrdr_protocol::id::WorkerId;
-use ktrdr_protocol::operation::{Attempt, AttemptOutcome, CancelIntent, Progress};
+use ktrdr_protocol::operation::{Attempt, AttemptOutcome};
+use ktrdr_protocol::progress::Progress;
 use ktrdr_protocol::state::{Rejected, Status};
 use ktrdr_protocol::time::Timestamp;
 
@@ -187,8 +189,9 @@ mod tests {
     use std::sync::Arc;
 
     use ktrdr_protocol::event::ReleaseReason;
+    use ktrdr_protocol::execution::ExecutionOptions;
     use ktrdr_protocol::id::{OperationId, Queue, WorkerType};
-    use ktrdr_protocol::operation::{ExecutionOptions, StartRequest};
+    use ktrdr_protocol::start_request::StartRequest;
     use serde_json::{Value, json};
 
     use super::super::record::{QueueInfo, View};

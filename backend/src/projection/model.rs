@@ -3,9 +3,12 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
+use ktrdr_protocol::cancel::CancelIntent;
 use ktrdr_protocol::event::Event;
 use ktrdr_protocol::id::{OperationId, Queue, WorkerId, WorkerType};
-use ktrdr_protocol::operation::{CancelIntent, Progress, StartRequest, direct_queue};
+use ktrdr_protocol::origin::direct_queue;
+use ktrdr_protocol::progress::Progress;
+use ktrdr_protocol::start_request::StartRequest;
 use ktrdr_protocol::state::{Rejected, Status};
 use ktrdr_protocol::time::Timestamp;
 
@@ -379,7 +382,7 @@ fn applied(record: &Record, transition: Transition) -> Applied {
 
 #[cfg(test)]
 mod tests {
-    use ktrdr_protocol::operation::ExecutionOptions;
+    use ktrdr_protocol::execution::ExecutionOptions;
 
     use super::*;
 

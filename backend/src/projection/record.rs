@@ -7,10 +7,11 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use ktrdr_protocol::event::{Failure, ResultRef};
+use ktrdr_protocol::execution::ExecutionOptions;
 use ktrdr_protocol::id::{OperationId, Queue, WorkerId, WorkerType};
-use ktrdr_protocol::operation::{
-    Attempt, ExecutionOptions, Metadata, OperationDocument, Progress, ShownProgress, StartRequest,
-};
+use ktrdr_protocol::operation::{Attempt, Metadata, OperationDocument, ShownProgress};
+use ktrdr_protocol::progress::Progress;
+use ktrdr_protocol::start_request::StartRequest;
 use ktrdr_protocol::state::{State, Status};
 use ktrdr_protocol::time::Timestamp;
 use serde::{Serialize, Serializer};

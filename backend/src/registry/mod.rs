@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ktrdr_http::metrics::{Counters, Page};
 use ktrdr_protocol::id::{OperationId, WorkerId, WorkerType};
-use ktrdr_protocol::operation::Progress;
+use ktrdr_protocol::progress::Progress;
 use ktrdr_protocol::requirements::Requirements;
 use ktrdr_protocol::time::Timestamp;
 use ktrdr_protocol::worker::{Capabilities, Heartbeat, WorkerStatus};

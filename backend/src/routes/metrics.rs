@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use ktrdr_protocol::id::OperationId;
-use ktrdr_protocol::operation::{MetricBatch, MetricPoint};
+use ktrdr_protocol::metric::{MetricBatch, MetricPoint};
 use serde::Serialize;
 
 use super::query::Params;

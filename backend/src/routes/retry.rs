@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use ktrdr_protocol::id::OperationId;
-use ktrdr_protocol::operation::StartRequest;
+use ktrdr_protocol::start_request::StartRequest;
 use ktrdr_protocol::state::Status;
 use ktrdr_protocol::time::Timestamp;
 

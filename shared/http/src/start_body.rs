@@ -12,8 +12,8 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::schema::{Schema, Violation};
+use ktrdr_protocol::execution::ExecutionOptions;
 use ktrdr_protocol::id::OperationId;
-use ktrdr_protocol::operation::ExecutionOptions;
 use ktrdr_protocol::problem::Problem;
 
 /// How many times the limit is read of a body that is too large, so that its sender gets to read the answer.

@@ -8,8 +8,13 @@
 //! | [`id`] | names that become one token of a subject: operation, worker, worker type, queue |
 //! | [`time`] | timestamps as they travel (RFC 3339, UTC, milliseconds) |
 //! | [`subject`] | every subject, stream, consumer and bucket name |
-//! | [`operation`] | start request, execution options, metric points, the operation document of the REST APIs |
+//! | [`start_request`] | the start request, which makes an operation exist |
+//! | [`execution`] | execution options: requirements, time limit, attempts, retry delay |
+//! | [`origin`] | how an operation came to a worker: from a queue, or directly |
+//! | [`cancel`] | the cancel intent |
 //! | [`progress`] | how far an operation is |
+//! | [`metric`] | metric points and their batches |
+//! | [`operation`] | an operation as both REST interfaces show it |
 //! | [`event`] | the life-cycle events on an operation's subject |
 //! | [`state`] | the state machine: which event may follow which |
 //! | [`claim`] | what a worker does with a start request, decided from the operation's log |
@@ -18,13 +23,18 @@
 //! | [`problem`] | the one error shape of both REST APIs |
 //! | [`trace`] | the trace context that an operation carries |
 
+pub mod cancel;
 pub mod claim;
 pub mod event;
+pub mod execution;
 pub mod id;
+pub mod metric;
 pub mod operation;
+pub mod origin;
 pub mod problem;
 pub mod progress;
 pub mod requirements;
+pub mod start_request;
 pub mod state;
 pub mod subject;
 pub mod time;

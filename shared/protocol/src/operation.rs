@@ -1,161 +1,16 @@
-//! What an operation is made of on the wire: the start request, progress, metric points, and the document both REST APIs show.
+//! An operation as both REST interfaces show it.
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::event::{Failure, ResultRef};
-use crate::id::{OperationId, Queue, WorkerId, WorkerType};
-pub use crate::progress::Progress;
-use crate::requirements::Requirements;
+use crate::execution::ExecutionOptions;
+use crate::id::WorkerId;
+use crate::progress::Progress;
 use crate::state::Status;
 use crate::time::Timestamp;
-
-/// Takeovers allowed when a start request does not say: a request that kills three workers ends `failed`.
-pub const DEFAULT_MAX_ATTEMPTS: u32 = 3;
-
-/// The start request: queue entry and record of creation in one message on `start.<worker_type>.<queue>`.
-///
-/// There is no second write that could be lost: an operation exists exactly when this message is in the stream.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct StartRequest {
-    /// Also the `Nats-Msg-Id`, so that publishing it again changes nothing.
-    pub operation_id: OperationId,
-    /// The worker type that shall run it.
-    pub operation_type: WorkerType,
-    /// The domain's own parameters: the body of the REST call without `task_id` and `execution`.
-    #[serde(deserialize_with = "an_object")]
-    pub parameters: Box<RawValue>,
-    /// How to run it; the reserved body key `execution`.
-    #[serde(default, skip_serializing_if = "ExecutionOptions::is_default")]
-    pub execution: ExecutionOptions,
-    /// When the start was accepted.
-    pub created_at: Timestamp,
-    /// The operation this one repeats (`POST …/retry`, `POST …/resume`).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub retry_of: Option<OperationId>,
-    /// The operation whose checkpoint this one starts from (`POST …/resume`).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub resume_from: Option<OperationId>,
-}
-
-fn an_object<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Box<RawValue>, D::Error> {
-    let value = Box::<RawValue>::deserialize(deserializer)?;
-    if value.get().starts_with('{') {
-        Ok(value)
-    } else {
-        Err(de::Error::custom("the parameters are not an object"))
-    }
-}
-
-/// How an operation is to be run; the reserved key `execution` of a start body.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(rename = "Execution")]
-pub struct ExecutionOptions {
-    /// What a worker must have to run it; decides the queue.
-    #[serde(default, skip_serializing_if = "Requirements::is_any")]
-    pub requirements: Requirements,
-    /// Seconds one attempt may run before it is stopped and counted as failed. No limit when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0.001, max = 31_536_000.0))]
-    pub timeout_seconds: Option<f64>,
-    /// How many attempts there may be in all. Absent: 3 when workers are lost, and a failure is final at once.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 1000))]
-    pub max_attempts: Option<u32>,
-    /// Seconds before a failed attempt is tried again; doubled for each further one (with jitter, at most one hour).
-    /// Setting this or `max_attempts` makes failures retry; errors that the engine calls permanent never do.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0.0, max = 3600.0))]
-    pub retry_delay: Option<f64>,
-}
-
-impl ExecutionOptions {
-    /// Whether nothing was asked for.
-    pub fn is_default(&self) -> bool {
-        *self == Self::default()
-    }
-
-    /// The bound on attempts in force.
-    pub fn max_attempts(&self) -> u32 {
-        self.max_attempts.unwrap_or(DEFAULT_MAX_ATTEMPTS)
-    }
-
-    /// Whether an attempt that failed (not lost) is tried again while attempts are left.
-    pub fn retries_failures(&self) -> bool {
-        self.max_attempts.is_some() || self.retry_delay.is_some()
-    }
-}
-
-/// The newest progress of a running attempt, on `progress.<worker_type>.<operation_id>` (core NATS, not stored).
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ProgressMessage {
-    /// The operation.
-    pub operation_id: OperationId,
-    /// Who runs it.
-    pub worker_id: WorkerId,
-    /// The attempt it belongs to; backends drop progress of an attempt that is no longer the current one.
-    pub attempt: u32,
-    /// When it was reported, by the worker's clock.
-    pub at: Timestamp,
-    /// How many reports the attempt has made: which of two is newer. 0 from a worker that does not count.
-    #[serde(default)]
-    pub report: u64,
-    /// The progress itself.
-    pub progress: Progress,
-}
-
-/// One measured value.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct MetricPoint {
-    /// When it was measured.
-    pub timestamp: Timestamp,
-    /// What was measured, for example `rows_processed` or `val_loss`.
-    pub name: String,
-    /// The value; one that is not finite becomes `null`.
-    pub value: Option<f64>,
-    /// The attempt that measured it: one that took over may measure the same again. Absent within a [`MetricBatch`], which says
-    /// it for all of its points.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub attempt: Option<u32>,
-}
-
-/// A batch of points on `metrics.<worker_type>.<operation_id>`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct MetricBatch {
-    /// The operation.
-    pub operation_id: OperationId,
-    /// Who measured.
-    pub worker_id: WorkerId,
-    /// In which attempt.
-    pub attempt: u32,
-    /// In the order in which they were measured.
-    pub points: Vec<MetricPoint>,
-}
-
-impl MetricBatch {
-    /// Its points, each with the attempt.
-    pub fn into_points(self) -> impl Iterator<Item = MetricPoint> {
-        let attempt = Some(self.attempt);
-        self.points
-            .into_iter()
-            .map(move |point| MetricPoint { attempt, ..point })
-    }
-}
-
-/// Asks the running worker to stop, on `cancel.<worker_type>.<operation_id>`; stored, and heard live.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct CancelIntent {
-    /// The operation.
-    pub operation_id: OperationId,
-    /// When it was asked for.
-    pub requested_at: Timestamp,
-    /// Why, when the user said so.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-}
 
 /// One attempt as shown to users.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -300,12 +155,6 @@ impl Serialize for Metadata<'_> {
             .map_err(S::Error::custom)?
             .serialize(serializer)
     }
-}
-
-/// The queue that has no consumer: operations started directly on a worker.
-pub fn direct_queue() -> Queue {
-    #[expect(clippy::expect_used, reason = "a constant that is a valid name")]
-    Queue::new("direct").expect("a valid name")
 }
 
 #[cfg(test)]

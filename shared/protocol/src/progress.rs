@@ -7,6 +7,9 @@ use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
+use crate::id::{OperationId, WorkerId};
+use crate::time::Timestamp;
+
 /// How far an operation is. `percentage` is 0 to 100; fields of the engine's own stand beside it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, JsonSchema)]
 pub struct Progress {
@@ -138,6 +141,24 @@ impl<'de> Deserialize<'de> for Progress {
         }
         deserializer.deserialize_map(Visit)
     }
+}
+
+/// The newest progress of a running attempt, on `progress.<worker_type>.<operation_id>` (core NATS, not stored).
+#[derive(Debug, Clone, Serialize, serde::Deserialize)]
+pub struct ProgressMessage {
+    /// The operation.
+    pub operation_id: OperationId,
+    /// Who runs it.
+    pub worker_id: WorkerId,
+    /// The attempt it belongs to; backends drop progress of an attempt that is no longer the current one.
+    pub attempt: u32,
+    /// When it was reported, by the worker's clock.
+    pub at: Timestamp,
+    /// How many reports the attempt has made: which of two is newer. 0 from a worker that does not count.
+    #[serde(default)]
+    pub report: u64,
+    /// The progress itself.
+    pub progress: Progress,
 }
 
 #[cfg(test)]

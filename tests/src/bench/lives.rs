@@ -4,7 +4,7 @@ use async_nats::header::{NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MESSAGE_ID};
 use async_nats::{HeaderMap, HeaderValue};
 use ktrdr_protocol::event::{Event, EventKind, ResultPayload};
 use ktrdr_protocol::id::WorkerId;
-use ktrdr_protocol::operation::Progress;
+use ktrdr_protocol::progress::Progress;
 use ktrdr_protocol::requirements::Requirements;
 use ktrdr_protocol::subject::SubjectNames;
 use ktrdr_protocol::time::Timestamp;

@@ -3,8 +3,9 @@
 use std::process::Command;
 use std::time::Duration;
 
+use ktrdr_protocol::execution::ExecutionOptions;
 use ktrdr_protocol::id::{OperationId, WorkerType};
-use ktrdr_protocol::operation::{ExecutionOptions, StartRequest};
+use ktrdr_protocol::start_request::StartRequest;
 use ktrdr_protocol::subject::SubjectNames;
 use ktrdr_protocol::time::Timestamp;
 use serde_json::value::RawValue;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ktrdr_protocol::event::{EventKind, Failure, ReleaseReason};
-use ktrdr_protocol::operation::{AttemptOutcome, Progress};
+use ktrdr_protocol::operation::AttemptOutcome;
+use ktrdr_protocol::progress::Progress;
 use ktrdr_protocol::state::Status;
 use ktrdr_protocol::time::Timestamp;
 use tokio::time::Instant;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ktrdr_protocol::id::OperationId;
-use ktrdr_protocol::operation::StartRequest;
+use ktrdr_protocol::start_request::StartRequest;
 use ktrdr_protocol::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;

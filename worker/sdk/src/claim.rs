@@ -8,7 +8,7 @@ use ktrdr_protocol::claim::{
 };
 use ktrdr_protocol::event::{Event, EventKind, Failure};
 use ktrdr_protocol::id::OperationId;
-use ktrdr_protocol::operation::StartRequest;
+use ktrdr_protocol::start_request::StartRequest;
 use ktrdr_protocol::state::{FoldedLog, Status};
 use ktrdr_protocol::time::Timestamp;
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use futures::future::BoxFuture;
 
 use ktrdr_protocol::id::OperationId;
-use ktrdr_protocol::operation::Progress;
+use ktrdr_protocol::progress::Progress;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;

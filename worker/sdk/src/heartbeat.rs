@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::StreamExt;
-use ktrdr_protocol::operation::Progress;
+use ktrdr_protocol::progress::Progress;
 use ktrdr_protocol::time::Timestamp;
 use ktrdr_protocol::worker::{Heartbeat, WorkerStatus};
 use tokio::sync::watch;

@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use ktrdr_protocol::event::Failure;
 use ktrdr_protocol::id::OperationId;
-use ktrdr_protocol::operation::{Attempt, MetricPoint, Progress, StartRequest};
+use ktrdr_protocol::metric::MetricPoint;
+use ktrdr_protocol::operation::Attempt;
+use ktrdr_protocol::progress::Progress;
+use ktrdr_protocol::start_request::StartRequest;
 use ktrdr_protocol::state::Status;
 use ktrdr_protocol::time::Timestamp;
 use parking_lot::{Mutex, RwLock};

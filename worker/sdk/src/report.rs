@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use ktrdr_protocol::operation::{MetricPoint, Progress};
+use ktrdr_protocol::metric::MetricPoint;
+use ktrdr_protocol::progress::Progress;
 use ktrdr_protocol::time::Timestamp;
 use parking_lot::Mutex;
 use serde_json::value::RawValue;

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use ktrdr_bus::oplog::AppendError;
 use ktrdr_bus::telemetry::chain;
-use ktrdr_protocol::operation::{MetricBatch, MetricPoint, ProgressMessage};
+use ktrdr_protocol::metric::{MetricBatch, MetricPoint};
+use ktrdr_protocol::progress::ProgressMessage;
 use ktrdr_protocol::time::Timestamp;
 
 use crate::checkpoint;

@@ -29,7 +29,8 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use ktrdr_protocol::id::OperationId;
-use ktrdr_protocol::operation::{MetricPoint, Progress};
+use ktrdr_protocol::metric::MetricPoint;
+use ktrdr_protocol::progress::Progress;
 use parking_lot::Mutex;
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;

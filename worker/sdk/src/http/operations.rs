@@ -3,8 +3,9 @@
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
+use ktrdr_protocol::cancel::CancelIntent;
 use ktrdr_protocol::id::OperationId;
-use ktrdr_protocol::operation::{CancelIntent, Metadata, OperationDocument, ShownProgress};
+use ktrdr_protocol::operation::{Metadata, OperationDocument, ShownProgress};
 use ktrdr_protocol::state::Status;
 use ktrdr_protocol::time::Timestamp;
 use serde::Deserialize;

@@ -1,0 +1,18 @@
+//! The cancel intent: the stored wish to stop an operation.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::OperationId;
+use crate::time::Timestamp;
+
+/// Asks the running worker to stop, on `cancel.<worker_type>.<operation_id>`; stored, and heard live.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CancelIntent {
+    /// The operation.
+    pub operation_id: OperationId,
+    /// When it was asked for.
+    pub requested_at: Timestamp,
+    /// Why, when the user said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}

@@ -1,0 +1,42 @@
+//! The start request: the message that makes an operation exist.
+
+use serde::{Deserialize, Deserializer, Serialize, de};
+use serde_json::value::RawValue;
+
+use crate::execution::ExecutionOptions;
+use crate::id::{OperationId, WorkerType};
+use crate::time::Timestamp;
+
+/// The start request: queue entry and record of creation in one message on `start.<worker_type>.<queue>`.
+///
+/// There is no second write that could be lost: an operation exists exactly when this message is in the stream.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StartRequest {
+    /// Also the `Nats-Msg-Id`, so that publishing it again changes nothing.
+    pub operation_id: OperationId,
+    /// The worker type that shall run it.
+    pub operation_type: WorkerType,
+    /// The domain's own parameters: the body of the REST call without `task_id` and `execution`.
+    #[serde(deserialize_with = "an_object")]
+    pub parameters: Box<RawValue>,
+    /// How to run it; the reserved body key `execution`.
+    #[serde(default, skip_serializing_if = "ExecutionOptions::is_default")]
+    pub execution: ExecutionOptions,
+    /// When the start was accepted.
+    pub created_at: Timestamp,
+    /// The operation this one repeats (`POST …/retry`, `POST …/resume`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_of: Option<OperationId>,
+    /// The operation whose checkpoint this one starts from (`POST …/resume`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume_from: Option<OperationId>,
+}
+
+fn an_object<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Box<RawValue>, D::Error> {
+    let value = Box::<RawValue>::deserialize(deserializer)?;
+    if value.get().starts_with('{') {
+        Ok(value)
+    } else {
+        Err(de::Error::custom("the parameters are not an object"))
+    }
+}
