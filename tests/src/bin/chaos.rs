@@ -36,7 +36,7 @@ fn main() -> ExitCode {
         .is_some_and(|word| word == "stamp-worker")
     {
         let config = ktrdr_worker::Config::parse_from([program].into_iter().chain(words.skip(1)));
-        return ktrdr_worker::runtime::run_program(StampEngine, config);
+        return ktrdr_worker::run_program(StampEngine, config);
     }
     let arguments = Arguments::parse();
     match tokio::runtime::Runtime::new() {

@@ -7,8 +7,8 @@ use ktrdr_engines::backtesting::Backtesting;
 use ktrdr_engines::data_processing::DataProcessing;
 use ktrdr_engines::dummy::Dummy;
 use ktrdr_engines::training::Training;
-use ktrdr_worker::config::Config;
-use ktrdr_worker::runtime::run_program;
+use ktrdr_worker::Config;
+use ktrdr_worker::run_program;
 
 /// Many small pieces live and die with every operation, on several threads. What is known of its gain: docs/performance.md.
 #[global_allocator]

@@ -35,11 +35,11 @@ use parking_lot::Mutex;
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
-use crate::context::{Context, Inner};
-use crate::data_dir::DataDir;
 use crate::engine::Engine;
-use crate::error::OperationError;
-use crate::report::Report;
+use crate::engine::context::{Context, Inner};
+use crate::engine::data_dir::DataDir;
+use crate::engine::error::OperationError;
+use crate::reporting::report::Report;
 
 /// One attempt at an operation, with everything it reports kept for the test to look at.
 pub struct TestRun {

@@ -8,7 +8,7 @@ use csv::StringRecord;
 
 use super::{Bar, BarSelection, BarTime, Bars, BarsError};
 use ktrdr_worker::Context;
-use ktrdr_worker::data_dir::open_file;
+use ktrdr_worker::open_file;
 
 /// A cancel is looked for once in so many rows.
 const ROWS_PER_CHECK: u64 = 1000;

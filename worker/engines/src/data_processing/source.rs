@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::DataError;
 use super::reader::CsvReader;
-use ktrdr_worker::data_dir::open_file;
+use ktrdr_worker::open_file;
 
 /// An open source file. It stays the same file when another is put in its place.
 pub(super) struct Source {

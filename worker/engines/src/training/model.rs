@@ -13,7 +13,7 @@ use super::loss::probability;
 use super::network;
 use super::request::{Label, TrainingRequest};
 use super::state::TrainingState;
-use ktrdr_worker::data_dir::open_file;
+use ktrdr_worker::open_file;
 use ktrdr_worker::{Context, OperationError};
 
 /// What the file says it is.

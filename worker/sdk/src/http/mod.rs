@@ -18,8 +18,8 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::CorsLayer;
 
 pub(crate) use self::prometheus::attempts;
-use crate::core::Core;
-use crate::pull::SlotRequests;
+use crate::pulling::pull::SlotRequests;
+use crate::worker::core::Core;
 
 /// What handlers work with.
 #[derive(Clone)]

@@ -23,8 +23,8 @@ use tokio::sync::oneshot;
 
 use super::HttpState;
 use super::answers::Failed;
-use crate::execute::{Job, run_job};
-use crate::lease::Lease;
+use crate::attempt::execute::{Job, run_job};
+use crate::pulling::lease::Lease;
 
 /// Largest start body, in bytes.
 const MAX_BODY: usize = 512 * 1024;

@@ -13,9 +13,9 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
-use crate::data_dir::DataDir;
-use crate::error::OperationError;
-use crate::report::Report;
+use crate::engine::data_dir::DataDir;
+use crate::engine::error::OperationError;
+use crate::reporting::report::Report;
 
 /// The largest checkpoint that is kept, in bytes of JSON.
 const MAX_STATE: usize = 512 * 1024;

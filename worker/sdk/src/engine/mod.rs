@@ -1,13 +1,18 @@
 //! The trait a worker author implements: what the work is, and how it is done. Everything else is the SDK's.
 
+pub(crate) mod context;
+pub(crate) mod data_dir;
+pub(crate) mod erased;
+pub(crate) mod error;
+
 use std::future::Future;
 
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::context::Context;
-use crate::error::OperationError;
+use crate::engine::context::Context;
+use crate::engine::error::OperationError;
 
 /// One kind of long work.
 ///

@@ -12,7 +12,7 @@ pub struct InvalidCapabilities(String);
 ///
 /// # Errors
 /// [`InvalidCapabilities`] when a stated value has the wrong type, or claims a GPU that cannot be used.
-pub fn determine(
+pub(crate) fn determine(
     stated: &Map<String, Value>,
     uses_gpu: bool,
 ) -> Result<Capabilities, InvalidCapabilities> {

@@ -2,7 +2,7 @@
 //!
 //! The server looks acks up by stream sequence alone: an ack, nak or extension of an attempt that was taken over would hit
 //! the request another worker is working on. So whoever calls these knows that the operation's log is still its own, or has
-//! ended: see [`crate::execute`].
+//! ended: see [`crate::attempt::execute`].
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! One operation from its start request to its attempt: what a request is, and claiming it. See [`crate::attempt`] for the
+//! One operation from its start request to its attempt: what a request is, and claiming it. See [`crate::attempt::supervise`] for the
 //! rest.
 
 use std::pin::Pin;
@@ -17,12 +17,12 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use crate::attempt::RunningAttempt;
-use crate::claim::{ClaimError, Claimed, Claimer, Hold};
-use crate::core::{Core, Counters};
-use crate::lease::Lease;
-use crate::pull::{Delivery, Slot};
-use crate::running::Execution;
+use crate::attempt::claim::{ClaimError, Claimed, Claimer, Hold};
+use crate::attempt::supervise::RunningAttempt;
+use crate::pulling::lease::Lease;
+use crate::pulling::pull::{Delivery, Slot};
+use crate::worker::core::{Core, Counters};
+use crate::worker::running::Execution;
 
 /// A start request with everything needed to run it.
 pub(crate) struct Job {

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::{Component, Path, PathBuf};
 
-use crate::error::OperationError;
+use crate::engine::error::OperationError;
 
 /// The data directory (`KTRDR_DATA_DIR`). Paths in requests are relative to it and may not leave it.
 #[derive(Debug, Clone)]

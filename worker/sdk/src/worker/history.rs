@@ -14,7 +14,7 @@ use ktrdr_protocol::time::Timestamp;
 use parking_lot::{Mutex, RwLock};
 use serde_json::value::RawValue;
 
-use crate::running::Execution;
+use crate::worker::running::Execution;
 
 /// Operations remembered; beyond that the oldest that have ended are forgotten.
 const MAX_OPERATIONS: usize = 256;

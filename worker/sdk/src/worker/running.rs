@@ -10,7 +10,7 @@ use ktrdr_protocol::worker::RunningOperation;
 use parking_lot::RwLock;
 use tokio_util::sync::CancellationToken;
 
-use crate::report::Report;
+use crate::reporting::report::Report;
 
 /// Why an engine is asked to stop. The first reason stays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,8 +9,8 @@ use futures::StreamExt;
 use ktrdr_bus::telemetry::short;
 use ktrdr_protocol::worker::{OperationAnswer, OperationQuery};
 
-use crate::core::Core;
-use crate::heartbeat::describe;
+use crate::announce::heartbeat::describe;
+use crate::worker::core::Core;
 
 /// Serves `worker.<worker_id>.operation` (fresh state of one operation) and `worker.<worker_id>.health`.
 ///

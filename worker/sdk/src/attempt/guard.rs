@@ -9,10 +9,10 @@ use ktrdr_bus::telemetry::chain;
 use ktrdr_protocol::event::Event;
 use tokio::time::Instant;
 
-use crate::claim::{Claimer, Ended, Hold};
-use crate::core::{Core, Counters};
-use crate::lease::Lease;
-use crate::running::{Execution, StopReason};
+use crate::attempt::claim::{Claimer, Ended, Hold};
+use crate::pulling::lease::Lease;
+use crate::worker::core::{Core, Counters};
+use crate::worker::running::{Execution, StopReason};
 
 /// Operations shorter than this are not watched: listening costs a subscription each, and an attempt that lost its
 /// operation unheard is refused when it publishes its end.

@@ -10,12 +10,12 @@ use ktrdr_protocol::metric::{MetricBatch, MetricPoint};
 use ktrdr_protocol::progress::ProgressMessage;
 use ktrdr_protocol::time::Timestamp;
 
-use crate::checkpoint;
-use crate::claim::Hold;
-use crate::core::Core;
-use crate::local::LocalOperation;
-use crate::report::Points;
-use crate::running::Execution;
+use crate::attempt::claim::Hold;
+use crate::reporting::checkpoint;
+use crate::reporting::report::Points;
+use crate::worker::core::Core;
+use crate::worker::history::LocalOperation;
+use crate::worker::running::Execution;
 
 /// How often reports are looked at. The first look comes sooner, so that short operations show progress too.
 const INTERVAL: Duration = Duration::from_millis(200);

@@ -12,19 +12,19 @@ use ktrdr_protocol::time::Timestamp;
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use crate::checkpoint;
-use crate::claim::{Claimer, Ended, Hold};
-use crate::context::{Context, Inner};
-use crate::core::{Core, Counters};
-use crate::error::OperationError;
-use crate::execute::Job;
-use crate::guard::Guard;
-use crate::local::LocalOperation;
-use crate::outcome::{EngineHandle, EngineOutcome, Verdict, decide_verdict};
-use crate::ownership::owner_check;
-use crate::results::store_result;
-use crate::running::{Execution, StopReason};
-use crate::send_report::{flush_checkpoint, flush_metrics, send_reports};
+use crate::attempt::claim::{Claimer, Ended, Hold};
+use crate::attempt::execute::Job;
+use crate::attempt::guard::Guard;
+use crate::attempt::outcome::{EngineHandle, EngineOutcome, Verdict, decide_verdict};
+use crate::attempt::ownership::owner_check;
+use crate::attempt::results::store_result;
+use crate::engine::context::{Context, Inner};
+use crate::engine::error::OperationError;
+use crate::reporting::checkpoint;
+use crate::reporting::send::{flush_checkpoint, flush_metrics, send_reports};
+use crate::worker::core::{Core, Counters};
+use crate::worker::history::LocalOperation;
+use crate::worker::running::{Execution, StopReason};
 
 /// How long an engine may take to stop, after its time limit or when the worker stops, before its end is recorded without
 /// it.

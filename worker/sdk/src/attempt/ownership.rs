@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::claim::{Claimer, Ended, Hold};
-use crate::context::OwnerCheck;
-use crate::core::Core;
-use crate::error::OperationError;
-use crate::running::{Execution, StopReason};
+use crate::attempt::claim::{Claimer, Ended, Hold};
+use crate::engine::context::OwnerCheck;
+use crate::engine::error::OperationError;
+use crate::worker::core::Core;
+use crate::worker::running::{Execution, StopReason};
 
 /// Pause before asking again who owns the operation, while NATS is away.
 const OWNER_RETRY: Duration = Duration::from_millis(500);

@@ -12,7 +12,7 @@ use ktrdr_protocol::start_request::StartRequest;
 use ktrdr_protocol::state::{FoldedLog, Status};
 use ktrdr_protocol::time::Timestamp;
 
-use crate::core::Core;
+use crate::worker::core::Core;
 
 /// What became of a start request.
 #[derive(Debug)]

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
-use crate::claim::Hold;
-use crate::core::Core;
+use crate::attempt::claim::Hold;
+use crate::worker::core::Core;
 
 /// How long looking for a checkpoint may take before the work starts from the beginning.
 const LOAD_PATIENCE: Duration = Duration::from_secs(10);

@@ -16,9 +16,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::core::{Core, Counters};
-use crate::lease::{Lease, hand_back};
-use crate::pull_inbox::{Arrival, PullInbox};
+use crate::pulling::inbox::{Arrival, PullInbox};
+use crate::pulling::lease::{Lease, hand_back};
+use crate::worker::core::{Core, Counters};
 
 /// The part of all slots that is asked for together.
 const GATHER_PART: usize = 16;

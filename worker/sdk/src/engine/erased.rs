@@ -10,9 +10,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::context::Context;
 use crate::engine::Engine;
-use crate::error::OperationError;
+use crate::engine::context::Context;
+use crate::engine::error::OperationError;
 
 /// What an engine says about itself.
 #[derive(Debug, Clone)]

@@ -11,8 +11,8 @@ use ktrdr_protocol::requirements::Requirements;
 use ktrdr_protocol::worker::WorkerTypeEntry;
 use tokio::sync::{Notify, watch};
 
-use crate::core::Core;
-use crate::pull::ServedQueue;
+use crate::pulling::pull::ServedQueue;
+use crate::worker::core::Core;
 
 /// How often the queues are looked for without any sign of change.
 const REFRESH: Duration = Duration::from_secs(30);

@@ -21,15 +21,18 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::capabilities::{InvalidCapabilities, determine};
-use crate::config::Config;
-use crate::core::{Core, Counters, EngineRuntime};
-use crate::data_dir::DataDir;
+use crate::announce::{cancels, heartbeat, service};
+use crate::attempt::execute;
 use crate::engine::Engine;
-use crate::erased::ErasedEngine;
-use crate::pull::Puller;
-use crate::running::StopReason;
-use crate::{cancels, execute, heartbeat, http, queues, service};
+use crate::engine::data_dir::DataDir;
+use crate::engine::erased::ErasedEngine;
+use crate::http;
+use crate::pulling::pull::Puller;
+use crate::pulling::queues;
+use crate::worker::capabilities::{InvalidCapabilities, determine};
+use crate::worker::config::Config;
+use crate::worker::core::{Core, Counters, EngineRuntime};
+use crate::worker::running::StopReason;
 
 /// How long a stopping worker waits for operations that were asked to stop, and for their ends to be stored.
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);

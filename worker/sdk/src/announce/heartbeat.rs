@@ -11,8 +11,8 @@ use ktrdr_protocol::worker::{Heartbeat, WorkerStatus};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::core::Core;
-use crate::pull::ServedQueue;
+use crate::pulling::pull::ServedQueue;
+use crate::worker::core::Core;
 
 /// Shortest time between two heartbeats: a worker that finishes thousands of operations a second does not tell each.
 const MIN_GAP: Duration = Duration::from_millis(50);

@@ -9,9 +9,9 @@ use ktrdr_protocol::state::Status;
 use serde_json::value::RawValue;
 use tokio::task::{JoinError, JoinHandle};
 
-use crate::error::OperationError;
-use crate::retry;
-use crate::running::StopReason;
+use crate::attempt::retry;
+use crate::engine::error::OperationError;
+use crate::worker::running::StopReason;
 
 /// The longest failure text that is recorded, in bytes.
 const MAX_MESSAGE: usize = 8 * 1024;

@@ -15,10 +15,10 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::data_dir::DataDir;
-use crate::erased::{EngineInfo, ErasedEngine};
-use crate::local::LocalOperations;
-use crate::running::Running;
+use crate::engine::data_dir::DataDir;
+use crate::engine::erased::{EngineInfo, ErasedEngine};
+use crate::worker::history::LocalOperations;
+use crate::worker::running::Running;
 
 /// The identity, the connection and the tables of one worker process.
 pub(crate) struct Core {

@@ -6,8 +6,8 @@ use futures::StreamExt;
 use ktrdr_protocol::id::OperationId;
 use ktrdr_protocol::subject::Topic;
 
-use crate::core::Core;
-use crate::running::StopReason;
+use crate::worker::core::Core;
+use crate::worker::running::StopReason;
 
 /// Passes cancel intents on to the operations that run here, for as long as the connection lives.
 ///

@@ -7,8 +7,8 @@ use async_nats::jetstream::object_store::ObjectMetadata;
 use ktrdr_protocol::event::{MAX_INLINE_RESULT, ResultPayload, ResultRef};
 use serde_json::value::RawValue;
 
-use crate::claim::{Claimer, Ended, Hold};
-use crate::core::Core;
+use crate::attempt::claim::{Claimer, Ended, Hold};
+use crate::worker::core::Core;
 
 /// Room for the rest of the event, in bytes.
 const EVENT_ROOM: usize = 16 * 1024;

@@ -1,0 +1,6 @@
+//! Getting start requests: which queues are served, one pull per free slot, and the lease on each request.
+
+pub(crate) mod inbox;
+pub(crate) mod lease;
+pub(crate) mod pull;
+pub(crate) mod queues;
