@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# What the scripts share: where things are, how cargo and nats-server are found, how children are started and ended.
-# Source it; it changes into nothing and starts nothing by itself.
+# Functions that the scripts share: paths, messages, finding cargo, free ports, starting and ending processes.
+# Source this file. It only defines $root and functions.
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
 
@@ -16,10 +16,10 @@ need() {
     command -v "$1" >/dev/null 2>&1 || die "$1 is needed $2 and was not found in PATH"
 }
 
-# Puts cargo into PATH. Non-login shells often lack it, and HOME may be another directory than the one Rust was installed for.
+# Puts cargo into PATH. Non-login shells often lack it, and HOME may differ from the home that Rust was installed in.
 find_cargo() {
     local home dir
-    # The entry of the password file, whatever HOME says.
+    # The home in the password file, not $HOME.
     home=$(eval "printf '%s' ~$(id -un)")
     if ! command -v cargo >/dev/null 2>&1; then
         for dir in "${CARGO_HOME:-}/bin" "${HOME:-}/.cargo/bin" "$home/.cargo/bin" /usr/local/cargo/bin /opt/homebrew/bin; do
@@ -30,14 +30,14 @@ find_cargo() {
         done
     fi
     command -v cargo >/dev/null 2>&1 || die "cargo is needed and was not found: install Rust 1.90 or newer"
-    # rustup's cargo looks for its toolchains below HOME.
+    # The cargo of rustup looks for its toolchains below $HOME.
     if [[ -z ${RUSTUP_HOME:-} && ! -d ${HOME:-}/.rustup && -d $home/.rustup ]]; then
         export RUSTUP_HOME="$home/.rustup"
     fi
     export PATH
 }
 
-# Settings in the caller's environment must not reach the servers that a script starts for itself.
+# Removes settings of the caller's environment, so that they do not reach the servers that a script starts.
 forget_settings() {
     local name
     for name in $(compgen -e | grep -E '^(KTRDR_|WORKER_|NATS_)' || true); do
@@ -45,13 +45,13 @@ forget_settings() {
     done
 }
 
-# Where cargo builds to: CARGO_TARGET_DIR, a configuration file, or target/.
+# Prints the directory that cargo builds into: CARGO_TARGET_DIR, the configured one, or target/.
 target_dir() {
     (cd "$root" && cargo metadata --no-deps --format-version 1) |
         python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])'
 }
 
-# free_ports WANTED…: for each wanted port that port if nobody listens there, otherwise any free one. All different.
+# free_ports WANTED…: prints one port per line for each wanted port: that port if it is free, otherwise another free one.
 free_ports() {
     python3 - "$@" <<'PY'
 import socket, sys
@@ -60,7 +60,7 @@ held = []
 
 def take(port):
     probe = socket.socket()
-    # As servers do: a port whose last connection has just ended is free.
+    # As servers do: otherwise a port whose last connection has just ended counts as taken.
     probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         probe.bind(("127.0.0.1", port))
@@ -76,18 +76,18 @@ def listening(port):
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 for wanted in map(int, sys.argv[1:]):
-    # A listener on all addresses is found by connecting, one on 127.0.0.1 by binding.
+    # Connecting finds a listener on all addresses; binding finds one on 127.0.0.1.
     taken = wanted != 0 and listening(wanted)
     print((None if taken else take(wanted)) or take(0))
 PY
 }
 
-# spawn LOG COMMAND…: starts COMMAND in the background in a process group of its own, so that Ctrl-C reaches this script
-# alone and the script decides in which order things end. Output goes to LOG (- for this script's own). Sets $spawned.
+# spawn LOG COMMAND…: starts COMMAND in the background in its own process group and sets $spawned to its process id. Ctrl-C
+# then reaches only the script, which ends the processes in order. Output goes to the file LOG; - keeps the script's output.
 spawn() {
     local log=$1
     shift
-    # Job control gives the job its own group; without it background commands would also ignore SIGINT for ever.
+    # Job control gives the job its own group. Without it, background commands also ignore SIGINT.
     set -m
     if [[ $log == - ]]; then
         "$@" &
@@ -99,7 +99,7 @@ spawn() {
     set +m
 }
 
-# end_group PID [SECONDS]: asks the group started as PID to stop, waits, and kills what is left.
+# end_group PID [SECONDS]: sends SIGTERM to the process group PID, waits, and kills what is left.
 end_group() {
     local pid=$1 seconds=${2:-5} waited
     kill -TERM -- "-$pid" 2>/dev/null || return 0

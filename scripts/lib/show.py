@@ -1,4 +1,4 @@
-"""Turns the APIs' JSON on standard input into short tables: show.py operations|workers|field NAME|curve NAME...|backtests NAME..."""
+"""Prints JSON of the REST interfaces as short tables: show.py operations|workers|field NAME|curve NAME...|backtests NAME..."""
 
 import json
 import sys
@@ -12,7 +12,7 @@ def table(head, rows):
 
 
 def figures(operation):
-    """The numbers of a result that fit into one cell."""
+    """The numbers of a result, cut to one cell."""
     if operation.get("error_message"):
         return operation["error_message"][:70]
     result, found = operation.get("result") or {}, []
@@ -85,7 +85,7 @@ def main(arguments):
     shows = {"operations": operations, "workers": workers, "field": field, "curve": curve, "backtests": backtests}
     text, found, at = sys.stdin.read(), [], 0
     decoder = json.JSONDecoder()
-    # Several answers may follow each other.
+    # Standard input may hold several JSON documents.
     while text[at:].strip():
         at += len(text[at:]) - len(text[at:].lstrip())
         value, at = decoder.raw_decode(text, at)

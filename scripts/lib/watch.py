@@ -1,6 +1,6 @@
-"""Shows operations live, one line each, until all are done: watch.py API [--until ID=PERCENT] ID=LABEL...
+"""Shows the progress of operations, one line each, until all have ended: watch.py API [--until ID=PERCENT] ID=LABEL...
 
-Redraws in a terminal; prints a line for each step of progress anywhere else. Python's standard library only.
+Redraws the lines in a terminal. Elsewhere it prints a line for each step of progress. Needs only the standard library.
 """
 
 import json
@@ -11,7 +11,7 @@ import urllib.request
 
 DONE = ("completed", "failed", "cancelled")
 WIDTH = 28
-# Everything is on this machine; a proxy of the environment would only be in the way.
+# All servers are on this machine, so a configured proxy must not be used.
 HTTP = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
@@ -55,7 +55,7 @@ def main(arguments):
         if until and found[until[0]]["progress"]["percentage"] >= float(until[1]):
             return 0
         if time.monotonic() > deadline:
-            print("no end after 10 minutes", file=sys.stderr)
+            print("the operations did not end within 10 minutes", file=sys.stderr)
             return 1
         time.sleep(0.1)
 
