@@ -9,6 +9,7 @@ use ktrdr_bus::topology::{self, TopologyError};
 use ktrdr_protocol::cancel::CancelIntent;
 use ktrdr_protocol::event::{Event, EventKind, Failure};
 use ktrdr_protocol::id::{OperationId, Queue, WorkerType};
+use ktrdr_protocol::origin::Origin;
 use ktrdr_protocol::start_request::StartRequest;
 use ktrdr_protocol::state::{FoldedLog, State, Status};
 use ktrdr_protocol::subject::SubjectNames;
@@ -82,7 +83,9 @@ impl Dispatch {
         let queue = request.execution.requirements.queue();
         self.ensure_queue(&request.operation_type, &queue, generation)
             .await?;
-        let subject = self.names.start(&request.operation_type, &queue);
+        let subject = self
+            .names
+            .start(&request.operation_type, &Origin::Queued(queue));
         self.log
             .publish_once_traced(
                 &subject,

@@ -64,7 +64,8 @@ impl ResponseCache {
 #[cfg(test)]
 mod tests {
     use ktrdr_protocol::execution::ExecutionOptions;
-    use ktrdr_protocol::id::{OperationId, Queue, WorkerType};
+    use ktrdr_protocol::id::{OperationId, WorkerType};
+    use ktrdr_protocol::origin::Origin;
     use ktrdr_protocol::start_request::StartRequest;
     use ktrdr_protocol::state::Status;
     use ktrdr_protocol::time::Timestamp;
@@ -87,7 +88,7 @@ mod tests {
             number: 0,
             type_number: 0,
             worker_type,
-            name: Queue::new("any").unwrap(),
+            origin: Origin::from_token("any").unwrap(),
         };
         let mut record = Record::new(request, 1, Arc::new(queue));
         record.state.status = status;

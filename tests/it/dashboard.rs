@@ -1,6 +1,7 @@
 //! The dashboard in a real browser. Screenshots are kept in `target/screenshots`.
 
-use ktrdr_protocol::id::{Queue, WorkerType};
+use ktrdr_protocol::id::WorkerType;
+use ktrdr_protocol::origin::Origin;
 use ktrdr_protocol::time::Timestamp;
 use ktrdr_tests::browser::Browser;
 use ktrdr_tests::{Stack, WorkerProcess};
@@ -460,7 +461,7 @@ async fn hostile_names_and_parameters_stay_text() {
     let stack = Stack::start().await;
     let subject = stack.bus.names.start(
         &WorkerType::new("fake").unwrap(),
-        &Queue::new("any").unwrap(),
+        &Origin::from_token("any").unwrap(),
     );
     let request = json!({
         "operation_id": "hostile", "operation_type": "fake", "created_at": Timestamp::now(),

@@ -1,6 +1,7 @@
 //! Live events: what is sent, going on after a cut, slow readers, the end.
 
-use ktrdr_protocol::id::{Queue, WorkerType};
+use ktrdr_protocol::id::WorkerType;
+use ktrdr_protocol::origin::Origin;
 use ktrdr_protocol::time::Timestamp;
 use ktrdr_tests::events::EventStream;
 use ktrdr_tests::{LIMIT, Stack, wait_for};
@@ -17,7 +18,7 @@ fn path(id: &str) -> String {
 async fn store(stack: &Stack, worker_type: &str, id: &str, filler: usize) -> u64 {
     let subject = stack.bus.names.start(
         &WorkerType::new(worker_type).unwrap(),
-        &Queue::new("any").unwrap(),
+        &Origin::from_token("any").unwrap(),
     );
     let request = json!({
         "operation_id": id, "operation_type": worker_type, "created_at": Timestamp::now(),

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use async_nats::jetstream::consumer::pull;
-use ktrdr_protocol::id::{Queue, WorkerType};
+use ktrdr_protocol::id::WorkerType;
+use ktrdr_protocol::origin::Origin;
 use ktrdr_tests::engines::GateEngine;
 use ktrdr_tests::{LIMIT, LocalWorker, Stack, wait_for};
 use serde_json::{Value, json};
@@ -223,7 +224,7 @@ async fn somebody_elses_consumer_on_the_subject_of_a_queue_is_left_alone() {
     let bus = &stack.bus;
     let filter = bus.names.start(
         &WorkerType::new("dummy").unwrap(),
-        &Queue::new("any").unwrap(),
+        &Origin::from_token("any").unwrap(),
     );
     let stream = bus.jetstream.get_stream(bus.names.stream()).await.unwrap();
     let mut others = Vec::new();

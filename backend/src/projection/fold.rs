@@ -190,7 +190,8 @@ mod tests {
 
     use ktrdr_protocol::event::ReleaseReason;
     use ktrdr_protocol::execution::ExecutionOptions;
-    use ktrdr_protocol::id::{OperationId, Queue, WorkerType};
+    use ktrdr_protocol::id::{OperationId, WorkerType};
+    use ktrdr_protocol::origin::Origin;
     use ktrdr_protocol::start_request::StartRequest;
     use serde_json::{Value, json};
 
@@ -202,7 +203,7 @@ mod tests {
             number: 0,
             type_number: 0,
             worker_type: WorkerType::new("dummy").unwrap(),
-            name: Queue::new("any").unwrap(),
+            origin: Origin::from_token("any").unwrap(),
         });
         let request = StartRequest {
             operation_id: OperationId::new("op").unwrap(),

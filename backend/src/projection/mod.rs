@@ -33,7 +33,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use ktrdr_protocol::id::{OperationId, Queue, WorkerId, WorkerType};
+use ktrdr_protocol::id::{OperationId, WorkerId, WorkerType};
+use ktrdr_protocol::origin::Origin;
 use ktrdr_protocol::state::Status;
 use ktrdr_protocol::subject::{SubjectNames, Topic};
 use ktrdr_protocol::time::Timestamp;
@@ -311,8 +312,8 @@ impl Projection {
     ) -> Result<Applied, Skip> {
         match (self.names.parse(subject), body) {
             (Some(Topic::Start { queue, .. }), Body::Start(request)) => {
-                let queue = Queue::new(queue).map_err(|_| Skip::Unknown)?;
-                model.start(sequence, queue, request)
+                let origin = Origin::from_token(queue).map_err(|_| Skip::Unknown)?;
+                model.start(sequence, origin, request)
             }
             (Some(Topic::Operation { worker_type, .. }), Body::Event(event)) => {
                 model.event(sequence, worker_type, event)

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use ktrdr_protocol::cancel::CancelIntent;
 use ktrdr_protocol::event::Event;
-use ktrdr_protocol::id::{OperationId, Queue, WorkerId, WorkerType};
-use ktrdr_protocol::origin::direct_queue;
+use ktrdr_protocol::id::{OperationId, WorkerId, WorkerType};
+use ktrdr_protocol::origin::Origin;
 use ktrdr_protocol::progress::Progress;
 use ktrdr_protocol::start_request::StartRequest;
 use ktrdr_protocol::state::{Rejected, Status};
@@ -71,7 +71,7 @@ pub struct Model {
     base: u32,
     numbers: HashMap<OperationId, u32>,
     queues: Vec<Arc<QueueInfo>>,
-    queue_numbers: HashMap<WorkerType, HashMap<Queue, u32>>,
+    queue_numbers: HashMap<WorkerType, HashMap<Origin, u32>>,
     type_numbers: HashMap<WorkerType, u32>,
     /// Operations that were started once more, directly on a worker.
     started_direct: HashSet<OperationId>,
@@ -85,18 +85,18 @@ pub struct Model {
 }
 
 impl Model {
-    /// Takes the start request at `sequence`, found on the subject of `queue`.
+    /// Takes the start request at `sequence`, found on the subject of `origin`.
     ///
     /// # Errors
     /// [`Skip::Exists`].
     pub fn start(
         &mut self,
         sequence: u64,
-        queue: Queue,
+        origin: Origin,
         request: StartRequest,
     ) -> Result<Applied, Skip> {
         if self.numbers.contains_key(&request.operation_id) {
-            self.note_direct(sequence, &queue, request);
+            self.note_direct(sequence, &origin, request);
             return Err(Skip::Exists);
         }
         if u32::try_from(self.records.len())
@@ -106,7 +106,7 @@ impl Model {
         {
             self.renumber();
         }
-        let queue = self.queue_info(&request.operation_type, queue);
+        let queue = self.queue_info(&request.operation_type, origin);
         let number = self.base + self.records.len() as u32;
         let record = Record::new(request, sequence, queue);
         self.numbers.insert(record.id.clone(), number);
@@ -118,13 +118,13 @@ impl Model {
 
     /// Notes a second start of an operation that waits in a queue, if it is one directly on a worker: its attempts are not
     /// the queue's.
-    fn note_direct(&mut self, sequence: u64, queue: &Queue, request: StartRequest) {
+    fn note_direct(&mut self, sequence: u64, origin: &Origin, request: StartRequest) {
         let StartRequest {
             operation_id,
             operation_type,
             ..
         } = request;
-        if *queue == direct_queue()
+        if origin.is_direct()
             && let Ok((_, record)) = self.find_mut(operation_type.as_str(), operation_id.as_str())
         {
             Arc::make_mut(record).rare_mut().direct_start = Some(sequence);
@@ -283,8 +283,7 @@ impl Model {
 
     /// Operations that nobody will redeliver and that have not ended.
     pub fn open_direct(&self) -> Vec<Arc<Record>> {
-        let direct = direct_queue();
-        let queues = self.queues.iter().filter(|queue| queue.name == direct);
+        let queues = self.queues.iter().filter(|queue| queue.origin.is_direct());
         let in_queues = queues
             .flat_map(|queue| self.index.open_in_queue(queue.number))
             .filter_map(|number| self.record(number));
@@ -329,11 +328,11 @@ impl Model {
         Ok((number, record))
     }
 
-    fn queue_info(&mut self, worker_type: &WorkerType, name: Queue) -> Arc<QueueInfo> {
+    fn queue_info(&mut self, worker_type: &WorkerType, origin: Origin) -> Arc<QueueInfo> {
         let known = self
             .queue_numbers
             .get(worker_type)
-            .and_then(|queues| queues.get(&name));
+            .and_then(|origins| origins.get(&origin));
         if let Some(queue) = known.and_then(|number| self.queues.get(*number as usize)) {
             return Arc::clone(queue);
         }
@@ -346,12 +345,12 @@ impl Model {
         self.queue_numbers
             .entry(worker_type.clone())
             .or_default()
-            .insert(name.clone(), number);
+            .insert(origin.clone(), number);
         let queue = Arc::new(QueueInfo {
             number,
             type_number,
             worker_type: worker_type.clone(),
-            name,
+            origin,
         });
         self.queues.push(Arc::clone(&queue));
         queue
@@ -391,7 +390,7 @@ mod tests {
         sequence: u64,
         id: &str,
         worker_type: &str,
-        queue: &str,
+        origin: &str,
     ) -> Result<Applied, Skip> {
         let request = StartRequest {
             operation_id: OperationId::new(id).unwrap(),
@@ -402,7 +401,7 @@ mod tests {
             retry_of: None,
             resume_from: None,
         };
-        model.start(sequence, Queue::new(queue).unwrap(), request)
+        model.start(sequence, Origin::from_token(origin).unwrap(), request)
     }
 
     fn started(id: &str) -> Event {

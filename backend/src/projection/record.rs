@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use ktrdr_protocol::event::{Failure, ResultRef};
 use ktrdr_protocol::execution::ExecutionOptions;
-use ktrdr_protocol::id::{OperationId, Queue, WorkerId, WorkerType};
+use ktrdr_protocol::id::{OperationId, WorkerId, WorkerType};
 use ktrdr_protocol::operation::{Attempt, Metadata, OperationDocument, ShownProgress};
+use ktrdr_protocol::origin::Origin;
 use ktrdr_protocol::progress::Progress;
 use ktrdr_protocol::start_request::StartRequest;
 use ktrdr_protocol::state::{State, Status};
@@ -29,7 +30,7 @@ pub struct QueueInfo {
     /// The worker type.
     pub worker_type: WorkerType,
     /// Its name.
-    pub name: Queue,
+    pub origin: Origin,
 }
 
 /// How far an operation is.
@@ -303,7 +304,7 @@ impl View {
             cancel_requested_at: record.cancel_requested_at(),
             forced: rare.is_some_and(|rare| rare.forced),
             queue_position: self.queue_position,
-            queue: record.queue.name.as_str(),
+            queue: record.queue.origin.as_str(),
             retry_at: rare.and_then(|rare| rare.retry_at).filter(|_| pending),
             retry_of: rare
                 .and_then(|rare| rare.retry_of.as_ref())

@@ -37,7 +37,7 @@ pub async fn show(
     state.need_nats()?;
     let (record, names, connection) = (&view.record, &state.names, &state.connection);
     let (worker_type, stream) = (&record.queue.worker_type, names.stream());
-    let start = names.start(worker_type, &record.queue.name);
+    let start = names.start(worker_type, &record.queue.origin);
     let operation = names.operation(worker_type, &record.id);
     let cancel = names.cancel(worker_type, &record.id);
     let (start, events, cancels) = futures::try_join!(

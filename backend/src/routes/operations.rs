@@ -10,7 +10,6 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use ktrdr_protocol::id::OperationId;
 use ktrdr_protocol::operation::ShownProgress;
-use ktrdr_protocol::origin::direct_queue;
 use ktrdr_protocol::progress::Progress;
 use ktrdr_protocol::state::Status;
 use ktrdr_protocol::worker::{OperationAnswer, OperationQuery};
@@ -206,7 +205,7 @@ fn warning(state: &AppState, view: &View) -> Option<String> {
         }
         Presence::Gone => "is not listed",
     };
-    let then = if record.queue.name == direct_queue() {
+    let then = if record.queue.origin.is_direct() {
         "the operation was started directly on it and will be closed as failed"
     } else {
         "another one takes over when its lease ends"

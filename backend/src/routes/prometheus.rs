@@ -72,9 +72,9 @@ fn operations(state: &AppState, page: &mut Page) {
     );
     let mut queues = state.projection.queues();
     // Queues that hold nothing are left out, except where one is the rule: requirements make many.
-    queues.retain(|queue| queue.pending + queue.running > 0 || queue.info.name.as_str() == "any");
+    queues.retain(|queue| queue.pending + queue.running > 0 || queue.info.origin.as_str() == "any");
     queues.sort_by(|a, b| {
-        (&a.info.worker_type, &a.info.name).cmp(&(&b.info.worker_type, &b.info.name))
+        (&a.info.worker_type, &a.info.origin).cmp(&(&b.info.worker_type, &b.info.origin))
     });
     queues.truncate(MOST);
     let now = Timestamp::now();
@@ -84,7 +84,7 @@ fn operations(state: &AppState, page: &mut Page) {
             (
                 vec![
                     ("worker_type", info.worker_type.as_str()),
-                    ("queue", info.name.as_str()),
+                    ("queue", info.origin.as_str()),
                 ],
                 value(queue),
             )

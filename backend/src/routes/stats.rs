@@ -47,14 +47,14 @@ pub async fn show(State(state): State<AppState>) -> Json<Value> {
         .collect();
     let mut queues = state.projection.queues();
     queues.sort_by(|a, b| {
-        (&a.info.worker_type, &a.info.name).cmp(&(&b.info.worker_type, &b.info.name))
+        (&a.info.worker_type, &a.info.origin).cmp(&(&b.info.worker_type, &b.info.origin))
     });
     let queues: Vec<Value> = queues
         .iter()
         .map(|queue| {
             json!({
                 "worker_type": queue.info.worker_type,
-                "queue": queue.info.name,
+                "queue": queue.info.origin,
                 "pending": queue.pending,
                 "running": queue.running,
                 "oldest_pending_seconds": queue.oldest_pending.map(|created| now.seconds_since(created)),

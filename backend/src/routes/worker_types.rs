@@ -23,7 +23,7 @@ pub async fn list(State(state): State<AppState>) -> Json<Value> {
                 .filter(|queue| queue.info.worker_type == entry.worker_type)
                 .map(|queue| {
                     json!({
-                        "queue": queue.info.name,
+                        "queue": queue.info.origin,
                         "pending": queue.pending,
                         "running": queue.running,
                         "oldest_pending_seconds": queue.oldest_pending.map(|created| now.seconds_since(created)),

@@ -15,6 +15,7 @@ use async_nats::jetstream::{kv, object_store};
 
 use crate::settings::ProtocolOptions;
 use ktrdr_protocol::id::{Queue, WorkerType};
+use ktrdr_protocol::origin::Origin;
 use ktrdr_protocol::subject::{PRIORITY_GROUP, SubjectNames};
 
 /// How long the server remembers message ids. A start repeated within it is recognised by the server; later ones are
@@ -124,7 +125,7 @@ pub fn queue_consumer(
         deliver_policy: DeliverPolicy::All,
         ack_policy: AckPolicy::Explicit,
         ack_wait: lease,
-        filter_subject: names.start(worker_type, queue),
+        filter_subject: names.start(worker_type, &Origin::Queued(queue.clone())),
         max_ack_pending: MAX_ACK_PENDING,
         max_waiting: MAX_WAITING,
         // Attempts are counted by `started` events, never by deliveries.

@@ -1,6 +1,7 @@
 //! Every subject, stream, consumer and bucket name. Nothing else in the project builds one from text.
 
 use crate::id::{OperationId, Queue, WorkerId, WorkerType};
+use crate::origin::Origin;
 
 /// Names under one prefix (default `ktrdr`). Another prefix is another tenant: other subjects, other streams.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,9 +104,9 @@ impl SubjectNames {
         vec![format!("{}.metrics.*.*", self.prefix)]
     }
 
-    /// `start.<worker_type>.<queue>`.
-    pub fn start(&self, worker_type: &WorkerType, queue: &Queue) -> String {
-        format!("{}.start.{worker_type}.{queue}", self.prefix)
+    /// `start.<worker_type>.<origin>`: a queue's name, or `direct`.
+    pub fn start(&self, worker_type: &WorkerType, origin: &Origin) -> String {
+        format!("{}.start.{worker_type}.{origin}", self.prefix)
     }
 
     /// `op.<worker_type>.<operation_id>`.

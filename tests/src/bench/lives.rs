@@ -24,7 +24,7 @@ pub(super) fn whole_lives(
     after: u64,
 ) -> impl Iterator<Item = Message> {
     let names = names.clone();
-    let queue = Requirements::default().queue();
+    let origin = ktrdr_protocol::origin::Origin::Queued(Requirements::default().queue());
     (0..count).flat_map(move |i| {
         let start_sequence = after + 3 * i + 1;
         let request = start_request(PARAMETERS);
@@ -60,7 +60,7 @@ pub(super) fn whole_lives(
         let start = serde_json::to_vec(&request).expect("JSON").into();
         [
             (
-                names.start(&dummy(), &queue),
+                names.start(&dummy(), &origin),
                 header(NATS_MESSAGE_ID, request.operation_id.as_str()),
                 start,
             ),

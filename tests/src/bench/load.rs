@@ -65,13 +65,15 @@ pub(super) async fn publish_all(
 /// `count` start requests for the dummy worker.
 pub(super) fn starts(bus: &Bus, count: usize, parameters: &str) -> impl Iterator<Item = Message> {
     let (names, parameters) = (bus.names.clone(), parameters.to_owned());
-    let queue = ktrdr_protocol::requirements::Requirements::default().queue();
+    let origin = ktrdr_protocol::origin::Origin::Queued(
+        ktrdr_protocol::requirements::Requirements::default().queue(),
+    );
     (0..count).map(move |_| {
         let request = start_request(&parameters);
         let mut headers = HeaderMap::new();
         headers.insert("Nats-Msg-Id", request.operation_id.as_str());
         (
-            names.start(&dummy(), &queue),
+            names.start(&dummy(), &origin),
             headers,
             serde_json::to_vec(&request).expect("JSON").into(),
         )

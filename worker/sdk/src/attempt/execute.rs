@@ -8,8 +8,8 @@ use std::time::Duration;
 use ktrdr_bus::oplog::AppendError;
 use ktrdr_bus::telemetry::{chain, short};
 use ktrdr_protocol::claim::DeliveryInfo as Delivered;
-use ktrdr_protocol::id::Queue;
 use ktrdr_protocol::operation::Attempt;
+use ktrdr_protocol::origin::Origin;
 use ktrdr_protocol::start_request::StartRequest;
 use ktrdr_protocol::time::Timestamp;
 use ktrdr_protocol::trace::TraceParent;
@@ -31,7 +31,7 @@ pub(crate) struct Job {
         reason = "held for as long as the job lives; giving it back is its drop"
     )]
     pub(crate) slot: Slot,
-    pub(crate) queue: Queue,
+    pub(crate) origin: Origin,
     pub(crate) request: StartRequest,
     pub(crate) delivery: Delivered,
     pub(crate) lease: Lease,
@@ -58,7 +58,7 @@ pub(crate) async fn run_delivery(core: Arc<Core>, delivery: Delivery) {
                 core,
                 Job {
                     slot,
-                    queue,
+                    origin: Origin::Queued(queue),
                     request,
                     delivery,
                     lease,
@@ -106,7 +106,7 @@ async fn run(core: Arc<Core>, mut job: Job) {
     // Before the claim: as soon as others see the operation running, this worker can be asked about it.
     let local = core.local.insert(
         job.request.clone(),
-        job.queue.to_string(),
+        job.origin.to_string(),
         execution.clone(),
     );
     let claimer = Claimer { core: &core };
@@ -120,7 +120,7 @@ async fn run(core: Arc<Core>, mut job: Job) {
     execution.claimed(hold.attempt);
     Counters::add(&core.counters.started);
     core.changed.notify_one();
-    tracing::info!(attempt = hold.attempt, queue = %job.queue, "operation started");
+    tracing::info!(attempt = hold.attempt, queue = %job.origin, "operation started");
     local.started(Attempt {
         attempt: hold.attempt,
         worker_id: core.worker_id.clone(),

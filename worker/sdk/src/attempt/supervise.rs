@@ -139,7 +139,7 @@ impl RunningAttempt<'_> {
             tracing::warn!("metric points could not be stored in time; giving them up");
         }
         let request = &self.job.request;
-        let queued = self.job.lease.is_queued();
+        let queued = !self.job.origin.is_direct();
         self.record(decide_verdict(
             outcome,
             reason,

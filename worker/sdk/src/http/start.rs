@@ -13,7 +13,7 @@ use ktrdr_bus::oplog::AppendError;
 use ktrdr_http::start_body::{ReadBodyError, StartBody, read_body};
 use ktrdr_protocol::claim::DeliveryInfo;
 use ktrdr_protocol::id::OperationId;
-use ktrdr_protocol::origin::direct_queue;
+use ktrdr_protocol::origin::Origin;
 use ktrdr_protocol::problem::Problem;
 use ktrdr_protocol::start_request::StartRequest;
 use ktrdr_protocol::time::Timestamp;
@@ -86,8 +86,7 @@ async fn start_here(
     };
     let payload = serde_json::to_vec(&request)
         .map_err(|error| Failed::new(500, "internal", error.to_string()))?;
-    let queue = direct_queue();
-    let subject = core.names.start(&core.worker_type, &queue);
+    let subject = core.names.start(&core.worker_type, &Origin::Direct);
     let (start_sequence, duplicate) = match core
         .oplog
         .publish_once_traced(
@@ -127,7 +126,7 @@ async fn start_here(
     let lease = Lease::none(core.default_lease);
     let job = Job {
         slot,
-        queue,
+        origin: Origin::Direct,
         request,
         delivery,
         lease,
