@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 use ktrdr_worker::testing::TestRun;
 
-const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../data");
+const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../data");
 
 async fn run(request: Value) -> Result<BacktestOutput, OperationError> {
     TestRun::in_dir(DATA).run(&Backtesting, request).await

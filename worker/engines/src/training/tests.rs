@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 use ktrdr_worker::testing::TestRun;
 
-const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../data");
+const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../data");
 
 /// A data directory with the bars of GOOG, for one test to write to.
 fn goog() -> tempfile::TempDir {

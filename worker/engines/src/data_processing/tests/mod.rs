@@ -15,7 +15,7 @@ use ktrdr_worker::testing::TestRun;
 
 /// The sample data in the repository.
 pub(super) fn samples() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../data")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data")
 }
 
 /// A data directory with a file `in.csv`.
