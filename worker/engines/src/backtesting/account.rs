@@ -1,51 +1,8 @@
 //! Cash, the one position, and the trades made of it.
 
-use schemars::JsonSchema;
-use serde::Serialize;
-
-use super::output::Quantity;
+use super::history::{ExitReason, Quantity, Trade};
 use super::request::BacktestRequest;
 use crate::bars::Bar;
-
-/// Why a position was sold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ExitReason {
-    /// The strategy said so.
-    Signal,
-    /// The last bar was reached.
-    EndOfData,
-}
-
-/// A purchase and its sale. Amounts are in the currency of the prices.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-pub struct Trade {
-    /// The bar of the purchase, as the file writes its time.
-    pub entry_time: Box<str>,
-    /// The bar of the sale.
-    pub exit_time: Box<str>,
-    /// Price paid per unit, slippage included.
-    pub entry_price: f64,
-    /// Price received per unit, slippage included.
-    pub exit_price: f64,
-    /// Units, a whole number.
-    pub quantity: Quantity,
-    /// Quantity times the difference of the prices.
-    pub gross_pnl: f64,
-    /// Commission on both sides.
-    pub commission: f64,
-    /// Gross profit less commission.
-    pub net_pnl: f64,
-    /// Net profit as a fraction of what the units cost.
-    pub return_pct: f64,
-    /// Hours from the bar of the purchase to that of the sale.
-    pub holding_period_hours: f64,
-    /// Why it was sold.
-    pub exit_reason: ExitReason,
-    /// Indices of the two bars.
-    #[serde(skip)]
-    pub(super) span: (usize, usize),
-}
 
 /// What was bought and not sold yet.
 #[derive(Debug, Clone, Copy)]

@@ -3,8 +3,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::account::Trade;
-use super::simulation::Run;
+use super::history::{Trade, TradingHistory};
 use crate::bars::Bars;
 
 /// The figures. Names ending in `_pct` hold fractions (0.12 is 12 %); amounts are in the currency of the prices. Null where
@@ -65,22 +64,22 @@ pub struct Metrics {
     pub total_commission: Option<f64>,
 }
 
-/// Computes the figures of `run`, which began with `capital`; a year has `periods` bars.
+/// Computes the figures of `history`, which began with `capital`; a year has `periods` bars.
 pub(super) fn metrics(
     bars: &Bars,
     warm_up: usize,
-    run: &Run,
+    history: &TradingHistory,
     capital: f64,
     periods: f64,
 ) -> Metrics {
     let (first, last) = (&bars.bars[0], &bars.bars[bars.len() - 1]);
-    let final_equity = run.equity.last().copied().unwrap_or(capital);
+    let final_equity = history.equity.last().copied().unwrap_or(capital);
     let total_return = final_equity - capital;
     let years = last.time.seconds_since(first.time) / 86_400.0 / 365.25;
     let growth = (final_equity / capital).powf(1.0 / years) - 1.0;
-    let returns = Returns::of(&run.equity);
-    let fall = Drawdown::of(&run.equity);
-    let trades = TradeFigures::of(&run.trades);
+    let returns = Returns::of(&history.equity);
+    let fall = Drawdown::of(&history.equity);
+    let trades = TradeFigures::of(&history.trades);
     let scale = periods.sqrt();
     Metrics {
         final_equity: finite(final_equity),
@@ -95,11 +94,11 @@ pub(super) fn metrics(
         max_drawdown: finite(fall.amount),
         calmar_ratio: finite(growth / fall.fraction),
         recovery_factor: finite(total_return / fall.amount),
-        exposure_pct: finite(bars_held(&run.trades) as f64 / bars.len() as f64),
-        total_trades: run.trades.len(),
+        exposure_pct: finite(bars_held(&history.trades) as f64 / bars.len() as f64),
+        total_trades: history.trades.len(),
         winning_trades: trades.wins.len(),
         losing_trades: trades.losses.len(),
-        win_rate: finite(trades.wins.len() as f64 / run.trades.len() as f64),
+        win_rate: finite(trades.wins.len() as f64 / history.trades.len() as f64),
         profit_factor: finite(
             trades.wins.iter().sum::<f64>() / trades.losses.iter().sum::<f64>().abs(),
         ),
@@ -110,7 +109,7 @@ pub(super) fn metrics(
         avg_holding_period: finite(mean(&trades.hours)),
         avg_win_holding_period: finite(mean(&trades.win_hours)),
         avg_loss_holding_period: finite(mean(&trades.loss_hours)),
-        total_commission: finite(run.trades.iter().map(|trade| trade.commission).sum()),
+        total_commission: finite(history.trades.iter().map(|trade| trade.commission).sum()),
     }
 }
 
@@ -224,8 +223,7 @@ impl TradeFigures {
 
 #[cfg(test)]
 mod tests {
-    use super::super::account::ExitReason;
-    use super::super::output::Quantity;
+    use super::super::history::{ExitReason, Quantity};
     use super::*;
     use crate::bars::{Bar, BarTime};
 
@@ -270,7 +268,7 @@ mod tests {
                 .collect(),
         };
         // Returns 0.1, -0.1, 0.1, -0.2.
-        let run = Run {
+        let history = TradingHistory {
             equity: vec![100.0, 110.0, 99.0, 108.9, 87.12],
             trades: vec![
                 trade(6.0, 24.0, (0, 1)),
@@ -279,7 +277,7 @@ mod tests {
                 trade(0.0, 4.0, (4, 4)),
             ],
         };
-        let metrics = metrics(&bars, 1, &run, 100.0, 4.0);
+        let metrics = metrics(&bars, 1, &history, 100.0, 4.0);
         let near = |actual: Option<f64>, expected: f64| {
             assert!(
                 (actual.unwrap() - expected).abs() < 1e-12,

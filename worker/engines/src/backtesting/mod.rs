@@ -1,19 +1,20 @@
 //! `backtesting`: a strategy traded over past bars. The rules are in `docs/engines/backtesting.md`.
 
 mod account;
+mod history;
 mod metrics;
-mod observe;
 mod output;
+mod progress;
 mod request;
 mod simulation;
 mod strategy;
 
-pub use account::{ExitReason, Trade};
+pub use history::{ExitReason, Quantity, Trade};
 pub use metrics::Metrics;
-pub use output::{BacktestOutput, Quantity};
+pub use output::BacktestOutput;
 pub use request::{BacktestRequest, Fill, Strategy};
 
-use self::observe::Observer;
+use self::progress::ProgressReporter;
 use self::simulation::Simulation;
 use self::strategy::Signals;
 use crate::bars::Bars;
@@ -52,14 +53,14 @@ pub fn backtest(
     let bars = Bars::load(ctx, &request.selection())?;
     let signals = Signals::new(ctx, &request.strategy, &bars)?;
     let warm_up = signals.warm_up();
-    let mut observer = Observer::new(ctx, &bars);
-    let run = Simulation::new(request, &bars).run(signals, &mut observer)?;
-    observer.finish(&run);
+    let mut progress = ProgressReporter::new(ctx, &bars);
+    let history = Simulation::new(request, &bars).run(signals, &mut progress)?;
+    progress.finish(&history);
     let periods = request
         .periods_per_year
         .unwrap_or(request.timeframe.periods_per_year());
-    let metrics = metrics::metrics(&bars, warm_up, &run, request.initial_capital, periods);
-    Ok(BacktestOutput::new(bars, run, metrics))
+    let metrics = metrics::metrics(&bars, warm_up, &history, request.initial_capital, periods);
+    Ok(BacktestOutput::new(bars, history, metrics))
 }
 
 #[cfg(test)]

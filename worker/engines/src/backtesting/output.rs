@@ -1,13 +1,10 @@
 //! What a backtest answers.
 
-use std::borrow::Cow;
+use schemars::JsonSchema;
+use serde::Serialize;
 
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Serialize, Serializer};
-
-use super::account::Trade;
+use super::history::{Trade, TradingHistory};
 use super::metrics::Metrics;
-use super::simulation::Run;
 use crate::bars::Bars;
 
 /// The result of a backtest.
@@ -28,12 +25,12 @@ pub struct BacktestOutput {
 }
 
 impl BacktestOutput {
-    pub(super) fn new(bars: Bars, run: Run, metrics: Metrics) -> Self {
+    pub(super) fn new(bars: Bars, history: TradingHistory, metrics: Metrics) -> Self {
         let equity_curve: Vec<_> = bars
             .bars
             .into_iter()
             .map(|bar| bar.timestamp)
-            .zip(run.equity)
+            .zip(history.equity)
             .collect();
         let time = |entry: Option<&(Box<str>, f64)>| {
             entry.map(|(time, _)| time.clone()).unwrap_or_default()
@@ -43,37 +40,8 @@ impl BacktestOutput {
             first_bar: time(equity_curve.first()),
             last_bar: time(equity_curve.last()),
             metrics,
-            trades: run.trades,
+            trades: history.trades,
             equity_curve,
         }
-    }
-}
-
-/// A number of units: whole, and written without a decimal point.
-#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
-pub struct Quantity(pub f64);
-
-impl Serialize for Quantity {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        // Below this a double holds every whole number, and so does the conversion.
-        if self.0 < 9e15 {
-            serializer.serialize_u64(self.0 as u64)
-        } else {
-            serializer.serialize_f64(self.0)
-        }
-    }
-}
-
-impl JsonSchema for Quantity {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> Cow<'static, str> {
-        "Quantity".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "number", "minimum": 1 })
     }
 }

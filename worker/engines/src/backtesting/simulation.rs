@@ -1,20 +1,12 @@
 //! The loop over the bars.
 
-use super::account::{Account, ExitReason, Trade};
-use super::observe::{BARS_PER_CHECK, Observer};
+use super::account::Account;
+use super::history::{ExitReason, TradingHistory};
+use super::progress::{BARS_PER_CHECK, ProgressReporter};
 use super::request::{BacktestRequest, Fill};
 use super::strategy::{Signal, Signals};
 use crate::bars::{Bar, Bars};
 use ktrdr_worker::OperationError;
-
-/// What came of the loop.
-#[derive(Debug)]
-pub(super) struct Run {
-    /// Equity after each bar.
-    pub(super) equity: Vec<f64>,
-    /// Trades in order of their sale.
-    pub(super) trades: Vec<Trade>,
-}
 
 /// An account on its way through the bars.
 pub(super) struct Simulation<'a> {
@@ -38,13 +30,13 @@ impl<'a> Simulation<'a> {
     pub(super) fn run(
         mut self,
         mut signals: Signals,
-        observer: &mut Observer<'_>,
-    ) -> Result<Run, OperationError> {
+        progress: &mut ProgressReporter<'_>,
+    ) -> Result<TradingHistory, OperationError> {
         let mut equity = Vec::with_capacity(self.bars.len());
         let last = self.bars.len().saturating_sub(1);
         for (i, bar) in self.bars.iter().enumerate() {
             if i.is_multiple_of(BARS_PER_CHECK) {
-                observer.check(
+                progress.check(
                     i,
                     self.account.equity(bar.open),
                     self.account.trades().len(),
@@ -64,10 +56,10 @@ impl<'a> Simulation<'a> {
                     Fill::Close => self.execute(order, i, bar.close),
                 }
             }
-            observer.bar(i, worth);
+            progress.bar(i, worth);
             equity.push(worth);
         }
-        Ok(Run {
+        Ok(TradingHistory {
             equity,
             trades: self.account.into_trades(),
         })
@@ -130,11 +122,11 @@ mod tests {
         }
     }
 
-    fn simulate(request: &BacktestRequest, bars: &Bars) -> Run {
+    fn simulate(request: &BacktestRequest, bars: &Bars) -> TradingHistory {
         let run = TestRun::new();
         let signals = Signals::new(run.ctx(), &request.strategy, bars).unwrap();
         Simulation::new(request, bars)
-            .run(signals, &mut Observer::new(run.ctx(), bars))
+            .run(signals, &mut ProgressReporter::new(run.ctx(), bars))
             .unwrap()
     }
 
@@ -221,8 +213,8 @@ mod tests {
         let (run, bars, request) = (TestRun::new(), bars(&WAVE), request(json!({})));
         let signals = Signals::new(run.ctx(), &request.strategy, &bars).unwrap();
         run.cancel();
-        let result =
-            Simulation::new(&request, &bars).run(signals, &mut Observer::new(run.ctx(), &bars));
+        let result = Simulation::new(&request, &bars)
+            .run(signals, &mut ProgressReporter::new(run.ctx(), &bars));
         assert_eq!(result.unwrap_err(), OperationError::Cancelled);
     }
 

@@ -13,6 +13,7 @@ mod meter;
 mod named;
 mod operation;
 mod output;
+mod plan;
 mod reader;
 mod row;
 mod run;
@@ -33,7 +34,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::clean::{CellType, CleanParams, CleanResult, Duplicates, MissingPolicy, OnInvalid};
 pub use self::named::{Named, Tagged};
-pub use self::operation::{OperationParams, OperationResult};
+pub use self::plan::{OperationParams, OperationResult};
 pub use self::transform::{
     ColumnStats, Comparison, Computation, FilterValue, Step, TransformParams, TransformResult,
 };

@@ -2,49 +2,12 @@
 
 use std::io::{self, Read, Write};
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-
-use super::clean::{Clean, CleanParams, CleanResult};
 use super::error::DataError;
-use super::named::{Named, Tagged};
 use super::row::Row;
 use super::table::Table;
-use super::transform::{Transform, TransformParams, TransformResult};
-use super::validate::{Validate, ValidateParams, ValidateResult};
 
 /// Places that are more than any double has.
 const MAX_DECIMALS: u8 = 30;
-
-/// One operation and its parameters.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(tag = "op", rename_all = "snake_case")]
-pub enum OperationParams {
-    /// Brings cells into order, drops and fills.
-    Clean(CleanParams),
-    /// Selects, renames, filters, computes columns.
-    Transform(TransformParams),
-    /// Counts what breaks rules and changes nothing.
-    Validate(ValidateParams),
-}
-
-impl Tagged for OperationParams {
-    const WHAT: &'static str = "operation";
-    const TAG: &'static str = "op";
-    const NAMES: &'static [&'static str] = &["clean", "transform", "validate"];
-}
-
-/// What one operation did.
-#[derive(Debug, Serialize, JsonSchema)]
-#[serde(tag = "op", rename_all = "snake_case")]
-pub enum OperationResult {
-    /// What cleaning did.
-    Clean(CleanResult),
-    /// What transforming did.
-    Transform(TransformResult),
-    /// What validating found.
-    Validate(ValidateResult),
-}
 
 /// An operation at work. It sees the rows of every pass, one by one. What it has learnt and counted is a part of its own,
 /// apart from what was planned, so that a later attempt can plan the same and go on with that part.
@@ -63,117 +26,6 @@ pub(super) trait Operation {
     fn save(&self, output: &mut dyn Write) -> io::Result<()>;
     /// Goes on where [`Self::save`] was called, in the pass that has begun.
     fn restore(&mut self, input: &mut dyn Read) -> io::Result<()>;
-    /// Its figures after the last pass.
-    fn result(self: Box<Self>) -> OperationResult;
-}
-
-impl OperationParams {
-    /// Its name in requests.
-    pub(super) fn name(&self) -> &'static str {
-        match self {
-            Self::Clean(_) => "clean",
-            Self::Transform(_) => "transform",
-            Self::Validate(_) => "validate",
-        }
-    }
-
-    /// What it is doing, for the progress text.
-    pub(super) fn activity(&self) -> &'static str {
-        match self {
-            Self::Clean(_) => "Cleaning",
-            Self::Transform(_) => "Transforming",
-            Self::Validate(_) => "Validating",
-        }
-    }
-
-    /// Whether it makes a table.
-    pub(super) fn writes(&self) -> bool {
-        !matches!(self, Self::Validate(_))
-    }
-}
-
-/// The operations of a request, planned.
-pub(super) struct Plan {
-    pub(super) operations: Vec<Box<dyn Operation>>,
-    /// The table the last one leaves.
-    pub(super) table: Table,
-}
-
-impl Plan {
-    /// Plans `operations` on `table`, the one in `file`.
-    pub(super) fn new(
-        operations: &[Named<OperationParams>],
-        file: &str,
-        mut table: Table,
-    ) -> Result<Self, DataError> {
-        let mut planned: Vec<Box<dyn Operation>> = Vec::with_capacity(operations.len());
-        for (index, Named(params)) in operations.iter().enumerate() {
-            table.enter(index, params.name());
-            planned.push(match params {
-                OperationParams::Clean(params) => Box::new(Clean::plan(params, file, &mut table)?),
-                OperationParams::Transform(params) => {
-                    Box::new(Transform::plan(params, &mut table)?)
-                }
-                OperationParams::Validate(params) => Box::new(Validate::plan(params, &mut table)?),
-            });
-        }
-        Ok(Self {
-            operations: planned,
-            table,
-        })
-    }
-
-    /// How many of the operations, from the first, have to see the rows of `pass`.
-    pub(super) fn needed_in(&self, pass: usize) -> usize {
-        if pass == self.table.last_pass {
-            return self.operations.len();
-        }
-        self.operations
-            .iter()
-            .rposition(|operation| operation.learns_in(pass))
-            .map_or(0, |last| last + 1)
-    }
-
-    /// Sends a row through the first `needed` operations; false when one of them drops it.
-    pub(super) fn keeps(&mut self, row: &mut Row, needed: usize) -> Result<bool, DataError> {
-        for operation in &mut self.operations[..needed] {
-            if !operation.row(row)? {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    /// Writes what all operations have learnt and counted.
-    pub(super) fn save(&self, output: &mut dyn Write) -> io::Result<()> {
-        self.operations
-            .iter()
-            .try_for_each(|operation| operation.save(output))
-    }
-
-    /// Goes on where [`Self::save`] was called, in pass `pass`.
-    pub(super) fn restore(&mut self, pass: usize, input: &mut dyn Read) -> io::Result<()> {
-        self.begin_pass(pass);
-        self.operations
-            .iter_mut()
-            .try_for_each(|operation| operation.restore(input))
-    }
-
-    /// Pass `pass` begins.
-    pub(super) fn begin_pass(&mut self, pass: usize) {
-        let last = pass == self.table.last_pass;
-        self.operations
-            .iter_mut()
-            .for_each(|operation| operation.begin_pass(pass, last));
-    }
-
-    /// Mistakes in the data met so far in this pass.
-    pub(super) fn errors(&self) -> u64 {
-        self.operations
-            .iter()
-            .map(|operation| operation.errors())
-            .sum()
-    }
 }
 
 /// `decimals` as a number of places.

@@ -6,8 +6,8 @@ use std::time::Instant;
 use super::checkpoint::Saver;
 use super::error::DataError;
 use super::meter::{Meter, Position};
-use super::operation::Plan;
 use super::output::OutputTable;
+use super::plan::Plan;
 use super::row::Row;
 use super::source::Source;
 use super::table::Table;
@@ -72,7 +72,7 @@ pub(super) fn process(
             .plan
             .operations
             .into_iter()
-            .map(|operation| operation.result())
+            .map(|operation| operation.into_result())
             .collect(),
     })
 }

@@ -29,13 +29,13 @@ pub(super) fn row_loss_at_probability(p: f64, y: f64) -> f64 {
 
 /// Losses and right answers of the rows seen so far.
 #[derive(Debug, Default, Clone, Copy)]
-pub(super) struct Tally {
+pub(super) struct RunningScore {
     loss: f64,
     right: usize,
     rows: usize,
 }
 
-impl Tally {
+impl RunningScore {
     /// Counts rows with these logits and labels.
     pub(super) fn add(&mut self, logits: ArrayView1<'_, f64>, labels: ArrayView1<'_, f64>) {
         for (z, y) in logits.iter().zip(labels) {

@@ -8,10 +8,10 @@ mod init;
 mod layer;
 mod loss;
 pub mod model;
-mod model_file;
+mod model_writer;
 mod network;
-mod observe;
 mod output;
+mod progress;
 mod request;
 mod state;
 mod trainer;
@@ -24,8 +24,8 @@ pub use state::TrainingState;
 
 use self::dataset::Dataset;
 use self::model::ModelFile;
-use self::model_file::Target;
-use self::observe::Observer;
+use self::model_writer::ModelWriter;
+use self::progress::ProgressReporter;
 use self::trainer::Trainer;
 use crate::bars::Bars;
 use ktrdr_worker::{Context, Engine, OperationError};
@@ -63,7 +63,7 @@ pub fn train(ctx: &Context, request: &TrainingRequest) -> Result<TrainingOutput,
         .clone()
         .unwrap_or_else(|| format!("models/{}.json", ctx.operation_id()));
     // Before the work, so that a bad name costs nothing.
-    let target = Target::new(ctx, &model_file)?;
+    let target = ModelWriter::new(ctx, &model_file)?;
     let bars = Bars::load(ctx, &request.selection())?;
     let data = Dataset::new(&bars, request)?;
     // What an earlier attempt came to, unless it belongs to another kind of network.
@@ -71,12 +71,12 @@ pub fn train(ctx: &Context, request: &TrainingRequest) -> Result<TrainingOutput,
         .last_checkpoint::<TrainingState>()
         .filter(|state| state.fits(request));
     let state = saved.unwrap_or_else(|| TrainingState::new(request));
-    let mut observer = Observer::new(ctx, request.epochs, state.epochs_done());
-    let state = learn(request, &data, state, &mut observer)?;
+    let mut progress = ProgressReporter::new(ctx, request.epochs, state.epochs_done());
+    let state = learn(request, &data, state, &mut progress)?;
     let model = ModelFile::new(request, &data, &state)
         .map_err(|error| OperationError::failed(format!("{model_file}: {error}")))?;
     target.write(ctx, &model)?;
-    observer.finish();
+    progress.finish();
     Ok(TrainingOutput::new(
         data,
         state.history,
@@ -90,13 +90,13 @@ fn learn(
     request: &TrainingRequest,
     data: &Dataset,
     state: TrainingState,
-    observer: &mut Observer<'_>,
+    progress: &mut ProgressReporter<'_>,
 ) -> Result<TrainingState, OperationError> {
     let mut trainer = Trainer::restore(request, data, state)?;
     while !trainer.is_finished() {
-        let metrics = trainer.epoch(|part| observer.batch(part))?;
-        observer.epoch(metrics);
-        observer.checkpoint(&trainer.state);
+        let metrics = trainer.epoch(|part| progress.batch(part))?;
+        progress.epoch(metrics);
+        progress.checkpoint(&trainer.state);
     }
     Ok(trainer.state)
 }

@@ -123,7 +123,7 @@ async fn random_weights_end_where_they_should() {
             &request,
             &data,
             TrainingState::new(&request),
-            &mut Observer::new(run.ctx(), 50, 0),
+            &mut ProgressReporter::new(run.ctx(), 50, 0),
         )
         .unwrap();
         let last = state.history.0.last().unwrap();
@@ -190,7 +190,7 @@ fn a_restored_run_ends_as_an_undisturbed_one() {
             &request,
             &data,
             state,
-            &mut Observer::new(run.ctx(), 6, before),
+            &mut ProgressReporter::new(run.ctx(), 6, before),
         )
         .unwrap()
     };
@@ -229,7 +229,7 @@ fn the_seed_decides_and_nothing_else() {
             &request,
             &data,
             TrainingState::new(&request),
-            &mut Observer::new(run.ctx(), 2, 0),
+            &mut ProgressReporter::new(run.ctx(), 2, 0),
         )
         .unwrap()
         .history
@@ -412,7 +412,7 @@ fn a_cancel_before_the_renaming_leaves_the_earlier_model() {
     let (request, data) = prepared(&run, json!({}));
     let model = ModelFile::new(&request, &data, &TrainingState::new(&request)).unwrap();
     std::fs::write(dir.path().join("model.json"), "earlier").unwrap();
-    let target = Target::new(run.ctx(), "model.json").unwrap();
+    let target = ModelWriter::new(run.ctx(), "model.json").unwrap();
     run.cancel();
     assert_eq!(
         target.write(run.ctx(), &model),

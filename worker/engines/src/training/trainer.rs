@@ -5,7 +5,7 @@ use ndarray::{Array1, Array2, Axis};
 use super::dataset::{Dataset, Part};
 use super::history::EpochMetrics;
 use super::layer::Layer;
-use super::loss::{Tally, row_gradient};
+use super::loss::{RunningScore, row_gradient};
 use super::request::TrainingRequest;
 use super::state::TrainingState;
 use super::{adam, init, network};
@@ -59,7 +59,7 @@ impl<'a> Trainer<'a> {
         let epoch = self.state.history.epochs() + 1;
         let rows = self.data.train.rows();
         let order = init::order(self.request, epoch, rows);
-        let mut train = Tally::default();
+        let mut train = RunningScore::default();
         for (at, batch) in order.chunks(self.request.batch_size).enumerate() {
             before_batch((at * self.request.batch_size) as f64 / rows as f64)?;
             self.step(batch, &mut train);
@@ -80,11 +80,11 @@ impl<'a> Trainer<'a> {
         self.state.history.0.last().ok_or_else(|| diverged(epoch))
     }
 
-    /// Answers the rows of a batch, counts the answers in `tally`, and learns from them.
-    fn step(&mut self, batch: &[usize], tally: &mut Tally) {
+    /// Answers the rows of a batch, counts the answers in `score`, and learns from them.
+    fn step(&mut self, batch: &[usize], score: &mut RunningScore) {
         let (rows, labels) = gather(&self.data.train, batch);
         let (logits, entered) = network::forward(&self.state.layers, rows);
-        tally.add(logits.view(), labels.view());
+        score.add(logits.view(), labels.view());
         let by_logits = logits
             .iter()
             .zip(&labels)
@@ -97,20 +97,20 @@ impl<'a> Trainer<'a> {
     fn validate(
         &self,
         mut before: impl FnMut() -> Result<(), OperationError>,
-    ) -> Result<Tally, OperationError> {
+    ) -> Result<RunningScore, OperationError> {
         let Part {
             features, labels, ..
         } = &self.data.validation;
-        let mut tally = Tally::default();
+        let mut score = RunningScore::default();
         for (rows, labels) in features
             .axis_chunks_iter(Axis(0), VALIDATION_ROWS)
             .zip(labels.axis_chunks_iter(Axis(0), VALIDATION_ROWS))
         {
             before()?;
             let (logits, _) = network::forward(&self.state.layers, rows.to_owned());
-            tally.add(logits.view(), labels);
+            score.add(logits.view(), labels);
         }
-        Ok(tally)
+        Ok(score)
     }
 }
 

@@ -18,7 +18,7 @@ use self::missing::{Fill, Missing};
 pub use self::params::{CellType, CleanParams, Duplicates, MissingPolicy, OnInvalid};
 use self::types::TypedColumn;
 use super::error::{DataError, shown};
-use super::operation::{Operation, OperationResult, check_decimals};
+use super::operation::{Operation, check_decimals};
 use super::row::{Row, Span};
 use super::state;
 use super::table::Table;
@@ -137,6 +137,28 @@ impl Clean {
         Ok(clean)
     }
 
+    /// The counts after the last pass.
+    pub(super) fn into_result(self) -> CleanResult {
+        let CleanState { fills, figures, .. } = self.state;
+        let mut result = CleanResult {
+            columns: self.columns,
+            ..figures
+        };
+        for (column, fill) in self
+            .missing
+            .filled
+            .iter()
+            .zip(fills)
+            .filter(|(_, fill)| !fill.is_previous())
+        {
+            let text = fill
+                .text()
+                .map(|text| String::from_utf8_lossy(text).into_owned());
+            result.fill_values.insert(column.name.clone(), text);
+        }
+        result
+    }
+
     /// Trims every cell and empties null values.
     fn trim_and_null(&mut self, row: &mut Row) {
         for span in &mut row.cells {
@@ -247,26 +269,5 @@ impl Operation for Clean {
         let planned = self.state.fills.len();
         self.state = state::read(input)?;
         state::check_len(self.state.fills.len(), planned)
-    }
-
-    fn result(self: Box<Self>) -> OperationResult {
-        let CleanState { fills, figures, .. } = self.state;
-        let mut result = CleanResult {
-            columns: self.columns,
-            ..figures
-        };
-        for (column, fill) in self
-            .missing
-            .filled
-            .iter()
-            .zip(fills)
-            .filter(|(_, fill)| !fill.is_previous())
-        {
-            let text = fill
-                .text()
-                .map(|text| String::from_utf8_lossy(text).into_owned());
-            result.fill_values.insert(column.name.clone(), text);
-        }
-        OperationResult::Clean(result)
     }
 }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use self::compute::{ComputedColumn, Formula, Range};
 pub use self::params::{Comparison, Computation, FilterValue, Step, TransformParams};
 use super::error::DataError;
-use super::operation::{Operation, OperationResult, check_decimals};
+use super::operation::{Operation, check_decimals};
 use super::row::Row;
 use super::state;
 use super::statistics::Moments;
@@ -105,6 +105,29 @@ impl Transform {
             columns: table.names(),
             state,
         })
+    }
+
+    /// The counts and statistics after the last pass.
+    pub(super) fn into_result(self) -> TransformResult {
+        let TransformState {
+            rows_in,
+            rows_out,
+            formulas,
+        } = self.state;
+        let mut stats = BTreeMap::new();
+        for step in &self.steps {
+            if let Planned::Compute(column) = step
+                && let Some(figures) = formulas[column.formula].stats()
+            {
+                stats.insert(column.name.clone(), figures);
+            }
+        }
+        TransformResult {
+            rows_in,
+            rows_out,
+            columns: self.columns,
+            stats,
+        }
     }
 }
 
@@ -270,27 +293,5 @@ impl Operation for Transform {
         let planned = self.state.formulas.len();
         self.state = state::read(input)?;
         state::check_len(self.state.formulas.len(), planned)
-    }
-
-    fn result(self: Box<Self>) -> OperationResult {
-        let TransformState {
-            rows_in,
-            rows_out,
-            formulas,
-        } = self.state;
-        let mut stats = BTreeMap::new();
-        for step in &self.steps {
-            if let Planned::Compute(column) = step
-                && let Some(figures) = formulas[column.formula].stats()
-            {
-                stats.insert(column.name.clone(), figures);
-            }
-        }
-        OperationResult::Transform(TransformResult {
-            rows_in,
-            rows_out,
-            columns: self.columns,
-            stats,
-        })
     }
 }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 pub use self::params::{Rule, ValidateParams};
 use self::rules::{NO_COLUMN, PlannedRule, RuleState};
 use super::error::{DataError, shown};
-use super::operation::{Operation, OperationResult};
+use super::operation::Operation;
 use super::row::Row;
 use super::state;
 use super::table::Table;
@@ -100,6 +100,28 @@ impl Validate {
         })
     }
 
+    /// The counts and errors after the last pass.
+    pub(super) fn into_result(self) -> ValidateResult {
+        let state = self.state;
+        let mut errors_by_rule = BTreeMap::new();
+        let counts = self.rules.iter().zip(&state.rules);
+        let by_rule =
+            counts.map(|(rule, state)| (format!("{}:{}", rule.column, rule.name), state.count));
+        let field_count = (format!("{NO_COLUMN}:field_count"), state.field_count_errors);
+        for (key, count) in by_rule.chain([field_count]).filter(|(_, count)| *count > 0) {
+            *errors_by_rule.entry(key).or_default() += count;
+        }
+        ValidateResult {
+            valid: state.errors_total == 0,
+            rows_total: state.rows_total,
+            rows_valid: state.rows_total - state.rows_invalid,
+            rows_invalid: state.rows_invalid,
+            errors_total: state.errors_total,
+            errors_by_rule,
+            errors: state.errors,
+        }
+    }
+
     /// The errors of one row.
     fn check(&mut self, row: &Row) -> u64 {
         let (state, room) = (&mut self.state, |errors: &Vec<RuleError>| {
@@ -172,26 +194,5 @@ impl Operation for Validate {
     fn restore(&mut self, input: &mut dyn Read) -> io::Result<()> {
         self.state = state::read(input)?;
         state::check_len(self.state.rules.len(), self.rules.len())
-    }
-
-    fn result(self: Box<Self>) -> OperationResult {
-        let state = self.state;
-        let mut errors_by_rule = BTreeMap::new();
-        let counts = self.rules.iter().zip(&state.rules);
-        let by_rule =
-            counts.map(|(rule, state)| (format!("{}:{}", rule.column, rule.name), state.count));
-        let field_count = (format!("{NO_COLUMN}:field_count"), state.field_count_errors);
-        for (key, count) in by_rule.chain([field_count]).filter(|(_, count)| *count > 0) {
-            *errors_by_rule.entry(key).or_default() += count;
-        }
-        OperationResult::Validate(ValidateResult {
-            valid: state.errors_total == 0,
-            rows_total: state.rows_total,
-            rows_valid: state.rows_total - state.rows_invalid,
-            rows_invalid: state.rows_invalid,
-            errors_total: state.errors_total,
-            errors_by_rule,
-            errors: state.errors,
-        })
     }
 }

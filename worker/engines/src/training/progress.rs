@@ -7,7 +7,7 @@ use super::state::TrainingState;
 use ktrdr_worker::{Context, OperationError, Progress};
 
 /// Reports progress, and what each epoch measured as metrics.
-pub(super) struct Observer<'a> {
+pub(super) struct ProgressReporter<'a> {
     ctx: &'a Context,
     total: u32,
     /// Epochs that an earlier attempt had done.
@@ -17,7 +17,7 @@ pub(super) struct Observer<'a> {
     started: Instant,
 }
 
-impl<'a> Observer<'a> {
+impl<'a> ProgressReporter<'a> {
     /// For a training of `total` epochs of which `before` are done.
     pub(super) fn new(ctx: &'a Context, total: u32, before: u32) -> Self {
         Self {

@@ -9,14 +9,14 @@ use ktrdr_worker::{Context, OperationError};
 
 /// Where a model goes.
 #[derive(Debug)]
-pub(super) struct Target {
+pub(super) struct ModelWriter {
     /// As the request writes it.
     name: String,
     path: PathBuf,
     temporary: PathBuf,
 }
 
-impl Target {
+impl ModelWriter {
     /// For a name relative to the data directory.
     ///
     /// The temporary file is beside it, and of this attempt alone: an earlier attempt may still be writing.

@@ -1,6 +1,6 @@
 //! What others see of a backtest while it runs.
 
-use super::simulation::Run;
+use super::history::TradingHistory;
 use crate::bars::Bars;
 use ktrdr_worker::{Context, OperationError, Progress};
 
@@ -15,7 +15,7 @@ const BARS_PER_PROGRESS: usize = 10 * BARS_PER_CHECK;
 const POINTS_PER_RUN: usize = 500;
 
 /// Reports progress, and equity and drawdown as metrics.
-pub(super) struct Observer<'a> {
+pub(super) struct ProgressReporter<'a> {
     ctx: &'a Context,
     bars: &'a Bars,
     start_equity: Option<f64>,
@@ -24,7 +24,7 @@ pub(super) struct Observer<'a> {
     next_point: usize,
 }
 
-impl<'a> Observer<'a> {
+impl<'a> ProgressReporter<'a> {
     pub(super) fn new(ctx: &'a Context, bars: &'a Bars) -> Self {
         let stride = bars.len().div_ceil(POINTS_PER_RUN).max(1);
         Self {
@@ -65,13 +65,13 @@ impl<'a> Observer<'a> {
     }
 
     /// The last progress before the result.
-    pub(super) fn finish(&self, run: &Run) {
-        let pnl = match (run.equity.first(), run.equity.last()) {
+    pub(super) fn finish(&self, history: &TradingHistory) {
+        let pnl = match (history.equity.first(), history.equity.last()) {
             (Some(first), Some(last)) => last - first,
             _ => 0.0,
         };
         self.ctx
-            .progress(self.progress(self.bars.len(), pnl, run.trades.len()));
+            .progress(self.progress(self.bars.len(), pnl, history.trades.len()));
     }
 
     /// Progress after `done` bars.
