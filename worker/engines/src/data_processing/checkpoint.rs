@@ -13,12 +13,12 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::DataProcessingRequest;
+use super::attempt_files::{AttemptFiles, operation_directory};
 use super::error::DataError;
-use super::meter::Position;
 use super::output::OutputTable;
 use super::plan::Plan;
+use super::progress::Position;
 use super::source::{Fingerprint, Source};
-use super::unfinished::{Unfinished, directory};
 use ktrdr_worker::Context;
 
 /// Goes up when checkpoints or states are written differently, or rows are worked on differently: no attempt goes on from what
@@ -54,23 +54,23 @@ struct StateFile {
 }
 
 /// Why there is no checkpoint where there should be one.
-enum Failure {
+enum SaveError {
     /// The table cannot be written, so the run cannot go on.
     Output(DataError),
     /// The state cannot be written: a later checkpoint may do better.
     State(io::Error),
 }
 
-impl From<io::Error> for Failure {
+impl From<io::Error> for SaveError {
     fn from(error: io::Error) -> Self {
         Self::State(error)
     }
 }
 
 /// Saves checkpoints of one run, and finds the one to go on from.
-pub(super) struct Saver<'a> {
+pub(super) struct CheckpointSaver<'a> {
     ctx: &'a Context,
-    pub(super) files: Unfinished,
+    pub(super) files: AttemptFiles,
     request: String,
     source: Fingerprint,
     last: Option<Checkpoint>,
@@ -79,7 +79,7 @@ pub(super) struct Saver<'a> {
     enabled: bool,
 }
 
-impl<'a> Saver<'a> {
+impl<'a> CheckpointSaver<'a> {
     /// For a run of `request` on `source`.
     pub(super) fn new(
         ctx: &'a Context,
@@ -89,7 +89,7 @@ impl<'a> Saver<'a> {
         let request =
             serde_json::to_vec(request).map_err(|error| DataError::Request(error.to_string()))?;
         let last: Option<Checkpoint> = ctx.last_checkpoint();
-        let files = Unfinished::begin(
+        let files = AttemptFiles::open(
             ctx.data_dir(),
             ctx.operation_id(),
             ctx.attempt(),
@@ -128,7 +128,7 @@ impl<'a> Saver<'a> {
             return Ok((plan, None));
         };
         match self
-            .check(&last, plan.table.last_pass)
+            .check_fits(&last, plan.table.last_pass)
             .and_then(|()| self.restore(&last, &mut plan, output.as_deref_mut()))
         {
             Ok(()) => {
@@ -138,14 +138,14 @@ impl<'a> Saver<'a> {
             }
             Err(error) => {
                 tracing::warn!(%error, "the checkpoint cannot be gone on from; starting from the beginning");
-                output.map_or(Ok(()), OutputTable::start_over)?;
+                output.map_or(Ok(()), OutputTable::truncate)?;
                 Ok((fresh()?, None))
             }
         }
     }
 
     /// Whether it belongs to this very work.
-    fn check(&self, last: &Checkpoint, last_pass: usize) -> io::Result<()> {
+    fn check_fits(&self, last: &Checkpoint, last_pass: usize) -> io::Result<()> {
         let fits = [
             (
                 last.format == FORMAT,
@@ -161,11 +161,11 @@ impl<'a> Saver<'a> {
                 "it is of a pass that there is not",
             ),
         ];
-        fits.into_iter().try_for_each(|(fits, why)| {
+        fits.into_iter().try_for_each(|(fits, reason)| {
             if fits {
                 Ok(())
             } else {
-                Err(io::Error::other(why))
+                Err(io::Error::other(reason))
             }
         })
     }
@@ -176,10 +176,10 @@ impl<'a> Saver<'a> {
         plan: &mut Plan,
         output: Option<&mut OutputTable>,
     ) -> io::Result<()> {
-        let directory = directory(self.ctx.data_dir(), &last.operation_id);
-        let state = Unfinished::state(&directory, last.attempt, last.state.number);
-        let mut state = BufReader::new(verified(
-            File::open(state).map_err(said("state"))?,
+        let directory = operation_directory(self.ctx.data_dir(), &last.operation_id);
+        let state = AttemptFiles::state_path(&directory, last.attempt, last.state.number);
+        let mut state = BufReader::new(verify_state(
+            File::open(state).map_err(describe("state"))?,
             &last.state,
         )?);
         plan.restore(last.position.pass, &mut state)?;
@@ -189,10 +189,10 @@ impl<'a> Saver<'a> {
         match output {
             Some(output) if last.output_len > 0 => output
                 .copy_from(
-                    &Unfinished::output(&directory, last.attempt),
+                    &AttemptFiles::output_path(&directory, last.attempt),
                     last.output_len,
                 )
-                .map_err(said("the table so far")),
+                .map_err(describe("the table so far")),
             _ => Ok(()),
         }
     }
@@ -209,11 +209,11 @@ impl<'a> Saver<'a> {
         }
         match self
             .ctx
-            .try_checkpoint_with(|number| self.make(number, plan, position, output))
+            .try_checkpoint_with(|number| self.build_checkpoint(number, plan, position, output))
         {
             Ok(()) => Ok(()),
-            Err(Failure::Output(error)) => Err(error),
-            Err(Failure::State(error)) => {
+            Err(SaveError::Output(error)) => Err(error),
+            Err(SaveError::State(error)) => {
                 // A full disk may have room again. A directory that cannot be written to stays so; and one that is gone was removed
                 // because another attempt has completed the operation.
                 use io::ErrorKind::{NotFound, PermissionDenied, ReadOnlyFilesystem};
@@ -227,26 +227,26 @@ impl<'a> Saver<'a> {
         }
     }
 
-    fn make(
+    fn build_checkpoint(
         &mut self,
         number: u64,
         plan: &Plan,
         position: Position,
         output: Option<&mut OutputTable>,
-    ) -> Result<Checkpoint, Failure> {
+    ) -> Result<Checkpoint, SaveError> {
         // What is known to be saved is never before what an earlier checkpoint named.
         match self.ctx.saved_checkpoint() {
             0 => {}
-            saved => self.files.saved(saved),
+            saved => self.files.remove_superseded(saved),
         }
         // The table first: a length that is not on the disk may not be named.
         let output_len = output
             .map_or(Ok(0), OutputTable::sync)
-            .map_err(Failure::Output)?;
+            .map_err(SaveError::Output)?;
         let state = self
             .write_state(number, plan)
             .inspect_err(|_| self.files.discard(number))?;
-        self.files.named();
+        self.files.keep();
         Ok(Checkpoint {
             format: FORMAT,
             request: self.request.clone(),
@@ -261,14 +261,14 @@ impl<'a> Saver<'a> {
     }
 
     fn write_state(&mut self, number: u64, plan: &Plan) -> io::Result<StateFile> {
-        let hashing = Hashing {
+        let hashing = HashingWriter {
             file: self.files.create_state(number)?,
             hash: Sha256::new(),
             len: 0,
         };
         let mut writer = BufWriter::with_capacity(64 * 1024, hashing);
         plan.save(&mut writer)?;
-        let Hashing { file, hash, len } = writer
+        let HashingWriter { file, hash, len } = writer
             .into_inner()
             .map_err(io::IntoInnerError::into_error)?;
         file.sync_data()?;
@@ -282,14 +282,14 @@ impl<'a> Saver<'a> {
     /// The operation is done: no file of it is of use any more, nor of those it went on from.
     pub(super) fn complete(self) {
         for id in &self.resumed {
-            let _ = fs::remove_dir_all(directory(self.ctx.data_dir(), id));
+            let _ = fs::remove_dir_all(operation_directory(self.ctx.data_dir(), id));
         }
         self.files.complete();
     }
 }
 
 /// The state file from its beginning, if there is in it what there must be.
-fn verified(mut file: File, wanted: &StateFile) -> io::Result<File> {
+fn verify_state(mut file: File, wanted: &StateFile) -> io::Result<File> {
     let mut hash = Sha256::new();
     let len = io::copy(&mut file, &mut hash)?;
     if len != wanted.len || format!("{:x}", hash.finalize()) != wanted.sha256 {
@@ -300,18 +300,18 @@ fn verified(mut file: File, wanted: &StateFile) -> io::Result<File> {
 }
 
 /// Says of an error what it is about.
-fn said(what: &'static str) -> impl FnOnce(io::Error) -> io::Error {
+fn describe(what: &'static str) -> impl FnOnce(io::Error) -> io::Error {
     move |error| io::Error::new(error.kind(), format!("{what}: {error}"))
 }
 
 /// Writes to a file and hashes what it writes.
-struct Hashing {
+struct HashingWriter {
     file: File,
     hash: Sha256,
     len: u64,
 }
 
-impl Write for Hashing {
+impl Write for HashingWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.file.write(bytes)?;
         self.hash.update(&bytes[..written]);

@@ -3,21 +3,21 @@
 //! The rules are stated in `docs/engines/data_processing.md`. How it works: the operations of a request form a chain that every
 //! row of the source goes through (`run`); where one of them needs a figure of a whole column, the source is read again
 //! (`table`). Nothing is written but the final table (`output`), and now and then what a later attempt needs to go on
-//! (`checkpoint`, `unfinished`).
+//! (`checkpoint`, `attempt_files`).
 
+mod attempt_files;
 mod checkpoint;
 mod clean;
 mod datetime;
 mod error;
-mod meter;
-mod named;
+mod name_or_object;
 mod operation;
 mod output;
 mod plan;
+mod progress;
 mod reader;
 mod row;
 mod run;
-mod seen;
 mod source;
 mod state;
 mod statistics;
@@ -25,18 +25,19 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod text;
+mod text_set;
 mod transform;
-mod unfinished;
 mod validate;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::clean::{CellType, CleanParams, CleanResult, Duplicates, MissingPolicy, OnInvalid};
-pub use self::named::{Named, Tagged};
+pub use self::name_or_object::{NameOrObject, TaggedEnum};
 pub use self::plan::{OperationParams, OperationResult};
 pub use self::transform::{
-    ColumnStats, Comparison, Computation, FilterValue, Step, TransformParams, TransformResult,
+    ColumnStats, Comparison, Computation, FilterValue, TransformParams, TransformResult,
+    TransformStep,
 };
 pub use self::validate::{Rule, RuleError, ValidateParams, ValidateResult};
 use ktrdr_worker::{Context, Engine, OperationError};
@@ -54,7 +55,7 @@ pub struct DataProcessingRequest {
     /// What to do, in order, each on the table the one before left: a name (`clean`, `transform`, `validate`) or an object with
     /// `op` and parameters.
     #[schemars(length(min = 1))]
-    pub operations: Vec<Named<OperationParams>>,
+    pub operations: Vec<NameOrObject<OperationParams>>,
     /// The CSV file to write; by default `<stem>.processed.csv` beside the source.
     pub output_file: Option<String>,
     /// How many rows the source has, for progress until it is known.

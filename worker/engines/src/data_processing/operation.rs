@@ -15,7 +15,7 @@ pub(super) trait Operation {
     /// Pass `pass` begins, the `last` one or not: figures start over, what was learnt stays.
     fn begin_pass(&mut self, pass: usize, last: bool);
     /// Does its work on a row; false when the row is not in the table it leaves.
-    fn row(&mut self, row: &mut Row) -> Result<bool, DataError>;
+    fn process_row(&mut self, row: &mut Row) -> Result<bool, DataError>;
     /// All rows were seen.
     fn end_pass(&mut self);
     /// Whether it needs to see the rows of this pass to learn from them.
@@ -31,7 +31,7 @@ pub(super) trait Operation {
 /// `decimals` as a number of places.
 pub(super) fn check_decimals(decimals: u8, table: &Table) -> Result<usize, DataError> {
     if decimals > MAX_DECIMALS {
-        return Err(table.refuse(format_args!("decimals may be at most {MAX_DECIMALS}")));
+        return Err(table.request_error(format_args!("decimals may be at most {MAX_DECIMALS}")));
     }
     Ok(usize::from(decimals))
 }

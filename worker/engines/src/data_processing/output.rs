@@ -4,9 +4,9 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
+use super::attempt_files::AttemptFiles;
 use super::error::DataError;
 use super::row::Row;
-use super::unfinished::Unfinished;
 use ktrdr_worker::Context;
 
 /// How much is written at a time.
@@ -27,7 +27,7 @@ pub(super) struct OutputTable {
 impl OutputTable {
     /// Begins the table that will be `target`, called `name` in the request.
     pub(super) fn create(
-        files: &mut Unfinished,
+        files: &mut AttemptFiles,
         target: PathBuf,
         name: &str,
     ) -> Result<Self, DataError> {
@@ -61,7 +61,7 @@ impl OutputTable {
     }
 
     /// Begins once more, with nothing.
-    pub(super) fn start_over(&mut self) -> Result<(), DataError> {
+    pub(super) fn truncate(&mut self) -> Result<(), DataError> {
         self.buffer.clear();
         self.written = 0;
         self.file
@@ -71,17 +71,20 @@ impl OutputTable {
     }
 
     /// Writes the header.
-    pub(super) fn header(&mut self, names: &[String]) -> Result<(), DataError> {
-        self.record(names.iter().map(|name| name.as_bytes()))
+    pub(super) fn write_header(&mut self, names: &[String]) -> Result<(), DataError> {
+        self.append_record(names.iter().map(|name| name.as_bytes()))
     }
 
     /// Writes a row.
-    pub(super) fn row(&mut self, row: &Row) -> Result<(), DataError> {
-        self.record(row.iter())
+    pub(super) fn write_row(&mut self, row: &Row) -> Result<(), DataError> {
+        self.append_record(row.iter())
     }
 
-    fn record<'a>(&mut self, cells: impl Iterator<Item = &'a [u8]>) -> Result<(), DataError> {
-        write_record(&mut self.buffer, cells);
+    fn append_record<'a>(
+        &mut self,
+        cells: impl Iterator<Item = &'a [u8]>,
+    ) -> Result<(), DataError> {
+        append_record_text(&mut self.buffer, cells);
         if self.buffer.len() >= CHUNK {
             self.flush()
         } else {
@@ -154,7 +157,7 @@ impl OutputTable {
 }
 
 /// Appends a record to `text`. Cells are quoted only where they must be.
-fn write_record<'a>(text: &mut Vec<u8>, cells: impl Iterator<Item = &'a [u8]>) {
+fn append_record_text<'a>(text: &mut Vec<u8>, cells: impl Iterator<Item = &'a [u8]>) {
     let start = text.len();
     for (index, cell) in cells.enumerate() {
         if index > 0 {
@@ -164,7 +167,7 @@ fn write_record<'a>(text: &mut Vec<u8>, cells: impl Iterator<Item = &'a [u8]>) {
             .iter()
             .any(|byte| matches!(byte, b',' | b'"' | b'\r' | b'\n'))
         {
-            quote(text, cell);
+            append_quoted(text, cell);
         } else {
             text.extend_from_slice(cell);
         }
@@ -176,7 +179,7 @@ fn write_record<'a>(text: &mut Vec<u8>, cells: impl Iterator<Item = &'a [u8]>) {
     text.push(b'\n');
 }
 
-fn quote(text: &mut Vec<u8>, cell: &[u8]) {
+fn append_quoted(text: &mut Vec<u8>, cell: &[u8]) {
     text.push(b'"');
     for &byte in cell {
         if byte == b'"' {
@@ -203,7 +206,7 @@ mod tests {
             &[""],
             &["", ""],
         ] {
-            write_record(&mut text, cells.iter().map(|cell| cell.as_bytes()));
+            append_record_text(&mut text, cells.iter().map(|cell| cell.as_bytes()));
         }
         assert_eq!(
             text,
@@ -211,8 +214,8 @@ mod tests {
         );
     }
 
-    fn table(run: &TestRun, target: &Path) -> (Unfinished, OutputTable) {
-        let mut files = Unfinished::begin(
+    fn table(run: &TestRun, target: &Path) -> (AttemptFiles, OutputTable) {
+        let mut files = AttemptFiles::open(
             run.ctx().data_dir(),
             run.ctx().operation_id(),
             run.ctx().attempt(),
@@ -227,7 +230,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (run, target) = (TestRun::in_dir(dir.path()), dir.path().join("out.csv"));
         let (files, mut first) = table(&run, &target);
-        first.header(&["a".into()]).unwrap();
+        first.write_header(&["a".into()]).unwrap();
         assert_eq!(
             (first.sync().unwrap(), names(dir.path())),
             (2, vec![".unfinished".to_owned()])
@@ -255,7 +258,7 @@ mod tests {
         // Left by an attempt that was killed.
         fs::write(dir.path().join(".test.1.tmp"), "half a tab").unwrap();
         let (files, mut whole) = table(&run, &target);
-        whole.header(&["a".into()]).unwrap();
+        whole.write_header(&["a".into()]).unwrap();
         whole.sync().unwrap();
         whole.publish_copy(run.ctx()).unwrap();
         files.complete();
@@ -280,9 +283,9 @@ mod tests {
         fs::write(&other, "a\n1\nhalf a r").unwrap();
         let (_files, mut table) = table(&run, &dir.path().join("out.csv"));
         assert!(table.copy_from(&other, 100).is_err());
-        table.start_over().unwrap();
+        table.truncate().unwrap();
         table.copy_from(&other, 4).unwrap();
-        table.row(&Row::of(&["2"])).unwrap();
+        table.write_row(&Row::of(&["2"])).unwrap();
         assert_eq!(table.sync().unwrap(), 6);
         table.publish(run.ctx()).unwrap();
         assert_eq!(

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::clean::{Clean, CleanParams, CleanResult};
 use super::error::DataError;
-use super::named::{Named, Tagged};
+use super::name_or_object::{NameOrObject, TaggedEnum};
 use super::operation::Operation;
 use super::row::Row;
 use super::table::Table;
@@ -26,7 +26,7 @@ pub enum OperationParams {
     Validate(ValidateParams),
 }
 
-impl Tagged for OperationParams {
+impl TaggedEnum for OperationParams {
     const WHAT: &'static str = "operation";
     const TAG: &'static str = "op";
     const NAMES: &'static [&'static str] = &["clean", "transform", "validate"];
@@ -103,13 +103,13 @@ pub(super) struct Plan {
 impl Plan {
     /// Plans `operations` on `table`, the one in `file`.
     pub(super) fn new(
-        operations: &[Named<OperationParams>],
+        operations: &[NameOrObject<OperationParams>],
         file: &str,
         mut table: Table,
     ) -> Result<Self, DataError> {
         let mut planned: Vec<Box<dyn PlannedOperation>> = Vec::with_capacity(operations.len());
-        for (index, Named(params)) in operations.iter().enumerate() {
-            table.enter(index, params.name());
+        for (index, NameOrObject(params)) in operations.iter().enumerate() {
+            table.set_place(index, params.name());
             planned.push(match params {
                 OperationParams::Clean(params) => Box::new(Clean::plan(params, file, &mut table)?),
                 OperationParams::Transform(params) => {
@@ -125,7 +125,7 @@ impl Plan {
     }
 
     /// How many of the operations, from the first, have to see the rows of `pass`.
-    pub(super) fn needed_in(&self, pass: usize) -> usize {
+    pub(super) fn operations_needed_in(&self, pass: usize) -> usize {
         if pass == self.table.last_pass {
             return self.operations.len();
         }
@@ -136,9 +136,9 @@ impl Plan {
     }
 
     /// Sends a row through the first `needed` operations; false when one of them drops it.
-    pub(super) fn keeps(&mut self, row: &mut Row, needed: usize) -> Result<bool, DataError> {
+    pub(super) fn process_row(&mut self, row: &mut Row, needed: usize) -> Result<bool, DataError> {
         for operation in &mut self.operations[..needed] {
-            if !operation.row(row)? {
+            if !operation.process_row(row)? {
                 return Ok(false);
             }
         }

@@ -58,7 +58,7 @@ impl<R: Read> CsvReader<R> {
     }
 
     /// A reader of an `input` that goes on where another had read `consumed` bytes and was in line `line`, behind a record.
-    pub(super) fn behind(input: R, file: &str, consumed: u64, line: u64) -> Self {
+    pub(super) fn resume(input: R, file: &str, consumed: u64, line: u64) -> Self {
         Self {
             consumed,
             line,
@@ -92,7 +92,7 @@ impl<R: Read> CsvReader<R> {
                 &mut self.raw,
             ) {
                 Scan::Record { len, quoted } => {
-                    self.take(row, len, quoted)?;
+                    self.take_record(row, len, quoted)?;
                     return Ok(true);
                 }
                 // The scan starts over: that costs one record per chunk, and the buffer doubles for long ones.
@@ -108,7 +108,7 @@ impl<R: Read> CsvReader<R> {
     }
 
     /// Moves the record found into `row`.
-    fn take(&mut self, row: &mut Row, len: usize, quoted: bool) -> Result<(), DataError> {
+    fn take_record(&mut self, row: &mut Row, len: usize, quoted: bool) -> Result<(), DataError> {
         let record = &self.buffer[self.start..self.start + len];
         if !record.is_ascii() && std::str::from_utf8(record).is_err() {
             return Err(DataError::NotUtf8 {
@@ -394,10 +394,10 @@ mod tests {
         for done in 1..=all.len() {
             assert!(reader.read(&mut row).unwrap());
             let (offset, line) = (reader.bytes_read(), reader.line());
-            let mut behind =
-                CsvReader::behind(&text.as_bytes()[offset as usize..], "t.csv", offset, line);
+            let mut resumed =
+                CsvReader::resume(&text.as_bytes()[offset as usize..], "t.csv", offset, line);
             let mut rest = Vec::new();
-            while behind.read(&mut row).unwrap() {
+            while resumed.read(&mut row).unwrap() {
                 rest.push((
                     row.line,
                     row.iter()
@@ -406,7 +406,7 @@ mod tests {
                 ));
             }
             assert_eq!(rest, all[done..]);
-            assert_eq!(behind.bytes_read(), text.len() as u64);
+            assert_eq!(resumed.bytes_read(), text.len() as u64);
         }
     }
 

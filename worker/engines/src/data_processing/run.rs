@@ -3,15 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::checkpoint::Saver;
+use super::attempt_files::UNFINISHED;
+use super::checkpoint::CheckpointSaver;
 use super::error::DataError;
-use super::meter::{Meter, Position};
 use super::output::OutputTable;
 use super::plan::Plan;
+use super::progress::{Position, ProgressReporter};
 use super::row::Row;
 use super::source::Source;
 use super::table::Table;
-use super::unfinished::DIRECTORY;
 use super::{DataProcessingOutput, DataProcessingRequest};
 use ktrdr_worker::Context;
 
@@ -40,8 +40,8 @@ pub(super) fn process(
     };
     // A request that makes no sense leaves no trace.
     let plan = fresh()?;
-    let target = target(ctx, request, &source)?;
-    let mut saver = Saver::new(ctx, request, &source)?;
+    let target = output_target(ctx, request, &source)?;
+    let mut saver = CheckpointSaver::new(ctx, request, &source)?;
     let mut output = match &target {
         Some((path, name)) => Some(OutputTable::create(&mut saver.files, path.clone(), name)?),
         None => None,
@@ -55,17 +55,17 @@ pub(super) fn process(
         plan,
         saver,
     };
-    let mut meter = Meter::new(
+    let mut progress = ProgressReporter::new(
         ctx,
         run.plan.table.last_pass + 1,
         source.len(),
         request.estimated_rows,
     );
-    run.all_passes(&mut meter, output, position)?;
-    meter.finish(run.plan.errors());
+    run.run_passes(&mut progress, output, position)?;
+    progress.finish(run.plan.errors());
     run.saver.complete();
     Ok(DataProcessingOutput {
-        rows_processed: meter.rows_processed(),
+        rows_processed: progress.rows_processed(),
         output_file: target.map(|(_, name)| name),
         duration_seconds: started.elapsed().as_secs_f64(),
         operations: run
@@ -88,7 +88,7 @@ fn read_header(source: &Source) -> Result<Row, DataError> {
 }
 
 /// Where the table goes and what it is called, if the operations make one.
-fn target(
+fn output_target(
     ctx: &Context,
     request: &DataProcessingRequest,
     source: &Source,
@@ -115,7 +115,7 @@ fn target(
             "output_file {name:?} is a directory: give the name of a file"
         )));
     }
-    if path.starts_with(ctx.data_dir().root().join(DIRECTORY)) {
+    if path.starts_with(ctx.data_dir().root().join(UNFINISHED)) {
         return Err(DataError::Request(format!(
             "output_file {name:?} is among unfinished work: give another name"
         )));
@@ -138,25 +138,25 @@ struct Run<'a> {
     source: &'a Source,
     columns: usize,
     plan: Plan,
-    saver: Saver<'a>,
+    saver: CheckpointSaver<'a>,
 }
 
 impl Run<'_> {
     /// Does all passes, or those that are left from `position` on.
-    fn all_passes(
+    fn run_passes(
         &mut self,
-        meter: &mut Meter<'_>,
+        progress: &mut ProgressReporter<'_>,
         mut output: Option<OutputTable>,
         mut position: Option<Position>,
     ) -> Result<(), DataError> {
         let last = self.plan.table.last_pass;
         for pass in position.map_or(0, |position| position.pass)..last {
-            self.pass(pass, meter, None, position.take())?;
+            self.run_pass(pass, progress, None, position.take())?;
         }
         if let (Some(output), None) = (&mut output, position) {
-            output.header(&self.plan.table.names())?;
+            output.write_header(&self.plan.table.names())?;
         }
-        self.pass(last, meter, output.as_mut(), position)?;
+        self.run_pass(last, progress, output.as_mut(), position)?;
         match output {
             Some(output) => output.publish(self.ctx),
             None => Ok(self.ctx.check_cancelled()?),
@@ -164,22 +164,22 @@ impl Run<'_> {
     }
 
     /// Reads the source once, or on from `position`, and sends every row through the operations.
-    fn pass(
+    fn run_pass(
         &mut self,
         pass: usize,
-        meter: &mut Meter<'_>,
+        progress: &mut ProgressReporter<'_>,
         mut output: Option<&mut OutputTable>,
         position: Option<Position>,
     ) -> Result<(), DataError> {
-        let needed = self.plan.needed_in(pass);
+        let needed = self.plan.operations_needed_in(pass);
         let mut row = Row::default();
         let mut reader = match position {
             Some(position) => {
-                meter.resume_pass(position, self.activity(needed))?;
-                self.source.read_on(position.offset, position.line)?
+                progress.resume_pass(position, self.activity_text(needed))?;
+                self.source.read_from(position.offset, position.line)?
             }
             None => {
-                meter.begin_pass(pass, self.activity(needed))?;
+                progress.begin_pass(pass, self.activity_text(needed))?;
                 self.plan.begin_pass(pass);
                 let mut reader = self.source.read()?;
                 reader.read(&mut row)?;
@@ -196,14 +196,14 @@ impl Run<'_> {
             if strict && row.len() != self.columns {
                 return Err(self.wrong_cell_count(&row));
             }
-            if self.plan.keeps(&mut row, needed)?
+            if self.plan.process_row(&mut row, needed)?
                 && let Some(output) = &mut output
             {
-                output.row(&row)?;
+                output.write_row(&row)?;
             }
-            if meter.row(reader.bytes_read()) {
-                self.look(
-                    meter,
+            if progress.count_row(reader.bytes_read()) {
+                self.do_periodic_work(
+                    progress,
                     reader.bytes_read(),
                     reader.line(),
                     output.as_deref_mut(),
@@ -215,22 +215,22 @@ impl Run<'_> {
         self.plan.operations[..needed]
             .iter_mut()
             .for_each(|operation| operation.end_pass());
-        meter.end_pass();
+        progress.end_pass();
         Ok(())
     }
 
     /// Between two rows: tells how far the run is, saves that when it is time to, and stops when it shall.
     #[cold]
-    fn look(
+    fn do_periodic_work(
         &mut self,
-        meter: &mut Meter<'_>,
+        progress: &mut ProgressReporter<'_>,
         offset: u64,
         line: u64,
         output: Option<&mut OutputTable>,
     ) -> Result<(), DataError> {
-        meter.look(offset, || self.plan.errors());
+        progress.report(offset, || self.plan.errors());
         self.saver
-            .save(&self.plan, meter.position(offset, line), output)?;
+            .save(&self.plan, progress.position(offset, line), output)?;
         Ok(self.ctx.check_cancelled()?)
     }
 
@@ -245,7 +245,7 @@ impl Run<'_> {
     }
 
     /// `Cleaning, transforming`: what the first `needed` operations do.
-    fn activity(&self, needed: usize) -> String {
+    fn activity_text(&self, needed: usize) -> String {
         let mut names: Vec<&str> = Vec::new();
         for operation in &self.request.operations[..needed] {
             if !names.contains(&operation.0.activity()) {

@@ -82,11 +82,11 @@ impl Source {
     }
 
     /// A reader that goes on behind a record that ended at byte `offset`, in line `line`.
-    pub(super) fn read_on(&self, offset: u64, line: u64) -> Result<CsvReader<&File>, DataError> {
+    pub(super) fn read_from(&self, offset: u64, line: u64) -> Result<CsvReader<&File>, DataError> {
         (&self.file)
             .seek(SeekFrom::Start(offset))
             .map_err(DataError::io("read", &self.name))?;
-        Ok(CsvReader::behind(&self.file, &self.name, offset, line))
+        Ok(CsvReader::resume(&self.file, &self.name, offset, line))
     }
 
     /// By what a changed file is told from this one.

@@ -42,12 +42,12 @@ impl Table {
             last_pass: 0,
             place: format!("{file}, header"),
         };
-        table.check_names()?;
+        table.check_unique_names()?;
         Ok(table)
     }
 
     /// Says in messages that it is about operation `index` (from 0), a `name`.
-    pub(super) fn enter(&mut self, index: usize, name: &str) {
+    pub(super) fn set_place(&mut self, index: usize, name: &str) {
         self.place = format!("operation {} ({name})", index + 1);
     }
 
@@ -64,7 +64,7 @@ impl Table {
     }
 
     /// Fails when two columns have one name.
-    pub(super) fn check_names(&self) -> Result<(), DataError> {
+    pub(super) fn check_unique_names(&self) -> Result<(), DataError> {
         let mut names: Vec<&str> = self
             .columns
             .iter()
@@ -109,7 +109,7 @@ impl Table {
     }
 
     /// A mistake in the request, with its place.
-    pub(super) fn refuse(&self, why: impl std::fmt::Display) -> DataError {
-        DataError::Request(format!("{}: {why}", self.place))
+    pub(super) fn request_error(&self, reason: impl std::fmt::Display) -> DataError {
+        DataError::Request(format!("{}: {reason}", self.place))
     }
 }

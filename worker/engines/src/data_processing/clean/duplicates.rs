@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use super::params::Duplicates;
 use crate::data_processing::error::DataError;
 use crate::data_processing::row::Row;
-use crate::data_processing::seen::Seen;
 use crate::data_processing::table::Table;
+use crate::data_processing::text_set::TextSet;
 
 /// Finds duplicates in one pass over the rows and knows them in all later ones.
 pub(super) struct DuplicateFinder {
@@ -16,7 +16,7 @@ pub(super) struct DuplicateFinder {
 /// What it has found.
 #[derive(Default, Serialize, Deserialize)]
 pub(super) struct FoundDuplicates {
-    seen: Seen,
+    seen: TextSet,
     /// One bit per row: whether it is a duplicate. Hashing every row again would cost more than all else in a pass.
     found: Vec<u64>,
     known: bool,
@@ -38,9 +38,9 @@ impl DuplicateFinder {
             Duplicates::Whole(false) => Key::None,
             Duplicates::Whole(true) => Key::All,
             Duplicates::Columns(names) if names.is_empty() => {
-                return Err(
-                    table.refuse("drop_duplicates names no column: use false to keep duplicates")
-                );
+                return Err(table.request_error(
+                    "drop_duplicates names no column: use false to keep duplicates",
+                ));
             }
             Duplicates::Columns(names) => Key::Columns(
                 names
@@ -86,6 +86,6 @@ impl FoundDuplicates {
     /// All rows were shown, and the right ones: from now on duplicates are known.
     pub(super) fn finish(&mut self) {
         self.known = true;
-        self.seen = Seen::default();
+        self.seen = TextSet::default();
     }
 }

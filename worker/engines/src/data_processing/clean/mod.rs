@@ -91,7 +91,7 @@ impl Clean {
             for column in &mut table.columns {
                 column.name = column.name.trim().to_owned();
             }
-            table.check_names()?;
+            table.check_unique_names()?;
         }
         let (missing, fills) = Missing::new(params, table)?;
         let ready_in = table.all_known_in();
@@ -212,7 +212,7 @@ impl Operation for Clean {
         self.state.figures = CleanResult::default();
     }
 
-    fn row(&mut self, row: &mut Row) -> Result<bool, DataError> {
+    fn process_row(&mut self, row: &mut Row) -> Result<bool, DataError> {
         if self.pass < self.ready_in {
             return Ok(false);
         }

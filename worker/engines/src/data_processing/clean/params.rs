@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::data_processing::named::{Named, Tagged};
+use crate::data_processing::name_or_object::{NameOrObject, TaggedEnum};
 
 /// Trims cells, makes null values missing, checks types, drops duplicate rows, fills missing cells: in this order.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -16,7 +16,7 @@ pub struct CleanParams {
     /// Cells equal to one of these become missing.
     pub null_values: Vec<String>,
     /// What the cells of a column must be.
-    pub types: BTreeMap<String, Named<CellType>>,
+    pub types: BTreeMap<String, NameOrObject<CellType>>,
     /// What becomes of a cell that is not of its column's type.
     pub on_invalid: OnInvalid,
     /// Drop rows that equal an earlier one: in all cells (true) or in these columns.
@@ -57,7 +57,7 @@ pub enum CellType {
     },
 }
 
-impl Tagged for CellType {
+impl TaggedEnum for CellType {
     const WHAT: &'static str = "type";
     const TAG: &'static str = "type";
     const NAMES: &'static [&'static str] = &["number", "integer", "datetime"];

@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use self::compute::{ComputedColumn, Formula, Range};
-pub use self::params::{Comparison, Computation, FilterValue, Step, TransformParams};
+pub use self::params::{Comparison, Computation, FilterValue, TransformParams, TransformStep};
 use super::error::DataError;
 use super::operation::{Operation, check_decimals};
 use super::row::Row;
@@ -56,7 +56,7 @@ pub enum ColumnStats {
 
 /// The operation, ready to run.
 pub(super) struct Transform {
-    steps: Vec<Planned>,
+    steps: Vec<PlannedStep>,
     decimals: usize,
     pass: usize,
     scratch: Vec<u8>,
@@ -74,7 +74,7 @@ struct TransformState {
 }
 
 /// A step whose columns have been found. Renaming needs none: it only concerns the header.
-enum Planned {
+enum PlannedStep {
     Select(Vec<usize>),
     Filter {
         index: usize,
@@ -116,7 +116,7 @@ impl Transform {
         } = self.state;
         let mut stats = BTreeMap::new();
         for step in &self.steps {
-            if let Planned::Compute(column) = step
+            if let PlannedStep::Compute(column) = step
                 && let Some(figures) = formulas[column.formula].stats()
             {
                 stats.insert(column.name.clone(), figures);
@@ -133,44 +133,48 @@ impl Transform {
 
 /// Plans a step; the formula of a computed column goes behind the other `formulas`.
 fn plan_step(
-    step: &Step,
+    step: &TransformStep,
     table: &mut Table,
     formulas: &mut Vec<Formula>,
-) -> Result<Option<Planned>, DataError> {
+) -> Result<Option<PlannedStep>, DataError> {
     let mut compute = |params: &Computation, op, formula: Formula, table: &mut Table| {
         let column = plan_compute(params, op, formula.learns(), formulas.len(), table)?;
         formulas.push(formula);
         Ok::<_, DataError>(column)
     };
     let planned = match step {
-        Step::Select { columns } => plan_select(columns, table)?,
-        Step::Rename { columns } => {
+        TransformStep::Select { columns } => plan_select(columns, table)?,
+        TransformStep::Rename { columns } => {
             rename(columns, table)?;
             return Ok(None);
         }
-        Step::Filter { column, cmp, value } => {
+        TransformStep::Filter { column, cmp, value } => {
             let index = table.index(column)?;
             let ready_in = table.learnable_in(index);
             table.rows_known_in = ready_in;
-            Planned::Filter {
+            PlannedStep::Filter {
                 index,
                 cmp: *cmp,
                 value: value.clone(),
                 ready_in,
             }
         }
-        Step::Zscore(params) => {
+        TransformStep::Zscore(params) => {
             compute(params, "zscore", Formula::Zscore(Moments::default()), table)?
         }
-        Step::Minmax(params) => compute(params, "minmax", Formula::Minmax(Range::NONE), table)?,
-        Step::LogReturn(params) => compute(params, "log_return", Formula::LogReturn(None), table)?,
+        TransformStep::Minmax(params) => {
+            compute(params, "minmax", Formula::Minmax(Range::NONE), table)?
+        }
+        TransformStep::LogReturn(params) => {
+            compute(params, "log_return", Formula::LogReturn(None), table)?
+        }
     };
     Ok(Some(planned))
 }
 
-fn plan_select(names: &[String], table: &mut Table) -> Result<Planned, DataError> {
+fn plan_select(names: &[String], table: &mut Table) -> Result<PlannedStep, DataError> {
     if names.is_empty() {
-        return Err(table.refuse("select names no column"));
+        return Err(table.request_error("select names no column"));
     }
     let order: Vec<usize> = names
         .iter()
@@ -180,8 +184,8 @@ fn plan_select(names: &[String], table: &mut Table) -> Result<Planned, DataError
         .iter()
         .map(|&index| table.columns[index].clone())
         .collect();
-    table.check_names()?;
-    Ok(Planned::Select(order))
+    table.check_unique_names()?;
+    Ok(PlannedStep::Select(order))
 }
 
 /// All at once, so that two columns can swap their names.
@@ -193,7 +197,7 @@ fn rename(names: &BTreeMap<String, String>, table: &mut Table) -> Result<(), Dat
     for (index, name) in renamed {
         table.columns[index].name.clone_from(name);
     }
-    table.check_names()
+    table.check_unique_names()
 }
 
 fn plan_compute(
@@ -202,7 +206,7 @@ fn plan_compute(
     learns: bool,
     formula: usize,
     table: &mut Table,
-) -> Result<Planned, DataError> {
+) -> Result<PlannedStep, DataError> {
     let input = table.index(&params.column)?;
     let ready_in = table.learnable_in(input);
     let known_in = ready_in + usize::from(learns);
@@ -222,7 +226,7 @@ fn plan_compute(
         }
     };
     table.columns[output].known_in = known_in;
-    Ok(Planned::Compute(ComputedColumn {
+    Ok(PlannedStep::Compute(ComputedColumn {
         name,
         input,
         output,
@@ -248,12 +252,12 @@ impl Operation for Transform {
         self.state.formulas.iter_mut().for_each(Formula::begin_pass);
     }
 
-    fn row(&mut self, row: &mut Row) -> Result<bool, DataError> {
+    fn process_row(&mut self, row: &mut Row) -> Result<bool, DataError> {
         self.state.rows_in += 1;
         for step in &self.steps {
             match step {
-                Planned::Select(order) => row.select(order),
-                Planned::Filter {
+                PlannedStep::Select(order) => row.select(order),
+                PlannedStep::Filter {
                     index,
                     cmp,
                     value,
@@ -263,7 +267,7 @@ impl Operation for Transform {
                         return Ok(false);
                     }
                 }
-                Planned::Compute(column) => {
+                PlannedStep::Compute(column) => {
                     let formula = &mut self.state.formulas[column.formula];
                     column.apply(row, self.pass, formula, self.decimals, &mut self.scratch);
                 }
@@ -278,7 +282,7 @@ impl Operation for Transform {
     fn learns_in(&self, pass: usize) -> bool {
         self.steps
             .iter()
-            .any(|step| matches!(step, Planned::Compute(column) if column.learns_in(pass)))
+            .any(|step| matches!(step, PlannedStep::Compute(column) if column.learns_in(pass)))
     }
 
     fn errors(&self) -> u64 {

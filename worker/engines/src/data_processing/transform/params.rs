@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 #[serde(default, deny_unknown_fields)]
 pub struct TransformParams {
     /// What to do, in order.
-    pub steps: Vec<Step>,
+    pub steps: Vec<TransformStep>,
     /// Places of computed numbers.
     #[schemars(range(max = 30))]
     pub decimals: u8,
@@ -28,7 +28,7 @@ impl Default for TransformParams {
 /// One step.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
-pub enum Step {
+pub enum TransformStep {
     /// Keeps these columns, in this order.
     Select {
         /// Their names.

@@ -166,7 +166,7 @@ impl Operation for Validate {
         self.last_pass = last;
     }
 
-    fn row(&mut self, row: &mut Row) -> Result<bool, DataError> {
+    fn process_row(&mut self, row: &mut Row) -> Result<bool, DataError> {
         // Earlier passes are for operations that learn.
         if self.last_pass {
             self.state.rows_total += 1;

@@ -9,9 +9,9 @@ use super::params::Rule;
 use crate::data_processing::datetime::{TimeFormat, time};
 use crate::data_processing::error::DataError;
 use crate::data_processing::row::Row;
-use crate::data_processing::seen::Seen;
 use crate::data_processing::table::Table;
 use crate::data_processing::text::{is_integer, is_number, number, trim};
+use crate::data_processing::text_set::TextSet;
 
 /// A rule that concerns rows and not one column: in its place stands this.
 pub(super) const NO_COLUMN: &str = "*";
@@ -30,7 +30,7 @@ pub(super) struct PlannedRule {
 pub(super) struct RuleState {
     /// How often it was broken.
     pub(super) count: u64,
-    seen: Seen,
+    seen: TextSet,
     last: Last,
 }
 

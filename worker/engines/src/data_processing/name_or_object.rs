@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 /// An enum in serde's internally tagged form whose variants can all do without parameters.
-pub trait Tagged: DeserializeOwned + JsonSchema {
+pub trait TaggedEnum: DeserializeOwned + JsonSchema {
     /// What it is, for messages.
     const WHAT: &'static str;
     /// The key of the name.
@@ -22,9 +22,9 @@ pub trait Tagged: DeserializeOwned + JsonSchema {
 /// Instead of an untagged enum, whose only message is that no variant matched: here a mistyped parameter is named.
 #[derive(Debug, Serialize)]
 #[serde(transparent)]
-pub struct Named<T>(pub T);
+pub struct NameOrObject<T>(pub T);
 
-impl<'de, T: Tagged> Deserialize<'de> for Named<T> {
+impl<'de, T: TaggedEnum> Deserialize<'de> for NameOrObject<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let object = match Value::deserialize(deserializer)? {
             name @ Value::String(_) => Value::Object(Map::from_iter([(T::TAG.to_owned(), name)])),
@@ -42,7 +42,7 @@ impl<'de, T: Tagged> Deserialize<'de> for Named<T> {
     }
 }
 
-impl<T: Tagged> JsonSchema for Named<T> {
+impl<T: TaggedEnum> JsonSchema for NameOrObject<T> {
     fn schema_name() -> Cow<'static, str> {
         format!("Named{}", T::schema_name()).into()
     }

@@ -14,97 +14,103 @@ use ktrdr_worker::OperationId;
 use ktrdr_worker::DataDir;
 
 /// The directory in the data directory.
-pub(super) const DIRECTORY: &str = ".unfinished";
+pub(super) const UNFINISHED: &str = ".unfinished";
 
 /// How long files are kept that nobody comes back for: as long as checkpoints by default (`KTRDR_RETENTION`).
-const KEPT_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
+const MAX_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// How often a directory is made again that others remove because it is empty.
-const TRIES: usize = 100;
+const DIRECTORY_TRIES: usize = 100;
 
 /// The files of one attempt. Dropped, it removes those that nobody will ask for.
-pub(super) struct Unfinished {
+pub(super) struct AttemptFiles {
     directory: PathBuf,
     attempt: u32,
-    made: bool,
-    end: End,
+    directory_made: bool,
+    on_drop: OnDrop,
 }
 
 /// What shall become of the files.
-enum End {
+enum OnDrop {
     /// No checkpoint names them: they go.
-    Unnamed,
+    RemoveOwn,
     /// A checkpoint names them: they stay.
-    Named,
+    Keep,
     /// The operation is done: those of earlier attempts go, too.
-    Completed,
+    RemoveAll,
 }
 
-impl Unfinished {
+impl AttemptFiles {
     /// The files of an attempt that begins. What is left of others goes, unless the operation has a checkpoint
     /// (`has_checkpoint`): they died before they had saved one.
-    pub(super) fn begin(
+    pub(super) fn open(
         data_dir: &DataDir,
         id: &OperationId,
         attempt: u32,
         has_checkpoint: bool,
     ) -> Self {
-        sweep(
-            &data_dir.root().join(DIRECTORY),
+        remove_abandoned(
+            &data_dir.root().join(UNFINISHED),
             id.as_str(),
             SystemTime::now(),
         );
         let files = Self::of(data_dir, id, attempt);
-        files.remove(|file| file.attempt == attempt || (file.attempt < attempt && !has_checkpoint));
+        files.remove_files(|file| {
+            file.attempt == attempt || (file.attempt < attempt && !has_checkpoint)
+        });
         files
     }
 
     fn of(data_dir: &DataDir, id: &OperationId, attempt: u32) -> Self {
-        let directory = directory(data_dir, id);
+        let directory = operation_directory(data_dir, id);
         Self {
             directory,
             attempt,
-            made: false,
-            end: End::Unnamed,
+            directory_made: false,
+            on_drop: OnDrop::RemoveOwn,
         }
     }
 
     /// Where attempt `attempt` writes its table.
-    pub(super) fn output(directory: &Path, attempt: u32) -> PathBuf {
+    pub(super) fn output_path(directory: &Path, attempt: u32) -> PathBuf {
         directory.join(format!("{attempt}.csv"))
     }
 
     /// Where attempt `attempt` writes the state of its checkpoint `number`.
-    pub(super) fn state(directory: &Path, attempt: u32, number: u64) -> PathBuf {
+    pub(super) fn state_path(directory: &Path, attempt: u32, number: u64) -> PathBuf {
         directory.join(format!("{attempt}.{number}.state"))
     }
 
     /// Begins the table; also says where it is.
     pub(super) fn create_output(&mut self) -> io::Result<(File, PathBuf)> {
-        let path = Self::output(&self.directory, self.attempt);
+        let path = Self::output_path(&self.directory, self.attempt);
         Ok((self.create(&path)?, path))
     }
 
     /// Begins the state of checkpoint `number`.
     pub(super) fn create_state(&mut self, number: u64) -> io::Result<File> {
-        self.create(&Self::state(&self.directory, self.attempt, number))
+        self.create(&Self::state_path(&self.directory, self.attempt, number))
     }
 
     /// A checkpoint names these files: from now on they stay.
-    pub(super) fn named(&mut self) {
-        self.end = End::Named;
+    pub(super) fn keep(&mut self) {
+        self.on_drop = OnDrop::Keep;
     }
 
     /// Checkpoint `number` could not be made.
     pub(super) fn discard(&self, number: u64) {
-        let _ = fs::remove_file(Self::state(&self.directory, self.attempt, number));
+        let _ = fs::remove_file(Self::state_path(&self.directory, self.attempt, number));
     }
 
     /// Makes the directory once: one that is gone later was removed by an attempt that completed the operation.
     fn create(&mut self, path: &Path) -> io::Result<File> {
-        let mut tries = if self.made { 1 } else { TRIES };
+        let mut tries = if self.directory_made {
+            1
+        } else {
+            DIRECTORY_TRIES
+        };
         loop {
-            if !self.made {
+            if !self.directory_made {
                 match fs::create_dir_all(&self.directory) {
                     Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
                     _ => {}
@@ -114,7 +120,7 @@ impl Unfinished {
             match File::create_new(path) {
                 Err(error) if error.kind() == ErrorKind::NotFound && tries > 0 => {}
                 created => {
-                    self.made |= created.is_ok();
+                    self.directory_made |= created.is_ok();
                     return created;
                 }
             }
@@ -122,20 +128,20 @@ impl Unfinished {
     }
 
     /// Checkpoint `number` is saved: what earlier ones named is not needed any more.
-    pub(super) fn saved(&self, number: u64) {
+    pub(super) fn remove_superseded(&self, number: u64) {
         let own = |file: FileName| {
             file.attempt == self.attempt && file.number.is_some_and(|other| other < number)
         };
-        self.remove(|file| file.attempt < self.attempt || own(file));
+        self.remove_files(|file| file.attempt < self.attempt || own(file));
     }
 
     /// The operation is done.
     pub(super) fn complete(mut self) {
-        self.end = End::Completed;
+        self.on_drop = OnDrop::RemoveAll;
     }
 
     /// Removes the files that are `unneeded`. One that cannot be removed goes when it is old.
-    fn remove(&self, unneeded: impl Fn(FileName) -> bool) {
+    fn remove_files(&self, unneeded: impl Fn(FileName) -> bool) {
         for entry in fs::read_dir(&self.directory)
             .into_iter()
             .flatten()
@@ -153,12 +159,12 @@ impl Unfinished {
     }
 }
 
-impl Drop for Unfinished {
+impl Drop for AttemptFiles {
     fn drop(&mut self) {
-        match self.end {
-            End::Unnamed => self.remove(|file| file.attempt == self.attempt),
-            End::Named => return,
-            End::Completed => self.remove(|file| file.attempt <= self.attempt),
+        match self.on_drop {
+            OnDrop::RemoveOwn => self.remove_files(|file| file.attempt == self.attempt),
+            OnDrop::Keep => return,
+            OnDrop::RemoveAll => self.remove_files(|file| file.attempt <= self.attempt),
         }
         // These fail when something is in them that somebody needs.
         let _ = fs::remove_dir(&self.directory);
@@ -167,8 +173,8 @@ impl Drop for Unfinished {
 }
 
 /// The directory of an operation's files.
-pub(super) fn directory(data_dir: &DataDir, id: &OperationId) -> PathBuf {
-    data_dir.root().join(DIRECTORY).join(id.as_str())
+pub(super) fn operation_directory(data_dir: &DataDir, id: &OperationId) -> PathBuf {
+    data_dir.root().join(UNFINISHED).join(id.as_str())
 }
 
 /// What the name of a file says.
@@ -195,10 +201,10 @@ impl FileName {
 
 /// Removes what was left of operations that nobody went on with, other than `own`. Sweeping must not keep a run from its work:
 /// what goes wrong is left to the next one.
-fn sweep(unfinished: &Path, own: &str, now: SystemTime) {
+fn remove_abandoned(unfinished: &Path, own: &str, now: SystemTime) {
     let is_old = |path: &Path| {
         let modified = path.metadata().and_then(|metadata| metadata.modified());
-        modified.is_ok_and(|modified| now.duration_since(modified).is_ok_and(|age| age > KEPT_FOR))
+        modified.is_ok_and(|modified| now.duration_since(modified).is_ok_and(|age| age > MAX_AGE))
     };
     for entry in fs::read_dir(unfinished).into_iter().flatten().flatten() {
         let path = entry.path();
@@ -233,27 +239,27 @@ mod tests {
     fn an_attempt_removes_its_own_files_and_those_of_earlier_ones() {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::new(dir.path());
-        let there = || names(&directory(&data, &id("a")));
-        let mut first = Unfinished::begin(&data, &id("a"), 1, false);
+        let there = || names(&operation_directory(&data, &id("a")));
+        let mut first = AttemptFiles::open(&data, &id("a"), 1, false);
         first.create_output().unwrap();
         (1..=4).for_each(|number| drop(first.create_state(number).unwrap()));
         first.discard(4);
-        let mut second = Unfinished::begin(&data, &id("a"), 2, true);
+        let mut second = AttemptFiles::open(&data, &id("a"), 2, true);
         second.create_output().unwrap();
-        first.saved(2);
+        first.remove_superseded(2);
         assert_eq!(there(), ["1.2.state", "1.3.state", "1.csv", "2.csv"]);
         drop(second);
         assert_eq!(there(), ["1.2.state", "1.3.state", "1.csv"]);
-        let mut third = Unfinished::begin(&data, &id("a"), 3, true);
+        let mut third = AttemptFiles::open(&data, &id("a"), 3, true);
         third.create_output().unwrap();
         third.create_state(1).unwrap();
-        third.named();
+        third.keep();
         // The zombie is done with what is not its own any more.
         first.complete();
         assert_eq!(there(), ["3.1.state", "3.csv"]);
         drop(third);
         assert_eq!(there(), ["3.1.state", "3.csv"]);
-        Unfinished::begin(&data, &id("a"), 4, true).complete();
+        AttemptFiles::open(&data, &id("a"), 4, true).complete();
         assert!(names(dir.path()).is_empty());
     }
 
@@ -261,9 +267,9 @@ mod tests {
     fn a_directory_that_was_removed_is_not_made_again() {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::new(dir.path());
-        let mut zombie = Unfinished::begin(&data, &id("a"), 1, false);
+        let mut zombie = AttemptFiles::open(&data, &id("a"), 1, false);
         zombie.create_output().unwrap();
-        Unfinished::begin(&data, &id("a"), 2, true).complete();
+        AttemptFiles::open(&data, &id("a"), 2, true).complete();
         assert_eq!(
             zombie.create_state(1).unwrap_err().kind(),
             ErrorKind::NotFound
@@ -276,10 +282,10 @@ mod tests {
     fn what_attempts_left_that_saved_no_checkpoint_goes() {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::new(dir.path());
-        let mut first = Unfinished::begin(&data, &id("a"), 1, false);
+        let mut first = AttemptFiles::open(&data, &id("a"), 1, false);
         first.create_output().unwrap();
         std::mem::forget(first);
-        drop(Unfinished::begin(&data, &id("a"), 2, false));
+        drop(AttemptFiles::open(&data, &id("a"), 2, false));
         assert!(names(dir.path()).is_empty());
     }
 
@@ -291,14 +297,14 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, "x").unwrap();
         }
-        let soon = SystemTime::now() + KEPT_FOR + Duration::from_secs(60);
+        let soon = SystemTime::now() + MAX_AGE + Duration::from_secs(60);
         fs::File::open(dir.path().join("young/1.csv"))
             .unwrap()
             .set_modified(soon)
             .unwrap();
-        sweep(dir.path(), "own", SystemTime::now());
+        remove_abandoned(dir.path(), "own", SystemTime::now());
         assert_eq!(names(dir.path()), ["old", "own", "young"]);
-        sweep(dir.path(), "own", soon);
+        remove_abandoned(dir.path(), "own", soon);
         assert_eq!(names(dir.path()), ["own", "young"]);
     }
 

@@ -15,14 +15,14 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 /// n²/2¹²⁹ ≈ 1.5·10⁻²¹; a disk goes wrong more often. The hash is SipHash under a key drawn at random for each set, so nobody can
 /// prepare a file that collides. The key is saved with the hashes: what goes on from them reads the same file, and no other.
 #[derive(Serialize, Deserialize)]
-pub(super) struct Seen {
+pub(super) struct TextSet {
     key: [u8; 16],
     hashes: Hashes,
     #[serde(skip)]
     scratch: Vec<u8>,
 }
 
-impl Default for Seen {
+impl Default for TextSet {
     fn default() -> Self {
         Self {
             key: rand::random(),
@@ -32,7 +32,7 @@ impl Default for Seen {
     }
 }
 
-impl Seen {
+impl TextSet {
     /// Adds the text made of `parts`; false when it was there before. `["ab", "c"]` and `["a", "bc"]` are two texts.
     pub(super) fn insert<'a>(&mut self, parts: impl Iterator<Item = &'a [u8]>) -> bool {
         self.scratch.clear();
@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn texts_are_told_apart_by_their_parts() {
-        let mut seen = Seen::default();
+        let mut seen = TextSet::default();
         let mut insert = |parts: &[&str]| seen.insert(parts.iter().map(|part| part.as_bytes()));
         assert!(insert(&["ab", "c"]));
         assert!(insert(&["a", "bc"]));
@@ -162,15 +162,16 @@ mod tests {
 
     #[test]
     fn what_was_seen_is_known_after_saving() {
-        let insert = |seen: &mut Seen, n: u32| seen.insert(std::iter::once(&n.to_le_bytes()[..]));
-        let mut seen = Seen::default();
+        let insert =
+            |seen: &mut TextSet, n: u32| seen.insert(std::iter::once(&n.to_le_bytes()[..]));
+        let mut seen = TextSet::default();
         assert!((0..10_000).all(|n| insert(&mut seen, n)));
         let mut bytes = Vec::new();
         state::write(&seen, &mut bytes).unwrap();
         assert!(bytes.len() < 10_000 * 18 + 100, "{}", bytes.len());
-        let mut again: Seen = state::read(&mut &bytes[..]).unwrap();
+        let mut again: TextSet = state::read(&mut &bytes[..]).unwrap();
         assert!((0..10_000).all(|n| !insert(&mut again, n)));
         assert!(insert(&mut again, 10_000));
-        assert!(Seen::default().key != seen.key);
+        assert!(TextSet::default().key != seen.key);
     }
 }

@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 use ktrdr_worker::{Context, OperationError, Progress};
 
 /// Rows between two looks at the clock and at the cancellation.
-const ROWS_PER_LOOK: u64 = 250;
+const ROWS_PER_REPORT: u64 = 250;
 
 /// Bytes between two looks, for rows that are long.
-const BYTES_PER_LOOK: u64 = 1024 * 1024;
+const BYTES_PER_REPORT: u64 = 1024 * 1024;
 
 /// Time between two points of a metric.
 const METRIC_INTERVAL: Duration = Duration::from_millis(100);
@@ -33,7 +33,7 @@ pub(super) struct Position {
 }
 
 /// Counts what was read and tells the world now and then.
-pub(super) struct Meter<'a> {
+pub(super) struct ProgressReporter<'a> {
     ctx: &'a Context,
     started: Instant,
     last_metric: Instant,
@@ -53,7 +53,7 @@ pub(super) struct Meter<'a> {
     before: (u64, u64),
 }
 
-impl<'a> Meter<'a> {
+impl<'a> ProgressReporter<'a> {
     /// For a run that reads `bytes_per_pass` bytes `passes` times.
     pub(super) fn new(
         ctx: &'a Context,
@@ -86,7 +86,7 @@ impl<'a> Meter<'a> {
         activity: String,
     ) -> Result<(), OperationError> {
         (self.pass, self.activity, self.rows) = (pass, activity, 0);
-        self.go_on(0)
+        self.start_reading(0)
     }
 
     /// The pass of `position` goes on there.
@@ -98,18 +98,18 @@ impl<'a> Meter<'a> {
         (self.pass, self.activity, self.rows) = (position.pass, activity, position.rows);
         (self.most_rows, self.total_rows) = (position.most_rows, position.total_rows);
         self.before = (self.bytes_done(position.offset), self.rows_done());
-        self.go_on(position.offset)
+        self.start_reading(position.offset)
     }
 
-    fn go_on(&mut self, bytes: u64) -> Result<(), OperationError> {
-        self.set_next_look(bytes);
+    fn start_reading(&mut self, bytes: u64) -> Result<(), OperationError> {
+        self.schedule_next_report(bytes);
         self.ctx.check_cancelled()?;
         self.ctx.progress(self.progress(bytes));
         Ok(())
     }
 
-    fn set_next_look(&mut self, bytes: u64) {
-        (self.next_rows, self.next_bytes) = (self.rows + ROWS_PER_LOOK, bytes + BYTES_PER_LOOK);
+    fn schedule_next_report(&mut self, bytes: u64) {
+        (self.next_rows, self.next_bytes) = (self.rows + ROWS_PER_REPORT, bytes + BYTES_PER_REPORT);
     }
 
     /// Where the pass is, with the reader behind byte `offset` in line `line`.
@@ -144,30 +144,30 @@ impl<'a> Meter<'a> {
 
     /// A row was done, `bytes` of the source in this pass; true when it is time for a look.
     #[inline]
-    pub(super) fn row(&mut self, bytes: u64) -> bool {
+    pub(super) fn count_row(&mut self, bytes: u64) -> bool {
         self.rows += 1;
         self.rows >= self.next_rows || bytes >= self.next_bytes
     }
 
     /// Tells what is due to be told. `errors` is asked for only when it is.
-    pub(super) fn look(&mut self, bytes: u64, errors: impl FnOnce() -> u64) {
-        self.set_next_look(bytes);
+    pub(super) fn report(&mut self, bytes: u64, errors: impl FnOnce() -> u64) {
+        self.schedule_next_report(bytes);
         self.most_rows = self.most_rows.max(self.rows);
         if self.last_metric.elapsed() >= METRIC_INTERVAL {
             self.last_metric = Instant::now();
-            self.metrics(errors());
+            self.report_metrics(errors());
         }
         self.ctx.progress_with(|| self.progress(bytes));
     }
 
     /// The run is complete.
     pub(super) fn finish(&mut self, errors: u64) {
-        self.metrics(errors);
+        self.report_metrics(errors);
         self.ctx
             .progress(self.progress(self.bytes_per_pass).finished());
     }
 
-    fn metrics(&self, errors: u64) {
+    fn report_metrics(&self, errors: u64) {
         self.ctx.metric("rows_processed", self.most_rows as f64);
         self.ctx.metric("errors", errors as f64);
         let rows = self.rows_done().saturating_sub(self.before.1);
@@ -233,8 +233,8 @@ mod tests {
     #[test]
     fn says_what_is_done_and_what_is_left() {
         let run = TestRun::new();
-        let mut meter = Meter::new(run.ctx(), 2, 1000, Some(10));
-        meter.begin_pass(0, "Cleaning".into()).unwrap();
+        let mut reporter = ProgressReporter::new(run.ctx(), 2, 1000, Some(10));
+        reporter.begin_pass(0, "Cleaning".into()).unwrap();
         let progress = run.progress();
         assert_eq!(
             (progress.percentage, progress.estimated_remaining_seconds),
@@ -245,11 +245,11 @@ mod tests {
             "Cleaning: 0/10 rows (pass 1 of 2)"
         );
         for row in 1..=20 {
-            meter.row(row * 50);
+            reporter.count_row(row * 50);
         }
-        assert_eq!(meter.step(), "Cleaning: 20 rows (pass 1 of 2)");
-        meter.end_pass();
-        meter.begin_pass(1, "Cleaning".into()).unwrap();
+        assert_eq!(reporter.step(), "Cleaning: 20 rows (pass 1 of 2)");
+        reporter.end_pass();
+        reporter.begin_pass(1, "Cleaning".into()).unwrap();
         let progress = run.progress();
         assert_eq!(
             (progress.percentage, &progress.fields["rows_processed"]),
@@ -259,23 +259,23 @@ mod tests {
             progress.current_step.unwrap(),
             "Cleaning: 0/20 rows (pass 2 of 2)"
         );
-        meter.finish(3);
+        reporter.finish(3);
         assert_eq!(run.progress().percentage, 100.0);
     }
 
     #[test]
     fn goes_on_where_another_was() {
         let run = TestRun::new();
-        let mut meter = Meter::new(run.ctx(), 2, 1000, None);
-        meter.begin_pass(0, "Cleaning".into()).unwrap();
-        (1..=20).for_each(|row| assert!(!meter.row(row * 50)));
-        meter.end_pass();
-        meter.begin_pass(1, "Cleaning".into()).unwrap();
-        (1..=10).for_each(|row| assert!(!meter.row(row * 50)));
-        let position = meter.position(500, 11);
+        let mut reporter = ProgressReporter::new(run.ctx(), 2, 1000, None);
+        reporter.begin_pass(0, "Cleaning".into()).unwrap();
+        (1..=20).for_each(|row| assert!(!reporter.count_row(row * 50)));
+        reporter.end_pass();
+        reporter.begin_pass(1, "Cleaning".into()).unwrap();
+        (1..=10).for_each(|row| assert!(!reporter.count_row(row * 50)));
+        let position = reporter.position(500, 11);
         let second = TestRun::new();
-        let mut meter = Meter::new(second.ctx(), 2, 1000, None);
-        meter.resume_pass(position, "Cleaning".into()).unwrap();
+        let mut reporter = ProgressReporter::new(second.ctx(), 2, 1000, None);
+        reporter.resume_pass(position, "Cleaning".into()).unwrap();
         let progress = second.progress();
         assert_eq!(
             (progress.percentage, progress.estimated_remaining_seconds),
@@ -286,10 +286,10 @@ mod tests {
             "Cleaning: 10/20 rows (pass 2 of 2)"
         );
         assert_eq!(
-            (meter.rows_processed(), meter.position(500, 11)),
+            (reporter.rows_processed(), reporter.position(500, 11)),
             (20, position)
         );
-        assert_eq!(meter.before, (1500, 30));
+        assert_eq!(reporter.before, (1500, 30));
     }
 
     #[test]
@@ -302,14 +302,14 @@ mod tests {
     #[test]
     fn a_look_is_due_within_a_thousand_rows_or_a_few_long_ones() {
         let run = TestRun::new();
-        let mut meter = Meter::new(run.ctx(), 1, 1_000_000, None);
-        meter.begin_pass(0, "Cleaning".into()).unwrap();
+        let mut reporter = ProgressReporter::new(run.ctx(), 1, 1_000_000, None);
+        reporter.begin_pass(0, "Cleaning".into()).unwrap();
         assert_eq!(
-            (1..=1000).find(|row| meter.row(row * 10)),
-            Some(ROWS_PER_LOOK)
+            (1..=1000).find(|row| reporter.count_row(row * 10)),
+            Some(ROWS_PER_REPORT)
         );
-        meter.look(2500, || 0);
-        assert!(!meter.row(BYTES_PER_LOOK));
-        assert!(meter.row(BYTES_PER_LOOK + 2500));
+        reporter.report(2500, || 0);
+        assert!(!reporter.count_row(BYTES_PER_REPORT));
+        assert!(reporter.count_row(BYTES_PER_REPORT + 2500));
     }
 }
