@@ -1,4 +1,15 @@
-//! All integration tests in one binary: one module for each behaviour.
+//! All integration tests in one binary. Each module tests one behaviour, and its name says which.
+//!
+//! | question | modules |
+//! |---|---|
+//! | How is an operation started? | [`start`], [`direct_start`], [`queues`] |
+//! | How does it end? | [`failures`], [`results`], [`cancel`], [`retry`] |
+//! | What happens when a worker dies, freezes or stops? | [`takeover`], [`fencing`], [`lease`], [`checkpoints`], [`worker_shutdown`] |
+//! | What happens when NATS or a backend is away? | [`nats_outage`], [`backends`], [`cluster`] |
+//! | What if clocks, limits or messages are wrong? | [`clocks`], [`limits`], [`malformed_messages`] |
+//! | What do clients and operators see? | [`guide`], [`openapi`], [`live_events`], [`dashboard`], [`logs`], [`prometheus_metrics`], [`nats_cli`] |
+//! | Does everything hold together at random? | [`chaos`] |
+//! | Are the documentation and the harness right? | [`documentation`], [`harness`] |
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -6,25 +17,30 @@
 )]
 
 mod backends;
-mod bus;
 mod cancel;
 mod chaos;
+mod checkpoints;
 mod clocks;
 mod cluster;
 mod dashboard;
-mod docs;
-mod ends;
-mod events;
+mod direct_start;
+mod documentation;
+mod failures;
+mod fencing;
 mod guide;
 mod harness;
 mod lease;
 mod limits;
+mod live_events;
 mod logs;
-mod metrics;
+mod malformed_messages;
 mod nats_cli;
+mod nats_outage;
 mod openapi;
+mod prometheus_metrics;
 mod queues;
+mod results;
 mod retry;
-mod settings;
 mod start;
 mod takeover;
+mod worker_shutdown;

@@ -1,8 +1,7 @@
-//! Workers that die, freeze, or kill themselves over a request: one end for every operation, whoever it was.
+//! Workers that die: the next one takes over, and every operation has one end.
 
 use ktrdr_protocol::event::EventKind;
 use ktrdr_tests::engines::GateEngine;
-use ktrdr_tests::process::Signal;
 use ktrdr_tests::{LIMIT, LocalWorker, Stack, wait_for};
 use serde_json::json;
 
@@ -36,63 +35,6 @@ async fn a_killed_worker_is_taken_over_and_marked_unavailable_until_it_is_back()
     first.restart().await;
     let back = stack.api().wait_for_worker("w1", "AVAILABLE").await;
     assert_eq!(back["health_check_failures"], 0);
-    stack.bus.settled().await;
-}
-
-#[tokio::test]
-async fn a_frozen_worker_that_comes_back_is_fenced() {
-    let stack = Stack::start().await;
-    let mut first = stack.worker("dummy", "w1").await;
-    let id = stack
-        .api()
-        .started("dummy", &json!({"steps": 15, "step_ms": 100}))
-        .await;
-    stack.api().wait_for_status(&id, "running").await;
-    first.process.signal(Signal::Stop);
-    let _second = stack.worker("dummy", "w2").await;
-    wait_for("the takeover", LIMIT, async || {
-        match stack.bus.event_names("dummy", &id).await.len() {
-            0 | 1 => Err("not taken over".to_owned()),
-            _ => Ok(()),
-        }
-    })
-    .await;
-    first.process.signal(Signal::Cont);
-    let done = stack.api().wait_for_status(&id, "completed").await;
-    assert_eq!(
-        (done["attempt"].as_u64(), done["worker_id"].as_str()),
-        (Some(2), Some("w2"))
-    );
-    // The zombie has noticed: it is free again, counted as fenced, and its late end is nowhere in the log.
-    let freed = stack.api().wait_for_worker("w1", "AVAILABLE").await;
-    assert_eq!(freed["fenced"], 1, "{freed}");
-    assert_eq!(
-        stack.bus.event_names("dummy", &id).await,
-        ["started", "started", "completed"]
-    );
-    stack.bus.settled().await;
-}
-
-#[tokio::test]
-async fn a_zombie_that_finishes_before_it_looks_is_refused_by_the_log() {
-    // The frozen worker wakes up with its engine done: it publishes its end before any watch could stop it.
-    let stack = Stack::start().await;
-    let mut first = stack.worker("dummy", "w1").await;
-    let id = stack
-        .api()
-        .started("dummy", &json!({"steps": 1, "step_ms": 1500}))
-        .await;
-    stack.api().wait_for_status(&id, "running").await;
-    first.process.signal(Signal::Stop);
-    let _second = stack.worker("dummy", "w2").await;
-    let done = stack.api().wait_for_status(&id, "completed").await;
-    assert_eq!(done["worker_id"], "w2");
-    first.process.signal(Signal::Cont);
-    stack.api().wait_for_worker("w1", "AVAILABLE").await;
-    assert_eq!(
-        stack.bus.event_names("dummy", &id).await,
-        ["started", "started", "completed"]
-    );
     stack.bus.settled().await;
 }
 
@@ -186,37 +128,4 @@ async fn an_engine_that_blocks_its_thread_for_longer_than_the_lease_runs_once() 
     let events = stack.bus.events("blocking", &id).await;
     assert!(matches!(events[0].kind, EventKind::Started { .. }));
     assert_eq!(events.len(), 2, "{events:?}");
-}
-
-#[tokio::test]
-async fn a_frozen_idle_worker_leaves_alone_what_it_was_given_and_somebody_else_runs() {
-    let stack = Stack::start().await;
-    let mut first = stack.worker("dummy", "w1").await;
-    first.process.signal(Signal::Stop);
-    // Goes to the only open pull: into the socket of a process that does not read.
-    let id = stack
-        .api()
-        .started("dummy", &json!({"steps": 30, "step_ms": 100}))
-        .await;
-    wait_for("the delivery", LIMIT, async || {
-        match stack.bus.backlog().await.as_slice() {
-            [queue] if queue.unacknowledged == 1 => Ok(()),
-            other => Err(format!("{other:?}")),
-        }
-    })
-    .await;
-    let _second = stack.worker("dummy", "w2").await;
-    stack.api().wait_for_status(&id, "running").await;
-    first.process.signal(Signal::Cont);
-    stack.api().wait_for_worker("w1", "AVAILABLE").await;
-    let done = stack.api().wait_for_status(&id, "completed").await;
-    assert_eq!(
-        (done["worker_id"].as_str(), done["attempt"].as_u64()),
-        (Some("w2"), Some(1))
-    );
-    assert_eq!(
-        stack.bus.event_names("dummy", &id).await,
-        ["started", "completed"]
-    );
-    stack.bus.settled().await;
 }
