@@ -32,6 +32,7 @@ async fn all_operations(backend: &BackendProcess) -> Vec<Value> {
 async fn a_killed_backend_gives_the_same_answers_when_it_is_back() {
     let mut stack = Stack::start().await;
     let _worker = stack.worker("dummy", "w1").await;
+
     let done = stack
         .api()
         .started("dummy", &json!({"steps": 1, "step_ms": 1}))
@@ -44,37 +45,39 @@ async fn a_killed_backend_gives_the_same_answers_when_it_is_back() {
         )
         .await;
     stack.api().wait_for_status(&done, "completed").await;
+
     let how_far =
         stack.api().wait_for_status(&failed, "failed").await["progress"]["percentage"].clone();
     assert_eq!(
         how_far, 70,
         "what was reported last, not what was heard last"
     );
+
     let cancelled = stack
         .api()
         .started("dummy", &json!({"steps": 100, "step_ms": 20}))
         .await;
-    wait_for("progress", LIMIT, async || {
-        let operation = stack.api().operation(&cancelled).await;
-        if operation.at("/progress/percentage").as_f64() > Some(0.0) {
-            Ok(())
-        } else {
-            Err(operation.text)
-        }
-    })
-    .await;
+    stack
+        .api()
+        .wait_for_operation(&cancelled, "progress", |operation| {
+            operation.at("/progress/percentage").as_f64() > Some(0.0)
+        })
+        .await;
     stack.api().cancel(&cancelled).await.expect(200);
     stack.api().wait_for_status(&cancelled, "cancelled").await;
     let running = stack
         .api()
-        .started("dummy", &json!({"steps": 1000, "step_ms": 50}))
+        .running("dummy", &json!({"steps": 1000, "step_ms": 50}))
         .await;
-    stack.api().wait_for_status(&running, "running").await;
     let pending = stack.api().started("dummy", &json!({"steps": 0})).await;
+
     let before = all_operations(&stack.backend).await;
     assert_eq!(before.len(), 5);
+
     stack.backend.restart().await;
+
     assert_eq!(all_operations(&stack.backend).await, before);
+
     // Workers and live progress are known again without waiting for the next regular heartbeat.
     stack.api().wait_for_worker("w1", "BUSY").await;
     wait_for("progress", LIMIT, async || {
@@ -93,20 +96,18 @@ async fn a_killed_backend_gives_the_same_answers_when_it_is_back() {
 async fn an_operation_goes_on_while_the_backend_is_dead() {
     let mut stack = Stack::start().await;
     let _worker = stack.worker("dummy", "w1").await;
+
     let id = stack
         .api()
-        .started("dummy", &json!({"steps": 5, "step_ms": 100}))
+        .running("dummy", &json!({"steps": 5, "step_ms": 100}))
         .await;
-    stack.api().wait_for_status(&id, "running").await;
     stack.backend.process.kill();
-    wait_for("the end in the stream", LIMIT, async || {
-        match stack.bus.event_names("dummy", &id).await.as_slice() {
-            ["started", "completed"] => Ok(()),
-            other => Err(format!("{other:?}")),
-        }
-    })
-    .await;
+    stack
+        .bus
+        .wait_for_events("dummy", &id, &["started", "completed"])
+        .await;
     stack.backend.restart().await;
+
     assert_eq!(
         stack.api().operation(&id).await.expect(200).json["status"],
         "completed"
@@ -119,6 +120,7 @@ async fn several_backends_agree() {
     let second = BackendProcess::start(&stack.settings).await;
     let _worker = stack.worker("dummy", "w1").await;
     second.api.wait_for_worker("w1", "AVAILABLE").await;
+
     let here = stack
         .api()
         .started("dummy", &json!({"steps": 1, "step_ms": 1}))
@@ -131,6 +133,7 @@ async fn several_backends_agree() {
         api.wait_for_any_status(&here, &["completed"]).await;
         api.wait_for_any_status(&there, &["completed"]).await;
     }
+
     // Cancelled through one, seen by the other; a repeated task_id is the same operation on both.
     let long = second
         .api
@@ -155,9 +158,11 @@ async fn several_backends_agree() {
     })
     .await;
     assert_eq!(again.json["operation_id"], "long");
+
     stack.api().cancel(&long).await.expect(200);
     second.api.wait_for_status(&long, "cancelled").await;
     stack.api().wait_for_status(&long, "cancelled").await;
+
     assert_eq!(
         all_operations(&stack.backend).await,
         all_operations(&second).await

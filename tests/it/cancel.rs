@@ -1,31 +1,36 @@
 //! Cancelling: pending, running, ended; an engine that listens and one that does not.
 
 use ktrdr_tests::engines::GateEngine;
-use ktrdr_tests::{LIMIT, LocalWorker, Settings, Stack, wait_for};
+use ktrdr_tests::{LIMIT, Settings, Stack};
 use serde_json::{Value, json};
 
 #[tokio::test]
 async fn a_pending_operation_is_cancelled_at_once_and_never_run() {
     let stack = Stack::start().await;
     let (engine, gate) = GateEngine::new();
-    let worker = LocalWorker::start(&stack.settings, engine.clone(), "g1", &[]).await;
-    stack.api().wait_for_worker("g1", "AVAILABLE").await;
+    let worker = stack.local_worker(engine.clone(), "g1", &[]).await;
+
     let blocker = stack.api().started("gate", &json!({})).await;
     gate.started().await;
+
     let id = stack.api().started("gate", &json!({})).await;
     let answer = stack.api().cancel(&id).await.expect(200);
     assert_eq!(answer.json["message"], "Operation cancelled successfully");
+
     let cancelled = stack.api().operation(&id).await.expect(200);
     assert_eq!(cancelled.json["status"], "cancelled");
     assert_eq!(cancelled.at("/data/attempt"), &json!(0));
+
     gate.open_for_all();
     stack.api().wait_for_status(&blocker, "completed").await;
+
     stack.bus.settled().await;
     assert!(
         gate.unseen().await.is_empty(),
         "the cancelled request was run"
     );
     assert_eq!(stack.bus.event_names("gate", &id).await, ["cancelled"]);
+
     worker.stop().await;
 }
 
@@ -33,17 +38,20 @@ async fn a_pending_operation_is_cancelled_at_once_and_never_run() {
 async fn a_running_operation_stops_and_its_worker_is_free() {
     let stack = Stack::start().await;
     let _worker = stack.worker("dummy", "w1").await;
+
     let id = stack
         .api()
-        .started("dummy", &json!({"steps": 1000, "step_ms": 100}))
+        .running("dummy", &json!({"steps": 1000, "step_ms": 100}))
         .await;
-    stack.api().wait_for_status(&id, "running").await;
     stack.api().cancel(&id).await.expect(200);
+
     let cancelled = stack.api().wait_for_status(&id, "cancelled").await;
     assert!(cancelled["cancel_requested_at"].is_string(), "{cancelled}");
     assert_eq!(cancelled["attempts"][0]["outcome"], "cancelled");
     assert_eq!(cancelled.get("forced"), None);
+
     stack.api().wait_for_worker("w1", "AVAILABLE").await;
+
     // Again, and by the short path: still cancelled, nothing new in the log.
     stack.api().cancel(&id).await.expect(200);
     stack
@@ -51,6 +59,7 @@ async fn a_running_operation_stops_and_its_worker_is_free() {
         .delete(&format!("/api/v1/operations/{id}"))
         .await
         .expect(200);
+
     assert_eq!(
         stack.bus.event_names("dummy", &id).await,
         ["started", "cancelled"]
@@ -62,6 +71,7 @@ async fn a_running_operation_stops_and_its_worker_is_free() {
 async fn an_ended_operation_cannot_be_cancelled() {
     let stack = Stack::start().await;
     let _worker = stack.worker("dummy", "w1").await;
+
     let done = stack.api().started("dummy", &json!({"steps": 0})).await;
     let failed = stack
         .api()
@@ -72,10 +82,12 @@ async fn an_ended_operation_cannot_be_cancelled() {
         .await;
     stack.api().wait_for_status(&done, "completed").await;
     stack.api().wait_for_status(&failed, "failed").await;
+
     for id in [done, failed] {
         let answer = stack.api().cancel(&id).await.expect(409);
         assert_eq!(answer.json["success"], false);
     }
+
     stack.api().cancel("never-was").await.expect(404);
     stack.api().cancel("no.name").await.expect(404);
 }
@@ -84,24 +96,29 @@ async fn an_ended_operation_cannot_be_cancelled() {
 async fn an_engine_that_ignores_a_cancel_is_closed_by_the_backend_and_keeps_its_slot() {
     let stack = Stack::start().await;
     let (engine, gate) = GateEngine::new();
-    let _worker = LocalWorker::start(&stack.settings, engine, "g1", &[]).await;
-    stack.api().wait_for_worker("g1", "AVAILABLE").await;
+    let _worker = stack.local_worker(engine, "g1", &[]).await;
+
     let id = stack
         .api()
         .started("gate", &json!({"ignore_cancel": true}))
         .await;
     gate.started().await;
     stack.api().cancel(&id).await.expect(200);
+
     let requested = stack.api().operation(&id).await;
     assert_eq!(
         requested.json["status"], "running",
         "requested is not confirmed: {requested}"
     );
+
     let forced = stack.api().wait_for_status(&id, "cancelled").await;
     assert_eq!(forced["forced"], true);
+
     let worker = stack.api().wait_for_worker("g1", "BUSY").await;
     assert_eq!(worker["current_operation_id"], Value::String(id.clone()));
+
     gate.open(1);
+
     let worker = stack.api().wait_for_worker("g1", "AVAILABLE").await;
     assert_eq!(worker["fenced"], 1);
     assert_eq!(
@@ -119,27 +136,26 @@ async fn a_cancel_that_comes_too_late_says_so() {
     })
     .await;
     let (engine, gate) = GateEngine::new();
-    let _worker = LocalWorker::start(&stack.settings, engine, "g1", &[]).await;
-    stack.api().wait_for_worker("g1", "AVAILABLE").await;
+    let _worker = stack.local_worker(engine, "g1", &[]).await;
+
     let id = stack
         .api()
         .started("gate", &json!({"ignore_cancel": true}))
         .await;
     gate.started().await;
+
     let path = format!("/api/v1/operations/{id}/cancel?wait=30");
     let (late, ()) = tokio::join!(stack.api().delete(&path), async {
-        wait_for("the cancel to be stored", LIMIT, async || {
-            let operation = stack.api().operation(&id).await;
-            if operation.at("/data/cancel_requested_at").is_string() {
-                Ok(())
-            } else {
-                Err(operation.text)
-            }
-        })
-        .await;
+        stack
+            .api()
+            .wait_for_operation(&id, "the cancel to be stored", |operation| {
+                operation.at("/data/cancel_requested_at").is_string()
+            })
+            .await;
         gate.open(1);
     });
     late.expect_problem(409, "already_finished");
+
     stack.api().wait_for_status(&id, "completed").await;
 }
 
@@ -152,14 +168,15 @@ async fn a_cancel_that_no_live_worker_heard_is_found_by_the_one_that_takes_over(
     })
     .await;
     let mut first = stack.worker("dummy", "w1").await;
+
     let id = stack
         .api()
-        .started("dummy", &json!({"steps": 1000, "step_ms": 100}))
+        .running("dummy", &json!({"steps": 1000, "step_ms": 100}))
         .await;
-    stack.api().wait_for_status(&id, "running").await;
     first.process.kill();
     stack.api().cancel(&id).await.expect(200);
     let _second = stack.worker("dummy", "w2").await;
+
     let cancelled = stack.api().wait_for_status(&id, "cancelled").await;
     assert_eq!(cancelled["attempt"], 1);
     assert_eq!(
@@ -173,22 +190,22 @@ async fn a_cancel_that_no_live_worker_heard_is_found_by_the_one_that_takes_over(
 async fn cancelling_on_the_worker_itself_is_the_same_cancel() {
     let stack = Stack::start().await;
     let worker = stack.worker("dummy", "w1").await;
+
     let id = stack
         .api()
-        .started("dummy", &json!({"steps": 1000, "step_ms": 100}))
+        .running("dummy", &json!({"steps": 1000, "step_ms": 100}))
         .await;
-    stack.api().wait_for_status(&id, "running").await;
+
     let answer = worker.api.cancel(&id).await.expect(200);
     assert_eq!(answer.json["message"], "Operation cancelled successfully");
+
     let cancelled = stack.api().wait_for_status(&id, "cancelled").await;
     assert!(cancelled["cancel_requested_at"].is_string());
-    wait_for("the worker to agree", LIMIT, async || {
-        let own = worker.api.operation(&id).await;
-        if own.json["status"] == "cancelled" {
-            Ok(())
-        } else {
-            Err(own.text)
-        }
-    })
-    .await;
+
+    worker
+        .api
+        .wait_for_operation(&id, "the worker to agree", |own| {
+            own.json["status"] == "cancelled"
+        })
+        .await;
 }

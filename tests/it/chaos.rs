@@ -15,8 +15,10 @@ async fn nothing_is_lost_or_done_twice_whatever_dies() {
         patience: Duration::from_secs(60),
     };
     let report = run(&options).await;
+
     // Shown when the test fails; the seed gives the same faults again.
     println!("{report}");
+
     assert!(
         report.is_clean(),
         "see the violations above; again with: scripts/chaos --seconds 15 --seed {seed}"

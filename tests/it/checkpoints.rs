@@ -72,6 +72,7 @@ async fn metric_epochs(stack: &Stack, id: &str) -> usize {
 async fn a_training_whose_worker_is_killed_goes_on_at_its_checkpoint_with_the_same_numbers() {
     let stack = training_stack().await;
     let mut first = stack.worker("training", "t1").await;
+
     let _ = stack
         .api()
         .start("training", &training("undisturbed"))
@@ -90,9 +91,11 @@ async fn a_training_whose_worker_is_killed_goes_on_at_its_checkpoint_with_the_sa
     first.process.kill();
     let saved = epochs_saved(&stack, "killed").await as usize;
     let _second = stack.worker("training", "t2").await;
+
     let done = stack.api().wait_for_status("killed", "completed").await;
     assert_eq!(done["attempt"], 2);
     assert_eq!(done["result"]["history"], whole["result"]["history"]);
+
     let weights = |id: &str| {
         let file =
             std::fs::read(stack.settings.data_dir.join(format!("models/{id}.json"))).unwrap();
@@ -103,12 +106,14 @@ async fn a_training_whose_worker_is_killed_goes_on_at_its_checkpoint_with_the_sa
         weights("killed") == weights("undisturbed"),
         "the models differ"
     );
+
     // The second attempt did not measure the saved epochs again.
     let second_attempt = metric_epochs(&stack, "killed").await;
     assert!(
         second_attempt < 300 - saved,
         "{second_attempt} epochs were measured, {saved} were saved"
     );
+
     wait_for(
         "the checkpoint's removal",
         LIMIT,
@@ -125,6 +130,7 @@ async fn a_training_whose_worker_is_killed_goes_on_at_its_checkpoint_with_the_sa
 async fn a_cancelled_training_is_resumed_as_a_new_operation() {
     let stack = training_stack().await;
     let _worker = stack.worker("training", "t1").await;
+
     let _ = stack
         .api()
         .start("training", &training("first"))
@@ -133,8 +139,10 @@ async fn a_cancelled_training_is_resumed_as_a_new_operation() {
     wait_for_checkpoint(&stack, "first").await;
     stack.api().cancel("first").await.expect(200);
     stack.api().wait_for_status("first", "cancelled").await;
+
     let saved = epochs_saved(&stack, "first").await as usize;
     assert!(saved > 0);
+
     let answer = stack
         .api()
         .post("/api/v1/operations/first/resume", &json!({}))
@@ -145,17 +153,20 @@ async fn a_cancelled_training_is_resumed_as_a_new_operation() {
     assert_eq!(done["retry_of"], "first");
     assert_eq!(done["result"]["history"].as_array().unwrap().len(), 150);
     assert_eq!(metric_epochs(&stack, &id).await, 150 - saved);
+
     // What has ended stays as it ended.
     assert_eq!(
         stack.api().operation("first").await.json["status"],
         "cancelled"
     );
+
     std::fs::remove_dir_all(&stack.settings.data_dir).unwrap();
 }
 
 /// A file that takes seconds to clean in a test build, and as many checkpoints as can be stored.
 async fn data_stack() -> (Scratch, Stack) {
     let data = Scratch::new("resume");
+
     let rows: String = (0..ROWS)
         .map(|n| format!("{n},{},\"some text, {}\"\n", n * 7919 % 1000, n % 100))
         .collect();
@@ -166,6 +177,7 @@ async fn data_stack() -> (Scratch, Stack) {
             .with("KTRDR_CHECKPOINT_INTERVAL", "0s")
     };
     let stack = Stack::start_with(change).await;
+
     (data, stack)
 }
 
@@ -238,6 +250,7 @@ async fn a_cleaning_whose_worker_is_killed_goes_on_behind_its_checkpoint_and_wri
 {
     let (data, stack) = data_stack().await;
     let mut first = stack.worker("data_processing", "d1").await;
+
     let _ = stack
         .api()
         .start("data-processing", &cleaning("undisturbed"))
@@ -257,9 +270,12 @@ async fn a_cleaning_whose_worker_is_killed_goes_on_behind_its_checkpoint_and_wri
     let (row, offset) = position_saved(&stack, "killed")
         .await
         .expect("the run was over before it was killed");
+
     assert!(!data.join("killed.csv").exists());
+
     spoil_rows_before(&data.join("big.csv"), offset);
     let second = stack.worker("data_processing", "d2").await;
+
     let done = stack.api().wait_for_status("killed", "completed").await;
     assert_eq!(done["attempt"], 2);
     assert_eq!(figures(&done), figures(&whole));
@@ -275,22 +291,26 @@ async fn a_cleaning_whose_worker_is_killed_goes_on_behind_its_checkpoint_and_wri
 async fn a_cleaning_whose_worker_is_asked_to_stop_goes_on_where_it_stopped() {
     let (data, stack) = data_stack().await;
     let mut first = stack.worker("data_processing", "d1").await;
+
     let _ = stack
         .api()
         .start("data-processing", &cleaning("handed-back"))
         .await
         .expect(202);
     wait_for_rows_saved(&stack, "handed-back", 1000).await;
+
     assert!(
         first.process.stop().await.success(),
         "{}",
         first.process.log()
     );
+
     let (row, offset) = position_saved(&stack, "handed-back")
         .await
         .expect("the run was over before it was stopped");
     spoil_rows_before(&data.join("big.csv"), offset);
     let second = stack.worker("data_processing", "d2").await;
+
     let done = stack
         .api()
         .wait_for_status("handed-back", "completed")
@@ -317,6 +337,7 @@ async fn a_cleaning_whose_worker_is_asked_to_stop_goes_on_where_it_stopped() {
 async fn a_cancelled_cleaning_is_resumed_as_a_new_operation() {
     let (data, stack) = data_stack().await;
     let worker = stack.worker("data_processing", "d1").await;
+
     let _ = stack
         .api()
         .start("data-processing", &cleaning("first"))
@@ -325,9 +346,12 @@ async fn a_cancelled_cleaning_is_resumed_as_a_new_operation() {
     wait_for_rows_saved(&stack, "first", 1000).await;
     stack.api().cancel("first").await.expect(200);
     stack.api().wait_for_status("first", "cancelled").await;
+
     assert!(data.join(".unfinished/first").exists());
+
     let (row, offset) = position_saved(&stack, "first").await.expect("it is kept");
     spoil_rows_before(&data.join("big.csv"), offset);
+
     let answer = stack
         .api()
         .post("/api/v1/operations/first/resume", &json!({}))
@@ -339,6 +363,7 @@ async fn a_cancelled_cleaning_is_resumed_as_a_new_operation() {
         (&done["retry_of"], &done["result"]["rows_processed"]),
         (&json!("first"), &json!(ROWS))
     );
+
     let written = fs::read_to_string(data.join("first.csv")).unwrap();
     assert_eq!(written.lines().count(), ROWS + 1);
     assert!(written.starts_with("n,x,text\n0,0,\"some text, 0\"\n1,919,"));
@@ -350,6 +375,7 @@ async fn a_cancelled_cleaning_is_resumed_as_a_new_operation() {
 async fn a_cleaning_that_was_frozen_disturbs_neither_the_one_that_took_over_nor_its_files() {
     let (data, stack) = data_stack().await;
     let mut first = stack.worker("data_processing", "d1").await;
+
     let _ = stack
         .api()
         .start("data-processing", &cleaning("frozen"))
@@ -358,25 +384,21 @@ async fn a_cleaning_that_was_frozen_disturbs_neither_the_one_that_took_over_nor_
     wait_for_rows_saved(&stack, "frozen", 1000).await;
     first.process.signal(Signal::Stop);
     let _second = stack.worker("data_processing", "d2").await;
-    wait_for("the takeover", LIMIT, async || {
-        match stack
-            .bus
-            .event_names("data_processing", "frozen")
-            .await
-            .len()
-        {
-            0 | 1 => Err("not taken over".to_owned()),
-            _ => Ok(()),
-        }
-    })
-    .await;
+
+    stack
+        .bus
+        .wait_for_takeover("data_processing", "frozen")
+        .await;
+
     // Both are at it now.
     first.process.signal(Signal::Cont);
+
     let done = stack.api().wait_for_status("frozen", "completed").await;
     assert_eq!(
         (&done["worker_id"], &done["result"]["rows_processed"]),
         (&json!("d2"), &json!(ROWS))
     );
+
     let freed = stack.api().wait_for_worker("d1", "AVAILABLE").await;
     assert_eq!(freed["fenced"], 1, "{freed}");
     assert_eq!(
@@ -386,6 +408,7 @@ async fn a_cleaning_that_was_frozen_disturbs_neither_the_one_that_took_over_nor_
             .count(),
         ROWS + 1
     );
+
     let left = || {
         fs::read_dir(data.join(".unfinished/frozen"))
             .map(|files| files.flatten().map(|f| f.path()).collect::<Vec<_>>())

@@ -133,7 +133,9 @@ async fn wait_for_percentage(stack: &Stack, id: &str, percentage: u64) {
 #[tokio::test]
 async fn a_worker_whose_clock_is_an_hour_off_is_like_any_other() {
     let stack = Stack::start().await;
+
     let began = Timestamp::now().as_millis();
+
     // Started directly, because a backend closes these when their worker looks gone.
     let ids = ["ahead", "behind"];
     for (id, ahead) in ids.into_iter().zip([HOUR, -HOUR]) {
@@ -192,6 +194,7 @@ async fn a_worker_whose_clock_is_an_hour_off_is_like_any_other() {
             "{done}"
         );
     }
+
     let all = stack.api().operations("").await.expect(200);
     let listed = all.at("/data/operations").as_array().unwrap();
     assert_eq!(
@@ -202,6 +205,7 @@ async fn a_worker_whose_clock_is_an_hour_off_is_like_any_other() {
         time(&listed[0]["created_at"]) >= time(&listed[1]["created_at"]),
         "{all}"
     );
+
     // Counted in the minutes in which they happened, not an hour away.
     let stats = stack.api().get("/api/v1/stats").await.expect(200);
     let minutes = stats
@@ -220,6 +224,7 @@ async fn a_worker_whose_clock_is_an_hour_off_is_like_any_other() {
 #[tokio::test]
 async fn a_worker_whose_clock_is_an_hour_off_is_noticed_when_it_dies() {
     let stack = Stack::start().await;
+
     for (id, ahead) in [("ahead", HOUR), ("behind", -HOUR)] {
         let worker = Skewed::start(&stack, id, ahead, id);
         let request = json!({"operation_id": id, "operation_type": "dummy", "parameters": {}, "created_at": worker.now()});
@@ -252,6 +257,7 @@ async fn a_worker_whose_clock_is_an_hour_off_is_noticed_when_it_dies() {
 async fn a_retry_is_due_by_the_streams_clock() {
     let stack = Stack::start().await;
     let _worker = stack.worker("dummy", "w1").await;
+
     for (id, ahead) in [("ahead", HOUR), ("behind", -HOUR)] {
         // An attempt by a worker whose clock is off, to be retried after two seconds; then its request comes again, at once.
         let (at, due) = (clock(ahead), clock(ahead).plus(Duration::from_secs(2)));
@@ -277,13 +283,14 @@ async fn a_retry_is_due_by_the_streams_clock() {
             .bus
             .store("ktrdr.start.dummy.any", request.to_string())
             .await;
-        wait_for("the retry", LIMIT, async || {
-            match stack.bus.event_names("dummy", id).await.as_slice() {
-                ["started", "released", "started", "completed"] => Ok(()),
-                other => Err(format!("{other:?}")),
-            }
-        })
-        .await;
+        stack
+            .bus
+            .wait_for_events(
+                "dummy",
+                id,
+                &["started", "released", "started", "completed"],
+            )
+            .await;
         let history = stack
             .api()
             .get(&format!("/api/v1/operations/{id}/history"))
@@ -303,5 +310,6 @@ async fn a_retry_is_due_by_the_streams_clock() {
             "it waited {waited} ms: {history}"
         );
     }
+
     stack.bus.settled().await;
 }

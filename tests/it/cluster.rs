@@ -165,6 +165,7 @@ async fn a_cluster_loses_its_leader_a_server_and_each_in_turn_and_no_operation()
         "longest standstill {:?}, slowest operation {:?}",
         verdict.standstill, verdict.slowest
     );
+
     assert_eq!(verdict.violations, Vec::<String>::new());
     assert_eq!(
         (verdict.lost, verdict.sums.doubled, verdict.sums.open),
@@ -176,21 +177,26 @@ async fn a_cluster_loses_its_leader_a_server_and_each_in_turn_and_no_operation()
 async fn a_backend_that_wants_more_copies_makes_them_of_everything_there_is() {
     let cluster = Cluster::start().await;
     let settings = Settings::fast(cluster.url());
+
     // A worker that was not told, and a backend of before.
     let _worker = WorkerProcess::start(&settings, "dummy", "w1").await;
     let before = BackendProcess::start(&settings).await;
     before.api.wait_for_worker("w1", "AVAILABLE").await;
+
     let id = before
         .api
         .started("dummy", &serde_json::json!({"steps": 0}))
         .await;
     before.api.wait_for_status(&id, "completed").await;
     let after = BackendProcess::start(&settings.with("KTRDR_STREAM_REPLICAS", "3")).await;
+
     assert_eq!(
         after.api.operation(&id).await.expect(200).json["status"],
         "completed"
     );
+
     let bus = Bus::connect(&cluster.url(), SubjectNames::new("ktrdr").unwrap()).await;
+
     let names = [
         "KTRDR",
         "KTRDR_METRICS",

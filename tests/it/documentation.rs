@@ -29,6 +29,7 @@ fn every_test_that_is_named_in_the_reliability_page_exists() {
     for directory in ["shared", "worker", "backend/src", "tests/src", "tests/it"] {
         functions(&repository().join(directory), &mut known);
     }
+
     let page = std::fs::read_to_string(repository().join("docs/reliability.md")).unwrap();
     let quoted = page.split('`').skip(1).step_by(2);
     let names = quoted.filter(|text| {
@@ -39,6 +40,7 @@ fn every_test_that_is_named_in_the_reliability_page_exists() {
     });
     let cited: Vec<&str> = names.filter_map(|text| text.rsplit("::").next()).collect();
     assert!(cited.len() > 20, "{cited:?}");
+
     let missing: Vec<_> = cited
         .iter()
         .filter(|name| !known.contains(**name))

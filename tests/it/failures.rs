@@ -7,6 +7,7 @@ use serde_json::json;
 async fn failures_and_panics_fail_the_operation_and_leave_the_worker_alive() {
     let stack = Stack::start().await;
     let _worker = stack.worker("dummy", "w1").await;
+
     let failing = stack
         .api()
         .started("dummy", &json!({"step_ms": 1, "fail_at_step": 2}))
@@ -14,12 +15,14 @@ async fn failures_and_panics_fail_the_operation_and_leave_the_worker_alive() {
     let failed = stack.api().wait_for_status(&failing, "failed").await;
     assert_eq!(failed["error_message"], "failed at step 2, as asked");
     assert_eq!(failed["attempts"][0]["outcome"], "failed");
+
     let panicking = stack
         .api()
         .started("dummy", &json!({"step_ms": 1, "panic_at_step": 1}))
         .await;
     let failed = stack.api().wait_for_status(&panicking, "failed").await;
     assert_eq!(failed["error"]["code"], "panic");
+
     let fine = stack.api().started("dummy", &json!({"steps": 0})).await;
     stack.api().wait_for_status(&fine, "completed").await;
     stack
@@ -27,6 +30,7 @@ async fn failures_and_panics_fail_the_operation_and_leave_the_worker_alive() {
         .get(&format!("/api/v1/operations/{failing}/results"))
         .await
         .expect(409);
+
     stack.bus.settled().await;
 }
 

@@ -10,26 +10,23 @@ use serde_json::json;
 async fn a_frozen_worker_that_comes_back_is_fenced() {
     let stack = Stack::start().await;
     let mut first = stack.worker("dummy", "w1").await;
+
     let id = stack
         .api()
-        .started("dummy", &json!({"steps": 15, "step_ms": 100}))
+        .running("dummy", &json!({"steps": 15, "step_ms": 100}))
         .await;
-    stack.api().wait_for_status(&id, "running").await;
     first.process.signal(Signal::Stop);
     let _second = stack.worker("dummy", "w2").await;
-    wait_for("the takeover", LIMIT, async || {
-        match stack.bus.event_names("dummy", &id).await.len() {
-            0 | 1 => Err("not taken over".to_owned()),
-            _ => Ok(()),
-        }
-    })
-    .await;
+
+    stack.bus.wait_for_takeover("dummy", &id).await;
     first.process.signal(Signal::Cont);
+
     let done = stack.api().wait_for_status(&id, "completed").await;
     assert_eq!(
         (done["attempt"].as_u64(), done["worker_id"].as_str()),
         (Some(2), Some("w2"))
     );
+
     // The zombie has noticed: it is free again, counted as fenced, and its late end is nowhere in the log.
     let freed = stack.api().wait_for_worker("w1", "AVAILABLE").await;
     assert_eq!(freed["fenced"], 1, "{freed}");
@@ -45,17 +42,20 @@ async fn a_zombie_that_finishes_before_it_looks_is_refused_by_the_log() {
     // The frozen worker wakes up with its engine done: it publishes its end before any watch could stop it.
     let stack = Stack::start().await;
     let mut first = stack.worker("dummy", "w1").await;
+
     let id = stack
         .api()
-        .started("dummy", &json!({"steps": 1, "step_ms": 1500}))
+        .running("dummy", &json!({"steps": 1, "step_ms": 1500}))
         .await;
-    stack.api().wait_for_status(&id, "running").await;
     first.process.signal(Signal::Stop);
     let _second = stack.worker("dummy", "w2").await;
+
     let done = stack.api().wait_for_status(&id, "completed").await;
     assert_eq!(done["worker_id"], "w2");
+
     first.process.signal(Signal::Cont);
     stack.api().wait_for_worker("w1", "AVAILABLE").await;
+
     assert_eq!(
         stack.bus.event_names("dummy", &id).await,
         ["started", "started", "completed"]
@@ -67,7 +67,9 @@ async fn a_zombie_that_finishes_before_it_looks_is_refused_by_the_log() {
 async fn a_frozen_idle_worker_leaves_alone_what_it_was_given_and_somebody_else_runs() {
     let stack = Stack::start().await;
     let mut first = stack.worker("dummy", "w1").await;
+
     first.process.signal(Signal::Stop);
+
     // Goes to the only open pull: into the socket of a process that does not read.
     let id = stack
         .api()
@@ -81,9 +83,11 @@ async fn a_frozen_idle_worker_leaves_alone_what_it_was_given_and_somebody_else_r
     })
     .await;
     let _second = stack.worker("dummy", "w2").await;
+
     stack.api().wait_for_status(&id, "running").await;
     first.process.signal(Signal::Cont);
     stack.api().wait_for_worker("w1", "AVAILABLE").await;
+
     let done = stack.api().wait_for_status(&id, "completed").await;
     assert_eq!(
         (done["worker_id"].as_str(), done["attempt"].as_u64()),
@@ -108,29 +112,30 @@ async fn a_worker_that_is_cut_off_for_longer_than_its_lease_is_fenced() {
     };
     let _first = WorkerProcess::start(&behind, "dummy", "w1").await;
     backend.api.wait_for_worker("w1", "AVAILABLE").await;
+
     let id = backend
         .api
-        .started("dummy", &json!({"steps": 30, "step_ms": 100}))
+        .running("dummy", &json!({"steps": 30, "step_ms": 100}))
         .await;
-    backend.api.wait_for_status(&id, "running").await;
     let _second = WorkerProcess::start(&settings, "dummy", "w2").await;
+
     proxy.cut();
-    wait_for("the takeover", LIMIT, async || {
-        let operation = backend.api.operation(&id).await;
-        if operation.at("/data/worker_id") == "w2" {
-            Ok(())
-        } else {
-            Err(operation.text)
-        }
-    })
-    .await;
+    backend
+        .api
+        .wait_for_operation(&id, "the takeover", |operation| {
+            operation.at("/data/worker_id") == "w2"
+        })
+        .await;
     proxy.restore();
+
     let freed = backend.api.wait_for_worker("w1", "AVAILABLE").await;
     assert_eq!(freed["fenced"], 1, "{freed}");
+
     let done = backend.api.wait_for_status(&id, "completed").await;
     assert_eq!(
         (done["worker_id"].as_str(), done["attempt"].as_u64()),
         (Some("w2"), Some(2))
     );
+
     nats.bus().await.settled().await;
 }

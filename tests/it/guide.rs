@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 #[tokio::test]
 async fn a_workers_start_endpoint_takes_a_task_id_or_makes_one() {
     let stack = Stack::start().await;
+
     let worker = stack
         .worker("data_processing", "data-processing-worker-1")
         .await;
@@ -20,10 +21,12 @@ async fn a_workers_start_endpoint_takes_a_task_id_or_makes_one() {
         .expect(200);
     assert_eq!(answer.json["operation_id"], "test-operation-123");
     assert_eq!(answer.json["status"], "started");
+
     stack
         .api()
         .wait_for_status("test-operation-123", "completed")
         .await;
+
     let body = json!({"source_file": "messy/titanic.csv", "operations": ["validate"]});
     let answer = wait_for("a free worker", LIMIT, async || {
         let answer = worker.api.post("/data-processing/start", &body).await;
@@ -47,6 +50,7 @@ async fn a_workers_start_endpoint_takes_a_task_id_or_makes_one() {
 #[tokio::test]
 async fn a_workers_health_and_operations_are_as_documented() {
     let stack = Stack::start().await;
+
     let worker = stack
         .worker("data_processing", "data-processing-worker-1")
         .await;
@@ -56,6 +60,7 @@ async fn a_workers_health_and_operations_are_as_documented() {
     assert_eq!(health.json["status"], "operational");
     assert_eq!(health.json["worker_status"], "idle");
     assert_eq!(health.json["current_operation"], Value::Null);
+
     let operations = worker.api.get("/api/v1/operations").await.expect(200);
     assert_eq!(operations.at("/data/total"), &json!(0));
     worker
@@ -79,6 +84,7 @@ async fn a_workers_health_and_operations_are_as_documented() {
 #[tokio::test]
 async fn a_worker_registers_itself_with_the_documented_fields() {
     let stack = Stack::start().await;
+
     let worker = stack
         .worker("data_processing", "data-processing-worker-1")
         .await;
@@ -93,12 +99,14 @@ async fn a_worker_registers_itself_with_the_documented_fields() {
     assert!(mine["capabilities"]["cores"].as_u64().unwrap() >= 1);
     assert!(mine["last_health_check"].as_str().unwrap().ends_with('Z'));
     assert_eq!(mine["health_check_failures"], 0);
+
     let one = stack
         .api()
         .get("/api/v1/workers/data-processing-worker-1")
         .await
         .expect(200);
     assert_eq!(one.json["worker_id"], "data-processing-worker-1");
+
     stack.api().get("/api/v1/workers/nobody").await.expect(404);
 }
 
@@ -118,6 +126,7 @@ async fn dispatch_execute_progress_complete() {
     })
     .await;
     let worker = stack.worker("data_processing", "dp").await;
+
     let body = json!({"source_file": "test.csv", "operations": ["clean", "transform"], "estimated_rows": 10000});
     let id = stack.api().started("data-processing", &body).await;
     let done = stack.api().wait_for_status(&id, "completed").await;
@@ -128,12 +137,15 @@ async fn dispatch_execute_progress_complete() {
     assert_eq!(done["result"]["rows_processed"], 1313);
     assert_eq!(done["result"]["output_file"], "test.processed.csv");
     assert!(stack.settings.data_dir.join("test.processed.csv").exists());
+
     let polled = stack.api().operation(&id).await;
     assert_eq!(polled.json["status"], polled.json["data"]["status"]);
     assert_eq!(polled.at("/progress/percentage"), &json!(100));
+
     let own = worker.api.operation(&id).await.expect(200);
     assert_eq!(own.at("/data/status"), "completed");
     assert_eq!(own.at("/data/result"), &done["result"]);
+
     let metrics = stack
         .api()
         .get(&format!("/api/v1/operations/{id}/metrics"))
@@ -149,6 +161,7 @@ async fn dispatch_execute_progress_complete() {
             .iter()
             .all(|point| point["timestamp"].is_string() && point.get("value").is_some())
     );
+
     std::fs::remove_dir_all(&stack.settings.data_dir).unwrap();
 }
 
@@ -157,6 +170,7 @@ async fn dispatch_execute_progress_complete() {
 async fn metrics_are_read_on_by_cursor_while_the_operation_runs() {
     let stack = Stack::start().await;
     let _worker = stack.worker("dummy", "w1").await;
+
     let id = stack
         .api()
         .started(
@@ -195,10 +209,12 @@ async fn metrics_are_read_on_by_cursor_while_the_operation_runs() {
         }
     })
     .await;
+
     let expected: Vec<f64> = (1..=30)
         .flat_map(|step| std::iter::repeat_n(f64::from(step), 10))
         .collect();
     assert_eq!(values, expected);
+
     stack
         .api()
         .get(&format!("/api/v1/operations/{id}/metrics?cursor=rubbish"))
@@ -215,6 +231,7 @@ async fn metrics_are_read_on_by_cursor_while_the_operation_runs() {
 #[tokio::test]
 async fn everything_that_is_not_there_answers_in_the_one_error_shape() {
     let stack = Stack::start().await;
+
     stack.api().get("/health").await.expect(200);
     stack.api().get("/ready").await.expect(200);
     for (path, status) in [
@@ -234,6 +251,7 @@ async fn everything_that_is_not_there_answers_in_the_one_error_shape() {
         assert_eq!(answer.json["success"], false, "{path}: {answer}");
         assert_eq!(answer.json["status_code"], status, "{path}: {answer}");
     }
+
     let answer = stack.api().delete("/api/v1/workers").await.expect(405);
     assert_eq!(answer.json["status_code"], 405);
 }

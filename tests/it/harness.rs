@@ -27,6 +27,7 @@ async fn create_stream(server: &NatsServer) -> ktrdr_tests::Bus {
 #[tokio::test]
 async fn stored_messages_survive_stop_and_kill_at_the_same_port() {
     let mut server = NatsServer::start().await;
+
     let port = server.port();
     let bus = create_stream(&server).await;
     let subject = format!("{}.op.dummy.a", bus.names.prefix());
@@ -35,8 +36,11 @@ async fn stored_messages_survive_stop_and_kill_at_the_same_port() {
     server.run().await;
     bus.store(subject.clone(), "two").await;
     server.restart().await;
+
     assert_eq!(server.port(), port);
+
     let bus = server.bus().await;
+
     let payloads: Vec<_> = bus
         .stored(&subject)
         .await
@@ -58,14 +62,17 @@ async fn two_servers_are_strangers() {
 #[tokio::test]
 async fn a_frozen_server_goes_on_where_it_was() {
     let mut server = NatsServer::start().await;
+
     let bus = create_stream(&server).await;
     server.signal(Signal::Stop);
+
     let request = bus.jetstream.get_stream(bus.names.stream());
     assert!(
         tokio::time::timeout(Duration::from_millis(300), request)
             .await
             .is_err()
     );
+
     server.signal(Signal::Cont);
     bus.jetstream.get_stream(bus.names.stream()).await.unwrap();
 }
@@ -92,6 +99,7 @@ fn options(url: String) -> NatsOptions {
 async fn a_cut_line_is_noticed_and_comes_back() {
     let server = NatsServer::start().await;
     let proxy = Proxy::start(server.port()).await;
+
     let connection = nats::connect(&options(proxy.url()), "test").await.unwrap();
     connection.up().await;
     proxy.cut();
@@ -106,6 +114,7 @@ async fn a_cut_line_is_noticed_and_comes_back() {
     proxy.restore();
     connection.up().await;
     connection.jetstream.query_account().await.unwrap();
+
     assert_eq!(connection.link.borrow().epoch, 2);
 }
 
@@ -115,12 +124,16 @@ async fn a_held_line_delivers_what_was_held() {
     let proxy = Proxy::start(server.port()).await;
     let direct = server.bus().await;
     let through = ktrdr_tests::Bus::connect(&proxy.url(), direct.names.clone()).await;
+
     let mut heard = direct.subscribe("x").await;
     proxy.hold();
     through.client.publish("x", "late".into()).await.unwrap();
     direct.publish("x", "first").await;
+
     assert_eq!(direct.next(&mut heard).await.payload, "first");
+
     proxy.restore();
+
     assert_eq!(direct.next(&mut heard).await.payload, "late");
 }
 
@@ -131,8 +144,10 @@ async fn a_proxy_follows_to_another_server() {
     let names = SubjectNames::new("ktrdr").unwrap();
     let name = |bus: &ktrdr_tests::Bus| bus.client.server_info().server_id;
     let before = name(&ktrdr_tests::Bus::connect(&proxy.url(), names.clone()).await);
+
     proxy.redirect(two.port());
     let after = name(&ktrdr_tests::Bus::connect(&proxy.url(), names).await);
+
     assert_eq!(
         (before, after),
         (name(&one.bus().await), name(&two.bus().await))
@@ -160,15 +175,21 @@ async fn a_wait_that_fails_says_what_it_saw_last() {
 #[tokio::test]
 async fn a_gate_holds_its_engine_until_it_is_opened() {
     let (engine, gate) = GateEngine::new();
+
     let run = TestRun::new();
     let work = run.run(&engine, json!({}));
     tokio::pin!(work);
+
     assert!(work.as_mut().now_or_never().is_none());
     assert_eq!(gate.started().await.1, 1);
     assert!(work.as_mut().now_or_never().is_none());
+
     gate.open(1);
+
     assert_eq!(work.await.unwrap().attempt, 1);
+
     run.cancel();
+
     assert_eq!(
         run.run(&engine, json!({})).await.unwrap_err(),
         OperationError::Cancelled
@@ -187,6 +208,7 @@ async fn blocking_and_flaky_engines_do_as_told() {
         1
     );
     assert_eq!(run.run(&FlakyEngine, json!({})).await.unwrap().attempt, 1);
+
     let error = run
         .run(&FlakyEngine, json!({"failures": 1, "how": "permanent"}))
         .await
@@ -195,7 +217,9 @@ async fn blocking_and_flaky_engines_do_as_told() {
         error,
         OperationError::Permanent { code: "flaky", .. }
     ));
+
     run.cancel();
+
     let error = run
         .run(&BlockingEngine, json!({"millis": 60_000}))
         .await

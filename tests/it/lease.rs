@@ -78,10 +78,12 @@ async fn looking_for_a_checkpoint() -> Looking {
     let second = LocalWorker::start(&stack.settings, engine, "g2", &[]).await;
     stack.api().wait_for_worker("g1", "AVAILABLE").await;
     stack.api().wait_for_worker("g2", "AVAILABLE").await;
+
     let old = both_at_work(&stack, "gate", &json!({})).await;
     for _ in 0..2 {
         gate.started().await;
     }
+
     // Without its bucket a checkpoint can be neither found nor missed.
     let bucket = take_away(&stack, "KV_KTRDR_CHECKPOINTS").await;
     let answer = stack
@@ -110,14 +112,19 @@ async fn the_lease_is_kept_while_the_last_checkpoint_is_looked_for() {
         id,
     } = looking_for_a_checkpoint().await;
     outlives_its_lease([&first.api, &second.api]).await;
+
     assert!(
         gate.unseen().await.is_empty(),
         "the engine started without its checkpoint"
     );
+
     stack.bus.jetstream.create_stream(bucket).await.unwrap();
+
     assert_eq!(gate.started().await.1, 1);
+
     gate.open(1);
     stack.api().wait_for_status(&id, "completed").await;
+
     assert_eq!(
         stack.bus.event_names("gate", &id).await,
         ["started", "completed"]
@@ -136,6 +143,7 @@ async fn an_operation_that_is_cancelled_while_its_checkpoint_is_looked_for_ends_
     } = looking_for_a_checkpoint().await;
     stack.api().cancel(&id).await.expect(200);
     stack.api().wait_for_status(&id, "cancelled").await;
+
     // By the worker, before a backend had to force it.
     let events = stack.bus.events("gate", &id).await;
     assert!(
@@ -156,20 +164,22 @@ async fn the_lease_is_kept_while_the_last_metric_points_are_stored() {
         stack.worker("dummy", "d1").await,
         stack.worker("dummy", "d2").await,
     );
+
     both_at_work(&stack, "dummy", &json!({"steps": 6000})).await;
     let metrics = take_away(&stack, "KTRDR_METRICS").await;
     let id = stack
         .api()
-        .started("dummy", &json!({"steps": 1, "step_ms": 0}))
+        .running("dummy", &json!({"steps": 1, "step_ms": 0}))
         .await;
-    stack.api().wait_for_status(&id, "running").await;
     outlives_its_lease([&first.api, &second.api]).await;
     stack.bus.jetstream.create_stream(metrics).await.unwrap();
     stack.api().wait_for_status(&id, "completed").await;
+
     assert_eq!(
         stack.bus.event_names("dummy", &id).await,
         ["started", "completed"]
     );
+
     let points = stack
         .api()
         .get(&format!("/api/v1/operations/{id}/metrics"))
@@ -182,9 +192,11 @@ async fn the_lease_is_kept_while_the_last_metric_points_are_stored() {
 #[tokio::test]
 async fn engines_that_run_beside_the_lease_keeping_give_way_to_it() {
     const SLOTS: usize = 4;
+
     let stack =
         Stack::start_with(|settings| settings.with("WORKER_CONCURRENCY", SLOTS.to_string())).await;
     let worker = stack.worker("dummy", "w1").await;
+
     let mut ids = Vec::new();
     for _ in 0..SLOTS {
         // Days of work without a single wait, on more slots than the worker has threads.

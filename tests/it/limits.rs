@@ -36,8 +36,8 @@ async fn a_stream_at_its_limit_refuses_starts_and_has_room_for_the_ends_of_what_
     let stack =
         Stack::start_with(|settings| settings.with("KTRDR_STREAM_MAX_BYTES", "150000")).await;
     let (engine, gate) = GateEngine::new();
-    let _worker = LocalWorker::start(&stack.settings, engine, "g1", &[]).await;
-    stack.api().wait_for_worker("g1", "AVAILABLE").await;
+    let _worker = stack.local_worker(engine, "g1", &[]).await;
+
     let (accepted, refused) = fill(stack.api()).await;
     assert!(accepted > 20, "{accepted}: {refused}");
     refused.expect_problem(507, "storage_full");
@@ -46,16 +46,20 @@ async fn a_stream_at_its_limit_refuses_starts_and_has_room_for_the_ends_of_what_
         accepted,
         "nothing is half-started"
     );
+
     // With a name it is refused as well, and nothing is known under it.
     stack
         .api()
         .start("gate", &json!({"task_id": "full"}))
         .await
         .expect_problem(507, "storage_full");
+
     stack.api().operation("full").await.expect(404);
+
     // All that was accepted comes to its end, in the room that was kept for it.
     gate.open_for_all();
     completed(stack.api(), accepted).await;
+
     stack.bus.settled().await;
 }
 
@@ -65,10 +69,11 @@ async fn a_result_waits_for_room_in_a_stream_that_others_filled_and_is_not_run_a
         Stack::start_with(|settings| settings.with("KTRDR_STREAM_MAX_BYTES", "150000")).await;
     let (engine, gate) = GateEngine::new();
     let _one = LocalWorker::start(&stack.settings, engine.clone(), "g1", &[]).await;
-    let _two = LocalWorker::start(&stack.settings, engine, "g2", &[]).await;
-    stack.api().wait_for_worker("g2", "AVAILABLE").await;
+    let _two = stack.local_worker(engine, "g2", &[]).await;
+
     let id = stack.api().started("gate", &json!({})).await;
     gate.started().await;
+
     // To the last byte: first large pieces, then small ones.
     for size in [4000, 200, 1] {
         let junk = || {
@@ -79,22 +84,27 @@ async fn a_result_waits_for_room_in_a_stream_that_others_filled_and_is_not_run_a
         };
         while junk().await.unwrap().await.is_ok() {}
     }
+
     stack
         .api()
         .start("gate", &json!({}))
         .await
         .expect_problem(507, "storage_full");
+
     gate.open_for_all();
+
     // Longer than the lease: whoever holds a finished result keeps the request to itself.
     let mut heartbeats = stack.bus.subscribe("ktrdr.heartbeat.gate.g1").await;
     for _ in 0..3 * (stack.settings.lease.as_millis() / stack.settings.heartbeat.as_millis()) {
         stack.bus.next(&mut heartbeats).await;
     }
+
     assert_eq!(stack.api().operation(&id).await.json["status"], "running");
     assert!(
         gate.unseen().await.is_empty(),
         "run again while its result waits"
     );
+
     // What an operator does: more room.
     let mut stream = stack
         .bus
@@ -107,8 +117,10 @@ async fn a_result_waits_for_room_in_a_stream_that_others_filled_and_is_not_run_a
         .clone();
     stream.max_bytes = 1_000_000;
     stack.bus.jetstream.update_stream(stream).await.unwrap();
+
     let done = stack.api().wait_for_status(&id, "completed").await;
     assert_eq!(done["attempt"], 1);
+
     wait_for("starts to be accepted again", LIMIT, async || {
         match stack.api().start("gate", &json!({})).await {
             answer if answer.status == 202 => Ok(()),
@@ -116,6 +128,7 @@ async fn a_result_waits_for_room_in_a_stream_that_others_filled_and_is_not_run_a
         }
     })
     .await;
+
     stack.bus.settled().await;
 }
 
@@ -128,13 +141,16 @@ async fn what_is_larger_than_nats_takes_is_413_and_a_large_result_goes_another_w
     let _table = WorkerProcess::start(&settings, "data_processing", "t1").await;
     backend.api.wait_for_worker("w1", "AVAILABLE").await;
     backend.api.wait_for_worker("t1", "AVAILABLE").await;
+
     let body = json!({"task_id": "large", "source_file": "x".repeat(70_000), "operations": [{"op": "clean"}]});
     backend
         .api
         .start("data-processing", &body)
         .await
         .expect_problem(413, "body_too_large");
+
     backend.api.operation("large").await.expect(404);
+
     // In one piece, and in several: a piece is no larger than a message may be.
     for bytes in [60_000, 200_000] {
         let id = backend
@@ -160,6 +176,7 @@ async fn what_is_larger_than_nats_takes_is_413_and_a_large_result_goes_another_w
             Some(bytes)
         );
     }
+
     nats.bus().await.settled().await;
 }
 
@@ -177,7 +194,9 @@ async fn a_backend_that_stands_still_under_load_catches_up() {
     .await;
     first.api.wait_for_worker("w1", "AVAILABLE").await;
     slow.api.wait_for_worker("w1", "AVAILABLE").await;
+
     slow.process.signal(Signal::Stop);
+
     // More than the buffers between server and backend hold: the server stops sending, or gives it up as a slow consumer.
     let body = json!({"steps": 0, "result_bytes": 200_000});
     let mut ids = Vec::new();
@@ -207,6 +226,7 @@ async fn a_backend_that_stands_still_under_load_catches_up() {
         }
     })
     .await;
+
     // And it takes starts again.
     let id = slow.api.started("dummy", &json!({"steps": 0})).await;
     slow.api.wait_for_status(&id, "completed").await;
@@ -216,11 +236,12 @@ async fn a_backend_that_stands_still_under_load_catches_up() {
 async fn a_backend_that_is_asked_to_stop_answers_what_it_has_accepted() {
     let mut stack = Stack::start().await;
     let _worker = stack.worker("dummy", "w1").await;
+
     let long = stack
         .api()
-        .started("dummy", &json!({"steps": 1000, "step_ms": 50}))
+        .running("dummy", &json!({"steps": 1000, "step_ms": 50}))
         .await;
-    stack.api().wait_for_status(&long, "running").await;
+
     // Reads that wait for an end, and starts that wait for the server: all are under way when the signal comes.
     let api = stack.api().clone();
     let looks_before = received(&stack, &long);
@@ -242,6 +263,7 @@ async fn a_backend_that_is_asked_to_stop_answers_what_it_has_accepted() {
         })
     });
     let starts: Vec<_> = starts.collect();
+
     // A connection is not enough: one whose request has not been read yet is simply closed.
     wait_for("the requests to be received", LIMIT, async || {
         match (
@@ -263,15 +285,19 @@ async fn a_backend_that_is_asked_to_stop_answers_what_it_has_accepted() {
     })
     .await;
     stack.nats.signal(Signal::Cont);
+
     for answer in futures::future::join_all(waiting).await {
         let answer = answer.unwrap().expect("an answer").expect(200);
         assert_eq!(answer.json["status"], "running", "{answer}");
     }
+
     for answer in futures::future::join_all(starts).await {
         answer.unwrap().expect("an answer").expect(202);
     }
+
     let status = stack.backend.process.wait(LIMIT).await;
     assert!(status.success(), "{status}");
+
     stack.backend.restart().await;
     for n in 0..20 {
         stack

@@ -30,17 +30,22 @@ async fn store(stack: &Stack, worker_type: &str, id: &str, filler: usize) -> u64
 #[tokio::test]
 async fn one_operation_is_followed_to_its_end_and_no_further() {
     let stack = Stack::start().await;
+
     // The type is known once a worker was there; this one leaves again, so that the operation waits.
     stack.worker("dummy", "w0").await.process.stop().await;
+
     let id = stack.api().started("dummy", &json!({"steps": 1})).await;
     let id = id.as_str();
     let mut events = EventStream::open(stack.api(), &path(id), None).await;
+
     let first = events.next().await.unwrap();
     assert_eq!(
         (first.name.as_str(), &first.data["status"]),
         ("operation", &json!("pending"))
     );
+
     let _worker = stack.worker("dummy", "w1").await;
+
     let done = events.operation(id, "completed").await;
     assert_eq!(done.data["progress"]["percentage"], 100);
     assert!(
@@ -48,14 +53,17 @@ async fn one_operation_is_followed_to_its_end_and_no_further() {
         "results are fetched, not streamed"
     );
     assert!(events.next().await.is_none(), "nothing follows the end");
+
     let last = done.id.unwrap();
     let again = stack
         .api()
         .request(Method::GET, &path(id))
         .header("last-event-id", last.to_string());
     assert_eq!(stack.api().send(again).await.status, 204);
+
     // Somebody else still gets the document, and the end.
     let mut other = EventStream::open(stack.api(), &path(id), Some(last - 1)).await;
+
     assert_eq!(other.next().await.unwrap().data["status"], "completed");
     assert!(other.next().await.is_none());
     stack
@@ -69,9 +77,11 @@ async fn one_operation_is_followed_to_its_end_and_no_further() {
 async fn progress_and_metrics_arrive_while_it_runs() {
     let stack = Stack::start().await;
     let _worker = stack.worker("dummy", "w1").await;
+
     let body = json!({"steps": 10000, "step_ms": 20, "metrics_per_step": 2});
     let id = stack.api().started("dummy", &body).await;
     let mut events = EventStream::open(stack.api(), &path(&id), None).await;
+
     let progress = events
         .until("progress", |event| event.name == "progress")
         .await
@@ -88,6 +98,7 @@ async fn progress_and_metrics_arrive_while_it_runs() {
         progress["progress"]["percentage"].is_number() && progress["at"].is_string(),
         "{progress}"
     );
+
     let later = events
         .until("progress", |event| {
             event.name == "progress" && event.data["at"] != progress["at"]
@@ -98,6 +109,7 @@ async fn progress_and_metrics_arrive_while_it_runs() {
         later["at"].as_str() > progress["at"].as_str(),
         "{later} after {progress}"
     );
+
     // From one event to the next the cursors join, and they are those of the REST interface.
     let first = events
         .until("metrics", |event| event.name == "metrics")
@@ -108,6 +120,7 @@ async fn progress_and_metrics_arrive_while_it_runs() {
         .await
         .data;
     assert_eq!(first["cursor"], second["from"]);
+
     let limit = second["metrics"].as_array().unwrap().len();
     let cursor = second["from"].as_str().unwrap();
     let page = stack
@@ -119,8 +132,10 @@ async fn progress_and_metrics_arrive_while_it_runs() {
         .expect(200);
     assert_eq!(page.at("/data/metrics"), &second["metrics"]);
     assert_eq!(page.at("/data/metrics/0/attempt"), &json!(1));
+
     stack.api().cancel(&id).await.expect(200);
     events.operation(&id, "cancelled").await;
+
     assert!(events.next().await.is_none());
 }
 
@@ -128,35 +143,48 @@ async fn progress_and_metrics_arrive_while_it_runs() {
 async fn a_cut_stream_goes_on_where_it_was_also_at_a_restarted_backend() {
     let mut stack = Stack::start().await;
     let mut events = EventStream::open(stack.api(), ALL, None).await;
+
     let before = store(&stack, "fake", "before", 1).await;
     let seen = events.operation("before", "pending").await;
     assert_eq!(seen.id, Some(before));
+
     drop(events);
     store(&stack, "fake", "first", 1).await;
     let second = store(&stack, "fake", "second", 1).await;
     stack.api().cancel("first").await.expect(200);
     let mut missed = EventStream::open(stack.api(), ALL, Some(before)).await;
+
     let one = missed.next().await.unwrap();
     assert_eq!(
         (&one.data["operation_id"], one.id),
         (&json!("second"), Some(second))
     );
+
     // Each operation once, as it is now, in the order of its newest change.
     let two = missed.next().await.unwrap();
     assert_eq!(
         (&two.data["operation_id"], &two.data["status"]),
         (&json!("first"), &json!("cancelled"))
     );
+
     // A backend that goes away ends the stream; the next one takes the same id.
     stack.backend.restart().await;
+
     assert!(missed.next().await.is_none());
+
     let mut resumed = EventStream::open(stack.api(), ALL, Some(second)).await;
+
     assert_eq!(resumed.next().await.unwrap().data["operation_id"], "first");
+
     store(&stack, "fake", "live", 1).await;
+
     assert_eq!(resumed.next().await.unwrap().data["operation_id"], "live");
+
     // What nobody can know from here: fetch anew.
     let mut ahead = EventStream::open(stack.api(), ALL, Some(1_000_000)).await;
+
     assert_eq!(ahead.next().await.unwrap().name, "reset");
+
     let bad = stack
         .api()
         .request(Method::GET, ALL)
@@ -171,6 +199,7 @@ async fn a_cut_stream_goes_on_where_it_was_also_at_a_restarted_backend() {
 #[tokio::test]
 async fn too_much_missed_is_a_reset() {
     let stack = Stack::start().await;
+
     let first = store(&stack, "fake", "op-0", 1).await;
     let mut last = 0;
     for number in 1..=1001 {
@@ -191,9 +220,12 @@ async fn too_much_missed_is_a_reset() {
     })
     .await;
     let mut events = EventStream::open(stack.api(), ALL, Some(first)).await;
+
     let reset = events.next().await.unwrap();
     assert_eq!((reset.name.as_str(), reset.id), ("reset", Some(last)));
+
     let mut events = EventStream::open(stack.api(), ALL, Some(last - 1)).await;
+
     assert_eq!(events.next().await.unwrap().data["operation_id"], "op-1001");
 }
 
@@ -201,11 +233,13 @@ async fn too_much_missed_is_a_reset() {
 async fn followers_go_on_when_the_stream_was_made_anew() {
     let stack = Stack::start().await;
     let _worker = stack.worker("dummy", "w1").await;
+
     for _ in 0..3 {
         let id = stack.api().started("dummy", &json!({"steps": 0})).await;
         stack.api().wait_for_status(&id, "completed").await;
     }
     let mut events = EventStream::open(stack.api(), ALL, None).await;
+
     stack
         .bus
         .jetstream
@@ -222,6 +256,7 @@ async fn followers_go_on_when_the_stream_was_made_anew() {
         }
     })
     .await;
+
     // Its sequence is lower than that of what was seen before.
     events.operation(&id, "completed").await;
 }
@@ -238,10 +273,13 @@ async fn filters_let_only_their_type_through() {
     let mut others =
         EventStream::open(stack.api(), "/api/v1/events?operation_type=other", None).await;
     let _worker = stack.worker("dummy", "w1").await;
+
     store(&stack, "other", "o1", 1).await;
     store(&stack, "fake", "f1", 1).await;
     store(&stack, "other", "o2", 1).await;
+
     assert_eq!(fakes.next().await.unwrap().data["operation_id"], "f1");
+
     let ids = [
         others.operation("o1", "pending").await.id,
         others.operation("o2", "pending").await.id,
@@ -254,6 +292,7 @@ async fn workers_come_fall_silent_come_back_and_leave() {
     let stack = Stack::start().await;
     let mut events = EventStream::open(stack.api(), ALL, None).await;
     let mut worker = stack.worker("dummy", "w1").await;
+
     let status = |wanted: &'static str| {
         move |event: &ktrdr_tests::events::Event| {
             event.name == "worker" && event.data["status"] == wanted
@@ -264,6 +303,7 @@ async fn workers_come_fall_silent_come_back_and_leave() {
         (&came.data["worker_id"], &came.data["worker_type"]),
         (&json!("w1"), &json!("dummy"))
     );
+
     worker.process.kill();
     events
         .until("its silence", status("TEMPORARILY_UNAVAILABLE"))
@@ -271,6 +311,7 @@ async fn workers_come_fall_silent_come_back_and_leave() {
     worker.restart().await;
     events.until("its return", status("AVAILABLE")).await;
     worker.process.stop().await;
+
     let gone = events
         .until("its farewell", |event| {
             event.name == "worker" && event.data["removed"] == true
@@ -284,6 +325,7 @@ async fn a_slow_reader_is_told_what_it_missed_and_hurts_nobody() {
     let stack = Stack::start().await;
     let mut slow = EventStream::open(stack.api(), ALL, None).await;
     let mut quick = EventStream::open(stack.api(), ALL, None).await;
+
     // More than the backend keeps for one who does not read, and than the sockets hold in between.
     for number in 0..100 {
         let id = format!("big-{number}");
@@ -301,10 +343,13 @@ async fn a_slow_reader_is_told_what_it_missed_and_hurts_nobody() {
             event.name == "reset"
         })
         .await;
+
     assert!(read < 100, "it read everything");
     assert_eq!(reset.id, quick.last_id());
+
     // From there on it is as good as any.
     store(&stack, "fake", "small", 1).await;
+
     assert_eq!(slow.next().await.unwrap().data["operation_id"], "small");
     assert_eq!(quick.next().await.unwrap().data["operation_id"], "small");
 }
@@ -321,6 +366,7 @@ async fn a_backend_that_is_asked_to_stop_ends_its_streams() {
 async fn figures_for_an_overview_add_up() {
     let stack = Stack::start().await;
     let _worker = stack.worker("dummy", "w1").await;
+
     let done = stack.api().started("dummy", &json!({"steps": 0})).await;
     let failed = stack
         .api()
@@ -332,6 +378,7 @@ async fn figures_for_an_overview_add_up() {
     stack.api().wait_for_status(&done, "completed").await;
     stack.api().wait_for_status(&failed, "failed").await;
     store(&stack, "fake", "waits", 1).await;
+
     let stats = wait_for("the third operation", LIMIT, async || {
         let answer = stack.api().get("/api/v1/stats").await.expect(200);
         if answer.at("/data/operations/total") == 3 {
@@ -347,6 +394,7 @@ async fn figures_for_an_overview_add_up() {
     assert_eq!(stats.at("/data/by_type/0/workers"), 1);
     assert_eq!(stats.at("/data/by_type/1/pending"), 1);
     assert_eq!(stats.at("/data/workers/TEMPORARILY_UNAVAILABLE"), 0);
+
     let minutes = stats.at("/data/minutes").as_array().unwrap();
     let sum = |name: &str| {
         minutes

@@ -22,6 +22,7 @@ async fn an_operation_is_followed_from_the_request_into_the_worker() {
     let stack =
         Stack::start_with(|settings: Settings| settings.with("KTRDR_LOG_JSON", "true")).await;
     let worker = stack.worker("dummy", "w1").await;
+
     let request = stack.api().request(Method::POST, "/api/v1/dummy/start");
     let request = request
         .header("traceparent", format!("00-{TRACE}-00f067aa0ba902b7-01"))
@@ -32,6 +33,7 @@ async fn an_operation_is_followed_from_the_request_into_the_worker() {
 
     let accepted = lines(&stack.backend.process, "accepted");
     assert_eq!(accepted.len(), 1, "{accepted:?}");
+
     let span = &accepted[0]["span"];
     assert_eq!(
         (&span["request_id"], &span["trace_id"]),
@@ -39,6 +41,7 @@ async fn an_operation_is_followed_from_the_request_into_the_worker() {
         "{accepted:?}"
     );
     assert_eq!(accepted[0]["operation_id"], "followed");
+
     // The request's own last line, too.
     let answered = lines(&stack.backend.process, "request");
     assert!(
@@ -47,6 +50,7 @@ async fn an_operation_is_followed_from_the_request_into_the_worker() {
             .any(|line| line["span"]["operation_id"] == "followed"),
         "{answered:?}"
     );
+
     for message in ["operation started", "the attempt failed"] {
         wait_for("the worker's line", LIMIT, async || {
             match lines(&worker.process, message).first() {
@@ -68,6 +72,7 @@ async fn two_workers_with_one_id_are_told_of() {
     let stack = Stack::start().await;
     let _first = stack.worker("dummy", "same").await;
     let _second = WorkerProcess::start(&stack.settings, "dummy", "same").await;
+
     wait_for("a warning", LIMIT, async || {
         let log = stack.backend.process.log();
         if log.contains("two workers have this id") {

@@ -7,6 +7,7 @@ use serde_json::json;
 async fn garbage_on_every_subject_harms_nobody() {
     let stack = Stack::start().await;
     let worker = stack.worker("dummy", "w1").await;
+
     // Nearly a start: no operation exists for it, whoever reads it.
     let numbers = json!({"operation_id": "n", "operation_type": "dummy", "parameters": 7, "created_at": "2026-01-01T00:00:00Z"});
     let (numbers, long) = (
@@ -58,11 +59,14 @@ async fn garbage_on_every_subject_harms_nobody() {
         .started("dummy", &json!({"steps": 1, "step_ms": 1}))
         .await;
     stack.api().wait_for_status(&id, "completed").await;
+
     let all = stack.api().operations("").await.expect(200);
     assert_eq!(all.at("/data/total"), &json!(1));
+
     // What could not be a start request was removed from the queue, and nothing was claimed.
     stack.bus.settled().await;
     assert_eq!(stack.bus.stored("ktrdr.op.dummy.n").await.len(), 0);
+
     // A log line does not quote all of it.
     for log in [stack.backend.process.log(), worker.process.log()] {
         let longest = log.lines().map(str::len).max();
@@ -74,11 +78,11 @@ async fn garbage_on_every_subject_harms_nobody() {
 async fn events_that_cannot_follow_are_believed_by_nobody() {
     let stack = Stack::start().await;
     let _worker = stack.worker("dummy", "w1").await;
+
     let id = stack
         .api()
-        .started("dummy", &json!({"steps": 12, "step_ms": 100}))
+        .running("dummy", &json!({"steps": 12, "step_ms": 100}))
         .await;
-    stack.api().wait_for_status(&id, "running").await;
     let forged = json!({
         "event": "completed", "operation_id": id, "attempt": 7, "at": "2026-01-01T00:00:00Z", "worker_id": "evil",
         "result": {"forged": true},
@@ -91,6 +95,7 @@ async fn events_that_cannot_follow_are_believed_by_nobody() {
         .bus
         .store(format!("ktrdr.op.dummy.{id}"), "noise")
         .await;
+
     let done = stack.api().wait_for_status(&id, "completed").await;
     assert_eq!(done["result"]["steps"], 12);
     assert_eq!(done["attempt"], 1);
@@ -102,6 +107,7 @@ async fn events_that_cannot_follow_are_believed_by_nobody() {
 async fn an_operation_started_by_hand_on_the_bus_is_like_any_other() {
     let stack = Stack::start().await;
     let _worker = stack.worker("dummy", "w1").await;
+
     let request = json!({
         "operation_id": "by-hand", "operation_type": "dummy", "parameters": {"steps": 1, "step_ms": 1},
         "created_at": "2026-01-01T00:00:00Z",
@@ -114,6 +120,7 @@ async fn an_operation_started_by_hand_on_the_bus_is_like_any_other() {
         .api()
         .wait_for_any_status("by-hand", &["completed"])
         .await;
+
     // Parameters that do not fit are found out by the worker then.
     let request = json!({
         "operation_id": "wrong", "operation_type": "dummy", "parameters": {"stepz": 1}, "created_at": "2026-01-01T00:00:00Z",
@@ -122,6 +129,7 @@ async fn an_operation_started_by_hand_on_the_bus_is_like_any_other() {
         .bus
         .store("ktrdr.start.dummy.any", request.to_string())
         .await;
+
     let failed = stack.api().wait_for_any_status("wrong", &["failed"]).await;
     assert_eq!(failed["error"]["code"], "invalid_request");
 }

@@ -101,11 +101,13 @@ async fn every_line_of_the_page_shows_what_it_says() {
     let stack = Stack::start().await;
     let tried = Tried::default();
     let mut w1 = stack.worker("dummy", "w1").await;
+
     look_at_workers(&stack, &tried).await;
     start_and_follow(&stack, &tried).await;
     look_at_stores(&stack, &tried).await;
     w1.process.stop().await;
     remove_a_type(&stack, &tried).await;
+
     let tried = tried.0.into_inner().unwrap();
     assert_eq!(
         tried,
@@ -116,6 +118,7 @@ async fn every_line_of_the_page_shows_what_it_says() {
 
 async fn look_at_workers(stack: &Stack, tried: &Tried) {
     let mut second = stack.worker("dummy", "w2").await;
+
     let pings = ask_all(stack, "$SRV.PING", 2).await;
     assert!(
         pings
@@ -123,14 +126,17 @@ async fn look_at_workers(stack: &Stack, tried: &Tried) {
             .all(|ping| ping["name"] == "ktrdr-worker-dummy" && ping["type"].is_string()),
         "{pings:?}"
     );
+
     tried.line("nats micro ls");
     tried.line("nats micro ping");
+
     let infos = ask_all(stack, "$SRV.INFO.ktrdr-worker-dummy", 2).await;
     let ids: BTreeSet<_> = infos
         .iter()
         .map(|info| info["metadata"]["worker_id"].as_str().unwrap())
         .collect();
     assert_eq!(ids, BTreeSet::from(["w1", "w2"]));
+
     let subjects: Vec<_> = infos[0]["endpoints"]
         .as_array()
         .unwrap()
@@ -138,6 +144,7 @@ async fn look_at_workers(stack: &Stack, tried: &Tried) {
         .map(|one| &one["subject"])
         .collect();
     assert_eq!(subjects.len(), 2, "{subjects:?}");
+
     tried.line("nats micro info ktrdr-worker-dummy");
 
     let health = ask(stack, "ktrdr.worker.w1.health", "").await;
@@ -145,7 +152,9 @@ async fn look_at_workers(stack: &Stack, tried: &Tried) {
         (&health["worker_id"], &health["status"]),
         (&json!("w1"), &json!("AVAILABLE"))
     );
+
     tried.line("nats request ktrdr.worker.w1.health ''");
+
     let stats = ask_all(stack, "$SRV.STATS.ktrdr-worker-dummy", 2).await;
     let requests = |stats: &Value| -> u64 {
         let endpoints = stats["endpoints"].as_array().unwrap().iter();
@@ -154,13 +163,16 @@ async fn look_at_workers(stack: &Stack, tried: &Tried) {
             .sum()
     };
     assert!(stats.iter().map(requests).sum::<u64>() >= 1, "{stats:?}");
+
     tried.line("nats micro stats ktrdr-worker-dummy");
 
     let mut heartbeats = stack.bus.subscribe("ktrdr.heartbeat.*.*").await;
     stack.bus.publish("ktrdr.heartbeat.request", "").await;
+
     let beat: Value =
         serde_json::from_slice(&stack.bus.next(&mut heartbeats).await.payload).unwrap();
     assert!(beat["running"].is_array(), "{beat}");
+
     second.process.stop().await;
     tried.line("nats sub 'ktrdr.heartbeat.*.*'");
     tried.line("nats pub ktrdr.heartbeat.request ''");
@@ -171,6 +183,7 @@ async fn start_and_follow(stack: &Stack, tried: &Tried) {
     let mut everything = bus.subscribe("ktrdr.>").await;
     let mut events = bus.subscribe("ktrdr.op.>").await;
     let mut progress = bus.subscribe("ktrdr.progress.dummy.*").await;
+
     let request = json!({
         "operation_id": "ID", "operation_type": "dummy", "created_at": "2026-01-01T00:00:00Z",
         "parameters": {"steps": 10_000, "step_ms": 10, "metrics_per_step": 1},
@@ -181,9 +194,11 @@ async fn start_and_follow(stack: &Stack, tried: &Tried) {
         store_once(stack, "ktrdr.start.dummy.any", "ID", &request).await["duplicate"],
         true
     );
+
     tried.line(
         r#"nats request ktrdr.start.dummy.any '{"operation_id":"ID","operation_type":"dummy","parameters":{"steps":5},"created_at":"2026-01-01T00:00:00Z"}' -H Nats-Msg-Id:ID"#,
     );
+
     assert_eq!(
         bus.next(&mut events).await.subject.as_str(),
         "ktrdr.op.dummy.ID"
@@ -192,6 +207,7 @@ async fn start_and_follow(stack: &Stack, tried: &Tried) {
         bus.next(&mut progress).await.subject.as_str(),
         "ktrdr.progress.dummy.ID"
     );
+
     let _ = bus.next(&mut everything).await;
     for line in [
         "nats sub 'ktrdr.>'",
@@ -200,9 +216,11 @@ async fn start_and_follow(stack: &Stack, tried: &Tried) {
     ] {
         tried.line(line);
     }
+
     // What the stream refuses is heard live all the same.
     let mut headers = HeaderMap::new();
     headers.insert("Nats-Expected-Last-Subject-Sequence", "0");
+
     let forged = async_nats::Request::new()
         .headers(headers)
         .payload("refused".into());
@@ -232,6 +250,7 @@ async fn start_and_follow(stack: &Stack, tried: &Tried) {
     )
     .await;
     assert_eq!(fresh["running"]["operation_id"], "ID");
+
     let other = ask(
         stack,
         &format!("ktrdr.worker.{worker}.operation"),
@@ -239,6 +258,7 @@ async fn start_and_follow(stack: &Stack, tried: &Tried) {
     )
     .await;
     assert_eq!(other["running"], Value::Null);
+
     tried.line(r#"nats request ktrdr.worker.w1.operation '{"operation_id":"ID"}'"#);
 
     let consumers: Vec<_> = stack_stream(stack)
@@ -253,8 +273,10 @@ async fn start_and_follow(stack: &Stack, tried: &Tried) {
         .expect("the queue");
     assert_eq!((queue.num_pending, queue.num_ack_pending), (0, 1));
     assert_eq!(queue.config.ack_wait, stack.settings.lease);
+
     tried.line("nats consumer report KTRDR");
     tried.line("nats consumer info KTRDR dummy-any");
+
     let subjects: Vec<(String, usize)> = stack_stream(stack)
         .await
         .info_with_subjects("ktrdr.start.*.*")
@@ -264,6 +286,7 @@ async fn start_and_follow(stack: &Stack, tried: &Tried) {
         .await
         .unwrap();
     assert_eq!(subjects, [("ktrdr.start.dummy.any".to_owned(), 1)]);
+
     tried.line("nats stream subjects KTRDR --filter 'ktrdr.start.*.*'");
 
     wait_for("points", LIMIT, async || {
@@ -285,13 +308,18 @@ async fn start_and_follow(stack: &Stack, tried: &Tried) {
     tried.line(
         r#"nats request ktrdr.cancel.dummy.ID '{"operation_id":"ID","requested_at":"2026-01-01T00:00:00Z"}' -H Nats-Msg-Id:cancel-ID"#,
     );
+
     assert_eq!(bus.stored("ktrdr.cancel.*.ID").await.len(), 1);
+
     tried.line("nats stream view KTRDR --subject 'ktrdr.cancel.*.ID'");
+
     let life = bus.stored("ktrdr.op.*.ID").await;
     let started: Value = serde_json::from_slice(&life[0].payload).unwrap();
     assert_eq!(started["event"], "started");
     assert_eq!(life.len(), 2);
+
     tried.line("nats stream view KTRDR --subject 'ktrdr.op.*.ID'");
+
     let sequence = started["start_sequence"].as_u64().unwrap();
     let start = stack_stream(stack)
         .await
@@ -302,6 +330,7 @@ async fn start_and_follow(stack: &Stack, tried: &Tried) {
         serde_json::from_slice::<Value>(&start.payload).unwrap()["operation_id"],
         "ID"
     );
+
     tried.line("nats stream get KTRDR 17");
 
     // One that waits and is cancelled by hand is closed by a backend.
@@ -332,6 +361,7 @@ async fn look_at_stores(stack: &Stack, tried: &Tried) {
         )
         .await;
     stack.api().wait_for_status("large", "completed").await;
+
     let results = jetstream.get_object_store("KTRDR_RESULTS").await.unwrap();
     let names: Vec<String> = results
         .list()
@@ -342,6 +372,7 @@ async fn look_at_stores(stack: &Stack, tried: &Tried) {
         .await
         .unwrap();
     assert_eq!(names, ["large.1"]);
+
     tried.line("nats object ls KTRDR_RESULTS");
     let mut text = String::new();
     results
@@ -351,18 +382,25 @@ async fn look_at_stores(stack: &Stack, tried: &Tried) {
         .read_to_string(&mut text)
         .await
         .unwrap();
+
     assert!(text.len() >= 400_000 && serde_json::from_str::<Value>(&text).is_ok());
+
     tried.line("nats object get KTRDR_RESULTS ID.1 -O result.json");
 
     let checkpoints = jetstream.get_key_value("KTRDR_CHECKPOINTS").await.unwrap();
     assert!(checkpoints.get("ID").await.is_ok());
+
     tried.line("nats kv get KTRDR_CHECKPOINTS ID");
+
     let types = jetstream.get_key_value("KTRDR_WORKER_TYPES").await.unwrap();
     let keys: Vec<String> = types.keys().await.unwrap().try_collect().await.unwrap();
     assert_eq!(keys, ["dummy"]);
+
     tried.line("nats kv ls KTRDR_WORKER_TYPES");
+
     let entry: Value = serde_json::from_slice(&types.get("dummy").await.unwrap().unwrap()).unwrap();
     assert!(entry["request_schema"].is_object() && entry["domain"] == "dummy");
+
     tried.line("nats kv get KTRDR_WORKER_TYPES dummy --raw");
 
     let streams: Vec<_> = jetstream.streams().try_collect().await.unwrap();
@@ -371,8 +409,11 @@ async fn look_at_stores(stack: &Stack, tried: &Tried) {
             .iter()
             .any(|stream| stream.config.name == "KTRDR" && stream.state.bytes > 0)
     );
+
     tried.line("nats stream report");
+
     assert!(stack_stream(stack).await.cached_info().state.last_sequence > 3);
+
     tried.line("nats stream info KTRDR");
 }
 
@@ -400,6 +441,7 @@ async fn remove_a_type(stack: &Stack, tried: &Tried) {
         .await
         .unwrap();
     tried.line("nats consumer rm KTRDR dummy-any -f");
+
     // What waits in it is taken once a worker makes the queue anew.
     let request = json!({
         "operation_id": "later", "operation_type": "dummy", "parameters": {"steps": 0}, "created_at": "2026-01-01T00:00:00Z",
@@ -409,6 +451,7 @@ async fn remove_a_type(stack: &Stack, tried: &Tried) {
         .store("ktrdr.start.dummy.any", request.to_string())
         .await;
     let _worker = stack.worker("dummy", "w3").await;
+
     stack
         .api()
         .wait_for_any_status("later", &["completed"])

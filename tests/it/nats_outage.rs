@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 async fn everybody_survives_an_outage_of_nats_and_finished_results_arrive_afterwards() {
     let mut stack = Stack::start().await;
     let worker = stack.worker("dummy", "w1").await;
+
     let failed = stack
         .api()
         .started("dummy", &json!({"steps": 1, "fail_at_step": 1}))
@@ -18,31 +19,29 @@ async fn everybody_survives_an_outage_of_nats_and_finished_results_arrive_afterw
     stack.api().wait_for_status(&failed, "failed").await;
     let id = stack
         .api()
-        .started("dummy", &json!({"steps": 10, "step_ms": 100}))
+        .running("dummy", &json!({"steps": 10, "step_ms": 100}))
         .await;
-    stack.api().wait_for_status(&id, "running").await;
     stack.nats.kill();
-    wait_for("not ready", LIMIT, async || {
-        let ready = stack.api().get("/ready").await;
-        if ready.status == 503 {
-            Ok(())
-        } else {
-            Err(ready.text)
-        }
-    })
-    .await;
+    stack
+        .api()
+        .wait_for_answer("/ready", "not ready", |ready| ready.status == 503)
+        .await;
+
     let refused = stack
         .api()
         .start("dummy", &json!({"task_id": "refused"}))
         .await;
     assert_eq!(refused.status, 503, "{refused}");
     assert_ne!(refused.header("retry-after"), "");
+
     let again = stack
         .api()
         .post(&format!("/api/v1/operations/{failed}/retry"), &json!({}))
         .await;
     again.expect_problem(503, "nats_unavailable");
+
     stack.api().get("/health").await.expect(200);
+
     // The engine goes on and finishes while there is nobody to tell.
     wait_for("the engine's end", LIMIT, async || {
         let health = worker.api.get("/api/v1/operations").await;
@@ -53,11 +52,14 @@ async fn everybody_survives_an_outage_of_nats_and_finished_results_arrive_afterw
     })
     .await;
     stack.nats.run().await;
+
     let done = stack.api().wait_for_status(&id, "completed").await;
     assert_eq!(done["result"]["steps"], 10);
+
     stack.api().wait_for_worker("w1", "AVAILABLE").await;
     let next = stack.api().started("dummy", &json!({"steps": 0})).await;
     stack.api().wait_for_status(&next, "completed").await;
+
     stack.bus.settled().await;
 }
 
@@ -66,6 +68,7 @@ async fn worker_without_nats() -> WorkerProcess {
     let mut nats = NatsServer::start().await;
     let settings = Settings::fast(nats.url());
     let worker = WorkerProcess::start(&settings, "dummy", "w1").await;
+
     let health = async |wanted: &str| {
         wait_for(&format!("the worker to be {wanted}"), LIMIT, async || {
             let page = worker.api.try_get("/health").await?;
@@ -117,13 +120,15 @@ async fn a_worker_can_be_stopped_while_nats_is_away() {
 async fn an_outage_that_is_longer_than_the_lease_costs_no_attempt() {
     let mut stack = Stack::start().await;
     let holder = stack.worker("dummy", "w1").await;
+
     let id = stack
         .api()
-        .started("dummy", &json!({"steps": 600, "step_ms": 10}))
+        .running("dummy", &json!({"steps": 600, "step_ms": 10}))
         .await;
-    stack.api().wait_for_status(&id, "running").await;
     let _other = stack.worker("dummy", "w2").await;
+
     stack.nats.kill();
+
     // Three leases later. The other one is idle and asks for work the moment NATS is back.
     wait_for("the engine to get on", LIMIT, async || {
         let page = holder.api.get("/api/v1/operations").await;
@@ -134,6 +139,7 @@ async fn an_outage_that_is_longer_than_the_lease_costs_no_attempt() {
     })
     .await;
     stack.nats.run().await;
+
     let done = stack.api().wait_for_status(&id, "completed").await;
     assert_eq!(
         (done["attempt"].as_u64(), done["worker_id"].as_str()),
@@ -162,6 +168,7 @@ async fn metric_points_of_an_outage_are_stored_once() {
     )
     .await;
     backend.api.wait_for_worker("w1", "AVAILABLE").await;
+
     let id = backend
         .api
         .started(
@@ -181,6 +188,7 @@ async fn metric_points_of_an_outage_are_stored_once() {
         }
     })
     .await;
+
     // Nothing is answered for so long that batches are given up and tried again, and then everything arrives at once.
     proxy.hold();
     wait_for(
@@ -193,6 +201,7 @@ async fn metric_points_of_an_outage_are_stored_once() {
     )
     .await;
     proxy.restore();
+
     let done = backend.api.wait_for_status(&id, "completed").await;
     assert_eq!(done["attempt"], 1);
     for api in [&backend.api, &worker.api] {
@@ -207,9 +216,11 @@ async fn metric_points_of_an_outage_are_stored_once() {
 async fn backend_and_workers_wait_for_nats_at_start() {
     let mut nats = NatsServer::start().await;
     let settings = Settings::fast(nats.url());
+
     nats.stop().await;
     let mut backend = BackendProcess::launch(&settings);
     let _worker = WorkerProcess::start(&settings, "dummy", "w1").await;
+
     wait_for("an honest answer", LIMIT, async || {
         match backend.api.try_get("/ready").await?.status {
             503 => Ok(()),

@@ -21,6 +21,7 @@ async fn scrape(api: &Client) -> Scraped {
         answer.header("content-type"),
         "text/plain; version=0.0.4; charset=utf-8"
     );
+
     let (mut samples, mut names) = (BTreeMap::new(), BTreeSet::new());
     let (mut name, mut kind) = ("", "");
     let mut lines = answer.text.lines();
@@ -79,6 +80,7 @@ impl Scraped {
 async fn what_happens_is_counted() {
     let mut stack = Stack::start().await;
     let worker = stack.worker("dummy", "w1").await;
+
     for body in [
         json!({"task_id": "a", "steps": 1, "step_ms": 1}),
         json!({"task_id": "b", "fail_at_step": 1}),
@@ -170,6 +172,7 @@ async fn what_happens_is_counted() {
     ] {
         assert_eq!(backend.at(key), value, "{key}");
     }
+
     assert!(
         backend.at(r#"ktrdr_queue_oldest_age_seconds{worker_type="dummy",queue="any"}"#) >= 0.0
     );
@@ -200,16 +203,19 @@ async fn what_happens_is_counted() {
     ] {
         assert_eq!(own.at(key), value, "{key}");
     }
+
     assert!(own.at(r#"ktrdr_worker_pulls_total{worker_type="dummy"}"#) >= 3.0);
     assert!(own.at(r#"ktrdr_worker_last_pull_age_seconds{worker_type="dummy"}"#) < 60.0);
 
     // A backend that starts anew tells how things are, and does not count the past again.
     stack.backend.restart().await;
+
     let again = scrape(stack.api()).await;
     assert_eq!(
         again.at(r#"ktrdr_operations{worker_type="dummy",status="completed"}"#),
         1.0
     );
+
     // From 0 on, and not from the first: Prometheus sees no increase in what appears as 1.
     assert_eq!(
         again.at(r#"ktrdr_operations_created_total{worker_type="dummy"}"#),
@@ -224,6 +230,7 @@ async fn what_happens_is_counted() {
         0.0
     );
     assert_eq!(again.at("ktrdr_http_faults_total"), 0.0);
+
     // No sample carries an id.
     let ids = |scraped: &Scraped| {
         scraped
@@ -238,6 +245,7 @@ async fn what_happens_is_counted() {
 async fn a_takeover_and_the_fenced_end_it_causes_are_counted() {
     let stack = Stack::start().await;
     let mut frozen = stack.worker("dummy", "w1").await;
+
     stack
         .api()
         .started(
@@ -247,6 +255,7 @@ async fn a_takeover_and_the_fenced_end_it_causes_are_counted() {
         .await;
     stack.api().wait_for_status("long", "running").await;
     let _other = stack.worker("dummy", "w2").await;
+
     frozen.process.signal(Signal::Stop);
     wait_for("the takeover to be counted", LIMIT, async || {
         let scraped = scrape(stack.api()).await;
@@ -293,11 +302,14 @@ fn named(text: &str) -> BTreeSet<String> {
 async fn dashboards_and_alerts_use_names_that_exist() {
     let stack = Stack::start().await;
     let worker = stack.worker("dummy", "w1").await;
+
     let (backend, own) = (scrape(stack.api()).await, scrape(&worker.api).await);
     let known: BTreeSet<String> = backend.names.union(&own.names).cloned().collect();
+
     let dashboard = std::fs::read_to_string(repository().join("docs/grafana.json")).unwrap();
     let parsed: Value = serde_json::from_str(&dashboard).unwrap();
     assert!(parsed["panels"].as_array().unwrap().len() > 10);
+
     let monitoring = std::fs::read_to_string(repository().join("docs/monitoring.md")).unwrap();
     for (file, text) in [("grafana.json", &dashboard), ("monitoring.md", &monitoring)] {
         let unknown: Vec<_> = named(text).difference(&known).cloned().collect();
@@ -306,6 +318,7 @@ async fn dashboards_and_alerts_use_names_that_exist() {
             "docs/{file} uses names that do not exist: {unknown:?}"
         );
     }
+
     let parts = ["_bucket", "_sum", "_count"];
     let explained = named(&monitoring);
     let silent: Vec<_> = known

@@ -12,16 +12,19 @@ use serde_json::{Value, json};
 #[tokio::test]
 async fn a_thousand_operations_over_four_workers_complete_once_each() {
     let stack = Stack::start().await;
+
     let mut workers = Vec::new();
     for n in 1..=4 {
         workers.push(stack.worker("dummy", &format!("w{n}")).await);
     }
+
     let body = json!({"steps": 1, "step_ms": 1, "metrics_per_step": 0});
     for _ in 0..20 {
         let answers =
             futures::future::join_all((0..50).map(|_| stack.api().start("dummy", &body))).await;
         assert!(answers.iter().all(|answer| answer.status == 202));
     }
+
     wait_for("all to complete", LIMIT * 3, async || {
         let done = stack.api().operations("status=completed&limit=1").await;
         match done.at("/data/total").as_u64() {
@@ -30,7 +33,9 @@ async fn a_thousand_operations_over_four_workers_complete_once_each() {
         }
     })
     .await;
+
     stack.bus.settled().await;
+
     let mut lives: HashMap<String, Vec<String>> = HashMap::new();
     let mut per_worker: HashMap<String, u32> = HashMap::new();
     for message in stack.bus.stored("ktrdr.op.dummy.*").await {
@@ -43,6 +48,7 @@ async fn a_thousand_operations_over_four_workers_complete_once_each() {
         }
         lives.entry(message.subject).or_default().push(name);
     }
+
     assert_eq!(lives.len(), 1000);
     assert!(lives.values().all(|life| *life == ["started", "completed"]));
     assert_eq!(
@@ -56,32 +62,34 @@ async fn a_thousand_operations_over_four_workers_complete_once_each() {
 async fn an_operation_waits_for_a_worker_that_meets_its_requirements() {
     let stack = Stack::start().await;
     let (engine, gate) = GateEngine::new();
+
     gate.open_for_all();
     let small = r#"{"cores":2,"memory_gb":4}"#;
-    let _small = LocalWorker::start(
-        &stack.settings,
-        engine.clone(),
-        "small",
-        &["--capabilities", small],
-    )
-    .await;
-    stack.api().wait_for_worker("small", "AVAILABLE").await;
+    let _small = stack
+        .local_worker(engine.clone(), "small", &["--capabilities", small])
+        .await;
+
     let body = json!({"execution": {"requirements": {"cores": 8, "memory_gb": 16}}});
     let answer = stack.api().start("gate", &body).await.expect(202);
     assert!(
         answer.json["warning"].is_string(),
         "nobody can run it now: {answer}"
     );
+
     let id = answer.json["operation_id"].as_str().unwrap().to_owned();
+
     // The small worker goes on with what it can do.
     let easy = stack.api().started("gate", &json!({})).await;
     stack.api().wait_for_status(&easy, "completed").await;
+
     let waiting = stack.api().operation(&id).await;
     assert_eq!(waiting.json["status"], "pending");
     assert_eq!(waiting.at("/data/queue"), "cores8-mem16");
+
     let large = r#"{"cores":16,"memory_gb":64}"#;
     let _large =
         LocalWorker::start(&stack.settings, engine, "large", &["--capabilities", large]).await;
+
     let done = stack.api().wait_for_status(&id, "completed").await;
     assert_eq!(done["worker_id"], "large");
     stack.bus.settled().await;
@@ -92,9 +100,10 @@ async fn a_worker_of_one_slot_and_many_queues_takes_one_request_at_a_time() {
     let stack = Stack::start().await;
     let (engine, gate) = GateEngine::new();
     let large = r#"{"cores":16,"memory_gb":64}"#;
-    let _worker =
-        LocalWorker::start(&stack.settings, engine, "one", &["--capabilities", large]).await;
-    stack.api().wait_for_worker("one", "AVAILABLE").await;
+    let _worker = stack
+        .local_worker(engine, "one", &["--capabilities", large])
+        .await;
+
     let mut ids = Vec::new();
     for round in 0..10 {
         let requirements = match round % 3 {
@@ -119,6 +128,7 @@ async fn a_worker_of_one_slot_and_many_queues_takes_one_request_at_a_time() {
         gate.open(1);
         stack.api().wait_for_status(id.as_str(), "completed").await;
     }
+
     for id in &ids {
         assert_eq!(
             stack.bus.event_names("gate", id).await,
@@ -132,9 +142,10 @@ async fn a_worker_of_one_slot_and_many_queues_takes_one_request_at_a_time() {
 async fn slots_run_side_by_side() {
     let stack = Stack::start().await;
     let (engine, gate) = GateEngine::new();
-    let _worker =
-        LocalWorker::start(&stack.settings, engine, "many", &["--concurrency", "3"]).await;
-    stack.api().wait_for_worker("many", "AVAILABLE").await;
+    let _worker = stack
+        .local_worker(engine, "many", &["--concurrency", "3"])
+        .await;
+
     for _ in 0..4 {
         stack.api().started("gate", &json!({})).await;
     }
@@ -142,7 +153,9 @@ async fn slots_run_side_by_side() {
         gate.started().await;
     }
     stack.api().wait_for_worker("many", "BUSY").await;
+
     assert!(gate.unseen().await.is_empty());
+
     gate.open_for_all();
     wait_for("all four", LIMIT, async || {
         let done = stack.api().operations("status=completed").await;
@@ -153,12 +166,14 @@ async fn slots_run_side_by_side() {
         }
     })
     .await;
+
     stack.bus.settled().await;
 }
 
 #[tokio::test]
 async fn somebody_elses_consumer_on_the_subject_of_a_queue_is_left_alone() {
     let stack = Stack::start().await;
+
     let bus = &stack.bus;
     let filter = bus.names.start(
         &WorkerType::new("dummy").unwrap(),
@@ -166,6 +181,7 @@ async fn somebody_elses_consumer_on_the_subject_of_a_queue_is_left_alone() {
     );
     let stream = bus.jetstream.get_stream(bus.names.stream()).await.unwrap();
     let mut others = Vec::new();
+
     // Whatever order they are listed in.
     for name in ["audit", "zebra"] {
         let config = pull::Config {
@@ -176,10 +192,12 @@ async fn somebody_elses_consumer_on_the_subject_of_a_queue_is_left_alone() {
         others.push(stream.create_consumer(config).await.unwrap());
     }
     let _worker = stack.worker("dummy", "w1").await;
+
     for _ in 0..2 {
         let id = stack.api().started("dummy", &json!({"steps": 0})).await;
         stack.api().wait_for_status(&id, "completed").await;
     }
+
     for mut other in others {
         let info = other.info().await.unwrap();
         assert_eq!(

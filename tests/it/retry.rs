@@ -1,19 +1,20 @@
 //! Running an operation again from the beginning: failed attempts, and `POST …/retry`.
 
 use ktrdr_tests::engines::FlakyEngine;
-use ktrdr_tests::{LIMIT, LocalWorker, Stack, wait_for};
+use ktrdr_tests::{LIMIT, Stack, wait_for};
 use reqwest::Method;
 use serde_json::{Value, json};
 
 #[tokio::test]
 async fn failed_attempts_are_retried_when_asked_for() {
     let stack = Stack::start().await;
-    let _worker = LocalWorker::start(&stack.settings, FlakyEngine, "f1", &[]).await;
-    stack.api().wait_for_worker("f1", "AVAILABLE").await;
+    let _worker = stack.local_worker(FlakyEngine, "f1", &[]).await;
+
     let retried = json!({"failures": 2, "execution": {"max_attempts": 3, "retry_delay": 0.1}});
     let id = stack.api().started("flaky", &retried).await;
     let done = stack.api().wait_for_status(&id, "completed").await;
     assert_eq!(done["attempt"], 3);
+
     let outcomes: Vec<&Value> = done["attempts"]
         .as_array()
         .unwrap()
@@ -32,18 +33,21 @@ async fn failed_attempts_are_retried_when_asked_for() {
             "completed"
         ]
     );
+
     let used_up = json!({"failures": 9, "execution": {"max_attempts": 2, "retry_delay": 0}});
     let id = stack.api().started("flaky", &used_up).await;
     assert_eq!(
         stack.api().wait_for_status(&id, "failed").await["attempt"],
         2
     );
+
     let permanent = json!({"failures": 9, "how": "permanent", "execution": {"max_attempts": 5}});
     let id = stack.api().started("flaky", &permanent).await;
     assert_eq!(
         stack.api().wait_for_status(&id, "failed").await["attempt"],
         1
     );
+
     let engines_own = json!({"failures": 1, "how": "retry_after"});
     let id = stack.api().started("flaky", &engines_own).await;
     assert_eq!(
@@ -56,8 +60,8 @@ async fn failed_attempts_are_retried_when_asked_for() {
 #[tokio::test]
 async fn an_operation_that_waits_for_its_retry_can_be_cancelled() {
     let stack = Stack::start().await;
-    let _worker = LocalWorker::start(&stack.settings, FlakyEngine, "f1", &[]).await;
-    stack.api().wait_for_worker("f1", "AVAILABLE").await;
+    let _worker = stack.local_worker(FlakyEngine, "f1", &[]).await;
+
     let body = json!({"failures": 9, "execution": {"max_attempts": 9, "retry_delay": 3600}});
     let id = stack.api().started("flaky", &body).await;
     let waiting = wait_for("the hand-back", LIMIT, async || {
@@ -70,6 +74,7 @@ async fn an_operation_that_waits_for_its_retry_can_be_cancelled() {
     })
     .await;
     assert_eq!(waiting["status"], "pending");
+
     stack.api().cancel(&id).await.expect(200);
     stack.api().wait_for_status(&id, "cancelled").await;
 }
@@ -78,10 +83,12 @@ async fn an_operation_that_waits_for_its_retry_can_be_cancelled() {
 async fn a_failed_operation_is_retried_with_its_own_parameters() {
     let stack = Stack::start().await;
     let _worker = stack.worker("dummy", "w1").await;
+
     let body =
         json!({"steps": 3, "step_ms": 1, "fail_at_step": 2, "execution": {"timeout_seconds": 60}});
     let id = stack.api().started("dummy", &body).await;
     stack.api().wait_for_status(&id, "failed").await;
+
     let path = format!("/api/v1/operations/{id}/retry");
     let retry = || {
         stack.api().send(
@@ -93,8 +100,10 @@ async fn a_failed_operation_is_retried_with_its_own_parameters() {
     };
     let (first, again) = (retry().await.expect(202), retry().await.expect(200));
     assert_eq!(first.json["operation_id"], again.json["operation_id"]);
+
     let new = first.json["operation_id"].as_str().unwrap();
     assert_ne!(new, id);
+
     let failed = stack.api().wait_for_status(new, "failed").await;
     assert_eq!(failed["retry_of"], Value::String(id));
     assert_eq!(failed["metadata"]["fail_at_step"], 2);
@@ -105,8 +114,10 @@ async fn a_failed_operation_is_retried_with_its_own_parameters() {
 async fn only_failed_and_cancelled_operations_are_run_again() {
     let stack = Stack::start().await;
     let _worker = stack.worker("dummy", "w1").await;
+
     let id = stack.api().started("dummy", &json!({"steps": 0})).await;
     stack.api().wait_for_status(&id, "completed").await;
+
     for verb in ["retry", "resume"] {
         let answer = stack
             .api()

@@ -10,19 +10,23 @@ use serde_json::{Value, json};
 async fn answers_with_the_id_and_where_it_is_found() {
     let stack = Stack::start().await;
     let _worker = stack.worker("dummy", "w1").await;
+
     let answer = stack
         .api()
         .start("dummy", &json!({"steps": 1, "step_ms": 1}))
         .await
         .expect(202);
     let id = answer.json["operation_id"].as_str().unwrap().to_owned();
+
     assert_eq!(answer.json["success"], true);
     assert_eq!(
         answer.header("location"),
         format!("/api/v1/operations/{id}")
     );
+
     // Read your writes: the very next answer knows the operation.
     stack.api().operation(&id).await.expect(200);
+
     let done = stack.api().wait_for_status(&id, "completed").await;
     assert_eq!(done["progress"]["percentage"], 100);
     assert_eq!(done["result"]["steps"], 1);
@@ -37,10 +41,13 @@ async fn answers_with_the_id_and_where_it_is_found() {
 async fn the_same_task_id_starts_nothing_twice() {
     let stack = Stack::start().await;
     let _worker = stack.worker("dummy", "w1").await;
+
     let body = json!({"task_id": "mine-1", "steps": 1, "step_ms": 1});
     let first = stack.api().start("dummy", &body).await.expect(202);
     assert_eq!(first.json["operation_id"], "mine-1");
+
     stack.api().wait_for_status("mine-1", "completed").await;
+
     let again = stack.api().start("dummy", &body).await.expect(200);
     assert_eq!(again.json["operation_id"], "mine-1");
     assert_eq!(again.json["status"], "completed");
@@ -55,6 +62,7 @@ async fn the_same_task_id_starts_nothing_twice() {
 async fn the_same_idempotency_key_replays_the_first_answer() {
     let stack = Stack::start().await;
     let _worker = stack.worker("dummy", "w1").await;
+
     let start = async |body| {
         let request = stack
             .api()
@@ -63,6 +71,7 @@ async fn the_same_idempotency_key_replays_the_first_answer() {
         stack.api().send(request.json(&body)).await
     };
     let first = start(json!({"steps": 0})).await.expect(202);
+
     // Also with an id beside it, that was not used before.
     for body in [
         json!({"steps": 0}),
@@ -73,6 +82,7 @@ async fn the_same_idempotency_key_replays_the_first_answer() {
             first.json["operation_id"]
         );
     }
+
     assert_eq!(stack.bus.stored("ktrdr.start.*.*").await.len(), 1);
 }
 
@@ -80,6 +90,7 @@ async fn the_same_idempotency_key_replays_the_first_answer() {
 async fn concurrent_starts_with_one_task_id_are_one_operation() {
     let stack = Stack::start().await;
     let _worker = stack.worker("dummy", "w1").await;
+
     let body = json!({"task_id": "race", "steps": 0});
     let answers =
         futures::future::join_all((0..16).map(|_| stack.api().start("dummy", &body))).await;
@@ -102,6 +113,7 @@ async fn concurrent_starts_with_one_task_id_are_one_operation() {
 async fn a_request_that_does_not_fit_its_schema_names_each_path() {
     let stack = Stack::start().await;
     let _worker = stack.worker("dummy", "w1").await;
+
     let body = json!({"steps": -1, "stepz": 3});
     let answer = stack
         .api()
@@ -115,6 +127,7 @@ async fn a_request_that_does_not_fit_its_schema_names_each_path() {
         .map(|v| &v["path"])
         .collect();
     assert!(paths.contains(&&json!("/steps")), "{answer}");
+
     for body in [
         json!({"task_id": "a.b"}),
         json!({"task_id": ""}),
@@ -126,6 +139,7 @@ async fn a_request_that_does_not_fit_its_schema_names_each_path() {
     ] {
         stack.api().start("dummy", &body).await.expect(422);
     }
+
     assert!(stack.bus.stored("ktrdr.start.*.*").await.is_empty());
 }
 
@@ -133,6 +147,7 @@ async fn a_request_that_does_not_fit_its_schema_names_each_path() {
 async fn a_whole_number_with_a_point_is_an_integer() {
     let stack = Stack::start().await;
     let _worker = stack.worker("dummy", "w1").await;
+
     let body = json!({"steps": 2.0, "step_ms": 1.0, "execution": {"max_attempts": 2.0}});
     let id = stack.api().started("dummy", &body).await;
     let done = stack.api().wait_for_status(&id, "completed").await;
@@ -140,6 +155,7 @@ async fn a_whole_number_with_a_point_is_an_integer() {
         (&done["result"]["steps"], &done["execution"]["max_attempts"]),
         (&json!(2), &json!(2))
     );
+
     let keyed = stack
         .api()
         .request(Method::POST, "/api/v1/dummy/start")
@@ -156,6 +172,7 @@ async fn a_whole_number_with_a_point_is_an_integer() {
 async fn bytes_that_are_no_json_object_are_400_and_too_many_are_413() {
     let stack = Stack::start().await;
     let _worker = stack.worker("dummy", "w1").await;
+
     let api = stack.api();
     let post = |body: Vec<u8>| {
         let request = api.request(Method::POST, "/api/v1/dummy/start").body(body);
@@ -179,9 +196,11 @@ async fn bytes_that_are_no_json_object_are_400_and_too_many_are_413() {
         );
         assert_eq!(answer.json["success"], false);
     }
+
     let large = format!("{{\"x\":\"{}\"}}", "y".repeat(2_000_000));
     let answer = post(large.into_bytes()).await.expect(413);
     assert_eq!(answer.json["status_code"], 413);
+
     // Deeply nested input must not take the process down.
     post("[".repeat(100_000).into_bytes()).await.expect(400);
     stack.api().get("/health").await.expect(200);
@@ -199,6 +218,7 @@ async fn an_unknown_domain_lists_the_known_ones() {
 async fn a_start_before_its_worker_waits_and_says_so() {
     let stack = Stack::start().await;
     let mut worker = stack.worker("dummy", "w1").await;
+
     worker.process.stop().await;
     wait_for("the farewell", LIMIT, async || {
         match stack.api().workers().await.len() {
@@ -207,6 +227,7 @@ async fn a_start_before_its_worker_waits_and_says_so() {
         }
     })
     .await;
+
     let answer = stack
         .api()
         .start(
@@ -216,10 +237,13 @@ async fn a_start_before_its_worker_waits_and_says_so() {
         .await
         .expect(202);
     assert!(answer.json["warning"].is_string(), "{answer}");
+
     let operation = stack.api().operation("early").await.expect(200);
     assert_eq!(operation.json["status"], "pending");
     assert_eq!(operation.at("/data/queue_position"), &json!(1));
+
     let _worker = stack.worker("dummy", "w2").await;
+
     stack.api().wait_for_status("early", "completed").await;
 }
 
@@ -228,6 +252,7 @@ async fn strict_admission_refuses_without_workers() {
     let stack =
         Stack::start_with(|settings: Settings| settings.with("KTRDR_ADMISSION", "strict")).await;
     let mut worker = stack.worker("dummy", "w1").await;
+
     stack
         .api()
         .start("dummy", &json!({"steps": 0}))
@@ -249,6 +274,7 @@ async fn strict_admission_refuses_without_workers() {
 async fn wait_answers_as_soon_as_the_operation_has_ended() {
     let stack = Stack::start().await;
     let _worker = stack.worker("dummy", "w1").await;
+
     let id = stack
         .api()
         .started("dummy", &json!({"steps": 2, "step_ms": 100}))
@@ -259,6 +285,7 @@ async fn wait_answers_as_soon_as_the_operation_has_ended() {
         .await
         .expect(200);
     assert_eq!(answer.json["status"], "completed");
+
     let slow = stack
         .api()
         .started("dummy", &json!({"steps": 1000, "step_ms": 100}))
@@ -269,6 +296,7 @@ async fn wait_answers_as_soon_as_the_operation_has_ended() {
         .await
         .expect(200);
     assert_ne!(answer.json["status"], "completed");
+
     let cancel = tokio::time::timeout(Duration::from_secs(20), stack.api().cancel(&slow))
         .await
         .unwrap();
@@ -279,10 +307,13 @@ async fn wait_answers_as_soon_as_the_operation_has_ended() {
 async fn an_id_whose_start_has_left_the_stream_is_refused_and_not_left_pending() {
     let stack = Stack::start().await;
     let _worker = stack.worker("dummy", "w1").await;
+
     let body = json!({"task_id": "old", "steps": 0});
     let _ = stack.api().start("dummy", &body).await.expect(202);
     stack.api().wait_for_status("old", "completed").await;
+
     stack.bus.settled().await;
+
     // What age does to a stream, in its order: the start request goes first.
     let stream = stack.bus.jetstream.get_stream("KTRDR").await.unwrap();
     stream
@@ -297,6 +328,7 @@ async fn an_id_whose_start_has_left_the_stream_is_refused_and_not_left_pending()
         }
     })
     .await;
+
     stack
         .api()
         .start("dummy", &body)

@@ -9,13 +9,15 @@ use serde_json::json;
 async fn a_killed_worker_is_taken_over_and_marked_unavailable_until_it_is_back() {
     let stack = Stack::start().await;
     let mut first = stack.worker("dummy", "w1").await;
+
     let id = stack
         .api()
-        .started("dummy", &json!({"steps": 20, "step_ms": 100}))
+        .running("dummy", &json!({"steps": 20, "step_ms": 100}))
         .await;
-    stack.api().wait_for_status(&id, "running").await;
     let _second = stack.worker("dummy", "w2").await;
+
     first.process.kill();
+
     let lost = stack
         .api()
         .wait_for_worker("w1", "TEMPORARILY_UNAVAILABLE")
@@ -24,6 +26,7 @@ async fn a_killed_worker_is_taken_over_and_marked_unavailable_until_it_is_back()
         lost["health_check_failures"].as_u64().unwrap() >= 3,
         "{lost}"
     );
+
     let done = stack.api().wait_for_status(&id, "completed").await;
     assert_eq!(done["attempt"], 2);
     assert_eq!(done["worker_id"], "w2");
@@ -32,7 +35,9 @@ async fn a_killed_worker_is_taken_over_and_marked_unavailable_until_it_is_back()
         stack.bus.event_names("dummy", &id).await,
         ["started", "started", "completed"]
     );
+
     first.restart().await;
+
     let back = stack.api().wait_for_worker("w1", "AVAILABLE").await;
     assert_eq!(back["health_check_failures"], 0);
     stack.bus.settled().await;
@@ -42,6 +47,7 @@ async fn a_killed_worker_is_taken_over_and_marked_unavailable_until_it_is_back()
 async fn a_request_that_loses_three_workers_fails_and_takes_no_fourth() {
     let stack = Stack::start().await;
     let mut worker = stack.worker("dummy", "w1").await;
+
     let id = stack
         .api()
         .started("dummy", &json!({"steps": 600, "step_ms": 100}))
@@ -58,6 +64,7 @@ async fn a_request_that_loses_three_workers_fails_and_takes_no_fourth() {
         // The same worker id each time: what a supervisor that restarts it does.
         worker.restart().await;
     }
+
     let failed = stack.api().wait_for_status(&id, "failed").await;
     assert!(
         failed["error_message"]
@@ -78,10 +85,12 @@ async fn a_second_copy_of_a_running_request_does_not_take_it_over() {
     let stack = Stack::start().await;
     let (engine, gate) = GateEngine::new();
     let _one = LocalWorker::start(&stack.settings, engine.clone(), "g1", &[]).await;
-    let _two = LocalWorker::start(&stack.settings, engine, "g2", &[]).await;
-    stack.api().wait_for_worker("g2", "AVAILABLE").await;
+    let _two = stack.local_worker(engine, "g2", &[]).await;
+
     let id = stack.api().started("gate", &json!({})).await;
+
     assert_eq!(gate.started().await.1, 1);
+
     // What a start repeated after the duplicate window looks like: same payload, no message id.
     let request = stack.bus.stored("ktrdr.start.gate.any").await.remove(0);
     stack.bus.store(request.subject, request.payload).await;
@@ -94,6 +103,7 @@ async fn a_second_copy_of_a_running_request_does_not_take_it_over() {
     .await;
     gate.open(1);
     stack.api().wait_for_status(&id, "completed").await;
+
     assert!(gate.unseen().await.is_empty());
     assert_eq!(
         stack.bus.event_names("gate", &id).await,
@@ -112,19 +122,16 @@ async fn an_engine_that_blocks_its_thread_for_longer_than_the_lease_runs_once() 
         &[],
     )
     .await;
-    let _other = LocalWorker::start(
-        &stack.settings,
-        ktrdr_tests::engines::BlockingEngine,
-        "b2",
-        &[],
-    )
-    .await;
-    stack.api().wait_for_worker("b2", "AVAILABLE").await;
+    let _other = stack
+        .local_worker(ktrdr_tests::engines::BlockingEngine, "b2", &[])
+        .await;
+
     let id = stack
         .api()
         .started("blocking", &json!({"millis": 3500}))
         .await;
     stack.api().wait_for_status(&id, "completed").await;
+
     let events = stack.bus.events("blocking", &id).await;
     assert!(matches!(events[0].kind, EventKind::Started { .. }));
     assert_eq!(events.len(), 2, "{events:?}");

@@ -19,14 +19,16 @@ async fn a_stopping_worker_hands_its_operation_back_at_once_and_says_farewell() 
     })
     .await;
     let mut first = stack.worker("dummy", "w1").await;
+
     let id = stack
         .api()
-        .started("dummy", &json!({"steps": 10, "step_ms": 100}))
+        .running("dummy", &json!({"steps": 10, "step_ms": 100}))
         .await;
-    stack.api().wait_for_status(&id, "running").await;
     let _second = stack.worker("dummy", "w2").await;
+
     let status = first.process.stop().await;
     assert!(status.success(), "{status}: {}", first.process.log());
+
     let done = stack.api().wait_for_status(&id, "completed").await;
     assert_eq!(done["worker_id"], "w2");
     assert_eq!(done["attempts"][0]["outcome"], "released");
@@ -34,6 +36,7 @@ async fn a_stopping_worker_hands_its_operation_back_at_once_and_says_farewell() 
         stack.bus.event_names("dummy", &id).await,
         ["started", "released", "started", "completed"]
     );
+
     // No heartbeat has to be missed first: it said that it goes.
     wait_for("the farewell to be heard", LIMIT, async || {
         match stack.api().workers().await.as_slice() {
@@ -42,12 +45,14 @@ async fn a_stopping_worker_hands_its_operation_back_at_once_and_says_farewell() 
         }
     })
     .await;
+
     stack.bus.settled().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_heard_of_a_worker_after_its_farewell() {
     const WORKERS: usize = 150;
+
     // A heartbeat that came later would bring it back to life. So many and so often that some would be on their way.
     let nats = NatsServer::start().await;
     let settings = Settings {
@@ -56,6 +61,7 @@ async fn nothing_is_heard_of_a_worker_after_its_farewell() {
     };
     let bus = nats.bus().await;
     let (engine, _gate) = GateEngine::new();
+
     let mut workers = Vec::new();
     for number in 0..WORKERS {
         workers
@@ -88,11 +94,11 @@ async fn nothing_is_heard_of_a_worker_after_its_farewell() {
 async fn a_stopping_worker_answers_until_its_operations_have_ended() {
     let stack = Stack::start_with(|settings| settings.with("WORKER_SHUTDOWN_GRACE", "30s")).await;
     let mut worker = stack.worker("dummy", "w1").await;
+
     let id = stack
         .api()
-        .started("dummy", &json!({"steps": 10000, "step_ms": 10}))
+        .running("dummy", &json!({"steps": 10000, "step_ms": 10}))
         .await;
-    stack.api().wait_for_status(&id, "running").await;
     worker.process.signal(Signal::Term);
     wait_for("the worker to wait for its operation", LIMIT, async || {
         let log = worker.process.log();
@@ -103,14 +109,17 @@ async fn a_stopping_worker_answers_until_its_operations_have_ended() {
         }
     })
     .await;
+
     let health = worker.api.get("/health").await.expect(200);
     assert_eq!(health.at("/current_operation"), &json!(id), "{health}");
+
     worker
         .api
         .delete(&format!("/api/v1/operations/{id}/cancel"))
         .await
         .expect(200);
     stack.api().wait_for_status(&id, "cancelled").await;
+
     let status = worker.process.wait(LIMIT).await;
     assert!(status.success(), "{status}: {}", worker.process.log());
 }

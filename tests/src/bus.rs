@@ -207,6 +207,36 @@ impl Bus {
             .collect()
     }
 
+    /// Waits until the log of an operation holds exactly these events.
+    ///
+    /// # Panics
+    /// When it does not within [`LIMIT`].
+    pub async fn wait_for_events(&self, worker_type: &str, operation_id: &str, names: &[&str]) {
+        wait_for(&format!("the events {names:?}"), LIMIT, async || match self
+            .event_names(worker_type, operation_id)
+            .await
+        {
+            seen if seen == names => Ok(()),
+            seen => Err(format!("{seen:?}")),
+        })
+        .await;
+    }
+
+    /// Waits until a second attempt has claimed an operation, or something else has followed the
+    /// first `started`.
+    ///
+    /// # Panics
+    /// When nothing has within [`LIMIT`].
+    pub async fn wait_for_takeover(&self, worker_type: &str, operation_id: &str) {
+        wait_for("the takeover", LIMIT, async || {
+            match self.event_names(worker_type, operation_id).await.len() {
+                0 | 1 => Err("not taken over".to_owned()),
+                _ => Ok(()),
+            }
+        })
+        .await;
+    }
+
     /// What the queues still hold: every durable consumer that is not empty.
     ///
     /// # Panics

@@ -190,6 +190,16 @@ impl Client {
             .to_owned()
     }
 
+    /// Starts an operation and waits until a worker runs it; the operation's id.
+    ///
+    /// # Panics
+    /// When the start is refused, or nobody runs it within [`LIMIT`].
+    pub async fn running(&self, domain: &str, body: &Value) -> String {
+        let id = self.started(domain, body).await;
+        self.wait_for_status(&id, "running").await;
+        id
+    }
+
     /// `GET /api/v1/operations/{id}`.
     pub async fn operation(&self, id: &str) -> Answer {
         self.get(&format!("/api/v1/operations/{id}")).await
@@ -237,6 +247,42 @@ impl Client {
     /// When it has another terminal status, or not this one within [`LIMIT`].
     pub async fn wait_for_status(&self, id: &str, status: &str) -> Value {
         self.wait_for_any_status(id, &[status]).await
+    }
+
+    /// Asks `GET path` until the answer meets `condition`, and returns that answer. `what` names
+    /// the condition in the failure message.
+    ///
+    /// # Panics
+    /// When no answer meets it within [`LIMIT`].
+    pub async fn wait_for_answer(
+        &self,
+        path: &str,
+        what: &str,
+        condition: impl Fn(&Answer) -> bool,
+    ) -> Answer {
+        wait_for(what, LIMIT, async || {
+            let answer = self.try_get(path).await?;
+            if condition(&answer) {
+                Ok(answer)
+            } else {
+                Err(answer.to_string())
+            }
+        })
+        .await
+    }
+
+    /// The same for `GET /api/v1/operations/{id}`.
+    ///
+    /// # Panics
+    /// When no answer meets the condition within [`LIMIT`].
+    pub async fn wait_for_operation(
+        &self,
+        id: &str,
+        what: &str,
+        condition: impl Fn(&Answer) -> bool,
+    ) -> Answer {
+        self.wait_for_answer(&format!("/api/v1/operations/{id}"), what, condition)
+            .await
     }
 
     /// `GET /api/v1/workers`, as a list.

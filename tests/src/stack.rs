@@ -1,9 +1,11 @@
 //! A nats-server, a backend and workers, together and with short times.
 
 use ktrdr_protocol::subject::SubjectNames;
+use ktrdr_worker::Engine;
 
 use crate::bus::Bus;
 use crate::client::Client;
+use crate::local_worker::LocalWorker;
 use crate::nats::NatsServer;
 use crate::process::{BackendProcess, WorkerProcess};
 use crate::settings::Settings;
@@ -55,6 +57,19 @@ impl Stack {
     /// Starts a worker process and waits until the backend shows it as available.
     pub async fn worker(&self, worker_type: &str, id: &str) -> WorkerProcess {
         let worker = WorkerProcess::start(&self.settings, worker_type, id).await;
+        self.api().wait_for_worker(id, "AVAILABLE").await;
+        worker
+    }
+
+    /// Starts a worker inside the test process, with further command line arguments, and waits until
+    /// the backend shows it as available.
+    pub async fn local_worker<E: Engine>(
+        &self,
+        engine: E,
+        id: &str,
+        arguments: &[&str],
+    ) -> LocalWorker {
+        let worker = LocalWorker::start(&self.settings, engine, id, arguments).await;
         self.api().wait_for_worker(id, "AVAILABLE").await;
         worker
     }
