@@ -1,7 +1,7 @@
 //! Results: small ones in the log, large ones in the object store, none before the end.
 
-use ktrdr_tests::engines::GateEngine;
 use ktrdr_tests::Stack;
+use ktrdr_tests::engines::GateEngine;
 use serde_json::json;
 
 #[tokio::test]
