@@ -7,15 +7,15 @@ ARG DEBIAN=bookworm
 FROM rust:${RUST_VERSION}-slim-${DEBIAN} AS build
 WORKDIR /src
 COPY . .
-# Registry and build directory stay in the builder's caches, so a change rebuilds only what it touches. What is to be kept
-# must be copied out in the same step.
+# The registry and the build directory are caches of the builder, so a change rebuilds only what it affects. The programs must be
+# copied out of the cache in the same step.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target,sharing=locked \
     cargo build --release --locked --package ktrdr-backend --package ktrdr-engines --bins \
     && install -D target/release/ktrdr-backend target/release/ktrdr-worker --target-directory /out
 
 FROM debian:${DEBIAN}-slim AS runtime
-# curl is what the health checks of docker-compose.yml use.
+# The health checks of docker-compose.yml use curl.
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends ca-certificates curl \
     && rm -rf /var/lib/apt/lists/* \
@@ -31,7 +31,7 @@ ENTRYPOINT ["ktrdr-backend"]
 
 FROM runtime AS worker
 COPY --from=build /out/ktrdr-worker /usr/local/bin/
-# A new volume mounted here starts with these files, owned by the user the worker runs as.
+# A new volume mounted here starts with these files. The worker's user owns them.
 COPY --chown=ktrdr:ktrdr data /data
 ENV KTRDR_DATA_DIR=/data
 WORKDIR /data
