@@ -86,6 +86,47 @@ impl Connection {
         // An error means that the client is gone, and with it the process's purpose; waiting is then as good as anything.
         let _ = self.link.clone().wait_for(|link| link.up).await;
     }
+
+    /// Waits for a connection and runs `work` while it lasts. Returns `None` when the connection was lost first.
+    ///
+    /// Use it in a loop for everything that does not outlive a connection: a JetStream consumer, a watch of a bucket.
+    /// `work` then needs no code of its own to notice an outage, and starts again with the next connection.
+    ///
+    /// # Cancel safety
+    /// When the connection is lost, `work` is dropped at one of its `await`s. State that must survive belongs into
+    /// variables outside of it.
+    ///
+    /// ```no_run
+    /// # async fn read_stream(from: &mut u64) -> Result<(), std::io::Error> { Ok(()) }
+    /// # async fn follow(connection: &ktrdr_bus::nats::Connection) {
+    /// # use std::time::Duration;
+    /// let mut from = 1;
+    /// loop {
+    ///     if let Some(Err(error)) = connection.while_up(read_stream(&mut from)).await {
+    ///         tracing::warn!(%error, "reading the stream was interrupted; starting again");
+    ///         tokio::time::sleep(Duration::from_millis(500)).await;
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    pub async fn while_up<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        while_up(self.link.clone(), work).await
+    }
+}
+
+/// [`Connection::while_up`], for any link.
+async fn while_up<T>(mut link: watch::Receiver<Link>, work: impl Future<Output = T>) -> Option<T> {
+    // Marks the state of the link as seen, so that only a later change interrupts the work.
+    if link.wait_for(|link| link.up).await.is_err() {
+        // The client is gone, and with it the purpose of the process. There will be no connection.
+        return std::future::pending().await;
+    }
+
+    tokio::select! {
+        biased;
+        outcome = work => Some(outcome),
+        Ok(()) = link.changed() => None,
+    }
 }
 
 /// Starts connecting and returns at once: a broker that is away is waited for, however long, and said so in the log.
@@ -165,4 +206,41 @@ pub async fn connect(options: &NatsOptions, name: &str) -> Result<Connection, Co
         jetstream,
         link,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(up: bool, epoch: u64) -> Link {
+        Link {
+            up,
+            epoch,
+            since: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn work_waits_for_a_connection_and_ends_when_it_is_lost() {
+        let (sender, receiver) = watch::channel(link(false, 0));
+        let (started, mut starts) = tokio::sync::mpsc::unbounded_channel();
+        let task = tokio::spawn(while_up(receiver, async move {
+            started.send(()).unwrap();
+            std::future::pending::<()>().await;
+        }));
+        tokio::task::yield_now().await;
+        assert!(starts.try_recv().is_err(), "it ran without a connection");
+
+        sender.send(link(true, 1)).unwrap();
+        assert_eq!(starts.recv().await, Some(()));
+        sender.send(link(false, 1)).unwrap();
+
+        assert_eq!(task.await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn work_that_ends_while_connected_returns_its_value() {
+        let (_sender, receiver) = watch::channel(link(true, 1));
+        assert_eq!(while_up(receiver, async { 7 }).await, Some(7));
+    }
 }
