@@ -3,5 +3,6 @@
 pub mod backtesting;
 pub mod bars;
 pub mod data_processing;
+mod datetime;
 pub mod dummy;
 pub mod training;

@@ -2,6 +2,8 @@
 
 use ktrdr_worker::OperationError;
 
+use crate::datetime::InvalidTimeFormat;
+
 /// The longest piece of a cell that a message or a result repeats, in characters.
 const SHOWN_CHARS: usize = 200;
 
@@ -86,6 +88,12 @@ impl DataError {
             file,
             source,
         }
+    }
+}
+
+impl From<InvalidTimeFormat> for DataError {
+    fn from(error: InvalidTimeFormat) -> Self {
+        Self::Request(error.to_string())
     }
 }
 

@@ -8,7 +8,6 @@
 mod attempt_files;
 mod checkpoint;
 mod clean;
-mod datetime;
 mod error;
 mod name_or_object;
 mod operation;

@@ -67,7 +67,7 @@ fn what_is_wrong_is_named_with_file_and_line() {
         (
             "2024-01-05,",
             "\n\n05.01.24,",
-            "X_1d.csv, line 6: column timestamp: \"05.01.24\" is no time",
+            "X_1d.csv, line 6: column timestamp: \"05.01.24\" is not a date or time",
         ),
         (
             "1e0,0",

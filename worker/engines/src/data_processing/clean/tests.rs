@@ -92,7 +92,7 @@ fn times_in_a_format_are_rewritten() {
     assert_eq!(clean("t\n1/8/90\n", typed("%m/%d/%y")).0, "t\n1990-01-08\n");
     let mut bad = typed("%Q");
     bad["op"] = json!("clean");
-    assert!(fails("t\n", bad).contains("\"%Q\" is no strftime format"));
+    assert!(fails("t\n", bad).contains("\"%Q\" is not a strftime format"));
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! Checks that cells are what their column says (`docs/engines/data_processing.md`, "clean", step 3).
 
 use super::params::{CellType, CleanParams};
-use crate::data_processing::datetime::{TimeFormat, time};
 use crate::data_processing::error::DataError;
 use crate::data_processing::row::Row;
 use crate::data_processing::table::Table;
 use crate::data_processing::text::{is_integer, is_number};
+use crate::datetime::{TimeFormat, parse_cell};
 
 /// A column that has a type.
 pub(super) struct TypedColumn {
@@ -53,7 +53,7 @@ impl TypedColumn {
         match &self.check {
             Check::Number => is_number(cell),
             Check::Integer => is_integer(cell),
-            Check::Time => time(cell).is_some(),
+            Check::Time => parse_cell(cell).is_some(),
             Check::TimeFormat(format) => {
                 let parsed = format.rewrite(cell, scratch);
                 if parsed {

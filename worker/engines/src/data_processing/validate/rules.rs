@@ -6,12 +6,12 @@ use chrono::NaiveDateTime;
 use serde::{Deserialize, Serialize};
 
 use super::params::Rule;
-use crate::data_processing::datetime::{TimeFormat, time};
 use crate::data_processing::error::DataError;
 use crate::data_processing::row::Row;
 use crate::data_processing::table::Table;
 use crate::data_processing::text::{is_integer, is_number, number, trim};
 use crate::data_processing::text_set::TextSet;
+use crate::datetime::{TimeFormat, parse_cell};
 
 /// A rule that concerns rows and not one column: in its place stands this.
 pub(super) const NO_COLUMN: &str = "*";
@@ -167,7 +167,7 @@ impl CellRule {
         match self {
             Self::Number => is_number(cell),
             Self::Integer => is_integer(cell),
-            Self::Time => time(cell).is_some(),
+            Self::Time => parse_cell(cell).is_some(),
             Self::TimeFormat(format, scratch) => format.rewrite(cell, scratch),
             Self::Min(least) => number(cell).is_none_or(|x| x >= *least),
             Self::Max(greatest) => number(cell).is_none_or(|x| x <= *greatest),
@@ -185,7 +185,7 @@ impl Last {
         if let Some(x) = number(cell) {
             return self.number.replace(x).is_none_or(|last| x > last);
         }
-        match time(cell) {
+        match parse_cell(cell) {
             Some(time) => self.time.replace(time).is_none_or(|last| time > last),
             None => true,
         }
