@@ -11,7 +11,7 @@ use ktrdr_protocol::worker::{Heartbeat, WorkerStatus};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::pulling::pull::ServedQueue;
+use crate::pulling::puller::ServedQueue;
 use crate::worker::core::Core;
 
 /// Shortest time between two heartbeats: a worker that finishes thousands of operations a second does not tell each.

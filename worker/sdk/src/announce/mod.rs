@@ -1,5 +1,4 @@
-//! What a worker tells backends about itself, and what it hears from them.
+//! What a worker tells backends about itself, and what backends ask of it.
 
-pub(crate) mod cancels;
 pub(crate) mod heartbeat;
 pub(crate) mod service;

@@ -1,4 +1,5 @@
-//! The worker as a NATS service: `nats micro ls`, `info`, `stats`, `ping`, and requests to this one worker.
+//! What backends ask of this worker: its NATS service (`nats micro ls`, `info`, `stats`, `ping`),
+//! and cancel intents that are heard live.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,9 +8,12 @@ use async_nats::service::{Request, ServiceExt, error::Error as ReplyError};
 use bytes::Bytes;
 use futures::StreamExt;
 use ktrdr_bus::telemetry::short;
+use ktrdr_protocol::id::OperationId;
+use ktrdr_protocol::subject::Topic;
 use ktrdr_protocol::worker::{OperationAnswer, OperationQuery};
 
 use crate::announce::heartbeat::describe;
+use crate::attempt::stop::StopReason;
 use crate::worker::core::Core;
 
 /// Serves `worker.<worker_id>.operation` (fresh state of one operation) and `worker.<worker_id>.health`.
@@ -76,4 +80,31 @@ fn internal(error: serde_json::Error) -> ReplyError {
         status: error.to_string(),
         code: 500,
     }
+}
+
+/// Passes cancel intents on to the operations that run here, until the client is closed.
+///
+/// An intent that is missed during an interruption is repeated by the backends for as long as
+/// heartbeats show the operation running.
+///
+/// # Errors
+/// When the client is closed.
+pub(crate) async fn listen_for_cancels(core: Arc<Core>) -> Result<(), async_nats::SubscribeError> {
+    let mut intents = core
+        .connection
+        .client
+        .subscribe(core.names.cancels_of(&core.worker_type))
+        .await?;
+    while let Some(message) = intents.next().await {
+        let Some(Topic::Cancel { operation_id, .. }) = core.names.parse(&message.subject) else {
+            continue;
+        };
+        let Ok(id) = OperationId::new(operation_id) else {
+            continue;
+        };
+        if core.running.stop(&id, StopReason::Cancel) > 0 {
+            tracing::info!(operation_id = %id, "cancel requested");
+        }
+    }
+    Ok(())
 }

@@ -1,5 +1,5 @@
-//! One operation from its start request to its attempt: what a request is, and claiming it. See [`crate::attempt::supervise`] for the
-//! rest.
+//! From a start request in a slot to a free slot: registers the attempt, claims the operation, and
+//! runs it. [`crate::attempt::supervise`] does the running.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ktrdr_bus::oplog::AppendError;
 use ktrdr_bus::telemetry::{chain, short};
-use ktrdr_protocol::claim::DeliveryInfo as Delivered;
+use ktrdr_protocol::claim::DeliveryInfo;
 use ktrdr_protocol::operation::Attempt;
 use ktrdr_protocol::origin::Origin;
 use ktrdr_protocol::start_request::StartRequest;
@@ -17,60 +17,64 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use crate::attempt::claim::{ClaimError, Claimed, Claimer, Hold};
+use crate::attempt::claim::{ClaimError, Claimed, claim};
+use crate::attempt::ownership::OwnedAttempt;
 use crate::attempt::supervise::RunningAttempt;
 use crate::pulling::lease::Lease;
-use crate::pulling::pull::{Delivery, Slot};
+use crate::pulling::puller::{PulledRequest, Slot};
 use crate::worker::core::{Core, Counters};
-use crate::worker::running::Execution;
+use crate::worker::running::AttemptHandle;
 
-/// A start request with everything needed to run it.
-pub(crate) struct Job {
+/// A start request with everything needed to run it here.
+pub(crate) struct Assignment {
     #[expect(
         dead_code,
-        reason = "held for as long as the job lives; giving it back is its drop"
+        reason = "dropping it returns the slot, so it lives as long as the assignment"
     )]
     pub(crate) slot: Slot,
     pub(crate) origin: Origin,
     pub(crate) request: StartRequest,
-    pub(crate) delivery: Delivered,
+    pub(crate) delivery: DeliveryInfo,
     pub(crate) lease: Lease,
-    /// Told once whether the operation was claimed: a direct start answers then.
+    /// Receives once whether the operation was claimed; a direct start then answers its caller.
     pub(crate) claimed: Option<oneshot::Sender<bool>>,
     /// The trace that the start belongs to.
     pub(crate) trace: Option<TraceParent>,
 }
 
-/// Runs a delivered request. A payload that is no start request is removed from the queue: no operation exists for it.
-pub(crate) async fn run_delivery(core: Arc<Core>, delivery: Delivery) {
-    let Delivery {
+/// Runs a pulled request. A payload that is no start request is removed from the queue, because no
+/// operation exists for it.
+pub(crate) async fn run_pulled_request(core: Arc<Core>, pulled: PulledRequest) {
+    let PulledRequest {
         slot,
         queue,
         payload,
         delivery,
         lease,
         trace,
-    } = delivery;
+    } = pulled;
     let start_sequence = delivery.start_sequence;
+
     match serde_json::from_slice::<StartRequest>(&payload) {
         Ok(request) if request.operation_type == core.worker_type => {
-            run_job(
-                core,
-                Job {
-                    slot,
-                    origin: Origin::Queued(queue),
-                    request,
-                    delivery,
-                    lease,
-                    claimed: None,
-                    trace,
-                },
-            )
-            .await;
+            let assignment = Assignment {
+                slot,
+                origin: Origin::Queued(queue),
+                request,
+                delivery,
+                lease,
+                claimed: None,
+                trace,
+            };
+            run_assignment(core, assignment).await;
         }
         Ok(request) => {
             Counters::add(&core.counters.malformed);
-            tracing::warn!(start_sequence, operation_type = %request.operation_type, "a start request for another worker type was queued here; removed");
+            tracing::warn!(
+                start_sequence,
+                operation_type = %request.operation_type,
+                "removed a start request for another worker type from the queue"
+            );
             lease.terminate().await;
         }
         Err(error) => {
@@ -78,80 +82,127 @@ pub(crate) async fn run_delivery(core: Arc<Core>, delivery: Delivery) {
             tracing::warn!(
                 start_sequence,
                 error = short(&error),
-                "a message in the queue is no start request; removed"
+                "removed a message that is no start request from the queue"
             );
             lease.terminate().await;
         }
     }
 }
 
-/// Claims and runs an operation, and resolves when its slot is free again.
+/// Claims and runs an operation. Resolves when its slot is free again.
 ///
-/// Boxed: what is spawned is moved several times before it runs, and this one is large.
-pub(crate) fn run_job(core: Arc<Core>, job: Job) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+/// Boxed, because a spawned future is moved several times before it runs, and this one is large.
+pub(crate) fn run_assignment(
+    core: Arc<Core>,
+    assignment: Assignment,
+) -> Pin<Box<dyn Future<Output = ()> + Send>> {
     let span = tracing::info_span!(
         "operation",
-        operation_id = %job.request.operation_id,
+        operation_id = %assignment.request.operation_id,
         trace_id = tracing::field::Empty,
     );
-    if let Some(trace) = &job.trace {
+    if let Some(trace) = &assignment.trace {
         span.record("trace_id", trace.trace_id());
     }
-    Box::pin(run(core, job).instrument(span))
+
+    Box::pin(claim_and_run(core, assignment).instrument(span))
 }
 
-async fn run(core: Arc<Core>, mut job: Job) {
-    let execution = Arc::new(Execution::new(job.request.operation_id.clone()));
-    let registered = Registered::new(&core, execution.clone());
-    // Before the claim: as soon as others see the operation running, this worker can be asked about it.
+async fn claim_and_run(core: Arc<Core>, mut assignment: Assignment) {
+    let handle = Arc::new(AttemptHandle::new(assignment.request.operation_id.clone()));
+    let registered = Registered::new(&core, handle.clone());
+    // Before the claim: as soon as others see the operation running, they can ask this worker.
     let local = core.local.insert(
-        job.request.clone(),
-        job.origin.to_string(),
-        execution.clone(),
+        assignment.request.clone(),
+        assignment.origin.to_string(),
+        handle.clone(),
     );
-    let claimer = Claimer { core: &core };
-    let hold = claim(&claimer, &job).await;
-    if let Some(reply) = job.claimed.take() {
-        let _ = reply.send(hold.is_some());
+
+    let owned = claim_assignment(&core, &assignment).await;
+    if let Some(reply) = assignment.claimed.take() {
+        let _ = reply.send(owned.is_some());
     }
-    let Some(hold) = hold else {
+    let Some(owned) = owned else {
         return core.local.remove(&local);
     };
-    execution.claimed(hold.attempt);
+
+    handle.set_claimed(owned.attempt);
     Counters::add(&core.counters.started);
     core.changed.notify_one();
-    tracing::info!(attempt = hold.attempt, queue = %job.origin, "operation started");
+    tracing::info!(attempt = owned.attempt, queue = %assignment.origin, "operation started");
     local.started(Attempt {
-        attempt: hold.attempt,
+        attempt: owned.attempt,
         worker_id: core.worker_id.clone(),
         started_at: Timestamp::now(),
         ended_at: None,
         outcome: None,
         error: None,
     });
+
     let running = RunningAttempt {
         core: &core,
-        job: &job,
-        execution: &execution,
-        hold: &hold,
-        claimer,
+        request: &assignment.request,
+        origin: &assignment.origin,
+        lease: &assignment.lease,
+        handle: &handle,
+        owned: &owned,
         local: &local,
         begun: Instant::now(),
     };
     running.run().await;
+
     drop(registered);
     Counters::add(&core.counters.finished);
 }
 
-/// An execution in the table of those that run; taken out when dropped. Heartbeats tell both.
+/// Claims the operation. `None` when it is not this worker's to run; the request has then been
+/// answered as far as it may be.
+async fn claim_assignment(core: &Core, assignment: &Assignment) -> Option<OwnedAttempt> {
+    let lease = &assignment.lease;
+    let claimed = claim(
+        core,
+        &assignment.request,
+        assignment.delivery,
+        lease.duration(),
+    )
+    .await;
+
+    match claimed {
+        Ok(Claimed::Owned(owned)) => return Some(owned),
+        Ok(Claimed::NothingToRun(why)) => {
+            tracing::info!(why, "nothing to run");
+            lease.ack().await;
+        }
+        Ok(Claimed::Later(delay)) => lease.nak(Some(delay)).await,
+        Ok(Claimed::Outdated) => {
+            tracing::warn!(
+                "this delivery is outdated: the request was given to another worker since"
+            );
+        }
+        Err(error) => {
+            // Whatever is said about the request could hit another worker's attempt. It is
+            // delivered again when the lease ends.
+            tracing::warn!(
+                error = chain(&error),
+                "the claim is undecided; leaving the request alone"
+            );
+            if matches!(error, ClaimError::Append(AppendError::Full(_))) {
+                lease.nak(Some(Duration::from_secs(1))).await;
+            }
+        }
+    }
+    None
+}
+
+/// Keeps an attempt in the table of running ones until dropped. Heartbeats report both changes.
 struct Registered {
     core: Arc<Core>,
     number: u64,
 }
 
 impl Registered {
-    fn new(core: &Arc<Core>, execution: Arc<Execution>) -> Self {
-        let number = core.running.insert(execution);
+    fn new(core: &Arc<Core>, handle: Arc<AttemptHandle>) -> Self {
+        let number = core.running.insert(handle);
         core.changed.notify_one();
         Self {
             core: core.clone(),
@@ -167,37 +218,6 @@ impl Drop for Registered {
     }
 }
 
-/// Claims the operation; `None` when it is not this worker's to run, and the request has been answered as far as it may be.
-async fn claim(claimer: &Claimer<'_>, job: &Job) -> Option<Hold> {
-    match claimer
-        .claim(&job.request, job.delivery, job.lease.duration())
-        .await
-    {
-        Ok(Claimed::Hold(hold)) => return Some(hold),
-        Ok(Claimed::Nothing(why)) => {
-            tracing::info!(why, "nothing to run");
-            job.lease.ack().await;
-        }
-        Ok(Claimed::Later(delay)) => job.lease.nak(Some(delay)).await,
-        Ok(Claimed::Outdated) => {
-            tracing::warn!(
-                "this delivery is outdated: the request was given to another worker since"
-            );
-        }
-        Err(error) => {
-            // Saying anything about the request could hit another worker's attempt. It comes again when the lease ends.
-            tracing::warn!(
-                error = chain(&error),
-                "the claim is undecided; leaving the request alone"
-            );
-            if matches!(error, ClaimError::Append(AppendError::Full(_))) {
-                job.lease.nak(Some(Duration::from_secs(1))).await;
-            }
-        }
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -208,11 +228,12 @@ mod tests {
 
     #[test]
     fn the_futures_of_an_operation_are_small() {
-        // Made for every operation, however short; what is rare is boxed.
-        let size = size_of_future(run);
+        // One is made for every operation, however short; rare work inside it is boxed.
+        let size = size_of_future(claim_and_run);
         assert!(size <= 5 * 1024, "{size} bytes");
-        // Moved several times while it is spawned.
-        let size = size_of_future(run_delivery);
+
+        // It is moved several times while it is spawned.
+        let size = size_of_future(run_pulled_request);
         assert!(size <= 2560, "{size} bytes");
     }
 }

@@ -1,10 +1,23 @@
-//! One attempt: from a start request to the acknowledgement.
+//! One attempt: from a start request in a slot to the acknowledgement.
+//!
+//! The steps, in this order:
+//!
+//! 1. [`execute`] registers the attempt and claims the operation ([`claim`]).
+//! 2. [`supervise`] runs the engine, and beside it the guard of [`ownership`], which keeps the
+//!    lease and notices when the attempt is lost.
+//! 3. [`outcome`] decides what becomes of the operation. A large result is stored ([`results`]).
+//! 4. The end is appended to the operation's log.
+//! 5. Only then is the request acknowledged or handed back. A crash before this step costs a
+//!    redelivery, and the worker that receives it reads that the operation has ended.
+//!
+//! Nothing is said about a request unless the end of this attempt was accepted, or the log says
+//! that the operation has ended: acknowledgements carry no attempt, so those of a lost attempt
+//! would hit the request of its successor.
 
 pub(crate) mod claim;
 pub(crate) mod execute;
-pub(crate) mod guard;
 pub(crate) mod outcome;
 pub(crate) mod ownership;
 pub(crate) mod results;
-pub(crate) mod retry;
+pub(crate) mod stop;
 pub(crate) mod supervise;

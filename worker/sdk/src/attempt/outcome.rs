@@ -1,22 +1,31 @@
-//! From what an engine did to what becomes of the operation: one table, no I/O.
+//! What becomes of an operation when its engine has ended: one table, no I/O.
+//!
+//! [`EngineOutcome`] says what the engine did. [`Verdict`] says what happens to the operation: it
+//! also depends on why the engine was asked to stop, and on the attempts that are left.
 
 use std::time::Duration;
 
 use ktrdr_protocol::event::Failure;
 use ktrdr_protocol::execution::ExecutionOptions;
 use ktrdr_protocol::operation::AttemptOutcome;
+use ktrdr_protocol::origin::Origin;
 use ktrdr_protocol::state::Status;
 use serde_json::value::RawValue;
 use tokio::task::{JoinError, JoinHandle};
 
-use crate::attempt::retry;
+use crate::attempt::stop::StopReason;
 use crate::engine::error::OperationError;
-use crate::worker::running::StopReason;
 
 /// The longest failure text that is recorded, in bytes.
 const MAX_MESSAGE: usize = 8 * 1024;
 
-/// An engine at work.
+/// The pause before the second attempt when the request does not say, in seconds.
+const DEFAULT_RETRY_SECONDS: f64 = 1.0;
+
+/// The longest pause before a retry, in seconds.
+const MAX_RETRY_SECONDS: f64 = 3600.0;
+
+/// The task of a running engine.
 pub(crate) type EngineHandle = JoinHandle<Result<Box<RawValue>, OperationError>>;
 
 /// How an engine ended.
@@ -25,7 +34,7 @@ pub(crate) enum EngineOutcome {
     Completed(Box<RawValue>),
     Error(OperationError),
     Panicked(String),
-    /// It was asked to stop and did not.
+    /// It was asked to stop and did not stop in time.
     Abandoned,
 }
 
@@ -64,7 +73,7 @@ pub(crate) enum Verdict {
 }
 
 impl Verdict {
-    /// The status the operation has afterwards.
+    /// The status of the operation afterwards.
     pub(crate) fn status(&self) -> Status {
         match self {
             Self::Complete(_) => Status::Completed,
@@ -74,8 +83,8 @@ impl Verdict {
         }
     }
 
-    /// In one word, to be counted by.
-    pub(crate) fn outcome(&self) -> &'static str {
+    /// The label `outcome` of the Prometheus metrics.
+    pub(crate) fn outcome_label(&self) -> &'static str {
         match self {
             Self::Complete(_) => "completed",
             Self::Fail(_) => "failed",
@@ -95,14 +104,16 @@ impl Verdict {
     }
 }
 
-/// Decides what becomes of an operation. `queued`: a start request stands behind it that can be delivered again.
+/// Decides what becomes of an operation. Only a queue can deliver a start request again; a direct
+/// start has one attempt.
 pub(crate) fn decide_verdict(
     outcome: EngineOutcome,
     reason: Option<StopReason>,
     execution: &ExecutionOptions,
     attempt: u32,
-    queued: bool,
+    origin: &Origin,
 ) -> Verdict {
+    let queued = !origin.is_direct();
     let (error, engine_delay) = match (outcome, reason) {
         // A limit is a limit: a result that came too late does not count.
         (_, Some(StopReason::Timeout)) => {
@@ -151,11 +162,21 @@ pub(crate) fn decide_verdict(
     let retries = execution.retries_failures() || engine_delay.is_some();
     if queued && retries && attempt < execution.max_attempts() {
         let delay = engine_delay
-            .unwrap_or_else(|| retry::delay(execution.retry_delay, attempt, fastrand::f64()));
+            .unwrap_or_else(|| retry_delay(execution.retry_delay, attempt, fastrand::f64()));
         Verdict::Retry { error, delay }
     } else {
         Verdict::Fail(error)
     }
+}
+
+/// The pause after failed attempt `attempt` (from 1): `base` seconds, doubled with each further
+/// attempt, at most an hour. It is then shortened by up to a quarter, so that operations that failed
+/// together do not come back together. `random` is in 0..1.
+fn retry_delay(base: Option<f64>, attempt: u32, random: f64) -> Duration {
+    let exponent = i32::try_from(attempt.saturating_sub(1).min(40)).unwrap_or(40);
+    let seconds = base.unwrap_or(DEFAULT_RETRY_SECONDS).max(0.0) * 2f64.powi(exponent);
+    let jittered = seconds.min(MAX_RETRY_SECONDS) * (1.0 - 0.25 * random);
+    Duration::try_from_secs_f64(jittered).unwrap_or(Duration::from_secs(1))
 }
 
 fn failure(code: &str, mut message: String, permanent: bool) -> Failure {
@@ -176,7 +197,14 @@ fn failure(code: &str, mut message: String, permanent: bool) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use ktrdr_protocol::requirements::Requirements;
+
     use super::*;
+
+    /// From a queue.
+    fn queued() -> Origin {
+        Origin::Queued(Requirements::default().queue())
+    }
 
     fn once() -> ExecutionOptions {
         ExecutionOptions::default()
@@ -208,7 +236,7 @@ mod tests {
     #[test]
     fn a_result_completes() {
         assert!(matches!(
-            decide_verdict(done(), None, &once(), 1, true),
+            decide_verdict(done(), None, &once(), 1, &queued()),
             Verdict::Complete(_)
         ));
     }
@@ -217,7 +245,7 @@ mod tests {
     fn a_result_that_was_ready_before_the_cancel_was_noticed_completes() {
         for reason in [StopReason::Cancel, StopReason::Shutdown] {
             assert!(matches!(
-                decide_verdict(done(), Some(reason), &once(), 1, true),
+                decide_verdict(done(), Some(reason), &once(), 1, &queued()),
                 Verdict::Complete(_)
             ));
         }
@@ -226,12 +254,12 @@ mod tests {
     #[test]
     fn any_error_after_a_cancel_is_cancelled() {
         assert!(matches!(
-            decide_verdict(failed(), Some(StopReason::Cancel), &thrice(), 1, true),
+            decide_verdict(failed(), Some(StopReason::Cancel), &thrice(), 1, &queued()),
             Verdict::Cancel
         ));
         let cancelled = EngineOutcome::Error(OperationError::Cancelled);
         assert!(matches!(
-            decide_verdict(cancelled, None, &once(), 1, true),
+            decide_verdict(cancelled, None, &once(), 1, &queued()),
             Verdict::Cancel
         ));
     }
@@ -239,15 +267,15 @@ mod tests {
     #[test]
     fn a_failure_is_final_unless_retries_were_asked_for() {
         assert_eq!(
-            code(decide_verdict(failed(), None, &once(), 1, true)),
+            code(decide_verdict(failed(), None, &once(), 1, &queued())),
             "engine_error"
         );
         assert!(matches!(
-            decide_verdict(failed(), None, &thrice(), 1, true),
+            decide_verdict(failed(), None, &thrice(), 1, &queued()),
             Verdict::Retry { .. }
         ));
         assert!(matches!(
-            decide_verdict(failed(), None, &thrice(), 3, true),
+            decide_verdict(failed(), None, &thrice(), 3, &queued()),
             Verdict::Fail(_)
         ));
     }
@@ -260,7 +288,7 @@ mod tests {
             delay,
         });
         assert!(
-            matches!(decide_verdict(outcome, None, &once(), 1, true), Verdict::Retry { delay: d, .. } if d == delay)
+            matches!(decide_verdict(outcome, None, &once(), 1, &queued()), Verdict::Retry { delay: d, .. } if d == delay)
         );
     }
 
@@ -268,7 +296,7 @@ mod tests {
     fn a_permanent_failure_is_never_retried() {
         let outcome = EngineOutcome::Error(OperationError::invalid("bad"));
         assert_eq!(
-            code(decide_verdict(outcome, None, &thrice(), 1, true)),
+            code(decide_verdict(outcome, None, &thrice(), 1, &queued())),
             "invalid_request"
         );
     }
@@ -277,11 +305,11 @@ mod tests {
     fn a_panic_is_a_failure() {
         let panic = || EngineOutcome::Panicked("boom".into());
         assert_eq!(
-            code(decide_verdict(panic(), None, &once(), 1, true)),
+            code(decide_verdict(panic(), None, &once(), 1, &queued())),
             "panic"
         );
         assert!(matches!(
-            decide_verdict(panic(), None, &thrice(), 1, true),
+            decide_verdict(panic(), None, &thrice(), 1, &queued()),
             Verdict::Retry { .. }
         ));
     }
@@ -298,7 +326,7 @@ mod tests {
                 Some(StopReason::Timeout),
                 &limited,
                 1,
-                true
+                &queued()
             )),
             "timeout"
         );
@@ -312,7 +340,7 @@ mod tests {
                 Some(StopReason::Timeout),
                 &retried,
                 1,
-                true
+                &queued()
             ),
             Verdict::Retry { .. }
         ));
@@ -322,7 +350,7 @@ mod tests {
     fn a_stopping_worker_hands_back_what_was_queued_and_fails_what_was_not() {
         for outcome in [failed(), EngineOutcome::Abandoned] {
             assert!(matches!(
-                decide_verdict(outcome, Some(StopReason::Shutdown), &once(), 1, true),
+                decide_verdict(outcome, Some(StopReason::Shutdown), &once(), 1, &queued()),
                 Verdict::HandBack
             ));
         }
@@ -332,7 +360,7 @@ mod tests {
                 Some(StopReason::Shutdown),
                 &once(),
                 1,
-                false
+                &Origin::Direct
             )),
             "worker_stopped"
         );
@@ -341,9 +369,21 @@ mod tests {
     #[test]
     fn nothing_is_retried_that_nobody_would_deliver_again() {
         assert!(matches!(
-            decide_verdict(failed(), None, &thrice(), 1, false),
+            decide_verdict(failed(), None, &thrice(), 1, &Origin::Direct),
             Verdict::Fail(_)
         ));
+    }
+
+    #[test]
+    fn a_retry_delay_doubles_up_to_an_hour_and_varies_by_a_quarter() {
+        let seconds = |base, attempt, random| retry_delay(base, attempt, random).as_secs_f64();
+
+        assert_eq!(seconds(None, 1, 0.0), 1.0);
+        assert_eq!(seconds(Some(2.0), 3, 0.0), 8.0);
+        assert_eq!(seconds(Some(2.0), 3, 1.0), 6.0);
+        assert_eq!(seconds(Some(2.0), u32::MAX, 0.0), 3600.0);
+        assert_eq!(seconds(Some(0.0), 5, 0.5), 0.0);
+        assert_eq!(seconds(Some(f64::NAN), 1, 0.0), 0.0);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Results: inside the `completed` event, or in the object store when they are large.
+//! Where a result goes: into the `completed` event, or into the object store when it is large.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,27 +7,29 @@ use async_nats::jetstream::object_store::ObjectMetadata;
 use ktrdr_protocol::event::{MAX_INLINE_RESULT, ResultPayload, ResultRef};
 use serde_json::value::RawValue;
 
-use crate::attempt::claim::{Claimer, Ended, Hold};
+use crate::attempt::ownership::{NotVerified, OwnedAttempt};
+use crate::attempt::stop::Lost;
 use crate::worker::core::Core;
 
-/// Room for the rest of the event, in bytes.
+/// Room that the rest of the event needs, in bytes.
 const EVENT_ROOM: usize = 16 * 1024;
-/// Size of the pieces of a large result, where the server takes messages of that size.
+/// Chunk size of a large result, unless the server's message limit is lower.
 const CHUNK: usize = 128 * 1024;
-/// Room for the headers of a piece, in bytes.
+/// Room that the headers of a chunk need, in bytes.
 const CHUNK_ROOM: usize = 1024;
 const RETRY: Duration = Duration::from_secs(1);
 
-/// The payload for a result, stored first when it is large. Keeps trying through an outage of any length.
+/// The payload of the `completed` event. A large result is stored in the object store first. Keeps
+/// trying through an outage of any length.
 ///
 /// # Errors
-/// [`Ended::Fenced`] when the attempt was lost meanwhile. What was stored of a large result until then goes with the bucket's age limit.
+/// [`Lost`] when the attempt was lost before the result was stored. Parts of the result that are
+/// already in the bucket expire with its age limit.
 pub(crate) async fn store_result(
     core: &Arc<Core>,
-    hold: &Hold,
-    claimer: &Claimer<'_>,
+    owned: &OwnedAttempt,
     result: &RawValue,
-) -> Result<ResultPayload, Ended> {
+) -> Result<ResultPayload, Lost> {
     let text = result.get();
     let payload_limit = core
         .connection
@@ -38,18 +40,18 @@ pub(crate) async fn store_result(
         return Ok(ResultPayload::Inline(result.to_owned()));
     }
     // Boxed because it is rare.
-    Box::pin(store_object(core, hold, claimer, text)).await
+    Box::pin(store_object(core, owned, text)).await
 }
 
 async fn store_object(
     core: &Arc<Core>,
-    hold: &Hold,
-    claimer: &Claimer<'_>,
+    owned: &OwnedAttempt,
     text: &str,
-) -> Result<ResultPayload, Ended> {
+) -> Result<ResultPayload, Lost> {
     let bucket = core.names.results_bucket();
-    // The attempt is part of the name: one that was fenced cannot overwrite what the winner stored.
-    let object = format!("{}.{}", hold.operation_id, hold.attempt);
+    // The name has the attempt's number, so that a lost attempt cannot overwrite the result of its
+    // successor.
+    let object = format!("{}.{}", owned.operation_id, owned.attempt);
     loop {
         match put(core, &bucket, &object, text).await {
             Ok(()) => {
@@ -63,7 +65,7 @@ async fn store_object(
                 tracing::warn!(%error, %object, "the result could not be stored; trying again")
             }
         }
-        if let Ok(Some(lost)) = claimer.verify(hold).await {
+        if let Err(NotVerified::Lost(lost)) = owned.verify(core).await {
             return Err(lost);
         }
         tokio::time::sleep(RETRY).await;

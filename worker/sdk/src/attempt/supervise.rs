@@ -1,4 +1,17 @@
-//! One claimed attempt from the claim to the acknowledgement: run the engine, record the end, keep the lease meanwhile.
+//! Runs the engine of one claimed attempt, records the end, and answers the request.
+//!
+//! The problem: while an engine runs, four things can happen at any time. Its worker stops, a user
+//! cancels, the time limit passes, or the attempt is lost. Meanwhile its reports must be sent and
+//! the lease must be kept, also during the steps after the engine's end: storing a large result or
+//! waiting for NATS may take longer than a lease.
+//!
+//! The solution: [`RunningAttempt::run`] races the work against a guard that never finishes, so the
+//! lease is kept until the end is recorded, and only until then. Every reason to stop goes through
+//! [`AttemptHandle::stop`]; the first one counts. The request is answered last, and only if the
+//! end is in the log or the operation has ended.
+//!
+//! Rejected: separate tasks for guard and reports. They would outlive the attempt unless they were
+//! joined on every path, and each would cost a spawn per operation.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -6,308 +19,310 @@ use std::time::Duration;
 
 use ktrdr_protocol::event::{EventKind, Failure, ReleaseReason};
 use ktrdr_protocol::operation::AttemptOutcome;
+use ktrdr_protocol::origin::Origin;
 use ktrdr_protocol::progress::Progress;
+use ktrdr_protocol::start_request::StartRequest;
 use ktrdr_protocol::state::Status;
 use ktrdr_protocol::time::Timestamp;
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use crate::attempt::claim::{Claimer, Ended, Hold};
-use crate::attempt::execute::Job;
-use crate::attempt::guard::Guard;
 use crate::attempt::outcome::{EngineHandle, EngineOutcome, Verdict, decide_verdict};
-use crate::attempt::ownership::owner_check;
+use crate::attempt::ownership::{Guard, NotEnded, OwnedAttempt, owner_check};
 use crate::attempt::results::store_result;
+use crate::attempt::stop::{Lost, StopReason};
 use crate::engine::context::{Context, Inner};
 use crate::engine::error::OperationError;
+use crate::pulling::lease::Lease;
 use crate::reporting::checkpoint;
 use crate::reporting::send::{flush_checkpoint, flush_metrics, send_reports};
 use crate::worker::core::{Core, Counters};
 use crate::worker::history::LocalOperation;
-use crate::worker::running::{Execution, StopReason};
+use crate::worker::running::AttemptHandle;
 
-/// How long an engine may take to stop, after its time limit or when the worker stops, before its end is recorded without
-/// it.
+/// How long an engine may take to stop, after its time limit or when the worker stops. Then its end
+/// is recorded without it.
 const STOP_GRACE: Duration = Duration::from_secs(5);
-/// How long waiting metric points may hold up the end of an operation.
+
+/// How long unsent metric points may delay the end of an operation.
 const FINAL_FLUSH: Duration = Duration::from_secs(5);
 
 /// One claimed attempt.
 pub(crate) struct RunningAttempt<'a> {
     pub(crate) core: &'a Arc<Core>,
-    pub(crate) job: &'a Job,
-    pub(crate) execution: &'a Arc<Execution>,
-    pub(crate) hold: &'a Hold,
-    pub(crate) claimer: Claimer<'a>,
+    pub(crate) request: &'a StartRequest,
+    pub(crate) origin: &'a Origin,
+    pub(crate) lease: &'a Lease,
+    pub(crate) handle: &'a Arc<AttemptHandle>,
+    pub(crate) owned: &'a OwnedAttempt,
     pub(crate) local: &'a LocalOperation,
     pub(crate) begun: Instant,
 }
 
-/// What is known of the attempt's end, and so what may be said about its request.
+/// What is known about the end of the attempt. It decides what may be said about the request.
 enum Recorded {
-    /// The end is in the log. A request that is handed back shall wait for `delay`.
-    Accepted {
-        verdict: Verdict,
-        delay: Option<Duration>,
-    },
-    /// The operation went on, or ended, without this attempt.
-    Fenced { terminal: bool },
-    /// There is no end in the log, and there will be none of this attempt: the lease runs out.
+    /// The end is in the log.
+    Accepted(Verdict),
+    /// The attempt was lost, so its end is not in the log.
+    Lost(Lost),
+    /// No end could be stored, and none of this attempt ever will be: the lease runs out.
     Nothing,
 }
 
 impl RunningAttempt<'_> {
-    /// Runs it, and resolves when its slot is free again.
+    /// Runs the attempt. Resolves when its slot is free again.
     pub(crate) async fn run(&self) {
-        let mut engine = None;
         let guard = Guard {
             core: self.core,
-            execution: self.execution,
-            hold: self.hold,
-            lease: &self.job.lease,
-            claimer: &self.claimer,
+            handle: self.handle,
+            owned: self.owned,
+            lease: self.lease,
         };
-        // The lease is kept until the end is recorded, whatever takes its time: a checkpoint that has to be looked for, the
-        // engine, points that cannot be stored, a large result, a full stream. Only what ends the lease comes after it.
+
+        // The lease is kept until the end is recorded, whatever takes its time until then: finding
+        // a checkpoint, the engine, storing points or a large result, a full stream.
+        let mut unfinished_engine = None;
         let recorded = tokio::select! {
-            recorded = self.work(&mut engine) => recorded,
+            recorded = self.work(&mut unfinished_engine) => recorded,
             never = guard.keep() => match never {},
         };
+
         match recorded {
-            Recorded::Accepted { verdict, delay } => {
-                self.note(&verdict);
-                self.answer_request(&verdict, delay).await;
+            Recorded::Accepted(verdict) => {
+                self.note_end(&verdict);
+                self.answer_request(&verdict).await;
             }
-            Recorded::Fenced { terminal } => self.fenced(terminal).await,
+            Recorded::Lost(lost) => self.discard_end(lost).await,
             Recorded::Nothing => {}
         }
-        if let Some(engine) = engine
-            && self.execution.stop_reason() == Some(StopReason::Timeout)
+
+        if let Some(engine) = unfinished_engine
+            && self.handle.stop_reason() == Some(StopReason::Timeout)
             && !engine.is_finished()
         {
-            // The slot is taken for as long as the engine is at work, whatever the log says.
+            // The slot stays taken while the engine works, whatever the log says.
             let _ = engine.await;
         }
     }
 
-    /// Runs the engine and records how that ended. An engine that did not end is left in `engine`.
-    async fn work(&self, engine: &mut Option<EngineHandle>) -> Recorded {
-        let ctx = Context::new(Inner {
-            operation_id: self.hold.operation_id.clone(),
-            attempt: self.hold.attempt,
-            cancel: self.execution.cancel.clone(),
-            report: self.execution.report.clone(),
-            data_dir: self.core.data_dir.clone(),
-            checkpoint: checkpoint::load(
-                self.core,
-                &self.job.request,
-                self.hold,
-                &self.execution.cancel,
-            )
-            .await,
-            checkpoint_interval: self.core.checkpoint_interval,
-            owner: owner_check(self.core.clone(), self.execution.clone(), self.hold.clone()),
-        });
-        let outcome = if self.execution.stop_reason().is_some() {
-            // Cancelled, or taken over, before it began.
+    /// Runs the engine and records how it ended. An engine that did not stop is left in
+    /// `unfinished_engine`.
+    async fn work(&self, unfinished_engine: &mut Option<EngineHandle>) -> Recorded {
+        let ctx = self.context().await;
+
+        let outcome = if self.handle.stop_reason().is_some() {
+            // Cancelled or lost before the engine began.
             EngineOutcome::Error(OperationError::Cancelled)
         } else {
-            let mut running = self.spawn_engine(ctx);
-            let outcome = self.supervise(&mut running).await;
+            let mut engine = self.spawn_engine(ctx);
+            let outcome = self.supervise(&mut engine).await;
             if matches!(outcome, EngineOutcome::Abandoned) {
-                *engine = Some(running);
+                *unfinished_engine = Some(engine);
             }
             outcome
         };
-        let reason = self.execution.stop_reason();
-        if let Some(StopReason::Fenced { terminal }) = reason {
-            return Recorded::Fenced { terminal };
+
+        let reason = self.handle.stop_reason();
+        if let Some(StopReason::Lost(lost)) = reason {
+            return Recorded::Lost(lost);
         }
-        if !matches!(outcome, EngineOutcome::Completed(_)) {
-            // Whoever goes on does so where this one was told to stop, or failed.
-            flush_checkpoint(self.core, self.execution, self.hold).await;
-        }
-        if !flush_metrics(
-            self.core,
-            self.execution,
-            self.hold,
-            self.local,
-            FINAL_FLUSH,
-        )
-        .await
-        {
-            tracing::warn!("metric points could not be stored in time; giving them up");
-        }
-        let request = &self.job.request;
-        let queued = !self.job.origin.is_direct();
-        self.record(decide_verdict(
+
+        self.flush_reports(&outcome).await;
+        let verdict = decide_verdict(
             outcome,
             reason,
-            &request.execution,
-            self.hold.attempt,
-            queued,
-        ))
-        .await
+            &self.request.execution,
+            self.owned.attempt,
+            self.origin,
+        );
+        self.record(verdict).await
+    }
+
+    async fn context(&self) -> Context {
+        Context::new(Inner {
+            operation_id: self.owned.operation_id.clone(),
+            attempt: self.owned.attempt,
+            cancel: self.handle.cancel.clone(),
+            report: self.handle.report.clone(),
+            data_dir: self.core.data_dir.clone(),
+            checkpoint: checkpoint::load(self.core, self.request, self.owned, &self.handle.cancel)
+                .await,
+            checkpoint_interval: self.core.checkpoint_interval,
+            owner: owner_check(self.core.clone(), self.handle.clone(), self.owned.clone()),
+        })
     }
 
     fn spawn_engine(&self, ctx: Context) -> EngineHandle {
         let engine = self.core.engine.clone();
-        let parameters = self.job.request.parameters.clone();
-        // In the operation's span: an engine's own log lines name it, too.
+        let parameters = self.request.parameters.clone();
+        // In the operation's span, so that the engine's own log lines name the operation.
         self.core
             .engines
             .spawn(async move { engine.run(ctx, &parameters).await }.in_current_span())
     }
 
-    /// Waits for the engine, meanwhile sends its reports, and stops it when its time is up.
+    /// Waits for the engine and sends its reports meanwhile. Stops it when its time is up.
     async fn supervise(&self, engine: &mut EngineHandle) -> EngineOutcome {
         let limit = self
-            .job
             .request
             .execution
             .timeout_seconds
-            .and_then(|s| Duration::try_from_secs_f64(s).ok());
+            .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
         let time_limit = async {
             match limit {
                 Some(limit) => tokio::time::sleep(limit).await,
                 None => std::future::pending().await,
             }
             tracing::warn!("time limit reached; stopping the engine");
-            self.execution.stop(StopReason::Timeout);
+            self.handle.stop(StopReason::Timeout);
             std::future::pending::<Infallible>().await
         };
-        let patience = async {
-            self.execution.cancel.cancelled().await;
-            match self.execution.stop_reason() {
+
+        let end_of_grace = async {
+            self.handle.cancel.cancelled().await;
+            match self.handle.stop_reason() {
                 Some(StopReason::Timeout | StopReason::Shutdown) => {
                     tokio::time::sleep(STOP_GRACE).await
                 }
-                // A user's cancel is confirmed only by the engine; should it never be, a backend decides.
+                // Only the engine confirms a user's cancel. If it never does, a backend forces it.
                 _ => std::future::pending().await,
             }
         };
-        // Only the engine's end and the end of patience complete. What the sending of reports leaves half-done when it is
-        // dropped is repeated with the next one.
+
+        // Only the first two arms finish. Dropping `send_reports` half-way is safe: reports that
+        // were not confirmed are sent again by the next flush.
         tokio::select! {
             joined = engine => EngineOutcome::of(joined),
-            () = patience => EngineOutcome::Abandoned,
+            () = end_of_grace => EngineOutcome::Abandoned,
             never = time_limit => match never {},
-            never = send_reports(self.core, self.execution, self.hold, self.local) => match never {},
+            never = send_reports(self.core, self.handle, self.owned, self.local) => match never {},
+        }
+    }
+
+    /// Sends what the engine reported last.
+    async fn flush_reports(&self, outcome: &EngineOutcome) {
+        if !matches!(outcome, EngineOutcome::Completed(_)) {
+            // The next attempt resumes where this one stopped or failed.
+            flush_checkpoint(self.core, self.handle, self.owned).await;
+        }
+
+        let all_stored =
+            flush_metrics(self.core, self.handle, self.owned, self.local, FINAL_FLUSH).await;
+        if !all_stored {
+            tracing::warn!("metric points could not be stored in time; discarding them");
         }
     }
 
     /// Records how the attempt ended.
     async fn record(&self, verdict: Verdict) -> Recorded {
-        let (kind, delay) = match self.event(&verdict).await {
-            Ok(event) => event,
-            Err(ended) => return Recorded::of(ended, verdict, None),
+        let kind = match self.end_event(&verdict).await {
+            Ok(kind) => kind,
+            Err(lost) => return Recorded::Lost(lost),
         };
-        match self.claimer.end(self.hold, kind).await {
-            Ok(ended) => Recorded::of(ended, verdict, delay),
-            Err(error) => {
-                // The event itself is at fault, so the operation fails with a small one.
+
+        match self.owned.end(self.core, kind).await {
+            Ok(()) => Recorded::Accepted(verdict),
+            Err(NotEnded::Lost(lost)) => Recorded::Lost(lost),
+            Err(NotEnded::Unstorable(error)) => {
                 let status = verdict.status();
-                let message = format!("the end of the operation could not be stored: {error}");
                 tracing::error!(%error, %status, "an end could not be stored");
+                // The event itself is at fault, so the operation fails with a small one.
                 let failure = Failure {
                     code: "result_too_large".to_owned(),
-                    message,
+                    message: format!("the end of the operation could not be stored: {error}"),
                     permanent: true,
                 };
-                let kind = EventKind::Failed {
-                    error: failure.clone(),
-                    progress: None,
-                };
-                match Box::pin(self.claimer.end(self.hold, kind)).await {
-                    Ok(ended) => Recorded::of(ended, Verdict::Fail(failure), None),
-                    Err(error) => {
-                        tracing::error!(%error, "not even a failure could be stored");
-                        Recorded::Nothing
-                    }
-                }
+                Box::pin(self.record_failure(failure)).await
             }
         }
     }
 
-    /// The event for a verdict, and how long a request that is handed back shall wait. A large result is stored first, and
-    /// `Err` says that another attempt took over meanwhile.
-    async fn event(&self, verdict: &Verdict) -> Result<(EventKind, Option<Duration>), Ended> {
+    async fn record_failure(&self, failure: Failure) -> Recorded {
+        let kind = EventKind::Failed {
+            error: failure.clone(),
+            progress: None,
+        };
+
+        match self.owned.end(self.core, kind).await {
+            Ok(()) => Recorded::Accepted(Verdict::Fail(failure)),
+            Err(NotEnded::Lost(lost)) => Recorded::Lost(lost),
+            Err(NotEnded::Unstorable(error)) => {
+                tracing::error!(%error, "a failure could not be stored either");
+                Recorded::Nothing
+            }
+        }
+    }
+
+    /// The event that records a verdict. A large result is stored first.
+    ///
+    /// # Errors
+    /// [`Lost`] when the attempt was lost before the result was stored.
+    async fn end_event(&self, verdict: &Verdict) -> Result<EventKind, Lost> {
         Ok(match verdict {
-            Verdict::Complete(result) => {
-                let result = store_result(self.core, self.hold, &self.claimer, result).await?;
-                let progress = Some(self.execution.report.latest_progress().finished());
-                (EventKind::Completed { result, progress }, None)
-            }
-            Verdict::Fail(error) => (
-                EventKind::Failed {
-                    error: error.clone(),
-                    progress: self.progress_so_far(),
-                },
-                None,
-            ),
-            Verdict::Cancel => (
-                EventKind::Cancelled {
-                    forced: false,
-                    progress: self.progress_so_far(),
-                },
-                None,
-            ),
-            Verdict::HandBack => (
-                EventKind::Released {
-                    reason: ReleaseReason::Shutdown,
-                    error: None,
-                    retry_at: None,
-                },
-                None,
-            ),
-            Verdict::Retry { error, delay } => {
-                let retry_at = Some(Timestamp::now().plus(*delay));
-                let kind = EventKind::Released {
-                    reason: ReleaseReason::Retry,
-                    error: Some(error.clone()),
-                    retry_at,
-                };
-                (kind, Some(*delay))
-            }
+            Verdict::Complete(result) => EventKind::Completed {
+                result: store_result(self.core, self.owned, result).await?,
+                progress: Some(self.handle.report.latest_progress().finished()),
+            },
+            Verdict::Fail(error) => EventKind::Failed {
+                error: error.clone(),
+                progress: self.progress_so_far(),
+            },
+            Verdict::Cancel => EventKind::Cancelled {
+                forced: false,
+                progress: self.progress_so_far(),
+            },
+            Verdict::HandBack => EventKind::Released {
+                reason: ReleaseReason::Shutdown,
+                error: None,
+                retry_at: None,
+            },
+            Verdict::Retry { error, delay } => EventKind::Released {
+                reason: ReleaseReason::Retry,
+                error: Some(error.clone()),
+                retry_at: Some(Timestamp::now().plus(*delay)),
+            },
         })
     }
 
-    /// The newest progress, if there was any.
+    /// The newest progress; `None` when the engine reported none.
     fn progress_so_far(&self) -> Option<Progress> {
-        let (reports, progress) = self.execution.report.numbered_progress();
+        let (reports, progress) = self.handle.report.numbered_progress();
         (reports > 0).then_some(progress)
     }
 
     /// Acknowledges the request or hands it back, now that the end is in the log.
-    async fn answer_request(&self, verdict: &Verdict, delay: Option<Duration>) {
+    async fn answer_request(&self, verdict: &Verdict) {
         match verdict {
-            // Kept for every other end: the operation can be resumed from it.
+            // After every other end the checkpoint is kept: another operation can resume from it.
             Verdict::Complete(_) if self.may_have_checkpoint() => {
-                self.job.lease.ack().await;
-                Box::pin(checkpoint::remove(self.core, &self.hold.operation_id)).await;
+                self.lease.ack().await;
+                Box::pin(checkpoint::remove(self.core, &self.owned.operation_id)).await;
             }
-            Verdict::HandBack => self.job.lease.nak(None).await,
-            Verdict::Retry { .. } => self.job.lease.nak(delay).await,
-            _ => self.job.lease.ack().await,
+            Verdict::HandBack => self.lease.nak(None).await,
+            Verdict::Retry { delay, .. } => self.lease.nak(Some(*delay)).await,
+            Verdict::Complete(_) | Verdict::Fail(_) | Verdict::Cancel => self.lease.ack().await,
         }
     }
 
     fn may_have_checkpoint(&self) -> bool {
-        self.execution.report.checkpoints_made() > 0
-            || self.hold.attempt > 1
-            || self.job.request.resume_from.is_some()
+        self.handle.report.checkpoints_made() > 0
+            || self.owned.attempt > 1
+            || self.request.resume_from.is_some()
     }
 
-    fn note(&self, verdict: &Verdict) {
+    /// Logs and counts a recorded end, and shows it on the worker's own REST interface.
+    fn note_end(&self, verdict: &Verdict) {
         let status = verdict.status();
-        self.measure(verdict.outcome());
+        self.observe_duration(verdict.outcome_label());
+
         match verdict {
             Verdict::Fail(error) | Verdict::Retry { error, .. } => {
                 tracing::warn!(%status, code = %error.code, error = %error.message, "the attempt failed");
             }
             Verdict::Complete(_) => tracing::info!("operation completed"),
-            _ => tracing::info!(%status, "the attempt ended"),
+            Verdict::Cancel | Verdict::HandBack => tracing::info!(%status, "the attempt ended"),
         }
+
         self.local.ended(|state| {
             state.status = status;
             if let Some(attempt) = state.attempts.last_mut() {
@@ -327,48 +342,41 @@ impl RunningAttempt<'_> {
         });
     }
 
-    fn measure(&self, outcome: &str) {
-        let kind = self.core.worker_type.as_str();
+    fn observe_duration(&self, outcome: &str) {
+        let worker_type = self.core.worker_type.as_str();
         self.core
             .attempts
-            .observe_duration([kind, outcome], self.begun.elapsed());
+            .observe_duration([worker_type, outcome], self.begun.elapsed());
     }
 
-    /// This attempt is no longer the operation's: its end is discarded, and nothing is said about the request unless the
-    /// operation has ended.
-    async fn fenced(&self, terminal: bool) {
+    /// Discards the end of a lost attempt. Nothing is said about the request unless the operation
+    /// has ended.
+    async fn discard_end(&self, lost: Lost) {
         Counters::add(&self.core.counters.fenced);
-        self.measure("fenced");
+        self.observe_duration("fenced");
         tracing::warn!(
-            attempt = self.hold.attempt,
-            terminal,
+            attempt = self.owned.attempt,
+            terminal = lost.terminal,
             "fenced: the operation went on without this attempt; discarding its end"
         );
+
+        let failure = Failure {
+            code: "fenced".to_owned(),
+            message: "the operation went on without this attempt; ask the backend for its state"
+                .to_owned(),
+            permanent: true,
+        };
         self.local.ended(|state| {
             state.status = Status::Failed;
-            state.error = Some(Failure {
-                code: "fenced".to_owned(),
-                message:
-                    "the operation went on without this attempt; ask the backend for its state"
-                        .to_owned(),
-                permanent: true,
-            });
+            state.error = Some(failure);
             if let Some(attempt) = state.attempts.last_mut() {
                 attempt.ended_at = state.ended_at;
                 attempt.outcome = Some(AttemptOutcome::Lost);
             }
         });
-        if terminal {
-            self.job.lease.ack().await;
-        }
-    }
-}
 
-impl Recorded {
-    fn of(ended: Ended, verdict: Verdict, delay: Option<Duration>) -> Self {
-        match ended {
-            Ended::Accepted => Self::Accepted { verdict, delay },
-            Ended::Fenced { terminal } => Self::Fenced { terminal },
+        if lost.terminal {
+            self.lease.ack().await;
         }
     }
 }

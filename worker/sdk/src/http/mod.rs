@@ -18,7 +18,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::CorsLayer;
 
 pub(crate) use self::prometheus::attempts;
-use crate::pulling::pull::SlotRequests;
+use crate::pulling::puller::SlotRequests;
 use crate::worker::core::Core;
 
 /// What handlers work with.

@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 
 use super::HttpState;
 use super::answers::Failed;
+use crate::attempt::stop::StopReason;
 use crate::worker::history::LocalOperation;
-use crate::worker::running::StopReason;
 
 /// Most entries of one answer.
 const MAX_LIMIT: usize = 1000;

@@ -23,7 +23,7 @@ use tokio::sync::oneshot;
 
 use super::HttpState;
 use super::answers::Failed;
-use crate::attempt::execute::{Job, run_job};
+use crate::attempt::execute::{Assignment, run_assignment};
 use crate::pulling::lease::Lease;
 
 /// Largest start body, in bytes.
@@ -124,7 +124,7 @@ async fn start_here(
         count: 1,
     };
     let lease = Lease::none(core.default_lease);
-    let job = Job {
+    let assignment = Assignment {
         slot,
         origin: Origin::Direct,
         request,
@@ -133,7 +133,9 @@ async fn start_here(
         claimed: Some(sender),
         trace,
     };
-    state.operations.spawn(run_job(core.clone(), job));
+    state
+        .operations
+        .spawn(run_assignment(core.clone(), assignment));
     match claimed.await {
         Ok(true) => Ok(Json(json!({
             "success": true,

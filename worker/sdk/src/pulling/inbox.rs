@@ -1,4 +1,16 @@
-//! Pull requests to one queue's consumer, and taking them back without losing what they brought.
+//! The pulls of one queue, and taking them back without losing a request.
+//!
+//! The problem: when a slot is taken otherwise, an open pull must be withdrawn. JetStream has no
+//! request for that: a pull ends when it expires or when nobody listens on its inbox. The client
+//! library's `unsubscribe` and `drain` forget the subscription before the server does. A request
+//! that is under way then reaches nobody and waits until its lease ends.
+//!
+//! The solution: [`PullInbox::close`] tells the server to end the subscription after more messages
+//! than can be under way, and then sends that many empty messages to the inbox. Everything that the
+//! server sent before the end arrives. Start requests among it are handed back at once.
+//!
+//! Rejected: pulls with a short expiry. They would cost a message per slot and second, and a slot
+//! could still be taken while a pull is open.
 
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -8,21 +20,23 @@ use futures::StreamExt;
 use ktrdr_protocol::subject::PRIORITY_GROUP;
 use tokio::time::Instant;
 
-/// How long a pull waits in the server before it is renewed.
+/// How long a pull waits in the server before it expires and is sent again.
 pub(crate) const PULL_EXPIRES: Duration = Duration::from_secs(20);
-/// How much later than that its end must have been heard of; else it is gone (its server restarted, say).
+/// A pull without an answer is lost when it expired longer ago than this; its server restarted, for
+/// example.
 const PULL_OVERDUE: Duration = Duration::from_secs(5);
-/// More than the status messages that can be under way at one time.
-const SLACK: usize = 16;
+/// More than the number of status messages that can be under way.
+const STATUS_MESSAGES: usize = 16;
 /// How long taking a pull back may last.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What a message on the inbox is.
+/// A message on the inbox.
 pub(crate) enum Arrival {
     /// A start request.
     Request(Message),
-    /// A pull ended or nothing happened; `again_after` says when to try anew, if it did not just expire.
-    Status { again_after: Option<Duration> },
+    /// A status of the server; `retry_after` is how long to wait before the next pull, when the
+    /// status ended one.
+    Status { retry_after: Option<Duration> },
 }
 
 /// The pulls of one queue, all answered on one inbox.
@@ -33,14 +47,14 @@ pub(crate) struct PullInbox {
     subscriber: Subscriber,
     /// Messages read from the subscriber.
     received: u64,
-    /// Requests asked for and not yet delivered or given up.
+    /// Requests that were asked for and are neither delivered nor given up.
     outstanding: usize,
     /// When the newest pull expires.
     expires_at: Instant,
 }
 
 impl PullInbox {
-    /// An inbox without pulls for `consumer` of `stream`.
+    /// Opens an inbox for `consumer` of `stream`, without a pull yet.
     ///
     /// # Errors
     /// When the client is closed.
@@ -68,7 +82,7 @@ impl PullInbox {
         self.outstanding
     }
 
-    /// When the newest pull should have ended.
+    /// When the newest pull counts as lost.
     pub(crate) fn overdue_at(&self) -> Instant {
         self.expires_at + PULL_OVERDUE
     }
@@ -100,14 +114,14 @@ impl PullInbox {
         Ok(())
     }
 
-    /// The next arrival; `None` when the subscription has ended.
+    /// Polls for the next arrival; `None` when the subscription has ended.
     pub(crate) fn poll_arrival(&mut self, cx: &mut Context<'_>) -> Poll<Option<Arrival>> {
         self.subscriber
             .poll_next_unpin(cx)
-            .map(|message| message.map(|message| self.sort(message)))
+            .map(|message| message.map(|message| self.classify(message)))
     }
 
-    fn sort(&mut self, message: Message) -> Arrival {
+    fn classify(&mut self, message: Message) -> Arrival {
         self.received += 1;
         let Some(status) = message.status else {
             self.outstanding = self.outstanding.saturating_sub(1);
@@ -120,54 +134,51 @@ impl PullInbox {
             .and_then(|value| value.as_str().parse::<usize>().ok());
         match status.as_u16() {
             // An idle heartbeat.
-            100 => Arrival::Status { again_after: None },
+            100 => Arrival::Status { retry_after: None },
             // Expired.
             408 => {
                 self.outstanding = self
                     .outstanding
                     .saturating_sub(pending.unwrap_or(self.outstanding));
                 Arrival::Status {
-                    again_after: Some(Duration::ZERO),
+                    retry_after: Some(Duration::ZERO),
                 }
             }
-            // The consumer moved, was deleted, has too many waiting pulls; or nobody serves it (503).
+            // The consumer moved, was deleted, or has too many waiting pulls; 503: nobody serves it.
             _ => {
                 tracing::debug!(status = status.as_u16(), description = ?message.description, "a pull ended");
                 self.outstanding = self
                     .outstanding
                     .saturating_sub(pending.unwrap_or(self.outstanding));
                 Arrival::Status {
-                    again_after: Some(Duration::from_millis(250)),
+                    retry_after: Some(Duration::from_millis(250)),
                 }
             }
         }
     }
 
-    /// Takes all pulls back; returns the start requests that arrived before the server knew.
+    /// Takes all pulls back. Returns the start requests that arrived before the server knew.
     ///
-    /// A plain unsubscribe makes the client forget the subscription before the server does, and a request that is under
-    /// way in between would be lost until its lease ends. So the server is told to end the subscription after a number of
-    /// messages that is certainly not reached yet, and then given that number of empty ones: whatever it sent before,
-    /// arrives; afterwards the inbox has no listener, and a pull without a listener is void.
+    /// Afterwards nobody listens on the inbox, and the server discards pulls without a listener.
     pub(crate) async fn close(mut self) -> Vec<Message> {
         if self.outstanding == 0 {
             return Vec::new();
         }
-        let rest = self.outstanding + SLACK;
+        let fillers = self.outstanding + STATUS_MESSAGES;
         let mut requests = Vec::new();
         let closing = async {
             self.subscriber
-                .unsubscribe_after(self.received + rest as u64)
+                .unsubscribe_after(self.received + fillers as u64)
                 .await
                 .ok()?;
-            for _ in 0..rest {
+            for _ in 0..fillers {
                 self.client
                     .publish(self.inbox.clone(), bytes::Bytes::new())
                     .await
                     .ok()?;
             }
             while let Some(message) = self.subscriber.next().await {
-                // Ours are empty and have no reply subject to acknowledge to.
+                // The filler messages have no reply subject; a start request has one for its ack.
                 if message.status.is_none() && message.reply.is_some() {
                     requests.push(message);
                 }
@@ -175,7 +186,7 @@ impl PullInbox {
             Some(())
         };
         if tokio::time::timeout(CLOSE_TIMEOUT, closing).await.is_err() {
-            // No connection: the server drops the pulls with it.
+            // Without a connection the server has discarded the pulls already.
             tracing::debug!("taking a pull back timed out");
         }
         requests

@@ -2,5 +2,5 @@
 
 pub(crate) mod inbox;
 pub(crate) mod lease;
-pub(crate) mod pull;
+pub(crate) mod puller;
 pub(crate) mod queues;

@@ -11,7 +11,7 @@ use ktrdr_protocol::requirements::Requirements;
 use ktrdr_protocol::worker::WorkerTypeEntry;
 use tokio::sync::{Notify, watch};
 
-use crate::pulling::pull::ServedQueue;
+use crate::pulling::puller::ServedQueue;
 use crate::worker::core::Core;
 
 /// How often the queues are looked for without any sign of change.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
-use crate::attempt::claim::Hold;
+use crate::attempt::ownership::OwnedAttempt;
 use crate::worker::core::Core;
 
 /// How long looking for a checkpoint may take before the work starts from the beginning.
@@ -32,16 +32,16 @@ struct Entry {
 pub(crate) async fn load(
     core: &Arc<Core>,
     request: &StartRequest,
-    hold: &Hold,
+    owned: &OwnedAttempt,
     stop: &CancellationToken,
 ) -> Option<Box<RawValue>> {
-    if hold.attempt == 1 && request.resume_from.is_none() {
+    if owned.attempt == 1 && request.resume_from.is_none() {
         return None;
     }
     // Boxed because it is rare.
     let looking = Box::pin(async {
         tokio::select! {
-            found = tokio::time::timeout(LOAD_PATIENCE, look_for(core, request, hold)) => found.unwrap_or_else(|_| {
+            found = tokio::time::timeout(LOAD_PATIENCE, look_for(core, request, owned)) => found.unwrap_or_else(|_| {
                 tracing::warn!("the checkpoint could not be read in time; starting from the beginning");
                 None
             }),
@@ -51,8 +51,12 @@ pub(crate) async fn load(
     looking.await
 }
 
-async fn look_for(core: &Arc<Core>, request: &StartRequest, hold: &Hold) -> Option<Box<RawValue>> {
-    let own = (hold.attempt > 1).then_some(&request.operation_id);
+async fn look_for(
+    core: &Arc<Core>,
+    request: &StartRequest,
+    owned: &OwnedAttempt,
+) -> Option<Box<RawValue>> {
+    let own = (owned.attempt > 1).then_some(&request.operation_id);
     for id in own.into_iter().chain(&request.resume_from) {
         let found = loop {
             match read(core, id).await {
@@ -69,7 +73,7 @@ async fn look_for(core: &Arc<Core>, request: &StartRequest, hold: &Hold) -> Opti
         tracing::info!(from = %id, from_attempt = entry.attempt, saved_at = %entry.at, "going on from a checkpoint");
         // So that whoever resumes this operation finds it even if this one gets no further.
         if *id != request.operation_id
-            && let Err(error) = save(core, hold, entry.state.clone()).await
+            && let Err(error) = save(core, owned, entry.state.clone()).await
         {
             tracing::warn!(%error, "the checkpoint was not taken over");
         }
@@ -81,24 +85,24 @@ async fn look_for(core: &Arc<Core>, request: &StartRequest, hold: &Hold) -> Opti
 /// Saves a checkpoint of this attempt, unless a later attempt has saved one.
 pub(crate) async fn save(
     core: &Arc<Core>,
-    hold: &Hold,
+    owned: &OwnedAttempt,
     state: Box<RawValue>,
 ) -> Result<(), async_nats::Error> {
     let entry = Entry {
-        attempt: hold.attempt,
+        attempt: owned.attempt,
         at: Timestamp::now(),
         state,
     };
     let payload: bytes::Bytes = serde_json::to_vec(&entry)?.into();
     let store = bucket(core).await?;
-    let revision = match read(core, &hold.operation_id).await? {
-        Some((_, Some(newer))) if newer.attempt > hold.attempt => return Ok(()),
+    let revision = match read(core, &owned.operation_id).await? {
+        Some((_, Some(newer))) if newer.attempt > owned.attempt => return Ok(()),
         Some((revision, _)) => revision,
         None => 0,
     };
     // The revision decides between this attempt and one that saved in between.
     store
-        .update(hold.operation_id.as_str(), payload, revision)
+        .update(owned.operation_id.as_str(), payload, revision)
         .await?;
     Ok(())
 }

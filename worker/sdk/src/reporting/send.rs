@@ -10,12 +10,12 @@ use ktrdr_protocol::metric::{MetricBatch, MetricPoint};
 use ktrdr_protocol::progress::ProgressMessage;
 use ktrdr_protocol::time::Timestamp;
 
-use crate::attempt::claim::Hold;
+use crate::attempt::ownership::OwnedAttempt;
 use crate::reporting::checkpoint;
 use crate::reporting::report::Points;
 use crate::worker::core::Core;
 use crate::worker::history::LocalOperation;
-use crate::worker::running::Execution;
+use crate::worker::running::AttemptHandle;
 
 /// How often reports are looked at. The first look comes sooner, so that short operations show progress too.
 const INTERVAL: Duration = Duration::from_millis(200);
@@ -28,24 +28,24 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Sends reports until dropped.
 pub(crate) async fn send_reports(
     core: &Arc<Core>,
-    execution: &Execution,
-    hold: &Hold,
+    handle: &AttemptHandle,
+    owned: &OwnedAttempt,
     local: &LocalOperation,
 ) -> Infallible {
     let mut pause = FIRST;
     loop {
         tokio::time::sleep(pause).await;
         pause = INTERVAL;
-        if let Some((report, progress)) = execution.report.take_unsent_progress() {
+        if let Some((report, progress)) = handle.report.take_unsent_progress() {
             let message = ProgressMessage {
-                operation_id: hold.operation_id.clone(),
+                operation_id: owned.operation_id.clone(),
                 worker_id: core.worker_id.clone(),
-                attempt: hold.attempt,
+                attempt: owned.attempt,
                 at: Timestamp::now(),
                 report,
                 progress,
             };
-            let subject = core.names.progress(&core.worker_type, &hold.operation_id);
+            let subject = core.names.progress(&core.worker_type, &owned.operation_id);
             if let Ok(payload) = serde_json::to_vec(&message)
                 && core.connection.is_up()
             {
@@ -57,19 +57,23 @@ pub(crate) async fn send_reports(
                     .await;
             }
         }
-        flush_metrics(core, execution, hold, local, PATIENCE).await;
-        flush_checkpoint(core, execution, hold).await;
+        flush_metrics(core, handle, owned, local, PATIENCE).await;
+        flush_checkpoint(core, handle, owned).await;
     }
 }
 
 /// Saves the checkpoint that waits. One that cannot be saved is given up: a newer one will come.
-pub(crate) async fn flush_checkpoint(core: &Arc<Core>, execution: &Execution, hold: &Hold) {
-    let Some((number, state)) = execution.report.take_checkpoint() else {
+pub(crate) async fn flush_checkpoint(
+    core: &Arc<Core>,
+    handle: &AttemptHandle,
+    owned: &OwnedAttempt,
+) {
+    let Some((number, state)) = handle.report.take_checkpoint() else {
         return;
     };
     // Boxed, as below: what most operations never do shall not make their futures larger.
-    match Box::pin(checkpoint::save(core, hold, state)).await {
-        Ok(()) => execution.report.checkpoint_is_saved(number),
+    match Box::pin(checkpoint::save(core, owned, state)).await {
+        Ok(()) => handle.report.checkpoint_is_saved(number),
         Err(error) => tracing::warn!(%error, "a checkpoint was not saved"),
     }
 }
@@ -77,8 +81,8 @@ pub(crate) async fn flush_checkpoint(core: &Arc<Core>, execution: &Execution, ho
 /// Stores all points that wait; false when that did not succeed within `patience` and some still wait.
 pub(crate) async fn flush_metrics(
     core: &Arc<Core>,
-    execution: &Execution,
-    hold: &Hold,
+    handle: &AttemptHandle,
+    owned: &OwnedAttempt,
     local: &LocalOperation,
     patience: Duration,
 ) -> bool {
@@ -87,7 +91,7 @@ pub(crate) async fn flush_metrics(
         mut before,
         uncertain,
         dropped,
-    } = execution.report.take_points();
+    } = handle.report.take_points();
     if dropped > 0 {
         tracing::warn!(
             dropped,
@@ -98,7 +102,7 @@ pub(crate) async fn flush_metrics(
     local.record_points(before, &points);
     // Should this future be dropped half-way, what is not stored yet goes back.
     let mut waiting = Waiting {
-        execution,
+        handle,
         points,
         uncertain,
     };
@@ -112,7 +116,7 @@ pub(crate) async fn flush_metrics(
         waiting.uncertain = count;
         if !Box::pin(store_batch(
             core,
-            hold,
+            owned,
             &waiting.points[..count],
             before,
             patience,
@@ -129,7 +133,7 @@ pub(crate) async fn flush_metrics(
 }
 
 struct Waiting<'a> {
-    execution: &'a Execution,
+    handle: &'a AttemptHandle,
     points: Vec<MetricPoint>,
     /// So many of them are on their way, or were.
     uncertain: usize,
@@ -138,7 +142,7 @@ struct Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         if !self.points.is_empty() {
-            self.execution
+            self.handle
                 .report
                 .return_points(std::mem::take(&mut self.points), self.uncertain);
         }
@@ -148,24 +152,24 @@ impl Drop for Waiting<'_> {
 /// Stores points, of which the attempt measured `before` others before.
 async fn store_batch(
     core: &Arc<Core>,
-    hold: &Hold,
+    owned: &OwnedAttempt,
     points: &[MetricPoint],
     before: u64,
     patience: Duration,
 ) -> bool {
     let batch = MetricBatch {
-        operation_id: hold.operation_id.clone(),
+        operation_id: owned.operation_id.clone(),
         worker_id: core.worker_id.clone(),
-        attempt: hold.attempt,
+        attempt: owned.attempt,
         points: points.to_vec(),
     };
     let Ok(payload) = serde_json::to_vec(&batch) else {
         return true;
     };
-    let subject = core.names.metrics(&core.worker_type, &hold.operation_id);
+    let subject = core.names.metrics(&core.worker_type, &owned.operation_id);
     // The id makes a batch that is sent again count once. By number: two batches can begin at the
     // same time, by a clock that was set back or within one millisecond.
-    let id = format!("{}-{before}-{}", hold.claim_id, points.len());
+    let id = format!("{}-{before}-{}", owned.claim_id, points.len());
     match core
         .oplog
         .publish_once(&subject, &id, payload.into(), patience)

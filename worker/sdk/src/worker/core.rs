@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use crate::engine::data_dir::DataDir;
 use crate::engine::erased::{EngineInfo, ErasedEngine};
 use crate::worker::history::LocalOperations;
-use crate::worker::running::Running;
+use crate::worker::running::RunningAttempts;
 
 /// The identity, the connection and the tables of one worker process.
 pub(crate) struct Core {
@@ -43,7 +43,7 @@ pub(crate) struct Core {
     pub(crate) names: SubjectNames,
     pub(crate) connection: Connection,
     pub(crate) oplog: OpLog,
-    pub(crate) running: Running,
+    pub(crate) running: RunningAttempts,
     pub(crate) local: LocalOperations,
     pub(crate) counters: Counters,
     /// Attempts that ended, by how, and how long they took.

@@ -14,7 +14,7 @@ use ktrdr_protocol::time::Timestamp;
 use parking_lot::{Mutex, RwLock};
 use serde_json::value::RawValue;
 
-use crate::worker::running::Execution;
+use crate::worker::running::AttemptHandle;
 
 /// Operations remembered; beyond that the oldest that have ended are forgotten.
 const MAX_OPERATIONS: usize = 256;
@@ -27,7 +27,7 @@ const MAX_RESULT: usize = 64 * 1024;
 pub(crate) struct LocalOperation {
     pub(crate) request: StartRequest,
     pub(crate) queue: String,
-    pub(crate) execution: Arc<Execution>,
+    pub(crate) handle: Arc<AttemptHandle>,
     state: Mutex<LocalState>,
 }
 
@@ -50,7 +50,7 @@ impl LocalOperation {
     pub(crate) fn state(&self) -> LocalState {
         let mut state = self.state.lock().clone();
         if state.status == Status::Running {
-            state.progress = self.execution.report.latest_progress();
+            state.progress = self.handle.report.latest_progress();
         }
         state
     }
@@ -64,7 +64,7 @@ impl LocalOperation {
     /// Notes how this worker's part in it ended.
     pub(crate) fn ended(&self, change: impl FnOnce(&mut LocalState)) {
         let mut state = self.state.lock();
-        state.progress = self.execution.report.latest_progress();
+        state.progress = self.handle.report.latest_progress();
         state.ended_at = Some(Timestamp::now());
         change(&mut state);
         if state
@@ -104,12 +104,12 @@ impl LocalOperations {
         &self,
         request: StartRequest,
         queue: String,
-        execution: Arc<Execution>,
+        handle: Arc<AttemptHandle>,
     ) -> Arc<LocalOperation> {
         let entry = Arc::new(LocalOperation {
             request,
             queue,
-            execution,
+            handle,
             state: Mutex::new(LocalState {
                 status: Status::Pending,
                 attempts: Vec::new(),

@@ -1,4 +1,4 @@
-//! The operations this process runs now, and how to ask one to stop.
+//! The attempts that run in this process now, and how to ask one to stop.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,42 +10,27 @@ use ktrdr_protocol::worker::RunningOperation;
 use parking_lot::RwLock;
 use tokio_util::sync::CancellationToken;
 
+use crate::attempt::stop::StopReason;
 use crate::reporting::report::Report;
 
-/// Why an engine is asked to stop. The first reason stays.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum StopReason {
-    /// A user cancelled the operation.
-    Cancel,
-    /// It ran longer than its time limit.
-    Timeout,
-    /// The worker is stopping.
-    Shutdown,
-    /// Another attempt has taken over, or the operation has ended without this one.
-    Fenced {
-        /// The operation has ended.
-        terminal: bool,
-    },
-}
-
-/// One attempt that holds a slot.
-pub(crate) struct Execution {
+/// One attempt that holds a slot, as the rest of the worker sees it.
+pub(crate) struct AttemptHandle {
     pub(crate) operation_id: OperationId,
-    /// 0 until it is claimed.
+    /// 0 until the operation is claimed.
     attempt: AtomicU32,
     pub(crate) cancel: CancellationToken,
     pub(crate) report: Arc<Report>,
-    stop: OnceLock<StopReason>,
+    stop_reason: OnceLock<StopReason>,
 }
 
-impl Execution {
+impl AttemptHandle {
     pub(crate) fn new(operation_id: OperationId) -> Self {
         Self {
             operation_id,
             attempt: AtomicU32::new(0),
             cancel: CancellationToken::new(),
             report: Arc::new(Report::new()),
-            stop: OnceLock::new(),
+            stop_reason: OnceLock::new(),
         }
     }
 
@@ -53,19 +38,19 @@ impl Execution {
         self.attempt.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn claimed(&self, attempt: u32) {
+    pub(crate) fn set_claimed(&self, attempt: u32) {
         self.attempt.store(attempt, Ordering::Relaxed);
     }
 
-    /// Asks the engine to stop.
+    /// Asks the engine to stop. Only the first reason is kept.
     pub(crate) fn stop(&self, reason: StopReason) {
-        let _ = self.stop.set(reason);
+        let _ = self.stop_reason.set(reason);
         self.cancel.cancel();
     }
 
-    /// Why it was asked to stop, if it was.
+    /// Why the attempt was asked to stop; `None` when it was not.
     pub(crate) fn stop_reason(&self) -> Option<StopReason> {
-        self.stop.get().copied()
+        self.stop_reason.get().copied()
     }
 
     fn describe(&self) -> RunningOperation {
@@ -79,100 +64,98 @@ impl Execution {
     }
 }
 
-/// All executions of this process, oldest first.
+/// All attempts that hold a slot of this worker, oldest first.
 ///
-/// Keyed by a number, not by the operation: after a lost lease an operation can be given to the very process that still
-/// runs an earlier attempt of it.
+/// The key is a number and not the operation id: after a lost lease, an operation can come back to
+/// the very process that still runs an earlier attempt of it.
 #[derive(Default)]
-pub(crate) struct Running {
-    next: AtomicU64,
+pub(crate) struct RunningAttempts {
+    next_number: AtomicU64,
     table: RwLock<Table>,
 }
 
 #[derive(Default)]
 struct Table {
-    executions: BTreeMap<u64, Arc<Execution>>,
-    /// All were asked to stop, and so is every one that still comes.
+    attempts: BTreeMap<u64, Arc<AttemptHandle>>,
+    /// Why all attempts were asked to stop; every later one is stopped for the same reason.
     stopping: Option<StopReason>,
 }
 
-impl Running {
-    /// Enters an execution; the number it goes by.
-    pub(crate) fn insert(&self, execution: Arc<Execution>) -> u64 {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
+impl RunningAttempts {
+    /// Adds an attempt and returns its number in the table.
+    pub(crate) fn insert(&self, attempt: Arc<AttemptHandle>) -> u64 {
+        let number = self.next_number.fetch_add(1, Ordering::Relaxed);
         let mut table = self.table.write();
         if let Some(reason) = table.stopping {
-            execution.stop(reason);
+            attempt.stop(reason);
         }
-        table.executions.insert(number, execution);
+        table.attempts.insert(number, attempt);
         number
     }
 
-    /// Takes an execution out.
     pub(crate) fn remove(&self, number: u64) {
-        self.table.write().executions.remove(&number);
+        self.table.write().attempts.remove(&number);
     }
 
-    /// The newest execution of an operation.
-    pub(crate) fn find(&self, id: &OperationId) -> Option<Arc<Execution>> {
+    /// The newest attempt of an operation.
+    pub(crate) fn find(&self, id: &OperationId) -> Option<Arc<AttemptHandle>> {
         self.table
             .read()
-            .executions
+            .attempts
             .values()
             .rev()
-            .find(|execution| execution.operation_id == *id)
+            .find(|attempt| attempt.operation_id == *id)
             .cloned()
     }
 
-    /// Asks every execution of an operation to stop; how many there were.
+    /// Asks every attempt of an operation to stop; returns how many there were.
     pub(crate) fn stop(&self, id: &OperationId, reason: StopReason) -> usize {
         let table = self.table.read();
         table
-            .executions
+            .attempts
             .values()
-            .filter(|execution| execution.operation_id == *id)
-            .map(|execution| execution.stop(reason))
+            .filter(|attempt| attempt.operation_id == *id)
+            .map(|attempt| attempt.stop(reason))
             .count()
     }
 
-    /// Asks all of them to stop, also those that are only entered later: their request was on its way.
+    /// Asks all attempts to stop, including those inserted later: their requests were on the way.
     pub(crate) fn stop_all(&self, reason: StopReason) {
         let mut table = self.table.write();
         table.stopping = Some(reason);
-        table
-            .executions
-            .values()
-            .for_each(|execution| execution.stop(reason));
+        for attempt in table.attempts.values() {
+            attempt.stop(reason);
+        }
     }
 
-    /// The word on one operation.
+    /// One operation as a heartbeat describes it; `None` when it does not run here.
     pub(crate) fn describe(&self, id: &OperationId) -> Option<RunningOperation> {
-        self.find(id).map(|execution| execution.describe())
+        self.find(id).map(|attempt| attempt.describe())
     }
 
-    /// The word on all that are claimed, oldest first.
+    /// All claimed operations as a heartbeat describes them, oldest first.
     pub(crate) fn describe_all(&self) -> Vec<RunningOperation> {
         self.table
             .read()
-            .executions
+            .attempts
             .values()
-            .filter(|execution| execution.attempt() > 0)
-            .map(|e| e.describe())
+            .filter(|attempt| attempt.attempt() > 0)
+            .map(|attempt| attempt.describe())
             .collect()
     }
 
-    /// The operation that has been held longest.
+    /// The operation that has held a slot for the longest time.
     pub(crate) fn oldest(&self) -> Option<OperationId> {
         self.table
             .read()
-            .executions
+            .attempts
             .values()
             .next()
-            .map(|execution| execution.operation_id.clone())
+            .map(|attempt| attempt.operation_id.clone())
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.table.read().executions.len()
+        self.table.read().attempts.len()
     }
 }
 
@@ -182,14 +165,16 @@ mod tests {
 
     #[test]
     fn what_is_entered_while_all_are_stopped_is_stopped_too() {
-        let (running, id) = (Running::default(), OperationId::new("a").unwrap());
-        let early = Arc::new(Execution::new(id.clone()));
+        let (running, id) = (RunningAttempts::default(), OperationId::new("a").unwrap());
+        let early = Arc::new(AttemptHandle::new(id.clone()));
         running.insert(early.clone());
+
         running.stop_all(StopReason::Shutdown);
-        let late = Arc::new(Execution::new(id));
+        let late = Arc::new(AttemptHandle::new(id));
         running.insert(late.clone());
+
         assert_eq!(
-            [early, late].map(|execution| execution.stop_reason()),
+            [early, late].map(|attempt| attempt.stop_reason()),
             [Some(StopReason::Shutdown); 2]
         );
     }

@@ -21,18 +21,18 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::announce::{cancels, heartbeat, service};
+use crate::announce::{heartbeat, service};
 use crate::attempt::execute;
+use crate::attempt::stop::StopReason;
 use crate::engine::Engine;
 use crate::engine::data_dir::DataDir;
 use crate::engine::erased::ErasedEngine;
 use crate::http;
-use crate::pulling::pull::Puller;
+use crate::pulling::puller::Puller;
 use crate::pulling::queues;
 use crate::worker::capabilities::{InvalidCapabilities, determine};
 use crate::worker::config::Config;
 use crate::worker::core::{Core, Counters, EngineRuntime};
-use crate::worker::running::StopReason;
 
 /// How long a stopping worker waits for operations that were asked to stop, and for their ends to be stored.
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
@@ -131,8 +131,8 @@ pub async fn run<E: Engine>(
             core.clone(),
             queue_receiver.clone(),
             refresh.clone(),
-            move |delivery| {
-                operations.spawn(execute::run_delivery(core.clone(), delivery));
+            move |pulled| {
+                operations.spawn(execute::run_pulled_request(core.clone(), pulled));
             },
         )
     };
@@ -141,7 +141,7 @@ pub async fn run<E: Engine>(
     // Aborted when dropped: these hold nothing that must be finished.
     let mut helpers = tokio::task::JoinSet::new();
     helpers.spawn(heartbeat::beat(core.clone(), queue_receiver).map_to_unit("heartbeats"));
-    helpers.spawn(cancels::listen(core.clone()).map_to_unit("cancels"));
+    helpers.spawn(service::listen_for_cancels(core.clone()).map_to_unit("cancels"));
     helpers.spawn(service::serve(core.clone()).map_to_unit("the NATS service"));
     let close_http = CancellationToken::new();
     let http = http::serve(

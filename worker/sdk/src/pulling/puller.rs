@@ -1,7 +1,16 @@
-//! Slots, and filling them: one request is pulled per free slot, from every queue this worker can serve.
+//! Slots, and filling them: one request is pulled per free slot, from every queue this worker serves.
 //!
-//! One task owns the slots, so "is one free?" has one answer for the queues, for direct starts and for shutdown. Nothing is
-//! buffered: a request that arrives finds a free slot, or is handed back at once.
+//! The problem: a worker has a fixed number of slots and serves several queues. It must never take
+//! more requests than it has slots: a request that waits inside a worker waits although another
+//! worker may be free. Queues, direct starts and shutdown compete for the same slots.
+//!
+//! The solution: one task owns the slots and all pulls, so "is a slot free?" has one answer. Every
+//! queue may be asked for as many requests as there are free slots. When a slot is taken, surplus
+//! pulls are taken back ([`PullInbox::close`]). A request that arrives without a free slot is handed
+//! back at once.
+//!
+//! Rejected: a buffer of requests, because their leases would run while they wait. Rejected: one
+//! task per queue, because a shared counter of free slots would race with the pulls.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,13 +29,13 @@ use crate::pulling::inbox::{Arrival, PullInbox};
 use crate::pulling::lease::{Lease, hand_back};
 use crate::worker::core::{Core, Counters};
 
-/// The part of all slots that is asked for together.
-const GATHER_PART: usize = 16;
+/// A pull is delayed while it would ask for less than this fraction of all slots (one sixteenth).
+const BATCH_FRACTION: usize = 16;
 
-/// How long a free slot waits for others to be asked for.
-const GATHER: Duration = Duration::from_millis(1);
+/// How long a pull may be delayed so that it can ask for more slots at once.
+const BATCH_DELAY: Duration = Duration::from_millis(1);
 
-/// The right to run one operation; given back when dropped, whatever happens in between.
+/// The right to run one operation. Dropping it returns it to the puller.
 pub(crate) struct Slot {
     returns: mpsc::UnboundedSender<()>,
 }
@@ -38,7 +47,7 @@ impl Drop for Slot {
 }
 
 /// A start request with a slot to run it in.
-pub(crate) struct Delivery {
+pub(crate) struct PulledRequest {
     pub(crate) slot: Slot,
     pub(crate) queue: Queue,
     pub(crate) payload: bytes::Bytes,
@@ -48,12 +57,12 @@ pub(crate) struct Delivery {
     pub(crate) trace: Option<TraceParent>,
 }
 
-/// Asks the puller for a slot that a direct start wants; `None` when all are taken or the worker is stopping.
+/// Asks the puller for slots on behalf of direct starts.
 #[derive(Clone)]
 pub(crate) struct SlotRequests(mpsc::Sender<oneshot::Sender<Option<Slot>>>);
 
 impl SlotRequests {
-    /// A slot, if one is free.
+    /// Takes a slot; `None` when all are taken or the worker is stopping.
     pub(crate) async fn take(&self) -> Option<Slot> {
         let (sender, receiver) = oneshot::channel();
         self.0.send(sender).await.ok()?;
@@ -78,53 +87,57 @@ pub(crate) struct Puller<F> {
     free: usize,
     returns: (mpsc::UnboundedSender<()>, mpsc::UnboundedReceiver<()>),
     requests: mpsc::Receiver<oneshot::Sender<Option<Slot>>>,
-    inboxes: BTreeMap<Queue, Served>,
-    /// No pulls before this moment: the last one was refused.
+    pulls: BTreeMap<Queue, QueuePulls>,
+    /// No pull is sent before this moment, because the last one was refused.
     pause_until: Option<Instant>,
-    /// When free slots have waited long enough for others.
-    look_again: Option<Instant>,
+    /// When a delayed pull must be sent.
+    delayed_until: Option<Instant>,
     refresh: Arc<tokio::sync::Notify>,
 }
 
-struct Served {
+/// The pulls of one queue.
+struct QueuePulls {
     settings: ServedQueue,
     inbox: PullInbox,
-    /// Since when slots are free that were not asked for.
-    short_since: Option<Instant>,
+    /// Since when there are free slots without a pull.
+    unpulled_since: Option<Instant>,
 }
 
-impl Served {
+impl QueuePulls {
     fn new(settings: ServedQueue, inbox: PullInbox) -> Self {
         Self {
             settings,
             inbox,
-            short_since: None,
+            unpulled_since: None,
         }
     }
 
-    /// How many requests to ask for now, with so many of all slots free.
+    /// How many requests to ask for now, when `free` of all `slots` are free.
     ///
-    /// Asking costs the server more than handing out a request. So a worker with many slots does not ask for each: only when
-    /// half of its slots are not asked for (a request that waits in the server is always covered by the other half), and some
-    /// of them together, though none waits for others longer than [`GATHER`].
-    fn wanted(&mut self, free: usize, slots: usize) -> usize {
+    /// A pull costs the server more than handing out a request, so a worker with many slots sends
+    /// one pull for several of them. It asks only when at least half of its slots have no pull: a
+    /// request that waits in the server is then covered by the other half. No free slot waits
+    /// longer than [`BATCH_DELAY`].
+    fn missing(&mut self, free: usize, slots: usize) -> usize {
         let missing = free.saturating_sub(self.inbox.outstanding());
         if missing == 0 || self.inbox.outstanding() > slots / 2 {
-            self.short_since = None;
+            self.unpulled_since = None;
             return 0;
         }
-        let since = *self.short_since.get_or_insert_with(Instant::now);
-        if missing < slots / GATHER_PART && since.elapsed() < GATHER {
+
+        let since = *self.unpulled_since.get_or_insert_with(Instant::now);
+        if missing < slots / BATCH_FRACTION && since.elapsed() < BATCH_DELAY {
             return 0;
         }
-        self.short_since = None;
+
+        self.unpulled_since = None;
         missing
     }
 }
 
-impl<F: FnMut(Delivery)> Puller<F> {
-    /// A puller for `core` that hands every request to `run`, and the handle for direct starts. `refresh` is notified when
-    /// a consumer seems to be gone.
+impl<F: FnMut(PulledRequest)> Puller<F> {
+    /// A puller that hands every request to `run`, and the handle for direct starts. It notifies
+    /// `refresh` when a consumer seems to be gone.
     pub(crate) fn new(
         core: Arc<Core>,
         queues: watch::Receiver<Vec<ServedQueue>>,
@@ -141,34 +154,38 @@ impl<F: FnMut(Delivery)> Puller<F> {
             free,
             returns,
             requests,
-            inboxes: BTreeMap::new(),
+            pulls: BTreeMap::new(),
             pause_until: None,
-            look_again: None,
+            delayed_until: None,
             refresh,
         };
         (puller, SlotRequests(sender))
     }
 
-    /// Pulls until `stop`, then takes all pulls back.
+    /// Pulls until `stop` is cancelled, then takes all pulls back.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let mut link = self.core.connection.link.clone();
         let mut epoch = link.borrow_and_update().epoch;
-        let mut unsynced = true;
+        let mut queues_changed = true;
         loop {
-            if std::mem::take(&mut unsynced) || self.inboxes.len() != self.queues.borrow().len() {
+            if std::mem::take(&mut queues_changed) || self.pulls.len() != self.queues.borrow().len()
+            {
                 self.sync_queues().await;
             }
-            // Looked at here and not where the change is noticed: another arm can be quicker, and this marks it as seen.
+
+            // Read here and not in the select arm below: another arm can win, and this read marks
+            // the change as seen.
             let now = *link.borrow_and_update();
             if now.up && now.epoch != epoch {
                 epoch = now.epoch;
-                self.start_over().await;
-                unsynced = true;
+                self.discard_pulls().await;
+                queues_changed = true;
                 continue;
             }
             if now.up {
-                self.top_up().await;
+                self.pull_for_free_slots().await;
             }
+
             let wake_at = self.wake_at();
             // Every arm is cancel safe: channels and subscribers keep what was not taken from them.
             tokio::select! {
@@ -181,13 +198,14 @@ impl<F: FnMut(Delivery)> Puller<F> {
                     }
                 }
                 Some(reply) = self.requests.recv() => self.reserve(reply).await,
-                (queue, arrival) = next_arrival(&mut self.inboxes) => self.arrived(queue, arrival).await,
+                (queue, arrival) = next_arrival(&mut self.pulls) => self.handle_arrival(queue, arrival).await,
                 Ok(()) = link.changed() => {}
-                Ok(()) = self.queues.changed() => unsynced = true,
+                Ok(()) = self.queues.changed() => queues_changed = true,
                 () = tokio::time::sleep_until(wake_at.unwrap_or_else(Instant::now)), if wake_at.is_some() => self.wake(),
             }
         }
-        for (_, served) in std::mem::take(&mut self.inboxes) {
+
+        for (_, served) in std::mem::take(&mut self.pulls) {
             close(&self.core, served.inbox).await;
         }
     }
@@ -196,18 +214,19 @@ impl<F: FnMut(Delivery)> Puller<F> {
     async fn sync_queues(&mut self) {
         let wanted: Vec<ServedQueue> = self.queues.borrow_and_update().clone();
         let gone: Vec<Queue> = self
-            .inboxes
+            .pulls
             .keys()
             .filter(|queue| !wanted.iter().any(|w| w.queue == **queue))
             .cloned()
             .collect();
         for queue in gone {
-            if let Some(served) = self.inboxes.remove(&queue) {
+            if let Some(served) = self.pulls.remove(&queue) {
                 close(&self.core, served.inbox).await;
             }
         }
+
         for settings in wanted {
-            if let Some(served) = self.inboxes.get_mut(&settings.queue) {
+            if let Some(served) = self.pulls.get_mut(&settings.queue) {
                 served.settings = settings;
                 continue;
             }
@@ -220,55 +239,64 @@ impl<F: FnMut(Delivery)> Puller<F> {
             .await
             {
                 Ok(inbox) => {
-                    self.inboxes
-                        .insert(settings.queue.clone(), Served::new(settings, inbox));
+                    self.pulls
+                        .insert(settings.queue.clone(), QueuePulls::new(settings, inbox));
                 }
                 Err(error) => tracing::error!(%error, "cannot listen for start requests"),
             }
         }
     }
 
-    /// Brings the pulls of every queue to the number of free slots.
-    async fn top_up(&mut self) {
+    /// Sends pulls until every queue is asked for as many requests as there are free slots.
+    async fn pull_for_free_slots(&mut self) {
         if self.pause_until.is_some_and(|until| Instant::now() < until) {
             return;
         }
-        (self.pause_until, self.look_again) = (None, None);
-        self.shrink().await;
+
+        (self.pause_until, self.delayed_until) = (None, None);
+        self.take_back_surplus().await;
+
         let priority = if self.core.capabilities.gpu { 0 } else { 1 };
-        for served in self.inboxes.values_mut() {
-            let wanted = served.wanted(self.free, self.core.slots as usize);
-            let look_again = served.short_since.map(|since| since + GATHER);
-            self.look_again = [self.look_again, look_again].into_iter().flatten().min();
-            if wanted > 0 && served.inbox.pull(wanted, priority).await.is_ok() {
+        for served in self.pulls.values_mut() {
+            let missing = served.missing(self.free, self.core.slots as usize);
+            let delayed_until = served.unpulled_since.map(|since| since + BATCH_DELAY);
+            self.delayed_until = [self.delayed_until, delayed_until]
+                .into_iter()
+                .flatten()
+                .min();
+            if missing > 0 && served.inbox.pull(missing, priority).await.is_ok() {
                 *self.core.last_pull.lock() = Some(Instant::now());
                 Counters::add(&self.core.counters.pulls);
             }
         }
     }
 
-    /// Takes back the pulls of queues that ask for more than there are free slots: another queue or a direct start was
-    /// faster. While slots are free, a few more may be asked for than that: taking pulls back costs far more than handing
-    /// back a request, so a worker with many slots and queues does not do it for each.
-    async fn shrink(&mut self) {
-        let spare = if self.free > 0 {
-            self.core.slots as usize / GATHER_PART
+    /// Takes back the pulls of queues that are asked for more requests than there are free slots,
+    /// because another queue or a direct start was faster.
+    ///
+    /// A small surplus is allowed while slots are free: taking pulls back costs far more than
+    /// handing back a request.
+    async fn take_back_surplus(&mut self) {
+        let allowed_surplus = if self.free > 0 {
+            self.core.slots as usize / BATCH_FRACTION
         } else {
             0
         };
-        let over: Vec<Queue> = self
-            .inboxes
+
+        let surplus: Vec<Queue> = self
+            .pulls
             .iter()
-            .filter(|(_, served)| served.inbox.outstanding() > self.free + spare)
+            .filter(|(_, served)| served.inbox.outstanding() > self.free + allowed_surplus)
             .map(|(queue, _)| queue.clone())
             .collect();
-        for queue in over {
-            let Some(Served {
+        for queue in surplus {
+            let Some(QueuePulls {
                 settings, inbox, ..
-            }) = self.inboxes.remove(&queue)
+            }) = self.pulls.remove(&queue)
             else {
                 continue;
             };
+
             close(&self.core, inbox).await;
             let stream = self.core.names.stream();
             if let Ok(inbox) = PullInbox::open(
@@ -278,31 +306,34 @@ impl<F: FnMut(Delivery)> Puller<F> {
             )
             .await
             {
-                self.inboxes.insert(queue, Served::new(settings, inbox));
+                self.pulls.insert(queue, QueuePulls::new(settings, inbox));
             }
         }
     }
 
-    /// Forgets all pulls: they waited inside the server that was connected to. What had arrived before is still run.
-    async fn start_over(&mut self) {
+    /// Discards all pulls after a reconnect: they waited inside the server of the old connection.
+    /// Requests that had arrived before are still run.
+    async fn discard_pulls(&mut self) {
         let mut arrived = Vec::new();
-        for (queue, served) in &mut self.inboxes {
+        for (queue, served) in &mut self.pulls {
             let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
             while let Poll::Ready(Some(arrival)) = served.inbox.poll_arrival(&mut cx) {
                 arrived.push((queue.clone(), arrival));
             }
         }
+
         for (queue, arrival) in arrived {
-            self.arrived(queue, Some(arrival)).await;
+            self.handle_arrival(queue, Some(arrival)).await;
         }
-        self.inboxes.clear();
+
+        self.pulls.clear();
         self.pause_until = None;
     }
 
     async fn reserve(&mut self, reply: oneshot::Sender<Option<Slot>>) {
         let slot = self.take_slot();
         if slot.is_some() {
-            self.shrink().await;
+            self.take_back_surplus().await;
         }
         // A caller that has left drops the slot, which returns it.
         let _ = reply.send(slot);
@@ -315,15 +346,14 @@ impl<F: FnMut(Delivery)> Puller<F> {
         })
     }
 
-    async fn arrived(&mut self, queue: Queue, arrival: Option<Arrival>) {
+    async fn handle_arrival(&mut self, queue: Queue, arrival: Option<Arrival>) {
         match arrival {
             Some(Arrival::Request(message)) => {
                 let message = jetstream::Message {
                     message,
                     context: self.core.connection.jetstream.clone(),
                 };
-                let Some(lease) = self.inboxes.get(&queue).map(|served| served.settings.lease)
-                else {
+                let Some(lease) = self.pulls.get(&queue).map(|served| served.settings.lease) else {
                     return hand_back(message).await;
                 };
                 let delivery = match message.info() {
@@ -332,7 +362,7 @@ impl<F: FnMut(Delivery)> Puller<F> {
                         count: u64::try_from(info.delivered).unwrap_or(1),
                     },
                     Err(error) => {
-                        tracing::warn!(%error, "a message that is no delivery arrived on a pull inbox; ignored");
+                        tracing::warn!(%error, "ignored a message on a pull inbox that is no delivery");
                         return;
                     }
                 };
@@ -346,7 +376,7 @@ impl<F: FnMut(Delivery)> Puller<F> {
                     .as_ref()
                     .and_then(|headers| headers.get(trace::HEADER));
                 let trace = trace.and_then(|value| TraceParent::parse(value.as_str()));
-                (self.run)(Delivery {
+                (self.run)(PulledRequest {
                     slot,
                     queue,
                     payload,
@@ -356,54 +386,54 @@ impl<F: FnMut(Delivery)> Puller<F> {
                 });
             }
             Some(Arrival::Status {
-                again_after: Some(pause),
+                retry_after: Some(pause),
             }) if !pause.is_zero() => {
                 self.pause_until = Some(Instant::now() + pause);
                 self.refresh.notify_one();
             }
             Some(Arrival::Status { .. }) => {}
             None => {
-                self.inboxes.remove(&queue);
+                self.pulls.remove(&queue);
             }
         }
     }
 
-    /// When something has to be done though nothing happens.
+    /// The next moment at which the puller must act without being notified.
     fn wake_at(&self) -> Option<Instant> {
         let overdue = self
-            .inboxes
+            .pulls
             .values()
             .filter(|served| served.inbox.outstanding() > 0)
             .map(|served| served.inbox.overdue_at())
             .min();
-        [self.pause_until, self.look_again, overdue]
+        [self.pause_until, self.delayed_until, overdue]
             .into_iter()
             .flatten()
             .min()
     }
 
-    /// The moment of [`Self::wake_at`] has come. What was due is forgotten: without a connection nothing can be done about it,
-    /// and nothing must be due for ever.
+    /// Clears what was due at [`Self::wake_at`], also without a connection: a moment that stayed due
+    /// would make the loop spin.
     fn wake(&mut self) {
         let now = Instant::now();
         self.pause_until = self.pause_until.filter(|until| now < *until);
-        self.look_again = None;
-        self.renew_overdue(now);
+        self.delayed_until = None;
+        self.discard_overdue(now);
     }
 
-    /// Forgets pulls whose end should have been heard of; new ones follow.
-    fn renew_overdue(&mut self, now: Instant) {
-        self.inboxes.retain(|queue, served| {
+    /// Discards pulls that the server should have ended by now; new ones replace them.
+    fn discard_overdue(&mut self, now: Instant) {
+        self.pulls.retain(|queue, served| {
             let overdue = served.inbox.outstanding() > 0 && now >= served.inbox.overdue_at();
             if overdue {
-                tracing::warn!(%queue, "a pull was lost; asking again");
+                tracing::warn!(%queue, "a pull was lost; pulling again");
             }
             !overdue
         });
     }
 }
 
-/// Takes the pulls of an inbox back and hands back what they brought.
+/// Takes the pulls of an inbox back, and hands back the requests that arrived meanwhile.
 async fn close(core: &Core, inbox: PullInbox) {
     for message in inbox.close().await {
         tracing::debug!("a request arrived while its pull was taken back; handing it back");
@@ -415,9 +445,9 @@ async fn close(core: &Core, inbox: PullInbox) {
     }
 }
 
-async fn next_arrival(inboxes: &mut BTreeMap<Queue, Served>) -> (Queue, Option<Arrival>) {
+async fn next_arrival(pulls: &mut BTreeMap<Queue, QueuePulls>) -> (Queue, Option<Arrival>) {
     std::future::poll_fn(|cx| {
-        for (queue, served) in inboxes.iter_mut() {
+        for (queue, served) in pulls.iter_mut() {
             if let Poll::Ready(arrival) = served.inbox.poll_arrival(cx) {
                 return Poll::Ready((queue.clone(), arrival));
             }
