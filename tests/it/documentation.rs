@@ -87,3 +87,45 @@ fn the_readme_names_every_variable() {
         .collect();
     assert!(missing.is_empty(), "README.md does not name {missing:?}");
 }
+
+/// The links of a Markdown page as (text, target).
+fn links(page: &str) -> impl Iterator<Item = (&str, &str)> {
+    page.split('[').skip(1).filter_map(|rest| {
+        let (text, rest) = rest.split_once("](")?;
+        let (target, _) = rest.split_once(')')?;
+
+        Some((text, target))
+    })
+}
+
+/// Whether Rust code defines a function or type of this name.
+fn defines(code: &str, name: &str) -> bool {
+    let words = ["fn ", "struct ", "enum ", "trait ", "type ", "const "];
+
+    words.iter().any(|word| {
+        code.match_indices(&format!("{word}{name}"))
+            .any(|(at, found)| {
+                let next = code[at + found.len()..].chars().next();
+                next.is_none_or(|next| !next.is_alphanumeric() && next != '_')
+            })
+    })
+}
+
+#[test]
+fn every_function_that_the_code_tour_links_is_in_the_linked_file() {
+    let docs = repository().join("docs");
+    let page = std::fs::read_to_string(docs.join("code-tour.md")).unwrap();
+
+    let code: Vec<(&str, &str)> = links(&page)
+        .filter(|(_, target)| target.ends_with(".rs"))
+        .collect();
+
+    assert!(code.len() > 40, "{code:?}");
+    for (text, target) in code {
+        let file = std::fs::read_to_string(docs.join(target))
+            .unwrap_or_else(|error| panic!("{target}: {error}"));
+        let path = text.trim_matches('`');
+        let name = path.rsplit("::").next().unwrap_or(path);
+        assert!(defines(&file, name), "{target} has no {text}");
+    }
+}
