@@ -1,64 +1,177 @@
-// The REST interface. Errors carry what the server said: text, code, violations.
+// The REST interface.
 
-import { heardServerTime } from './format.js';
+import { recordServerTime } from './server-clock.js';
 
+/** A request that failed. It carries what the backend answered: text, code, violations. */
 export class ApiError extends Error {
+  /**
+   * @param {string} message
+   * @param {number} status 0 when no answer came
+   * @param {Api.Problem | null} [body]
+   */
   constructor(message, status, body) {
     super(message);
     this.status = status;
     this.code = body?.code;
     this.violations = body?.violations ?? [];
   }
+
+  /**
+   * Whether the cause may be the connection, the backend or NATS, so that the same request may
+   * succeed later.
+   */
+  get isTemporary() {
+    return this.status === 0 || this.status >= 500;
+  }
 }
 
-const PATIENCE = 20000;
+/**
+ * What was thrown, as an error of a request.
+ * @param {unknown} thrown
+ */
+export function asApiError(thrown) {
+  if (thrown instanceof ApiError) return thrown;
+  // Not an answer of the backend, and not a reason to repeat the request.
+  return new ApiError(thrown instanceof Error ? thrown.message : String(thrown), -1);
+}
 
-// One request: `body` is sent as it stands, and the answer read by `read`. Gives {status, answer}.
-export async function exchange(method, path, { body, signal, patience = PATIENCE, read = JSON.parse } = {}) {
+const TIMEOUT_MS = 20000;
+
+// TypeScript 4.8 does not know these functions yet.
+/** @type {any} */
+const signals = AbortSignal;
+
+/**
+ * @typedef {object} RequestOptions
+ * @property {string} [body] sent as it is
+ * @property {AbortSignal} [signal]
+ * @property {number} [timeoutMs]
+ * @property {(text: string) => any} [read] parses the answer
+ */
+
+/**
+ * Sends one request.
+ * @param {string} method
+ * @param {string} path
+ * @param {RequestOptions} options
+ * @returns {Promise<{ status: number, answer: any }>}
+ * @throws {ApiError} when no answer came, or one that is an error
+ */
+export async function exchange(method, path, options = {}) {
+  const { body, signal, timeoutMs = TIMEOUT_MS, read = JSON.parse } = options;
   const sentAt = Date.now();
-  const limit = AbortSignal.timeout(patience);
+  const timeout = signals.timeout(timeoutMs);
   let response;
-  let written;
+  let text;
   try {
     response = await fetch(path, {
-      method, body, cache: 'no-store', signal: signal ? AbortSignal.any([signal, limit]) : limit,
+      method, body, cache: 'no-store', signal: anySignal(signal, timeout),
       headers: body === undefined ? {} : { 'content-type': 'application/json' },
     });
-    written = await response.text();
+    text = await response.text();
   } catch (error) {
     if (signal?.aborted) throw error;
-    const unknown = body !== undefined && limit.aborted;
-    throw new ApiError(unknown ? 'The backend did not answer in time. It may have started it all the same: look under Operations first' : 'The backend cannot be reached', 0);
+    const mayHaveStarted = body !== undefined && timeout.aborted;
+    throw new ApiError(mayHaveStarted
+      ? 'The backend did not answer in time. The operation may exist: look under Operations first'
+      : 'The backend cannot be reached', 0);
   }
-  heardServerTime(response.headers.get('date'), sentAt);
+  recordServerTime(response.headers.get('date'), sentAt);
+
   let answer;
   try {
-    answer = written === '' ? null : read(written);
+    answer = text === '' ? null : read(text);
   } catch {
-    throw new ApiError(`The backend answered ${response.status} with something that is no JSON`, response.status);
+    const message = `The backend answered ${response.status} with a body that is not JSON`;
+    throw new ApiError(message, response.status);
   }
-  if (!response.ok) throw new ApiError(answer?.error ?? `The backend answered ${response.status}`, response.status, answer);
+  if (!response.ok) {
+    const message = answer?.error ?? `The backend answered ${response.status}`;
+    throw new ApiError(message, response.status, answer);
+  }
   return { status: response.status, answer };
 }
 
-export const call = async (method, path, options) => (await exchange(method, path, options)).answer;
+/**
+ * @param {AbortSignal | undefined} signal
+ * @param {AbortSignal} timeout
+ * @returns {AbortSignal}
+ */
+function anySignal(signal, timeout) {
+  return signal ? signals.any([signal, timeout]) : timeout;
+}
 
-const id = encodeURIComponent;
-const query = (values) => {
-  const set = Object.entries(values).filter(([, value]) => value !== '' && value !== undefined && value !== null);
-  return set.length > 0 ? `?${new URLSearchParams(set)}` : '';
-};
+/**
+ * Sends one request and returns the answer's document.
+ * @param {string} method
+ * @param {string} path
+ * @param {RequestOptions} [options]
+ */
+export async function call(method, path, options) {
+  return (await exchange(method, path, options)).answer;
+}
+
+/** @param {string} id */
+export const operationPath = (id) => `/api/v1/operations/${encodeURIComponent(id)}`;
+
+/** @param {Record<string, string | number | null | undefined>} values */
+export function queryString(values) {
+  const query = new URLSearchParams();
+  for (const [name, value] of Object.entries(values)) {
+    if (value !== '' && value !== undefined && value !== null) query.set(name, String(value));
+  }
+  const written = query.toString();
+  return written === '' ? '' : `?${written}`;
+}
+
+/**
+ * @param {string} path
+ * @param {AbortSignal} [signal]
+ */
+const get = (path, signal) => call('GET', path, { signal });
+
+/**
+ * @param {string} path
+ * @param {AbortSignal} [signal]
+ */
+const getData = async (path, signal) => (await get(path, signal)).data;
 
 export const api = {
-  stats: (signal) => call('GET', '/api/v1/stats', { signal }),
-  workers: (signal) => call('GET', '/api/v1/workers', { signal }),
-  types: (signal) => call('GET', '/api/v1/worker-types', { signal }).then((answer) => answer.data.worker_types),
-  operations: (filter, signal) => call('GET', `/api/v1/operations${query(filter)}`, { signal }).then((answer) => answer.data),
-  operation: (name, signal) => call('GET', `/api/v1/operations/${id(name)}`, { signal }),
-  history: (name, signal) => call('GET', `/api/v1/operations/${id(name)}/history`, { signal }).then((answer) => answer.data),
-  results: (name, signal) => call('GET', `/api/v1/operations/${id(name)}/results`, { signal }).then((answer) => answer.data),
-  metrics: (name, filter, signal) => call('GET', `/api/v1/operations/${id(name)}/metrics${query(filter)}`, { signal }).then((answer) => answer.data),
-  cancel: (name) => call('DELETE', `/api/v1/operations/${id(name)}/cancel`),
-  retry: (name) => call('POST', `/api/v1/operations/${id(name)}/retry`),
-  resume: (name) => call('POST', `/api/v1/operations/${id(name)}/resume`),
+  /** @type {(signal: AbortSignal) => Promise<Api.Stats>} */
+  stats: (signal) => getData('/api/v1/stats', signal),
+
+  /** @type {(signal: AbortSignal, workerType?: string) => Promise<Api.Worker[]>} */
+  workers: (signal, workerType) =>
+    get(`/api/v1/workers${queryString({ worker_type: workerType })}`, signal),
+
+  /** @type {(signal: AbortSignal) => Promise<Api.WorkerType[]>} */
+  workerTypes: async (signal) => (await getData('/api/v1/worker-types', signal)).worker_types,
+
+  /** @type {(filter: Record<string, any>, signal: AbortSignal) => Promise<Api.OperationPage>} */
+  operations: (filter, signal) => getData(`/api/v1/operations${queryString(filter)}`, signal),
+
+  /** @type {(id: string, signal: AbortSignal) => Promise<Api.OperationShown>} */
+  operation: (id, signal) => get(operationPath(id), signal),
+
+  /** @type {(id: string, signal: AbortSignal) => Promise<Api.History>} */
+  history: (id, signal) => getData(`${operationPath(id)}/history`, signal),
+
+  /** @type {(id: string, signal: AbortSignal) => Promise<unknown>} */
+  result: (id, signal) => getData(`${operationPath(id)}/results`, signal),
+
+  /**
+   * @type {(id: string, page: Record<string, any>, signal: AbortSignal) =>
+   *   Promise<Api.MetricsPage>}
+   */
+  metrics: (id, page, signal) =>
+    getData(`${operationPath(id)}/metrics${queryString(page)}`, signal),
+
+  /** @type {(id: string) => Promise<void>} */
+  cancel: (id) => call('DELETE', `${operationPath(id)}/cancel`),
+
+  /** @type {(id: string) => Promise<Api.Started>} */
+  retry: (id) => call('POST', `${operationPath(id)}/retry`),
+
+  /** @type {(id: string) => Promise<Api.Started>} */
+  resume: (id) => call('POST', `${operationPath(id)}/resume`),
 };

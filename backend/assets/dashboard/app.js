@@ -1,12 +1,18 @@
-// The frame: routes, tabs, and the line that says whether what you see is live.
+// The frame: routes, tabs, and the line that says whether the page is live.
 
-import { h, icon, show, text } from './dom.js';
-import { QUIET, listen, onLink, unlisten } from './live.js';
-import overview from './overview.js';
-import operations from './operations.js';
+import { byId, h, setAttribute, setText, show } from './dom.js';
+import { icon } from './icons.js';
 import operation from './operation.js';
+import operations from './operations.js';
+import overview from './overview.js';
 import start from './start.js';
+import { QUIET_STREAM, liveStream } from './stream.js';
 import workers from './workers.js';
+
+/**
+ * @typedef {(context: ViewContext) => (() => void) | void} View returns what to do when the user
+ *   leaves
+ */
 
 const TABS = [
   { path: '/', label: 'Overview', icon: 'home' },
@@ -14,81 +20,118 @@ const TABS = [
   { path: '/workers', label: 'Workers', icon: 'chip' },
 ];
 
+/** @type {{ pattern: RegExp, view: View, name: string }[]} */
 const ROUTES = [
-  [/^\/$/, overview, 'Overview'],
-  [/^\/operations$/, operations, 'Operations'],
-  [/^\/operations\/([^/]+)$/, operation, 'Operation'],
-  [/^\/start(?:\/([^/]+))?$/, start, 'Start an operation'],
-  [/^\/workers$/, workers, 'Workers'],
+  { pattern: /^\/$/, view: overview, name: 'Overview' },
+  { pattern: /^\/operations$/, view: operations, name: 'Operations' },
+  { pattern: /^\/operations\/([^/]+)$/, view: operation, name: 'Operation' },
+  { pattern: /^\/start(?:\/([^/]+))?$/, view: start, name: 'Start an operation' },
+  { pattern: /^\/workers$/, view: workers, name: 'Workers' },
 ];
+const NOT_FOUND = { pattern: /^/, view: notFound, name: 'Nothing here' };
 
-const main = document.getElementById('main');
-const banner = document.getElementById('banner');
-const link = document.getElementById('link');
-let leave = () => {};
+const LINK_LABELS = {
+  connecting: 'Connecting', live: 'Live', lost: 'Disconnected', unready: 'Not ready',
+};
 
-for (const tab of TABS) {
-  const item = h('a', { href: `#${tab.path}` }, icon(tab.icon), h('span', null, tab.label));
-  item.dataset.path = tab.path;
-  document.getElementById('tabs').append(item);
+const main = byId('main');
+let leaveView = () => {};
+
+/** @param {ViewContext} context */
+function notFound({ root, listen }) {
+  listen(QUIET_STREAM, {});
+  show(root, h('section', { class: 'card empty' },
+    h('h1', null, 'There is nothing here'), h('a', { href: '#/' }, 'To the overview')));
 }
-document.getElementById('tabs').append(h('a', { href: '/docs' }, icon('code'), h('span', null, 'API')));
 
-function route() {
-  const asked = location.hash.replace(/^#/, '');
-  const hash = asked.startsWith('/') ? asked : '/';
-  const [path, search = ''] = hash.split('?');
-  const found = ROUTES.map(([pattern, view, name]) => [pattern.exec(path), view, name]).find(([match]) => match);
-  // The view replaces the content, and with it the link that was followed.
-  const focused = document.activeElement !== null && document.activeElement !== document.body;
-  leave();
-  leave = () => {};
-  unlisten();
+function makeTabs() {
+  const tabs = TABS.map(({ path, label, icon: name }) =>
+    h('a', { href: `#${path}`, 'data-path': path }, icon(name), h('span', null, label)));
+  byId('tabs').append(...tabs,
+    h('a', { href: '/docs' }, icon('code'), h('span', null, 'API')));
+}
+
+/** @param {string} path */
+function markTab(path) {
   for (const tab of document.querySelectorAll('#tabs [data-path]')) {
-    const current = tab.dataset.path === '/' ? path === '/' : path.startsWith(tab.dataset.path);
-    if (current) tab.setAttribute('aria-current', 'page');
-    else tab.removeAttribute('aria-current');
+    const target = tab.getAttribute('data-path') ?? '';
+    const isCurrent = target === '/' ? path === '/' : path.startsWith(target);
+    setAttribute(tab, 'aria-current', isCurrent ? 'page' : null);
   }
-  scrollTo(0, 0);
-  const [match, view, name] = found ?? [[], nothing, 'Nothing here'];
+}
+
+/** @param {string} name */
+function setTitle(name) {
   document.title = `${name} · KTRDR Workers`;
-  const gone = new AbortController();
-  const clean = view({
-    root: main, signal: gone.signal, query: new URLSearchParams(search),
-    argument: match[1] === undefined ? undefined : decode(match[1]),
-    listen: (url, handlers) => { if (!gone.signal.aborted) listen(url, handlers); },
-    title: (value) => { document.title = `${value} · KTRDR Workers`; },
-  });
-  leave = () => { gone.abort(); clean?.(); };
-  if (focused) main.focus({ preventScroll: true });
 }
 
-function nothing({ root, listen }) {
-  listen(QUIET, {});
-  show(root, h('section', { class: 'card empty' }, h('h1', null, 'There is nothing here'), h('a', { href: '#/' }, 'To the overview')));
-}
-
+/** @param {string | undefined} part */
 function decode(part) {
-  try { return decodeURIComponent(part); } catch { return part; }
+  try {
+    return part === undefined ? undefined : decodeURIComponent(part);
+  } catch {
+    return part;
+  }
 }
 
-const WORDS = { connecting: 'Connecting', live: 'Live', lost: 'Disconnected', unready: 'Not ready' };
-onLink((state, reason) => {
-  link.dataset.state = state;
-  text(link.querySelector('.link-text'), WORDS[state]);
-  const bad = state === 'lost' || state === 'unready';
-  banner.hidden = !bad;
-  document.body.classList.toggle('stale', bad);
-  if (bad) {
-    const what = state === 'lost' ? 'Disconnected.' : 'Connected, but not ready.';
-    show(banner, h('strong', null, what), ` ${reason}. What you see may be out of date; trying again…`);
-  }
-});
+/** Shows the view that the address names. */
+function showView() {
+  const hash = location.hash.replace(/^#/, '');
+  const [path, search = ''] = (hash.startsWith('/') ? hash : '/').split('?');
+  const route = ROUTES.find(({ pattern }) => pattern.test(path)) ?? NOT_FOUND;
+  // The view replaces the content, and with it the link that was followed.
+  const hadFocus = document.activeElement !== null && document.activeElement !== document.body;
 
-// An anchor would change the address, which names the view.
-document.querySelector('.skip').addEventListener('click', (event) => {
+  leaveView();
+  leaveView = () => {};
+  liveStream.unlisten();
+  markTab(path);
+  scrollTo(0, 0);
+  setTitle(route.name);
+
+  const left = new AbortController();
+  const cleanUp = route.view({
+    root: main,
+    signal: left.signal,
+    query: new URLSearchParams(search),
+    argument: decode(route.pattern.exec(path)?.[1]),
+    listen: (url, handlers) => {
+      if (!left.signal.aborted) liveStream.listen(url, handlers);
+    },
+    setTitle,
+  });
+  leaveView = () => {
+    left.abort();
+    cleanUp?.();
+  };
+  if (hadFocus) main.focus({ preventScroll: true });
+}
+
+/**
+ * @param {import('./stream.js').LinkState} state
+ * @param {string} reason
+ */
+function showLinkState(state, reason) {
+  const link = byId('link');
+  const banner = byId('banner');
+  link.dataset.state = state;
+  link.querySelectorAll('.link-text').forEach((label) => setText(label, LINK_LABELS[state]));
+
+  const isBad = state === 'lost' || state === 'unready';
+  banner.hidden = !isBad;
+  document.body.classList.toggle('stale', isBad);
+  if (!isBad) return;
+  const heading = state === 'lost' ? 'Disconnected.' : 'Connected, but not ready.';
+  show(banner, h('strong', null, heading),
+    ` ${reason}. What you see may be out of date; trying again…`);
+}
+
+makeTabs();
+liveStream.onStateChange(showLinkState);
+// Following the anchor would change the address, which names the view.
+document.querySelector('.skip')?.addEventListener('click', (event) => {
   event.preventDefault();
   main.focus();
 });
-addEventListener('hashchange', route);
-route();
+addEventListener('hashchange', showView);
+showView();

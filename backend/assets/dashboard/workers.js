@@ -1,137 +1,187 @@
-// Who works: status, capabilities, what each runs, when it was last heard.
+// The workers: status, capabilities, what each runs, last heartbeat.
 
-import { api } from './api.js';
-import { attr, h, icon, keyed, show, statusChip, text } from './dom.js';
-import { ageing, count, now, percent, title } from './format.js';
-import { atMostEvery, doubt } from './live.js';
+import { operationAddress } from './addresses.js';
+import { showAge } from './age.js';
+import { api, asApiError } from './api.js';
+import { h, keyedList, setAttribute, setText, show } from './dom.js';
+import { count, percent, title } from './format.js';
+import { icon } from './icons.js';
+import { serverNow } from './server-clock.js';
+import { statusChip } from './status.js';
+import { liveStream } from './stream.js';
+import { atMostEvery } from './throttle.js';
+import {
+  WORKER_STATUS_LABELS, capabilityLabels, isNotPulling, sortedByNeed,
+} from './worker-facts.js';
 
-// A free worker asks for work all the time; one that beats but has not asked for this long hears nothing.
-const DEAF_AFTER = 90;
+const REFRESH_MS = 5000;
 
-const WORDS = { AVAILABLE: 'available', BUSY: 'busy', TEMPORARILY_UNAVAILABLE: 'silent' };
-
+/** @param {ViewContext} context */
 export default function workers({ root, signal, listen }) {
   const body = h('div', { class: 'worker-grid' });
-  const cards = keyed(body, (worker) => worker.worker_id, workerCard);
+  const cards = keyedList(body, (/** @type {Api.Worker} */ one) => one.worker_id, workerCard);
   const empty = h('section', { class: 'card empty', hidden: true },
-    h('p', null, 'No worker is here. Start one with:'), h('pre', null, 'WORKER_TYPE=dummy ktrdr-worker'));
+    h('p', null, 'No worker is here. Start one with:'),
+    h('pre', null, 'WORKER_TYPE=dummy ktrdr-worker'));
   const summary = h('span', { class: 'muted' }, ' ');
-  const error = h('p', { class: 'problem', hidden: true });
-  show(root, h('div', { class: 'page-head' }, h('h1', null, 'Workers'), summary), error, body, empty);
+  const problem = h('p', { class: 'problem', hidden: true });
+  show(root,
+    h('div', { class: 'page-head' }, h('h1', null, 'Workers'), summary),
+    problem, body, empty);
 
   const refresh = atMostEvery(1000, async () => {
     try {
       const list = await api.workers(signal);
-      error.hidden = true;
-      // Whatever needs a look stands first.
-      const rank = (worker) => (worker.status === 'TEMPORARILY_UNAVAILABLE' ? 0 : isDeaf(worker) ? 1 : 2);
-      list.sort((a, b) => rank(a) - rank(b) || a.worker_type.localeCompare(b.worker_type) || a.worker_id.localeCompare(b.worker_id, undefined, { numeric: true }));
-      cards.set(list);
+      problem.hidden = true;
+      cards.set(sortedByNeed(list, serverNow()));
       empty.hidden = list.length > 0;
-      const of = (status) => list.filter((worker) => worker.status === status).length;
-      text(summary, list.length === 0 ? '' : `${count(list.length)} in all: ${of('BUSY')} busy, ${of('AVAILABLE')} available, ${of('TEMPORARILY_UNAVAILABLE')} silent`);
-    } catch (problem) {
+      setText(summary, describe(list));
+    } catch (thrown) {
       if (signal.aborted) return;
-      doubt(problem);
-      error.hidden = false;
-      text(error, problem.message);
+      const error = asApiError(thrown);
+      liveStream.checkAfter(error);
+      problem.hidden = false;
+      setText(problem, error.message);
     }
   });
 
   listen('/api/v1/events', {
-    open: () => refresh(true), reset: () => refresh(true), worker: () => refresh(),
+    open: () => refresh(true),
+    reset: () => refresh(true),
+    worker: () => refresh(),
     operation: () => refresh(),
-    progress: (message) => cards.get(message.worker_id)?.progress(message),
+    progress: (event) => cards.get(event.worker_id)?.setProgress(event),
   });
   refresh(true);
-  const timer = setInterval(() => refresh(), 5000);
-  return () => { clearInterval(timer); refresh.stop(); };
+  const timer = setInterval(() => refresh(), REFRESH_MS);
+  return () => {
+    clearInterval(timer);
+    refresh.stop();
+  };
 }
 
-function isDeaf(worker) {
-  if (worker.status !== 'AVAILABLE') return false;
-  const asked = Date.parse(worker.last_pull_at ?? worker.registered_at);
-  return Number.isFinite(asked) && (now() - asked) / 1000 > DEAF_AFTER;
+/** @param {Api.Worker[]} workers */
+function describe(workers) {
+  if (workers.length === 0) return '';
+  const having = (/** @type {Api.WorkerStatus} */ status) =>
+    workers.filter((worker) => worker.status === status).length;
+  return `${count(workers.length)} in all: ${having('BUSY')} busy, `
+    + `${having('AVAILABLE')} available, ${having('TEMPORARILY_UNAVAILABLE')} silent`;
 }
 
 function workerCard() {
-  const chip = statusChip();
-  const deaf = h('span', { class: 'chip', 'data-status': 'deaf', hidden: true, title: 'It beats, but has not asked for work for a while' }, icon('deaf'), 'deaf');
   const name = h('h2', { class: 'worker-name' });
   const type = h('span', { class: 'muted' });
+  const chip = statusChip();
+  const notPulling = h('span', {
+    class: 'chip', 'data-status': 'not-pulling', hidden: true,
+    title: 'It sends heartbeats, but has not pulled for a while',
+  }, icon('not-pulling'), 'not pulling');
   const tags = h('div', { class: 'tags' });
-  const running = h('div', { class: 'running-list' });
-  const heard = h('span');
-  const asked = h('span');
+  const running = runningList();
+  const facts = factList();
+  const element = h('article', { class: 'card worker-card' },
+    h('header', null,
+      h('div', { class: 'worker-title' }, name, type),
+      h('div', { class: 'chips' }, notPulling, chip.element)),
+    tags, running.element, facts.element);
+  let shownTags = '';
+
+  /** @param {Api.Worker} worker */
+  function update(worker) {
+    setAttribute(element, 'data-id', worker.worker_id);
+    setAttribute(element, 'data-status', worker.status);
+    setText(name, worker.worker_id);
+    setText(type, title(worker.worker_type));
+    chip.update(worker.status, WORKER_STATUS_LABELS[worker.status] ?? worker.status);
+    notPulling.hidden = !isNotPulling(worker, serverNow());
+
+    const labels = capabilityLabels(worker);
+    if (labels.join('\n') !== shownTags) {
+      shownTags = labels.join('\n');
+      show(tags, labels.map((label) => h('span', { class: 'tag' }, label)));
+    }
+    running.set(worker.current_operations ?? []);
+    facts.set(worker);
+  }
+
+  return { element, update, setProgress: running.setProgress };
+}
+
+function factList() {
+  const heartbeat = h('span');
+  const pull = h('span');
   const since = h('span');
   const finished = h('span');
   const version = h('span');
   const address = h('span', { class: 'breakable' });
-  const pair = (label, element) => [h('dt', null, label), h('dd', null, element)];
-  const ops = keyed(running, (operation) => `${operation.operation_id} ${operation.attempt}`, runningRow);
-  const idle = h('p', { class: 'muted idle' }, 'Runs nothing');
-  let shownTags = '';
-  const element = h('article', { class: 'card worker-card' },
-    h('header', null, h('div', { class: 'worker-title' }, name, type), h('div', { class: 'chips' }, deaf, chip.element)),
-    tags, h('div', { class: 'running-box' }, running, idle),
-    h('dl', { class: 'pairs' }, pair('Last heartbeat', heard), pair('Last asked for work', asked), pair('Up since', since),
-      pair('Finished', finished), pair('Version', version), pair('Address', address)));
+  /** @type {[string, HTMLElement][]} */
+  const pairs = [
+    ['Last heartbeat', heartbeat], ['Last pull', pull], ['Up since', since],
+    ['Finished', finished], ['Version', version], ['Address', address],
+  ];
+  const element = h('dl', { class: 'pairs' },
+    pairs.map(([label, value]) => [h('dt', null, label), h('dd', null, value)]));
+
   return {
     element,
-    update(worker) {
-      attr(element, 'data-id', worker.worker_id);
-      attr(element, 'data-status', worker.status);
-      text(name, worker.worker_id);
-      text(type, title(worker.worker_type));
-      chip.update(worker.status, WORDS[worker.status] ?? worker.status);
-      deaf.hidden = !isDeaf(worker);
-      const wanted = JSON.stringify([worker.capabilities, worker.slots]);
-      if (wanted !== shownTags) {
-        shownTags = wanted;
-        show(tags, capabilities(worker).map((label) => h('span', { class: 'tag' }, label)));
-      }
-      ops.set(worker.current_operations ?? []);
-      idle.hidden = (worker.current_operations ?? []).length > 0;
-      ageing(heard, worker.last_health_check);
-      ageing(asked, worker.last_pull_at);
-      ageing(since, worker.registered_at);
-      const fenced = worker.fenced > 0 ? `, ${count(worker.fenced)} fenced` : '';
-      const missed = worker.health_check_failures > 0 ? `, ${count(worker.health_check_failures)} heartbeats missed` : '';
-      text(finished, `${count(worker.finished)}${fenced}${missed}`);
-      text(version, worker.version);
-      text(address, worker.endpoint_url);
-    },
-    progress(message) {
-      ops.get(`${message.operation_id} ${message.attempt}`)?.progress(message.progress);
+    /** @param {Api.Worker} worker */
+    set(worker) {
+      const { fenced, health_check_failures: missed } = worker;
+      showAge(heartbeat, worker.last_health_check);
+      showAge(pull, worker.last_pull_at);
+      showAge(since, worker.registered_at);
+      setText(finished, [
+        count(worker.finished),
+        fenced > 0 && `${count(fenced)} fenced`,
+        missed > 0 && `${count(missed)} heartbeats missed`,
+      ].filter(Boolean).join(', '));
+      setText(version, worker.version);
+      setText(address, worker.endpoint_url);
     },
   };
 }
 
-function capabilities({ capabilities: own, slots }) {
-  const { gpu, cores, memory_gb, ...other } = own;
-  const list = [gpu ? 'GPU' : 'CPU only'];
-  if (cores) list.push(`${cores} cores`);
-  if (memory_gb) list.push(`${memory_gb} GiB`);
-  if (slots > 1) list.push(`${slots} slots`);
-  for (const [name, value] of Object.entries(other)) list.push(`${name}: ${typeof value === 'object' ? JSON.stringify(value) : value}`);
-  return list;
+/** @param {{ operation_id: string, attempt: number }} attempt */
+const attemptKey = ({ operation_id: id, attempt }) => `${id} ${attempt}`;
+
+function runningList() {
+  const list = h('div', { class: 'running-list' });
+  const rows = keyedList(list, attemptKey, runningRow);
+  const idle = h('p', { class: 'muted idle' }, 'Runs nothing');
+  return {
+    element: h('div', { class: 'running-box' }, list, idle),
+    /** @param {Api.CurrentOperation[]} operations */
+    set(operations) {
+      rows.set(operations);
+      idle.hidden = operations.length > 0;
+    },
+    /** @param {Api.ProgressEvent} event */
+    setProgress(event) {
+      rows.get(attemptKey(event))?.setProgress(event.progress);
+    },
+  };
 }
 
 function runningRow() {
   const link = h('a', { class: 'op-id' });
   const value = h('span', { class: 'muted' });
   let attempt = 1;
-  const row = {
-    element: h('p', { class: 'running-row' }, icon('running'), link, value),
-    update(operation) {
-      attr(link, 'href', `#/operations/${encodeURIComponent(operation.operation_id)}`);
-      text(link, operation.operation_id);
-      attempt = operation.attempt;
-      row.progress(operation.progress);
-    },
-    progress(progress) {
-      text(value, `${percent(progress?.percentage)}${attempt > 1 ? `, attempt ${attempt}` : ''}`);
-    },
-  };
-  return row;
+
+  /** @param {Api.CurrentOperation} operation */
+  function update(operation) {
+    setAttribute(link, 'href', operationAddress(operation.operation_id));
+    setText(link, operation.operation_id);
+    attempt = operation.attempt;
+    setProgress(operation.progress);
+  }
+
+  /** @param {Api.Progress} progress */
+  function setProgress(progress) {
+    const suffix = attempt > 1 ? `, attempt ${attempt}` : '';
+    setText(value, `${percent(progress?.percentage)}${suffix}`);
+  }
+
+  const element = h('p', { class: 'running-row' }, icon('running'), link, value);
+  return { element, update, setProgress };
 }

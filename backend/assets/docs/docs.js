@@ -1,86 +1,146 @@
 // The page at /docs: everything in /openapi.json, to read and to try. It uses nothing else.
 
-import { h, show, text } from '/dashboard/dom.js';
-import { readJson } from '/dashboard/exact.js';
-import { tree, words } from './schema.js';
-import { form } from './try.js';
+import { byId, h, setText, show } from '../dashboard/dom.js';
+import { readJson } from '../dashboard/exact.js';
+import { markCode } from '../dashboard/words.js';
+import { requestForm } from './request-form.js';
+import { schemaTree } from './schema-tree.js';
 
-const main = document.getElementById('main');
-const find = document.getElementById('find');
-const none = h('p', { class: 'muted', role: 'status' });
+/** @typedef {{ element: HTMLDetailsElement, searched: string, tag: string }} RouteEntry */
 
-function answers(api, operation) {
-  const rows = Object.entries(operation.responses).map(([status, response]) => {
-    const schemas = Object.entries(response.content ?? {}).map(([kind, media]) =>
-      h('details', { class: 'schema' }, h('summary', null, h('small', null, kind)), tree(api, media.schema, 'body')));
-    return h('div', null, h('dt', null, status), h('dd', null, words(response.description), schemas));
+const main = byId('main');
+const search = /** @type {HTMLInputElement} */ (byId('find'));
+const noneFound = h('p', { class: 'muted', role: 'status' });
+
+/**
+ * @param {OpenApi} api
+ * @param {OpenApiOperation} operation
+ */
+function responseList(api, operation) {
+  const entries = Object.entries(operation.responses).map(([status, response]) => {
+    const schemas = Object.entries(response.content ?? {}).map(([mediaType, { schema }]) =>
+      h('details', { class: 'schema' },
+        h('summary', null, h('small', null, mediaType)), schemaTree(api, schema, 'body')));
+    return h('div', null,
+      h('dt', null, status), h('dd', null, markCode(response.description), schemas));
   });
-  return h('dl', { class: 'answers' }, rows);
+  return h('dl', { class: 'answers' }, entries);
 }
 
-function content(api, method, path, operation) {
+/**
+ * @param {OpenApi} api
+ * @param {string} method
+ * @param {string} path
+ * @param {OpenApiOperation} operation
+ */
+function routeContent(api, method, path, operation) {
   const body = operation.requestBody?.content?.['application/json']?.schema;
+  const result = operation['x-ktrdr-result'];
   return h('div', null,
-    operation.description ? h('p', null, words(operation.description)) : '',
-    form(api, method, path, operation),
-    body ? [h('h3', null, 'Request body'), tree(api, body, 'body')] : '',
-    operation['x-ktrdr-result'] ? [h('h3', null, 'Result, once completed'), tree(api, operation['x-ktrdr-result'], 'result')] : '',
-    h('h3', null, 'Answers'), answers(api, operation));
+    operation.description && h('p', null, markCode(operation.description)),
+    requestForm(api, method, path, operation),
+    body && [h('h3', null, 'Request body'), schemaTree(api, body, 'body')],
+    result && [h('h3', null, 'Result, once completed'), schemaTree(api, result, 'result')],
+    h('h3', null, 'Responses'), responseList(api, operation));
 }
 
-function route(api, method, path, operation) {
-  const element = h('details', { class: 'route', id: operation.operationId },
-    h('summary', null, h('span', { class: 'method', 'data-method': method }, method), h('code', null, path),
-      h('span', { class: 'muted' }, words(operation.summary))));
-  // Made when it is opened: there may be many worker types with large schemas.
+/**
+ * @param {OpenApi} api
+ * @param {string} method
+ * @param {string} path
+ * @param {OpenApiOperation} operation
+ * @returns {RouteEntry}
+ */
+function routeEntry(api, method, path, operation) {
+  const { operationId, summary, description = '', tags } = operation;
+  const element = h('details', { class: 'route', id: operationId },
+    h('summary', null,
+      h('span', { class: 'method', 'data-method': method }, method),
+      h('code', null, path),
+      h('span', { class: 'muted' }, markCode(summary))));
+
   element.addEventListener('toggle', () => {
-    if (element.open && element.childElementCount === 1) element.append(content(api, method, path, operation));
-    if (element.open) history.replaceState(null, '', `#${operation.operationId}`);
+    if (!element.open) return;
+    // Made when it is opened: there may be many worker types with large schemas.
+    if (element.childElementCount === 1) element.append(routeContent(api, method, path, operation));
+    history.replaceState(null, '', `#${operationId}`);
   });
-  const searched = `${method} ${path} ${operation.summary} ${operation.description ?? ''}`.toLowerCase();
-  return { element, searched, tag: operation.tags[0] };
+  const searched = `${method} ${path} ${summary} ${description}`.toLowerCase();
+  return { element, searched, tag: tags[0] };
 }
 
-function filter(routes) {
-  const wanted = find.value.trim().toLowerCase().split(/\s+/);
-  for (const { element, searched } of routes) element.hidden = !wanted.every((word) => searched.includes(word));
+/** @param {RouteEntry[]} routes */
+function filterRoutes(routes) {
+  const words = search.value.trim().toLowerCase().split(/\s+/);
+  for (const { element, searched } of routes) {
+    element.hidden = !words.every((word) => searched.includes(word));
+  }
+
   for (const group of main.querySelectorAll('.group')) {
-    group.hidden = ![...group.querySelectorAll('.route')].some((element) => !element.hidden);
+    const hidden = group.querySelectorAll('.route[hidden]');
+    setHidden(group, hidden.length === group.querySelectorAll('.route').length);
   }
-  text(none, routes.every(({ element }) => element.hidden) ? `No route has “${find.value.trim()}”` : '');
+  const isNone = routes.every(({ element }) => element.hidden);
+  setText(noneFound, isNone ? `No route has “${search.value.trim()}”` : '');
 }
 
-// Opens the route that the address names, and brings its heading below the header.
-function goTo() {
-  let id = location.hash.slice(1);
-  try { id = decodeURIComponent(id); } catch { /* an id like any other */ }
-  const linked = document.getElementById(id);
-  if (!linked?.matches('.route')) return;
-  if (linked.hidden || linked.closest('[hidden]')) {
-    find.value = '';
-    find.dispatchEvent(new Event('input'));
-  }
-  linked.open = true;
-  // The header wraps where it is narrow.
-  document.documentElement.style.setProperty('--head', `${document.querySelector('.top').offsetHeight}px`);
-  linked.scrollIntoView();
+/**
+ * @param {Element} element
+ * @param {boolean} isHidden
+ */
+function setHidden(element, isHidden) {
+  element.toggleAttribute('hidden', isHidden);
 }
 
-async function open() {
+/** @param {string} hash */
+function idFrom(hash) {
+  const id = hash.slice(1);
+  try {
+    return decodeURIComponent(id);
+  } catch {
+    return id;
+  }
+}
+
+/** Opens the route that the address names, and brings its heading below the header. */
+function goToRoute() {
+  const route = document.getElementById(idFrom(location.hash));
+  if (!(route instanceof HTMLDetailsElement) || !route.matches('.route')) return;
+
+  if (route.closest('[hidden]')) {
+    search.value = '';
+    search.dispatchEvent(new Event('input'));
+  }
+  route.open = true;
+  // The header is higher where it wraps.
+  const header = document.querySelector('.top')?.getBoundingClientRect().height ?? 0;
+  document.documentElement.style.setProperty('--head', `${header}px`);
+  route.scrollIntoView();
+}
+
+async function showDocument() {
   const response = await fetch('/openapi.json', { cache: 'no-store' });
-  // As it is written: some limits are larger than JavaScript's numbers are exact.
+  // With `readJson`: some limits are larger than JavaScript numbers are exact.
+  /** @type {OpenApi} */
   const api = readJson(await response.text());
   const routes = Object.entries(api.paths).flatMap(([path, methods]) =>
-    Object.entries(methods).map(([method, operation]) => route(api, method.toUpperCase(), path, operation)));
+    Object.entries(methods).map(([method, operation]) =>
+      routeEntry(api, method.toUpperCase(), path, operation)));
+  const groups = api.tags.map(({ name, description }) =>
+    h('section', { class: 'group', 'aria-label': name },
+      h('h2', null, name), h('p', null, markCode(description)),
+      routes.filter(({ tag }) => tag === name).map(({ element }) => element)));
+
   show(main,
     h('div', { class: 'page-head' }, h('h1', null, `${api.info.title} ${api.info.version}`)),
-    h('p', { class: 'muted' }, words(api.info.description)), none,
-    api.tags.map((tag) => h('section', { class: 'group', 'aria-label': tag.name },
-      h('h2', null, tag.name), h('p', null, words(tag.description)),
-      routes.filter((one) => one.tag === tag.name).map((one) => one.element))));
-  find.addEventListener('input', () => filter(routes));
-  addEventListener('hashchange', goTo);
-  goTo();
+    h('p', { class: 'muted' }, markCode(api.info.description)),
+    noneFound, groups);
+  search.addEventListener('input', () => filterRoutes(routes));
+  addEventListener('hashchange', goToRoute);
+  goToRoute();
 }
 
-open().catch((error) => show(main, h('p', { class: 'problem', role: 'alert' }, `The document cannot be read: ${error.message}`)));
+showDocument().catch((error) => {
+  const message = `The document cannot be read: ${error.message}`;
+  show(main, h('p', { class: 'problem', role: 'alert' }, message));
+});

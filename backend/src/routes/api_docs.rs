@@ -20,8 +20,10 @@ bundle! {
     "index.html" "text/html; charset=utf-8",
     "docs.css" "text/css; charset=utf-8",
     "docs.js" "text/javascript; charset=utf-8",
-    "schema.js" "text/javascript; charset=utf-8",
-    "try.js" "text/javascript; charset=utf-8",
+    "request-form.js" "text/javascript; charset=utf-8",
+    "request.js" "text/javascript; charset=utf-8",
+    "schema-facts.js" "text/javascript; charset=utf-8",
+    "schema-tree.js" "text/javascript; charset=utf-8",
 }
 
 /// The document, with the worker types of this moment.

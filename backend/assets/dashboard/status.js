@@ -1,0 +1,54 @@
+// The states of operations and workers.
+
+import { h, show } from './dom.js';
+import { icon } from './icons.js';
+
+/** @type {Api.Status[]} */
+export const STATUSES = ['pending', 'running', 'completed', 'failed', 'cancelled'];
+
+/**
+ * Whether nothing can follow this status.
+ * @param {Api.Status} status
+ */
+export function isTerminal(status) {
+  return status === 'completed' || status === 'failed' || status === 'cancelled';
+}
+
+/**
+ * Whether `one` is newer than `other`, both documents of the same operation.
+ *
+ * A terminal document is never older than one that is not: the time of progress comes from the
+ * worker's clock, the time of the end from the stream's.
+ * @param {Api.Operation} one
+ * @param {Api.Operation} other
+ */
+export function isNewer(one, other) {
+  return one.updated_at > other.updated_at && (isTerminal(one.status) || !isTerminal(other.status));
+}
+
+/**
+ * What the chip of an operation says.
+ * @param {Api.Operation} operation
+ */
+export function statusLabel({ status, cancel_requested_at: cancelRequestedAt }) {
+  return cancelRequestedAt && !isTerminal(status) ? 'cancelling' : status;
+}
+
+/** A status as icon, word and colour, so that it reads without the colour. */
+export function statusChip() {
+  const element = h('span', { class: 'chip' });
+  let shown = '';
+  return {
+    element,
+    /**
+     * @param {string} status
+     * @param {string} label
+     */
+    update(status, label = status) {
+      if (shown === status + label) return;
+      shown = status + label;
+      element.dataset.status = status;
+      show(element, icon(status), label);
+    },
+  };
+}

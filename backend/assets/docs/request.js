@@ -1,0 +1,45 @@
+// A request as an address and as a curl command. No elements here.
+
+/** @typedef {{ parameter: OpenApiParameter, value: string }} ParameterValue */
+
+/**
+ * Puts the parameters where they belong. Empty ones are left out, except in the path.
+ * @param {string} template such as `/api/v1/operations/{id}`
+ * @param {ParameterValue[]} values
+ */
+export function requestAddress(template, values) {
+  const query = new URLSearchParams();
+  /** @type {Record<string, string>} */
+  const headers = {};
+  let path = template;
+  for (const { parameter, value } of values) {
+    if (parameter.in === 'path') {
+      path = path.replace(`{${parameter.name}}`, () => encodeURIComponent(value));
+    } else if (value !== '') {
+      if (parameter.in === 'query') query.set(parameter.name, value);
+      else headers[parameter.name] = value;
+    }
+  }
+
+  const search = query.toString();
+  return { url: search ? `${path}?${search}` : path, headers };
+}
+
+/** @param {string} text */
+const quote = (text) => `'${text.replaceAll("'", "'\\''")}'`;
+
+/**
+ * The request for a shell.
+ * @param {string} method
+ * @param {string} url with its origin
+ * @param {Record<string, string>} headers
+ * @param {string | undefined} body
+ */
+export function curlCommand(method, url, headers, body) {
+  const parts = ['curl', '-s'];
+  if (method !== 'GET') parts.push('-X', method);
+  parts.push(quote(url));
+  for (const [name, value] of Object.entries(headers)) parts.push('-H', quote(`${name}: ${value}`));
+  if (body) parts.push('-d', quote(body));
+  return parts.join(' ');
+}
