@@ -1,0 +1,90 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+
+import { InvalidForm } from '../../backend/assets/dashboard/schema-errors.js';
+import {
+  checkUnchanged, joinParts, parseBody, partOf, sharedSchemas, splitBody,
+} from '../../backend/assets/dashboard/start-body.js';
+
+const requirements = {
+  type: 'object', properties: { gpu: { type: 'boolean' }, cores: { type: ['integer', 'null'], minimum: 1 } },
+};
+const execution = {
+  type: 'object',
+  properties: { max_attempts: { type: 'integer' }, requirements: { $ref: '#/components/schemas/Requirements', description: 'Needs.' } },
+};
+
+/** An API document with these routes, shaped like /openapi.json. */
+function openApi(paths) {
+  const start = { properties: { steps: {}, task_id: { type: 'string' }, execution: { anyOf: [{ $ref: '#/components/schemas/Execution' }, { type: 'null' }] } } };
+  return { paths, components: { schemas: { Start: start, Execution: execution, Requirements: requirements } } };
+}
+
+const post = { post: { requestBody: { content: { 'application/json': { schema: { $ref: '#/components/schemas/Start' } } } } } };
+
+test('the schemas of the shared parts come from the document of the REST interface', () => {
+  const shared = sharedSchemas(openApi({ '/api/v1/operations': { get: {} }, '/api/v1/dummy/start': post }));
+
+  assert.deepEqual(shared.id.properties, { task_id: { type: 'string' } });
+  assert.deepEqual(Object.keys(shared.execution.properties), ['requirements', 'max_attempts']);
+});
+
+test('requirements are shown at once, and a GPU is a checkbox', () => {
+  const { requirements: found } = sharedSchemas(openApi({ '/api/v1/dummy/start': post })).execution.properties;
+
+  assert.deepEqual(found.default, {});
+  assert.equal(found.description, 'Needs.');
+  assert.deepEqual(found.properties.gpu, { default: false, type: 'boolean' });
+  assert.equal(found.properties.cores.default, undefined);
+  assert.equal(requirements.properties.gpu.default, undefined, 'the document itself stays as it is');
+});
+
+test('a document without a start route is an error', () => {
+  assert.throws(() => sharedSchemas(openApi({ '/api/v1/operations/{id}/start': post })), /no route that starts/);
+});
+
+test('only what was asked for is sent', () => {
+  const parts = { id: {}, execution: { requirements: { gpu: false } }, parameters: { steps: 3 } };
+
+  assert.deepEqual(joinParts(parts), { steps: 3 });
+});
+
+test('parts are joined into one body, and a body is split into the same parts', () => {
+  const parts = {
+    id: { task_id: 'mine' }, execution: { max_attempts: 2, requirements: { cores: 4 } }, parameters: { steps: 3 },
+  };
+
+  const body = joinParts(parts);
+
+  assert.deepEqual(body, { task_id: 'mine', steps: 3, execution: { max_attempts: 2, requirements: { cores: 4 } } });
+  assert.deepEqual(splitBody(body), parts);
+});
+
+test('a violation belongs to the part that its path begins with', () => {
+  const parts = ['/task_id', '/execution', '/execution/max_attempts', '/executions', '/steps', ''].map(partOf);
+
+  assert.deepEqual(parts, ['id', 'execution', 'execution', 'parameters', 'parameters', 'parameters']);
+});
+
+test('a body must be an object', () => {
+  for (const [text, kind] of [['null', 'null'], ['[]', 'a list'], ['"x"', 'a text'], ['true', 'true'], ['1', 'a number'], ['1e400', 'a number']]) {
+    assert.throws(() => parseBody(text), { message: `A start is an object, { … }; this is ${kind}` }, text);
+  }
+});
+
+test('a body must be JSON', () => {
+  assert.throws(() => parseBody('{'), (error) => error instanceof InvalidForm && error.message.startsWith('This is not JSON: '));
+});
+
+test('a body that names a member twice cannot become a form', () => {
+  const { value, duplicates } = parseBody('{"a": 1, "a": 2}');
+
+  assert.throws(() => checkUnchanged(value, duplicates, { a: 2 }), { message: 'Named twice: /a' });
+});
+
+test('a body with values that the form has no field for cannot become a form', () => {
+  const body = Object.fromEntries(Array.from({ length: 10 }, (_, at) => [`f${at}`, at]));
+
+  assert.throws(() => checkUnchanged(body, [], {}), /at \/f0, .*\/f7 and 2 more\. Start it as JSON/);
+  assert.doesNotThrow(() => checkUnchanged(body, [], body));
+});
