@@ -7,12 +7,13 @@ use ktrdr_tests::browser::Browser;
 use ktrdr_tests::{Stack, WorkerProcess};
 use serde_json::json;
 
-/// What no script or markup may come of.
+/// A text that would run a script if a page took it for markup.
 const HOSTILE: &str = "<img src=x onerror=\"document.body.dataset.hacked='yes'\">";
 
 #[tokio::test]
 async fn the_page_is_served_with_a_strict_policy_and_revalidates() {
     let stack = Stack::start().await;
+
     let page = stack.api().get("/").await.expect(200);
     assert!(page.header("content-type").starts_with("text/html"));
     let policy = page.header("content-security-policy");
@@ -21,8 +22,10 @@ async fn the_page_is_served_with_a_strict_policy_and_revalidates() {
             && policy.contains("script-src 'self'")
             && !policy.contains("unsafe")
     );
+
     let script = stack.api().get("/dashboard/app.js").await.expect(200);
     assert!(script.header("content-type").starts_with("text/javascript"));
+
     let known = stack
         .api()
         .request(reqwest::Method::GET, "/dashboard/app.js");
@@ -31,6 +34,7 @@ async fn the_page_is_served_with_a_strict_policy_and_revalidates() {
         .send(known.header("if-none-match", script.header("etag")))
         .await;
     assert_eq!((known.status, known.text.as_str()), (304, ""));
+
     let _ = stack
         .api()
         .get("/dashboard/nothing.js")
@@ -58,7 +62,7 @@ async fn an_operation_is_started_watched_and_cancelled() {
     browser.goto(stack.api().base()).await;
     live(&browser).await;
 
-    // The form is made from the worker type's schema; what the server refuses stands at its field.
+    // The form is made from the worker type's schema. Each field shows why the backend refused it.
     browser.click("#start-link").await;
     browser.fill("[data-path='/steps'] input", "-5").await;
     browser
@@ -82,6 +86,7 @@ async fn an_operation_is_started_watched_and_cancelled() {
         )
         .await;
     browser.screenshot("start-refused").await;
+
     browser.fill("[data-path='/steps'] input", "600").await;
     browser.fill("[data-path='/step_ms'] input", "50").await;
     browser
@@ -107,6 +112,7 @@ async fn an_operation_is_started_watched_and_cancelled() {
         )
         .await;
     browser.wait_for_text(".timeline", "Started").await;
+
     let shown = stack.api().operation("from-the-form").await.json;
     assert_eq!(
         (
@@ -129,7 +135,9 @@ async fn an_operation_is_started_watched_and_cancelled() {
         .wait_for_text(&format!("{row} .chip"), "running")
         .await;
     browser.screenshot("operations-running").await;
-    // A press on the wrong row costs nothing: the button asks first, and stops asking when one goes elsewhere.
+
+    // A press on the wrong row does nothing: the button asks first, and stops asking when the focus
+    // leaves it.
     let button = format!("{row} .actions button");
     browser.click(&button).await;
     browser.wait_for_text(&button, "Really cancel?").await;
@@ -148,10 +156,11 @@ async fn an_operation_is_started_watched_and_cancelled() {
             .at("/data/cancel_requested_at"),
         &json!(null)
     );
+
     browser.click(&button).await;
     browser.wait_for_text(&button, "Really cancel?").await;
     browser.click(&button).await;
-    // On a machine so slow that it had stopped asking, that press was the first again.
+    // On a slow machine the button may have stopped asking, and that press was a first one.
     let pressed = format!(
         "const button = document.querySelector(\"{button}\"); if (button?.innerText === 'Really cancel?') button.click();
          return document.querySelector(\"{row}\") === null"
@@ -160,6 +169,7 @@ async fn an_operation_is_started_watched_and_cancelled() {
     browser
         .wait_for_text(".empty", "No operation matches")
         .await;
+
     browser
         .run("const s = document.getElementById('filter-status'); s.value = ''; s.dispatchEvent(new Event('change'))")
         .await;
@@ -167,7 +177,7 @@ async fn an_operation_is_started_watched_and_cancelled() {
         .wait_for_text(&format!("{row} .chip"), "cancelled")
         .await;
 
-    // To its page and back to the page of the list that it was on; the keyboard goes along.
+    // To its page and back to the filtered list; the focus follows.
     browser
         .goto(&format!(
             "{}/#/operations?status=cancelled",
@@ -180,6 +190,7 @@ async fn an_operation_is_started_watched_and_cancelled() {
         browser.run("return document.activeElement.id").await,
         "main"
     );
+
     browser.click(".back").await;
     browser
         .wait_for_text(&format!("{row} .chip"), "cancelled")
@@ -193,6 +204,7 @@ async fn an_operation_is_started_watched_and_cancelled() {
     browser.fill("#search", "never-was").await;
     browser.click(".search button").await;
     browser.wait_for_text("#search-error", "not found").await;
+
     browser.fill("#search", "from-the-form").await;
     browser.click(".search button").await;
     browser.wait_for_text(".timeline", "Cancelled").await;
@@ -202,6 +214,7 @@ async fn an_operation_is_started_watched_and_cancelled() {
     // Again, as a new operation that points back.
     browser.click(".op-head .actions button").await;
     browser.wait_for_text("main", "Repeats from-the-form").await;
+
     let retried = stack
         .api()
         .operations("limit=1")
@@ -223,6 +236,7 @@ async fn a_worker_dies_and_comes_back_and_so_does_the_backend() {
         .api()
         .started("dummy", &json!({"steps": 100_000, "step_ms": 20}))
         .await;
+
     browser.look(false, 1280).await;
     browser
         .goto(&format!("{}/#/workers", stack.api().base()))
@@ -232,11 +246,13 @@ async fn a_worker_dies_and_comes_back_and_so_does_the_backend() {
     browser
         .wait_for_text(&format!("{card} .chips"), "busy")
         .await;
+
     worker.process.kill();
     browser
         .wait_for_text(&format!("{card} .chips"), "silent")
         .await;
     browser.screenshot("worker-silent").await;
+
     worker.restart().await;
     browser
         .wait_for_text(&format!("{card} .chips"), "busy")
@@ -247,7 +263,7 @@ async fn a_worker_dies_and_comes_back_and_so_does_the_backend() {
         .wait_for_text(&format!("{card} .chips"), "available")
         .await;
 
-    // The backend dies: the page says so, keeps what it shows, and goes on by itself.
+    // The backend dies: the page says so, keeps what it shows, and recovers by itself.
     browser
         .goto(&format!("{}/#/operations", stack.api().base()))
         .await;
@@ -255,6 +271,7 @@ async fn a_worker_dies_and_comes_back_and_so_does_the_backend() {
         .wait_for_text(&format!("tr[data-id='{running}'] .chip"), "cancelled")
         .await;
     live(&browser).await;
+
     stack.backend.process.kill();
     browser.wait_for_text("#banner", "Disconnected").await;
     assert!(
@@ -265,6 +282,7 @@ async fn a_worker_dies_and_comes_back_and_so_does_the_backend() {
             > Some(0)
     );
     browser.screenshot("disconnected").await;
+
     stack.backend.restart().await;
     live(&browser).await;
     browser
@@ -273,13 +291,14 @@ async fn a_worker_dies_and_comes_back_and_so_does_the_backend() {
             "return document.getElementById('banner').hidden",
         )
         .await;
+
     let after = stack.api().started("dummy", &json!({"steps": 0})).await;
     browser
         .wait_for_text(&format!("tr[data-id='{after}'] .chip"), "completed")
         .await;
 }
 
-/// The page, with a worker and an operation that has completed.
+/// A page that is live, a worker, and an operation that has completed.
 async fn page_beside_a_completed_operation(browser: &Browser) -> (Stack, WorkerProcess, String) {
     let stack = Stack::start().await;
     let worker = stack.worker("dummy", "w1").await;
@@ -288,6 +307,7 @@ async fn page_beside_a_completed_operation(browser: &Browser) -> (Stack, WorkerP
         .started("dummy", &json!({"steps": 3, "step_ms": 1}))
         .await;
     stack.api().wait_for_status(&done, "completed").await;
+
     browser.goto(stack.api().base()).await;
     live(browser).await;
     (stack, worker, done)
@@ -301,15 +321,17 @@ async fn view(browser: &Browser, hash: &str) {
 }
 
 #[tokio::test]
-async fn what_is_opened_while_the_backend_is_away_is_shown_once_it_is_back() {
+async fn a_view_opened_while_the_backend_is_away_is_filled_once_it_is_back() {
     let Some(browser) = Browser::start().await else {
         return;
     };
     let (mut stack, _worker, done) = page_beside_a_completed_operation(&browser).await;
-    // Nothing to show is no reason not to know whether the backend is there.
+
+    // A view without anything to show still knows whether the backend is there.
     view(&browser, "#/operations/never-was").await;
     browser.wait_for_text(".problem", "not found").await;
     live(&browser).await;
+
     view(&browser, "#/nowhere").await;
     browser.wait_for_text("h1", "There is nothing here").await;
     live(&browser).await;
@@ -324,6 +346,7 @@ async fn what_is_opened_while_the_backend_is_away_is_shown_once_it_is_back() {
     browser
         .wait_for_text("main .problem", "cannot be reached")
         .await;
+
     stack.backend.restart().await;
     browser.wait_for_text(".op-head .chip", "completed").await;
     browser.wait_for_text(".timeline", "Completed").await;
@@ -334,6 +357,7 @@ async fn what_is_opened_while_the_backend_is_away_is_shown_once_it_is_back() {
         )
         .await;
     live(&browser).await;
+
     let left = "return [...document.querySelectorAll('#banner, main .problem')].every((one) => one.hidden)";
     browser.wait("no complaint to be left", left).await;
     assert_eq!(browser.errors().await, Vec::<String>::new());
@@ -345,10 +369,11 @@ async fn a_page_goes_through_an_outage_of_nats() {
         return;
     };
     let (mut stack, _worker, done) = page_beside_a_completed_operation(&browser).await;
+
     stack.nats.kill();
     let state =
         |wanted| format!("return document.getElementById('link').dataset.state === '{wanted}'");
-    // What fails says so sooner than the next regular look would.
+    // A request that fails leads to a check at once, before the next regular one.
     view(&browser, &format!("#/operations/{done}")).await;
     browser
         .wait("the page to say that it is not ready", &state("unready"))
@@ -358,7 +383,7 @@ async fn a_page_goes_through_an_outage_of_nats() {
     browser.wait_for_text(".timeline", "NATS").await;
     browser.screenshot("nats-away").await;
 
-    // Every view opens its stream anew, which says nothing about NATS.
+    // Each view opens a stream of its own. An open stream says nothing about NATS.
     browser
         .run(
             "const link = document.getElementById('link'); globalThis.seen = []; globalThis.opened = 0;
@@ -368,6 +393,7 @@ async fn a_page_goes_through_an_outage_of_nats() {
              };",
         )
         .await;
+
     let shown = format!("#/operations/{done}");
     for (at, hash) in [
         "#/operations?operation_type=dummy",
@@ -404,6 +430,7 @@ async fn a_page_goes_through_an_outage_of_nats() {
             "return document.getElementById('banner').hidden",
         )
         .await;
+
     let after = stack.api().started("dummy", &json!({"steps": 0})).await;
     view(&browser, "#/operations").await;
     browser
@@ -413,12 +440,13 @@ async fn a_page_goes_through_an_outage_of_nats() {
 }
 
 #[tokio::test]
-async fn what_nobody_can_run_or_runs_no_more_says_why() {
+async fn an_operation_that_nobody_runs_says_why() {
     let Some(browser) = Browser::start().await else {
         return;
     };
     let stack = Stack::start().await;
     let mut worker = stack.worker("dummy", "w1").await;
+
     let asks = json!({"execution": {"requirements": {"cores": 60_000}}});
     let waiting = stack.api().started("dummy", &asks).await;
     browser
@@ -429,7 +457,7 @@ async fn what_nobody_can_run_or_runs_no_more_says_why() {
         .await;
     browser.wait_for_text("main .step", "Place 1").await;
 
-    // The worker dies in the middle, and comes back.
+    // The worker dies during an operation, and comes back.
     let running = stack
         .api()
         .started("dummy", &json!({"steps": 100_000, "step_ms": 20}))
@@ -437,10 +465,12 @@ async fn what_nobody_can_run_or_runs_no_more_says_why() {
     stack.api().wait_for_status(&running, "running").await;
     view(&browser, &format!("#/operations/{running}")).await;
     browser.wait_for_text(".op-head .chip", "running").await;
+
     worker.process.kill();
     browser
         .wait_for_text("main .note", "unless it comes back")
         .await;
+
     worker.restart().await;
     browser
         .wait(
@@ -449,6 +479,7 @@ async fn what_nobody_can_run_or_runs_no_more_says_why() {
         )
         .await;
     browser.wait_for_text(".timeline", "attempt 2").await;
+
     stack.api().cancel(&running).await.expect(200);
     browser.wait_for_text(".op-head .chip", "cancelled").await;
 }
@@ -468,23 +499,28 @@ async fn hostile_names_and_parameters_stay_text() {
         "parameters": {HOSTILE: HOSTILE, "list": [{"a": HOSTILE}], "deep": {"b": [HOSTILE]}, "long": "x".repeat(300_000)},
     });
     stack.bus.store(subject, request.to_string()).await;
+
     browser
         .goto(&format!("{}/#/operations/hostile", stack.api().base()))
         .await;
     browser.wait_for_text("main", "onerror").await;
-    // A long text is not laid out before anybody asks for it.
+
+    // A long text is not laid out before a user asks for it.
     let length = "return document.querySelector('main').innerText.length";
     assert!(browser.run(length).await.as_u64() < Some(5_000));
     browser.click(".string button").await;
     assert!(browser.run(length).await.as_u64() > Some(200_000));
+
     browser
         .run("document.querySelectorAll('details').forEach((one) => { one.open = true })")
         .await;
     browser.wait_for_text("main pre", "onerror").await;
+
     let found = browser
         .run("return [document.querySelectorAll('main img').length, document.body.dataset.hacked ?? 'no']")
         .await;
     assert_eq!(found, json!([0, "no"]));
+
     let refused = browser
         .run("try { document.body.innerHTML = '<b>x</b>'; return 'taken' } catch (error) { return error.name }")
         .await;

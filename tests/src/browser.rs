@@ -1,5 +1,7 @@
-//! A headless Chromium, driven through ChromeDriver: the few WebDriver commands that the tests need, over the HTTP client
-//! that is here anyway.
+//! A headless Chromium, controlled through ChromeDriver.
+//!
+//! The tests need few WebDriver commands. They are sent with the HTTP client of the other tests, so
+//! that no WebDriver library is needed.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -16,7 +18,8 @@ use crate::process::{Process, free_port};
 use crate::scratch::Scratch;
 use crate::wait::{LIMIT, wait_for};
 
-/// Sends no word to anybody but the page: without these, Chromium talks to its maker's servers at every start.
+/// With these, Chromium connects only to the page. By default it also contacts Google's servers at
+/// each start.
 const ARGUMENTS: [&str; 11] = [
     "--headless",
     "--no-sandbox",
@@ -31,20 +34,20 @@ const ARGUMENTS: [&str; 11] = [
     "--window-size=1280,900",
 ];
 
-/// The key under which WebDriver answers an element.
+/// The name under which WebDriver returns the id of an element.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
-/// A browser with one page. Ended when dropped.
+/// A browser with one page. It ends when it is dropped.
 pub struct Browser {
     driver: Client,
     port: u16,
     session: String,
-    // Dropped in this order: the profile last.
+    // Fields drop in this order. The profile goes last, when no process uses it.
     _process: Process,
     _scratch: Scratch,
 }
 
-/// The first of these programs on the search path.
+/// The first of these programs that is in `PATH`.
 fn find(names: &[&str]) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     let places: Vec<PathBuf> = std::env::split_paths(&path).collect();
@@ -55,10 +58,11 @@ fn find(names: &[&str]) -> Option<PathBuf> {
 }
 
 impl Browser {
-    /// Starts one. `None`, and a line that says so, when none is installed; with `KTRDR_TEST_BROWSER=required` that fails.
+    /// Starts a browser. Returns `None` and prints a line when none is installed.
     ///
     /// # Panics
-    /// When it is installed and does not start.
+    /// When a browser is installed and does not start, and when none is installed although
+    /// `KTRDR_TEST_BROWSER=required`.
     pub async fn start() -> Option<Self> {
         let chromium = find(&[
             "chromium",
@@ -78,6 +82,7 @@ impl Browser {
             );
             return None;
         };
+
         let (scratch, port) = (Scratch::new("browser"), free_port());
         let mut command = Command::new(driver);
         command
@@ -97,6 +102,7 @@ impl Browser {
             }
         })
         .await;
+
         let mut arguments: Vec<String> = ARGUMENTS.map(str::to_owned).into();
         arguments.push(format!(
             "--user-data-dir={}",
@@ -107,6 +113,7 @@ impl Browser {
             "goog:chromeOptions": {"binary": chromium.display().to_string(), "args": arguments},
             "goog:loggingPrefs": {"browser": "ALL"},
         }}});
+
         let answer = client.post("/session", &capabilities).await.expect(200);
         let session = answer
             .at("/value/sessionId")
@@ -147,7 +154,7 @@ impl Browser {
         self.command(Method::POST, path, Some(body)).await
     }
 
-    /// A command of the DevTools protocol.
+    /// Sends a command of the DevTools protocol.
     async fn devtools(&self, command: &str, parameters: Value) -> Value {
         let body = json!({"cmd": command, "params": parameters});
         self.post("goog/cdp/execute", body)
@@ -155,18 +162,18 @@ impl Browser {
             .expect("a DevTools command")
     }
 
-    /// Goes to an address.
+    /// Opens an address.
     ///
     /// # Panics
-    /// When it cannot be loaded.
+    /// When the page cannot be loaded.
     pub async fn goto(&self, url: &str) {
         self.post("url", json!({"url": url})).await.expect("a page");
     }
 
-    /// Runs JavaScript in the page and gives what it returns.
+    /// Runs JavaScript in the page and returns its result.
     ///
     /// # Panics
-    /// When it throws.
+    /// When the script throws.
     pub async fn run(&self, script: &str) -> Value {
         self.post("execute/sync", json!({"script": script, "args": []}))
             .await
@@ -186,7 +193,7 @@ impl Browser {
             .ok_or_else(|| found.to_string())
     }
 
-    /// Waits for an element and clicks on it as a user would: it must be visible and not covered.
+    /// Waits for an element and clicks it as a user would: the element must be visible and uncovered.
     pub async fn click(&self, selector: &str) {
         wait_for(&format!("a click on {selector}"), LIMIT, async || {
             let element = self.find(selector).await?;
@@ -196,7 +203,7 @@ impl Browser {
         .await;
     }
 
-    /// Replaces what is in a field.
+    /// Replaces the text of a field.
     pub async fn fill(&self, selector: &str, text: &str) {
         wait_for(&format!("{selector} to take text"), LIMIT, async || {
             let element = self.find(selector).await?;
@@ -208,7 +215,7 @@ impl Browser {
         .await;
     }
 
-    /// Waits until JavaScript gives something that is neither `null` nor `false`, and returns that.
+    /// Waits until a script returns something other than `null` and `false`, and returns that.
     pub async fn wait(&self, what: &str, script: &str) -> Value {
         wait_for(what, LIMIT, async || {
             match self
@@ -235,11 +242,12 @@ impl Browser {
         self.wait(&format!("{text:?} in {selector}"), &script).await;
     }
 
-    /// Light or dark, and how wide. Below 500 pixels it is a phone.
+    /// Sets the colour scheme and the width. Below 500 pixels the page sees a phone.
     pub async fn look(&self, dark: bool, width: u32) {
         let scheme = if dark { "dark" } else { "light" };
         let features = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
         self.devtools("Emulation.setEmulatedMedia", features).await;
+
         let (height, mobile) = if width < 500 {
             (844, true)
         } else {
@@ -251,10 +259,10 @@ impl Browser {
             .await;
     }
 
-    /// A picture of what is visible, as a file in [`screenshots`].
+    /// Writes a picture of the visible part of the page to a file in [`screenshots`].
     ///
     /// # Panics
-    /// When it cannot be taken or written.
+    /// When the picture cannot be taken or written.
     pub async fn screenshot(&self, name: &str) -> PathBuf {
         let shot = self
             .devtools("Page.captureScreenshot", json!({"format": "png"}))
@@ -263,13 +271,14 @@ impl Browser {
         let picture = base64::engine::general_purpose::STANDARD
             .decode(encoded)
             .expect("base64");
+
         let path = screenshots().join(format!("{name}.png"));
         std::fs::create_dir_all(screenshots()).expect("a directory");
         std::fs::write(&path, picture).expect("a file");
         path
     }
 
-    /// What the page's console said that is an error, without those about requests that failed.
+    /// Errors in the page's console, without those about failed requests.
     ///
     /// # Panics
     /// When the console cannot be read.
@@ -286,10 +295,10 @@ impl Browser {
     }
 }
 
-/// Where screenshots are kept: beside what was built, outside the repository's files.
+/// The folder of screenshots, in the target directory.
 ///
 /// # Panics
-/// When this test is not in a target directory.
+/// When this test does not run from a target directory.
 pub fn screenshots() -> PathBuf {
     let test = std::env::current_exe().expect("the path of this test");
     test.ancestors()
@@ -301,10 +310,12 @@ pub fn screenshots() -> PathBuf {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // Chromium outlives a ChromeDriver that is killed, so the session is ended first, also when a test has failed.
+        // Chromium outlives a ChromeDriver that is killed. So the session ends first, also when a test
+        // has failed.
         let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) else {
             return;
         };
+
         let _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
         let request = format!(
             "DELETE /session/{} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nConnection: close\r\n\r\n",
