@@ -62,10 +62,12 @@ function withDefaults(execution, openApi) {
 export function joinParts({ id, execution, parameters }) {
   const { requirements, ...options } = execution;
   const asked = Object.entries(requirements ?? {}).filter(([, value]) => value !== false);
-  if (asked.length > 0) options.requirements = Object.fromEntries(asked);
+  const how = asked.length > 0
+    ? { requirements: Object.fromEntries(asked), ...options }
+    : options;
 
   const body = { ...id, ...parameters };
-  return Object.keys(options).length > 0 ? { ...body, execution: options } : body;
+  return Object.keys(how).length > 0 ? { ...body, execution: how } : body;
 }
 
 /**
