@@ -8,6 +8,7 @@
 //! | What happens when NATS or a backend is away? | [`nats_outage`], [`backends`], [`cluster`] |
 //! | What if clocks, limits or messages are wrong? | [`clocks`], [`limits`], [`malformed_messages`] |
 //! | What do clients and operators see? | [`guide`], [`openapi`], [`live_events`], [`dashboard`], [`logs`], [`prometheus_metrics`], [`nats_cli`] |
+//! | Do programs of different versions work together? | [`interoperability`], [`wire_contract`] |
 //! | Does everything hold together at random? | [`chaos`] |
 //! | Are the documentation and the harness right? | [`documentation`], [`harness`] |
 #![allow(
@@ -29,6 +30,7 @@ mod failures;
 mod fencing;
 mod guide;
 mod harness;
+mod interoperability;
 mod lease;
 mod limits;
 mod live_events;
@@ -43,4 +45,5 @@ mod results;
 mod retry;
 mod start;
 mod takeover;
+mod wire_contract;
 mod worker_shutdown;

@@ -16,6 +16,7 @@
 //! | [`engines`] | engines that wait at a gate, block a thread, or fail a number of times |
 //! | [`stack`] | all of it together |
 //! | [`chaos`] | a load with faults from a seed, and the check that nothing was lost or done twice |
+//! | [`wire`] | the messages that the programs write, recorded from a script |
 //! | [`wait`] | waiting for a condition instead of for time to pass |
 //!
 //! Everything here ends what it started when it is dropped, and keeps its files, saying where, when the test failed.
@@ -42,6 +43,7 @@ pub mod scratch;
 pub mod settings;
 pub mod stack;
 pub mod wait;
+pub mod wire;
 
 pub use bus::Bus;
 pub use client::{Answer, Client};

@@ -285,7 +285,7 @@ impl BackendProcess {
     }
 
     fn spawn(settings: &Settings, port: u16, scratch: &Scratch) -> Process {
-        let mut command = Command::new(program("ktrdr-backend"));
+        let mut command = Command::new(settings.program("ktrdr-backend"));
         command
             .envs(settings.backend_env())
             .env("KTRDR_API_ADDR", format!("127.0.0.1:{port}"));
@@ -380,7 +380,7 @@ impl WorkerProcess {
         port: u16,
         scratch: &Scratch,
     ) -> Process {
-        let mut command = Command::new(program(&words[0]));
+        let mut command = Command::new(settings.program(&words[0]));
         command.args(&words[1..]);
         command
             .envs(settings.worker_env())

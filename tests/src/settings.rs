@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::process::program;
+
 /// What backend and workers of one test have in common.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -22,6 +24,8 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// The log filter of the processes.
     pub log: String,
+    /// The directory of the programs; `None` for those of this build.
+    pub programs: Option<PathBuf>,
     /// Further environment of the processes; wins over everything above.
     pub extra: Vec<(String, String)>,
 }
@@ -38,6 +42,7 @@ impl Settings {
             remove_after: Duration::from_secs(60),
             data_dir: repository().join("data"),
             log: "debug,async_nats=info,hyper=info,h2=info,reqwest=info".to_owned(),
+            programs: None,
             extra: Vec::new(),
         }
     }
@@ -54,6 +59,21 @@ impl Settings {
     pub fn data_dir(mut self, path: impl Into<PathBuf>) -> Self {
         self.data_dir = path.into();
         self
+    }
+
+    /// The path of a program.
+    ///
+    /// # Panics
+    /// When it was not built.
+    pub fn program(&self, name: &str) -> PathBuf {
+        match &self.programs {
+            None => program(name),
+            Some(directory) => {
+                let path = directory.join(name);
+                assert!(path.is_file(), "{} is missing", path.display());
+                path
+            }
+        }
     }
 
     fn common_env(&self) -> Vec<(&'static str, String)> {
