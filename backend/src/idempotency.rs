@@ -2,7 +2,7 @@
 
 use ktrdr_protocol::id::OperationId;
 
-use crate::error::{ApiError, Code};
+use crate::error::{ApiError, ErrorCode};
 
 /// Namespace of the ids made from idempotency keys.
 const IDEMPOTENCY: uuid::Uuid = uuid::uuid!("6f4e0c5a-5f0b-4a0e-9b8e-3d1c1b0f7a52");
@@ -23,7 +23,7 @@ pub fn id_from_key(domain: &str, key: &[u8]) -> Result<OperationId, ApiError> {
     {
         let text =
             format!("The header Idempotency-Key must be 1 to {MAX_KEY} printable ASCII characters");
-        return Err(ApiError::new(Code::InvalidHeader, text));
+        return Err(ApiError::new(ErrorCode::InvalidHeader, text));
     }
     let name = [domain.as_bytes(), b"\0", key].concat();
     OperationId::new(uuid::Uuid::new_v5(&IDEMPOTENCY, &name).simple().to_string())

@@ -18,81 +18,87 @@ use crate::state::AppState;
 /// The whole REST interface.
 pub fn router(state: AppState) -> Router {
     let (open, mut table) = Routes::always(&state.requests)
-        .get("/", dashboard::index, docs::dashboard)
-        .get("/dashboard/{file}", dashboard::file, docs::dashboard_file)
-        .get("/docs", api_docs::index, docs::docs)
-        .get("/docs/{file}", api_docs::file, docs::docs_file)
-        .get("/openapi.json", api_docs::openapi, docs::openapi)
-        .get("/health", health::health, docs::health)
-        .get("/ready", health::ready, docs::ready)
-        .get("/metrics", prometheus::show, docs::prometheus)
+        .get("/", dashboard::index, docs::DASHBOARD)
+        .get("/dashboard/{file}", dashboard::file, docs::DASHBOARD_FILE)
+        .get("/docs", api_docs::index, docs::DOCS)
+        .get("/docs/{file}", api_docs::file, docs::DOCS_FILE)
+        .get("/openapi.json", api_docs::openapi, docs::OPENAPI)
+        .get("/health", health::health, docs::HEALTH)
+        .get("/ready", health::ready, docs::READY)
+        .get("/metrics", prometheus::show, docs::PROMETHEUS)
         .into_parts();
-    let (api, described) = Routes::needing_nats(&state.requests)
+    let (api, described) = Routes::needing_projection(&state.requests)
         .get(
             "/api/v1/operations",
             operations::list,
-            docs::list_operations,
+            docs::LIST_OPERATIONS,
         )
         .get(
             "/api/v1/operations/{id}",
             operations::show,
-            docs::show_operation,
+            docs::GET_OPERATION,
         )
         .delete(
             "/api/v1/operations/{id}",
             cancel::cancel,
-            docs::delete_operation,
+            docs::DELETE_OPERATION,
         )
         .delete(
             "/api/v1/operations/{id}/cancel",
             cancel::cancel,
-            docs::cancel_operation,
+            docs::CANCEL_OPERATION,
         )
         .get(
             "/api/v1/operations/{id}/results",
             results::show,
-            docs::results,
+            docs::RESULTS,
         )
         .get(
             "/api/v1/operations/{id}/metrics",
             metrics::show,
-            docs::operation_metrics,
+            docs::OPERATION_METRICS,
         )
         .get(
             "/api/v1/operations/{id}/history",
             history::show,
-            docs::history,
+            docs::HISTORY,
         )
         .get(
             "/api/v1/operations/{id}/events",
             events::one,
-            docs::operation_events,
+            docs::OPERATION_EVENTS,
         )
-        .get("/api/v1/events", events::all, docs::all_events)
-        .get("/api/v1/stats", stats::show, docs::stats)
-        .post("/api/v1/operations/{id}/retry", retry::retry, docs::retry)
+        .get("/api/v1/events", events::all, docs::ALL_EVENTS)
+        .get("/api/v1/stats", stats::show, docs::STATS)
+        .post("/api/v1/operations/{id}/retry", retry::retry, docs::RETRY)
         .post(
             "/api/v1/operations/{id}/resume",
             retry::resume,
-            docs::resume,
+            docs::RESUME,
         )
-        .get("/api/v1/workers", workers::list, docs::list_workers)
-        .get("/api/v1/workers/{id}", workers::show, docs::show_worker)
+        .get("/api/v1/workers", workers::list, docs::LIST_WORKERS)
+        .get("/api/v1/workers/{id}", workers::show, docs::GET_WORKER)
         .get(
             "/api/v1/worker-types",
             worker_types::list,
-            docs::worker_types,
+            docs::WORKER_TYPES,
         )
-        .post("/api/v1/{domain}/start", start::start, docs::start)
+        .post(
+            "/api/v1/{domain}/start",
+            start::start,
+            docs::START_OPERATION,
+        )
         .into_parts();
     table.extend(described);
     // A browser asks with OPTIONS what it may do from another origin; no route takes that method.
     let preflight = CorsLayer::permissive().vary([]);
     open.layer(Extension(Arc::new(table)))
         .merge(api)
-        .fallback(Served::stray(
+        .fallback(Served::unmatched(
             fallback::unknown_route.layer(preflight.clone()),
         ))
-        .method_not_allowed_fallback(Served::stray(fallback::method_not_allowed.layer(preflight)))
+        .method_not_allowed_fallback(Served::unmatched(
+            fallback::method_not_allowed.layer(preflight),
+        ))
         .with_state(state)
 }

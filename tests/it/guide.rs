@@ -72,7 +72,7 @@ async fn a_workers_health_and_operations_are_as_documented() {
         .api
         .get("/nothing/here")
         .await
-        .expect_problem(404, "not_found");
+        .expect_problem(404, "unknown_route");
     worker
         .api
         .delete("/health")

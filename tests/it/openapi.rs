@@ -57,9 +57,15 @@ async fn a_new_worker_type_appears_with_its_schemas() {
         );
     }
     assert!(schemas["backtesting_result"]["properties"].is_object());
+    satisfies_generators(&document);
+}
+
+/// What generators of clients need: references that lead somewhere, unique names, declared tags, answers whose schemas have
+/// names, and an error document for every operation.
+fn satisfies_generators(document: &Value) {
     let mut targets = Vec::new();
-    references(&document, &mut targets);
-    assert!(targets.len() > 50);
+    references(document, &mut targets);
+    assert!(targets.len() > 30, "{}", targets.len());
     for target in targets {
         let pointer = target
             .strip_prefix('#')
@@ -69,20 +75,123 @@ async fn a_new_worker_type_appears_with_its_schemas() {
             "{target} leads nowhere"
         );
     }
-    let mut ids: Vec<&str> = Vec::new();
-    for methods in document["paths"].as_object().unwrap().values() {
-        ids.extend(
-            methods
-                .as_object()
-                .unwrap()
-                .values()
-                .map(|one| one["operationId"].as_str().unwrap()),
-        );
+
+    let tags: Vec<&Value> = document["tags"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|tag| &tag["name"])
+        .collect();
+    let methods = document["paths"]
+        .as_object()
+        .unwrap()
+        .values()
+        .flat_map(|methods| methods.as_object().unwrap().values());
+    let mut ids = Vec::new();
+    for operation in methods {
+        let id = operation["operationId"].as_str().unwrap();
+        assert!(tags.contains(&&operation["tags"][0]), "{id}: its tag");
+        for parameter in operation["parameters"].as_array().unwrap() {
+            let schema = &parameter["schema"];
+            assert!(schema["type"].is_string(), "{id}: {parameter} has no type");
+        }
+        for (status, response) in operation["responses"].as_object().unwrap() {
+            let schema = &response["content"]["application/json"]["schema"];
+            let reference = &schema["$ref"];
+            if status.as_str() >= "400" {
+                assert_eq!(reference, "#/components/schemas/Problem", "{id} {status}");
+            } else if schema.is_object() && id != "getOpenApi" {
+                let item = &schema["items"]["$ref"];
+                assert!(
+                    reference.is_string() || item.is_string(),
+                    "{id} {status}: {schema} has no name"
+                );
+            }
+        }
+        assert!(operation["responses"]["500"].is_object(), "{id}: no error");
+        ids.push(id);
     }
     let count = ids.len();
     ids.sort_unstable();
     ids.dedup();
     assert_eq!(ids.len(), count, "an operationId is there twice");
+}
+
+#[tokio::test]
+async fn a_worker_answers_as_its_own_document_says() {
+    let stack = Stack::start().await;
+    let worker = stack.worker("dummy", "w1").await;
+    let contract = Contract::read(&worker.api).await;
+    satisfies_generators(contract.document());
+    let refused = |answer: Answer, status: u16| assert_eq!(answer.status, status, "{answer}");
+
+    for path in ["/health", "/metrics", "/openapi.json"] {
+        contract.get(path).await.expect(200);
+    }
+
+    let body = json!({"task_id": "one", "steps": 10_000, "step_ms": 10});
+    contract.post("/dummy/start", &body).await.expect(200);
+    refused(contract.post("/dummy/start", &json!({})).await, 503);
+    for path in [
+        "/api/v1/operations?status=running&limit=1&offset=0",
+        "/api/v1/operations/one",
+        "/api/v1/operations/one/metrics?limit=1",
+    ] {
+        contract.get(path).await.expect(200);
+    }
+    contract
+        .delete("/api/v1/operations/one/cancel")
+        .await
+        .expect(200);
+    stack.api().wait_for_status("one", "cancelled").await;
+    contract.delete("/api/v1/operations/one").await.expect(200);
+    contract.get("/api/v1/operations/one").await.expect(200);
+
+    let short = json!({"task_id": "two", "steps": 0});
+    wait_for("a free slot", LIMIT, async || {
+        let answer = contract.post("/dummy/start", &short).await;
+        match answer.status {
+            200 => Ok(()),
+            _ => Err(answer.to_string()),
+        }
+    })
+    .await;
+    stack.api().wait_for_status("two", "completed").await;
+    contract.get("/api/v1/operations/two").await.expect(200);
+    wait_for("a free slot", LIMIT, async || {
+        let answer = contract.post("/dummy/start", &short).await;
+        match answer.json["code"].as_str() {
+            Some("task_id_conflict") => Ok(()),
+            _ => Err(answer.to_string()),
+        }
+    })
+    .await;
+    refused(contract.delete("/api/v1/operations/two").await, 409);
+    refused(contract.get("/api/v1/operations/none").await, 404);
+    refused(contract.get("/api/v1/operations?status=odd").await, 400);
+    refused(
+        contract
+            .get("/api/v1/operations/two/metrics?cursor=x")
+            .await,
+        400,
+    );
+    refused(contract.post("/dummy/start", &json!([])).await, 400);
+    refused(
+        contract.post("/dummy/start", &json!({"steps": -1})).await,
+        422,
+    );
+    refused(
+        contract
+            .post("/dummy/start", &json!({"x": "y".repeat(600_000)}))
+            .await,
+        413,
+    );
+
+    assert_eq!(
+        contract.unseen(),
+        Vec::<String>::new(),
+        "documented, and never asked for"
+    );
 }
 
 #[tokio::test]

@@ -125,6 +125,14 @@ impl Contract {
                 answer.status
             );
         }
+        if let Some(codes) = response["x-ktrdr-codes"].as_array() {
+            assert!(
+                codes.contains(&answer.json["code"]),
+                "{method} {template}: the code is not among {codes:?}: {answer}"
+            );
+            assert_eq!(answer.json["status_code"], answer.status, "{answer}");
+            assert_eq!(answer.json["success"], false, "{answer}");
+        }
     }
 
     /// Where `value` does not match a schema of the document.

@@ -3,11 +3,11 @@
 use bytes::Bytes;
 use ktrdr_protocol::id::{OperationId, WorkerType};
 use ktrdr_protocol::progress::Progress;
+use ktrdr_protocol::rest::worker::WorkerDocument;
 use ktrdr_protocol::time::Timestamp;
 use serde::Serialize;
 
 use crate::projection::record::{View, WithoutResult};
-use crate::registry::WorkerDocument;
 
 /// What a frame is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,11 +7,11 @@ use futures::StreamExt;
 use ktrdr_bus::telemetry::short;
 use ktrdr_protocol::id::{OperationId, WorkerType};
 use ktrdr_protocol::metric::{MetricBatch, MetricPoint};
+use ktrdr_protocol::rest::metrics::Cursor;
 use serde::Serialize;
 use tokio::sync::broadcast;
 
 use super::frame::Frame;
-use crate::routes::metrics::Cursor;
 use crate::state::AppState;
 
 /// Most messages put into one event.

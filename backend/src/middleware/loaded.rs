@@ -1,15 +1,16 @@
-//! While the projection has not caught up, the API says so: an honest 503 is better than a wrong 404.
+//! The refusal of requests until the projection is loaded: a 404 would be wrong for an operation that is not read yet.
 
-use crate::error::{ApiError, Code};
+use crate::error::{ApiError, ErrorCode};
 use crate::state::AppState;
 
-/// What to answer until everything that is in the stream has been read. Afterwards reads are served even while NATS is away.
-pub fn why_not(state: &AppState) -> Option<ApiError> {
+/// The answer to a request that needs the projection; `None` once it is loaded. A loaded projection is served even while
+/// NATS is not reachable.
+pub fn refusal(state: &AppState) -> Option<ApiError> {
     if state.is_loaded() {
         None
     } else if state.connection.is_up() {
         let text = "The backend has just started and is still reading the operations. Try again";
-        Some(ApiError::new(Code::NotReady, text).with("sequence", state.projection.applied()))
+        Some(ApiError::new(ErrorCode::NotReady, text).with("sequence", state.projection.applied()))
     } else {
         Some(ApiError::nats_unavailable())
     }

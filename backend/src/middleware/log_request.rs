@@ -1,4 +1,5 @@
-//! Two log lines per request, at debug: one that hangs is seen too. Faults of ours as errors, with their cause.
+//! The request log: a debug line when a request arrives, so that a hanging one shows, and a debug line when it is answered. An
+//! internal error is an error line with its cause.
 
 use std::time::Duration;
 
@@ -8,10 +9,10 @@ use axum::response::Response;
 
 use crate::error::Cause;
 
-/// A request that was received.
+/// A request whose arrival is logged.
 pub struct Logged {
     method: Method,
-    /// Shares the text; nothing is copied for a line that is not written.
+    /// A cheap clone, so that a line that is not written costs nothing.
     uri: Uri,
 }
 
@@ -23,7 +24,7 @@ impl Logged {
         Self { method, uri }
     }
 
-    /// Logs the same with status and time taken. A fault's line names the request's id by itself: not every request has a span.
+    /// Logs the answer. The line of an internal error has the request id as a field: not every request has a span.
     pub fn end(self, id: &HeaderValue, response: &Response, took: Duration) {
         let Self { method, uri } = self;
         let (path, status) = (uri.path(), response.status().as_u16());
@@ -33,7 +34,7 @@ impl Logged {
             let cause = response
                 .extensions()
                 .get::<Cause>()
-                .map_or("not known", |Cause(text)| text);
+                .map_or("unknown", |Cause(text)| text);
             tracing::error!(request_id, %method, path, status, duration_ms, cause, "internal error");
         } else {
             tracing::debug!(%method, path, status, duration_ms, "request");

@@ -1,4 +1,4 @@
-//! What happens to every request, one concern per file.
+//! The steps that every request passes, one per file.
 
 pub mod loaded;
 pub mod log_request;

@@ -1,4 +1,4 @@
-//! A panic in a handler becomes a 500 in the one error shape.
+//! Turns a panic of a handler into a 500 with the error document.
 
 use std::any::Any;
 

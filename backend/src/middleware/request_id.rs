@@ -1,18 +1,18 @@
-//! Request ids: the client's own when it is sane, a fresh one otherwise; in every log line of the request and in the answer.
+//! Request ids: the client's own if it is valid, otherwise a new one. Every log line of the request and the answer carry it.
 
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use ktrdr_protocol::trace::{self, TraceParent};
 use tracing::{Level, Span};
 
-/// Where it travels.
+/// The header of the request id.
 pub const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The id of a request with these headers.
+/// The id of the request with these headers.
 pub fn of(headers: &HeaderMap) -> HeaderValue {
     headers
         .get(&HEADER)
-        .filter(|value| is_sane(value.as_bytes()))
+        .filter(|value| is_valid(value.as_bytes()))
         .cloned()
         .unwrap_or_else(fresh)
 }
@@ -29,8 +29,7 @@ macro_rules! request_span {
     };
 }
 
-/// The span of a request's log lines. That of a read is there only while lines at debug are written: otherwise nearly no read
-/// writes any, and a span costs a fifth of the cheapest of them.
+/// The span of a request's log lines. Reads get a DEBUG span: they rarely log, and a span costs 20 % of the cheapest one.
 pub fn span(id: &HeaderValue, request: &Request) -> Span {
     let span = if request.method().is_safe() {
         request_span!(Level::DEBUG, id)
@@ -43,13 +42,13 @@ pub fn span(id: &HeaderValue, request: &Request) -> Span {
     span
 }
 
-/// The trace that the client says the request belongs to.
+/// The trace context in the request's headers.
 pub fn trace_of(headers: &HeaderMap) -> Option<TraceParent> {
     TraceParent::parse(headers.get(trace::HEADER)?.to_str().ok()?)
 }
 
-/// It ends up in logs and headers, so nothing that could forge either.
-fn is_sane(id: &[u8]) -> bool {
+/// Ids go to logs and headers, so they must not contain characters that could forge either.
+fn is_valid(id: &[u8]) -> bool {
     (1..=128).contains(&id.len())
         && id
             .iter()
@@ -67,10 +66,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_sane_ids_are_taken_over() {
-        assert!(is_sane(b"0af7651916cd43dd8448eb211c80319c"));
+    fn only_valid_ids_are_accepted() {
+        assert!(is_valid(b"0af7651916cd43dd8448eb211c80319c"));
         for bad in [&b""[..], b"a b", b"a\"b", &[b'x'; 129], b"\xff"] {
-            assert!(!is_sane(bad));
+            assert!(!is_valid(bad));
         }
     }
 }

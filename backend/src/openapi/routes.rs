@@ -1,108 +1,90 @@
-//! A router that takes no route without its description: what is served and what is documented cannot differ.
+//! The router that takes a route only together with its description: what is served and what is documented cannot differ.
 
 use axum::Router;
 use axum::handler::Handler;
 use axum::routing::{MethodRouter, delete, get, post};
+use ktrdr_http::openapi::{DescribeHandler, Doc, Route};
 
-use super::doc::Doc;
 use crate::middleware::served::Served;
 use crate::request_metrics::RequestMetrics;
 use crate::state::AppState;
-
-/// One method of one path.
-pub struct Route {
-    /// In lower case.
-    pub method: &'static str,
-    /// As axum matches it, which is also how OpenAPI writes it.
-    pub path: &'static str,
-    /// Its description.
-    pub doc: fn() -> Doc,
-    /// Answered with 503 while the backend has not read the stream. What publishes is, too, while NATS is away.
-    pub needs_nats: bool,
-}
 
 /// Routes with their descriptions.
 pub struct Routes<'a> {
     requests: &'a RequestMetrics,
     router: Router<AppState>,
     routes: Vec<Route>,
-    need_nats: bool,
+    needs_projection: bool,
 }
 
 impl<'a> Routes<'a> {
-    /// Routes that are always served, and counted there.
+    /// Routes that are always served. `requests` counts their requests.
     pub fn always(requests: &'a RequestMetrics) -> Self {
         Self {
             requests,
             router: Router::new(),
             routes: Vec::new(),
-            need_nats: false,
+            needs_projection: false,
         }
     }
 
-    /// Routes that need what is in the stream.
-    pub fn needing_nats(requests: &'a RequestMetrics) -> Self {
+    /// Routes that answer 503 until the projection is loaded.
+    pub fn needing_projection(requests: &'a RequestMetrics) -> Self {
         Self {
-            need_nats: true,
+            needs_projection: true,
             ..Self::always(requests)
         }
     }
 
-    /// `GET path`.
-    pub fn get<H: Handler<T, AppState>, T: 'static>(
-        self,
-        path: &'static str,
-        handler: H,
-        doc: fn() -> Doc,
-    ) -> Self {
+    /// Adds `GET path`.
+    pub fn get<H, T>(self, path: &'static str, handler: H, doc: Doc) -> Self
+    where
+        H: Handler<T, AppState> + DescribeHandler<T>,
+        T: 'static,
+    {
+        let route = Route::new("get", path, &handler, doc);
         let served = get(self.served(path, handler));
-        self.add("get", path, served, doc)
+        self.add(route, served)
     }
 
-    /// `POST path`.
-    pub fn post<H: Handler<T, AppState>, T: 'static>(
-        self,
-        path: &'static str,
-        handler: H,
-        doc: fn() -> Doc,
-    ) -> Self {
+    /// Adds `POST path`.
+    pub fn post<H, T>(self, path: &'static str, handler: H, doc: Doc) -> Self
+    where
+        H: Handler<T, AppState> + DescribeHandler<T>,
+        T: 'static,
+    {
+        let route = Route::new("post", path, &handler, doc);
         let served = post(self.served(path, handler));
-        self.add("post", path, served, doc)
+        self.add(route, served)
     }
 
-    /// `DELETE path`.
-    pub fn delete<H: Handler<T, AppState>, T: 'static>(
-        self,
-        path: &'static str,
-        handler: H,
-        doc: fn() -> Doc,
-    ) -> Self {
+    /// Adds `DELETE path`.
+    pub fn delete<H, T>(self, path: &'static str, handler: H, doc: Doc) -> Self
+    where
+        H: Handler<T, AppState> + DescribeHandler<T>,
+        T: 'static,
+    {
+        let route = Route::new("delete", path, &handler, doc);
         let served = delete(self.served(path, handler));
-        self.add("delete", path, served, doc)
+        self.add(route, served)
     }
 
     fn served<H>(&self, path: &str, handler: H) -> Served<H> {
-        Served::route(handler, self.requests.for_route(path), self.need_nats)
+        Served::route(
+            handler,
+            self.requests.for_route(path),
+            self.needs_projection,
+        )
     }
 
-    fn add(
-        mut self,
-        method: &'static str,
-        path: &'static str,
-        handler: MethodRouter<AppState>,
-        doc: fn() -> Doc,
-    ) -> Self {
-        self.router = self.router.route(path, handler);
-        self.routes.push(Route {
-            method,
-            path,
-            doc,
-            needs_nats: self.need_nats,
-        });
+    fn add(mut self, mut route: Route, handler: MethodRouter<AppState>) -> Self {
+        self.router = self.router.route(&route.path, handler);
+        route.needs_projection = self.needs_projection;
+        self.routes.push(route);
         self
     }
 
-    /// The router and what is known about it.
+    /// The router, and the descriptions of its routes.
     pub fn into_parts(self) -> (Router<AppState>, Vec<Route>) {
         (self.router, self.routes)
     }

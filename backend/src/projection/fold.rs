@@ -4,8 +4,8 @@
 use ktrdr_protocol::cancel::CancelIntent;
 use ktrdr_protocol::event::{Event, EventKind, Failure, ResultPayload};
 use ktrdr_protocol::id::WorkerId;
-use ktrdr_protocol::operation::{Attempt, AttemptOutcome};
 use ktrdr_protocol::progress::Progress;
+use ktrdr_protocol::rest::operation::{Attempt, AttemptOutcome};
 use ktrdr_protocol::state::{Rejected, Status};
 use ktrdr_protocol::time::Timestamp;
 

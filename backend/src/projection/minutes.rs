@@ -2,36 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use ktrdr_protocol::rest::stats::{MinuteCounts, MinuteStats};
 use ktrdr_protocol::state::Status;
 use ktrdr_protocol::time::Timestamp;
-use serde::Serialize;
 
 const MINUTE: i64 = 60_000;
 
 /// Minutes shown, the current one included.
 const SHOWN: i64 = 60;
-
-/// One minute.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct MinuteCounts {
-    /// Starts that were accepted.
-    pub created: u64,
-    /// Ended with a result.
-    pub completed: u64,
-    /// Ended with an error.
-    pub failed: u64,
-    /// Ended at a user's request.
-    pub cancelled: u64,
-}
-
-/// A minute with what happened in it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Minute {
-    /// Its beginning.
-    pub minute: Timestamp,
-    #[serde(flatten)]
-    counts: MinuteCounts,
-}
 
 /// The last minutes.
 #[derive(Debug, Default)]
@@ -62,10 +40,10 @@ impl RecentMinutes {
     }
 
     /// The last minutes, oldest first, without gaps.
-    pub fn minutes(&self, now: Timestamp) -> Vec<Minute> {
+    pub fn minutes(&self, now: Timestamp) -> Vec<MinuteStats> {
         let current = now.as_millis().div_euclid(MINUTE);
         (current - SHOWN + 1..=current)
-            .map(|minute| Minute {
+            .map(|minute| MinuteStats {
                 minute: Timestamp::from_millis(minute * MINUTE),
                 counts: self.0.get(&minute).copied().unwrap_or_default(),
             })

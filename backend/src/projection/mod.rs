@@ -35,6 +35,7 @@ use std::time::Duration;
 
 use ktrdr_protocol::id::{OperationId, WorkerId, WorkerType};
 use ktrdr_protocol::origin::Origin;
+use ktrdr_protocol::rest::stats::MinuteStats;
 use ktrdr_protocol::state::Status;
 use ktrdr_protocol::subject::{SubjectNames, Topic};
 use ktrdr_protocol::time::Timestamp;
@@ -44,7 +45,6 @@ use tokio::sync::Notify;
 
 use self::counters::OperationCounters;
 use self::decode::{Body, Decoded};
-use self::minutes::Minute;
 use self::model::{Applied, Model, QueueState, Skip};
 use self::record::{Record, View};
 use self::stream_room::StreamRoom;
@@ -118,7 +118,7 @@ impl Projection {
     }
 
     /// What happened in each of the last 60 minutes.
-    pub fn minutes(&self, now: Timestamp) -> Vec<Minute> {
+    pub fn minutes(&self, now: Timestamp) -> Vec<MinuteStats> {
         self.model.read().minutes.minutes(now)
     }
 

@@ -9,12 +9,13 @@ use std::sync::Arc;
 use ktrdr_protocol::event::{Failure, ResultRef};
 use ktrdr_protocol::execution::ExecutionOptions;
 use ktrdr_protocol::id::{OperationId, WorkerId, WorkerType};
-use ktrdr_protocol::operation::{Attempt, Metadata, OperationDocument, ShownProgress};
 use ktrdr_protocol::origin::Origin;
 use ktrdr_protocol::progress::Progress;
+use ktrdr_protocol::rest::operation::{Attempt, Metadata, OperationDocument, ProgressDocument};
 use ktrdr_protocol::start_request::StartRequest;
 use ktrdr_protocol::state::{State, Status};
 use ktrdr_protocol::time::Timestamp;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
@@ -204,14 +205,15 @@ impl Record {
         }
     }
 
-    /// The same for an answer: what has ended is copied as it is, not read and written again. `bare` is room for a value.
-    pub fn progress_for_answer<'a>(&'a self, bare: &'a mut Progress) -> ShownProgress<'a> {
+    /// The same for a document. The progress of an ended operation is copied as text, not parsed and written again.
+    pub fn progress_document(&self) -> ProgressDocument<'_> {
         match &self.progress {
-            StoredProgress::Running(reported) => ShownProgress::Value(&reported.progress),
-            StoredProgress::Ended(json) => ShownProgress::Json(json),
+            StoredProgress::Running(reported) => {
+                ProgressDocument::Value(Cow::Borrowed(&reported.progress))
+            }
+            StoredProgress::Ended(json) => ProgressDocument::Json(json),
             StoredProgress::NotReported => {
-                *bare = self.bare_progress();
-                ShownProgress::Value(bare)
+                ProgressDocument::Value(Cow::Owned(self.bare_progress()))
             }
         }
     }
@@ -251,65 +253,83 @@ pub struct WithoutResult<'a>(pub &'a View);
 
 impl Serialize for WithoutResult<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.0.write(serializer, None)
+        self.0.document(None).serialize(serializer)
     }
 }
 
 impl Serialize for View {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.write(serializer, self.record.result.as_deref())
+        let result = self.record.result.as_deref();
+        self.document(result).serialize(serializer)
+    }
+}
+
+/// A view is written as an [`OperationDocument`].
+impl JsonSchema for View {
+    fn schema_name() -> Cow<'static, str> {
+        OperationDocument::schema_name()
+    }
+
+    fn schema_id() -> Cow<'static, str> {
+        OperationDocument::schema_id()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        OperationDocument::json_schema(generator)
     }
 }
 
 impl View {
-    fn write<S: Serializer>(
-        &self,
-        serializer: S,
-        result: Option<&RawValue>,
-    ) -> Result<S::Ok, S::Error> {
+    /// The document of the operation, with `result` as its result.
+    pub fn document<'a>(&'a self, result: Option<&'a RawValue>) -> OperationDocument<'a> {
         let record = &*self.record;
         let rare = record.rare.as_deref();
+        let worker_id = record.worker_id();
         let started_at = record.attempts.last().map(|attempt| attempt.started_at);
-        let pending = record.state.status == Status::Pending;
         let ended_at = record
             .completed_at
             .or_else(|| record.attempts.last().and_then(|attempt| attempt.ended_at));
-        let worker_id = record.worker_id().map(WorkerId::as_str);
+        let duration = |started_at| {
+            ended_at
+                .unwrap_or_else(Timestamp::now)
+                .seconds_since(started_at)
+        };
+        let pending = record.state.status == Status::Pending;
+
         OperationDocument {
-            operation_id: record.id.as_str(),
-            operation_type: record.queue.worker_type.as_str(),
+            operation_id: Cow::Borrowed(&record.id),
+            operation_type: Cow::Borrowed(&record.queue.worker_type),
             status: record.state.status,
-            progress: record.progress_for_answer(&mut Progress::default()),
+            progress: record.progress_document(),
             metadata: Metadata {
-                parameters: &record.parameters,
-                worker_id,
+                parameters: Cow::Borrowed(&record.parameters),
+                worker_id: worker_id.map(WorkerId::as_str),
             },
-            execution: rare.and_then(|rare| rare.execution.as_ref()),
+            execution: rare
+                .and_then(|rare| rare.execution.as_ref())
+                .map(Cow::Borrowed),
             created_at: record.created_at,
             started_at,
             completed_at: record.completed_at,
             updated_at: record.shown_updated_at(),
-            duration_seconds: started_at.map(|started_at| {
-                ended_at
-                    .unwrap_or_else(Timestamp::now)
-                    .seconds_since(started_at)
-            }),
-            worker_id,
+            duration_seconds: started_at.map(duration),
+            worker_id: worker_id.map(Cow::Borrowed),
             attempt: record.state.attempt,
-            attempts: &record.attempts,
-            result,
-            result_ref: record.result_ref(),
-            error_message: record.failure().map(|failure| failure.message.as_str()),
-            error: record.failure(),
+            attempts: Cow::Borrowed(&record.attempts),
+            result: result.map(Cow::Borrowed),
+            result_ref: record.result_ref().map(Cow::Borrowed),
+            error_message: record
+                .failure()
+                .map(|failure| Cow::Borrowed(failure.message.as_str())),
+            error: record.failure().map(Cow::Borrowed),
             cancel_requested_at: record.cancel_requested_at(),
             forced: rare.is_some_and(|rare| rare.forced),
             queue_position: self.queue_position,
-            queue: record.queue.origin.as_str(),
+            queue: Cow::Borrowed(&record.queue.origin),
             retry_at: rare.and_then(|rare| rare.retry_at).filter(|_| pending),
             retry_of: rare
                 .and_then(|rare| rare.retry_of.as_ref())
-                .map(OperationId::as_str),
+                .map(Cow::Borrowed),
         }
-        .serialize(serializer)
     }
 }

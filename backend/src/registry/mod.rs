@@ -8,13 +8,11 @@ use std::time::Duration;
 
 use ktrdr_http::metrics::{Counters, Page};
 use ktrdr_protocol::id::{OperationId, WorkerId, WorkerType};
-use ktrdr_protocol::progress::Progress;
 use ktrdr_protocol::requirements::Requirements;
+use ktrdr_protocol::rest::worker::{CurrentOperation, WorkerDocument};
 use ktrdr_protocol::time::Timestamp;
-use ktrdr_protocol::worker::{Capabilities, Heartbeat, WorkerStatus};
+use ktrdr_protocol::worker::{Heartbeat, WorkerStatus};
 use parking_lot::RwLock;
-use schemars::JsonSchema;
-use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::changes::{Change, Changes};
@@ -27,37 +25,6 @@ const INTERVALS: (f64, f64) = (0.05, 3600.0);
 
 /// Clocks less than this apart, in seconds, are the same to a user.
 const SAME_CLOCK: f64 = 5.0;
-
-/// One worker as shown to users: the guide's fields first, then what operators ask for.
-#[derive(Debug, Clone, Serialize, JsonSchema)]
-#[schemars(rename = "Worker")]
-pub struct WorkerDocument {
-    worker_id: WorkerId,
-    worker_type: WorkerType,
-    endpoint_url: String,
-    /// Available, busy or unavailable.
-    pub status: WorkerStatus,
-    capabilities: Capabilities,
-    last_health_check: Timestamp,
-    health_check_failures: u32,
-    current_operation_id: Option<OperationId>,
-    registered_at: Timestamp,
-    version: String,
-    instance: String,
-    heartbeat_interval_seconds: f64,
-    slots: u32,
-    current_operations: Vec<CurrentOperation>,
-    last_pull_at: Option<Timestamp>,
-    finished: u64,
-    fenced: u64,
-}
-
-#[derive(Debug, Clone, Serialize, JsonSchema)]
-struct CurrentOperation {
-    operation_id: OperationId,
-    attempt: u32,
-    progress: Progress,
-}
 
 #[derive(Debug)]
 struct Worker {

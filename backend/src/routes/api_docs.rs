@@ -4,15 +4,13 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::HeaderMap;
-use axum::response::Response;
 use axum::{Extension, Json};
-use serde_json::Value;
+use ktrdr_http::openapi::{OpenApiDocument, Route};
 
 use super::PathText;
-use super::assets::{Bundle, bundle};
+use super::assets::{AssetAnswer, Bundle, HtmlPage, bundle};
 use crate::error::ApiError;
 use crate::openapi;
-use crate::openapi::routes::Route;
 use crate::state::AppState;
 
 bundle! {
@@ -30,16 +28,16 @@ bundle! {
 pub async fn openapi(
     State(state): State<AppState>,
     Extension(routes): Extension<Arc<Vec<Route>>>,
-) -> Json<Value> {
+) -> Json<OpenApiDocument> {
     Json(openapi::document(&routes, &state.catalogue.all()))
 }
 
 /// The page.
-pub async fn index(headers: HeaderMap) -> Result<Response, ApiError> {
-    PAGE.serve("index.html", &headers)
+pub async fn index(headers: HeaderMap) -> Result<HtmlPage, ApiError> {
+    PAGE.serve("index.html", &headers).map(HtmlPage)
 }
 
 /// One of its files.
-pub async fn file(PathText(name): PathText, headers: HeaderMap) -> Result<Response, ApiError> {
+pub async fn file(PathText(name): PathText, headers: HeaderMap) -> Result<AssetAnswer, ApiError> {
     PAGE.serve(&name, &headers)
 }

@@ -1,34 +1,67 @@
-//! Pages and their files, from inside the binary.
+//! Pages and their files; the binary contains them.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::OnceLock;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use ktrdr_http::openapi::{Describe, Description};
 
-use crate::error::{ApiError, Code};
+use crate::error::{ApiError, ErrorCode};
 
-/// Nothing from elsewhere, nothing inline, nothing built from text, and nobody may frame it.
+/// Content security policy: only files of this server, no inline scripts, no markup from text, no framing.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
      base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'";
 
 /// One file.
 pub struct Asset {
-    /// Its name.
+    /// The name of the file.
     pub name: &'static str,
-    /// Its media type.
+    /// The media type.
     pub kind: &'static str,
-    /// Its text.
+    /// The text of the file.
     pub content: &'static str,
+}
+
+/// A file, or 304 when the client has it.
+pub struct AssetAnswer(Response);
+
+impl IntoResponse for AssetAnswer {
+    fn into_response(self) -> Response {
+        self.0
+    }
+}
+
+impl Describe for AssetAnswer {
+    fn describe(description: &mut Description<'_>) {
+        description.text("*/*");
+        description.empty(304, "The client has the newest version.");
+    }
+}
+
+/// The same for a page.
+pub struct HtmlPage(pub AssetAnswer);
+
+impl IntoResponse for HtmlPage {
+    fn into_response(self) -> Response {
+        self.0.into_response()
+    }
+}
+
+impl Describe for HtmlPage {
+    fn describe(description: &mut Description<'_>) {
+        AssetAnswer::describe(description);
+        description.text("text/html");
+    }
 }
 
 /// The files of one page.
 pub struct Bundle {
-    /// What it is called in a message.
+    /// The name in error messages.
     pub name: &'static str,
-    /// All of them.
+    /// The files.
     pub assets: &'static [Asset],
-    /// One tag for all files: they only fit together.
+    /// The entity tag of all files: they only work together.
     pub tag: OnceLock<String>,
 }
 
@@ -67,18 +100,18 @@ impl Bundle {
         })
     }
 
-    /// One of the files, or 304 when the client has it.
-    pub fn serve(&self, name: &str, headers: &HeaderMap) -> Result<Response, ApiError> {
+    /// Serves one of the files, or 304 when the client has it.
+    pub fn serve(&self, name: &str, headers: &HeaderMap) -> Result<AssetAnswer, ApiError> {
         let Some(asset) = self.assets.iter().find(|asset| asset.name == name) else {
             return Err(ApiError::new(
-                Code::UnknownRoute,
+                ErrorCode::UnknownRoute,
                 format!("{} has no such file", self.name),
             ));
         };
         let tag = HeaderValue::from_str(self.tag()).map_err(ApiError::internal)?;
         let common = [
             (header::ETAG, tag),
-            // Kept, but asked for each time: after an upgrade nobody sees a mix of old and new files.
+            // The client asks each time, so that nobody sees a mix of old and new files after an upgrade.
             (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
             (header::CONTENT_TYPE, HeaderValue::from_static(asset.kind)),
             (
@@ -106,12 +139,14 @@ impl Bundle {
                 .split(',')
                 .any(|tag| tag.trim().trim_start_matches("W/") == self.tag())
         }) {
-            return Ok((StatusCode::NOT_MODIFIED, common).into_response());
+            return Ok(AssetAnswer(
+                (StatusCode::NOT_MODIFIED, common).into_response(),
+            ));
         }
-        Ok((common, asset.content).into_response())
+        Ok(AssetAnswer((common, asset.content).into_response()))
     }
 
-    /// Every file that is asked for is there, and none turns text into markup.
+    /// Checks that every file that another one asks for exists, and that none turns text into markup.
     #[cfg(test)]
     pub fn check(&self) {
         let own = format!("\"/{}/", self.name);

@@ -1,37 +1,40 @@
 //! `DELETE /api/v1/operations/{id}/cancel`, also without `/cancel`.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::response::{IntoResponse, Response};
+use ktrdr_protocol::rest::cancel::CancelResponse;
+use ktrdr_protocol::rest::query::CancelOperation;
 use ktrdr_protocol::state::Status;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::query::Params;
+use super::query::{Query, patience};
 use super::{PathText, find, wait};
 use crate::dispatch::Cancel;
-use crate::error::{ApiError, Code};
+use crate::error::{ApiError, ErrorCode};
 use crate::projection::record::View;
 use crate::state::AppState;
 
-/// How long the answer may wait for this backend's own projection to see the cancel.
+/// How long the answer waits for this backend's projection to apply the cancel.
 const READ_YOUR_WRITES: Duration = Duration::from_secs(5);
 
 /// Longest reason kept, in characters.
 const MAX_REASON: usize = 1000;
 
-/// Cancels: at once while nobody runs it, by asking the worker otherwise. Doing it again is harmless.
+/// Cancels an operation: a pending one at once, a running one by asking its worker. Repeating it is harmless.
 pub async fn cancel(
     State(state): State<AppState>,
     PathText(id): PathText,
-    params: Params,
+    Query(query): Query<CancelOperation>,
     body: Result<Bytes, BytesRejection>,
-) -> Result<Response, ApiError> {
-    let patience = params.wait()?;
+) -> Result<Json<CancelResponse<'static>>, ApiError> {
+    let patience = query.wait.map(patience);
     let body = body.unwrap_or_default();
+
     let view = find(&state, &id)?;
     match view.status() {
         Status::Cancelled => return Ok(answer(&view)),
@@ -39,10 +42,8 @@ pub async fn cancel(
         Status::Pending | Status::Running => {}
     }
     state.need_nats()?;
-    let reason = params
-        .text("reason")
-        .map(str::to_owned)
-        .or_else(|| reason_in(&body));
+
+    let reason = query.reason.or_else(|| reason_in(&body));
     let reason = reason.map(|reason| reason.chars().take(MAX_REASON).collect());
     let publisher = state.clone();
     let record = view.record;
@@ -64,29 +65,27 @@ pub async fn cancel(
     }
     tracing::info!(operation_id = %view.record.id, ?outcome, "cancel");
     wait::until_ended(&state, &view.record.id, patience).await;
+
     let view = find(&state, &id)?;
     match view.status() {
-        // It was faster than the cancel.
+        // The operation ended before the worker noticed the cancel.
         status @ (Status::Completed | Status::Failed) => Err(finished(&view, status)),
         _ => Ok(answer(&view)),
     }
 }
 
-fn answer(view: &View) -> Response {
-    Json(json!({
-        "success": true,
-        "message": "Operation cancelled successfully",
-        "operation_id": view.record.id,
-        "status": view.status(),
-        "cancel_requested_at": view.record.cancel_requested_at(),
-    }))
-    .into_response()
+fn answer(view: &View) -> Json<CancelResponse<'static>> {
+    Json(CancelResponse::new(
+        Cow::Owned(view.record.id.clone()),
+        view.status(),
+        view.record.cancel_requested_at(),
+    ))
 }
 
 fn finished(view: &View, status: Status) -> ApiError {
     let id = &view.record.id;
     ApiError::new(
-        Code::AlreadyFinished,
+        ErrorCode::AlreadyFinished,
         format!(
             "Operation {id} cannot be cancelled: it has already {}",
             past(status)
@@ -103,7 +102,7 @@ fn past(status: Status) -> &'static str {
     }
 }
 
-/// `{"reason": "…"}`; a body that is anything else is no reason to refuse a cancel.
+/// Reads `{"reason": "…"}`. Any other body is ignored, so that a cancel is never refused for its body.
 fn reason_in(body: &[u8]) -> Option<String> {
     let body: Value = serde_json::from_slice(body).ok()?;
     body.get("reason")?.as_str().map(str::to_owned)

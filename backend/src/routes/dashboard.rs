@@ -1,10 +1,9 @@
 //! `GET /` and `GET /dashboard/{file}`: the dashboard, from inside the binary. It uses nothing but the REST interface.
 
 use axum::http::HeaderMap;
-use axum::response::Response;
 
 use super::PathText;
-use super::assets::{Bundle, bundle};
+use super::assets::{AssetAnswer, Bundle, HtmlPage, bundle};
 use crate::error::ApiError;
 
 bundle! {
@@ -65,28 +64,30 @@ bundle! {
 }
 
 /// The page.
-pub async fn index(headers: HeaderMap) -> Result<Response, ApiError> {
-    PAGE.serve("index.html", &headers)
+pub async fn index(headers: HeaderMap) -> Result<HtmlPage, ApiError> {
+    PAGE.serve("index.html", &headers).map(HtmlPage)
 }
 
 /// One of its files.
-pub async fn file(PathText(name): PathText, headers: HeaderMap) -> Result<Response, ApiError> {
+pub async fn file(PathText(name): PathText, headers: HeaderMap) -> Result<AssetAnswer, ApiError> {
     PAGE.serve(&name, &headers)
 }
 
 #[cfg(test)]
 mod tests {
     use axum::http::header;
+    use axum::response::IntoResponse;
 
     use super::*;
 
     #[tokio::test]
     async fn a_known_version_is_not_sent_again() {
-        let first = index(HeaderMap::new()).await.unwrap();
+        let first = index(HeaderMap::new()).await.unwrap().into_response();
         assert_eq!(first.status(), 200);
         let headers =
             HeaderMap::from_iter([(header::IF_NONE_MATCH, first.headers()[header::ETAG].clone())]);
-        assert_eq!(index(headers).await.unwrap().status(), 304);
+        let again = index(headers).await.unwrap().into_response();
+        assert_eq!(again.status(), 304);
         assert!(
             file(PathText("../Cargo.toml".to_owned()), HeaderMap::new())
                 .await

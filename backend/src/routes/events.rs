@@ -7,42 +7,85 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures::Stream;
+use ktrdr_http::openapi::{Describe, Description};
+use ktrdr_protocol::rest::query::FollowEvents;
 
-use super::query::Params;
+use super::query::Query;
 use super::{PathText, find};
-use crate::error::{ApiError, Code};
+use crate::error::{ApiError, ErrorCode};
 use crate::events::connection::{self, Filter};
 use crate::state::AppState;
 
-/// Everything: operations, progress, workers.
+/// Server-sent events.
+pub struct EventStream(Body);
+
+impl EventStream {
+    fn new(events: impl Stream<Item = Result<Bytes, Infallible>> + Send + 'static) -> Self {
+        Self(Body::from_stream(events))
+    }
+}
+
+impl Describe for EventStream {
+    fn describe(description: &mut Description<'_>) {
+        description.text("text/event-stream");
+    }
+}
+
+/// The events of one operation, or 204 when the client has seen its end: browsers stop reconnecting after that answer.
+pub enum OperationEvents {
+    /// The events.
+    Stream(EventStream),
+    /// The client has seen the end.
+    AtEnd,
+}
+
+impl Describe for OperationEvents {
+    fn describe(description: &mut Description<'_>) {
+        EventStream::describe(description);
+        description.empty(204, "The client has seen the last event.");
+    }
+}
+
+impl IntoResponse for OperationEvents {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Stream(events) => events.into_response(),
+            Self::AtEnd => StatusCode::NO_CONTENT.into_response(),
+        }
+    }
+}
+
+/// All operations, their progress, and all workers.
 pub async fn all(
     State(state): State<AppState>,
     headers: HeaderMap,
-    params: Params,
-) -> Result<Response, ApiError> {
+    Query(query): Query<FollowEvents>,
+) -> Result<EventStream, ApiError> {
     let filter = Filter {
-        operation_type: params.text("operation_type").map(str::to_owned),
-        worker_type: params.text("worker_type").map(str::to_owned),
+        operation_type: query.operation_type,
+        worker_type: query.worker_type,
     };
     let last_id = last_event_id(&headers)?;
-    Ok(stream(connection::everything(&state, filter, last_id)))
+    Ok(EventStream::new(connection::everything(
+        &state, filter, last_id,
+    )))
 }
 
-/// One operation, until it has ended.
+/// One operation until it has ended.
 pub async fn one(
     State(state): State<AppState>,
     PathText(id): PathText,
     headers: HeaderMap,
-) -> Result<Response, ApiError> {
+) -> Result<OperationEvents, ApiError> {
     let view = find(&state, &id)?;
     let last_id = last_event_id(&headers)?;
     if view.status().is_terminal()
         && last_id.is_some_and(|last_id| last_id >= connection::sequence_of(&view))
     {
-        // The client has seen the end; browsers stop coming back after this answer.
-        return Ok(StatusCode::NO_CONTENT.into_response());
+        return Ok(OperationEvents::AtEnd);
     }
-    Ok(stream(connection::one(&state, &view)))
+    let events = connection::one(&state, &view);
+    Ok(OperationEvents::Stream(EventStream::new(events)))
 }
 
 fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {
@@ -56,23 +99,25 @@ fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {
         Some(sequence) => Ok(Some(sequence)),
         None => {
             let text = "The header Last-Event-ID must be the id of an event that was received; leave it out to start anew";
-            Err(ApiError::new(Code::InvalidHeader, text))
+            Err(ApiError::new(ErrorCode::InvalidHeader, text))
         }
     }
 }
 
-fn stream(events: impl Stream<Item = Result<Bytes, Infallible>> + Send + 'static) -> Response {
-    let headers = [
-        (
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("text/event-stream"),
-        ),
-        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
-        // Proxies that gather answers would hold events back.
-        (
-            header::HeaderName::from_static("x-accel-buffering"),
-            HeaderValue::from_static("no"),
-        ),
-    ];
-    (headers, Body::from_stream(events)).into_response()
+impl IntoResponse for EventStream {
+    fn into_response(self) -> Response {
+        let headers = [
+            (
+                header::CONTENT_TYPE,
+                HeaderValue::from_static("text/event-stream"),
+            ),
+            (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+            // Tells proxies not to buffer the events.
+            (
+                header::HeaderName::from_static("x-accel-buffering"),
+                HeaderValue::from_static("no"),
+            ),
+        ];
+        (headers, self.0).into_response()
+    }
 }

@@ -1,20 +1,23 @@
-//! What is not there.
+//! Answers to requests that match no route.
 
 use axum::http::{Method, Uri};
 
-use crate::error::{ApiError, Code};
+use crate::error::{ApiError, ErrorCode};
 
-/// No such path.
+/// No route has this path.
 pub async fn unknown_route(uri: Uri) -> ApiError {
     let path = shown(&uri);
-    ApiError::new(Code::UnknownRoute, format!("There is nothing at {path}"))
+    ApiError::new(
+        ErrorCode::UnknownRoute,
+        format!("There is nothing at {path}"),
+    )
 }
 
-/// The path is there, the method is not.
+/// A route has this path, but not with this method.
 pub async fn method_not_allowed(method: Method, uri: Uri) -> ApiError {
     let path = shown(&uri);
     ApiError::new(
-        Code::MethodNotAllowed,
+        ErrorCode::MethodNotAllowed,
         format!("{method} is not possible at {path}; the header Allow says what is"),
     )
 }

@@ -2,43 +2,56 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
+use ktrdr_protocol::rest::health::{
+    BackendHealth, BackendNats, HealthStatus, ProjectionHealth, ReadyResponse,
+};
 use ktrdr_protocol::time::Timestamp;
-use serde_json::json;
 
-use crate::error::{ApiError, Code};
+use crate::error::{ApiError, ErrorCode};
 use crate::state::AppState;
 
-/// Always 200 while the process lives; says what is wrong in `status`.
-pub async fn health(State(state): State<AppState>) -> Response {
+/// Answers 200 while the process lives; `status` says whether something is wrong.
+pub async fn health(State(state): State<AppState>) -> Json<BackendHealth<'static>> {
     let connected = state.connection.is_up();
     let ready = connected && state.is_loaded();
-    Json(json!({
-        "healthy": true,
-        "service": "ktrdr-backend",
-        "timestamp": Timestamp::now(),
-        "status": if ready { "operational" } else { "degraded" },
-        "version": env!("CARGO_PKG_VERSION"),
-        "ready": ready,
-        "nats": {"connected": connected, "connections": state.connection.link.borrow().epoch},
-        "projection": {
-            "caught_up": state.projection.is_caught_up(),
-            "sequence": state.projection.applied(),
-            "operations": state.projection.len(),
-            "skipped_messages": state.projection.skipped(),
+    let status = if ready {
+        HealthStatus::Operational
+    } else {
+        HealthStatus::Degraded
+    };
+
+    Json(BackendHealth {
+        healthy: true,
+        service: "ktrdr-backend".into(),
+        timestamp: Timestamp::now(),
+        status,
+        version: env!("CARGO_PKG_VERSION").into(),
+        ready,
+        nats: BackendNats {
+            connected,
+            connections: state.connection.link.borrow().epoch,
         },
-    }))
-    .into_response()
+        projection: ProjectionHealth {
+            caught_up: state.projection.is_caught_up(),
+            sequence: state.projection.applied(),
+            operations: state.projection.len() as u64,
+            skipped_messages: state.projection.skipped(),
+        },
+    })
 }
 
-/// 200 once everything that was in the stream at start has been read, while NATS is reachable.
-pub async fn ready(State(state): State<AppState>) -> Result<Response, ApiError> {
+/// Answers 200 when everything that was in the stream at start has been read and NATS is reachable.
+pub async fn ready(State(state): State<AppState>) -> Result<Json<ReadyResponse>, ApiError> {
     if !state.connection.is_up() {
         return Err(ApiError::nats_unavailable().with("ready", false));
     }
     if !state.is_loaded() {
         let text = "The backend has just started and is still reading the operations";
-        return Err(ApiError::new(Code::NotReady, text).with("ready", false));
+        return Err(ApiError::new(ErrorCode::NotReady, text).with("ready", false));
     }
-    Ok(Json(json!({"ready": true, "sequence": state.projection.applied()})).into_response())
+
+    Ok(Json(ReadyResponse {
+        ready: true,
+        sequence: state.projection.applied(),
+    }))
 }

@@ -1,40 +1,28 @@
-//! `GET /api/v1/operations/{id}/history`: everything the stream holds about one operation, in order.
+//! `GET /api/v1/operations/{id}/history`: all messages about one operation, in stream order.
+
+use std::borrow::Cow;
 
 use axum::Json;
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
-use ktrdr_protocol::time::Timestamp;
-use serde::Serialize;
+use ktrdr_protocol::rest::history::{History, HistoryEntry, HistoryResponse};
 use serde_json::Value;
-use serde_json::value::RawValue;
 
 use super::{PathText, find};
 use crate::error::ApiError;
 use crate::state::AppState;
 use crate::subject_pager::{self, StoredMessage};
 
-/// Most messages of one kind shown; no sane operation comes near.
+/// Most events, and most cancel intents, in one answer. An ordinary operation has about ten.
 const LIMIT: usize = 10_000;
-
-#[derive(Serialize)]
-struct Entry {
-    sequence: u64,
-    time: Option<Timestamp>,
-    /// `start_requested`, `cancel_requested`, or the event's own word.
-    event: String,
-    worker_id: Option<String>,
-    attempt: Option<u64>,
-    /// The message as it was published; `null` when it is no JSON.
-    data: Option<Box<RawValue>>,
-}
 
 /// The start request, every event and every cancel intent, with sequence and time.
 pub async fn show(
     State(state): State<AppState>,
     PathText(id): PathText,
-) -> Result<Response, ApiError> {
+) -> Result<Json<HistoryResponse<'static>>, ApiError> {
     let view = find(&state, &id)?;
     state.need_nats()?;
+
     let (record, names, connection) = (&view.record, &state.names, &state.connection);
     let (worker_type, stream) = (&record.queue.worker_type, names.stream());
     let start = names.start(worker_type, &record.queue.origin);
@@ -46,12 +34,13 @@ pub async fn show(
         subject_pager::read_all(connection, &stream, &cancel, LIMIT),
     )
     .map_err(ApiError::nats_read)?;
+
     let truncated = events.more || cancels.more;
     let start = start
         .messages
         .into_iter()
         .filter(|message| message.sequence == record.start_sequence);
-    let mut entries: Vec<Entry> = start
+    let mut entries: Vec<HistoryEntry> = start
         .map(|message| entry(&message, Some("start_requested")))
         .chain(
             cancels
@@ -62,33 +51,21 @@ pub async fn show(
         .chain(events.messages.iter().map(|message| entry(message, None)))
         .collect();
     entries.sort_by_key(|entry| entry.sequence);
-    #[derive(Serialize)]
-    struct Data<'a> {
-        operation_id: &'a str,
-        history: Vec<Entry>,
-        truncated: bool,
-    }
-    #[derive(Serialize)]
-    struct Answer<'a> {
-        success: bool,
-        data: Data<'a>,
-    }
-    let data = Data {
-        operation_id: record.id.as_str(),
-        history: entries,
-        truncated,
-    };
-    Ok(Json(Answer {
+
+    Ok(Json(HistoryResponse {
         success: true,
-        data,
-    })
-    .into_response())
+        data: History {
+            operation_id: Cow::Owned(record.id.clone()),
+            history: entries,
+            truncated,
+        },
+    }))
 }
 
-fn entry(message: &StoredMessage, event: Option<&str>) -> Entry {
+fn entry(message: &StoredMessage, event: Option<&str>) -> HistoryEntry {
     let value: Value = serde_json::from_slice(&message.payload).unwrap_or_default();
     let text = |name: &str| value.get(name).and_then(Value::as_str).map(str::to_owned);
-    Entry {
+    HistoryEntry {
         sequence: message.sequence,
         time: message.time,
         event: event

@@ -1,89 +1,34 @@
 //! `GET /api/v1/operations/{id}/metrics`: points read from the metrics stream; the cursor is a position in it.
 
-use std::str::FromStr;
+use std::borrow::Cow;
 
 use axum::Json;
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
-use ktrdr_protocol::id::OperationId;
 use ktrdr_protocol::metric::{MetricBatch, MetricPoint};
-use serde::Serialize;
+use ktrdr_protocol::rest::metrics::{Cursor, MetricsPage, MetricsResponse};
+use ktrdr_protocol::rest::query::ReadMetrics;
 
-use super::query::Params;
+use super::query::Query;
 use super::{PathText, find};
-use crate::error::{ApiError, Code};
+use crate::error::{ApiError, ErrorCode};
 use crate::state::AppState;
 use crate::subject_pager::{self, Page, StoredMessage};
 
-/// Batches asked for at a time.
+/// Batches in one read.
 const BATCHES: usize = 256;
 
-/// The next point to read: its batch's sequence in the stream, and its place in the batch. Opaque to clients.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Cursor {
-    sequence: u64,
-    index: usize,
-}
-
-impl Cursor {
-    /// Behind all points of the batch at `sequence`.
-    pub fn after(sequence: u64) -> Self {
-        Self {
-            sequence: sequence + 1,
-            index: 0,
-        }
-    }
-}
-
-impl FromStr for Cursor {
-    type Err = ();
-    fn from_str(text: &str) -> Result<Self, ()> {
-        let (sequence, index) = text.split_once('-').ok_or(())?;
-        let digits =
-            |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        if !digits(sequence) || !digits(index) {
-            return Err(());
-        }
-        Ok(Self {
-            sequence: sequence.parse().map_err(drop)?,
-            index: index.parse().map_err(drop)?,
-        })
-    }
-}
-
-impl std::fmt::Display for Cursor {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}-{}", self.sequence, self.index)
-    }
-}
-
-#[derive(Serialize)]
-struct Answer<'a> {
-    success: bool,
-    data: Data<'a>,
-}
-
-#[derive(Serialize)]
-struct Data<'a> {
-    operation_id: &'a OperationId,
-    metrics: Vec<MetricPoint>,
-    cursor: String,
-    has_more: bool,
-}
-
-/// Points after the cursor, oldest first. The cursor of an answer is always there: polling on with it misses nothing and
-/// repeats nothing.
+/// Points after the cursor, oldest first. Every answer has a cursor: polling with it misses nothing and repeats nothing.
 pub async fn show(
     State(state): State<AppState>,
     PathText(id): PathText,
-    params: Params,
-) -> Result<Response, ApiError> {
-    let limit = params.number("limit", 100, 1..=10_000)? as usize;
-    let cursor = match params.text("cursor") {
+    Query(query): Query<ReadMetrics>,
+) -> Result<Json<MetricsResponse<'static>>, ApiError> {
+    let limit = query.limit.unwrap_or(100) as usize;
+    let cursor = match query.cursor {
         None => Cursor::default(),
-        Some(text) => text.parse().map_err(|()| {
+        Some(text) => text.parse().map_err(|_| {
             ApiError::new(
-                Code::InvalidCursor,
+                ErrorCode::InvalidCursor,
                 "cursor must be one that an earlier answer gave; leave it out to start over",
             )
         })?,
@@ -94,7 +39,7 @@ pub async fn show(
     let subject = state.names.metrics(&record.queue.worker_type, &record.id);
     let stream = state.names.metrics_stream();
     let mut reading = Reading::new(cursor, limit);
-    while let Some(from) = reading.wanted() {
+    while let Some(from) = reading.next_read() {
         let page = subject_pager::read_page(&state.connection, &stream, &subject, from, BATCHES)
             .await
             .map_err(ApiError::nats_read)?;
@@ -106,27 +51,26 @@ pub async fn show(
         has_more,
         ..
     } = reading;
-    let data = Data {
-        operation_id: &record.id,
-        metrics: points,
-        cursor: cursor.to_string(),
-        has_more,
-    };
-    Ok(Json(Answer {
+
+    Ok(Json(MetricsResponse {
         success: true,
-        data,
-    })
-    .into_response())
+        data: MetricsPage {
+            operation_id: Cow::Owned(record.id.clone()),
+            metrics: points,
+            cursor: cursor.to_string(),
+            has_more,
+        },
+    }))
 }
 
-/// Collects points until there are `limit`, and finds out whether there is one more.
+/// Collects up to `limit` points, and finds out whether there is one more.
 struct Reading {
     limit: usize,
     points: Vec<MetricPoint>,
-    /// Where the client goes on.
+    /// Where the client continues.
     cursor: Cursor,
     has_more: bool,
-    /// Where this goes on; differs from the cursor while it only looks for one more.
+    /// Stream sequence of the next batch to read. Ahead of the cursor while it only looks for one more point.
     next: u64,
     done: bool,
 }
@@ -143,7 +87,8 @@ impl Reading {
         }
     }
 
-    fn wanted(&self) -> Option<u64> {
+    /// The sequence to read from; `None` when reading is done.
+    fn next_read(&self) -> Option<u64> {
         (!self.done).then_some(self.next)
     }
 
@@ -159,7 +104,7 @@ impl Reading {
         }
     }
 
-    /// Says whether everything is known.
+    /// Returns whether reading is done.
     fn read(&mut self, message: &StoredMessage) -> bool {
         let batch: MetricBatch = match serde_json::from_slice(&message.payload) {
             Ok(batch) => batch,
@@ -203,29 +148,6 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    #[test]
-    fn cursors_read_back_and_others_are_refused() {
-        let cursor = Cursor {
-            sequence: 456,
-            index: 7,
-        };
-        assert_eq!(cursor.to_string().parse(), Ok(cursor));
-        for bad in [
-            "",
-            "7",
-            "-",
-            "1-",
-            "-1",
-            "a-b",
-            "1-2-3",
-            "+1-2",
-            " 1-2",
-            "99999999999999999999999-0",
-        ] {
-            assert_eq!(bad.parse::<Cursor>(), Err(()), "{bad}");
-        }
-    }
-
     fn stored(sequence: u64, values: std::ops::Range<u32>) -> StoredMessage {
         let points: Vec<_> =
             values.map(|value| json!({"timestamp": "2025-11-10T10:30:00Z", "name": "rows", "value": value})).collect();
@@ -267,7 +189,7 @@ mod tests {
             let mut values = Vec::new();
             loop {
                 let mut reading = Reading::new(cursor, limit);
-                while let Some(from) = reading.wanted() {
+                while let Some(from) = reading.next_read() {
                     reading.take(page(from));
                 }
                 values.extend(

@@ -22,13 +22,14 @@ pub mod workers;
 
 use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
+use ktrdr_http::openapi::{Describe, Description};
 
-use crate::error::{ApiError, Code};
+use crate::error::{ApiError, ErrorCode};
 use crate::middleware::loaded;
 use crate::projection::record::View;
 use crate::state::AppState;
 
-/// The variable part of a path. What is not even text is a path that does not exist.
+/// The variable part of a path. A part that is not UTF-8 is an unknown route.
 pub struct PathText(pub String);
 
 impl<S: Send + Sync> FromRequestParts<S> for PathText {
@@ -38,19 +39,24 @@ impl<S: Send + Sync> FromRequestParts<S> for PathText {
         match Path::<String>::from_request_parts(parts, state).await {
             Ok(Path(text)) => Ok(Self(text)),
             Err(_) => Err(ApiError::new(
-                Code::UnknownRoute,
+                ErrorCode::UnknownRoute,
                 "The path is not valid UTF-8",
             )),
         }
     }
 }
 
-/// The operation, or 404; 503 while that cannot be said.
+/// The route's path names the parameter.
+impl Describe for PathText {
+    fn describe(_: &mut Description<'_>) {}
+}
+
+/// The operation, or 404; 503 while the projection is not loaded.
 pub fn find(state: &AppState, id: &str) -> Result<View, ApiError> {
-    // While everything is read anew, because the stream is another one, nobody can say what there is.
-    let missing = || loaded::why_not(state).unwrap_or_else(|| ApiError::operation_not_found(id));
+    // The projection may be loading again, because the stream was replaced.
+    let missing = || loaded::refusal(state).unwrap_or_else(|| ApiError::operation_not_found(id));
     let view = state.projection.get(id).ok_or_else(missing)?;
-    // Every log line of the request shall name it.
+    // Every log line of the request names the operation.
     tracing::Span::current().record("operation_id", view.record.id.as_str());
     Ok(view)
 }

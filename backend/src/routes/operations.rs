@@ -1,23 +1,19 @@
 //! `GET /api/v1/operations` and `GET /api/v1/operations/{id}`.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use axum::Json;
-use axum::body::{Body, Bytes};
+use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::HeaderValue;
-use axum::http::header::CONTENT_TYPE;
-use axum::response::{IntoResponse, Response};
-use ktrdr_protocol::id::OperationId;
-use ktrdr_protocol::operation::ShownProgress;
-use ktrdr_protocol::progress::Progress;
+use ktrdr_http::answer::RenderedJson;
+use ktrdr_protocol::rest::operation::{OperationListResponse, OperationPage, OperationResponse};
+use ktrdr_protocol::rest::query::{GetOperation, ListOperations};
 use ktrdr_protocol::state::Status;
 use ktrdr_protocol::worker::{OperationAnswer, OperationQuery};
-use serde::Serialize;
-use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-use super::query::{Params, invalid};
+use super::query::{Query, patience};
 use super::{PathText, find, wait};
 use crate::error::ApiError;
 use crate::projection::record::View;
@@ -27,123 +23,77 @@ use crate::state::AppState;
 /// How long a worker may take to answer a `force_refresh`.
 const REFRESH: Duration = Duration::from_secs(2);
 
-#[derive(Serialize)]
-struct ListAnswer {
-    success: bool,
-    data: ListData,
-}
-
-#[derive(Serialize)]
-struct ListData {
-    operations: Vec<View>,
-    total: u64,
-    limit: u64,
-    offset: u64,
-}
-
 /// One page of operations, newest first.
-pub async fn list(State(state): State<AppState>, params: Params) -> Result<Response, ApiError> {
-    let limit = params.number("limit", 100, 1..=1000)?;
-    let offset = params.number("offset", 0, 0..=u64::MAX)?;
-    let status = match params.text("status") {
-        None => None,
-        Some(text) => Some(read_status(text)?),
-    };
+pub async fn list(
+    State(state): State<AppState>,
+    Query(query): Query<ListOperations>,
+) -> Json<OperationListResponse<View>> {
+    let limit = query.limit.unwrap_or(100);
+    let offset = query.offset.unwrap_or(0);
     let (total, operations) = state.projection.list(
-        params.text("operation_type"),
-        status,
+        query.operation_type.as_deref(),
+        query.status,
         offset,
         limit as usize,
     );
-    Ok(Json(ListAnswer {
+
+    Json(OperationListResponse {
         success: true,
-        data: ListData {
+        data: OperationPage {
             operations,
             total,
             limit,
             offset,
         },
     })
-    .into_response())
-}
-
-fn read_status(text: &str) -> Result<Status, ApiError> {
-    let lower = text.to_ascii_lowercase();
-    Status::ALL
-        .into_iter()
-        .find(|status| status.as_str() == lower)
-        .ok_or_else(|| {
-            let names: Vec<&str> = Status::ALL.iter().map(|status| status.as_str()).collect();
-            invalid("status", &format!("one of {}", names.join(", ")))
-        })
-}
-
-#[derive(Serialize)]
-struct Answer<'a> {
-    success: bool,
-    operation_id: &'a OperationId,
-    // Beside `data` too: the guide's clients read either.
-    status: Status,
-    progress: ShownProgress<'a>,
-    data: &'a View,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    warning: Option<String>,
 }
 
 /// One operation; `wait` holds the answer until it has ended, `force_refresh` asks its worker first.
 pub async fn show(
     State(state): State<AppState>,
     PathText(id): PathText,
-    params: Params,
-) -> Result<Response, ApiError> {
-    let refresh = params.flag("force_refresh")?;
-    let patience = params.wait()?;
+    Query(query): Query<GetOperation>,
+) -> Result<RenderedJson<OperationResponse<'static>>, ApiError> {
+    let patience = query.wait.map(patience);
     let mut view = find(&state, &id)?;
+
     if patience.is_some() && !view.status().is_terminal() {
-        // Boxed, as below: the future of every other request would have room for it.
+        // Boxed, as below: otherwise the future of every request would have room for it.
         Box::pin(wait::until_ended(&state, &view.record.id, patience)).await;
         view = find(&state, &id)?;
     }
-    if refresh && view.status() == Status::Running {
+    if query.force_refresh.unwrap_or(false) && view.status() == Status::Running {
         Box::pin(ask_worker(&state, &view)).await;
         view = find(&state, &id)?;
     }
+
     if let Some(text) = state.responses.find(&view.record) {
-        return Ok(json(text));
+        return Ok(RenderedJson::new(text));
     }
-    let mut bare = Progress::default();
-    let answer = Answer {
-        success: true,
-        operation_id: &view.record.id,
-        status: view.status(),
-        progress: view.record.progress_for_answer(&mut bare),
-        data: &view,
-        warning: warning(&state, &view),
-    };
-    let text = write(&answer, &view)?;
+    let text = render(&view, warning(&state, &view))?;
     state.responses.keep(&view.record, &text);
-    Ok(json(text))
+    Ok(RenderedJson::new(text))
 }
 
-fn json(text: Bytes) -> Response {
-    let mut response = Response::new(Body::from(text));
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
-}
+/// Writes the answer as JSON, into a buffer that is large enough from the start.
+fn render(view: &View, warning: Option<String>) -> Result<Bytes, ApiError> {
+    let record = &view.record;
+    let result_len = record.result.as_ref().map_or(0, |text| text.get().len());
+    let mut text = Vec::with_capacity(1024 + record.parameters.get().len() + result_len);
 
-/// The answer as JSON, written at once into room that is large enough.
-fn write(answer: &Answer<'_>, view: &View) -> Result<Bytes, ApiError> {
-    let (record, len) = (&view.record, |text: &Option<Box<RawValue>>| {
-        text.as_ref().map_or(0, |text| text.get().len())
-    });
-    let mut text = Vec::with_capacity(1024 + record.parameters.get().len() + len(&record.result));
-    serde_json::to_writer(&mut text, answer).map_err(ApiError::internal)?;
+    let response = OperationResponse {
+        success: true,
+        operation_id: Cow::Borrowed(&record.id),
+        status: view.status(),
+        progress: record.progress_document(),
+        data: view.document(record.result.as_deref()),
+        warning,
+    };
+    serde_json::to_writer(&mut text, &response).map_err(ApiError::internal)?;
     Ok(text.into())
 }
 
-/// Puts the worker's newest word into the projection. A worker that does not answer changes nothing.
+/// Asks the worker for its newest progress and gives it to the projection. A worker that does not answer changes nothing.
 async fn ask_worker(state: &AppState, view: &View) {
     let Some(worker) = view.record.worker_id() else {
         return;
@@ -182,7 +132,7 @@ async fn ask_worker(state: &AppState, view: &View) {
     }
 }
 
-/// What a user should know about an operation whose worker is not there.
+/// The warning about an operation whose worker is silent or not listed.
 fn warning(state: &AppState, view: &View) -> Option<String> {
     let record = &view.record;
     if view.status() != Status::Running {
@@ -221,10 +171,10 @@ mod tests {
 
     #[test]
     fn the_future_of_a_read_is_small() {
-        fn size<F: Future>(_: fn(State<AppState>, PathText, Params) -> F) -> usize {
+        fn size<F: Future>(_: fn(State<AppState>, PathText, Query<GetOperation>) -> F) -> usize {
             size_of::<F>()
         }
-        // Moved into a box for every request.
+        // axum moves it into a box for every request.
         assert!(size(show) <= 512, "{} bytes", size(show));
     }
 }

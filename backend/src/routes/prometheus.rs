@@ -1,9 +1,8 @@
 //! `GET /metrics`: figures for Prometheus. `docs/monitoring.md` says what they mean and what to alert on.
 
 use axum::extract::State;
-use axum::http::header;
-use axum::response::{IntoResponse, Response};
-use ktrdr_http::metrics::{CONTENT_TYPE, Page};
+use ktrdr_http::answer::PrometheusText;
+use ktrdr_http::metrics::Page;
 use ktrdr_protocol::state::Status;
 use ktrdr_protocol::time::Timestamp;
 use tokio::time::Instant;
@@ -15,7 +14,7 @@ use crate::state::AppState;
 const MOST: usize = 200;
 
 /// Always answered, also while nothing has been read yet or NATS is away.
-pub async fn show(State(state): State<AppState>) -> Response {
+pub async fn show(State(state): State<AppState>) -> PrometheusText {
     let mut page = Page::new();
     let version = vec![("version", env!("CARGO_PKG_VERSION"))];
     page.gauge(
@@ -46,7 +45,7 @@ pub async fn show(State(state): State<AppState>) -> Response {
     );
     state.requests.write(&mut page);
     page.nats(&state.connection);
-    ([(header::CONTENT_TYPE, CONTENT_TYPE)], page.into_text()).into_response()
+    PrometheusText(page.into_text())
 }
 
 fn operations(state: &AppState, page: &mut Page) {

@@ -1,19 +1,18 @@
 //! `POST /api/v1/operations/{id}/retry` and `…/resume`: the same request as a new operation.
 //!
-//! An operation that has ended stays as it ended; the new one points to it with `retry_of`. Resuming starts from the newest
-//! checkpoint that the old one left, if its engine saves any.
+//! The operation that has ended does not change; the new one refers to it with `retry_of`. A resume continues from the
+//! newest checkpoint of the old one, if its engine saves any.
 
 use axum::extract::State;
 use axum::http::HeaderMap;
-use axum::response::Response;
 use ktrdr_protocol::id::OperationId;
 use ktrdr_protocol::start_request::StartRequest;
 use ktrdr_protocol::state::Status;
 use ktrdr_protocol::time::Timestamp;
 
-use super::start::{admit, publish, repeated};
+use super::start::{StartAnswer, admit, publish, repeated};
 use super::{PathText, find};
-use crate::error::{ApiError, Code};
+use crate::error::{ApiError, ErrorCode};
 use crate::idempotency::id_from_key;
 use crate::middleware::request_id::trace_of;
 use crate::state::AppState;
@@ -23,7 +22,7 @@ pub async fn retry(
     State(state): State<AppState>,
     path: PathText,
     headers: HeaderMap,
-) -> Result<Response, ApiError> {
+) -> Result<StartAnswer, ApiError> {
     again(state, path, headers, false).await
 }
 
@@ -32,7 +31,7 @@ pub async fn resume(
     State(state): State<AppState>,
     path: PathText,
     headers: HeaderMap,
-) -> Result<Response, ApiError> {
+) -> Result<StartAnswer, ApiError> {
     again(state, path, headers, true).await
 }
 
@@ -41,7 +40,7 @@ async fn again(
     PathText(id): PathText,
     headers: HeaderMap,
     from_checkpoint: bool,
-) -> Result<Response, ApiError> {
+) -> Result<StartAnswer, ApiError> {
     state.need_nats()?;
     let old = find(&state, &id)?.record;
     let worker_type = &old.queue.worker_type;
@@ -51,11 +50,12 @@ async fn again(
             let text = format!(
                 "Operation {id} is {status}; only failed and cancelled operations can be run again"
             );
-            return Err(ApiError::new(Code::NotRepeatable, text)
+            return Err(ApiError::new(ErrorCode::NotRepeatable, text)
                 .with("operation_id", id)
                 .with("status", status.as_str()));
         }
     }
+
     let entry = state
         .catalogue
         .by_type(worker_type.as_str())
@@ -63,9 +63,10 @@ async fn again(
             let text = format!(
                 "Worker type {worker_type} is no longer known; start a worker of the type once"
             );
-            ApiError::new(Code::UnknownDomain, text)
+            ApiError::new(ErrorCode::UnknownDomain, text)
                 .with("known_domains", state.catalogue.domains())
         })?;
+
     let chosen = match headers.get("idempotency-key") {
         Some(key) => Some(id_from_key(&format!("retry {id}"), key.as_bytes())?),
         None => None,
@@ -76,6 +77,7 @@ async fn again(
     {
         return repeated(&entry, &known);
     }
+
     let execution = old
         .rare
         .as_ref()
@@ -91,6 +93,7 @@ async fn again(
         retry_of: Some(old.id.clone()),
         resume_from: from_checkpoint.then(|| old.id.clone()),
     };
+
     let (publisher, trace) = (state.clone(), trace_of(&headers));
     state
         .detached(async move { publish(&publisher, &entry, request, warning, trace).await })

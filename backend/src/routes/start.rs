@@ -1,5 +1,6 @@
 //! `POST /api/v1/{domain}/start`.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use axum::Json;
@@ -7,66 +8,81 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use ktrdr_http::start_body::{ReadBodyError, StartBody, read_body};
+use ktrdr_http::openapi::{Describe, Description};
+use ktrdr_http::start_body::{StartBody, read_body};
 use ktrdr_protocol::execution::ExecutionOptions;
 use ktrdr_protocol::id::OperationId;
+use ktrdr_protocol::rest::start::StartResponse;
 use ktrdr_protocol::start_request::StartRequest;
 use ktrdr_protocol::state::Status;
 use ktrdr_protocol::time::Timestamp;
 use ktrdr_protocol::trace::TraceParent;
-use serde::Serialize;
 use tokio::time::Instant;
 
 use super::PathText;
 use crate::catalogue::CatalogueEntry;
 use crate::config::Admission;
-use crate::error::{ApiError, Code};
+use crate::error::{ApiError, ErrorCode};
 use crate::idempotency::id_from_key;
 use crate::middleware::request_id::trace_of;
 use crate::projection::record::View;
 use crate::state::AppState;
 
-/// How long the answer may wait for this backend's own projection to see the start.
+/// How long the answer waits for this backend's projection to apply the start.
 const READ_YOUR_WRITES: Duration = Duration::from_secs(5);
 
-#[derive(Serialize)]
-struct Started<'a> {
-    success: bool,
-    operation_id: &'a OperationId,
-    status: Status,
-    worker_id: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    queue_position: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    warning: Option<String>,
+/// The answer to a start, with the operation's address in the header `Location`.
+pub struct StartAnswer {
+    status: StatusCode,
+    response: StartResponse<'static>,
 }
 
-/// Accepts an operation: 202 once it is stored and visible here; 200 when the same id was seen before.
+impl IntoResponse for StartAnswer {
+    fn into_response(self) -> Response {
+        let location = format!("/api/v1/operations/{}", self.response.operation_id);
+        (
+            self.status,
+            [(header::LOCATION, location)],
+            Json(self.response),
+        )
+            .into_response()
+    }
+}
+
+impl Describe for StartAnswer {
+    fn describe(description: &mut Description<'_>) {
+        let answers = [
+            (202, "Accepted: stored, and visible to the next request."),
+            (200, "The operation was started before; this is its state."),
+        ];
+        for (status, text) in answers {
+            description.json::<StartResponse<'_>>(status, text);
+            description.answer_header(status, "Location", "The address of the operation.");
+        }
+    }
+}
+
+/// Starts an operation: 202 once it is stored and visible here, 200 when the same id was started before.
 pub async fn start(
     State(state): State<AppState>,
     PathText(domain): PathText,
     headers: HeaderMap,
     body: Body,
-) -> Result<Response, ApiError> {
-    // First: nothing that follows is of use without it, and the client shall know at once.
+) -> Result<StartAnswer, ApiError> {
+    // Checked first: nothing below works without NATS, and the client gets its answer at once.
     state.need_nats()?;
     let Some(entry) = state.catalogue.by_domain(&domain) else {
         return Err(unknown_domain(&state, &domain));
     };
-    let body = read_body(body, state.config.max_body)
-        .await
-        .map_err(|error| match error {
-            ReadBodyError::TooLarge { limit } => ApiError::too_large(Some(limit)),
-            ReadBodyError::Broken => {
-                ApiError::new(Code::InvalidBody, "The body could not be read to its end")
-            }
-        })?;
+
+    let body = read_body(body, state.config.max_body).await?;
     let body = StartBody::check(body, entry.schema.clone()).await?;
+
     let key = headers
         .get("idempotency-key")
         .map(|key| id_from_key(&domain, key.as_bytes()))
         .transpose()?;
-    // Either of them says that it was started before.
+    // Each of the two ids says whether the operation was started before.
     let given = [&body.task_id, &key].into_iter().flatten();
     if let Some(known) = given
         .filter_map(|id| state.projection.get(id.as_str()))
@@ -74,12 +90,14 @@ pub async fn start(
     {
         return repeated(&entry, &known);
     }
+
     let chosen = body.task_id.or(key);
     if let Some(id) = &chosen
         && let Some(known) = used_before(&state, &entry, id).await?
     {
         return repeated(&entry, &known);
     }
+
     let warning = admit(&state, &entry, &body.execution)?;
     let request = StartRequest {
         operation_id: chosen.unwrap_or_else(OperationId::generate),
@@ -90,15 +108,16 @@ pub async fn start(
         retry_of: None,
         resume_from: None,
     };
+
     let (publisher, trace) = (state.clone(), trace_of(&headers));
     state
         .detached(async move { publish(&publisher, &entry, request, warning, trace).await })
         .await
 }
 
-/// Whether an id that a client chose has a log although this projection does not know it: started elsewhere a moment ago, or
-/// so long ago that its start request has left the stream before its events. A worker would take a new start of such an id
-/// for one that has ended, so the second case is refused.
+/// Looks for an operation that has a log although this projection does not know it. Either another backend started it a
+/// moment ago, or it is so old that its start request has left the stream before its events. The second case is refused: a
+/// worker would take a new start with this id for the operation that has ended.
 async fn used_before(
     state: &AppState,
     entry: &CatalogueEntry,
@@ -118,13 +137,13 @@ async fn used_before(
             let text = format!(
                 "The id {id} was used a moment ago, and this backend has not read that far. Try again"
             );
-            Err(ApiError::new(Code::NotReady, text).with("operation_id", id.as_str()))
+            Err(ApiError::new(ErrorCode::NotReady, text).with("operation_id", id.as_str()))
         }
         None => {
             let text = format!(
                 "The id {id} was used before, by an operation that is no longer kept; choose another"
             );
-            Err(ApiError::new(Code::TaskIdConflict, text).with("operation_id", id.as_str()))
+            Err(ApiError::new(ErrorCode::TaskIdConflict, text).with("operation_id", id.as_str()))
         }
     }
 }
@@ -135,7 +154,7 @@ pub(super) async fn publish(
     request: StartRequest,
     warning: Option<String>,
     trace: Option<TraceParent>,
-) -> Result<Response, ApiError> {
+) -> Result<StartAnswer, ApiError> {
     let id = &request.operation_id;
     tracing::Span::current().record("operation_id", id.as_str());
     if !state.projection.has_room(request.parameters.get().len()) {
@@ -148,7 +167,7 @@ pub(super) async fn publish(
     let seen = state.projection.reached(sequence, READ_YOUR_WRITES).await;
     let view = state.projection.get(id.as_str());
     if let Some(view) = view.as_ref()
-        // Lost the race against another request with the same id: at another backend, or a moment ago at this one.
+        // Another request with the same id was faster, at this backend or at another one.
         && (repetition || view.record.start_sequence != sequence)
     {
         return repeated(entry, view);
@@ -157,27 +176,24 @@ pub(super) async fn publish(
     let late = (!seen).then(|| {
         "The operation is stored, but this backend lags behind and does not show it yet".to_owned()
     });
-    let body = Started {
-        success: true,
-        operation_id: id,
-        status: view.as_ref().map_or(Status::Pending, View::status),
-        worker_id: view
-            .as_ref()
-            .and_then(|view| view.record.worker_id())
-            .map(|worker| worker.as_str()),
-        queue_position: view.as_ref().and_then(|view| view.queue_position),
-        warning: late.or(warning),
-    };
-    Ok((
-        StatusCode::ACCEPTED,
-        [(header::LOCATION, location(id))],
-        Json(body),
-    )
-        .into_response())
+    let view = view.as_ref();
+    Ok(StartAnswer {
+        status: StatusCode::ACCEPTED,
+        response: StartResponse {
+            success: true,
+            operation_id: Cow::Owned(id.clone()),
+            status: view.map_or(Status::Pending, View::status),
+            worker_id: view
+                .and_then(|view| view.record.worker_id())
+                .map(|worker| Cow::Owned(worker.clone())),
+            queue_position: view.and_then(|view| view.queue_position),
+            warning: late.or(warning),
+        },
+    })
 }
 
-/// The answer to an id that was seen before: the operation as it is now. Nothing is started.
-pub(super) fn repeated(entry: &CatalogueEntry, view: &View) -> Result<Response, ApiError> {
+/// The answer to an id that was started before: the operation now. Nothing is started.
+pub(super) fn repeated(entry: &CatalogueEntry, view: &View) -> Result<StartAnswer, ApiError> {
     let record = &view.record;
     let known_type = &record.queue.worker_type;
     if *known_type != entry.published.worker_type {
@@ -185,27 +201,25 @@ pub(super) fn repeated(entry: &CatalogueEntry, view: &View) -> Result<Response, 
             "Operation {} exists already, as a {known_type} operation; choose another task_id",
             record.id
         );
-        return Err(ApiError::new(Code::TaskIdConflict, text)
+        return Err(ApiError::new(ErrorCode::TaskIdConflict, text)
             .with("operation_id", record.id.as_str())
             .with("operation_type", known_type.as_str()));
     }
-    let body = Started {
-        success: true,
-        operation_id: &record.id,
-        status: view.status(),
-        worker_id: record.worker_id().map(|worker| worker.as_str()),
-        queue_position: view.queue_position,
-        warning: None,
-    };
-    Ok((
-        StatusCode::OK,
-        [(header::LOCATION, location(&record.id))],
-        Json(body),
-    )
-        .into_response())
+
+    Ok(StartAnswer {
+        status: StatusCode::OK,
+        response: StartResponse {
+            success: true,
+            operation_id: Cow::Owned(record.id.clone()),
+            status: view.status(),
+            worker_id: record.worker_id().map(|worker| Cow::Owned(worker.clone())),
+            queue_position: view.queue_position,
+            warning: None,
+        },
+    })
 }
 
-/// Whether anybody could run it; what to warn of when nobody can.
+/// Checks whether a listed worker could run it. If none can: a warning, or a refusal with strict admission.
 pub(super) fn admit(
     state: &AppState,
     entry: &CatalogueEntry,
@@ -227,7 +241,7 @@ pub(super) fn admit(
             "The operation is queued, but {missing}; it waits until there is one"
         ))),
         Admission::Strict => Err(ApiError::new(
-            Code::NoWorkers,
+            ErrorCode::NoWorkers,
             format!("No workers available: {missing}"),
         )),
     }
@@ -242,12 +256,8 @@ fn unknown_domain(state: &AppState, domain: &str) -> ApiError {
         known.join(", ")
     };
     ApiError::new(
-        Code::UnknownDomain,
+        ErrorCode::UnknownDomain,
         format!("Unknown domain {domain}; known domains: {list}"),
     )
     .with("known_domains", known)
-}
-
-fn location(id: &OperationId) -> String {
-    format!("/api/v1/operations/{id}")
 }

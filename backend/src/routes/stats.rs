@@ -1,91 +1,108 @@
-//! `GET /api/v1/stats`: what an overview shows, in one small answer.
+//! `GET /api/v1/stats`: the figures of an overview, in one small answer.
 
 use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::State;
+use ktrdr_protocol::id::WorkerType;
+use ktrdr_protocol::rest::stats::{
+    EventStreamCounts, OperationTotals, QueueStats, Stats, StatsResponse, StatusCounts, TypeStats,
+    WorkerCounts,
+};
 use ktrdr_protocol::state::Status;
 use ktrdr_protocol::time::Timestamp;
-use serde_json::{Map, Value, json};
+use ktrdr_protocol::worker::WorkerStatus;
 use tokio::time::Instant;
 
+use super::worker_types::queue_document;
 use crate::state::AppState;
 
-/// Operations by status and type, queues, workers by status, and what happened in each of the last 60 minutes.
-pub async fn show(State(state): State<AppState>) -> Json<Value> {
+type CountsByStatus = [u64; Status::ALL.len()];
+
+/// Operations by status and type, queues, workers by status, and the last 60 minutes.
+pub async fn show(State(state): State<AppState>) -> Json<StatsResponse> {
     let now = Timestamp::now();
-    let mut types: BTreeMap<String, [u64; Status::ALL.len()]> = state
-        .projection
-        .counts()
-        .into_iter()
-        .map(|(name, counts)| (name.as_str().to_owned(), counts))
-        .collect();
+    let counts = counts_by_type(&state);
+    let (streams, followed) = state.events.readers();
+
+    Json(StatsResponse {
+        success: true,
+        data: Stats {
+            operations: totals(&counts),
+            by_type: by_type(&state, counts),
+            queues: queues(&state, now),
+            workers: workers(&state),
+            minutes: state.projection.minutes(now),
+            event_streams: EventStreamCounts {
+                all: streams as u64,
+                operations_followed: followed as u64,
+            },
+            sequence: state.projection.applied(),
+        },
+    })
+}
+
+/// Operations by worker type and status; types without operations included.
+fn counts_by_type(state: &AppState) -> BTreeMap<WorkerType, CountsByStatus> {
+    let mut types: BTreeMap<WorkerType, CountsByStatus> =
+        state.projection.counts().into_iter().collect();
     for entry in state.catalogue.all() {
         types
-            .entry(entry.published.worker_type.as_str().to_owned())
+            .entry(entry.published.worker_type.clone())
             .or_default();
     }
-    let mut sums = [0; Status::ALL.len()];
-    for counts in types.values() {
+    types
+}
+
+fn totals(counts: &BTreeMap<WorkerType, CountsByStatus>) -> OperationTotals {
+    let mut sums = CountsByStatus::default();
+    for counts in counts.values() {
         sums.iter_mut()
             .zip(counts)
             .for_each(|(sum, count)| *sum += count);
     }
-    let mut operations = named(&sums);
-    operations.insert("total".to_owned(), sums.iter().sum::<u64>().into());
-    let by_type: Vec<Value> = types
-        .iter()
-        .map(|(name, counts)| {
-            let mut entry = named(counts);
-            entry.insert("worker_type".to_owned(), name.as_str().into());
-            entry.insert(
-                "workers".to_owned(),
-                state.registry.alive(name, Instant::now()).into(),
-            );
-            Value::Object(entry)
+
+    OperationTotals {
+        by_status: StatusCounts::from(sums),
+        total: sums.iter().sum(),
+    }
+}
+
+fn by_type(state: &AppState, counts: BTreeMap<WorkerType, CountsByStatus>) -> Vec<TypeStats> {
+    counts
+        .into_iter()
+        .map(|(worker_type, counts)| TypeStats {
+            workers: state.registry.alive(worker_type.as_str(), Instant::now()) as u64,
+            worker_type,
+            by_status: StatusCounts::from(counts),
         })
-        .collect();
+        .collect()
+}
+
+/// All queues by worker type and name.
+fn queues(state: &AppState, now: Timestamp) -> Vec<QueueStats> {
     let mut queues = state.projection.queues();
     queues.sort_by(|a, b| {
         (&a.info.worker_type, &a.info.origin).cmp(&(&b.info.worker_type, &b.info.origin))
     });
-    let queues: Vec<Value> = queues
+
+    queues
         .iter()
-        .map(|queue| {
-            json!({
-                "worker_type": queue.info.worker_type,
-                "queue": queue.info.origin,
-                "pending": queue.pending,
-                "running": queue.running,
-                "oldest_pending_seconds": queue.oldest_pending.map(|created| now.seconds_since(created)),
-            })
+        .map(|queue| QueueStats {
+            worker_type: queue.info.worker_type.clone(),
+            queue: queue_document(queue, now),
         })
-        .collect();
-    let (mut available, mut busy, mut unavailable) = (0_u64, 0_u64, 0_u64);
-    for worker in state.registry.list(None, None, Instant::now()) {
-        use ktrdr_protocol::worker::WorkerStatus::{Available, Busy, TemporarilyUnavailable};
-        match worker.status {
-            Available => available += 1,
-            Busy => busy += 1,
-            TemporarilyUnavailable => unavailable += 1,
-        }
-    }
-    let (streams, followed) = state.events.readers();
-    Json(json!({"success": true, "data": {
-        "operations": operations,
-        "by_type": by_type,
-        "queues": queues,
-        "workers": {"AVAILABLE": available, "BUSY": busy, "TEMPORARILY_UNAVAILABLE": unavailable},
-        "minutes": state.projection.minutes(now),
-        "event_streams": {"all": streams, "operations_followed": followed},
-        "sequence": state.projection.applied(),
-    }}))
+        .collect()
 }
 
-fn named(counts: &[u64; Status::ALL.len()]) -> Map<String, Value> {
-    Status::ALL
-        .iter()
-        .zip(counts)
-        .map(|(status, count)| (status.as_str().to_owned(), (*count).into()))
-        .collect()
+fn workers(state: &AppState) -> WorkerCounts {
+    let mut counts = WorkerCounts::default();
+    for worker in state.registry.list(None, None, Instant::now()) {
+        match worker.status {
+            WorkerStatus::Available => counts.available += 1,
+            WorkerStatus::Busy => counts.busy += 1,
+            WorkerStatus::TemporarilyUnavailable => counts.temporarily_unavailable += 1,
+        }
+    }
+    counts
 }

@@ -1,47 +1,63 @@
-//! `GET /api/v1/worker-types`: the catalogue, with what waits and runs in each queue.
+//! `GET /api/v1/worker-types`: the catalogue, with how many operations wait and run in each queue.
 
 use axum::Json;
 use axum::extract::State;
+use ktrdr_protocol::rest::worker_type::{
+    QueueDocument, WorkerTypeDocument, WorkerTypes, WorkerTypesResponse,
+};
 use ktrdr_protocol::time::Timestamp;
-use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use crate::projection::model::QueueState;
 use crate::state::AppState;
 
 /// All worker types by name.
-pub async fn list(State(state): State<AppState>) -> Json<Value> {
+pub async fn list(State(state): State<AppState>) -> Json<WorkerTypesResponse> {
     let queues = state.projection.queues();
-    let (now, heard) = (Timestamp::now(), Instant::now());
-    let types: Vec<Value> = state
+    let (now, monotonic_now) = (Timestamp::now(), Instant::now());
+
+    let worker_types = state
         .catalogue
         .all()
         .iter()
         .map(|entry| {
             let entry = &entry.published;
-            let queues: Vec<Value> = queues
+            let queues = queues
                 .iter()
                 .filter(|queue| queue.info.worker_type == entry.worker_type)
-                .map(|queue| {
-                    json!({
-                        "queue": queue.info.origin,
-                        "pending": queue.pending,
-                        "running": queue.running,
-                        "oldest_pending_seconds": queue.oldest_pending.map(|created| now.seconds_since(created)),
-                    })
-                })
+                .map(|queue| queue_document(queue, now))
                 .collect();
-            json!({
-                "worker_type": entry.worker_type,
-                "domain": entry.domain,
-                "description": entry.description,
-                "version": entry.version,
-                "start": format!("/api/v1/{}/start", entry.domain),
-                "request_schema": entry.request_schema,
-                "result_schema": entry.result_schema,
-                "queues": queues,
-                "workers": state.registry.alive(entry.worker_type.as_str(), heard),
-            })
+            WorkerTypeDocument {
+                worker_type: entry.worker_type.clone(),
+                domain: entry.domain.clone(),
+                description: entry.description.clone(),
+                version: entry.version.clone(),
+                start: format!("/api/v1/{}/start", entry.domain),
+                request_schema: entry.request_schema.clone(),
+                result_schema: entry.result_schema.clone(),
+                queues,
+                workers: state
+                    .registry
+                    .alive(entry.worker_type.as_str(), monotonic_now)
+                    as u64,
+            }
         })
         .collect();
-    Json(json!({"success": true, "data": {"worker_types": types}}))
+
+    Json(WorkerTypesResponse {
+        success: true,
+        data: WorkerTypes { worker_types },
+    })
+}
+
+/// One queue at `now`.
+pub(super) fn queue_document(queue: &QueueState, now: Timestamp) -> QueueDocument {
+    QueueDocument {
+        queue: queue.info.origin.clone(),
+        pending: queue.pending,
+        running: queue.running,
+        oldest_pending_seconds: queue
+            .oldest_pending
+            .map(|created| now.seconds_since(created)),
+    }
 }

@@ -2,35 +2,25 @@
 
 use axum::Json;
 use axum::extract::State;
-use ktrdr_protocol::worker::WorkerStatus;
+use ktrdr_protocol::rest::query::ListWorkers;
+use ktrdr_protocol::rest::worker::WorkerDocument;
 use tokio::time::Instant;
 
 use super::PathText;
-use super::query::{Params, invalid};
-use crate::error::{ApiError, Code};
-use crate::registry::WorkerDocument;
+use super::query::Query;
+use crate::error::{ApiError, ErrorCode};
 use crate::state::AppState;
 
 /// All workers by id: a bare array, as in the guide.
 pub async fn list(
     State(state): State<AppState>,
-    params: Params,
-) -> Result<Json<Vec<WorkerDocument>>, ApiError> {
-    let status = match params.text("status") {
-        None => None,
-        Some(text) => Some(read_status(text)?),
-    };
-    Ok(Json(state.registry.list(
-        params.text("worker_type"),
-        status,
-        Instant::now(),
-    )))
-}
-
-fn read_status(text: &str) -> Result<WorkerStatus, ApiError> {
-    let upper = serde_json::Value::String(text.to_ascii_uppercase());
-    serde_json::from_value(upper)
-        .map_err(|_| invalid("status", "AVAILABLE, BUSY or TEMPORARILY_UNAVAILABLE"))
+    Query(query): Query<ListWorkers>,
+) -> Json<Vec<WorkerDocument>> {
+    Json(
+        state
+            .registry
+            .list(query.worker_type.as_deref(), query.status, Instant::now()),
+    )
 }
 
 /// One worker.
@@ -47,6 +37,6 @@ pub async fn show(
             let text = format!(
                 "Worker {shown} not found: it has left, was silent for too long, or never was here"
             );
-            ApiError::new(Code::WorkerNotFound, text).with("worker_id", shown)
+            ApiError::new(ErrorCode::WorkerNotFound, text).with("worker_id", shown)
         })
 }

@@ -1,11 +1,17 @@
-//! What the REST interfaces of backend and workers share: start bodies, schema checks, metrics.
+//! What the REST interfaces of backend and workers share.
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`start_body`] | reading the body of a start request and checking all of it |
-//! | [`schema`] | checking a value against a JSON Schema, with violations a person can mend |
+//! | [`error`] | answers that are not a success |
+//! | [`answer`] | answers that are rendered text |
+//! | [`openapi`] | the OpenAPI document, from the routes and the types of their handlers |
+//! | [`start_body`] | reads the body of a start request and checks all of it |
+//! | [`schema`] | checks a value against a JSON Schema, with violations that a person can correct |
 //! | [`metrics`] | counters and histograms, and the page that Prometheus scrapes |
 
+pub mod answer;
+pub mod error;
 pub mod metrics;
+pub mod openapi;
 pub mod schema;
 pub mod start_body;

@@ -1,62 +1,53 @@
-//! Checking a value against a JSON Schema, and saying in what it does not match so that a person can mend it.
+//! Checks a value against a JSON Schema, and says where it does not match so that a person can correct it.
 
 use std::mem::discriminant;
 use std::sync::Arc;
 
 use jsonschema::error::ValidationErrorKind as ErrorKind;
 use jsonschema::{ValidationError, Validator};
+use ktrdr_bus::telemetry::beginning;
+use ktrdr_protocol::rest::Violation;
 use serde_json::Value;
 
-use ktrdr_bus::telemetry::beginning;
-
-/// Most violations told in one answer.
+/// Most violations in one answer.
 const MAX_VIOLATIONS: usize = 50;
 
-/// Longest message of one violation, in characters; it may quote the offending value.
+/// Longest message of one violation, in characters. A message may quote the value.
 const MAX_MESSAGE: usize = 500;
 
-/// One way in which a request does not match its schema.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
-pub struct Violation {
-    /// Where: a JSON pointer into the body; empty for the body itself.
-    pub path: String,
-    /// What is wrong.
-    pub message: String,
-}
-
-/// A JSON Schema ready to check with.
+/// A compiled JSON Schema. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Schema(Arc<Validator>);
 
 impl Schema {
-    /// Prepares a schema.
+    /// Compiles a schema.
     ///
     /// # Errors
-    /// What is wrong with the schema itself.
+    /// Says what is wrong with the schema itself.
     pub fn compile(schema: &Value) -> Result<Self, String> {
         jsonschema::validator_for(schema)
             .map(|validator| Self(Arc::new(validator)))
             .map_err(|error| error.to_string())
     }
 
-    /// Everything in which `value`, found at `prefix` of the body, does not match.
+    /// Every place where `value`, found at `prefix` of the body, does not match.
     pub fn violations(&self, prefix: &str, value: &Value) -> Vec<Violation> {
-        // Nearly everything is fine, and finding that out is much cheaper than collecting errors.
+        // Nearly every value matches, and that check is much cheaper than collecting errors.
         if self.0.is_valid(value) {
             return Vec::new();
         }
         let mut found = Vec::new();
         for error in self.0.iter_errors(value).take(MAX_VIOLATIONS) {
-            tell(prefix, &error, &mut found);
+            add_error(prefix, &error, &mut found);
         }
         found.truncate(MAX_VIOLATIONS);
         found
     }
 }
 
-/// Tells an error; of a choice that nothing fits, what there is to choose from, or the errors of the alternative that comes
-/// closest.
-fn tell(prefix: &str, error: &ValidationError<'_>, found: &mut Vec<Violation>) {
+/// Adds an error to `found`. For a choice without a matching alternative it adds the allowed values, or the errors of the
+/// alternative that comes closest.
+fn add_error(prefix: &str, error: &ValidationError<'_>, found: &mut Vec<Violation>) {
     if found.len() >= MAX_VIOLATIONS {
         return;
     }
@@ -70,7 +61,9 @@ fn tell(prefix: &str, error: &ValidationError<'_>, found: &mut Vec<Violation>) {
     let distance =
         |errors: &Vec<&ValidationError<'_>>| distance(error.instance_path().as_str(), errors);
     match alternatives.iter().min_by_key(|errors| distance(errors)) {
-        Some(closest) => closest.iter().for_each(|error| tell(prefix, error, found)),
+        Some(closest) => closest
+            .iter()
+            .for_each(|error| add_error(prefix, error, found)),
         None => found.push(Violation {
             path: format!("{prefix}{}", error.instance_path()),
             message: beginning(error.to_string(), MAX_MESSAGE),
@@ -78,7 +71,8 @@ fn tell(prefix: &str, error: &ValidationError<'_>, found: &mut Vec<Violation>) {
     }
 }
 
-/// The errors of each alternative of a choice, also of choices among its alternatives; nothing when it is no choice.
+/// The errors of each alternative of a choice, choices among its alternatives included. Empty when the error is not about a
+/// choice.
 fn alternatives<'e, 'v>(error: &'e ValidationError<'v>) -> Vec<Vec<&'e ValidationError<'v>>> {
     let (ErrorKind::AnyOf { context } | ErrorKind::OneOfNotValid { context }) = error.kind() else {
         return Vec::new();
@@ -98,8 +92,8 @@ fn alternatives<'e, 'v>(error: &'e ValidationError<'v>) -> Vec<Vec<&'e Validatio
     all
 }
 
-/// When the alternatives differ by a fixed value, and the one at `path`, or its member that tells them apart, is none of these:
-/// where that is, and what it could be. Alternatives of another type do not count: they are not meant.
+/// For a choice among fixed values, or a tagged choice whose tag matches no alternative: the path of the value or tag, and a
+/// message with the allowed values. Alternatives of another JSON type are ignored.
 fn choices(path: &str, alternatives: &[Vec<&ValidationError<'_>>]) -> Option<(String, String)> {
     let of_another_type = |error: &ValidationError<'_>| match error.kind() {
         ErrorKind::Type { .. } => true,

@@ -11,10 +11,11 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::schema::{Schema, Violation};
 use ktrdr_protocol::execution::ExecutionOptions;
 use ktrdr_protocol::id::OperationId;
-use ktrdr_protocol::problem::Problem;
+use ktrdr_protocol::rest::Violation;
+
+use crate::schema::Schema;
 
 /// How many times the limit is read of a body that is too large, so that its sender gets to read the answer.
 const MAX_DISCARDED: usize = 32;
@@ -97,20 +98,6 @@ pub enum BodyError {
     /// 422 `invalid_request`.
     #[error("The request does not match what this operation asks for: {}", list(.0))]
     Violations(Vec<Violation>),
-}
-
-impl BodyError {
-    /// As a worker answers it; a backend has its own list of codes, with the same words.
-    pub fn problem(&self) -> Problem {
-        match self {
-            Self::NotJson(_) => Problem::new(400, "bad_json", self.to_string()),
-            Self::NotAnObject => Problem::new(400, "invalid_body", self.to_string()),
-            Self::Violations(found) => Problem::new(422, "invalid_request", self.to_string()).with(
-                "violations",
-                serde_json::to_value(found).unwrap_or_default(),
-            ),
-        }
-    }
 }
 
 fn list(found: &[Violation]) -> String {
@@ -284,8 +271,9 @@ mod tests {
         let schema =
             json!({"type": "object", "properties": {"steps": {"type": "integer", "minimum": 0}}});
         let schema = Schema::compile(&schema).unwrap();
-        StartBody::read(body.as_bytes(), Some(&schema))
-            .map_err(|error| serde_json::to_value(error.problem()).unwrap())
+        StartBody::read(body.as_bytes(), Some(&schema)).map_err(|error| {
+            serde_json::to_value(crate::error::ApiError::from(error).problem()).unwrap()
+        })
     }
 
     #[test]

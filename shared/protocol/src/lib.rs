@@ -14,13 +14,12 @@
 //! | [`cancel`] | the cancel intent |
 //! | [`progress`] | how far an operation is |
 //! | [`metric`] | metric points and their batches |
-//! | [`operation`] | an operation as both REST interfaces show it |
 //! | [`event`] | the life-cycle events on an operation's subject |
 //! | [`state`] | the state machine: which event may follow which |
 //! | [`claim`] | what a worker does with a start request, decided from the operation's log |
 //! | [`requirements`] | requirements, the queue they select, and which worker meets them |
 //! | [`worker`] | capabilities, heartbeat, worker record, worker-type catalogue entry |
-//! | [`problem`] | the one error shape of both REST APIs |
+//! | [`rest`] | the documents and error codes of both REST interfaces |
 //! | [`trace`] | the trace context that an operation carries |
 
 pub mod cancel;
@@ -29,11 +28,10 @@ pub mod event;
 pub mod execution;
 pub mod id;
 pub mod metric;
-pub mod operation;
 pub mod origin;
-pub mod problem;
 pub mod progress;
 pub mod requirements;
+pub mod rest;
 pub mod start_request;
 pub mod state;
 pub mod subject;

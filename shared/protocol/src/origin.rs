@@ -4,10 +4,13 @@
 //! delivers its requests to workers and delivers them again when a worker is lost. The token `direct` has no consumer: the
 //! request was sent to a worker's own REST interface, that worker runs it, and nobody delivers it again.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::fmt;
 
-use serde::{Serialize, Serializer};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::id::{InvalidName, Queue};
 
@@ -84,5 +87,26 @@ impl Serialize for Origin {
     /// As the token: REST documents show it in the field `queue`.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for Origin {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let token = Cow::<str>::deserialize(deserializer)?;
+        Self::from_token(&token).map_err(D::Error::custom)
+    }
+}
+
+impl JsonSchema for Origin {
+    fn schema_name() -> Cow<'static, str> {
+        Queue::schema_name()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        Queue::json_schema(generator)
     }
 }

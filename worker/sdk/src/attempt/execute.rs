@@ -8,8 +8,8 @@ use std::time::Duration;
 use ktrdr_bus::oplog::AppendError;
 use ktrdr_bus::telemetry::{chain, short};
 use ktrdr_protocol::claim::DeliveryInfo;
-use ktrdr_protocol::operation::Attempt;
 use ktrdr_protocol::origin::Origin;
+use ktrdr_protocol::rest::operation::Attempt;
 use ktrdr_protocol::start_request::StartRequest;
 use ktrdr_protocol::time::Timestamp;
 use ktrdr_protocol::trace::TraceParent;
@@ -114,7 +114,7 @@ async fn claim_and_run(core: Arc<Core>, mut assignment: Assignment) {
     // Before the claim: as soon as others see the operation running, they can ask this worker.
     let local = core.local.insert(
         assignment.request.clone(),
-        assignment.origin.to_string(),
+        assignment.origin.clone(),
         handle.clone(),
     );
 

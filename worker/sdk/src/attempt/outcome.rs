@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use ktrdr_protocol::event::Failure;
 use ktrdr_protocol::execution::ExecutionOptions;
-use ktrdr_protocol::operation::AttemptOutcome;
 use ktrdr_protocol::origin::Origin;
+use ktrdr_protocol::rest::operation::AttemptOutcome;
 use ktrdr_protocol::state::Status;
 use serde_json::value::RawValue;
 use tokio::task::{JoinError, JoinHandle};

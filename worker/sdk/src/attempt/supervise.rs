@@ -18,9 +18,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ktrdr_protocol::event::{EventKind, Failure, ReleaseReason};
-use ktrdr_protocol::operation::AttemptOutcome;
 use ktrdr_protocol::origin::Origin;
 use ktrdr_protocol::progress::Progress;
+use ktrdr_protocol::rest::operation::AttemptOutcome;
 use ktrdr_protocol::start_request::StartRequest;
 use ktrdr_protocol::state::Status;
 use ktrdr_protocol::time::Timestamp;

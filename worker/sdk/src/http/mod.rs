@@ -1,6 +1,7 @@
 //! The worker's own REST interface (the guide's WorkerAPIBase): health, the operations this worker has run, a direct start.
 
 mod answers;
+mod openapi;
 mod operations;
 mod prometheus;
 mod start;
@@ -8,8 +9,7 @@ mod start;
 use std::future::IntoFuture;
 use std::sync::{Arc, OnceLock};
 
-use axum::Router;
-use axum::routing::{delete, get, post};
+use axum::Extension;
 use ktrdr_http::schema::Schema;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -17,11 +17,12 @@ use tokio_util::task::TaskTracker;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::CorsLayer;
 
+use self::openapi::{Routes, docs};
 pub(crate) use self::prometheus::attempts;
 use crate::pulling::puller::SlotRequests;
 use crate::worker::core::Core;
 
-/// What handlers work with.
+/// The state that the handlers share.
 #[derive(Clone)]
 pub(crate) struct HttpState {
     pub(crate) core: Arc<Core>,
@@ -31,8 +32,8 @@ pub(crate) struct HttpState {
 }
 
 impl HttpState {
-    /// The request schema. Prepared when the first start comes: most workers only ever take requests from the queue, and
-    /// the memory that it costs is a tenth of an idle worker's.
+    /// The compiled request schema. Compiled at the first direct start: most workers only ever pull from queues, and a
+    /// compiled schema takes a tenth of an idle worker's memory.
     fn schema(&self) -> Option<&Schema> {
         let prepare = || {
             Schema::compile(&self.core.info.request_schema)
@@ -63,22 +64,45 @@ pub(crate) async fn serve(
         operations,
         schema: Arc::default(),
     };
-    let router = Router::new()
-        .route("/health", get(operations::health))
-        .route("/metrics", get(prometheus::show))
-        .route("/api/v1/operations", get(operations::list))
-        .route(
-            "/api/v1/operations/{id}",
-            get(operations::get).delete(operations::cancel),
+    let (routes, table) = Routes::default()
+        .get("/health", operations::health, docs::HEALTH)
+        .get("/metrics", prometheus::show, docs::PROMETHEUS)
+        .get("/openapi.json", openapi::show, docs::OPENAPI)
+        .get(
+            "/api/v1/operations",
+            operations::list,
+            docs::LIST_OPERATIONS,
         )
-        .route("/api/v1/operations/{id}/metrics", get(operations::metrics))
-        .route("/api/v1/operations/{id}/cancel", delete(operations::cancel))
-        .route(&start_path, post(start::start))
-        .fallback(answers::not_found)
-        .method_not_allowed_fallback(answers::wrong_method)
+        .get(
+            "/api/v1/operations/{id}",
+            operations::get,
+            docs::GET_OPERATION,
+        )
+        .delete(
+            "/api/v1/operations/{id}",
+            operations::cancel,
+            docs::DELETE_OPERATION,
+        )
+        .get(
+            "/api/v1/operations/{id}/metrics",
+            operations::metrics,
+            docs::OPERATION_METRICS,
+        )
+        .delete(
+            "/api/v1/operations/{id}/cancel",
+            operations::cancel,
+            docs::CANCEL_OPERATION,
+        )
+        .post(start_path, start::start, docs::START_OPERATION)
+        .into_parts();
+    let router = routes
+        .layer(Extension(Arc::new(table)))
+        .fallback(answers::unknown_route)
+        .method_not_allowed_fallback(answers::method_not_allowed)
         .layer(CatchPanicLayer::custom(answers::panicked))
         .layer(CorsLayer::permissive())
         .with_state(state);
+
     axum::serve(listener, router)
         .with_graceful_shutdown(stop.cancelled_owned())
         .into_future()

@@ -1,238 +1,284 @@
-//! Health, and the operations this worker has run.
+//! Health, and the operations that this worker has run.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
+use ktrdr_http::answer::RenderedJson;
+use ktrdr_http::error::ApiError;
 use ktrdr_protocol::cancel::CancelIntent;
 use ktrdr_protocol::id::OperationId;
-use ktrdr_protocol::operation::{Metadata, OperationDocument, ShownProgress};
+use ktrdr_protocol::rest::ErrorCode;
+use ktrdr_protocol::rest::cancel::CancelResponse;
+use ktrdr_protocol::rest::health::{HealthStatus, SlotStatus, WorkerHealth, WorkerNats};
+use ktrdr_protocol::rest::metrics::{MetricsPage, MetricsResponse};
+use ktrdr_protocol::rest::operation::{
+    Metadata, OperationDocument, OperationListResponse, OperationPage, OperationResponse,
+    ProgressDocument,
+};
+use ktrdr_protocol::rest::query::ListOperations;
 use ktrdr_protocol::state::Status;
 use ktrdr_protocol::time::Timestamp;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::HttpState;
-use super::answers::Failed;
 use crate::attempt::stop::StopReason;
-use crate::worker::history::LocalOperation;
+use crate::worker::history::{LocalOperation, LocalState};
 
-/// Most entries of one answer.
-const MAX_LIMIT: usize = 1000;
-const CANCEL_PATIENCE: std::time::Duration = std::time::Duration::from_secs(3);
+/// Largest page of operations.
+const MAX_LIMIT: u64 = 1000;
 
-pub(super) async fn health(State(state): State<HttpState>) -> Json<Value> {
+/// How long NATS may take to store a cancel intent.
+const CANCEL_PATIENCE: Duration = Duration::from_secs(3);
+
+pub(super) async fn health(State(state): State<HttpState>) -> Json<WorkerHealth<'static>> {
     let core = &state.core;
+    let connected = core.connection.is_up();
     let busy = core.running.len() >= core.slots as usize;
-    Json(json!({
-        "healthy": true,
-        "service": format!("{}-worker", core.worker_type.as_str().replace('_', "-")),
-        "timestamp": Timestamp::now(),
-        "status": if core.connection.is_up() { "operational" } else { "degraded" },
-        "worker_status": if busy { "busy" } else { "idle" },
-        "current_operation": core.running.oldest(),
-        "worker_id": core.worker_id,
-        "version": env!("CARGO_PKG_VERSION"),
-        "nats": {"connected": core.connection.is_up()},
-    }))
-}
 
-#[derive(Deserialize)]
-pub(super) struct ListQuery {
-    operation_type: Option<String>,
-    status: Option<Status>,
-    limit: Option<usize>,
-    offset: Option<usize>,
+    Json(WorkerHealth {
+        healthy: true,
+        service: format!("{}-worker", core.worker_type.as_str().replace('_', "-")).into(),
+        timestamp: Timestamp::now(),
+        status: if connected {
+            HealthStatus::Operational
+        } else {
+            HealthStatus::Degraded
+        },
+        worker_status: if busy {
+            SlotStatus::Busy
+        } else {
+            SlotStatus::Idle
+        },
+        current_operation: core.running.oldest(),
+        worker_id: Cow::Owned(core.worker_id.clone()),
+        version: env!("CARGO_PKG_VERSION").into(),
+        nats: WorkerNats { connected },
+    })
 }
 
 pub(super) async fn list(
     State(state): State<HttpState>,
-    query: Result<Query<ListQuery>, QueryRejection>,
-) -> Result<Json<Value>, Failed> {
-    let query = readable(query)?;
-    let (limit, offset) = (
-        query.limit.unwrap_or(100).clamp(1, MAX_LIMIT),
-        query.offset.unwrap_or(0),
-    );
-    let all: Vec<Value> = state
+    query: Result<Query<ListOperations>, QueryRejection>,
+) -> Result<RenderedJson<OperationListResponse>, ApiError> {
+    let query = read_query(query)?;
+    let limit = query.limit.unwrap_or(100).clamp(1, MAX_LIMIT);
+    let offset = query.offset.unwrap_or(0);
+    let of_other_type = query
+        .operation_type
+        .is_some_and(|wanted| wanted != state.core.worker_type.as_str());
+
+    let all: Vec<(Arc<LocalOperation>, LocalState)> = state
         .core
         .local
         .all()
-        .iter()
-        .filter(|_| {
-            query
-                .operation_type
-                .as_deref()
-                .is_none_or(|t| t == state.core.worker_type.as_str())
+        .into_iter()
+        .filter(|_| !of_other_type)
+        .map(|operation| {
+            let state = operation.state();
+            (operation, state)
         })
-        .map(|operation| document(operation))
-        .filter(|operation| {
-            query
-                .status
-                .is_none_or(|status| operation["status"] == status.as_str())
-        })
+        .filter(|(_, state)| query.status.is_none_or(|status| status == state.status))
         .collect();
-    let total = all.len();
-    let page: Vec<Value> = all.into_iter().skip(offset).take(limit).collect();
-    Ok(Json(json!({
-        "success": true,
-        "data": {"operations": page, "total": total, "limit": limit, "offset": offset},
-    })))
+    let page = all
+        .iter()
+        .skip(usize::try_from(offset).unwrap_or(usize::MAX))
+        .take(limit as usize)
+        .map(|(operation, state)| document(operation, state));
+
+    render(&OperationListResponse {
+        success: true,
+        data: OperationPage {
+            operations: page.collect(),
+            total: all.len() as u64,
+            limit,
+            offset,
+        },
+    })
 }
 
 pub(super) async fn get(
     State(state): State<HttpState>,
     Path(id): Path<String>,
-) -> Result<Json<Value>, Failed> {
-    let operation = document(&*find(&state, &id)?);
-    Ok(Json(json!({
-        "success": true,
-        "operation_id": operation["operation_id"],
-        "status": operation["status"],
-        "progress": operation["progress"],
-        "data": operation,
-    })))
+) -> Result<RenderedJson<OperationResponse<'static>>, ApiError> {
+    let operation = find(&state, &id)?;
+    let state = operation.state();
+
+    render(&OperationResponse {
+        success: true,
+        operation_id: Cow::Borrowed(&operation.request.operation_id),
+        status: state.status,
+        progress: ProgressDocument::Value(Cow::Borrowed(&state.progress)),
+        data: document(&operation, &state),
+        warning: None,
+    })
 }
 
-#[derive(Deserialize)]
-pub(super) struct MetricsQuery {
+/// Parameters of `GET /api/v1/operations/{id}/metrics` of a worker.
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct ReadMetrics {
+    /// The cursor of an earlier answer; leave it out to start from the beginning.
+    #[schemars(extend("pattern" = "^[0-9]{1,19}$"))]
     cursor: Option<String>,
+    /// How many points to return at most.
+    #[schemars(range(min = 1, max = 10_000), extend("default" = 100))]
     limit: Option<usize>,
 }
 
 pub(super) async fn metrics(
     State(state): State<HttpState>,
     Path(id): Path<String>,
-    query: Result<Query<MetricsQuery>, QueryRejection>,
-) -> Result<Json<Value>, Failed> {
-    let query = readable(query)?;
+    query: Result<Query<ReadMetrics>, QueryRejection>,
+) -> Result<Json<MetricsResponse<'static>>, ApiError> {
+    let query = read_query(query)?;
     let operation = find(&state, &id)?;
     let points = operation.state().points;
     let from: usize = match query.cursor.as_deref() {
         None | Some("") => 0,
         Some(text) => text.parse().map_err(|_| {
-            Failed::new(
-                400,
-                "invalid_cursor",
-                format!("cursor {text:?} is not one this worker gave out"),
+            ApiError::new(
+                ErrorCode::InvalidCursor,
+                format!("cursor {text:?} does not come from an answer of this worker"),
             )
         })?,
     };
+
     let limit = query.limit.unwrap_or(100).clamp(1, 10_000);
-    let page: Vec<_> = points.iter().skip(from).take(limit).collect();
-    let next = from.min(points.len()) + page.len();
-    Ok(Json(json!({
-        "success": true,
-        "data": {
-            "operation_id": operation.request.operation_id,
-            "metrics": page,
-            "cursor": next.to_string(),
-            "has_more": next < points.len(),
+    let total = points.len();
+    let page: Vec<_> = points.into_iter().skip(from).take(limit).collect();
+    let next = from.min(total) + page.len();
+    Ok(Json(MetricsResponse {
+        success: true,
+        data: MetricsPage {
+            operation_id: Cow::Owned(operation.request.operation_id.clone()),
+            metrics: page,
+            cursor: next.to_string(),
+            has_more: next < total,
         },
-    })))
+    }))
 }
 
-/// Stores the intent like a backend does, so that everybody knows of it, and stops the engine.
+/// Stores a cancel intent as a backend does, so that every program knows of it, and stops the engine.
 pub(super) async fn cancel(
     State(state): State<HttpState>,
     Path(id): Path<String>,
-) -> Result<Json<Value>, Failed> {
+) -> Result<Json<CancelResponse<'static>>, ApiError> {
     let operation = find(&state, &id)?;
     let id = &operation.request.operation_id;
-    match operation.state().status {
-        Status::Cancelled => {}
+    let status = operation.state().status;
+    let answer = |requested_at| {
+        Json(CancelResponse::new(
+            Cow::Owned(id.clone()),
+            operation.state().status,
+            requested_at,
+        ))
+    };
+    match status {
+        Status::Cancelled => return Ok(answer(None)),
         Status::Completed | Status::Failed => {
-            let status = operation.state().status;
-            return Err(Failed::new(
-                409,
-                "already_ended",
-                format!("operation {id} has already {status}"),
-            ));
+            return Err(ApiError::new(
+                ErrorCode::AlreadyFinished,
+                format!("Operation {id} cannot be cancelled: it has already {status}"),
+            )
+            .with("operation_id", id.as_str())
+            .with("status", status.as_str()));
         }
-        Status::Pending | Status::Running => {
-            let core = &state.core;
-            let intent = CancelIntent {
-                operation_id: id.clone(),
-                requested_at: Timestamp::now(),
-                reason: None,
-            };
-            let payload = serde_json::to_vec(&intent)
-                .map_err(|error| Failed::new(500, "internal", error.to_string()))?;
-            let subject = core.names.cancel(&core.worker_type, id);
-            core.oplog
-                .publish_once(
-                    &subject,
-                    &format!("cancel-{id}"),
-                    payload.into(),
-                    CANCEL_PATIENCE,
-                )
-                .await
-                .map_err(|_| {
-                    Failed::new(
-                        503,
-                        "nats_unavailable",
-                        "NATS is away; nothing was cancelled, try again",
-                    )
-                })?;
-            core.running.stop(id, StopReason::Cancel);
-        }
+        Status::Pending | Status::Running => {}
     }
-    Ok(Json(
-        json!({"success": true, "message": "Operation cancelled successfully", "operation_id": id}),
-    ))
+
+    let core = &state.core;
+    let intent = CancelIntent {
+        operation_id: id.clone(),
+        requested_at: Timestamp::now(),
+        reason: None,
+    };
+    let payload = serde_json::to_vec(&intent).map_err(ApiError::internal)?;
+    let subject = core.names.cancel(&core.worker_type, id);
+    core.oplog
+        .publish_once(
+            &subject,
+            &format!("cancel-{id}"),
+            payload.into(),
+            CANCEL_PATIENCE,
+        )
+        .await
+        .map_err(|_| {
+            ApiError::new(
+                ErrorCode::NatsUnavailable,
+                "NATS is not reachable; nothing was cancelled. Try again",
+            )
+        })?;
+    core.running.stop(id, StopReason::Cancel);
+    Ok(answer(Some(intent.requested_at)))
 }
 
-fn readable<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Failed> {
+fn read_query<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, ApiError> {
     query
         .map(|Query(query)| query)
-        .map_err(|error| Failed::new(400, "invalid_query", error.body_text()))
+        .map_err(|error| ApiError::new(ErrorCode::InvalidQuery, error.body_text()))
 }
 
-fn find(state: &HttpState, id: &str) -> Result<std::sync::Arc<LocalOperation>, Failed> {
-    OperationId::new(id).ok().and_then(|id| state.core.local.get(&id)).ok_or_else(|| {
-        Failed::new(
-            404,
-            "operation_not_found",
-            format!("this worker has not run operation {id:?}; ask a backend about operations of other workers"),
-        )
-    })
+fn find(state: &HttpState, id: &str) -> Result<Arc<LocalOperation>, ApiError> {
+    OperationId::new(id)
+        .ok()
+        .and_then(|id| state.core.local.get(&id))
+        .ok_or_else(|| {
+            let shown: String = id.chars().take(128).collect();
+            let text = format!(
+                "This worker has not run operation {shown:?}; ask a backend about operations of other workers"
+            );
+            ApiError::new(ErrorCode::OperationNotFound, text).with("operation_id", shown)
+        })
 }
 
-fn document(operation: &LocalOperation) -> Value {
-    let state = operation.state();
+/// Writes a document whose data is borrowed. `Owned` is the same document with owned data.
+fn render<Owned>(document: &impl Serialize) -> Result<RenderedJson<Owned>, ApiError> {
+    let text = serde_json::to_vec(document).map_err(ApiError::internal)?;
+    Ok(RenderedJson::new(text))
+}
+
+fn document<'a>(operation: &'a LocalOperation, state: &'a LocalState) -> OperationDocument<'a> {
     let request = &operation.request;
     let attempt = state.attempts.last();
+    let worker_id = attempt.map(|attempt| &attempt.worker_id);
     let started_at = attempt.map(|attempt| attempt.started_at);
     let now = Timestamp::now();
-    let worker_id = attempt.map(|attempt| attempt.worker_id.as_str());
-    let document = OperationDocument {
-        operation_id: request.operation_id.as_str(),
-        operation_type: request.operation_type.as_str(),
+    let duration = |started| state.ended_at.unwrap_or(now).seconds_since(started);
+
+    OperationDocument {
+        operation_id: Cow::Borrowed(&request.operation_id),
+        operation_type: Cow::Borrowed(&request.operation_type),
         status: state.status,
-        progress: ShownProgress::Value(&state.progress),
+        progress: ProgressDocument::Value(Cow::Borrowed(&state.progress)),
         metadata: Metadata {
-            parameters: &request.parameters,
-            worker_id,
+            parameters: Cow::Borrowed(&request.parameters),
+            worker_id: worker_id.map(|id| id.as_str()),
         },
-        execution: (!request.execution.is_default()).then_some(&request.execution),
+        execution: (!request.execution.is_default()).then_some(Cow::Borrowed(&request.execution)),
         created_at: request.created_at,
         started_at,
         completed_at: state.ended_at.filter(|_| state.status.is_terminal()),
         updated_at: state.ended_at.unwrap_or(now),
-        duration_seconds: started_at
-            .map(|started| state.ended_at.unwrap_or(now).seconds_since(started)),
-        worker_id,
+        duration_seconds: started_at.map(duration),
+        worker_id: worker_id.map(Cow::Borrowed),
         attempt: attempt.map_or(0, |attempt| attempt.attempt),
-        attempts: &state.attempts,
-        result: state.result.as_deref(),
+        attempts: Cow::Borrowed(&state.attempts),
+        result: state.result.as_deref().map(Cow::Borrowed),
         result_ref: None,
-        error_message: state.error.as_ref().map(|error| error.message.as_str()),
-        error: state.error.as_ref(),
+        error_message: state
+            .error
+            .as_ref()
+            .map(|error| Cow::Borrowed(error.message.as_str())),
+        error: state.error.as_ref().map(Cow::Borrowed),
         cancel_requested_at: None,
         forced: false,
         queue_position: None,
-        queue: &operation.queue,
+        queue: Cow::Borrowed(&operation.origin),
         retry_at: None,
-        retry_of: request.retry_of.as_ref().map(OperationId::as_str),
-    };
-    serde_json::to_value(&document).unwrap_or_else(|error| json!({"error": error.to_string()}))
+        retry_of: request.retry_of.as_ref().map(Cow::Borrowed),
+    }
 }

@@ -3,9 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::extract::State;
-use axum::http::header;
-use axum::response::{IntoResponse, Response};
-use ktrdr_http::metrics::{CONTENT_TYPE, Histograms, OPERATION_BUCKETS, Page};
+use ktrdr_http::answer::PrometheusText;
+use ktrdr_http::metrics::{Histograms, OPERATION_BUCKETS, Page};
 
 use super::HttpState;
 
@@ -19,7 +18,7 @@ pub(crate) fn attempts() -> Histograms<2> {
     )
 }
 
-pub(super) async fn show(State(state): State<HttpState>) -> Response {
+pub(super) async fn show(State(state): State<HttpState>) -> PrometheusText {
     let core = &state.core;
     let kind = core.worker_type.as_str();
     let mut page = Page::new();
@@ -90,5 +89,5 @@ pub(super) async fn show(State(state): State<HttpState>) -> Response {
     );
     core.attempts.write(&mut page);
     page.nats(&core.connection);
-    ([(header::CONTENT_TYPE, CONTENT_TYPE)], page.into_text()).into_response()
+    PrometheusText(page.into_text())
 }

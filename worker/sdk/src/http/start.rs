@@ -1,20 +1,23 @@
-//! `POST /{domain}/start` on a worker: run here, now, or say that the worker is busy.
+//! `POST /{domain}/start` on a worker: it runs the operation at once, or answers that it is busy.
 //!
-//! Recorded on `start.<worker_type>.direct`, which has no consumer: every backend shows the operation, nobody redelivers it.
+//! The start request goes to `start.<worker_type>.direct`, which has no consumer: every backend shows the operation, and no
+//! other worker gets it.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::HeaderMap;
-use axum::response::{IntoResponse, Response};
 use ktrdr_bus::oplog::AppendError;
-use ktrdr_http::start_body::{ReadBodyError, StartBody, read_body};
+use ktrdr_http::error::ApiError;
+use ktrdr_http::start_body::{StartBody, read_body};
 use ktrdr_protocol::claim::DeliveryInfo;
 use ktrdr_protocol::id::OperationId;
 use ktrdr_protocol::origin::Origin;
-use ktrdr_protocol::problem::Problem;
+use ktrdr_protocol::rest::ErrorCode;
+use ktrdr_protocol::rest::start::{DirectStartResponse, DirectStartStatus};
 use ktrdr_protocol::start_request::StartRequest;
 use ktrdr_protocol::time::Timestamp;
 use ktrdr_protocol::trace::{self, TraceParent};
@@ -22,7 +25,6 @@ use serde_json::json;
 use tokio::sync::oneshot;
 
 use super::HttpState;
-use super::answers::Failed;
 use crate::attempt::execute::{Assignment, run_assignment};
 use crate::pulling::lease::Lease;
 
@@ -35,39 +37,35 @@ pub(super) async fn start(
     State(state): State<HttpState>,
     headers: HeaderMap,
     body: Body,
-) -> Result<Response, Failed> {
+) -> Result<Json<DirectStartResponse<'static>>, ApiError> {
     let trace = headers
         .get(trace::HEADER)
         .and_then(|value| TraceParent::parse(value.to_str().ok()?));
-    let body = read_body(body, MAX_BODY)
-        .await
-        .map_err(|error| match error {
-            ReadBodyError::TooLarge { .. } => Failed::new(413, "body_too_large", error.to_string()),
-            ReadBodyError::Broken => Failed::new(400, "invalid_body", error.to_string()),
-        })?;
-    // Finishes even if the caller hangs up: a start that is half-way recorded must be run.
+    let body = read_body(body, MAX_BODY).await?;
+
+    // Runs to its end even when the client disconnects: a start that is half recorded must be run.
     let work = state
         .operations
         .spawn(start_here(state.clone(), body, trace));
     work.await
-        .unwrap_or_else(|_| Err(Failed::new(500, "internal", "the start was interrupted")))
+        .unwrap_or_else(|_| Err(ApiError::internal("the start was interrupted")))
 }
 
 async fn start_here(
     state: HttpState,
     body: Bytes,
     trace: Option<TraceParent>,
-) -> Result<Response, Failed> {
+) -> Result<Json<DirectStartResponse<'static>>, ApiError> {
     let core = state.core.clone();
-    let body = StartBody::check(body, state.schema().cloned())
-        .await
-        .map_err(|error| Box::new(error.problem()))?;
+    let body = StartBody::check(body, state.schema().cloned()).await?;
+
     if !core.connection.is_up() {
         return Err(unavailable());
     }
     let Some(slot) = state.slots.take().await else {
         return Err(busy(&state));
     };
+
     let operation_id = match body.task_id {
         Some(id) => {
             refuse_known(&state, &id).await?;
@@ -75,6 +73,7 @@ async fn start_here(
         }
         None => generated_id(core.info.short)?,
     };
+
     let request = StartRequest {
         operation_id: operation_id.clone(),
         operation_type: core.worker_type.clone(),
@@ -84,8 +83,7 @@ async fn start_here(
         retry_of: None,
         resume_from: None,
     };
-    let payload = serde_json::to_vec(&request)
-        .map_err(|error| Failed::new(500, "internal", error.to_string()))?;
+    let payload = serde_json::to_vec(&request).map_err(ApiError::internal)?;
     let subject = core.names.start(&core.worker_type, &Origin::Direct);
     let (start_sequence, duplicate) = match core
         .oplog
@@ -99,25 +97,14 @@ async fn start_here(
         .await
     {
         Ok(stored) => stored,
-        Err(AppendError::TooLarge) => {
-            return Err(Failed::new(
-                413,
-                "too_large",
-                "the parameters are too large",
-            ));
-        }
-        Err(AppendError::Full(_)) => {
-            return Err(Failed::new(
-                507,
-                "stream_full",
-                "the operations stream is full; nothing was started",
-            ));
-        }
+        Err(AppendError::TooLarge) => return Err(ApiError::too_large(None)),
+        Err(AppendError::Full(_)) => return Err(ApiError::storage_full()),
         Err(_) => return Err(unavailable()),
     };
     if duplicate {
         return Err(known(&operation_id));
     }
+
     let (sender, claimed) = oneshot::channel();
     let delivery = DeliveryInfo {
         start_sequence,
@@ -137,25 +124,23 @@ async fn start_here(
         .operations
         .spawn(run_assignment(core.clone(), assignment));
     match claimed.await {
-        Ok(true) => Ok(Json(json!({
-            "success": true,
-            "operation_id": operation_id,
-            "status": "started",
-            "worker_id": core.worker_id,
-        }))
-        .into_response()),
+        Ok(true) => Ok(Json(DirectStartResponse {
+            success: true,
+            operation_id: Cow::Owned(operation_id),
+            status: DirectStartStatus::Started,
+            worker_id: Cow::Owned(core.worker_id.clone()),
+        })),
         _ => Err(unavailable()),
     }
 }
 
 /// `worker_dp_<12 hex>`, as in the guide.
-fn generated_id(short: &str) -> Result<OperationId, Failed> {
+fn generated_id(short: &str) -> Result<OperationId, ApiError> {
     let random = uuid::Uuid::new_v4().simple().to_string();
-    OperationId::new(format!("worker_{short}_{}", &random[..12]))
-        .map_err(|error| Failed::new(500, "internal", error.to_string()))
+    OperationId::new(format!("worker_{short}_{}", &random[..12])).map_err(ApiError::internal)
 }
 
-async fn refuse_known(state: &HttpState, id: &OperationId) -> Result<(), Failed> {
+async fn refuse_known(state: &HttpState, id: &OperationId) -> Result<(), ApiError> {
     match state.core.oplog.read(&state.core.worker_type, id).await {
         Ok(log) if log.tail == 0 => Ok(()),
         Ok(_) => Err(known(id)),
@@ -163,25 +148,22 @@ async fn refuse_known(state: &HttpState, id: &OperationId) -> Result<(), Failed>
     }
 }
 
-fn known(id: &OperationId) -> Failed {
-    Failed::new(
-        409,
-        "operation_exists",
-        format!("operation {id} exists already; choose another task_id, or none"),
+fn known(id: &OperationId) -> ApiError {
+    ApiError::new(
+        ErrorCode::TaskIdConflict,
+        format!("Operation {id} exists already; choose another task_id, or none"),
     )
+    .with("operation_id", id.as_str())
 }
 
-fn busy(state: &HttpState) -> Failed {
-    Failed(Box::new(
-        Problem::new(503, "worker_busy", "Worker busy")
-            .with("current_operation", json!(state.core.running.oldest())),
-    ))
+fn busy(state: &HttpState) -> ApiError {
+    ApiError::new(ErrorCode::WorkerBusy, "Worker busy")
+        .with("current_operation", json!(state.core.running.oldest()))
 }
 
-fn unavailable() -> Failed {
-    Failed::new(
-        503,
-        "nats_unavailable",
-        "NATS is away, so nothing can be recorded; try again with the same task_id",
+fn unavailable() -> ApiError {
+    ApiError::new(
+        ErrorCode::NatsUnavailable,
+        "NATS is not reachable, so nothing can be recorded; try again with the same task_id",
     )
 }

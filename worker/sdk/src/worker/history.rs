@@ -6,8 +6,9 @@ use std::sync::Arc;
 use ktrdr_protocol::event::Failure;
 use ktrdr_protocol::id::OperationId;
 use ktrdr_protocol::metric::MetricPoint;
-use ktrdr_protocol::operation::Attempt;
+use ktrdr_protocol::origin::Origin;
 use ktrdr_protocol::progress::Progress;
+use ktrdr_protocol::rest::operation::Attempt;
 use ktrdr_protocol::start_request::StartRequest;
 use ktrdr_protocol::state::Status;
 use ktrdr_protocol::time::Timestamp;
@@ -26,7 +27,7 @@ const MAX_RESULT: usize = 64 * 1024;
 /// One operation as this worker knows it.
 pub(crate) struct LocalOperation {
     pub(crate) request: StartRequest,
-    pub(crate) queue: String,
+    pub(crate) origin: Origin,
     pub(crate) handle: Arc<AttemptHandle>,
     state: Mutex<LocalState>,
 }
@@ -103,12 +104,12 @@ impl LocalOperations {
     pub(crate) fn insert(
         &self,
         request: StartRequest,
-        queue: String,
+        origin: Origin,
         handle: Arc<AttemptHandle>,
     ) -> Arc<LocalOperation> {
         let entry = Arc::new(LocalOperation {
             request,
-            queue,
+            origin,
             handle,
             state: Mutex::new(LocalState {
                 status: Status::Pending,

@@ -1,0 +1,196 @@
+//! Answers that are not a success, of backend and worker: one error document, and the headers that belong to it.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use ktrdr_bus::oplog::AppendError;
+use ktrdr_protocol::id::OperationId;
+use ktrdr_protocol::rest::{ErrorCode, Problem};
+use serde_json::Value;
+
+use crate::start_body::{BodyError, ReadBodyError};
+
+/// Why a request was refused, as an answer.
+#[derive(Debug)]
+pub struct ApiError {
+    problem: Box<Problem>,
+    cause: Option<Cause>,
+}
+
+/// The cause of an internal error, as an extension of the answer: the request log writes it, the client does not see it.
+#[derive(Debug, Clone)]
+pub struct Cause(pub String);
+
+impl ApiError {
+    /// An error with a text that says what is wrong and what to do about it.
+    pub fn new(code: ErrorCode, error: impl Into<String>) -> Self {
+        Self {
+            problem: Box::new(Problem::new(code, error)),
+            cause: None,
+        }
+    }
+
+    /// The document that the client gets.
+    pub fn problem(&self) -> &Problem {
+        &self.problem
+    }
+
+    /// Adds a field that only this code has.
+    #[must_use]
+    pub fn with(self, name: &str, value: impl Into<Value>) -> Self {
+        Self {
+            problem: Box::new(self.problem.with(name, value)),
+            ..self
+        }
+    }
+
+    /// A fault of this program. The cause goes to the log and not to the client.
+    pub fn internal(cause: impl std::fmt::Display) -> Self {
+        let error = Self::new(
+            ErrorCode::Internal,
+            "Internal error; the server's log has the cause under this request's id",
+        );
+        Self {
+            cause: Some(Cause(cause.to_string())),
+            ..error
+        }
+    }
+
+    /// No operation with this id is known.
+    pub fn operation_not_found(id: &str) -> Self {
+        let shown: String = id.chars().take(128).collect();
+        let text = format!(
+            "Operation {shown} not found: the id is wrong, or the operation is older than the retention"
+        );
+        Self::new(ErrorCode::OperationNotFound, text).with("operation_id", shown)
+    }
+
+    /// NATS is not reachable, and nothing was changed.
+    pub fn nats_unavailable() -> Self {
+        Self::new(
+            ErrorCode::NatsUnavailable,
+            "NATS is not reachable; nothing was started or changed. Try again",
+        )
+    }
+
+    /// NATS did not answer a read; the cause is logged.
+    pub fn nats_read(cause: impl std::fmt::Display) -> Self {
+        tracing::warn!(%cause, "NATS did not answer");
+        Self::new(
+            ErrorCode::NatsUnavailable,
+            "NATS did not answer in time. Try again",
+        )
+    }
+
+    /// A message about this operation was not confirmed as stored.
+    pub fn append(error: AppendError, id: &OperationId) -> Self {
+        let error = match error {
+            AppendError::TooLarge => Self::too_large(None),
+            AppendError::Full(_) => Self::storage_full(),
+            AppendError::Unknown(cause) => {
+                tracing::warn!(%cause, "a publish was not confirmed");
+                let text = format!(
+                    "NATS did not confirm in time; it may have been stored. Repeat the request; for a start with \"task_id\": \"{id}\" in the body, so that there is never a second one"
+                );
+                Self::new(ErrorCode::OutcomeUnknown, text)
+            }
+            // Callers decide again on a conflict, and they only encode what can be written.
+            error @ (AppendError::Conflict(_) | AppendError::Encode(_)) => Self::internal(error),
+        };
+        error.with("operation_id", id.as_str())
+    }
+
+    /// The stream is full, or the remaining room is reserved for operations that were accepted before.
+    pub fn storage_full() -> Self {
+        Self::new(
+            ErrorCode::StorageFull,
+            "The operations stream is full; nothing was stored. Raise KTRDR_STREAM_MAX_BYTES or the disk, or lower KTRDR_RETENTION",
+        )
+    }
+
+    /// The body is larger than `limit` bytes; without a limit: larger than NATS takes.
+    pub fn too_large(limit: Option<usize>) -> Self {
+        match limit {
+            Some(limit) => Self::new(
+                ErrorCode::BodyTooLarge,
+                format!("The request body is larger than {limit} bytes; pass large inputs by path"),
+            )
+            .with("max_bytes", limit as u64),
+            None => Self::new(
+                ErrorCode::BodyTooLarge,
+                "The request is larger than the NATS server takes (max_payload); pass large inputs by path",
+            ),
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.problem.status_code)
+            .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, axum::Json(&*self.problem)).into_response();
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if let Some(cause) = self.cause {
+            response.extensions_mut().insert(cause);
+        }
+        response
+    }
+}
+
+impl From<BodyError> for ApiError {
+    fn from(error: BodyError) -> Self {
+        let text = error.to_string();
+        match error {
+            BodyError::NotJson(_) => Self::new(ErrorCode::BadJson, text),
+            BodyError::NotAnObject => Self::new(ErrorCode::InvalidBody, text),
+            BodyError::Violations(found) => {
+                let mut error = Self::new(ErrorCode::InvalidRequest, text);
+                error.problem.violations = found;
+                error
+            }
+        }
+    }
+}
+
+impl From<ReadBodyError> for ApiError {
+    fn from(error: ReadBodyError) -> Self {
+        match error {
+            ReadBodyError::TooLarge { limit } => Self::too_large(Some(limit)),
+            ReadBodyError::Broken => Self::new(
+                ErrorCode::InvalidBody,
+                "The body could not be read to its end",
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_shape_is_the_documented_one() {
+        let response = ApiError::operation_not_found("abc").into_response();
+
+        assert_eq!(response.status(), 404);
+        let body = axum::body::to_bytes(response.into_body(), 10_000)
+            .await
+            .unwrap();
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(body["success"], false);
+        assert_eq!(body["code"], "operation_not_found");
+        assert_eq!(body["status_code"], 404);
+        assert_eq!(body["operation_id"], "abc");
+        assert!(body["error"].as_str().unwrap().contains("abc"));
+    }
+
+    #[test]
+    fn an_answer_with_503_says_when_to_try_again() {
+        let unavailable = ApiError::nats_unavailable().into_response();
+
+        assert_eq!(unavailable.headers()[header::RETRY_AFTER], "1");
+    }
+}

@@ -1,0 +1,401 @@
+//! The OpenAPI 3.1 document of a REST interface, made from its routes and from the worker types that are known.
+//!
+//! The document must describe what the handlers really take and return. So the table of routes takes a route only together
+//! with its handler, and [`describe`] reads the parameters and answers off the handler's argument and return types. By hand
+//! is written only what types do not say: [`Doc`] with the operation id, a summary, and the error codes.
+//!
+//! Rejected: `aide`, because its router replaces axum's and boxes each handler again, while a backend wraps handlers itself
+//! for speed, and because routes of worker types that appear at run time have no place in it; `utoipa`, because its macros
+//! repeat the return types of the handlers by name, so the two can differ.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`route`] | one route with its description |
+//! | [`describe`] | how argument and return types describe themselves |
+//! | [`embed`] | makes the schemas of worker types part of the document |
+
+mod describe;
+mod embed;
+mod route;
+
+use std::collections::BTreeMap;
+
+use ktrdr_protocol::execution::ExecutionOptions;
+use ktrdr_protocol::rest::{ErrorCode, Problem};
+use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, SchemaGenerator};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+pub use self::describe::{Describe, DescribeHandler, Description};
+pub use self::route::{Doc, Header, HeaderValues, Route};
+
+/// What the document says about the interface as a whole.
+#[derive(Debug, Clone, Copy)]
+pub struct Interface {
+    /// The name of the interface.
+    pub title: &'static str,
+    /// What it is for.
+    pub description: &'static str,
+    /// The groups of routes with their descriptions, in the order in which they are shown.
+    pub tags: &'static [(&'static str, &'static str)],
+    /// Links from a start's answer to other operations of the interface, as pairs of name and operation id.
+    pub links: &'static [(&'static str, &'static str)],
+}
+
+/// A worker type with its own start route.
+#[derive(Debug, Clone)]
+pub struct StartRoute<'a> {
+    /// The worker type.
+    pub worker_type: &'a str,
+    /// The path of its start route; `None` when another worker type has taken its domain.
+    pub path: Option<String>,
+    /// What its engine does.
+    pub description: &'a str,
+    /// JSON Schema of the parameters.
+    pub request_schema: &'a Value,
+    /// JSON Schema of the result.
+    pub result_schema: &'a Value,
+}
+
+/// An OpenAPI 3.1 document.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(inline)]
+pub struct OpenApiDocument(#[schemars(with = "Map<String, Value>")] pub Value);
+
+/// The document for these routes and worker types.
+pub fn document(
+    interface: &Interface,
+    routes: &[Route],
+    types: &[StartRoute<'_>],
+) -> OpenApiDocument {
+    let mut generator = SchemaSettings::draft2020_12()
+        .for_serialize()
+        .with(|settings| settings.definitions_path = "/components/schemas".into());
+    generator.meta_schema = None;
+    let mut generator = generator.into_generator();
+    let problem = generator.subschema_for::<Problem>().to_value();
+
+    let mut paths: BTreeMap<String, Map<String, Value>> = BTreeMap::new();
+    for route in routes {
+        let (operation, is_start) = operation(interface, route, &problem, &mut generator);
+        let mut add = |path: &str, operation| {
+            paths
+                .entry(path.to_owned())
+                .or_default()
+                .entry(route.method)
+                .or_insert(operation);
+        };
+        if is_start {
+            for one in types {
+                if let Some(path) = &one.path {
+                    add(path, start_of(one, &operation));
+                }
+            }
+        }
+        add(&route.path, operation);
+    }
+
+    let mut components = generator.take_definitions(true);
+    add_types(&mut components, types);
+    let tags: Vec<Value> = interface
+        .tags
+        .iter()
+        .map(|(name, description)| json!({"name": name, "description": description}))
+        .collect();
+    OpenApiDocument(json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": interface.title,
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": interface.description,
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "jsonSchemaDialect": "https://json-schema.org/draft/2020-12/schema",
+        "servers": [{"url": "/"}],
+        "tags": tags,
+        "paths": paths,
+        "components": {"schemas": components},
+    }))
+}
+
+/// Adds the schemas of worker types, and those of start bodies.
+fn add_types(components: &mut Map<String, Value>, types: &[StartRoute<'_>]) {
+    // Clients write it and never read it: the fields that have defaults are optional.
+    let mut for_reading = SchemaSettings::draft2020_12()
+        .for_deserialize()
+        .into_generator();
+    let execution = for_reading.root_schema_for::<ExecutionOptions>();
+    embed::embed(components, "Execution", execution.as_value());
+    components.insert("StartBody".to_owned(), start_body(Map::new()));
+
+    let mut results = Vec::new();
+    for one in types {
+        embed::embed(components, &request_name(one), one.request_schema);
+        embed::embed(components, &result_name(one), one.result_schema);
+        results.push(json!({"title": one.worker_type, "$ref": reference(&result_name(one))}));
+        if let Some(Value::Object(own)) = components.get(&request_name(one)).cloned() {
+            components.insert(start_name(one), start_body(own));
+        }
+    }
+
+    let data = components
+        .get_mut("ResultResponse")
+        .and_then(|response| response.pointer_mut("/properties/data"));
+    if let Some(data) = data {
+        // A result may be older than the newest version of its worker type, or of a type that is gone.
+        results.push(json!({"title": "of a worker type or version that is no longer known"}));
+        *data = json!({
+            "description": "The result, as the worker type's result schema describes it.",
+            "anyOf": results,
+        });
+    }
+}
+
+fn request_name(one: &StartRoute<'_>) -> String {
+    format!("{}_request", one.worker_type)
+}
+
+fn result_name(one: &StartRoute<'_>) -> String {
+    format!("{}_result", one.worker_type)
+}
+
+fn start_name(one: &StartRoute<'_>) -> String {
+    format!("{}_start", one.worker_type)
+}
+
+fn reference(component: &str) -> String {
+    format!("#/components/schemas/{component}")
+}
+
+/// The schema of a start body: the worker type's own parameters, `task_id` and `execution`.
+fn start_body(own: Map<String, Value>) -> Value {
+    let mut schema = own;
+    schema.entry("type").or_insert_with(|| "object".into());
+    let properties = schema.entry("properties").or_insert_with(|| json!({}));
+    if let Some(properties) = properties.as_object_mut() {
+        let id = json!({
+            "type": ["string", "null"], "pattern": NAME,
+            "description": "The id of the operation, chosen by the client: a second start with the same id starts nothing.",
+        });
+        let execution = json!({
+            "description": "How to run the operation.",
+            "anyOf": [{"$ref": reference("Execution")}, {"type": "null"}],
+        });
+        properties.insert("task_id".to_owned(), id);
+        properties.insert("execution".to_owned(), execution);
+    }
+    Value::Object(schema)
+}
+
+/// The start route of one worker type, made from the route of all.
+fn start_of(one: &StartRoute<'_>, any: &Value) -> Value {
+    let mut operation = any.clone();
+    operation["operationId"] = format!("start_{}", one.worker_type).into();
+    operation["summary"] = format!("Start: {}", one.worker_type).into();
+    operation["description"] = one.description.into();
+    operation["x-ktrdr-worker-type"] = one.worker_type.into();
+    operation["x-ktrdr-result"] = json!({"$ref": reference(&result_name(one))});
+    operation["requestBody"]["content"]["application/json"]["schema"] =
+        json!({"$ref": reference(&start_name(one))});
+    if let Some(parameters) = operation["parameters"].as_array_mut() {
+        parameters.retain(|parameter| parameter["in"] != "path");
+    }
+    operation
+}
+
+/// The description of one route, and whether it takes a start body.
+fn operation(
+    interface: &Interface,
+    route: &Route,
+    problem: &Value,
+    generator: &mut SchemaGenerator,
+) -> (Value, bool) {
+    let doc = &route.doc;
+    let mut description = Description::new(generator, doc.answer);
+    (route.describe)(&mut description);
+    let Description {
+        parameters: query,
+        mut responses,
+        errors: mut codes,
+        takes_start_body,
+        ..
+    } = description;
+
+    let mut parameters = path_parameters(&route.path);
+    codes.push(ErrorCode::Internal);
+    codes.extend(doc.errors);
+    if !parameters.is_empty() {
+        // A variable part that is not UTF-8.
+        codes.push(ErrorCode::UnknownRoute);
+    }
+    if route.needs_projection {
+        codes.extend([ErrorCode::NotReady, ErrorCode::NatsUnavailable]);
+    }
+    parameters.extend(query);
+    parameters.extend(doc.headers.iter().map(header_parameter));
+    if !interface.links.is_empty()
+        && let Some(accepted) = responses.get_mut(&202)
+    {
+        accepted["links"] = links(interface);
+    }
+    responses.extend(refusals(codes, problem));
+
+    let responses: Map<String, Value> = responses
+        .into_iter()
+        .map(|(status, response)| (status.to_string(), response))
+        .collect();
+    let mut operation = json!({
+        "operationId": doc.id, "tags": [doc.tag], "summary": doc.summary,
+        "parameters": parameters, "responses": responses,
+    });
+    if !doc.details.is_empty() {
+        operation["description"] = doc.details.into();
+    }
+    if takes_start_body {
+        operation["requestBody"] = json!({
+            "description": "The worker type's own parameters; `task_id` and `execution` are for this interface.",
+            "required": true,
+            "content": {"application/json": {"schema": {"$ref": reference("StartBody")}}},
+        });
+    }
+    (operation, takes_start_body)
+}
+
+/// The error answers by status. The codes that are possible with a status stand in `x-ktrdr-codes`.
+fn refusals(codes: Vec<ErrorCode>, problem: &Value) -> BTreeMap<u16, Value> {
+    let mut by_status: BTreeMap<u16, Vec<&str>> = BTreeMap::new();
+    for code in codes {
+        let words = by_status.entry(code.status()).or_default();
+        if !words.contains(&code.as_str()) {
+            words.push(code.as_str());
+        }
+    }
+
+    let refusal = |(status, words): (u16, Vec<&str>)| {
+        let mut response = json!({
+            "description": words.join(", "),
+            "content": {"application/json": {"schema": problem}},
+            "x-ktrdr-codes": words,
+        });
+        if status == 503 {
+            response["headers"]["Retry-After"] = json!({
+                "description": "Seconds after which to try again.", "schema": {"type": "integer"},
+            });
+        }
+        (status, response)
+    };
+    by_status.into_iter().map(refusal).collect()
+}
+
+/// A name: one token of a subject.
+const NAME: &str = "^[A-Za-z0-9_-]{1,128}$";
+
+fn path_parameters(path: &str) -> Vec<Value> {
+    let names = path
+        .split('{')
+        .skip(1)
+        .filter_map(|rest| rest.split('}').next());
+    let describe = |name: &str| {
+        let (schema, description) = match name {
+            "file" => (json!({"type": "string"}), "The name of the file."),
+            "domain" => (
+                json!({"type": "string", "pattern": NAME}),
+                "The domain of the worker type, for example `data-processing`.",
+            ),
+            _ => (json!({"type": "string", "pattern": NAME}), "The id."),
+        };
+        json!({"name": name, "in": "path", "required": true, "description": description, "schema": schema})
+    };
+    names.map(describe).collect()
+}
+
+fn header_parameter(header: &Header) -> Value {
+    let schema = match header.values {
+        HeaderValues::Text => json!({"type": "string"}),
+        HeaderValues::Matching(pattern) => json!({"type": "string", "pattern": pattern}),
+        HeaderValues::Number => json!({"type": "integer", "minimum": 0}),
+    };
+    json!({
+        "name": header.name, "in": "header", "required": false,
+        "description": header.description, "schema": schema,
+    })
+}
+
+/// What can be done with an operation that was started.
+fn links(interface: &Interface) -> Value {
+    let link = |(name, target): &(&str, &str)| {
+        let parameters = json!({"id": "$response.body#/operation_id"});
+        (
+            (*name).to_owned(),
+            json!({"operationId": target, "parameters": parameters}),
+        )
+    };
+    Value::Object(interface.links.iter().map(link).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Json;
+    use axum::extract::{Path, State};
+    use ktrdr_protocol::rest::query::ListOperations;
+    use ktrdr_protocol::rest::worker::WorkerDocument;
+
+    use super::*;
+    use crate::error::ApiError;
+
+    const DOC: Doc = Doc {
+        errors: &[ErrorCode::WorkerNotFound],
+        ..Doc::new("Workers", "getWorker", "One worker")
+    };
+
+    const INTERFACE: Interface = Interface {
+        title: "test",
+        description: "",
+        tags: &[],
+        links: &[],
+    };
+
+    async fn show(_: State<()>, _: Path<String>) -> Result<Json<WorkerDocument>, ApiError> {
+        Err(ApiError::nats_unavailable())
+    }
+
+    #[test]
+    fn the_answer_of_a_route_is_the_type_that_its_handler_returns() {
+        let route = Route::new::<_, ((), _, _)>("get", "/workers/{id}", &show, DOC);
+
+        let OpenApiDocument(document) = document(&INTERFACE, &[route], &[]);
+
+        let operation = &document["paths"]["/workers/{id}"]["get"];
+        let schema = |status: &str| {
+            &operation["responses"][status]["content"]["application/json"]["schema"]["$ref"]
+        };
+        assert_eq!(schema("200"), "#/components/schemas/Worker");
+        assert_eq!(schema("404"), "#/components/schemas/Problem");
+        assert_eq!(
+            operation["responses"]["404"]["x-ktrdr-codes"],
+            json!(["worker_not_found", "unknown_route"])
+        );
+        assert_eq!(operation["parameters"][0]["name"], "id");
+    }
+
+    #[test]
+    fn each_field_of_a_query_is_a_typed_parameter() {
+        let mut generator = SchemaGenerator::default();
+        let mut description = Description::new(&mut generator, "");
+
+        description.query::<ListOperations>();
+
+        let by_name: BTreeMap<&str, &Value> = description
+            .parameters
+            .iter()
+            .map(|one| (one["name"].as_str().unwrap(), &one["schema"]))
+            .collect();
+        assert_eq!(by_name["operation_type"]["type"], "string");
+        assert_eq!(by_name["limit"]["maximum"], 1000);
+        assert_eq!(by_name["limit"]["default"], 100);
+        assert_eq!(by_name["status"]["type"], "string");
+        assert_eq!(by_name["status"]["enum"].as_array().unwrap().len(), 5);
+    }
+}

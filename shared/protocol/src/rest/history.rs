@@ -1,0 +1,49 @@
+//! All messages about one operation.
+
+use std::borrow::Cow;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::id::OperationId;
+use crate::time::Timestamp;
+
+/// Everything that the stream holds about one operation.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct HistoryResponse<'a> {
+    /// Always true.
+    pub success: bool,
+    /// The messages.
+    pub data: History<'a>,
+}
+
+/// The messages about one operation.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct History<'a> {
+    /// The id of the operation.
+    pub operation_id: Cow<'a, OperationId>,
+    /// The start request, every event and every cancel intent, in stream order.
+    pub history: Vec<HistoryEntry>,
+    /// Whether there are more messages than are shown.
+    pub truncated: bool,
+}
+
+/// One message.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct HistoryEntry {
+    /// Its sequence in the stream.
+    pub sequence: u64,
+    /// When the stream stored it.
+    pub time: Option<Timestamp>,
+    /// `start_requested`, `cancel_requested`, or the name of the event.
+    pub event: String,
+    /// The worker that published it.
+    pub worker_id: Option<String>,
+    /// The attempt it belongs to.
+    pub attempt: Option<u64>,
+    /// The message as it was published; `null` when it is not JSON.
+    #[schemars(with = "Value")]
+    pub data: Option<Box<RawValue>>,
+}

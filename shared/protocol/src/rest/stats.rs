@@ -1,0 +1,140 @@
+//! The figures of an overview.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::worker_type::QueueDocument;
+use crate::id::WorkerType;
+use crate::time::Timestamp;
+
+/// What an overview shows, in one small answer.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct StatsResponse {
+    /// Always true.
+    pub success: bool,
+    /// The figures.
+    pub data: Stats,
+}
+
+/// Operations, queues, workers and the last hour in figures.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct Stats {
+    /// Retained operations by status.
+    pub operations: OperationTotals,
+    /// Retained operations by worker type and status.
+    pub by_type: Vec<TypeStats>,
+    /// All queues.
+    pub queues: Vec<QueueStats>,
+    /// Workers by status.
+    pub workers: WorkerCounts,
+    /// The last 60 minutes, oldest first.
+    pub minutes: Vec<MinuteStats>,
+    /// Clients that follow live events.
+    pub event_streams: EventStreamCounts,
+    /// Stream sequence of the last message that was read.
+    pub sequence: u64,
+}
+
+/// Operations by status.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
+pub struct StatusCounts {
+    /// Operations that wait.
+    pub pending: u64,
+    /// Operations that run.
+    pub running: u64,
+    /// Operations that completed.
+    pub completed: u64,
+    /// Operations that failed.
+    pub failed: u64,
+    /// Operations that were cancelled.
+    pub cancelled: u64,
+}
+
+impl From<[u64; 5]> for StatusCounts {
+    /// Takes counts in the order of [`crate::state::Status::ALL`].
+    fn from([pending, running, completed, failed, cancelled]: [u64; 5]) -> Self {
+        Self {
+            pending,
+            running,
+            completed,
+            failed,
+            cancelled,
+        }
+    }
+}
+
+/// All operations by status.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
+pub struct OperationTotals {
+    /// By status.
+    #[serde(flatten)]
+    pub by_status: StatusCounts,
+    /// All of them.
+    pub total: u64,
+}
+
+/// Operations of one worker type by status.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct TypeStats {
+    /// The worker type.
+    pub worker_type: WorkerType,
+    /// How many of its workers are listed and not silent.
+    pub workers: u64,
+    /// By status.
+    #[serde(flatten)]
+    pub by_status: StatusCounts,
+}
+
+/// One queue of one worker type.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct QueueStats {
+    /// The worker type.
+    pub worker_type: WorkerType,
+    /// The queue.
+    #[serde(flatten)]
+    pub queue: QueueDocument,
+}
+
+/// Listed workers by status.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub struct WorkerCounts {
+    /// Workers with a free slot.
+    pub available: u64,
+    /// Workers whose slots are all taken.
+    pub busy: u64,
+    /// Workers whose heartbeats stopped.
+    pub temporarily_unavailable: u64,
+}
+
+/// What happened in one minute, by the stream's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct MinuteStats {
+    /// Its beginning.
+    pub minute: Timestamp,
+    /// What happened.
+    #[serde(flatten)]
+    pub counts: MinuteCounts,
+}
+
+/// Starts and ends of operations.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct MinuteCounts {
+    /// Starts that were accepted.
+    pub created: u64,
+    /// Operations that ended with a result.
+    pub completed: u64,
+    /// Operations that ended with an error.
+    pub failed: u64,
+    /// Operations that ended because a user cancelled them.
+    pub cancelled: u64,
+}
+
+/// Clients that follow live events of one backend.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
+pub struct EventStreamCounts {
+    /// Clients that follow all events.
+    pub all: u64,
+    /// Operations that at least one client follows.
+    pub operations_followed: u64,
+}

@@ -1,0 +1,62 @@
+//! The catalogue of worker types, and their queues.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::id::WorkerType;
+use crate::origin::Origin;
+
+/// The catalogue of worker types.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct WorkerTypesResponse {
+    /// Always true.
+    pub success: bool,
+    /// The catalogue.
+    pub data: WorkerTypes,
+}
+
+/// All worker types.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct WorkerTypes {
+    /// By name.
+    pub worker_types: Vec<WorkerTypeDocument>,
+}
+
+/// One worker type.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "WorkerType")]
+pub struct WorkerTypeDocument {
+    /// The worker type.
+    pub worker_type: WorkerType,
+    /// Its path segment in the start route.
+    pub domain: String,
+    /// What its engine does.
+    pub description: String,
+    /// The version of the program that published it.
+    pub version: String,
+    /// The path that starts an operation.
+    pub start: String,
+    /// JSON Schema of the parameters.
+    pub request_schema: Value,
+    /// JSON Schema of the result.
+    pub result_schema: Value,
+    /// Its queues.
+    pub queues: Vec<QueueDocument>,
+    /// How many of its workers are listed and not silent.
+    pub workers: u64,
+}
+
+/// One queue.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "Queue")]
+pub struct QueueDocument {
+    /// The name of the queue; `direct` for operations that were sent to workers.
+    pub queue: Origin,
+    /// Operations that wait in it.
+    pub pending: u64,
+    /// Operations from it that run.
+    pub running: u64,
+    /// Age of the oldest operation that waits.
+    pub oldest_pending_seconds: Option<f64>,
+}
