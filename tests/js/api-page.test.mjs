@@ -4,13 +4,16 @@ import { test } from 'node:test';
 
 import { Exact } from '../../backend/assets/dashboard/exact.js';
 import { curlCommand, requestAddress } from '../../backend/assets/docs/request.js';
-import { example, limitsLabel, resolve, typeLabel } from '../../backend/assets/docs/schema-facts.js';
+import {
+  example, limitsLabel, resolve, typeLabel,
+} from '../../backend/assets/docs/schema-facts.js';
 
 const document = {
   components: {
     schemas: {
       Id: { type: 'string', pattern: '^x$', description: 'An id.' },
-      Tree: { type: 'object', properties: { child: { $ref: '#/components/schemas/Tree' } }, required: ['child'] },
+      Tree: { type: 'object', properties: { child: { $ref: '#/components/schemas/Tree' } },
+        required: ['child'] },
       Loop: { $ref: '#/components/schemas/Loop' },
     },
   },
@@ -18,7 +21,8 @@ const document = {
 
 test('parameters go where they belong, and empty ones are left out', () => {
   const values = [
-    [{ name: 'id', in: 'path' }, 'a/$& b'], [{ name: 'limit', in: 'query' }, '5'], [{ name: 'status', in: 'query' }, ''],
+    [{ name: 'id', in: 'path' }, 'a/$& b'], [{ name: 'limit', in: 'query' }, '5'],
+    [{ name: 'status', in: 'query' }, ''],
     [{ name: 'Last-Event-ID', in: 'header' }, '7'],
   ].map(([parameter, value]) => ({ parameter, value }));
 
@@ -31,23 +35,27 @@ test('parameters go where they belong, and empty ones are left out', () => {
 test('a curl command survives quotes', () => {
   const command = curlCommand('POST', 'http://x/?a=b&c', { Accept: "it's" }, '{"a": "it\'s"}');
 
-  assert.equal(command, `curl -s -X POST 'http://x/?a=b&c' -H 'Accept: it'\\''s' -d '{"a": "it'\\''s"}'`);
+  assert.equal(command,
+    `curl -s -X POST 'http://x/?a=b&c' -H 'Accept: it'\\''s' -d '{"a": "it'\\''s"}'`);
   assert.equal(curlCommand('GET', 'http://x/', {}, undefined), "curl -s 'http://x/'");
 });
 
 test('references are followed, and one to itself ends', () => {
-  assert.deepEqual(resolve(document, { $ref: '#/components/schemas/Id', description: 'Mine.' }), { type: 'string', pattern: '^x$', description: 'Mine.' });
+  assert.deepEqual(resolve(document, { $ref: '#/components/schemas/Id', description: 'Mine.' }),
+    { type: 'string', pattern: '^x$', description: 'Mine.' });
   assert.ok(resolve(document, { $ref: '#/components/schemas/Loop' }));
   assert.equal(resolve(document, { $ref: '#/components/schemas/toString' }), undefined);
 });
 
 test('types are told in one line', () => {
   const labels = [
-    true, false, undefined, { const: 'a' }, { enum: [1, 'b'] }, { type: ['string', 'null'] }, { type: 'integer', format: 'uint32' },
+    true, false, undefined, { const: 'a' }, { enum: [1, 'b'] }, { type: ['string', 'null'] },
+    { type: 'integer', format: 'uint32' },
     { anyOf: [] }, {},
   ].map(typeLabel);
 
-  assert.deepEqual(labels, ['anything', 'nothing', 'anything', '"a"', '1 | "b"', 'string | null', 'integer (uint32)', 'one of', 'anything']);
+  assert.deepEqual(labels, ['anything', 'nothing', 'anything', '"a"', '1 | "b"', 'string | null',
+    'integer (uint32)', 'one of', 'anything']);
 });
 
 test('limits are told to the last digit', () => {
@@ -60,12 +68,15 @@ test('an example is the least that a schema asks for', () => {
   const schema = {
     type: 'object', required: ['id', 'count', 'list', 'mode', 'on'],
     properties: {
-      id: { $ref: '#/components/schemas/Id' }, count: { type: 'integer', minimum: 3 }, list: { type: 'array', minItems: 1, items: { const: 5 } },
-      mode: { oneOf: [{ const: 'fast' }, { const: 'slow' }] }, on: { type: ['boolean', 'null'] }, extra: { type: 'string' },
+      id: { $ref: '#/components/schemas/Id' }, count: { type: 'integer', minimum: 3 },
+      list: { type: 'array', minItems: 1, items: { const: 5 } },
+      mode: { oneOf: [{ const: 'fast' }, { const: 'slow' }] }, on: { type: ['boolean', 'null'] },
+      extra: { type: 'string' },
     },
   };
 
-  assert.deepEqual(example(document, schema), { id: '', count: 3, list: [5], mode: 'fast', on: false });
+  assert.deepEqual(example(document, schema), { id: '', count: 3, list: [5], mode: 'fast',
+    on: false });
   assert.equal(example(document, { type: 'string', examples: ['own'], default: 'other' }), 'own');
 });
 

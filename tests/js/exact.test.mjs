@@ -6,20 +6,27 @@ import {
 } from '../../backend/assets/dashboard/exact.js';
 
 test('numbers that JavaScript would change keep their digits', () => {
-  for (const digits of ['9007199254740993', '18446744073709551615', '0.1000000000000000055', '1e400']) {
+  const large = ['9007199254740993', '18446744073709551615', '0.1000000000000000055', '1e400'];
+
+  for (const digits of large) {
     assert.ok(parseNumber(digits) instanceof Exact, digits);
     assert.equal(writeJson(readJson(digits)), digits);
   }
 });
 
 test('other numbers become JavaScript numbers, however they are written', () => {
-  for (const [written, value] of [['1.50', 1.5], ['2e3', 2000], ['-0.001', -0.001], ['0', 0], ['9007199254740992', 2 ** 53]]) {
+  const numbers = [
+    ['1.50', 1.5], ['2e3', 2000], ['-0.001', -0.001], ['0', 0], ['9007199254740992', 2 ** 53],
+  ];
+
+  for (const [written, value] of numbers) {
     assert.equal(parseNumber(written), value);
   }
 });
 
 test('readJson agrees with JSON.parse on everything but large numbers', () => {
-  const written = ' {"a": [1, -2.5e3, [], {}], "b\\"\\u00e9\\\\": "x{[,]}:", "": null, "t": [true, false]} ';
+  const written = ' {"a": [1, -2.5e3, [], {}], "b\\"\\u00e9\\\\": "x{[,]}:", "": null, '
+    + '"t": [true, false]} ';
 
   assert.deepEqual(readJson(written), JSON.parse(written));
 });
@@ -57,10 +64,11 @@ test('changedPaths names every difference by its path', () => {
   const given = { same: 1, number: 1, list: [1, { x: 1 }], short: [1], type: '1', missing: 1 };
   const kept = { same: 1, number: 2, list: [1, { x: 2 }], short: [], type: 1 };
 
-  assert.deepEqual(changedPaths(given, kept), ['/number', '/list/1/x', '/short', '/type', '/missing']);
+  assert.deepEqual(changedPaths(given, kept), ['/number', '/list/1/x', '/short', '/type',
+    '/missing']);
 });
 
-test('an absent member equals null, but a null entry of a list does not equal an absent one', () => {
+test('an absent member equals null, an absent entry of a list does not', () => {
   assert.deepEqual(changedPaths({ a: null }, {}), []);
   assert.deepEqual(changedPaths([null], []), ['']);
 });

@@ -1,13 +1,17 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { ago, beginning, count, duration, number, percent, title } from '../../backend/assets/dashboard/format.js';
+import {
+  ago, beginning, count, duration, number, percent, title,
+} from '../../backend/assets/dashboard/format.js';
 import { recordServerTime, serverNow } from '../../backend/assets/dashboard/server-clock.js';
 
 test('durations have at most two units', () => {
-  const shown = [0, 0.0004, 0.25, 1, 1.25, 9.99, 59.6, 60, 1234.5, 3600, 90061, 86400 * 3].map(duration);
+  const seconds = [0, 0.0004, 0.25, 1, 1.25, 9.99, 59.6, 60, 1234.5, 3600, 90061, 86400 * 3];
+  const shown = seconds.map(duration);
 
-  assert.deepEqual(shown, ['0ms', '0ms', '250ms', '1s', '1.3s', '10.0s', '1m 0s', '1m 0s', '20m 35s', '1h 0m', '1d 1h', '3d 0h']);
+  assert.deepEqual(shown, ['0ms', '0ms', '250ms', '1s', '1.3s', '10.0s', '1m 0s', '1m 0s',
+    '20m 35s', '1h 0m', '1d 1h', '3d 0h']);
 });
 
 test('a negative duration shows as zero: clocks differ', () => {
@@ -30,11 +34,13 @@ test('numbers keep what a reader needs', () => {
 });
 
 test('percentages never round up to a hundred', () => {
-  assert.deepEqual([0, 0.5, 9.94, 10.9, 99.99, 100].map(percent), ['0 %', '0.5 %', '9.9 %', '10 %', '99 %', '100 %']);
+  assert.deepEqual([0, 0.5, 9.94, 10.9, 99.99, 100].map(percent),
+    ['0 %', '0.5 %', '9.9 %', '10 %', '99 %', '100 %']);
 });
 
 test('names become words', () => {
-  assert.deepEqual(['data_processing', 'retry-delay', '', 7].map(title), ['Data processing', 'Retry delay', '', '7']);
+  assert.deepEqual(['data_processing', 'retry-delay', '', 7].map(title),
+    ['Data processing', 'Retry delay', '', '7']);
 });
 
 test('the beginning of a text does not cut a character in half', () => {

@@ -8,24 +8,31 @@ import { equityPoints } from '../../backend/assets/dashboard/equity-curve.js';
 import { MetricSeries } from '../../backend/assets/dashboard/metric-series.js';
 import { RowChanges, newerOf, pageRange } from '../../backend/assets/dashboard/page-changes.js';
 import { isNewer, statusLabel } from '../../backend/assets/dashboard/status.js';
-import { endedIn, endedInLastMinute, failuresIn } from '../../backend/assets/dashboard/throughput.js';
+import {
+  endedIn, endedInLastMinute, failuresIn,
+} from '../../backend/assets/dashboard/throughput.js';
 
 const operation = (status, updatedAt, more = {}) =>
   ({ operation_id: 'one', status, updated_at: updatedAt, progress: { percentage: 0 }, ...more });
 
 test('metric points are numbered per metric, over all attempts', () => {
   const series = new MetricSeries();
-  series.add([{ name: 'score', value: 1, timestamp: '', attempt: 1 }, { name: 'score', value: 2, timestamp: '', attempt: 2 }]);
-  series.add([{ name: 'score', value: 3, timestamp: '', attempt: 2 }, { name: 'other', value: 4, timestamp: '' }]);
+  series.add([{ name: 'score', value: 1, timestamp: '', attempt: 1 },
+    { name: 'score', value: 2, timestamp: '', attempt: 2 }]);
+  series.add([{ name: 'score', value: 3, timestamp: '', attempt: 2 },
+    { name: 'other', value: 4, timestamp: '' }]);
 
-  const lines = [...series.plots().values()].flat().map(({ name, points }) => [name, points.map(({ x, y }) => [x, y])]);
+  const lines = [...series.plots().values()].flat()
+    .map(({ name, points }) => [name, points.map(({ x, y }) => [x, y])]);
 
-  assert.deepEqual(lines, [['score', [[1, 1]]], ['score (attempt 2)', [[2, 2], [3, 3]]], ['other', [[1, 4]]]]);
+  assert.deepEqual(lines, [['score', [[1, 1]]], ['score (attempt 2)', [[2, 2], [3, 3]]],
+    ['other', [[1, 4]]]]);
 });
 
 test('metrics that share a meaning share a plot', () => {
   const series = new MetricSeries();
-  series.add(['Train_Loss', 'val_loss', 'speed'].map((name) => ({ name, value: 1, timestamp: '' })));
+  const names = ['Train_Loss', 'val_loss', 'speed'];
+  series.add(names.map((name) => ({ name, value: 1, timestamp: '' })));
 
   const plots = [...series.plots()].map(([plot, lines]) => [plot, lines.map(({ name }) => name)]);
 
@@ -47,7 +54,7 @@ test('no more metric points are kept than anybody looks at', () => {
   assert.equal(series.plots().get('score')[0].points.length, 200_000);
 });
 
-test('a document is newer by its time, but a terminal one never gives way to one that is not', () => {
+test('a document is newer by its time, but none is newer than a terminal one', () => {
   assert.ok(isNewer(operation('running', '02'), operation('running', '01')));
   assert.ok(!isNewer(operation('running', '01'), operation('running', '01')));
   assert.ok(!isNewer(operation('running', '02'), operation('completed', '01')));
@@ -68,7 +75,8 @@ test('progress after a document becomes part of it; a document after progress re
 
   changes.addDocument(document);
   changes.addProgress('one', { percentage: 50 });
-  assert.deepEqual(changes.take(), [['one', { document: { ...document, progress: { percentage: 50 } } }]]);
+  assert.deepEqual(changes.take(),
+    [['one', { document: { ...document, progress: { percentage: 50 } } }]]);
 
   changes.addProgress('one', { percentage: 60 });
   changes.addDocument(document);
@@ -87,10 +95,12 @@ test('a page names its range', () => {
   assert.equal(pageRange(0, 0, 0), 'None');
 });
 
-const minute = (time, completed, failed = 0, cancelled = 0) => ({ minute: time, created: 0, completed, failed, cancelled });
+const minute = (time, completed, failed = 0, cancelled = 0) =>
+  ({ minute: time, created: 0, completed, failed, cancelled });
 
 test('the last minute is the running one and the rest of the one before', () => {
-  const minutes = [minute('2026-01-01T00:00:00Z', 1000), minute('2026-01-01T00:01:00Z', 30, 20, 10), minute('2026-01-01T00:02:00Z', 6)];
+  const minutes = [minute('2026-01-01T00:00:00Z', 1000),
+    minute('2026-01-01T00:01:00Z', 30, 20, 10), minute('2026-01-01T00:02:00Z', 6)];
   const at = (seconds) => Date.parse('2026-01-01T00:02:00Z') + seconds * 1000;
 
   assert.equal(endedInLastMinute(minutes, at(0)), 66);
@@ -109,11 +119,13 @@ test('cancelled operations ended, but are not counted as finished', () => {
 
 test('an equity curve is read in both of its shapes, without what is not a number', () => {
   assert.deepEqual(
-    equityPoints({ equity_curve: [['2024-01-01T00:00:00Z', 5], ['2024-01-02T00:00:00Z', 'x'], ['2024-01-03T00:00:00Z', '7']] })
+    equityPoints({ equity_curve: [['2024-01-01T00:00:00Z', 5], ['2024-01-02T00:00:00Z', 'x'],
+      ['2024-01-03T00:00:00Z', '7']] })
       .map(({ x, y, tick }) => [x, y, tick]),
     [[0, 5, '2024-01-01'], [2, 7, '2024-01-03']]);
   assert.deepEqual(
-    equityPoints({ equity_curve: [{ timestamp: 'a', equity: 1 }, { timestamp: 'b', value: 2 }] }).map(({ y }) => y), [1, 2]);
+    equityPoints({ equity_curve: [{ timestamp: 'a', equity: 1 },
+      { timestamp: 'b', value: 2 }] }).map(({ y }) => y), [1, 2]);
 });
 
 test('a result without an equity curve has none', () => {
@@ -124,7 +136,8 @@ test('a result without an equity curve has none', () => {
 
 test('addresses carry only what is set, and escape it', () => {
   assert.equal(operationsAddress({ operation_type: '', status: '', offset: 0 }), '#/operations');
-  assert.equal(operationsAddress({ operation_type: 'a&b', status: 'failed', offset: 25 }), '#/operations?operation_type=a%26b&status=failed&offset=25');
+  assert.equal(operationsAddress({ operation_type: 'a&b', status: 'failed', offset: 25 }),
+    '#/operations?operation_type=a%26b&status=failed&offset=25');
   assert.equal(operationAddress('a/b'), '#/operations/a%2Fb');
   assert.equal(queryString({ a: '', b: null, c: undefined, d: 0, e: 'x y' }), '?d=0&e=x+y');
   assert.equal(queryString({}), '');

@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { extent, labelledPoints, nearestPoint, thinOut, ticks } from '../../backend/assets/dashboard/scales.js';
+import {
+  extent, labelledPoints, nearestPoint, thinOut, ticks,
+} from '../../backend/assets/dashboard/scales.js';
 
 const points = (...ys) => ys.map((y, x) => ({ x, y }));
 
@@ -31,7 +33,8 @@ test('one point and equal points span something', () => {
 });
 
 test('thinning keeps every peak and the order, and at most two points per pixel', () => {
-  const many = points(...Array.from({ length: 10_000 }, (_, at) => (at === 4321 ? 99 : at === 8765 ? -99 : Math.sin(at))));
+  const many = points(...Array.from({ length: 10_000 },
+    (_, at) => (at === 4321 ? 99 : at === 8765 ? -99 : Math.sin(at))));
 
   const kept = thinOut(many, 100);
 
@@ -54,7 +57,8 @@ test('the nearest point is found on both sides, and at the ends', () => {
 });
 
 test('the first and the last point are labelled, and none twice', () => {
-  const labelled = (length, wanted) => labelledPoints(points(...Array(length).keys()), wanted).map(({ x }) => x);
+  const labelled = (length, wanted) =>
+    labelledPoints(points(...Array(length).keys()), wanted).map(({ x }) => x);
 
   assert.deepEqual(labelled(100, 3), [0, 50, 99]);
   assert.deepEqual(labelled(2, 6), [0, 1]);

@@ -6,7 +6,8 @@ import { FieldErrors, InvalidForm } from '../../backend/assets/dashboard/schema-
 /** A slot that remembers what it shows. */
 function slot(more = {}) {
   return {
-    shown: '', advice: '', isEmpty: () => false, focus() {}, set(message) { this.shown = message; }, ...more,
+    shown: '', advice: '', isEmpty: () => false, focus() {},
+    set(message) { this.shown = message; }, ...more,
   };
 }
 
@@ -19,7 +20,8 @@ function formWith(slots, base = '') {
 test('a violation is shown at its field', () => {
   const steps = slot();
 
-  const { unplaced, slots } = formWith({ '/steps': steps }).show([{ path: '/steps', message: 'too small' }]);
+  const { unplaced, slots } = formWith({ '/steps': steps })
+    .show([{ path: '/steps', message: 'too small' }]);
 
   assert.equal(steps.shown, 'too small');
   assert.deepEqual([unplaced, slots], [[], [steps]]);
@@ -51,7 +53,8 @@ test('a missing property is shown at its own empty field', () => {
 test('a missing property without a field is shown at its object', () => {
   const outer = slot();
 
-  formWith({ '/strategy': outer }).show([{ path: '/strategy', message: '"type" is a required property' }]);
+  formWith({ '/strategy': outer })
+    .show([{ path: '/strategy', message: '"type" is a required property' }]);
 
   assert.equal(outer.shown, '"type" is a required property');
 });

@@ -2,7 +2,9 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import { writeJson } from '../../backend/assets/dashboard/exact.js';
-import { listValue, mapValue, numberValue, objectValue, textValue } from '../../backend/assets/dashboard/schema-values.js';
+import {
+  listValue, mapValue, numberValue, objectValue, textValue,
+} from '../../backend/assets/dashboard/schema-values.js';
 
 test('numbers are read as people write them', () => {
   const read = ['', '  ', ' 5 ', '+5', '-.5', '5.', '007', '1e3', '0', '-0.0'].map(numberValue);
@@ -45,14 +47,16 @@ test('an empty list is left out only where there was none', () => {
 test('a map refuses values without a name and names that stand twice, at their entries', () => {
   const refused = [];
   const entries = [
-    { name: 'a', value: 1 }, { name: '', value: 2 }, { name: '', value: undefined }, { name: 'a', value: 3 },
+    { name: 'a', value: 1 }, { name: '', value: 2 }, { name: '', value: undefined },
+    { name: 'a', value: 3 },
   ];
 
   const value = mapValue(entries, true, (at, message) => refused.push([at, message]));
 
   assert.deepEqual(value, { a: 3 });
   assert.deepEqual(refused, [
-    [0, 'Another entry has the same name'], [1, 'This needs a name'], [3, 'Another entry has the same name'],
+    [0, 'Another entry has the same name'], [1, 'This needs a name'],
+    [3, 'Another entry has the same name'],
   ]);
 });
 

@@ -3,7 +3,8 @@ import { test } from 'node:test';
 
 import { Exact } from '../../backend/assets/dashboard/exact.js';
 import {
-  choicesOf, fitsVariant, orderedNames, patternAdvice, rangeHint, resolveSchema, tagOf, variantLabel,
+  choicesOf, fitsVariant, orderedNames, patternAdvice, rangeHint, resolveSchema, tagOf,
+  variantLabel,
   variantsOf, withoutNull,
 } from '../../backend/assets/dashboard/schema.js';
 
@@ -13,7 +14,8 @@ const root = {
     'a/b': { type: 'boolean' },
     Loop: { $ref: '#/$defs/Loop' },
     Drop: { type: 'object', properties: { kind: { const: 'drop' } }, required: ['kind'] },
-    Fill: { type: 'object', properties: { kind: { enum: ['fill'] }, with: { type: 'number' } }, required: ['kind', 'with'] },
+    Fill: { type: 'object', properties: { kind: { enum: ['fill'] }, with: { type: 'number' } },
+      required: ['kind', 'with'] },
   },
 };
 
@@ -32,26 +34,33 @@ test('references are escaped, may lead nowhere, and may lead to themselves', () 
 });
 
 test('allOf with one member is that member', () => {
-  assert.deepEqual(resolveSchema({ allOf: [{ type: 'integer' }], title: 'N' }, root), { type: 'integer', title: 'N' });
+  assert.deepEqual(resolveSchema({ allOf: [{ type: 'integer' }], title: 'N' }, root),
+    { type: 'integer', title: 'N' });
 });
 
 test('null is no possibility of its own', () => {
-  assert.deepEqual(withoutNull({ type: ['integer', 'null'], minimum: 1 }, root), { type: 'integer', minimum: 1 });
-  assert.deepEqual(withoutNull({ type: ['string', 'null'], enum: ['a', null] }, root), { type: 'string', enum: ['a'] });
-  assert.equal(withoutNull({ anyOf: [{ $ref: '#/$defs/Time' }, { type: 'null' }], default: null }, root).type, 'string');
-  assert.equal(withoutNull({ oneOf: [{ type: 'string' }, { type: 'number' }, { const: null }] }, root).oneOf.length, 2);
+  assert.deepEqual(withoutNull({ type: ['integer', 'null'], minimum: 1 }, root),
+    { type: 'integer', minimum: 1 });
+  assert.deepEqual(withoutNull({ type: ['string', 'null'], enum: ['a', null] }, root),
+    { type: 'string', enum: ['a'] });
+  assert.equal(withoutNull({ anyOf: [{ $ref: '#/$defs/Time' }, { type: 'null' }], default: null },
+    root).type, 'string');
+  assert.equal(withoutNull({ oneOf: [{ type: 'string' }, { type: 'number' }, { const: null }] },
+    root).oneOf.length, 2);
 });
 
 test('choices come from enum and from alternatives that are all constants', () => {
   assert.deepEqual(choicesOf({ enum: ['a', 2] }, root).map(({ label }) => label), ['a', '2']);
   assert.deepEqual(
-    choicesOf({ oneOf: [{ const: 'a', title: 'First', description: 'note' }, { enum: ['b'] }] }, root),
+    choicesOf({ oneOf: [{ const: 'a', title: 'First', description: 'note' }, { enum: ['b'] }] },
+      root),
     [{ value: 'a', label: 'First', note: 'note' }, { value: 'b', label: 'b', note: undefined }]);
   assert.equal(choicesOf({ oneOf: [{ const: 'a' }, { type: 'object' }] }, root), null);
 });
 
 test('alternatives among alternatives are offered side by side', () => {
-  const nested = { oneOf: [{ type: 'string' }, { anyOf: [{ $ref: '#/$defs/Drop' }, { $ref: '#/$defs/Fill' }] }] };
+  const nested = { oneOf: [{ type: 'string' },
+    { anyOf: [{ $ref: '#/$defs/Drop' }, { $ref: '#/$defs/Fill' }] }] };
 
   const labels = variantsOf(nested, root).map((variant, at) => variantLabel(variant, root, at));
 
@@ -63,7 +72,8 @@ test('a variant is called by its tag, values, title, properties or type', () => 
 
   assert.equal(label({ enum: [1, 2, 3, 4] }), '1, 2, 3, …');
   assert.equal(label({ title: 'Own', type: 'object', required: ['a'] }), 'Own');
-  assert.equal(label({ type: 'object', required: ['from', 'to'], properties: { x: {} } }), 'From, to');
+  assert.equal(label({ type: 'object', required: ['from', 'to'], properties: { x: {} } }),
+    'From, to');
   assert.equal(label({ type: ['string', 'number'] }), 'String or number');
   assert.equal(label({ const: 5 }), '5');
   assert.equal(label({}), 'Form 5');
@@ -84,8 +94,10 @@ test('a value finds its variant by tag, else by type and names', () => {
 
 test('ranges are told in words, to the last digit', () => {
   const hints = [
-    { minimum: 1, maximum: 5 }, { exclusiveMinimum: 0, exclusiveMaximum: 1 }, { exclusiveMinimum: 0, maximum: 1 },
-    { minimum: 2 }, { type: 'integer', minimum: 0 }, { minimum: 0 }, { exclusiveMinimum: 0 }, { maximum: 9 },
+    { minimum: 1, maximum: 5 }, { exclusiveMinimum: 0, exclusiveMaximum: 1 },
+    { exclusiveMinimum: 0, maximum: 1 },
+    { minimum: 2 }, { type: 'integer', minimum: 0 }, { minimum: 0 }, { exclusiveMinimum: 0 },
+    { maximum: 9 },
     { exclusiveMaximum: 9 }, {}, { minimum: 0, maximum: new Exact('18446744073709551615') },
   ].map(rangeHint);
 
@@ -97,10 +109,13 @@ test('ranges are told in words, to the last digit', () => {
 });
 
 test('required fields stand first, and a start before its end when the order was lost', () => {
-  const schema = (names, required = []) => ({ required, properties: Object.fromEntries(names.map((name) => [name, {}])) });
+  const schema = (names, required = []) =>
+    ({ required, properties: Object.fromEntries(names.map((name) => [name, {}])) });
 
   assert.deepEqual(orderedNames(schema(['b', 'a', 'c'], ['c', 'absent'])), ['c', 'b', 'a']);
   assert.deepEqual(orderedNames(schema(['end', 'fill', 'start'])), ['start', 'end', 'fill']);
-  assert.deepEqual(orderedNames(schema(['end', 'start', 'fill'])), ['end', 'start', 'fill'], 'the author had an order');
-  assert.deepEqual(orderedNames(schema(['backend', 'backstart'])), ['backend', 'backstart'], 'part of a word');
+  assert.deepEqual(orderedNames(schema(['end', 'start', 'fill'])), ['end', 'start', 'fill'],
+    'the author had an order');
+  assert.deepEqual(orderedNames(schema(['backend', 'backstart'])), ['backend', 'backstart'],
+    'part of a word');
 });

@@ -3,7 +3,8 @@ import { afterEach, beforeEach, test } from 'node:test';
 
 import { atMostEvery, perFrame } from '../../backend/assets/dashboard/throttle.js';
 
-const real = { setTimeout, clearTimeout, performance, requestAnimationFrame: globalThis.requestAnimationFrame };
+const real = { setTimeout, clearTimeout, performance,
+  requestAnimationFrame: globalThis.requestAnimationFrame };
 let now;
 let timers;
 
@@ -11,7 +12,8 @@ let timers;
 async function pass(milliseconds) {
   const end = now + milliseconds;
   for (;;) {
-    const due = [...timers].filter(([, timer]) => timer.at <= end).sort(([, a], [, b]) => a.at - b.at)[0];
+    const due = [...timers].filter(([, timer]) => timer.at <= end).sort(([, a],
+      [, b]) => a.at - b.at)[0];
     if (!due) break;
     const [id, timer] = due;
     timers.delete(id);
@@ -29,7 +31,8 @@ beforeEach(() => {
   now = 100_000;
   timers = new Map();
   let ids = 0;
-  const define = (name, value) => Object.defineProperty(globalThis, name, { value, configurable: true, writable: true });
+  const define = (name, value) => Object.defineProperty(globalThis, name,
+    { value, configurable: true, writable: true });
   define('performance', { now: () => now });
   define('setTimeout', (work, wait) => {
     ids += 1;
@@ -61,7 +64,8 @@ test('work is done once a frame, however often it is asked for', async () => {
   assert.equal(runs, 2);
 });
 
-test('a burst of requests leads to one run soon, and to the next one only after the gap', async () => {
+test('a burst of requests leads to one run soon, and to the next one only after the gap',
+  async () => {
   const runs = [];
   const ask = atMostEvery(1000, async () => { runs.push(now); });
   const begun = now;
@@ -92,7 +96,8 @@ test('an urgent request does not wait for the gap', async () => {
   assert.equal(runs, 2, 'the urgent request took the place of the other one');
 });
 
-test('work never runs twice at a time, and a request during a run leads to another run', async () => {
+test('work never runs twice at a time, and a request during a run leads to another run',
+  async () => {
   const finish = [];
   const ask = atMostEvery(1000, () => new Promise((resolve) => { finish.push(resolve); }));
   ask(true);

@@ -2,12 +2,15 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import { meetsRequirements, whyNoWorker } from '../../backend/assets/dashboard/requirements.js';
-import { capabilityLabels, isNotPulling, sortedByNeed } from '../../backend/assets/dashboard/worker-facts.js';
+import {
+  capabilityLabels, isNotPulling, sortedByNeed,
+} from '../../backend/assets/dashboard/worker-facts.js';
 
 const NOW = Date.parse('2026-01-01T01:00:00Z');
 const secondsAgo = (seconds) => new Date(NOW - seconds * 1000).toISOString();
 const worker = (id, more = {}) => ({
-  worker_id: id, worker_type: 'dummy', status: 'AVAILABLE', last_pull_at: secondsAgo(1), registered_at: secondsAgo(5000),
+  worker_id: id, worker_type: 'dummy', status: 'AVAILABLE', last_pull_at: secondsAgo(1),
+  registered_at: secondsAgo(5000),
   capabilities: { gpu: false }, slots: 1, ...more,
 });
 
@@ -15,7 +18,8 @@ const worker = (id, more = {}) => ({
 test('a worker meets requirements when it has at least what they ask for', () => {
   assert.ok(meetsRequirements({}, { gpu: false }));
   assert.ok(meetsRequirements({ gpu: false, cores: null, memory_gb: null }, { gpu: false }));
-  assert.ok(meetsRequirements({ gpu: true, cores: 4, memory_gb: 8 }, { gpu: true, cores: 4, memory_gb: 8 }));
+  assert.ok(meetsRequirements({ gpu: true, cores: 4, memory_gb: 8 },
+    { gpu: true, cores: 4, memory_gb: 8 }));
   assert.ok(!meetsRequirements({ gpu: true }, { gpu: false, cores: 64, memory_gb: 64 }));
   assert.ok(!meetsRequirements({ cores: 5 }, { gpu: true, cores: 4 }));
   assert.ok(!meetsRequirements({ memory_gb: 9 }, { gpu: true, memory_gb: 8 }));
@@ -32,7 +36,8 @@ test('what keeps an operation waiting is named', () => {
 
   assert.match(why([]), /No worker of the type dummy is here/);
   assert.match(why([silent]), /answers/);
-  assert.match(why([worker('w'), silent], { gpu: true, cores: 1, memory_gb: 2048 }), /\(a GPU, 1 core, 2,048 GiB of memory\)/);
+  assert.match(why([worker('w'), silent], { gpu: true, cores: 1, memory_gb: 2048 }),
+    /\(a GPU, 1 core, 2,048 GiB of memory\)/);
 });
 
 test('nothing keeps an operation waiting while a worker can run it, even a busy one', () => {
@@ -49,7 +54,8 @@ test('a free worker that has not pulled for a while is marked', () => {
 test('workers that need attention stand first, then by type and by number', () => {
   const workers = [
     worker('w10'), worker('w9'), worker('a', { worker_type: 'backtesting' }),
-    worker('quiet', { last_pull_at: secondsAgo(500) }), worker('silent', { status: 'TEMPORARILY_UNAVAILABLE' }),
+    worker('quiet', { last_pull_at: secondsAgo(500) }),
+    worker('silent', { status: 'TEMPORARILY_UNAVAILABLE' }),
   ];
 
   const order = sortedByNeed(workers, NOW).map((one) => one.worker_id);
@@ -58,7 +64,8 @@ test('workers that need attention stand first, then by type and by number', () =
 });
 
 test('capabilities are told, also those that the page does not know', () => {
-  const labels = capabilityLabels(worker('w', { slots: 2, capabilities: { gpu: true, cores: 8, memory_gb: 16, zone: 'eu', disks: [1] } }));
+  const labels = capabilityLabels(worker('w', { slots: 2,
+    capabilities: { gpu: true, cores: 8, memory_gb: 16, zone: 'eu', disks: [1] } }));
 
   assert.deepEqual(labels, ['GPU', '8 cores', '16 GiB', '2 slots', 'zone: eu', 'disks: [1]']);
   assert.deepEqual(capabilityLabels(worker('w')), ['CPU only']);
