@@ -59,6 +59,15 @@ test('a missing property without a field is shown at its object', () => {
   assert.equal(outer.shown, '"type" is a required property');
 });
 
+test('a missing property of an object in which nothing was entered asks for the object', () => {
+  const outer = slot({ isEmpty: () => true });
+
+  formWith({ '/strategy': outer })
+    .show([{ path: '/strategy', message: '"type" is a required property' }]);
+
+  assert.equal(outer.shown, 'This is required');
+});
+
 test('a text that does not match its pattern gets advice', () => {
   const date = slot({ advice: 'YYYY-MM-DD' });
 

@@ -81,6 +81,18 @@ test('a burst of requests leads to one run soon, and to the next one only after 
   assert.deepEqual(runs, [begun + 30, begun + 1030]);
 });
 
+test('further requests do not put off a run that is planned', async () => {
+  let runs = 0;
+  const ask = atMostEvery(1000, async () => { runs += 1; });
+
+  ask();
+  await pass(20);
+  ask();
+  await pass(10);
+
+  assert.equal(runs, 1);
+});
+
 test('an urgent request does not wait for the gap', async () => {
   let runs = 0;
   const ask = atMostEvery(1000, async () => { runs += 1; });

@@ -14,7 +14,7 @@ export function requestAddress(template, values) {
   let path = template;
   for (const { parameter, value } of values) {
     if (parameter.in === 'path') {
-      path = path.replace(`{${parameter.name}}`, () => encodeURIComponent(value));
+      path = path.replace(`{${parameter.name}}`, encodeURIComponent(value));
     } else if (value !== '') {
       if (parameter.in === 'query') query.set(parameter.name, value);
       else headers[parameter.name] = value;
