@@ -80,11 +80,13 @@ impl Engine for Dummy {
                 "result_bytes may be at most {MAX_RESULT_BYTES}"
             )));
         }
+
         let total = u64::from(request.steps);
         for step in 1..=request.steps {
             if !request.ignore_cancel {
                 ctx.check_cancelled()?;
             }
+
             if request.step_ms > 0 {
                 tokio::select! {
                     // Neither arm holds anything that a drop could lose.
@@ -95,19 +97,24 @@ impl Engine for Dummy {
                 // Millions of steps without a wait give way, too.
                 tokio::task::consume_budget().await;
             }
+
             if request.fail_at_step == Some(step) {
                 return Err(OperationError::failed(format!(
                     "failed at step {step}, as asked"
                 )));
             }
+
             #[expect(clippy::panic, reason = "a panic is what was asked for")]
             if request.panic_at_step == Some(step) {
                 panic!("panicked at step {step}, as asked");
             }
+
             for _ in 0..request.metrics_per_step {
                 ctx.metric("step", f64::from(step));
             }
+
             let left = (total - u64::from(step)).saturating_mul(request.step_ms) / 1000;
+
             ctx.progress(
                 Progress::ratio(u64::from(step), total)
                     .step(format!("Step {step}/{total}"))
@@ -116,6 +123,7 @@ impl Engine for Dummy {
                     .field("steps", total),
             );
         }
+
         Ok(DummyOutput {
             steps: request.steps,
             filler: "x".repeat(request.result_bytes),
@@ -139,6 +147,7 @@ mod tests {
             )
             .await
             .unwrap();
+
         assert_eq!(output.steps, 3);
         assert_eq!(run.progress().percentage, 100.0);
         assert_eq!(run.metrics().len(), 6);

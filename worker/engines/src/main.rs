@@ -39,6 +39,7 @@ fn main() -> ExitCode {
         worker_type,
         config,
     } = Args::parse();
+
     match worker_type {
         BuiltIn::Backtesting => run_program(Backtesting, config),
         BuiltIn::DataProcessing => run_program(DataProcessing, config),

@@ -58,10 +58,12 @@ impl Account {
         let price = raw * (1.0 + self.slippage);
         let with_commission = 1.0 + self.commission;
         let mut quantity = (self.cash * self.fraction / with_commission / raw).floor();
+
         // The fraction is applied to the price before slippage, so the whole cash can fall short of it.
         if quantity * price * with_commission > self.cash {
             quantity = (self.cash / with_commission / price).floor();
         }
+
         if quantity > 0.0 {
             self.cash -= quantity * price * with_commission;
             self.position = Some(Position {
@@ -96,6 +98,7 @@ impl Account {
         let gross_pnl = quantity * (price - position.price);
         let commission = self.commission * quantity * (position.price + price);
         let net_pnl = gross_pnl - commission;
+
         Trade {
             entry_time: from.timestamp.clone(),
             exit_time: to.timestamp.clone(),

@@ -81,6 +81,7 @@ pub(super) fn metrics(
     let fall = Drawdown::of(&history.equity);
     let trades = TradeFigures::of(&history.trades);
     let scale = periods.sqrt();
+
     Metrics {
         final_equity: finite(final_equity),
         total_return: finite(total_return),
@@ -152,6 +153,7 @@ impl Returns {
             .copied()
             .filter(|value| *value < 0.0)
             .collect();
+
         Self {
             mean: mean(&returns),
             deviation: deviation(&returns),
@@ -173,11 +175,13 @@ impl Drawdown {
             amount: 0.0,
         };
         let mut peak = f64::MIN;
+
         for value in equity {
             peak = peak.max(*value);
             worst.amount = worst.amount.max(peak - value);
             worst.fraction = worst.fraction.max((peak - value) / peak);
         }
+
         worst
     }
 }
@@ -217,6 +221,7 @@ impl TradeFigures {
                 figures.loss_hours.push(hours);
             }
         }
+
         figures
     }
 }
@@ -230,6 +235,7 @@ mod tests {
     fn bar(day: usize, close: f64) -> Bar {
         let timestamp = format!("2023-01-{day:02}");
         let time = BarTime::parse(&timestamp).unwrap();
+
         Bar {
             timestamp: timestamp.into(),
             time,
@@ -267,6 +273,7 @@ mod tests {
                 .map(|(day, close)| bar(day, close))
                 .collect(),
         };
+
         // Returns 0.1, -0.1, 0.1, -0.2.
         let history = TradingHistory {
             equity: vec![100.0, 110.0, 99.0, 108.9, 87.12],
@@ -284,12 +291,15 @@ mod tests {
                 "{actual:?} is not {expected}"
             );
         };
+
         near(metrics.final_equity, 87.12);
         near(metrics.total_return, -12.88);
         near(metrics.total_return_pct, -0.1288);
         near(metrics.buy_hold_return_pct, -0.25);
+
         let growth = 0.8712f64.powf(365.25 / 4.0) - 1.0;
         near(metrics.annualized_return, growth);
+
         let deviation = 0.016875f64.sqrt();
         near(metrics.volatility, deviation * 2.0);
         near(metrics.sharpe_ratio, -0.025 / deviation * 2.0);
@@ -298,6 +308,7 @@ mod tests {
         near(metrics.max_drawdown_pct, 0.208);
         near(metrics.calmar_ratio, growth / 0.208);
         near(metrics.recovery_factor, -12.88 / 22.88);
+
         // Bars 0, 1, 2 and 4; those of two trades count once.
         near(metrics.exposure_pct, 0.8);
         assert_eq!(

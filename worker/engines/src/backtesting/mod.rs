@@ -50,16 +50,20 @@ pub fn backtest(
     request: &BacktestRequest,
 ) -> Result<BacktestOutput, OperationError> {
     request.check()?;
+
     let bars = Bars::load(ctx, &request.selection())?;
     let signals = Signals::new(ctx, &request.strategy, &bars)?;
     let warm_up = signals.warm_up();
     let mut progress = ProgressReporter::new(ctx, &bars);
     let history = Simulation::new(request, &bars).run(signals, &mut progress)?;
+
     progress.finish(&history);
+
     let periods = request
         .periods_per_year
         .unwrap_or(request.timeframe.periods_per_year());
     let metrics = metrics::metrics(&bars, warm_up, &history, request.initial_capital, periods);
+
     Ok(BacktestOutput::new(bars, history, metrics))
 }
 

@@ -32,9 +32,11 @@ impl BacktestOutput {
             .map(|bar| bar.timestamp)
             .zip(history.equity)
             .collect();
+
         let time = |entry: Option<&(Box<str>, f64)>| {
             entry.map(|(time, _)| time.clone()).unwrap_or_default()
         };
+
         Self {
             bars: equity_curve.len(),
             first_bar: time(equity_curve.first()),

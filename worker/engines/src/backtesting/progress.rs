@@ -45,11 +45,13 @@ impl<'a> ProgressReporter<'a> {
         trades: usize,
     ) -> Result<(), OperationError> {
         self.ctx.check_cancelled()?;
+
         let start = *self.start_equity.get_or_insert(equity);
         if i.is_multiple_of(BARS_PER_PROGRESS) {
             self.ctx
                 .progress_with(|| self.progress(i, equity - start, trades));
         }
+
         Ok(())
     }
 
@@ -81,6 +83,7 @@ impl<'a> ProgressReporter<'a> {
             .checked_sub(1)
             .and_then(|at| self.bars.bars.get(at))
             .map(|bar| &*bar.timestamp);
+
         Progress::ratio(done as u64, total as u64)
             .step(format!("Bar {done}/{total}"))
             .field("current_bar", done)

@@ -140,6 +140,7 @@ impl BacktestRequest {
     pub fn check(&self) -> Result<(), OperationError> {
         let positive = |value: f64, most: f64| value > 0.0 && value <= most;
         let part = |value: f64| (0.0..1.0).contains(&value);
+
         require(
             positive(self.initial_capital, 1e12),
             "initial_capital must be above 0 and at most 1e12",
@@ -156,11 +157,13 @@ impl BacktestRequest {
             positive(self.position_fraction, 1.0),
             "position_fraction must be above 0 and at most 1",
         )?;
+
         let periods = self.periods_per_year;
         require(
             periods.is_none_or(|periods| positive(periods, 1e9)),
             "periods_per_year must be above 0 and at most 1e9",
         )?;
+
         self.strategy.check()
     }
 }

@@ -34,6 +34,7 @@ impl<'a> Simulation<'a> {
     ) -> Result<TradingHistory, OperationError> {
         let mut equity = Vec::with_capacity(self.bars.len());
         let last = self.bars.len().saturating_sub(1);
+
         for (i, bar) in self.bars.iter().enumerate() {
             if i.is_multiple_of(BARS_PER_CHECK) {
                 progress.check(
@@ -42,9 +43,11 @@ impl<'a> Simulation<'a> {
                     self.account.trades().len(),
                 )?;
             }
+
             if let Some(order) = self.pending.take() {
                 self.execute(order, i, bar.open);
             }
+
             let mut worth = self.account.equity(bar.close);
             if i == last {
                 self.account
@@ -56,9 +59,11 @@ impl<'a> Simulation<'a> {
                     Fill::Close => self.execute(order, i, bar.close),
                 }
             }
+
             progress.bar(i, worth);
             equity.push(worth);
         }
+
         Ok(TradingHistory {
             equity,
             trades: self.account.into_trades(),
@@ -116,6 +121,7 @@ mod tests {
                 close: *close,
             }
         };
+
         Bars {
             file: "X_1d.csv".into(),
             bars: prices.iter().enumerate().map(bar).collect(),
@@ -146,6 +152,7 @@ mod tests {
     fn orders_fill_at_the_next_open() {
         let run = simulate(&request(json!({})), &bars(&WAVE));
         let first = &run.trades[0];
+
         // Bought at 30 and 10 % more: 33 units would cost 1099.89, so as many as 1000 pays for.
         assert_eq!(
             (first.entry_price, first.exit_price, first.quantity.0),
@@ -160,8 +167,10 @@ mod tests {
             (ExitReason::Signal, 48.0)
         );
         assert_eq!(run.equity[..3], [1000.0; 3]);
+
         let cash = 1000.0 - 30.0 * 30.0 * 1.1 * 1.01;
         assert_eq!(run.equity[3], cash + 30.0 * 40.0);
+
         // The signal of bar 6 fills on the last bar, where it is sold again.
         let last = run.trades.last().unwrap();
         assert_eq!(
@@ -185,6 +194,7 @@ mod tests {
             &bars(&WAVE),
         );
         let first = &run.trades[0];
+
         assert_eq!(
             (first.entry_price, first.exit_price, first.quantity.0),
             (20.0, 20.0, 49.0)
@@ -193,6 +203,7 @@ mod tests {
             (&*first.entry_time, &*first.exit_time),
             ("2024-01-03", "2024-01-05")
         );
+
         let cash = 1000.0 - 49.0 * 20.0 * 1.01;
         assert_eq!(
             run.equity[2..5],
@@ -240,17 +251,23 @@ mod tests {
             }));
             let bars = bars(&prices);
             let run = simulate(&request, &bars);
+
             prop_assert_eq!(run.equity.len(), bars.len());
             prop_assert_eq!(run.equity[0], capital);
+
             // Never in debt, but for the rounding of one purchase.
             prop_assert!(run.equity.iter().all(|equity| *equity >= -1e-9 * capital));
+
             let profit: f64 = run.trades.iter().map(|trade| trade.net_pnl).sum();
             let turnover: f64 = run.trades.iter().map(|trade| trade.quantity.0 * (trade.entry_price + trade.exit_price)).sum();
+
             prop_assert!((run.equity[bars.len() - 1] - capital - profit).abs() <= 1e-9 * (capital + turnover));
+
             for trade in &run.trades {
                 prop_assert!(trade.quantity.0 >= 1.0 && trade.quantity.0.fract() == 0.0);
                 prop_assert!(trade.span.0 <= trade.span.1);
             }
+
             for pair in run.trades.windows(2) {
                 prop_assert!(pair[0].span.1 < pair[1].span.0);
             }

@@ -105,6 +105,7 @@ impl fmt::Display for Strategy {
 impl Rule {
     fn new(ctx: &Context, strategy: &Strategy, bars: &Bars) -> Result<Self, OperationError> {
         let closes = bars.closes();
+
         Ok(match *strategy {
             Strategy::SmaCross { fast, slow } => Self::Cross {
                 fast: sma(&closes, fast),
@@ -182,6 +183,7 @@ fn probabilities(ctx: &Context, file: &str, bars: &Bars) -> Result<Indicator, Op
             "{file}: a backtest needs a model of direction: train one with label next_up"
         )));
     }
+
     Ok(Indicator::new(
         FIRST_BAR,
         model.probabilities(ctx, &features(bars))?,
@@ -206,6 +208,7 @@ mod tests {
     #[test]
     fn a_tie_is_no_side_and_does_not_end_one() {
         use Signal::{Buy, Sell};
+
         assert_eq!(
             cross(&[2.0, 1.0, 2.0, 1.0]),
             [None, None, Some(Buy), Some(Sell)]
@@ -233,6 +236,7 @@ mod tests {
             },
         };
         let read: Vec<_> = (0..6).map(|i| signals.at(i)).collect();
+
         assert_eq!(
             read,
             [

@@ -35,6 +35,7 @@ struct Expected {
 async fn check(request: Value, expected: Expected) {
     let output = run(request).await.unwrap();
     let metrics = &output.metrics;
+
     assert_eq!(
         (output.bars, metrics.total_trades, metrics.winning_trades),
         expected.counts
@@ -46,8 +47,10 @@ async fn check(request: Value, expected: Expected) {
     near(metrics.max_drawdown_pct, expected.drawdown);
     near(metrics.profit_factor, expected.profit_factor);
     near(metrics.exposure_pct, expected.exposure);
+
     let (entry, paid, exit, received, quantity) = expected.first_trade;
     let trade = &output.trades[0];
+
     assert_eq!(
         (&*trade.entry_time, &*trade.exit_time, trade.quantity),
         (entry, exit, Quantity(quantity))
@@ -73,6 +76,7 @@ async fn goog_with_crossing_averages() {
         exposure: 0.595437616387,
         first_trade: ("2004-12-06", 179.13, "2004-12-20", 182.0, 55.0),
     };
+
     check(request, expected).await;
 }
 
@@ -94,6 +98,7 @@ async fn goog_with_relative_strength() {
         exposure: 0.293296089385,
         first_trade: ("2006-02-10", 362.0, "2006-04-24", 439.34, 27.0),
     };
+
     check(request, expected).await;
 }
 
@@ -115,6 +120,7 @@ async fn ibm_with_all_parameters() {
         exposure: 0.595632031767,
         first_trade: ("2005-02-10", 92.996475, "2005-02-24", 91.93401, 268.0),
     };
+
     check(request, expected).await;
 }
 
@@ -142,6 +148,7 @@ async fn it_can_be_watched() {
     let run = TestRun::in_dir(DATA);
     let output = run.run(&Backtesting, crossing(json!({}))).await.unwrap();
     let progress = run.progress();
+
     assert_eq!(
         (progress.percentage, progress.current_step.as_deref()),
         (100.0, Some("Bar 2148/2148"))
@@ -150,8 +157,10 @@ async fn it_can_be_watched() {
     assert_eq!(progress.fields["total_bars"], 2148);
     assert_eq!(progress.fields["current_date"], "2013-03-01");
     assert_eq!(progress.fields["total_trades"], output.metrics.total_trades);
+
     let pnl = progress.fields["current_pnl"].as_f64().unwrap();
     near(Some(pnl), output.metrics.total_return.unwrap());
+
     let points = run.metrics();
     let of = |name: &str| {
         points
@@ -159,6 +168,7 @@ async fn it_can_be_watched() {
             .filter(|point| point.name == name)
             .collect::<Vec<_>>()
     };
+
     for name in ["equity", "drawdown"] {
         assert!(
             (400..=501).contains(&of(name).len()),
@@ -166,6 +176,7 @@ async fn it_can_be_watched() {
             of(name).len()
         );
     }
+
     assert_eq!(
         of("equity").last().unwrap().value,
         output.metrics.final_equity
@@ -183,6 +194,7 @@ async fn without_trades_what_is_undefined_is_null() {
     let output =
         serde_json::to_value(run(crossing(json!({"strategy": strategy}))).await.unwrap()).unwrap();
     let metrics = &output["metrics"];
+
     for undefined in [
         "sharpe_ratio",
         "sortino_ratio",
@@ -200,6 +212,7 @@ async fn without_trades_what_is_undefined_is_null() {
     ] {
         assert_eq!(metrics[undefined], Value::Null, "{undefined}");
     }
+
     for zero in [
         "total_return",
         "volatility",
@@ -210,6 +223,7 @@ async fn without_trades_what_is_undefined_is_null() {
     ] {
         assert_eq!(metrics[zero].to_string(), "0.0", "{zero}");
     }
+
     assert_eq!(metrics["total_trades"], 0);
     assert_eq!(output["trades"], json!([]));
 }
@@ -235,10 +249,12 @@ async fn too_few_bars_are_named() {
     .unwrap_err();
     let expected =
         "GOOG_1d.csv: 20 bars in the range are too few: sma_cross 10/20 needs at least 21";
+
     assert_eq!(
         error,
         OperationError::permanent("insufficient_data", expected)
     );
+
     // With one more, the last bar is the only one that could give a signal.
     assert_eq!(
         run(crossing(
@@ -255,7 +271,9 @@ async fn too_few_bars_are_named() {
 async fn wrong_requests_are_refused_by_the_schema_and_by_the_engine() {
     let schema = schemars::schema_for!(BacktestRequest).to_value();
     let schema = jsonschema::validator_for(&schema).unwrap();
+
     assert!(schema.is_valid(&crossing(json!({}))));
+
     let by_schema = [
         json!({"symbol": "../GOOG"}),
         json!({"symbol": "GO/OG"}),
@@ -281,6 +299,7 @@ async fn wrong_requests_are_refused_by_the_schema_and_by_the_engine() {
         json!({"strategy": {"type": "rsi_threshold", "period": 14, "lower": -1, "upper": 70}}),
         json!({"strategy": {"type": "model", "model_file": "m.json", "buy_above": 1.5}}),
     ];
+
     for wrong in by_schema {
         let request = crossing(wrong.clone());
         assert!(!schema.is_valid(&request), "the schema lets {wrong} pass");
@@ -289,6 +308,7 @@ async fn wrong_requests_are_refused_by_the_schema_and_by_the_engine() {
             "{wrong}"
         );
     }
+
     let by_engine = [
         json!({"start": "2013-02-30"}),
         json!({"strategy": {"type": "sma_cross", "fast": 20, "slow": 20}}),
@@ -298,6 +318,7 @@ async fn wrong_requests_are_refused_by_the_schema_and_by_the_engine() {
         json!({"strategy": {"type": "model", "model_file": "absent.json"}}),
         json!({"symbol": "ABSENT"}),
     ];
+
     for wrong in by_engine {
         assert!(
             matches!(
@@ -324,11 +345,13 @@ async fn a_cancelled_operation_ends_so() {
 #[tokio::test]
 async fn a_trained_model_trades() {
     let dir = tempfile::tempdir().unwrap();
+
     std::fs::copy(
         format!("{DATA}/GOOG_1d.csv"),
         dir.path().join("GOOG_1d.csv"),
     )
     .unwrap();
+
     let run = TestRun::in_dir(dir.path());
     let train = |label: &str| {
         json!({
@@ -336,24 +359,29 @@ async fn a_trained_model_trades() {
         })
     };
     let backtest = |model: Value| crossing(json!({"strategy": model, "initial_capital": 10000}));
+
     for label in ["next_up", "next_range_high"] {
         run.run(&crate::training::Training, train(label))
             .await
             .unwrap();
     }
+
     let model = json!({"type": "model", "model_file": "models/next_up.json"});
     let output = run.run(&Backtesting, backtest(model)).await.unwrap();
+
     assert!(
         output.metrics.total_trades > 10,
         "{}",
         output.metrics.total_trades
     );
+
     // Bar 20 is the first that has features, bar 21 the first that may give a signal.
     assert!(
         output.equity_curve[..22]
             .iter()
             .all(|(_, equity)| *equity == 10000.0)
     );
+
     let never = json!({"type": "model", "model_file": "models/next_up.json", "buy_above": 1.0, "sell_below": 0.0});
     assert_eq!(
         run.run(&Backtesting, backtest(never))
@@ -363,8 +391,10 @@ async fn a_trained_model_trades() {
             .total_trades,
         0
     );
+
     let other = json!({"type": "model", "model_file": "models/next_range_high.json"});
     let error = run.run(&Backtesting, backtest(other)).await.unwrap_err();
+
     assert!(
         error.to_string().contains("train one with label next_up"),
         "{error}"

@@ -84,6 +84,7 @@ impl From<BarsError> for OperationError {
             BarsError::Column { .. } | BarsError::Line { .. } => "invalid_bars",
             BarsError::NoneInRange { .. } | BarsError::TooFew { .. } => "insufficient_data",
         };
+
         Self::permanent(code, error.to_string())
     }
 }

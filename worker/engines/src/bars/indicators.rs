@@ -25,6 +25,7 @@ impl Indicator {
 pub fn sma(closes: &[f64], period: usize) -> Indicator {
     let mut sum = 0.0;
     let mut values = Vec::with_capacity((closes.len() + 1).saturating_sub(period));
+
     for (i, close) in closes.iter().enumerate() {
         // A running sum gathers rounding errors: once per period it begins anew, which costs no more than the running does.
         if (i + 1).is_multiple_of(period) {
@@ -36,6 +37,7 @@ pub fn sma(closes: &[f64], period: usize) -> Indicator {
             values.push(sum / period as f64);
         }
     }
+
     Indicator::new(period - 1, values)
 }
 
@@ -44,24 +46,30 @@ pub fn rsi(closes: &[f64], period: usize) -> Indicator {
     let p = period as f64;
     let mut values = Vec::with_capacity(closes.len().saturating_sub(period));
     let (mut gain, mut loss) = (0.0, 0.0);
+
     for (i, pair) in (1..).zip(closes.windows(2)) {
         let change = pair[1] - pair[0];
         let (up, down) = (change.max(0.0), (-change).max(0.0));
+
         if i <= period {
             // Until the first value, sums; there they become means.
             gain += up;
             loss += down;
+
             if i < period {
                 continue;
             }
+
             gain /= p;
             loss /= p;
         } else {
             gain = (gain * (p - 1.0) + up) / p;
             loss = (loss * (p - 1.0) + down) / p;
         }
+
         values.push(strength(gain, loss));
     }
+
     Indicator::new(period, values)
 }
 

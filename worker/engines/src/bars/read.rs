@@ -34,6 +34,7 @@ impl Bars {
                 source,
             },
         })?;
+
         FileReader {
             ctx,
             selection,
@@ -55,6 +56,7 @@ impl Bars {
         if self.len() >= needed {
             return Ok(());
         }
+
         Err(BarsError::TooFew {
             file: self.file.clone(),
             found: self.len(),
@@ -79,29 +81,38 @@ impl FileReader<'_> {
             .flexible(true)
             .from_reader(source);
         let mut record = StringRecord::new();
+
         self.next(&mut reader, &mut record)?;
+
         let columns = self.columns(&record)?;
         let mut bars = Vec::new();
         let (mut first, mut last): (Option<BarTime>, Option<BarTime>) = (None, None);
         let mut rows: u64 = 0;
+
         while self.next(&mut reader, &mut record)? {
             if rows.is_multiple_of(ROWS_PER_CHECK) && self.ctx.is_cancelled() {
                 return Err(BarsError::Cancelled);
             }
+
             rows += 1;
+
             let bar = columns
                 .bar(&record)
                 .and_then(|bar| follows(last, &bar).map(|()| bar))
                 .map_err(|problem| self.at(&record, problem))?;
+
             first = first.or(Some(bar.time));
             last = Some(bar.time);
+
             if self.selection.contains(bar.time) {
                 bars.push(bar);
             }
         }
+
         if bars.is_empty() {
             return Err(self.none_in_range(first.zip(last)));
         }
+
         Ok(Bars {
             file: self.file,
             bars,
@@ -132,6 +143,7 @@ impl FileReader<'_> {
                 .iter()
                 .enumerate()
                 .filter(|(_, name)| *name == column);
+
             match (found.next(), found.count()) {
                 (Some((at, _)), 0) => *place = at,
                 (first, more) => {
@@ -144,6 +156,7 @@ impl FileReader<'_> {
                 }
             }
         }
+
         Ok(Columns {
             index,
             cells: header.len(),
@@ -154,6 +167,7 @@ impl FileReader<'_> {
         let bound = |bound: Option<BarTime>, open: &str| {
             bound.map_or(open.to_owned(), |time| time.to_string())
         };
+
         BarsError::NoneInRange {
             file: self.file.clone(),
             start: bound(self.selection.start, "its beginning"),
@@ -196,11 +210,13 @@ fn csv_problem(kind: &csv::ErrorKind) -> String {
 fn line_of(path: &Path, byte: u64) -> io::Result<u64> {
     let mut source = BufReader::new(File::open(path)?);
     let (mut line, mut at) = (1, 0);
+
     loop {
         let buffer = source.fill_buf()?;
         if buffer.is_empty() {
             return Ok(line);
         }
+
         for &read in buffer {
             if at >= byte && !matches!(read, b'\r' | b'\n') {
                 return Ok(line);
@@ -208,7 +224,9 @@ fn line_of(path: &Path, byte: u64) -> io::Result<u64> {
             line += u64::from(read == b'\n');
             at += 1;
         }
+
         let length = buffer.len();
+
         source.consume(length);
     }
 }
@@ -228,11 +246,13 @@ impl Columns {
                 self.cells
             ));
         }
+
         let cell = |column: usize| record.get(self.index[column]).unwrap_or_default();
         let timestamp = cell(0);
         let time =
             BarTime::parse(timestamp).map_err(|error| format!("column timestamp: {error}"))?;
         let mut prices = [0.0; 4];
+
         for (price, column) in prices.iter_mut().zip(1..) {
             *price = number(COLUMNS[column], cell(column))?;
             if *price <= 0.0 {
@@ -243,16 +263,19 @@ impl Columns {
                 ));
             }
         }
+
         let volume = number("volume", cell(5))?;
         if volume < 0.0 {
             return Err(format!("column volume: {volume} is negative"));
         }
+
         let [open, high, low, close] = prices;
         if high < open.max(close).max(low) || low > open.min(close) {
             return Err(format!(
                 "high {high} and low {low} do not enclose open {open} and close {close}"
             ));
         }
+
         Ok(Bar {
             timestamp: timestamp.into(),
             time,

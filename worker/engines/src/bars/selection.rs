@@ -32,6 +32,7 @@ impl TryFrom<String> for Symbol {
             && text
                 .chars()
                 .all(|c| is_letter(c) || matches!(c, '.' | '=' | '-'));
+
         if good {
             Ok(Self(text))
         } else {
@@ -162,6 +163,7 @@ mod tests {
         ] {
             assert!(Symbol::try_from(good.to_owned()).is_ok(), "{good}");
         }
+
         let long = "A".repeat(MAX_SYMBOL + 1);
         for bad in [
             "", ".", "..", "../GOOG", "a/b", "a\\b", "a b", "-x", "a\0", "ü", "a\n", &long,

@@ -54,7 +54,9 @@ impl AttemptFiles {
             id.as_str(),
             SystemTime::now(),
         );
+
         let files = Self::of(data_dir, id, attempt);
+
         files.remove_files(|file| {
             file.attempt == attempt || (file.attempt < attempt && !has_checkpoint)
         });
@@ -109,6 +111,7 @@ impl AttemptFiles {
         } else {
             DIRECTORY_TRIES
         };
+
         loop {
             if !self.directory_made {
                 match fs::create_dir_all(&self.directory) {
@@ -116,7 +119,9 @@ impl AttemptFiles {
                     _ => {}
                 }
             }
+
             tries -= 1;
+
             match File::create_new(path) {
                 Err(error) if error.kind() == ErrorKind::NotFound && tries > 0 => {}
                 created => {
@@ -206,6 +211,7 @@ fn remove_abandoned(unfinished: &Path, own: &str, now: SystemTime) {
         let modified = path.metadata().and_then(|metadata| metadata.modified());
         modified.is_ok_and(|modified| now.duration_since(modified).is_ok_and(|age| age > MAX_AGE))
     };
+
     for entry in fs::read_dir(unfinished).into_iter().flatten().flatten() {
         let path = entry.path();
         let files = || fs::read_dir(&path).into_iter().flatten().flatten();
@@ -214,6 +220,7 @@ fn remove_abandoned(unfinished: &Path, own: &str, now: SystemTime) {
             let _ = fs::remove_dir_all(&path);
         }
     }
+
     let _ = fs::remove_dir(unfinished);
 }
 
@@ -241,25 +248,39 @@ mod tests {
         let data = DataDir::new(dir.path());
         let there = || names(&operation_directory(&data, &id("a")));
         let mut first = AttemptFiles::open(&data, &id("a"), 1, false);
+
         first.create_output().unwrap();
         (1..=4).for_each(|number| drop(first.create_state(number).unwrap()));
         first.discard(4);
+
         let mut second = AttemptFiles::open(&data, &id("a"), 2, true);
+
         second.create_output().unwrap();
         first.remove_superseded(2);
+
         assert_eq!(there(), ["1.2.state", "1.3.state", "1.csv", "2.csv"]);
+
         drop(second);
+
         assert_eq!(there(), ["1.2.state", "1.3.state", "1.csv"]);
+
         let mut third = AttemptFiles::open(&data, &id("a"), 3, true);
+
         third.create_output().unwrap();
         third.create_state(1).unwrap();
         third.keep();
+
         // The zombie is done with what is not its own any more.
         first.complete();
+
         assert_eq!(there(), ["3.1.state", "3.csv"]);
+
         drop(third);
+
         assert_eq!(there(), ["3.1.state", "3.csv"]);
+
         AttemptFiles::open(&data, &id("a"), 4, true).complete();
+
         assert!(names(dir.path()).is_empty());
     }
 
@@ -268,13 +289,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::new(dir.path());
         let mut zombie = AttemptFiles::open(&data, &id("a"), 1, false);
+
         zombie.create_output().unwrap();
         AttemptFiles::open(&data, &id("a"), 2, true).complete();
+
         assert_eq!(
             zombie.create_state(1).unwrap_err().kind(),
             ErrorKind::NotFound
         );
+
         drop(zombie);
+
         assert!(names(dir.path()).is_empty());
     }
 
@@ -297,14 +322,19 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, "x").unwrap();
         }
+
         let soon = SystemTime::now() + MAX_AGE + Duration::from_secs(60);
+
         fs::File::open(dir.path().join("young/1.csv"))
             .unwrap()
             .set_modified(soon)
             .unwrap();
         remove_abandoned(dir.path(), "own", SystemTime::now());
+
         assert_eq!(names(dir.path()), ["old", "own", "young"]);
+
         remove_abandoned(dir.path(), "own", soon);
+
         assert_eq!(names(dir.path()), ["own", "young"]);
     }
 

@@ -96,15 +96,18 @@ impl<'a> CheckpointSaver<'a> {
             last.is_some(),
         );
         let mut resumed = BTreeSet::new();
+
         if let Some(last) = &last {
             resumed.clone_from(&last.resumed);
             resumed.insert(last.operation_id.clone());
             resumed.remove(ctx.operation_id());
         }
+
         let (request, source) = (
             format!("{:x}", Sha256::digest(request)),
             source.fingerprint(),
         );
+
         Ok(Self {
             ctx,
             files,
@@ -127,6 +130,7 @@ impl<'a> CheckpointSaver<'a> {
         let Some(last) = self.last.take() else {
             return Ok((plan, None));
         };
+
         match self
             .check_fits(&last, plan.table.last_pass)
             .and_then(|()| self.restore(&last, &mut plan, output.as_deref_mut()))
@@ -161,6 +165,7 @@ impl<'a> CheckpointSaver<'a> {
                 "it is of a pass that there is not",
             ),
         ];
+
         fits.into_iter().try_for_each(|(fits, reason)| {
             if fits {
                 Ok(())
@@ -182,10 +187,13 @@ impl<'a> CheckpointSaver<'a> {
             File::open(state).map_err(describe("state"))?,
             &last.state,
         )?);
+
         plan.restore(last.position.pass, &mut state)?;
+
         if state.read(&mut [0])? > 0 {
             return Err(io::Error::other("the state is that of another plan"));
         }
+
         match output {
             Some(output) if last.output_len > 0 => output
                 .copy_from(
@@ -207,6 +215,7 @@ impl<'a> CheckpointSaver<'a> {
         if !self.enabled {
             return Ok(());
         }
+
         match self
             .ctx
             .try_checkpoint_with(|number| self.build_checkpoint(number, plan, position, output))
@@ -239,6 +248,7 @@ impl<'a> CheckpointSaver<'a> {
             0 => {}
             saved => self.files.remove_superseded(saved),
         }
+
         // The table first: a length that is not on the disk may not be named.
         let output_len = output
             .map_or(Ok(0), OutputTable::sync)
@@ -246,7 +256,9 @@ impl<'a> CheckpointSaver<'a> {
         let state = self
             .write_state(number, plan)
             .inspect_err(|_| self.files.discard(number))?;
+
         self.files.keep();
+
         Ok(Checkpoint {
             format: FORMAT,
             request: self.request.clone(),
@@ -267,11 +279,15 @@ impl<'a> CheckpointSaver<'a> {
             len: 0,
         };
         let mut writer = BufWriter::with_capacity(64 * 1024, hashing);
+
         plan.save(&mut writer)?;
+
         let HashingWriter { file, hash, len } = writer
             .into_inner()
             .map_err(io::IntoInnerError::into_error)?;
+
         file.sync_data()?;
+
         Ok(StateFile {
             number,
             len,

@@ -36,6 +36,7 @@ impl<'de, T: TaggedEnum> Deserialize<'de> for NameOrObject<T> {
                 )));
             }
         };
+
         serde_json::from_value(object)
             .map(Self)
             .map_err(|error| D::Error::custom(format!("{}: {error}", T::WHAT)))

@@ -36,10 +36,12 @@ impl OutputTable {
             fs::create_dir_all(directory)
                 .map_err(DataError::io("create the directory of", name))?;
         }
+
         let (file, temporary) = files
             .create_output()
             .map_err(DataError::io("create", name))?;
         let buffer = Vec::with_capacity(CHUNK + 4096);
+
         Ok(Self {
             file,
             buffer,
@@ -117,16 +119,20 @@ impl OutputTable {
         self.file
             .sync_all()
             .map_err(DataError::io("write", &self.name))?;
+
         // The last moment at which nobody has seen anything yet: not cancelled, and not taken over by another attempt.
         ctx.ensure_owner_blocking()?;
+
         match fs::rename(&self.temporary, &self.target) {
             Err(error) if error.kind() == ErrorKind::CrossesDevices => self.publish_copy(ctx)?,
             renamed => renamed.map_err(DataError::io("write", &self.name))?,
         }
+
         // The name, too, shall survive a power cut; where directories cannot be synced there is nothing more to do.
         if let Some(directory) = self.target.parent() {
             let _ = File::open(directory).and_then(|directory| directory.sync_all());
         }
+
         Ok(())
     }
 
@@ -136,10 +142,12 @@ impl OutputTable {
             self.target
                 .with_file_name(format!(".{}.{attempt}.tmp", ctx.operation_id()))
         };
+
         // What attempts left that died here.
         for earlier in 1..=ctx.attempt() {
             let _ = fs::remove_file(beside(earlier));
         }
+
         let copy = beside(ctx.attempt());
         let published = (|| {
             let io = || DataError::io("write", &self.name);
@@ -149,9 +157,11 @@ impl OutputTable {
             ctx.ensure_owner_blocking()?;
             fs::rename(&copy, &self.target).map_err(io())
         })();
+
         if published.is_err() {
             let _ = fs::remove_file(&copy);
         }
+
         published
     }
 }
@@ -163,6 +173,7 @@ fn append_record_text<'a>(text: &mut Vec<u8>, cells: impl Iterator<Item = &'a [u
         if index > 0 {
             text.push(b',');
         }
+
         if cell
             .iter()
             .any(|byte| matches!(byte, b',' | b'"' | b'\r' | b'\n'))
@@ -172,10 +183,12 @@ fn append_record_text<'a>(text: &mut Vec<u8>, cells: impl Iterator<Item = &'a [u
             text.extend_from_slice(cell);
         }
     }
+
     // A record of one empty cell would be an empty line, which no reader takes for a record.
     if text.len() == start {
         text.extend_from_slice(b"\"\"");
     }
+
     text.push(b'\n');
 }
 
@@ -208,6 +221,7 @@ mod tests {
         ] {
             append_record_text(&mut text, cells.iter().map(|cell| cell.as_bytes()));
         }
+
         assert_eq!(
             text,
             b"a,\"b,c\",\n\"q\"\"q\",\"x\ny\",\"\r\"\n ,'\n\"\"\n,\n"
@@ -230,23 +244,34 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (run, target) = (TestRun::in_dir(dir.path()), dir.path().join("out.csv"));
         let (files, mut first) = table(&run, &target);
+
         first.write_header(&["a".into()]).unwrap();
+
         assert_eq!(
             (first.sync().unwrap(), names(dir.path())),
             (2, vec![".unfinished".to_owned()])
         );
+
         drop((files, first));
+
         assert!(names(dir.path()).is_empty());
 
         let (files, second) = table(&run, &target);
+
         second.publish(run.ctx()).unwrap();
         files.complete();
+
         assert_eq!(names(dir.path()), ["out.csv"]);
+
         fs::write(&target, "the one before").unwrap();
         run.cancel();
+
         let (files, third) = table(&run, &target);
+
         assert!(third.publish(run.ctx()).is_err());
+
         drop(files);
+
         assert_eq!(names(dir.path()), ["out.csv"]);
         assert_eq!(fs::read_to_string(&target).unwrap(), "the one before");
     }
@@ -255,21 +280,30 @@ mod tests {
     fn a_target_on_another_device_gets_a_copy() {
         let dir = tempfile::tempdir().unwrap();
         let (run, target) = (TestRun::in_dir(dir.path()), dir.path().join("out.csv"));
+
         // Left by an attempt that was killed.
         fs::write(dir.path().join(".test.1.tmp"), "half a tab").unwrap();
+
         let (files, mut whole) = table(&run, &target);
+
         whole.write_header(&["a".into()]).unwrap();
         whole.sync().unwrap();
         whole.publish_copy(run.ctx()).unwrap();
         files.complete();
+
         assert_eq!(
             (names(dir.path()), fs::read_to_string(&target).unwrap()),
             (vec!["out.csv".into()], "a\n".into())
         );
+
         let (files, whole) = table(&run, &target);
+
         run.cancel();
+
         assert!(whole.publish_copy(run.ctx()).is_err());
+
         drop(files);
+
         assert_eq!(
             (names(dir.path()), fs::read_to_string(&target).unwrap()),
             (vec!["out.csv".into()], "a\n".into())
@@ -280,14 +314,21 @@ mod tests {
     fn goes_on_with_the_rows_of_another_attempt() {
         let dir = tempfile::tempdir().unwrap();
         let (run, other) = (TestRun::in_dir(dir.path()), dir.path().join("other"));
+
         fs::write(&other, "a\n1\nhalf a r").unwrap();
+
         let (_files, mut table) = table(&run, &dir.path().join("out.csv"));
+
         assert!(table.copy_from(&other, 100).is_err());
+
         table.truncate().unwrap();
         table.copy_from(&other, 4).unwrap();
         table.write_row(&Row::of(&["2"])).unwrap();
+
         assert_eq!(table.sync().unwrap(), 6);
+
         table.publish(run.ctx()).unwrap();
+
         assert_eq!(
             fs::read_to_string(dir.path().join("out.csv")).unwrap(),
             "a\n1\n2\n"

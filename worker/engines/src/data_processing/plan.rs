@@ -118,6 +118,7 @@ impl Plan {
                 OperationParams::Validate(params) => Box::new(Validate::plan(params, &mut table)?),
             });
         }
+
         Ok(Self {
             operations: planned,
             table,

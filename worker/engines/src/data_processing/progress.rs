@@ -62,6 +62,7 @@ impl<'a> ProgressReporter<'a> {
         estimated_rows: Option<u64>,
     ) -> Self {
         let now = Instant::now();
+
         Self {
             ctx,
             started: now,
@@ -121,6 +122,7 @@ impl<'a> ProgressReporter<'a> {
             total_rows,
             ..
         } = *self;
+
         Position {
             pass,
             rows,
@@ -193,12 +195,14 @@ impl<'a> ProgressReporter<'a> {
             self.passes as u64 * self.bytes_per_pass,
         );
         let (before, _) = self.before;
+
         // What an earlier attempt has done says nothing about the speed of this one.
         let remaining = remaining(
             self.started.elapsed(),
             done.saturating_sub(before),
             total.saturating_sub(before),
         );
+
         Progress::ratio(done, total)
             .step(self.step())
             .remaining_seconds(remaining)
@@ -234,8 +238,11 @@ mod tests {
     fn says_what_is_done_and_what_is_left() {
         let run = TestRun::new();
         let mut reporter = ProgressReporter::new(run.ctx(), 2, 1000, Some(10));
+
         reporter.begin_pass(0, "Cleaning".into()).unwrap();
+
         let progress = run.progress();
+
         assert_eq!(
             (progress.percentage, progress.estimated_remaining_seconds),
             (0.0, None)
@@ -244,13 +251,18 @@ mod tests {
             progress.current_step.unwrap(),
             "Cleaning: 0/10 rows (pass 1 of 2)"
         );
+
         for row in 1..=20 {
             reporter.count_row(row * 50);
         }
+
         assert_eq!(reporter.step(), "Cleaning: 20 rows (pass 1 of 2)");
+
         reporter.end_pass();
         reporter.begin_pass(1, "Cleaning".into()).unwrap();
+
         let progress = run.progress();
+
         assert_eq!(
             (progress.percentage, &progress.fields["rows_processed"]),
             (50.0, &20.into())
@@ -259,7 +271,9 @@ mod tests {
             progress.current_step.unwrap(),
             "Cleaning: 0/20 rows (pass 2 of 2)"
         );
+
         reporter.finish(3);
+
         assert_eq!(run.progress().percentage, 100.0);
     }
 
@@ -267,16 +281,21 @@ mod tests {
     fn goes_on_where_another_was() {
         let run = TestRun::new();
         let mut reporter = ProgressReporter::new(run.ctx(), 2, 1000, None);
+
         reporter.begin_pass(0, "Cleaning".into()).unwrap();
         (1..=20).for_each(|row| assert!(!reporter.count_row(row * 50)));
         reporter.end_pass();
         reporter.begin_pass(1, "Cleaning".into()).unwrap();
         (1..=10).for_each(|row| assert!(!reporter.count_row(row * 50)));
+
         let position = reporter.position(500, 11);
         let second = TestRun::new();
         let mut reporter = ProgressReporter::new(second.ctx(), 2, 1000, None);
+
         reporter.resume_pass(position, "Cleaning".into()).unwrap();
+
         let progress = second.progress();
+
         assert_eq!(
             (progress.percentage, progress.estimated_remaining_seconds),
             (75.0, None)
@@ -303,12 +322,16 @@ mod tests {
     fn a_look_is_due_within_a_thousand_rows_or_a_few_long_ones() {
         let run = TestRun::new();
         let mut reporter = ProgressReporter::new(run.ctx(), 1, 1_000_000, None);
+
         reporter.begin_pass(0, "Cleaning".into()).unwrap();
+
         assert_eq!(
             (1..=1000).find(|row| reporter.count_row(row * 10)),
             Some(ROWS_PER_REPORT)
         );
+
         reporter.report(2500, || 0);
+
         assert!(!reporter.count_row(BYTES_PER_REPORT));
         assert!(reporter.count_row(BYTES_PER_REPORT + 2500));
     }

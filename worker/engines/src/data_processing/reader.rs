@@ -82,9 +82,11 @@ impl<R: Read> CsvReader<R> {
         if !self.skip_line_ends()? {
             return Ok(false);
         }
+
         loop {
             row.cells.clear();
             self.raw.clear();
+
             match scan(
                 &self.buffer[self.start..self.end],
                 self.at_end,
@@ -116,16 +118,21 @@ impl<R: Read> CsvReader<R> {
                 line: self.line,
             });
         }
+
         row.bytes.clear();
         row.bytes.extend_from_slice(record);
         row.line = self.line;
+
         for &index in &self.raw {
             row.cells[index] = unquote(&mut row.bytes, row.cells[index]);
         }
+
         if quoted {
             self.line += record.iter().filter(|&&byte| byte == b'\n').count() as u64;
         }
+
         self.advance(len);
+
         Ok(())
     }
 
@@ -140,6 +147,7 @@ impl<R: Read> CsvReader<R> {
                 self.advance(BOM.len());
             }
         }
+
         loop {
             // `\r` needs one byte more, to tell `\r\n` from a line end of its own.
             while self.start == self.end
@@ -151,11 +159,13 @@ impl<R: Read> CsvReader<R> {
                 }
                 self.fill()?;
             }
+
             match (self.buffer[self.start], self.buffer.get(self.start + 1)) {
                 (b'\r', Some(b'\n')) => self.advance(2),
                 (b'\n' | b'\r', _) => self.advance(1),
                 _ => return Ok(true),
             }
+
             self.line += 1;
         }
     }
@@ -170,6 +180,7 @@ impl<R: Read> CsvReader<R> {
         self.buffer.copy_within(self.start..self.end, 0);
         self.end -= self.start;
         self.start = 0;
+
         if self.end == self.buffer.len() {
             if self.end >= MAX_RECORD {
                 return Err(DataError::RecordTooLong {
@@ -180,6 +191,7 @@ impl<R: Read> CsvReader<R> {
             }
             self.buffer.resize(self.end * 2, 0);
         }
+
         loop {
             match self.input.read(&mut self.buffer[self.end..]) {
                 Ok(0) => self.at_end = true,
@@ -199,6 +211,7 @@ fn scan(input: &[u8], at_end: bool, cells: &mut Vec<Span>, raw: &mut Vec<usize>)
     loop {
         let start = at;
         let mut closed = None;
+
         if input.get(at) == Some(&b'"') {
             quoted = true;
             match closing_quote(input, at + 1, at_end) {
@@ -210,9 +223,11 @@ fn scan(input: &[u8], at_end: bool, cells: &mut Vec<Span>, raw: &mut Vec<usize>)
                 None => return Scan::Incomplete,
             }
         }
+
         let Some(end) = cell_end(input, at, at_end) else {
             return Scan::Incomplete;
         };
+
         match closed {
             Some(quote) if end == at => cells.push(Span {
                 start: start + 1,
@@ -224,9 +239,11 @@ fn scan(input: &[u8], at_end: bool, cells: &mut Vec<Span>, raw: &mut Vec<usize>)
                 cells.push(Span { start, end });
             }
         }
+
         if input.get(end) != Some(&b',') {
             return Scan::Record { len: end, quoted };
         }
+
         at = end + 1;
     }
 }
@@ -261,6 +278,7 @@ fn closing_quote(input: &[u8], from: usize, at_end: bool) -> Option<(usize, bool
 fn unquote(bytes: &mut Vec<u8>, raw: Span) -> Span {
     let start = bytes.len();
     let (mut at, mut inside) = (raw.start + 1, true);
+
     while at < raw.end {
         let byte = bytes[at];
         if inside && byte == b'"' {
@@ -273,8 +291,10 @@ fn unquote(bytes: &mut Vec<u8>, raw: Span) -> Span {
         } else {
             bytes.push(byte);
         }
+
         at += 1;
     }
+
     Span {
         start,
         end: bytes.len(),
@@ -313,6 +333,7 @@ mod tests {
                     .collect(),
             ));
         }
+
         Ok(all)
     }
 
@@ -321,6 +342,7 @@ mod tests {
             .iter()
             .map(|(line, cells)| (*line, cells.iter().map(|c| c.to_string()).collect()))
             .collect();
+
         assert_eq!(records(text.as_bytes()).unwrap(), wanted, "{text:?}");
         assert_eq!(
             records(Drip(text.as_bytes())).unwrap(),
@@ -350,6 +372,7 @@ mod tests {
     #[test]
     fn says_on_which_line_it_went_wrong() {
         let error = |text: &[u8]| records(text).unwrap_err().to_string();
+
         assert_eq!(
             error(b"a\n\n\"b\n"),
             "t.csv, line 3: a quoted cell in this record is never closed"
@@ -362,6 +385,7 @@ mod tests {
             error(b"\"a\nb\"\n\xff\n"),
             "t.csv, line 3: the record is not valid UTF-8"
         );
+
         // Each half of a character in a cell of its own is no text either.
         assert_eq!(
             error(b"\xc3,\xa4\n"),
@@ -391,12 +415,15 @@ mod tests {
         let text = "\u{feff}a,\"b\nc\"\r\n\n1,2\r3,4\n\n\"x\n\",\"q\"\"\"\n5,6";
         let all = records(text.as_bytes()).unwrap();
         let (mut reader, mut row) = (CsvReader::new(text.as_bytes(), "t.csv"), Row::default());
+
         for done in 1..=all.len() {
             assert!(reader.read(&mut row).unwrap());
+
             let (offset, line) = (reader.bytes_read(), reader.line());
             let mut resumed =
                 CsvReader::resume(&text.as_bytes()[offset as usize..], "t.csv", offset, line);
             let mut rest = Vec::new();
+
             while resumed.read(&mut row).unwrap() {
                 rest.push((
                     row.line,
@@ -405,6 +432,7 @@ mod tests {
                         .collect(),
                 ));
             }
+
             assert_eq!(rest, all[done..]);
             assert_eq!(resumed.bytes_read(), text.len() as u64);
         }

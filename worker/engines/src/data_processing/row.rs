@@ -103,11 +103,14 @@ mod tests {
         row.set(1, b"longer than before");
         row.set(3, b"new");
         row.clear_cell(0);
+
         assert_eq!(
             row.iter().collect::<Vec<_>>(),
             [&b""[..], b"longer than before", b"ccc", b"new"]
         );
+
         row.select(&[3, 2]);
+
         assert_eq!(row.iter().collect::<Vec<_>>(), [b"new", b"ccc"]);
         assert_eq!((row.len(), row.cell(7)), (2, &b""[..]));
     }

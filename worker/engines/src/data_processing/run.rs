@@ -26,6 +26,7 @@ pub(super) fn process(
             "operations is empty: name at least one of clean, transform, validate".into(),
         ));
     }
+
     let source = Source::open(
         &ctx.data_dir().resolve(&request.source_file)?,
         &request.source_file,
@@ -38,6 +39,7 @@ pub(super) fn process(
             Table::new(source.name(), &header)?,
         )
     };
+
     // A request that makes no sense leaves no trace.
     let plan = fresh()?;
     let target = output_target(ctx, request, &source)?;
@@ -55,15 +57,18 @@ pub(super) fn process(
         plan,
         saver,
     };
+
     let mut progress = ProgressReporter::new(
         ctx,
         run.plan.table.last_pass + 1,
         source.len(),
         request.estimated_rows,
     );
+
     run.run_passes(&mut progress, output, position)?;
     progress.finish(run.plan.errors());
     run.saver.complete();
+
     Ok(DataProcessingOutput {
         rows_processed: progress.rows_processed(),
         output_file: target.map(|(_, name)| name),
@@ -100,26 +105,31 @@ fn output_target(
     {
         return Ok(None);
     }
+
     let name = request
         .output_file
         .clone()
         .unwrap_or_else(|| default_output(&request.source_file));
     let path = ctx.data_dir().resolve(&name)?;
+
     if source.is_at(&path) {
         return Err(DataError::Request(format!(
             "output_file {name:?} is the source file: give another name"
         )));
     }
+
     if path.is_dir() || path.file_name().is_none() {
         return Err(DataError::Request(format!(
             "output_file {name:?} is a directory: give the name of a file"
         )));
     }
+
     if path.starts_with(ctx.data_dir().root().join(UNFINISHED)) {
         return Err(DataError::Request(format!(
             "output_file {name:?} is among unfinished work: give another name"
         )));
     }
+
     Ok(Some((path, name)))
 }
 
@@ -153,10 +163,13 @@ impl Run<'_> {
         for pass in position.map_or(0, |position| position.pass)..last {
             self.run_pass(pass, progress, None, position.take())?;
         }
+
         if let (Some(output), None) = (&mut output, position) {
             output.write_header(&self.plan.table.names())?;
         }
+
         self.run_pass(last, progress, output.as_mut(), position)?;
+
         match output {
             Some(output) => output.publish(self.ctx),
             None => Ok(self.ctx.check_cancelled()?),
@@ -186,21 +199,25 @@ impl Run<'_> {
                 reader
             }
         };
+
         // Only validating goes on after a record with too few or too many cells.
         let strict = self
             .request
             .operations
             .iter()
             .any(|operation| operation.0.writes());
+
         while reader.read(&mut row)? {
             if strict && row.len() != self.columns {
                 return Err(self.wrong_cell_count(&row));
             }
+
             if self.plan.process_row(&mut row, needed)?
                 && let Some(output) = &mut output
             {
                 output.write_row(&row)?;
             }
+
             if progress.count_row(reader.bytes_read()) {
                 self.do_periodic_work(
                     progress,
@@ -210,12 +227,15 @@ impl Run<'_> {
                 )?;
             }
         }
+
         self.source.check_unchanged()?;
+
         // The others saw no row, and must not take that for all there are.
         self.plan.operations[..needed]
             .iter_mut()
             .for_each(|operation| operation.end_pass());
         progress.end_pass();
+
         Ok(())
     }
 
@@ -252,9 +272,11 @@ impl Run<'_> {
                 names.push(operation.0.activity());
             }
         }
+
         let (first, rest) = names
             .split_first()
             .map_or(("", &[][..]), |(first, rest)| (*first, rest));
+
         rest.iter().fold(first.to_owned(), |text, name| {
             text + ", " + &name.to_lowercase()
         })

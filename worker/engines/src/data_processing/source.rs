@@ -49,6 +49,7 @@ impl Source {
             _ => DataError::io("open", name)(error),
         })?;
         let metadata = file.metadata().map_err(DataError::io("read", name))?;
+
         Ok(Self {
             file,
             name: name.to_owned(),
@@ -100,11 +101,13 @@ impl Source {
             .file
             .metadata()
             .map_err(DataError::io("read", &self.name))?;
+
         if Fingerprint::of(&now) != self.fingerprint() {
             return Err(DataError::SourceChanged {
                 file: self.name.clone(),
             });
         }
+
         Ok(())
     }
 }

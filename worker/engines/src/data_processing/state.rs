@@ -32,10 +32,13 @@ mod tests {
     fn states_follow_each_other_in_one_file() {
         let mut bytes = Vec::new();
         let numbers = [f64::MIN_POSITIVE, -0.0, f64::INFINITY, 0.1];
+
         write(&numbers, &mut bytes).unwrap();
         write(&(String::from("x"), Some(u64::MAX)), &mut bytes).unwrap();
         write(&7_u8, &mut bytes).unwrap();
+
         let mut input = &bytes[..];
+
         assert_eq!(
             read::<[f64; 4]>(&mut input).unwrap().map(f64::to_bits),
             numbers.map(f64::to_bits)

@@ -21,14 +21,18 @@ pub(super) struct Moments {
 impl Moments {
     pub(super) fn add(&mut self, value: f64) {
         self.count += 1;
+
         let sum = self.sum + value;
+
         self.lost += if self.sum.abs() >= value.abs() {
             (self.sum - sum) + value
         } else {
             (value - sum) + self.sum
         };
         self.sum = sum;
+
         let delta = value - self.running_mean;
+
         self.running_mean += delta / self.count as f64;
         self.squares += delta * (value - self.running_mean);
     }
@@ -99,6 +103,7 @@ impl Learner {
             }
         };
         let mut text = Vec::new();
+
         write_number(&mut text, value, decimals);
         (!text.is_empty()).then_some(text)
     }
@@ -109,12 +114,15 @@ fn median(mut values: Vec<f64>) -> Option<f64> {
     if values.is_empty() {
         return None;
     }
+
     let middle = values.len() / 2;
     let even = values.len().is_multiple_of(2);
     let (below, upper, _) = values.select_nth_unstable_by(middle, f64::total_cmp);
+
     if !even {
         return Some(*upper);
     }
+
     below
         .iter()
         .copied()

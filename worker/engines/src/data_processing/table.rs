@@ -42,7 +42,9 @@ impl Table {
             last_pass: 0,
             place: format!("{file}, header"),
         };
+
         table.check_unique_names()?;
+
         Ok(table)
     }
 
@@ -70,7 +72,9 @@ impl Table {
             .iter()
             .map(|column| column.name.as_str())
             .collect();
+
         names.sort_unstable();
+
         match names.windows(2).find(|pair| pair[0] == pair[1]) {
             Some(pair) => Err(DataError::DuplicateColumn {
                 place: self.place.clone(),

@@ -10,10 +10,12 @@ pub(super) fn trimmed_range(cell: &[u8]) -> Range<usize> {
     if visible(cell.first()) && visible(cell.last()) {
         return 0..cell.len();
     }
+
     let Ok(text) = std::str::from_utf8(cell) else {
         return 0..cell.len();
     };
     let start = text.len() - text.trim_start().len();
+
     start..start + text.trim().len()
 }
 
@@ -36,9 +38,11 @@ pub(super) fn is_number(cell: &[u8]) -> bool {
         Some((b'.', after)) => digits(after),
         _ => (0, rest),
     };
+
     if whole + fraction == 0 {
         return false;
     }
+
     match rest.split_first() {
         None => true,
         Some((b'e' | b'E', exponent)) => is_integer(exponent),
@@ -71,9 +75,11 @@ fn digits(text: &[u8]) -> (usize, &[u8]) {
 /// without trailing zeros, and `0` for `-0`. A value that is not finite leaves `text` empty: a missing cell.
 pub(super) fn write_number(text: &mut Vec<u8>, value: f64, decimals: usize) {
     text.clear();
+
     if !value.is_finite() || write!(text, "{value:.decimals$}").is_err() {
         return;
     }
+
     if decimals > 0 {
         let zeros = text.iter().rev().take_while(|&&byte| byte == b'0').count();
         text.truncate(text.len() - zeros);
@@ -81,6 +87,7 @@ pub(super) fn write_number(text: &mut Vec<u8>, value: f64, decimals: usize) {
             text.pop();
         }
     }
+
     if text == b"-0" {
         text.remove(0);
     }
@@ -100,6 +107,7 @@ mod tests {
                 "{good}"
             );
         }
+
         for bad in [
             "", ".", "+", "-", "1,000", "inf", "nan", "[98]", "1e", "1e+", "e5", "1 ", " 1", "0x1",
             "1_0", "--1", "1.2.3", "٣",
@@ -109,6 +117,7 @@ mod tests {
                 "{bad}"
             );
         }
+
         for (text, integer) in [
             ("1", true),
             ("-12", true),
@@ -159,6 +168,7 @@ mod tests {
         ] {
             let mut out = b"old".to_vec();
             write_number(&mut out, value, decimals);
+
             assert_eq!(
                 String::from_utf8(out).unwrap(),
                 text,

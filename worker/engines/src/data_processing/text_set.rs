@@ -74,14 +74,17 @@ impl<'de> Deserialize<'de> for Hashes {
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Hashes, A::Error> {
                 let mut hashes = Hashes::default();
+
                 // All at once: they come in the order of the table they were in, and would crowd together in a smaller one.
                 hashes
                     .0
                     .try_reserve(list.size_hint().unwrap_or(0))
                     .map_err(A::Error::custom)?;
+
                 while let Some(Bytes(hash)) = list.next_element()? {
                     hashes.0.insert(u128::from_le_bytes(hash));
                 }
+
                 Ok(hashes)
             }
         }
@@ -165,10 +168,15 @@ mod tests {
         let insert =
             |seen: &mut TextSet, n: u32| seen.insert(std::iter::once(&n.to_le_bytes()[..]));
         let mut seen = TextSet::default();
+
         assert!((0..10_000).all(|n| insert(&mut seen, n)));
+
         let mut bytes = Vec::new();
+
         state::write(&seen, &mut bytes).unwrap();
+
         assert!(bytes.len() < 10_000 * 18 + 100, "{}", bytes.len());
+
         let mut again: TextSet = state::read(&mut &bytes[..]).unwrap();
         assert!((0..10_000).all(|n| !insert(&mut again, n)));
         assert!(insert(&mut again, 10_000));

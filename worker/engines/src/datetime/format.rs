@@ -35,6 +35,7 @@ impl TimeFormat {
     /// An offset in the cell is applied: the written text has no offset and therefore means UTC.
     pub(crate) fn rewrite(&self, cell: &[u8], text: &mut Vec<u8>) -> bool {
         text.clear();
+
         let Some(time) = self
             .parse(cell)
             .filter(|time| (0..=9999).contains(&time.year()))
@@ -52,27 +53,32 @@ impl TimeFormat {
         } else {
             write!(text, "{year:04}-{month:02}-{day:02}")
         };
+
         written.is_ok()
     }
 
     fn parse(&self, cell: &[u8]) -> Option<NaiveDateTime> {
         let mut parsed = Parsed::new();
         let cell = std::str::from_utf8(cell).ok()?;
+
         chrono::format::parse(&mut parsed, cell, self.items.iter()).ok()?;
 
         if !self.has_hour {
             return parsed.to_naive_date().ok()?.and_hms_opt(0, 0, 0);
         }
+
         if parsed.minute().is_none() {
             parsed.set_minute(0).ok()?;
         }
 
         let offset = parsed.offset().unwrap_or(0);
         let local = parsed.to_naive_datetime_with_offset(offset).ok()?;
+
         // The text written cannot express a leap second.
         if local.nanosecond() >= 1_000_000_000 {
             return None;
         }
+
         local.checked_sub_offset(FixedOffset::east_opt(offset)?)
     }
 }
@@ -117,6 +123,7 @@ mod tests {
         ] {
             assert_eq!(rewritten(format, cell).as_deref(), text, "{format} {cell}");
         }
+
         assert!(TimeFormat::new("%Q").is_err());
     }
 }

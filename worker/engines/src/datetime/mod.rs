@@ -69,6 +69,7 @@ fn parse_clock(text: &[u8]) -> Option<(NaiveTime, &[u8])> {
     let (nanosecond, rest) = parse_fraction(rest)?;
 
     let time = NaiveTime::from_hms_nano_opt(hour, minute, second, nanosecond)?;
+
     Some((time, rest))
 }
 
@@ -79,11 +80,13 @@ fn parse_fraction(text: &[u8]) -> Option<(u32, &[u8])> {
     };
 
     let count = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+
     if !(1..=9).contains(&count) {
         return None;
     }
 
     let (digits, rest) = text.split_at(count);
+
     Some((parse_digits(digits)? * 10_u32.pow(9 - count as u32), rest))
 }
 
@@ -152,6 +155,7 @@ mod tests {
             );
             assert_eq!(parse_cell(cell.as_bytes()), parse_instant(cell.as_bytes()));
         }
+
         assert!(parse_cell(b"2020-01-01T00:00:00.001") > parse_cell(b"2020-01-01"));
     }
 

@@ -13,7 +13,9 @@ const EPSILON: f64 = 1e-8;
 /// Moves the network of `state` one step against `gradient`: Adam without weight decay.
 pub(super) fn step(state: &mut TrainingState, gradient: &[Layer], learning_rate: f64) {
     state.steps += 1;
+
     let power = state.steps as f64;
+
     // Computed once, because multiplying is cheaper than dividing.
     let (rate, correction) = (
         learning_rate / (1.0 - BETA_1.powf(power)),
@@ -28,6 +30,7 @@ pub(super) fn step(state: &mut TrainingState, gradient: &[Layer], learning_rate:
         .first_moments
         .iter_mut()
         .zip(&mut state.second_moments);
+
     for ((layer, gradient), (first, second)) in state.layers.iter_mut().zip(gradient).zip(moments) {
         Zip::from(&mut layer.weights)
             .and(&gradient.weights)

@@ -65,9 +65,12 @@ impl Dataset {
         bars.require(MIN_ROWS + FIRST_BAR + 1, || {
             format!("training on {MIN_ROWS} rows")
         })?;
+
         let mut rows = features::features(bars);
+
         rows.pop();
         check_finite(bars, &rows)?;
+
         let split = split(rows.len(), request.train_split)?;
         let (labels, label_threshold) = labels(&bars.bars, request.label, split);
         let scaling = Scaling::of(&rows[..split]);
@@ -78,6 +81,7 @@ impl Dataset {
         };
         let (train, validation) = (part(0, split), part(split, rows.len()));
         let baseline = Baseline::of(&train, &validation);
+
         Ok(Self {
             train,
             validation,
@@ -105,6 +109,7 @@ fn check_finite(bars: &Bars, rows: &[Row]) -> Result<(), OperationError> {
             return Err(OperationError::permanent("invalid_bars", message));
         }
     }
+
     Ok(())
 }
 
@@ -119,6 +124,7 @@ fn split(rows: usize, part: f64) -> Result<usize, OperationError> {
             ),
         ));
     }
+
     Ok(train)
 }
 
@@ -170,6 +176,7 @@ impl Baseline {
                 .sum();
             Some(total / part.rows() as f64).filter(|loss| loss.is_finite())
         };
+
         let accuracy = |part: &Part| {
             // As a logit of 0 does, a share of exactly one half answers 0.
             let right = if share > 0.5 {
@@ -179,6 +186,7 @@ impl Baseline {
             };
             Some(right as f64 / part.rows() as f64)
         };
+
         Self {
             train_loss: loss(train),
             train_accuracy: accuracy(train),

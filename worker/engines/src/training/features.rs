@@ -31,8 +31,10 @@ pub fn features(bars: &Bars) -> Vec<Row> {
     let closes = bars.closes();
     let change = |t: usize, back: usize| closes[t] / closes[t - back] - 1.0;
     let (fast, slow, strength) = (sma(&closes, 10), sma(&closes, 20), rsi(&closes, 14));
+
     // Defined from bar 19 or earlier.
     let value = |indicator: &Indicator, t| indicator.get(t).unwrap_or(f64::NAN);
+
     (FIRST_BAR..closes.len())
         .map(|t| {
             let returns: [f64; VOLATILITY_WINDOW] = std::array::from_fn(|back| change(t - back, 1));
@@ -75,6 +77,7 @@ impl Scaling {
             means: [0.0; FEATURES.len()],
             deviations: [1.0; FEATURES.len()],
         };
+
         for column in 0..FEATURES.len() {
             let (mean, deviation) = mean_and_deviation(rows.iter().map(|row| row[column]));
             scaling.means[column] = mean;
@@ -82,6 +85,7 @@ impl Scaling {
                 scaling.deviations[column] = deviation;
             }
         }
+
         scaling
     }
 

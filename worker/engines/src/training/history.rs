@@ -63,6 +63,7 @@ impl History {
             return false;
         };
         let (mut best, mut waited) = (f64::INFINITY, 0);
+
         for epoch in &self.0 {
             if epoch.val_loss < best - stopping.min_delta {
                 (best, waited) = (epoch.val_loss, 0);
@@ -70,6 +71,7 @@ impl History {
                 waited += 1;
             }
         }
+
         waited >= stopping.patience
     }
 
@@ -110,6 +112,7 @@ mod tests {
                 min_delta,
             }))
         };
+
         assert!(!stops(&[0.7, 0.6, 0.6], 2, 0.0));
         assert!(stops(&[0.7, 0.6, 0.6, 0.6], 2, 0.0));
         assert!(!stops(&[0.7, 0.71, 0.69, 0.7], 2, 0.0));

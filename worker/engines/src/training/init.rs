@@ -22,6 +22,7 @@ fn stream(seed: u64, stream: u64) -> ChaCha8Rng {
 pub(super) fn layers(request: &TrainingRequest) -> Vec<Layer> {
     let mut rng = stream(request.seed, WEIGHTS);
     let mut k = 0.0;
+
     request
         .layer_sizes()
         .windows(2)

@@ -24,6 +24,7 @@ impl Layer {
         let weights =
             Array2::from_shape_vec((outputs, inputs), weights).map_err(|_| UnsoundLayer)?;
         let finite = weights.iter().chain(&biases).all(|value| value.is_finite());
+
         if finite && biases.len() == outputs {
             Ok(Self {
                 weights,

@@ -75,6 +75,7 @@ mod tests {
                 "{z} {y}"
             );
         }
+
         assert_eq!(row_gradient(0.0, 1.0), -0.5);
     }
 

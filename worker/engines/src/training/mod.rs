@@ -58,14 +58,17 @@ impl Engine for Training {
 /// [`OperationError::Cancelled`].
 pub fn train(ctx: &Context, request: &TrainingRequest) -> Result<TrainingOutput, OperationError> {
     request.check()?;
+
     let model_file = request
         .model_file
         .clone()
         .unwrap_or_else(|| format!("models/{}.json", ctx.operation_id()));
+
     // Before the work, so that a bad name costs nothing.
     let target = ModelWriter::new(ctx, &model_file)?;
     let bars = Bars::load(ctx, &request.selection())?;
     let data = Dataset::new(&bars, request)?;
+
     // What an earlier attempt came to, unless it belongs to another kind of network.
     let saved = ctx
         .last_checkpoint::<TrainingState>()
@@ -75,8 +78,10 @@ pub fn train(ctx: &Context, request: &TrainingRequest) -> Result<TrainingOutput,
     let state = learn(request, &data, state, &mut progress)?;
     let model = ModelFile::new(request, &data, &state)
         .map_err(|error| OperationError::failed(format!("{model_file}: {error}")))?;
+
     target.write(ctx, &model)?;
     progress.finish();
+
     Ok(TrainingOutput::new(
         data,
         state.history,
@@ -98,6 +103,7 @@ fn learn(
         progress.epoch(metrics);
         progress.checkpoint(&trainer.state);
     }
+
     Ok(trainer.state)
 }
 

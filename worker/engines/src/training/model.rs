@@ -71,6 +71,7 @@ impl ModelFile {
                 .collect(),
             biases: layer.biases.to_vec(),
         };
+
         Ok(Self {
             format: FORMAT.to_owned(),
             format_version: VERSION,
@@ -117,6 +118,7 @@ impl ModelFile {
                 .ok()
                 .filter(|row| row.iter().all(|value| value.is_finite()))
         };
+
         match (row(&self.means), row(&self.stds)) {
             (Some(means), Some(deviations))
                 if deviations.iter().all(|deviation| *deviation > 0.0) =>
@@ -164,17 +166,20 @@ impl Model {
             io::ErrorKind::InvalidInput => refuse(error.to_string()),
             _ => OperationError::failed(format!("{file}: {error}")),
         })?;
+
         if opened.metadata()?.len() > MAX_BYTES {
             return Err(refuse(format!(
                 "a model is a file of at most {MAX_BYTES} bytes"
             )));
         }
+
         let contents: Value = serde_json::from_reader(BufReader::new(opened)).map_err(|error| {
             match error.io_error_kind() {
                 Some(_) => OperationError::failed(format!("{file}: {error}")),
                 None => refuse(format!("not JSON: {error}")),
             }
         })?;
+
         Self::from_json(contents).map_err(refuse)
     }
 
@@ -187,6 +192,7 @@ impl Model {
                 contents["format"], contents["format_version"]
             ));
         }
+
         let file: ModelFile =
             serde_json::from_value(contents).map_err(|error| error.to_string())?;
         if file.feature_names != FEATURES {
@@ -195,6 +201,7 @@ impl Model {
                 file.feature_names
             ));
         }
+
         Ok(Self {
             label: file.label,
             layers: file.layers()?,
@@ -272,12 +279,18 @@ mod tests {
         ] {
             let mut broken = contents();
             *broken.pointer_mut(pointer).unwrap() = value.clone();
+
             let error = Model::from_json(broken).err().unwrap_or_default();
+
             assert!(error.contains(expected), "{pointer} {value}: {error}");
         }
+
         assert!(Model::from_json(json!([])).is_err());
+
         let mut unknown = contents();
+
         unknown["extra"] = json!(1);
+
         assert!(Model::from_json(unknown).is_err());
     }
 
@@ -291,6 +304,7 @@ mod tests {
         )
         .unwrap();
         std::fs::create_dir(dir.path().join("folder.json")).unwrap();
+
         let run = ktrdr_worker::testing::TestRun::in_dir(dir.path());
         for file in ["text.json", "huge.json", "folder.json", "absent.json"] {
             let error = Model::load(run.ctx(), file).err().unwrap();

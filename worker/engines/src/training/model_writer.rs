@@ -36,15 +36,18 @@ impl ModelWriter {
             .skip(1)
             .find(|folder| folder.exists())
             .is_some_and(Path::is_dir);
+
         // The ending keeps a slip from writing over bars. A name of nothing else would be a hidden file.
         if !file_name.ends_with(".json") || file_name == ".json" || path.is_dir() || !in_folder {
             return Err(refuse());
         }
+
         let temporary = path.with_file_name(format!(
             ".model-{}-{}.tmp",
             ctx.operation_id(),
             ctx.attempt()
         ));
+
         Ok(Self {
             name: name.to_owned(),
             path,
@@ -58,12 +61,17 @@ impl ModelWriter {
             OperationError::failed(format!("model_file {:?}: {error}", self.name))
         };
         let folder = self.path.parent().unwrap_or(Path::new("."));
+
         fs::create_dir_all(folder).map_err(failed)?;
+
         let _temporary = Temporary(&self.temporary);
+
         write_synced(&self.temporary, model).map_err(failed)?;
+
         // An attempt that was taken over must not write over its successor's model.
         ctx.ensure_owner_blocking()?;
         fs::rename(&self.temporary, &self.path).map_err(failed)?;
+
         // The new name is safe only when the folder is.
         File::open(folder)
             .and_then(|folder| folder.sync_all())

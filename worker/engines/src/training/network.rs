@@ -11,6 +11,7 @@ use super::layer::Layer;
 pub(super) fn forward(layers: &[Layer], rows: Array2<f64>) -> (Array1<f64>, Vec<Array2<f64>>) {
     let mut entered = Vec::with_capacity(layers.len());
     let mut signal = rows;
+
     for layer in layers {
         if !entered.is_empty() {
             signal.mapv_inplace(|value| value.max(0.0));
@@ -18,6 +19,7 @@ pub(super) fn forward(layers: &[Layer], rows: Array2<f64>) -> (Array1<f64>, Vec<
         let output = signal.dot(&layer.weights.t()) + &layer.biases;
         entered.push(std::mem::replace(&mut signal, output));
     }
+
     (signal.index_axis_move(Axis(1), 0), entered)
 }
 
@@ -39,6 +41,7 @@ pub(super) fn backward(
             &mut gradient[at].weights,
         );
         gradient[at].biases = by_outputs.sum_axis(Axis(0));
+
         // The rows themselves need no derivatives.
         if at > 0 {
             by_outputs = by_outputs.dot(&layers[at].weights);
@@ -72,10 +75,12 @@ mod tests {
     #[test]
     fn derivatives_are_the_slopes_of_the_loss() {
         const STEP: f64 = 1e-5;
+
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         let mut random =
             |shape| Array2::from_shape_simple_fn(shape, || rng.random_range(-1.0..1.0));
         let labels = [1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 1.0];
+
         // Widths of one among them: such matrices are rows and columns at the same time.
         for sizes in [&[3, 1][..], &[3, 5, 4, 1], &[2, 1, 4, 1], &[1, 6, 1, 1]] {
             let layer = |pair: &[usize]| Layer {
@@ -102,17 +107,21 @@ mod tests {
                 .filter(|value| **value == 0.0)
                 .count();
             let passed = entered.iter().skip(1).flatten().count() - held_back;
+
             assert!(
                 sizes.len() == 2 || held_back > 0 && passed > 0,
                 "{sizes:?}: ReLU is not tested"
             );
+
             let by_logits = logits
                 .iter()
                 .zip(labels)
                 .map(|(z, y)| row_gradient(*z, y) / labels.len() as f64)
                 .collect();
+
             // Not zeros: what is there before must not matter.
             let mut gradient = layers.clone();
+
             backward(&layers, &entered, by_logits, &mut gradient);
 
             for (at, derivative) in numbers(&mut gradient).into_iter().enumerate() {
@@ -122,6 +131,7 @@ mod tests {
                     loss(&moved)
                 };
                 let slope = (loss_moved_by(STEP) - loss_moved_by(-STEP)) / (2.0 * STEP);
+
                 assert!(
                     (slope - *derivative).abs() < 1e-8,
                     "{sizes:?}, number {at}: {slope} is not {derivative}"

@@ -66,6 +66,7 @@ impl TrainingOutput {
         model_file: String,
     ) -> Self {
         let last = history.0.last().cloned();
+
         Self {
             model_file,
             epochs: history.epochs(),

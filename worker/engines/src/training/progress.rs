@@ -68,9 +68,11 @@ impl<'a> ProgressReporter<'a> {
             .remaining_seconds(self.remaining(done))
             .field("epoch", epoch)
             .field("total_epochs", total);
+
         for (name, value) in self.newest.iter().flat_map(EpochMetrics::named) {
             progress = progress.field(name, value);
         }
+
         progress
     }
 

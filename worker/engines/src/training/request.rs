@@ -156,6 +156,7 @@ impl TrainingRequest {
     /// `invalid_request`, naming the parameter and what it may be.
     pub fn check(&self) -> Result<(), OperationError> {
         let split = self.train_split;
+
         require(
             split > 0.0 && split < 1.0,
             "train_split must be above 0 and below 1",
@@ -180,15 +181,18 @@ impl TrainingRequest {
                     .all(|width| (1..=MAX_WIDTH).contains(width)),
             "hidden_layers may hold up to 16 widths of 1 to 4096",
         )?;
+
         let parameters: usize = self
             .layer_sizes()
             .windows(2)
             .map(|pair| (pair[0] + 1) * pair[1])
             .sum();
+
         require(
             parameters <= MAX_PARAMETERS,
             "hidden_layers give a network of more than 10 million weights",
         )?;
+
         let stopping = self.early_stopping;
         require(
             stopping.is_none_or(|stopping| stopping.patience >= 1),

@@ -55,6 +55,7 @@ impl TrainingState {
                     .zip(sizes.windows(2))
                     .all(|(layer, pair)| layer.weights.dim() == (pair[1], pair[0]))
         };
+
         [&self.layers, &self.first_moments, &self.second_moments]
             .into_iter()
             .all(|layers| shaped(layers))

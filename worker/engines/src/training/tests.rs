@@ -44,6 +44,7 @@ async fn check_fixed(label: &str, lines: &[Line]) -> TrainingOutput {
         .run(&Training, request)
         .await
         .unwrap();
+
     for (epoch, train_loss, train_accuracy, val_loss, val_accuracy) in lines {
         let metrics = &output.history.0[*epoch as usize - 1];
         assert_eq!(metrics.epoch, *epoch);
@@ -52,6 +53,7 @@ async fn check_fixed(label: &str, lines: &[Line]) -> TrainingOutput {
         near(metrics.val_loss, *val_loss, 1e-6);
         near(metrics.val_accuracy, *val_accuracy, 1e-6);
     }
+
     output
 }
 
@@ -66,6 +68,7 @@ async fn next_up_from_fixed_weights() {
         (50, 0.66782990, 0.580247, 0.70106106, 0.539906),
     ];
     let output = check_fixed("next_up", &lines).await;
+
     assert_eq!(
         (output.rows, output.train.rows, output.validation.rows),
         (2127, 1701, 426)
@@ -90,6 +93,7 @@ async fn next_range_high_from_fixed_weights() {
         (50, 0.52232460, 0.743092, 0.59322137, 0.694836),
     ];
     let output = check_fixed("next_range_high", &lines).await;
+
     // A median parts the training rows in halves.
     near(
         output.baseline.train_loss.unwrap(),
@@ -127,12 +131,14 @@ async fn random_weights_end_where_they_should() {
         )
         .unwrap();
         let last = state.history.0.last().unwrap();
+
         assert_eq!(last.epoch, 50);
         assert!(train_loss.contains(&last.train_loss), "{last:?}");
         assert!(train_accuracy.contains(&last.train_accuracy), "{last:?}");
         assert!(val_loss.contains(&last.val_loss), "{last:?}");
         assert!(val_accuracy.contains(&last.val_accuracy), "{last:?}");
         assert!(last.train_loss < data.baseline.train_loss.unwrap());
+
         if label == "next_range_high" {
             assert!(last.val_loss < data.baseline.val_loss.unwrap());
         }
@@ -161,6 +167,7 @@ fn features_are_scaled_as_expected() {
         0.019707163598,
         0.025457593567,
     ];
+
     let deviations = [
         0.022605599660,
         0.050893558977,
@@ -171,6 +178,7 @@ fn features_are_scaled_as_expected() {
         0.009816941572,
         0.016306466898,
     ];
+
     for column in 0..features::FEATURES.len() {
         near(data.scaling.means[column], means[column], 1e-12);
         near(data.scaling.deviations[column], deviations[column], 1e-12);
@@ -196,6 +204,7 @@ fn a_restored_run_ends_as_an_undisturbed_one() {
     };
     let undisturbed = finish(TrainingState::new(&request));
     let mut trainer = Trainer::restore(&request, &data, TrainingState::new(&request)).unwrap();
+
     for _ in 0..5 {
         let saved = serde_json::to_vec(&trainer.state).unwrap();
         let restored: TrainingState = serde_json::from_slice(&saved).unwrap();
@@ -211,6 +220,7 @@ fn a_state_of_another_network_is_refused() {
     let error = Trainer::restore(&request, &data, TrainingState::new(&other))
         .err()
         .unwrap();
+
     assert!(matches!(
         error,
         OperationError::Permanent {
@@ -235,6 +245,7 @@ fn the_seed_decides_and_nothing_else() {
         .history
     };
     let first = history(json!({"epochs": 2}));
+
     assert_eq!(first, history(json!({"epochs": 2, "seed": 42})));
     assert_ne!(first, history(json!({"epochs": 2, "seed": 43})));
     assert_ne!(first, history(json!({"epochs": 2, "shuffle": false})));
@@ -249,10 +260,12 @@ async fn it_can_be_watched() {
         .await
         .unwrap();
     let progress = run.progress();
+
     assert_eq!(
         (progress.percentage, progress.current_step.as_deref()),
         (100.0, Some("Epoch 3/3"))
     );
+
     let last = output.final_epoch.unwrap();
     assert_eq!(
         (
@@ -262,6 +275,7 @@ async fn it_can_be_watched() {
         (Some(3), Some(3))
     );
     assert_eq!(progress.fields["val_loss"].as_f64(), Some(last.val_loss));
+
     let points = run.metrics();
     for (name, value) in last.named() {
         let of: Vec<_> = points.iter().filter(|point| point.name == name).collect();
@@ -304,6 +318,7 @@ async fn a_network_without_hidden_layers_and_odd_batches_learn_too() {
     ] {
         let mut more = more;
         more["epochs"] = json!(1);
+
         assert_eq!(
             TestRun::in_dir(dir.path())
                 .run(&Training, request(more))
@@ -319,9 +334,11 @@ async fn a_network_without_hidden_layers_and_odd_batches_learn_too() {
 async fn wrong_requests_are_refused_by_the_schema_and_by_the_engine() {
     let schema = schemars::schema_for!(TrainingRequest).to_value();
     let schema = jsonschema::validator_for(&schema).unwrap();
+
     assert!(schema.is_valid(&request(
         json!({"model_file": "a/b.json", "early_stopping": {"patience": 3}})
     )));
+
     let dir = goog();
     for wrong in [
         json!({"symbol": "../GOOG"}),
@@ -344,13 +361,16 @@ async fn wrong_requests_are_refused_by_the_schema_and_by_the_engine() {
         json!({"dropout": 0.5}),
     ] {
         let request = request(wrong.clone());
+
         assert!(!schema.is_valid(&request), "the schema lets {wrong} pass");
+
         let result = TestRun::in_dir(dir.path()).run(&Training, request).await;
         assert!(
             matches!(result, Err(OperationError::Permanent { .. })),
             "{wrong}"
         );
     }
+
     for wrong in [
         json!({"model_file": "../model.json"}),
         json!({"model_file": "/tmp/model.json"}),
@@ -364,11 +384,13 @@ async fn wrong_requests_are_refused_by_the_schema_and_by_the_engine() {
         let result = TestRun::in_dir(dir.path())
             .run(&Training, request(wrong.clone()))
             .await;
+
         assert!(
             matches!(result, Err(OperationError::Permanent { .. })),
             "{wrong}"
         );
     }
+
     assert_eq!(files(dir.path()), ["GOOG_1d.csv"]);
 }
 
@@ -382,6 +404,7 @@ fn files(dir: &std::path::Path) -> Vec<String> {
             found.push(entry.file_name().into_string().unwrap());
         }
     }
+
     found.sort();
     found
 }
@@ -397,10 +420,13 @@ async fn a_cancel_leaves_no_file() {
         }
         other.cancel();
     });
+
     let result = run
         .run(&Training, request(json!({"epochs": 100_000})))
         .await;
+
     cancel.await.unwrap();
+
     assert_eq!(result.unwrap_err(), OperationError::Cancelled);
     assert_eq!(files(dir.path()), ["GOOG_1d.csv"]);
 }
@@ -411,9 +437,13 @@ fn a_cancel_before_the_renaming_leaves_the_earlier_model() {
     let run = TestRun::in_dir(dir.path());
     let (request, data) = prepared(&run, json!({}));
     let model = ModelFile::new(&request, &data, &TrainingState::new(&request)).unwrap();
+
     std::fs::write(dir.path().join("model.json"), "earlier").unwrap();
+
     let target = ModelWriter::new(run.ctx(), "model.json").unwrap();
+
     run.cancel();
+
     assert_eq!(
         target.write(run.ctx(), &model),
         Err(OperationError::Cancelled)
@@ -436,10 +466,13 @@ async fn a_model_answers_as_the_training_did() {
         )
         .await
         .unwrap();
+
     assert_eq!(output.model_file, "models/test.json");
     assert_eq!(files(dir.path()), ["GOOG_1d.csv", "test.json"]);
+
     let model = model::Model::load(run.ctx(), &output.model_file).unwrap();
     assert_eq!(model.label(), Label::NextRangeHigh);
+
     let (request, data) = prepared(&run, json!({"label": "next_range_high"}));
     let bars = Bars::load(run.ctx(), &request.selection()).unwrap();
     let answers = model
@@ -451,6 +484,7 @@ async fn a_model_answers_as_the_training_did() {
         .zip(&data.validation.labels)
         .filter(|(p, y)| (**p > 0.5) == (**y == 1.0))
         .count();
+
     assert_eq!(
         right as f64 / answers.len() as f64,
         output.accuracy.unwrap()
@@ -472,7 +506,9 @@ fn a_takeover_goes_on_from_the_checkpoint_with_the_same_numbers() {
         epochs: 3,
         ..request.clone()
     };
+
     train(first.ctx(), &half).unwrap();
+
     // The waiting checkpoint is the oldest not yet saved: after epoch 1 with nobody to take it.
     let second = first.next_attempt();
     let resumed = train(second.ctx(), &request).unwrap();
@@ -482,9 +518,12 @@ fn a_takeover_goes_on_from_the_checkpoint_with_the_same_numbers() {
         .filter(|point| point.name == "val_loss")
         .map(|p| p.value)
         .collect();
+
     assert_eq!(epochs.len(), 5, "epochs 2 to 6 were left");
+
     let whole = serde_json::to_value(&whole).unwrap();
     let resumed = serde_json::to_value(&resumed).unwrap();
+
     assert_eq!(whole["history"], resumed["history"]);
     assert_eq!(whole["final"], resumed["final"]);
 }

@@ -37,7 +37,9 @@ impl<'a> Trainer<'a> {
                 "the saved training state does not fit this request: start the training anew",
             ));
         }
+
         let gradient = state.layers.iter().map(Layer::zeros).collect();
+
         Ok(Self {
             request,
             data,
@@ -60,10 +62,12 @@ impl<'a> Trainer<'a> {
         let rows = self.data.train.rows();
         let order = init::order(self.request, epoch, rows);
         let mut train = RunningScore::default();
+
         for (at, batch) in order.chunks(self.request.batch_size).enumerate() {
             before_batch((at * self.request.batch_size) as f64 / rows as f64)?;
             self.step(batch, &mut train);
         }
+
         let validation = self.validate(|| before_batch(1.0))?;
         let metrics = EpochMetrics {
             epoch,
@@ -72,10 +76,12 @@ impl<'a> Trainer<'a> {
             val_loss: validation.loss(),
             val_accuracy: validation.accuracy(),
         };
+
         // Later epochs cannot come back from here, and a model of such weights could not be written.
         if !metrics.train_loss.is_finite() || !metrics.val_loss.is_finite() {
             return Err(diverged(epoch));
         }
+
         self.state.history.0.push(metrics);
         self.state.history.0.last().ok_or_else(|| diverged(epoch))
     }
@@ -84,12 +90,15 @@ impl<'a> Trainer<'a> {
     fn step(&mut self, batch: &[usize], score: &mut RunningScore) {
         let (rows, labels) = gather(&self.data.train, batch);
         let (logits, entered) = network::forward(&self.state.layers, rows);
+
         score.add(logits.view(), labels.view());
+
         let by_logits = logits
             .iter()
             .zip(&labels)
             .map(|(z, y)| row_gradient(*z, *y) / batch.len() as f64)
             .collect();
+
         network::backward(&self.state.layers, &entered, by_logits, &mut self.gradient);
         adam::step(&mut self.state, &self.gradient, self.request.learning_rate);
     }
@@ -102,6 +111,7 @@ impl<'a> Trainer<'a> {
             features, labels, ..
         } = &self.data.validation;
         let mut score = RunningScore::default();
+
         for (rows, labels) in features
             .axis_chunks_iter(Axis(0), VALIDATION_ROWS)
             .zip(labels.axis_chunks_iter(Axis(0), VALIDATION_ROWS))
@@ -110,6 +120,7 @@ impl<'a> Trainer<'a> {
             let (logits, _) = network::forward(&self.state.layers, rows.to_owned());
             score.add(logits.view(), labels);
         }
+
         Ok(score)
     }
 }

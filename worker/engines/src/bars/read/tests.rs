@@ -8,6 +8,7 @@ use serde_json::json;
 fn read(text: &[u8], start: Option<&str>, end: Option<&str>) -> Result<Bars, OperationError> {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("X_1d.csv"), text).unwrap();
+
     let bound = |text: Option<&str>| text.map(|text| BarTime::parse(text).unwrap());
     let selection = BarSelection {
         symbol: "X".to_owned().try_into().unwrap(),
@@ -15,6 +16,7 @@ fn read(text: &[u8], start: Option<&str>, end: Option<&str>) -> Result<Bars, Ope
         start: bound(start),
         end: bound(end),
     };
+
     Ok(Bars::load(TestRun::in_dir(dir.path()).ctx(), &selection)?)
 }
 
@@ -155,10 +157,12 @@ fn bytes_that_are_no_text_are_refused() {
 #[test]
 fn an_empty_range_says_what_there_is() {
     let error = read(GOOD.as_bytes(), Some("2025-01-01"), None).unwrap_err();
+
     assert_eq!(
         error.to_string(),
         "X_1d.csv: no bars between 2025-01-01T00:00:00Z and its end; the file holds 2024-01-02T00:00:00Z to 2024-01-05T00:00:00Z"
     );
+
     let header = "timestamp,open,high,low,close,volume\n";
     assert!(
         read(header.as_bytes(), None, None)
@@ -185,11 +189,14 @@ fn a_missing_file_and_a_cancel() {
         end: None,
     };
     let error = OperationError::from(Bars::load(run.ctx(), &selection).unwrap_err());
+
     assert!(
         matches!(&error, OperationError::Permanent { code: "bars_not_found", message } if message.starts_with("NOPE_1h.csv"))
     );
+
     std::fs::write(dir.path().join("NOPE_1h.csv"), GOOD).unwrap();
     run.cancel();
+
     assert!(matches!(
         Bars::load(run.ctx(), &selection),
         Err(BarsError::Cancelled)

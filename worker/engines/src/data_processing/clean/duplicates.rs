@@ -49,6 +49,7 @@ impl DuplicateFinder {
                     .collect::<Result<_, _>>()?,
             ),
         };
+
         Ok(Self { key })
     }
 
@@ -56,12 +57,14 @@ impl DuplicateFinder {
     pub(super) fn is_duplicate(&self, row: &Row, state: &mut FoundDuplicates) -> bool {
         let (word, bit) = (state.next_row / 64, state.next_row % 64);
         state.next_row += 1;
+
         if state.known {
             return state
                 .found
                 .get(word)
                 .is_some_and(|bits| bits >> bit & 1 == 1);
         }
+
         let duplicate = match &self.key {
             Key::None => return false,
             Key::All => !state.seen.insert(row.iter()),
@@ -69,9 +72,11 @@ impl DuplicateFinder {
                 .seen
                 .insert(indexes.iter().map(|&index| row.cell(index))),
         };
+
         if word == state.found.len() {
             state.found.push(0);
         }
+
         state.found[word] |= u64::from(duplicate) << bit;
         duplicate
     }

@@ -45,6 +45,7 @@ impl Missing {
             },
             Vec::new(),
         );
+
         for (name, policy) in &params.missing {
             let index = table.index(name)?;
             let fill = match policy {
@@ -58,12 +59,14 @@ impl Missing {
                 MissingPolicy::Mode => Fill::Learning(Learner::Mode(HashMap::new())),
                 MissingPolicy::Ffill => Fill::Previous(Vec::new()),
             };
+
             missing.filled.push(FilledColumn {
                 index,
                 name: name.clone(),
             });
             fills.push(fill);
         }
+
         Ok((missing, fills))
     }
 
@@ -137,14 +140,17 @@ impl Fill {
             text.clear();
             text.extend_from_slice(row.cell(index));
         }
+
         let text: &[u8] = match self {
             _ if !is_missing => return false,
             Self::Text(text) | Self::Previous(text) | Self::Learnt(Some(text)) => text,
             Self::Learning(_) | Self::Learnt(None) => return false,
         };
+
         if !text.is_empty() {
             row.set(index, text);
         }
+
         !text.is_empty()
     }
 }

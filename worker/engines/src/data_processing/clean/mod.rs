@@ -93,6 +93,7 @@ impl Clean {
             }
             table.check_unique_names()?;
         }
+
         let (missing, fills) = Missing::new(params, table)?;
         let ready_in = table.all_known_in();
         let clean = Self {
@@ -120,20 +121,25 @@ impl Clean {
                 figures: CleanResult::default(),
             },
         };
+
         table.rows_known_in = ready_in;
+
         for column in &mut table.columns {
             column.known_in = ready_in;
         }
+
         let learnt = clean
             .missing
             .filled
             .iter()
             .zip(&clean.state.fills)
             .filter(|(_, fill)| fill.is_learnt());
+
         for (column, _) in learnt {
             table.columns[column.index].known_in = ready_in + 1;
             table.require_pass(ready_in + 1);
         }
+
         Ok(clean)
     }
 
@@ -144,6 +150,7 @@ impl Clean {
             columns: self.columns,
             ..figures
         };
+
         for (column, fill) in self
             .missing
             .filled
@@ -170,6 +177,7 @@ impl Clean {
                     end: span.start + kept.end,
                 };
             }
+
             let cell = &row.bytes[span.start..span.end];
             if !cell.is_empty() && self.null_values.iter().any(|value| value == cell) {
                 self.state.figures.cells_nulled += 1;
@@ -185,7 +193,9 @@ impl Clean {
             if column.accept(row, &mut self.scratch) {
                 continue;
             }
+
             self.state.figures.cells_invalid += 1;
+
             match self.on_invalid {
                 OnInvalid::Null => row.clear_cell(column.index),
                 OnInvalid::DropRow => keep = false,
@@ -200,6 +210,7 @@ impl Clean {
                 }
             }
         }
+
         Ok(keep)
     }
 }
@@ -216,12 +227,15 @@ impl Operation for Clean {
         if self.pass < self.ready_in {
             return Ok(false);
         }
+
         self.state.figures.rows_in += 1;
         self.trim_and_null(row);
+
         if !self.types.is_empty() && !self.check_types(row)? {
             self.state.figures.rows_dropped_invalid += 1;
             return Ok(false);
         }
+
         if self
             .duplicates
             .is_duplicate(row, &mut self.state.duplicates)
@@ -229,15 +243,19 @@ impl Operation for Clean {
             self.state.figures.rows_dropped_duplicate += 1;
             return Ok(false);
         }
+
         if self.learns_in(self.pass) {
             self.missing.learn(row, &mut self.state.fills);
         }
+
         if self.missing.drops(row) {
             self.state.figures.rows_dropped_missing += 1;
             return Ok(false);
         }
+
         self.state.figures.cells_filled += self.missing.fill(row, &mut self.state.fills);
         self.state.figures.rows_out += 1;
+
         Ok(true)
     }
 

@@ -22,12 +22,14 @@ fn figures(result: &Value, names: &[&str]) -> Vec<u64> {
 #[test]
 fn trims_cells_and_column_names() {
     let (text, result) = clean("\u{a0}a, b\n 1 ,\"x \n\"\n\u{3000},y\n", json!({}));
+
     assert_eq!(text, "a,b\n1,x\n,y\n");
     assert_eq!(
         figures(&result, &["cells_trimmed", "cells_nulled", "rows_out"]),
         [3, 0, 2]
     );
     assert_eq!(result["columns"], json!(["a", "b"]));
+
     let (text, result) = clean("a, b\n 1 ,x\n", json!({"trim": false}));
     assert_eq!(
         (text.as_str(), &result["cells_trimmed"]),
@@ -39,10 +41,12 @@ fn trims_cells_and_column_names() {
 fn null_values_become_missing() {
     let source = "a,b\nNA,na\n NA ,-\n,NA2\n";
     let (text, result) = clean(source, json!({"null_values": ["NA", "-", ""]}));
+
     assert_eq!(
         (text.as_str(), &result["cells_nulled"]),
         ("a,b\n,na\n,\n,NA2\n", &json!(3))
     );
+
     let (text, result) = clean(source, json!({"null_values": ["NA"], "trim": false}));
     assert_eq!(
         (text.as_str(), &result["cells_nulled"]),
@@ -56,6 +60,7 @@ fn cells_of_another_type_become_missing_or_drop_the_row() {
     let types = json!({"n": "number", "i": "integer", "t": "datetime"});
     let names = ["cells_invalid", "rows_dropped_invalid", "rows_out"];
     let (text, result) = clean(source, json!({"types": types}));
+
     // The two rows that became wholly missing are duplicates.
     assert_eq!(
         text,
@@ -65,13 +70,16 @@ fn cells_of_another_type_become_missing_or_drop_the_row() {
         (figures(&result, &names), &result["rows_dropped_duplicate"]),
         (vec![4, 0, 3], &json!(1))
     );
+
     let (text, result) = clean(source, json!({"types": types, "on_invalid": "drop_row"}));
     assert_eq!(text, "n,i,t\n1.50,07,2020-01-01\n,,\n");
     assert_eq!(figures(&result, &names), [4, 2, 2]);
+
     let error = fails(
         source,
         json!({"op": "clean", "types": types, "on_invalid": "fail"}),
     );
+
     assert_eq!(
         error,
         "in.csv, line 3: \"1;5\" in column \"n\" is not a number"
@@ -85,13 +93,17 @@ fn times_in_a_format_are_rewritten() {
         "t\n31.12.2017 23:00:00.500\n2017-12-31\n",
         typed("%d.%m.%Y %H:%M:%S%.3f"),
     );
+
     assert_eq!(
         (text.as_str(), &result["cells_invalid"]),
         ("t\n2017-12-31T23:00:00\n\"\"\n", &json!(1))
     );
     assert_eq!(clean("t\n1/8/90\n", typed("%m/%d/%y")).0, "t\n1990-01-08\n");
+
     let mut bad = typed("%Q");
+
     bad["op"] = json!("clean");
+
     assert!(fails("t\n", bad).contains("\"%Q\" is not a strftime format"));
 }
 
@@ -99,25 +111,32 @@ fn times_in_a_format_are_rewritten() {
 fn duplicates_are_dropped_after_trimming_nulls_and_types() {
     let source = "a,b\nx,1\n x,1\nx,2\nx,-\nx,\ny,1\n";
     let (text, result) = clean(source, json!({"null_values": ["-"]}));
+
     assert_eq!(
         (text.as_str(), &result["rows_dropped_duplicate"]),
         ("a,b\nx,1\nx,2\nx,\ny,1\n", &json!(2))
     );
+
     let (text, _) = clean(source, json!({"drop_duplicates": ["a"]}));
     assert_eq!(text, "a,b\nx,1\ny,1\n");
+
     let (text, _) = clean(source, json!({"drop_duplicates": false}));
     assert_eq!(text, "a,b\nx,1\nx,1\nx,2\nx,-\nx,\ny,1\n");
+
     // A row dropped for its type does not count as an earlier one.
     let (text, _) = clean(
         "a,b\nx,?\nx,1\n",
         json!({"types": {"b": "number"}, "on_invalid": "drop_row", "drop_duplicates": ["a"]}),
     );
+
     assert_eq!(text, "a,b\nx,1\n");
+
     // A row dropped later, for a missing cell, does.
     let (text, _) = clean(
         "a,b\nx,\nx,1\n",
         json!({"drop_duplicates": ["a"], "missing": {"b": "drop_row"}}),
     );
+
     assert_eq!(text, "a,b\n");
 }
 
@@ -137,6 +156,7 @@ fn missing_cells_are_filled() {
             result["fill_values"].clone(),
         )
     };
+
     assert_eq!(
         fill(json!("mean")),
         ("2.5 4 x 1 2.5 3 2".into(), 2, json!({"v": "2.5"}))
@@ -153,6 +173,7 @@ fn missing_cells_are_filled() {
         fill(json!({"value": "n/a"})),
         ("n/a 4 x 1 n/a 3 2".into(), 2, json!({"v": "n/a"}))
     );
+
     // Nothing comes before the first row.
     assert_eq!(fill(json!("ffill")), (" 4 x 1 1 3 2".into(), 1, json!({})));
     assert_eq!(
@@ -176,6 +197,7 @@ fn ffill_takes_the_previous_written_row() {
     // The row of 9 is not written, so it gives nothing; a filled cell gives what it got.
     let source = "k,v,w\na,1,x\nb,9,\nc,,x\nd,,y\n";
     let (text, result) = clean(source, json!({"missing": {"v": "ffill", "w": "drop_row"}}));
+
     assert_eq!(text, "k,v,w\na,1,x\nc,1,x\nd,1,y\n");
     assert_eq!(
         figures(
@@ -208,6 +230,7 @@ fn computed_text_has_the_decimals_asked_for() {
         .1["fill_values"]["v"]
             .clone()
     };
+
     assert_eq!(
         (mean(6), mean(2), mean(0)),
         (json!("1.333333"), json!("1.33"), json!("1"))
@@ -233,11 +256,13 @@ fn duplicates_are_the_same_in_every_pass() {
             }
         })
         .collect();
+
     let source = keys.iter().fold(String::from("k,v\n"), |text, key| {
         text + &format!("{key},\n")
     });
     let (once, _) = clean(&source, json!({}));
     let (twice, result) = clean(&source, json!({"missing": {"v": "mean"}}));
+
     assert_eq!(once, twice);
     assert_eq!(
         figures(&result, &["rows_dropped_duplicate", "rows_out"]),

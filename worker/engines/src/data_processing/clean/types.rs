@@ -34,13 +34,16 @@ impl TypedColumn {
                     format: Some(format),
                 } => Check::TimeFormat(TimeFormat::new(format)?),
             };
+
             columns.push(Self {
                 index: table.index(name)?,
                 name: name.clone(),
                 check,
             });
         }
+
         columns.sort_by_key(|column| column.index);
+
         Ok(columns)
     }
 
@@ -50,6 +53,7 @@ impl TypedColumn {
         if cell.is_empty() {
             return true;
         }
+
         match &self.check {
             Check::Number => is_number(cell),
             Check::Integer => is_integer(cell),

@@ -50,6 +50,7 @@ pub(super) fn run(source: impl AsRef<[u8]>, operations: Value) -> Result<Outcome
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .unwrap();
+
     match runtime.block_on(run.run(&DataProcessing, request)) {
         Ok(output) => {
             let text = std::fs::read_to_string(dir.path().join("out.csv")).unwrap_or_default();

@@ -33,6 +33,7 @@ fn good() -> Vec<Value> {
             {"rule": "duplicate_row"}]}),
     ];
     let whole = json!({"source_file": "a", "operations": ["clean"], "output_file": "b", "estimated_rows": 10_000});
+
     operations.into_iter().map(request).chain([whole]).collect()
 }
 
@@ -130,9 +131,11 @@ fn bad() -> Vec<(Value, &'static str)> {
             "expected f64",
         ),
     ];
+
     let operations = operations
         .into_iter()
         .map(|(operation, message)| (request(operation), message));
+
     operations
         .chain([
             (
@@ -189,6 +192,7 @@ fn out_of_range() -> Vec<(Value, &'static str)> {
 fn the_schema_accepts_and_refuses_what_the_engine_does() {
     let schema = schema_for!(DataProcessingRequest).to_value();
     let validator = jsonschema::validator_for(&schema).unwrap();
+
     for request in good() {
         assert!(
             validator.is_valid(&request),
@@ -200,6 +204,7 @@ fn the_schema_accepts_and_refuses_what_the_engine_does() {
             "{request}"
         );
     }
+
     for (request, message) in bad() {
         assert!(!validator.is_valid(&request), "{request}");
         let error = serde_json::from_value::<DataProcessingRequest>(request.clone())
@@ -207,6 +212,7 @@ fn the_schema_accepts_and_refuses_what_the_engine_does() {
             .to_string();
         assert!(error.contains(message), "{request}: {error}");
     }
+
     for (request, _) in out_of_range() {
         assert!(!validator.is_valid(&request), "{request}");
     }

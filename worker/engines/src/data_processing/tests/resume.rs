@@ -32,6 +32,7 @@ fn rows(count: usize) -> String {
         );
         format!("{a},{text},{},{day},{}\n", i % 400 + 1, 5000 - i)
     };
+
     (0..count)
         .map(row)
         .fold("a,b,c,t,down\n".to_owned(), |all, row| all + &row)
@@ -46,6 +47,7 @@ fn requests() -> Vec<Value> {
     let checked = json!({"op": "validate", "max_errors": 40, "rules": [{"column": "c", "rule": "unique"},
         {"column": "t", "rule": "increasing"}, {"column": "down", "rule": "increasing"}, {"rule": "duplicate_row"},
         {"column": "b", "rule": "trimmed"}, {"column": "a", "rule": "not_null"}, {"column": "c", "rule": "max", "value": 399}]});
+
     vec![
         json!([{"op": "clean", "drop_duplicates": true, "missing": {"b": "ffill"}}]),
         json!([{"op": "clean", "drop_duplicates": ["c", "b"], "missing": {"a": "mean", "b": "drop_row"}}]),
@@ -95,6 +97,7 @@ impl Undisturbed {
             text,
             checkpoints: whole.checkpoints(),
         };
+
         undisturbed.forget();
         undisturbed
     }
@@ -127,7 +130,9 @@ fn every_attempt_goes_on_where_the_last_one_was() {
     let source = rows(1600);
     for operations in requests() {
         let whole = Undisturbed::run(&source, &operations);
+
         assert!(whole.checkpoints >= 6, "{operations}");
+
         let (mut attempt, mut percentage) = (TestRun::in_dir(whole.path()), 0.0);
         for interruption in 1..=whole.checkpoints {
             attempt = attempt.cancelled_at_checkpoint(1);
@@ -140,6 +145,7 @@ fn every_attempt_goes_on_where_the_last_one_was() {
             percentage = attempt.progress().percentage;
             attempt = attempt.next_attempt();
         }
+
         whole.assert_same(&run(&attempt, &operations).unwrap());
     }
 }
@@ -155,12 +161,14 @@ proptest! {
         let operations = &requests()[which];
         let whole = Undisturbed::run(&rows(count), operations);
         let mut attempt = TestRun::in_dir(whole.path());
+
         for saved in saved.into_iter().filter(|_| whole.text.is_some()) {
             attempt = attempt.saves_checkpoints(saved).taken_over();
             prop_assert_eq!(run(&attempt, operations), Err(OperationError::Cancelled));
             prop_assert!(written(whole.path()).is_none(), "nothing is published after the operation is lost");
             attempt = attempt.next_attempt();
         }
+
         whole.assert_same(&run(&attempt, operations).unwrap());
     }
 }
@@ -169,6 +177,7 @@ proptest! {
 fn change_unnoticed(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
     let modified = path.metadata().unwrap().modified().unwrap();
     let mut text = fs::read(path).unwrap();
+
     change(&mut text);
     fs::write(path, text).unwrap();
     File::options()
@@ -184,15 +193,21 @@ fn rows_before_the_checkpoint_are_not_even_read() {
     let operations = json!([{"op": "clean", "missing": {"b": "ffill"}}, {"op": "validate", "rules": [{"rule": "duplicate_row"}]}]);
     let whole = Undisturbed::run(&rows(1600), &operations);
     let first = TestRun::in_dir(whole.path()).cancelled_at_checkpoint(3);
+
     run(&first, &operations).unwrap_err();
+
     let source = whole.path().join("in.csv");
+
     change_unnoticed(&source, |text| {
         let header = text.iter().position(|byte| *byte == b'\n').unwrap() + 1;
         // Most of 750 rows.
         text[header..header + 14_000].fill(0xff);
     });
+
     let output = run(&first.next_attempt(), &operations).unwrap();
+
     assert_eq!(output["rows_processed"], 1600);
+
     whole.assert_same(&output);
 }
 
@@ -201,19 +216,24 @@ fn starts_over(spoil: impl FnOnce(&Path)) {
     let operations = &requests()[1];
     let whole = Undisturbed::run(&rows(1600), operations);
     let first = TestRun::in_dir(whole.path()).cancelled_at_checkpoint(whole.checkpoints - 2);
+
     run(&first, operations).unwrap_err();
     spoil(whole.path());
+
     let second = first.next_attempt().saves_checkpoints(ALL);
     let output = run(&second, operations).unwrap();
+
     assert_eq!(
         second.checkpoints(),
         whole.checkpoints,
         "it did not start over"
     );
+
     let again = Undisturbed::run(
         &fs::read_to_string(whole.path().join("in.csv")).unwrap(),
         operations,
     );
+
     assert_eq!(output, again.output);
     assert!(written(whole.path()) == again.text);
     assert_eq!(names(whole.path()), ["in.csv", "out.csv"]);
@@ -262,6 +282,7 @@ fn files_that_are_gone_or_damaged_are_not_gone_on_from() {
             .set_len(5000)
             .unwrap()
     });
+
     // Three bytes in a row of which one at least is of a hash, which is as good a hash with another bit.
     for byte in 0..3 {
         starts_over(|dir| {
@@ -271,6 +292,7 @@ fn files_that_are_gone_or_damaged_are_not_gone_on_from() {
             fs::write(left(dir, ".state"), state).unwrap();
         });
     }
+
     starts_over(|dir| {
         let state = fs::read(left(dir, ".state")).unwrap();
         fs::write(left(dir, ".state"), &state[..state.len() - 1]).unwrap();
@@ -295,18 +317,29 @@ fn a_resumed_operation_takes_the_files_of_the_old_one_and_removes_them_when_it_i
     let unfinished = || names(&whole.path().join(".unfinished"));
     let id = |name: &str| OperationId::new(name).unwrap();
     let first = TestRun::in_dir(whole.path()).cancelled_at_checkpoint(3);
+
     run(&first, operations).unwrap_err();
+
     assert_eq!(unfinished(), ["test"]);
+
     // Cancelled before it has saved anything.
     let second = first.resumed_as(id("second")).saves_checkpoints(0);
+
     second.cancel();
     run(&second, operations).unwrap_err();
+
     assert_eq!(unfinished(), ["test"]);
+
     let third = second.resumed_as(id("third")).cancelled_at_checkpoint(1);
+
     run(&third, operations).unwrap_err();
+
     assert_eq!(unfinished(), ["test", "third"]);
+
     let fourth = third.resumed_as(id("fourth")).saves_checkpoints(ALL);
+
     whole.assert_same(&run(&fourth, operations).unwrap());
+
     assert_eq!(fourth.checkpoints(), whole.checkpoints - 4);
 }
 
@@ -316,23 +349,36 @@ fn only_the_files_that_are_needed_are_kept() {
     let dir = dir_with(rows(1600));
     let there = || names(&dir.path().join(".unfinished/test"));
     let first = TestRun::in_dir(dir.path()).cancelled_at_checkpoint(5);
+
     run(&first, operations).unwrap_err();
+
     // When the fifth was made, the fourth was known to be saved.
     assert_eq!(there(), ["1.4.state", "1.5.state", "1.csv"]);
+
     let second = first.next_attempt().cancelled_at_checkpoint(1);
+
     run(&second, operations).unwrap_err();
+
     assert_eq!(
         there(),
         ["1.4.state", "1.5.state", "1.csv", "2.1.state", "2.csv"]
     );
+
     let third = second.next_attempt().cancelled_at_checkpoint(2);
+
     run(&third, operations).unwrap_err();
+
     assert_eq!(there(), ["3.1.state", "3.2.state", "3.csv"]);
+
     // What is saved no more is not lost: the state of the newest that is saved stays.
     let fourth = third.next_attempt().saves_checkpoints(1).taken_over();
+
     run(&fourth, operations).unwrap_err();
+
     assert!(there().contains(&"4.1.state".to_owned()), "{:?}", there());
+
     run(&fourth.next_attempt(), operations).unwrap();
+
     assert_eq!(names(dir.path()), ["in.csv", "out.csv"]);
 }
 
@@ -340,12 +386,16 @@ fn only_the_files_that_are_needed_are_kept() {
 fn what_nobody_came_back_for_is_swept_by_the_next_run() {
     let dir = dir_with("a\n1\n");
     let old = dir.path().join(".unfinished/old");
+
     fs::create_dir_all(&old).unwrap();
     fs::write(old.join("1.csv"), "x").unwrap();
+
     let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(8 * 24 * 3600);
     for path in [old.join("1.csv"), old] {
         File::open(path).unwrap().set_modified(long_ago).unwrap();
     }
+
     run(&TestRun::in_dir(dir.path()), &json!(["validate"])).unwrap();
+
     assert_eq!(names(dir.path()), ["in.csv"]);
 }

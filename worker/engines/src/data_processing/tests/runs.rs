@@ -57,6 +57,7 @@ fn files_that_are_no_tables_fail_with_file_and_line() {
             assert_eq!(fails(source, json!(operation)), message);
         }
     }
+
     assert_eq!(
         fails("a, a\n", json!("clean")),
         "operation 1 (clean): column name \"a\" occurs more than once, so it names no column"
@@ -74,6 +75,7 @@ fn an_unknown_column_fails_before_any_row_is_read() {
     // The first row would fail, too, if it were read.
     let source = "a,b\n1\n";
     let message = "there is no column \"x\"; the columns are a, b";
+
     for operation in [
         json!({"op": "clean", "types": {"x": "number"}}),
         json!({"op": "clean", "missing": {"x": "mean"}}),
@@ -85,19 +87,24 @@ fn an_unknown_column_fails_before_any_row_is_read() {
         json!({"op": "validate", "rules": [{"column": "x", "rule": "number"}]}),
     ] {
         let error = fails(source, operation);
+
         assert!(error.ends_with(message), "{error}");
     }
+
     let error = fails(
         source,
         json!({"op": "validate", "rules": [{"rule": "ohlc"}]}),
     );
+
     assert_eq!(
         error,
         "operation 1 (validate): there is no column \"open\"; the columns are a, b"
     );
+
     let chain = json!(["clean", {"op": "transform", "steps": [
         {"op": "rename", "columns": {"a": "c"}}, {"op": "select", "columns": ["a"]}]}]);
     let error = run(source, chain).err().unwrap();
+
     assert_eq!(
         error,
         "operation 2 (transform): there is no column \"a\"; the columns are c, b"
@@ -109,6 +116,7 @@ async fn paths_are_checked() {
     let dir = dir_with("a\n1\n");
     std::fs::create_dir(dir.path().join("sub")).unwrap();
     std::fs::hard_link(dir.path().join("in.csv"), dir.path().join("other.csv")).unwrap();
+
     for (source, output, message) in [
         (
             "gone.csv",
@@ -160,12 +168,14 @@ async fn paths_are_checked() {
     ] {
         let body = json!({"source_file": source, "output_file": output, "operations": ["clean"]});
         let error = request(dir.path(), body).await.unwrap_err();
+
         assert!(
             matches!(error, OperationError::Permanent { .. }),
             "{error:?}"
         );
         assert!(error.to_string().contains(message), "{error}");
     }
+
     assert_eq!(names(dir.path()), ["in.csv", "other.csv", "sub"]);
     assert_eq!(std::fs::read(dir.path().join("in.csv")).unwrap(), b"a\n1\n");
 }
@@ -175,6 +185,7 @@ async fn the_output_goes_beside_the_source_or_where_it_was_asked_for() {
     let dir = dir_with("");
     std::fs::create_dir(dir.path().join("sub")).unwrap();
     std::fs::write(dir.path().join("sub/my.data.csv"), "a\n1\n").unwrap();
+
     let source = "sub/my.data.csv";
     let output = request(
         dir.path(),
@@ -182,19 +193,24 @@ async fn the_output_goes_beside_the_source_or_where_it_was_asked_for() {
     )
     .await
     .unwrap();
+
     assert_eq!(output["output_file"], "sub/my.data.processed.csv");
     assert_eq!(
         std::fs::read(dir.path().join("sub/my.data.processed.csv")).unwrap(),
         b"a\n1\n"
     );
+
     let body = json!({"source_file": source, "operations": ["transform"], "output_file": "new/deep/x.csv"});
     assert_eq!(
         request(dir.path(), body.clone()).await.unwrap()["output_file"],
         "new/deep/x.csv"
     );
+
     // Once more, over the output of the first time.
     request(dir.path(), body).await.unwrap();
+
     assert_eq!(names(&dir.path().join("new/deep")), ["x.csv"]);
+
     let body =
         json!({"source_file": source, "operations": ["validate"], "output_file": "none.csv"});
     assert_eq!(
@@ -219,7 +235,9 @@ fn operations_work_on_the_table_the_one_before_left() {
         ]),
     )
     .unwrap();
+
     assert_eq!(outcome.text, "a,b,a_zscore,m\n1,x,-1,0\n");
+
     let results = outcome.result["operations"].as_array().unwrap();
     assert_eq!(
         (&results[0]["rows_in"], &results[0]["rows_out"]),
@@ -267,6 +285,7 @@ fn a_chain_gives_what_its_operations_give_one_by_one() {
         json!({"op": "transform", "steps": [{"op": "minmax", "column": "a_log_return", "as": "a"},
             {"op": "zscore", "column": "b_zscore", "as": "b"}, {"op": "select", "columns": ["c", "b", "a"]}]}),
     ];
+
     let source = (0..200).fold(String::from("a,b,c\n"), |text, i| {
         let b = if i % 5 == 0 {
             String::new()
@@ -276,10 +295,13 @@ fn a_chain_gives_what_its_operations_give_one_by_one() {
         text + &format!("{},{b},{}\n", i % 17 + 1, ["x", "", "y"][i % 3])
     });
     let mut text = source.clone();
+
     for operation in &operations {
         text = run(&text, json!([operation])).unwrap().text;
     }
+
     let at_once = run(&source, json!(operations)).unwrap();
+
     assert_eq!(at_once.text, text);
     assert_eq!(at_once.result["rows_processed"], 200);
     assert!(text.lines().count() > 100);
@@ -302,6 +324,7 @@ fn duplicates_are_found_behind_a_learnt_column_that_is_no_longer_there() {
                 json!([first, {"op": "transform", "steps": steps}, "clean"]),
             )
             .unwrap();
+
             assert_eq!(outcome.text, "b\nx\ny\n", "{first} {steps}");
             assert_eq!(outcome.result["operations"][2]["rows_dropped_duplicate"], 2);
         }
@@ -313,13 +336,16 @@ async fn tells_how_far_it_is() {
     let dir = dir_with(rows(5_000));
     let run = TestRun::in_dir(dir.path());
     let operations = json!([{"op": "clean", "types": {"b": "datetime"}, "missing": {"a": "median"}}, "validate"]);
+
     run.run(
         &DataProcessing,
         json!({"source_file": "in.csv", "operations": operations}),
     )
     .await
     .unwrap();
+
     let progress = run.progress();
+
     assert_eq!(
         (progress.percentage, progress.estimated_remaining_seconds),
         (100.0, Some(0))
@@ -329,6 +355,7 @@ async fn tells_how_far_it_is() {
         "Cleaning, validating: 5000/5000 rows (pass 2 of 2)"
     );
     assert_eq!(progress.fields["rows_processed"], 5_000);
+
     let metrics = run.metrics();
     let last = |name| {
         metrics
@@ -337,6 +364,7 @@ async fn tells_how_far_it_is() {
             .unwrap()
             .value
     };
+
     assert_eq!(
         (last("rows_processed"), last("errors")),
         (Some(5_000.0), Some(5_000.0))
@@ -357,12 +385,16 @@ async fn a_cancelled_run_leaves_nothing() {
             json!({"source_file": "in.csv", "operations": operations, "output_file": "out.csv"});
         let request = serde_json::from_value(request).unwrap();
         let task = tokio::spawn(DataProcessing.run(run.ctx().clone(), request));
+
         // It is at work as soon as its directory is there.
         while names(dir.path()).len() < 2 && !task.is_finished() {
             tokio::task::yield_now().await;
         }
+
         assert_eq!(names(dir.path()), [".unfinished", "in.csv"]);
+
         run.cancel();
+
         assert_eq!(task.await.unwrap().unwrap_err(), OperationError::Cancelled);
         assert_eq!(names(dir.path()), ["in.csv"]);
         assert!(run.progress().percentage < 100.0);
@@ -375,16 +407,19 @@ fn what_makes_no_records_makes_no_records() {
         run("\u{feff}a,b\r\n", json!(["clean"])).unwrap().text,
         "a,b\n"
     );
+
     let outcome = run(
         "a,b",
         json!([{"op": "clean", "missing": {"a": "mean"}},
         {"op": "transform", "steps": [{"op": "zscore", "column": "a"}, {"op": "minmax", "column": "b"}]}, "validate"]),
     );
     let outcome = outcome.unwrap();
+
     assert_eq!(
         (outcome.text.as_str(), &outcome.result["rows_processed"]),
         ("a,b,a_zscore,b_minmax\n", &json!(0))
     );
+
     let results = &outcome.result["operations"];
     assert_eq!(results[0]["fill_values"], json!({"a": null}));
     assert_eq!(
@@ -410,10 +445,13 @@ proptest! {
     ) {
         let mut writer = csv::Writer::from_writer(Vec::new());
         let header: Vec<String> = (0..columns).map(|column| format!(" c{column} ")).collect();
+
         writer.write_record(&header).unwrap();
+
         for record in cells.chunks(columns) {
             writer.write_record(record).unwrap();
         }
+
         let source = writer.into_inner().unwrap();
         let off = json!([{"op": "clean", "trim": false, "null_values": [], "drop_duplicates": false}]);
         let outcome = run(&source, off).unwrap();
@@ -422,6 +460,7 @@ proptest! {
             reader.records().map(|record| record.unwrap().iter().map(str::to_owned).collect()).collect();
         let wanted: Vec<Vec<String>> =
             std::iter::once(header).chain(cells.chunks(columns).map(<[String]>::to_vec)).collect();
+
         prop_assert_eq!(read, wanted);
     }
 }

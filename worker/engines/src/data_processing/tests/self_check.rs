@@ -11,11 +11,14 @@ use ktrdr_worker::testing::TestRun;
 async fn run(file: &str, operations: Value) -> (DataProcessingOutput, Vec<u8>) {
     let dir = tempfile::tempdir().unwrap();
     std::fs::copy(samples().join(file), dir.path().join("in.csv")).unwrap();
+
     let run = TestRun::in_dir(dir.path());
     let request =
         json!({"source_file": "in.csv", "operations": operations, "estimated_rows": 10_000});
     let output = run.run(&DataProcessing, request).await.unwrap();
+
     assert_eq!(run.progress().percentage, 100.0);
+
     let bytes = match &output.output_file {
         Some(name) => {
             assert_eq!(name, "in.processed.csv");
@@ -26,6 +29,7 @@ async fn run(file: &str, operations: Value) -> (DataProcessingOutput, Vec<u8>) {
             Vec::new()
         }
     };
+
     (output, bytes)
 }
 
@@ -43,6 +47,7 @@ async fn cleans_titanic() {
         }]),
     )
     .await;
+
     assert_eq!(output.rows_processed, 1313);
     assert_eq!(
         figures(&output.operations[0]),
@@ -74,6 +79,7 @@ async fn cleaning_the_raw_prices_gives_the_prices() {
         ]),
     )
     .await;
+
     assert_eq!(output.rows_processed, 6225);
     assert!(bytes == std::fs::read(samples().join("EURUSD_1h.csv")).unwrap());
 }
@@ -90,6 +96,7 @@ async fn computes_columns_of_google() {
     )
     .await;
     let text = String::from_utf8(bytes).unwrap();
+
     assert!(
         text.lines()
             .nth(2)
@@ -100,6 +107,7 @@ async fn computes_columns_of_google() {
         sha256(text.as_bytes()),
         "2299be14dbb6780d867da4254950d32b77e4b9188f5b378893c8da88abbae4a7"
     );
+
     let stats = &figures(&output.operations[0])["stats"];
     assert_eq!(stats["close_01"], json!({"min": 100.01, "max": 806.85}));
     assert_eq!(stats.as_object().unwrap().len(), 2);
@@ -121,6 +129,7 @@ async fn validates_titanic() {
     )
     .await;
     let result = figures(&output.operations[0]);
+
     assert_eq!(
         (
             &result["valid"],
@@ -141,6 +150,7 @@ async fn validates_titanic() {
         result["errors_by_rule"],
         json!({"name:trimmed": 3, "name:unique": 3, "class:allowed": 1, "age:not_null": 557, "age:max": 3})
     );
+
     let first = json!({"row": 10, "column": "age", "rule": "max", "value": "71.0"});
     assert_eq!(
         (

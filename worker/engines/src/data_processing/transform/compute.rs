@@ -120,6 +120,7 @@ impl ComputedColumn {
         scratch: &mut Vec<u8>,
     ) {
         scratch.clear();
+
         if pass >= self.ready_in {
             let x = number(row.cell(self.input));
             if self.learns_in(pass) {
@@ -128,6 +129,7 @@ impl ComputedColumn {
                 write_number(scratch, result, decimals);
             }
         }
+
         row.set(self.output, scratch);
     }
 

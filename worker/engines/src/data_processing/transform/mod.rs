@@ -90,13 +90,16 @@ impl Transform {
     pub(super) fn plan(params: &TransformParams, table: &mut Table) -> Result<Self, DataError> {
         let decimals = check_decimals(params.decimals, table)?;
         let (mut steps, mut formulas) = (Vec::with_capacity(params.steps.len()), Vec::new());
+
         for step in &params.steps {
             steps.extend(plan_step(step, table, &mut formulas)?);
         }
+
         let state = TransformState {
             formulas,
             ..TransformState::default()
         };
+
         Ok(Self {
             steps,
             decimals,
@@ -115,6 +118,7 @@ impl Transform {
             formulas,
         } = self.state;
         let mut stats = BTreeMap::new();
+
         for step in &self.steps {
             if let PlannedStep::Compute(column) = step
                 && let Some(figures) = formulas[column.formula].stats()
@@ -122,6 +126,7 @@ impl Transform {
                 stats.insert(column.name.clone(), figures);
             }
         }
+
         TransformResult {
             rows_in,
             rows_out,
@@ -169,6 +174,7 @@ fn plan_step(
             compute(params, "log_return", Formula::LogReturn(None), table)?
         }
     };
+
     Ok(Some(planned))
 }
 
@@ -176,15 +182,18 @@ fn plan_select(names: &[String], table: &mut Table) -> Result<PlannedStep, DataE
     if names.is_empty() {
         return Err(table.request_error("select names no column"));
     }
+
     let order: Vec<usize> = names
         .iter()
         .map(|name| table.index(name))
         .collect::<Result<_, _>>()?;
+
     table.columns = order
         .iter()
         .map(|&index| table.columns[index].clone())
         .collect();
     table.check_unique_names()?;
+
     Ok(PlannedStep::Select(order))
 }
 
@@ -210,7 +219,9 @@ fn plan_compute(
     let input = table.index(&params.column)?;
     let ready_in = table.learnable_in(input);
     let known_in = ready_in + usize::from(learns);
+
     table.require_pass(known_in);
+
     let name = params
         .name
         .clone()
@@ -225,7 +236,9 @@ fn plan_compute(
             table.columns.len() - 1
         }
     };
+
     table.columns[output].known_in = known_in;
+
     Ok(PlannedStep::Compute(ComputedColumn {
         name,
         input,
@@ -254,6 +267,7 @@ impl Operation for Transform {
 
     fn process_row(&mut self, row: &mut Row) -> Result<bool, DataError> {
         self.state.rows_in += 1;
+
         for step in &self.steps {
             match step {
                 PlannedStep::Select(order) => row.select(order),
@@ -273,7 +287,9 @@ impl Operation for Transform {
                 }
             }
         }
+
         self.state.rows_out += 1;
+
         Ok(true)
     }
 

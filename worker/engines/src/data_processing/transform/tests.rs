@@ -26,12 +26,15 @@ fn without_steps_nothing_changes() {
 #[test]
 fn selects_and_renames() {
     let source = "a,b,c\n1,2,3\n";
+
     assert_eq!(
         transform(source, json!([{"op": "select", "columns": ["c", "a"]}])).0,
         "c,a\n3,1\n"
     );
+
     let swap = json!([{"op": "rename", "columns": {"a": "b", "b": "a"}}]);
     assert_eq!(transform(source, swap).0, "b,a,c\n1,2,3\n");
+
     for step in [
         json!({"op": "rename", "columns": {"a": "b"}}),
         json!({"op": "select", "columns": ["b", "b"]}),
@@ -58,6 +61,7 @@ fn filters_by_number_or_text() {
         );
         column(&text, 0)[1..].join(" ")
     };
+
     assert_eq!(kept("==", json!(10)), "10 1e1");
     assert_eq!(kept("!=", json!(10)), "9 -1");
     assert_eq!(kept("<", json!(9.5)), "9 -1");
@@ -76,6 +80,7 @@ fn computes_over_the_numbers_of_the_column() {
         "v\n2\n4\n4\n4\n5\n5\n7\n9\nx\n",
         json!([{"op": "zscore", "column": "v"}, {"op": "minmax", "column": "v", "as": "m"}]),
     );
+
     assert_eq!(
         column(&text, 1),
         [
@@ -112,10 +117,12 @@ fn log_returns_need_two_positive_numbers_in_a_row() {
 #[test]
 fn what_is_undefined_is_missing() {
     let both = json!([{"op": "zscore", "column": "v", "as": "z"}, {"op": "minmax", "column": "v", "as": "m"}]);
+
     assert_eq!(
         transform("v\n0.1\n0.1\n0.1\n", both.clone()).0,
         "v,z,m\n0.1,,\n0.1,,\n0.1,,\n"
     );
+
     let (text, result) = transform("v\n1e999\n1\n", both);
     assert_eq!(text, "v,z,m\n1e999,,\n1,,0\n");
     assert_eq!(

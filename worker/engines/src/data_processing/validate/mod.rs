@@ -77,12 +77,14 @@ impl Validate {
     /// Plans the operation on `table`, which it leaves as it is.
     pub(super) fn plan(params: &ValidateParams, table: &mut Table) -> Result<Self, DataError> {
         table.require_pass(table.all_known_in());
+
         let rules: Vec<_> = params
             .rules
             .iter()
             .map(|rule| PlannedRule::new(rule, table))
             .collect::<Result<_, _>>()?;
         let states = rules.iter().map(|_| RuleState::default()).collect();
+
         Ok(Self {
             rules,
             null_values: params
@@ -108,9 +110,11 @@ impl Validate {
         let by_rule =
             counts.map(|(rule, state)| (format!("{}:{}", rule.column, rule.name), state.count));
         let field_count = (format!("{NO_COLUMN}:field_count"), state.field_count_errors);
+
         for (key, count) in by_rule.chain([field_count]).filter(|(_, count)| *count > 0) {
             *errors_by_rule.entry(key).or_default() += count;
         }
+
         ValidateResult {
             valid: state.errors_total == 0,
             rows_total: state.rows_total,
@@ -136,6 +140,7 @@ impl Validate {
                 value,
             }
         };
+
         if row.len() != self.columns {
             state.field_count_errors += 1;
             if room(&state.errors) {
@@ -145,6 +150,7 @@ impl Validate {
             }
             return 1;
         }
+
         let mut found = 0;
         for (rule, memory) in self.rules.iter_mut().zip(&mut state.rules) {
             if !rule.holds(row, &self.null_values, memory) {
@@ -157,6 +163,7 @@ impl Validate {
                 }
             }
         }
+
         found
     }
 }

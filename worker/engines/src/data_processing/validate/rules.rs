@@ -78,6 +78,7 @@ impl PlannedRule {
                 subject,
             })
         };
+
         let row = |name, subject| {
             Ok(Self {
                 column: NO_COLUMN.to_owned(),
@@ -85,6 +86,7 @@ impl PlannedRule {
                 subject,
             })
         };
+
         match rule {
             Rule::Trimmed { column } => Ok(Self {
                 column: column.clone(),

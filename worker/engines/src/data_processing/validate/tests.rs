@@ -8,15 +8,19 @@ fn broken(source: &str, rule: Value) -> Vec<u64> {
         source,
         json!({"op": "validate", "rules": [rule], "max_errors": 100, "null_values": ["", "NA"]}),
     );
+
     assert_eq!(text, "", "nothing is written");
+
     let rows: Vec<u64> = result["errors"]
         .as_array()
         .unwrap()
         .iter()
         .map(|error| error["row"].as_u64().unwrap())
         .collect();
+
     assert_eq!(result["errors_total"], rows.len());
     assert_eq!(result["valid"], rows.is_empty());
+
     rows
 }
 
@@ -24,16 +28,19 @@ fn broken(source: &str, rule: Value) -> Vec<u64> {
 fn rules_about_cells() {
     let source = "v\n1\n 2.0 \nNA\n\" \"\nx\n1\n2020-01-01\n";
     let rule = |rule: &str| broken(source, json!({"column": "v", "rule": rule}));
+
     assert_eq!(rule("trimmed"), [2, 4]);
     assert_eq!(rule("not_null"), [3, 4]);
     assert_eq!(rule("number"), [5, 7]);
     assert_eq!(rule("integer"), [2, 5, 7]);
     assert_eq!(rule("datetime"), [1, 2, 5, 6]);
     assert_eq!(rule("unique"), [6]);
+
     let with = |mut more: Value| {
         more["column"] = json!("v");
         broken(source, more)
     };
+
     assert_eq!(
         with(json!({"rule": "datetime", "format": "%Y-%m-%d"})),
         [1, 2, 5, 6]
@@ -60,6 +67,7 @@ fn increasing_compares_with_the_last_cell_of_its_kind() {
 fn rules_about_rows() {
     let source =
         "open,high,low,close\n2,4,1,3\n2,4,1, 5\n5,4,1,3\n2,4,3,3\n2,4,x,9\n2,2,2,2\n1,0,3,2\n";
+
     assert_eq!(broken(source, json!({"rule": "ohlc"})), [2, 3, 4, 7]);
     assert_eq!(
         broken(
@@ -77,6 +85,7 @@ fn counts_by_rule_and_lists_the_first() {
         json!({"op": "validate", "max_errors": 3, "rules": [
             {"rule": "duplicate_row"}, {"column": "b", "rule": "number"}, {"column": "a", "rule": "number"}]}),
     );
+
     assert_eq!(
         result,
         json!({
@@ -98,6 +107,7 @@ fn a_wrong_number_of_cells_is_looked_at_by_no_other_rule() {
         "a,b\nx\nx\nx,1\n",
         json!({"op": "validate", "rules": rules}),
     );
+
     assert_eq!(result["errors_by_rule"], json!({"*:field_count": 2}));
     assert_eq!(
         (&result["rows_valid"], &result["rows_invalid"]),
