@@ -242,7 +242,7 @@ fn figures(operation: &Value) -> Value {
 fn went_on(worker: &WorkerProcess, row: u64) -> bool {
     let log = worker.process.log();
     log.lines()
-        .any(|line| line.contains("going on behind a row") && line.contains(&row.to_string()))
+        .any(|line| line.contains("resuming behind a row") && line.contains(&row.to_string()))
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! `dummy`: steps of a given length that do nothing, for trials and for load.
+//! The `dummy` engine: waits in steps of a given length, for trials and load tests.
 
 use std::time::Duration;
 
@@ -8,30 +8,30 @@ use serde::{Deserialize, Serialize};
 
 use ktrdr_worker::{Context, Engine, OperationError};
 
-/// The largest result it will make up, in bytes.
+/// Largest size of a generated result, in bytes.
 const MAX_RESULT_BYTES: usize = 64 * 1024 * 1024;
 
-/// An engine that waits.
+/// The `dummy` engine.
 pub struct Dummy;
 
-/// What to pretend.
+/// The simulated work.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct DummyRequest {
-    /// How many steps; 0 finishes at once.
+    /// Number of steps. 0 finishes at once.
     pub steps: u32,
-    /// Milliseconds per step; 0 does not wait.
+    /// Milliseconds per step. 0 does not wait.
     pub step_ms: u64,
     /// Fail at this step (from 1).
     pub fail_at_step: Option<u32>,
     /// Panic at this step (from 1).
     pub panic_at_step: Option<u32>,
-    /// Go on although a cancel was asked for.
+    /// Ignore a cancel.
     pub ignore_cancel: bool,
     /// Metric points per step.
     #[schemars(range(max = 10_000))]
     pub metrics_per_step: u32,
-    /// Size of a filler in the result, in bytes (at most 64 MiB).
+    /// Size of a filler text in the result, in bytes (at most 64 MiB).
     #[schemars(range(max = 67_108_864))]
     pub result_bytes: usize,
 }
@@ -50,12 +50,12 @@ impl Default for DummyRequest {
     }
 }
 
-/// What it did.
+/// The result.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct DummyOutput {
     /// Steps done.
     pub steps: u32,
-    /// The filler that was asked for.
+    /// A filler text of the requested size.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub filler: String,
 }
@@ -89,12 +89,12 @@ impl Engine for Dummy {
 
             if request.step_ms > 0 {
                 tokio::select! {
-                    // Neither arm holds anything that a drop could lose.
+                    // Dropping either arm loses nothing.
                     () = tokio::time::sleep(Duration::from_millis(request.step_ms)) => {}
                     () = ctx.cancelled(), if !request.ignore_cancel => return Err(OperationError::Cancelled),
                 }
             } else {
-                // Millions of steps without a wait give way, too.
+                // Yield to other tasks, even in millions of steps without a wait.
                 tokio::task::consume_budget().await;
             }
 
@@ -104,7 +104,7 @@ impl Engine for Dummy {
                 )));
             }
 
-            #[expect(clippy::panic, reason = "a panic is what was asked for")]
+            #[expect(clippy::panic, reason = "the request asks for a panic")]
             if request.panic_at_step == Some(step) {
                 panic!("panicked at step {step}, as asked");
             }

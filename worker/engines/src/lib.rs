@@ -1,4 +1,18 @@
-//! The built-in engines, one folder or file each: settings, code and unit tests together.
+//! The built-in engines of KTRDR Workers.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`data_processing`] | Engine: cleans, transforms and validates CSV files. |
+//! | [`backtesting`] | Engine: trades a strategy over past price bars. |
+//! | [`training`] | Engine: trains a small neural network on past price bars. |
+//! | [`dummy`] | Engine: waits in steps; for trials and load tests. |
+//! | [`bars`] | Price bars and indicators, for backtesting and training. |
+//! | `datetime` | The dates and times of all engines. |
+//!
+//! Dependencies go one way: `data_processing`, `bars` → `datetime`; `training` → `bars`;
+//! `backtesting` → `training` (to trade a trained model), `bars`. The crate uses only the public
+//! interface of `ktrdr-worker`, like the engine of any other author. `docs/engines` states the exact
+//! rules of each engine.
 
 pub mod backtesting;
 pub mod bars;

@@ -1,4 +1,4 @@
-//! `ktrdr-worker`: runs operations of the worker type that `WORKER_TYPE` names.
+//! The program `ktrdr-worker`: runs operations of the worker type in `WORKER_TYPE`.
 
 use std::process::ExitCode;
 
@@ -10,21 +10,22 @@ use ktrdr_engines::training::Training;
 use ktrdr_worker::Config;
 use ktrdr_worker::run_program;
 
-/// Many small pieces live and die with every operation, on several threads. What is known of its gain: docs/performance.md.
+/// Every operation allocates and frees many small objects on several threads. `docs/performance.md`
+/// has the measured gain.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[derive(Parser)]
 #[command(version, about = "Runs KTRDR operations of one worker type")]
 struct Args {
-    /// What to run.
+    /// The worker type to run.
     #[arg(long, env = "WORKER_TYPE")]
     worker_type: BuiltIn,
     #[command(flatten)]
     config: Config,
 }
 
-/// The built-in engines by their worker types.
+/// The worker types of the built-in engines.
 #[derive(Clone, Copy, ValueEnum)]
 #[value(rename_all = "snake_case")]
 enum BuiltIn {

@@ -1,10 +1,10 @@
-//! Cash, the one position, and the trades made of it.
+//! The account: cash, at most one position, and the trades made so far.
 
 use super::history::{ExitReason, Quantity, Trade};
 use super::request::BacktestRequest;
 use crate::bars::Bar;
 
-/// What was bought and not sold yet.
+/// An open position.
 #[derive(Debug, Clone, Copy)]
 struct Position {
     quantity: f64,
@@ -12,7 +12,8 @@ struct Position {
     entry: usize,
 }
 
-/// The account: it is long or flat, and owes nothing beyond the rounding of one multiplication.
+/// A long-only account without credit. Cash is never negative, except for the rounding error of one
+/// multiplication.
 #[derive(Debug)]
 pub(super) struct Account {
     cash: f64,
@@ -47,19 +48,21 @@ impl Account {
         self.trades
     }
 
-    /// What it is worth at this price, sold without costs.
+    /// Cash plus the position at this price, without costs of selling.
     pub(super) fn equity(&self, price: f64) -> f64 {
         self.position
             .map_or(self.cash, |position| self.cash + position.quantity * price)
     }
 
-    /// Buys at bar `i` as many whole units as the fraction of the cash allows; none when that is less than one.
+    /// Buys at bar `i` as many whole units as the fraction of the cash allows. Buys nothing when
+    /// that is less than one unit.
     pub(super) fn buy(&mut self, i: usize, raw: f64) {
         let price = raw * (1.0 + self.slippage);
         let with_commission = 1.0 + self.commission;
         let mut quantity = (self.cash * self.fraction / with_commission / raw).floor();
 
-        // The fraction is applied to the price before slippage, so the whole cash can fall short of it.
+        // The fraction applies to the price before slippage. The cash may not cover the price after
+        // slippage.
         if quantity * price * with_commission > self.cash {
             quantity = (self.cash / with_commission / price).floor();
         }
@@ -74,7 +77,7 @@ impl Account {
         }
     }
 
-    /// Sells the position, if there is one, at bar `i`.
+    /// Sells the position at bar `i`, if there is one.
     pub(super) fn sell(&mut self, bars: &[Bar], i: usize, raw: f64, exit_reason: ExitReason) {
         let Some(position) = self.position.take() else {
             return;

@@ -18,49 +18,49 @@ pub(super) struct TradingHistory {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ExitReason {
-    /// The strategy said so.
+    /// The strategy gave a sell signal.
     Signal,
-    /// The last bar was reached.
+    /// The position was open at the last bar.
     EndOfData,
 }
 
 /// A purchase and its sale. Amounts are in the currency of the prices.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Trade {
-    /// The bar of the purchase, as the file writes its time.
+    /// The time of the bar of the purchase, as the file writes it.
     pub entry_time: Box<str>,
-    /// The bar of the sale.
+    /// The time of the bar of the sale.
     pub exit_time: Box<str>,
-    /// Price paid per unit, slippage included.
+    /// Price paid per unit, including slippage.
     pub entry_price: f64,
-    /// Price received per unit, slippage included.
+    /// Price received per unit, including slippage.
     pub exit_price: f64,
     /// Units, a whole number.
     pub quantity: Quantity,
-    /// Quantity times the difference of the prices.
+    /// Quantity × (exit price − entry price).
     pub gross_pnl: f64,
-    /// Commission on both sides.
+    /// Commission of the purchase and the sale.
     pub commission: f64,
-    /// Gross profit less commission.
+    /// `gross_pnl` minus `commission`.
     pub net_pnl: f64,
-    /// Net profit as a fraction of what the units cost.
+    /// `net_pnl` as a fraction of quantity × entry price.
     pub return_pct: f64,
-    /// Hours from the bar of the purchase to that of the sale.
+    /// Hours from the bar of the purchase to the bar of the sale.
     pub holding_period_hours: f64,
     /// Why it was sold.
     pub exit_reason: ExitReason,
-    /// Indices of the two bars.
+    /// Indexes of the bars of the purchase and the sale.
     #[serde(skip)]
     pub(super) span: (usize, usize),
 }
 
-/// A number of units: whole, and written without a decimal point.
+/// A whole number of units, written without a decimal point.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
 pub struct Quantity(pub f64);
 
 impl Serialize for Quantity {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        // Below this a double holds every whole number, and so does the conversion.
+        // Below this limit a double represents every whole number exactly.
         if self.0 < 9e15 {
             serializer.serialize_u64(self.0 as u64)
         } else {

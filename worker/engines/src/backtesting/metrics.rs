@@ -1,4 +1,16 @@
-//! The figures of a backtest.
+//! The metrics of a backtest, computed from its history.
+//!
+//! `docs/engines/backtesting.md`, "Metrics", has every formula. Sources: Sharpe ratio (W. F.
+//! Sharpe, "The Sharpe Ratio", 1994) with a risk-free rate of 0; Sortino ratio in the form that
+//! divides by the standard deviation of the negative returns (not by the target semideviation of F.
+//! A. Sortino); Calmar ratio (T. W. Young, 1991) over the whole range of bars; annualized return as
+//! the compound annual growth rate.
+//!
+//! The problem with these formulas is the undefined case: a ratio to zero, or a mean over no
+//! trades. The intermediate results are NaN or infinite there, and one function, `finite`, turns
+//! them into null at the end. Sentinels such as 0 or 999999 were rejected, because a reader cannot
+//! tell them from results. Sums run in the order of time, so that results are the same bit for bit
+//! on every machine.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -6,65 +18,68 @@ use serde::Serialize;
 use super::history::{Trade, TradingHistory};
 use crate::bars::Bars;
 
-/// The figures. Names ending in `_pct` hold fractions (0.12 is 12 %); amounts are in the currency of the prices. Null where
-/// the formula gives no finite number: a ratio to nothing, a mean over no trades.
+/// The metrics of a backtest.
+///
+/// Names ending in `_pct` hold fractions (0.12 is 12 %). Amounts are in the currency of the prices.
+/// A metric is null when its formula gives no finite number, such as a ratio to zero or a mean over
+/// no trades.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Metrics {
-    /// Equity after the last bar, when everything is sold.
+    /// Equity after the last bar, with the position sold.
     pub final_equity: Option<f64>,
-    /// Final equity less the initial capital.
+    /// Final equity minus initial capital.
     pub total_return: Option<f64>,
-    /// The same as a fraction of the initial capital.
+    /// `total_return` as a fraction of the initial capital.
     pub total_return_pct: Option<f64>,
-    /// What the price gained from the warm-up bar's close to the last.
+    /// Gain of the price from the close of the warm-up bar to the last close.
     pub buy_hold_return_pct: Option<f64>,
-    /// Yearly growth (CAGR), a fraction.
+    /// Compound annual growth rate (CAGR).
     pub annualized_return: Option<f64>,
-    /// Standard deviation of the returns per bar, annualised.
+    /// Annualized standard deviation of the returns per bar.
     pub volatility: Option<f64>,
-    /// Mean return over its standard deviation, annualised; no risk-free rate.
+    /// Annualized ratio of the mean return to its standard deviation. The risk-free rate is 0.
     pub sharpe_ratio: Option<f64>,
-    /// Mean return over the standard deviation of the negative returns, annualised.
+    /// Annualized ratio of the mean return to the standard deviation of the negative returns.
     pub sortino_ratio: Option<f64>,
-    /// Largest fall from a peak, as a fraction of the peak.
+    /// Largest fall of the equity from a peak, as a fraction of the peak.
     pub max_drawdown_pct: Option<f64>,
-    /// Largest fall from a peak, as an amount.
+    /// Largest fall of the equity from a peak, as an amount.
     pub max_drawdown: Option<f64>,
-    /// Annualised return over `max_drawdown_pct`.
+    /// `annualized_return` / `max_drawdown_pct`.
     pub calmar_ratio: Option<f64>,
-    /// Total return over `max_drawdown`.
+    /// `total_return` / `max_drawdown`.
     pub recovery_factor: Option<f64>,
-    /// Part of the bars on which a position was held.
+    /// Fraction of the bars on which a position was held.
     pub exposure_pct: Option<f64>,
-    /// Trades.
+    /// Number of trades.
     pub total_trades: usize,
-    /// Trades with a net profit.
+    /// Number of trades with a net profit.
     pub winning_trades: usize,
-    /// Trades with a net loss.
+    /// Number of trades with a net loss.
     pub losing_trades: usize,
-    /// Winning trades as a fraction of all.
+    /// Winning trades as a fraction of all trades.
     pub win_rate: Option<f64>,
-    /// Net profit of the winning trades over the net loss of the losing ones.
+    /// Net profit of the winning trades / net loss of the losing trades.
     pub profit_factor: Option<f64>,
     /// Mean net profit of the winning trades.
     pub avg_win: Option<f64>,
-    /// Mean net profit of the losing trades, a negative number.
+    /// Mean net result of the losing trades, a negative number.
     pub avg_loss: Option<f64>,
-    /// Greatest net profit of a winning trade.
+    /// Largest net profit of a trade.
     pub largest_win: Option<f64>,
-    /// Greatest net loss of a losing trade, a negative number.
+    /// Largest net loss of a trade, a negative number.
     pub largest_loss: Option<f64>,
     /// Mean holding period, in hours.
     pub avg_holding_period: Option<f64>,
-    /// The same over the winning trades.
+    /// Mean holding period of the winning trades, in hours.
     pub avg_win_holding_period: Option<f64>,
-    /// The same over the losing trades.
+    /// Mean holding period of the losing trades, in hours.
     pub avg_loss_holding_period: Option<f64>,
     /// Commission of all trades.
     pub total_commission: Option<f64>,
 }
 
-/// Computes the figures of `history`, which began with `capital`; a year has `periods` bars.
+/// Computes the metrics of `history`, which started with `capital`. A year has `periods` bars.
 pub(super) fn metrics(
     bars: &Bars,
     warm_up: usize,
@@ -115,16 +130,16 @@ pub(super) fn metrics(
 }
 
 fn finite(value: f64) -> Option<f64> {
-    // A sum over nothing is -0.
+    // An empty sum is -0.0; adding 0.0 makes it 0.0.
     value.is_finite().then_some(value + 0.0)
 }
 
-/// The mean; NaN over nothing.
+/// The mean. NaN without values.
 fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
-/// The standard deviation with divisor n (of the population); NaN over nothing.
+/// The population standard deviation (divisor n). NaN without values.
 fn deviation(values: &[f64]) -> f64 {
     let mean = mean(values);
     (values
@@ -135,7 +150,7 @@ fn deviation(values: &[f64]) -> f64 {
         .sqrt()
 }
 
-/// Returns from bar to bar.
+/// Statistics of the returns from bar to bar.
 struct Returns {
     mean: f64,
     deviation: f64,
@@ -186,7 +201,8 @@ impl Drawdown {
     }
 }
 
-/// Bars within some trade, its first and last included; trades are in order and a bar counts once.
+/// Number of bars on which a trade was open, including its first and last bar. Trades are in order,
+/// and a bar counts once.
 fn bars_held(trades: &[Trade]) -> usize {
     let mut counted_to = 0;
     let mut held = 0;
@@ -309,7 +325,7 @@ mod tests {
         near(metrics.calmar_ratio, growth / 0.208);
         near(metrics.recovery_factor, -12.88 / 22.88);
 
-        // Bars 0, 1, 2 and 4; those of two trades count once.
+        // Bars 0, 1, 2 and 4; a bar of two trades counts once.
         near(metrics.exposure_pct, 0.8);
         assert_eq!(
             (

@@ -1,4 +1,9 @@
-//! `backtesting`: a strategy traded over past bars. The rules are in `docs/engines/backtesting.md`.
+//! The `backtesting` engine: trades a strategy over past bars.
+//!
+//! `docs/engines/backtesting.md` states the rules. The modules, from the lowest to the highest:
+//! `history` holds trades and equity, `account` the cash and the position; `strategy` turns bars
+//! into signals; `simulation` trades the signals bar by bar and reports through `progress`;
+//! `metrics` computes the figures of the history, and `output` is the result.
 
 mod account;
 mod history;
@@ -20,7 +25,7 @@ use self::strategy::Signals;
 use crate::bars::Bars;
 use ktrdr_worker::{Context, Engine, OperationError};
 
-/// The engine.
+/// The `backtesting` engine.
 pub struct Backtesting;
 
 impl Engine for Backtesting {
@@ -44,7 +49,8 @@ impl Engine for Backtesting {
 /// Runs one backtest from request to result.
 ///
 /// # Errors
-/// A permanent error for a request or a file that cannot be worked with; [`OperationError::Cancelled`].
+/// A permanent error when the request, the bars or the model are invalid;
+/// [`OperationError::Cancelled`] when the operation was cancelled.
 pub fn backtest(
     ctx: &Context,
     request: &BacktestRequest,

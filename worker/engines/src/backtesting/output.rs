@@ -1,4 +1,4 @@
-//! What a backtest answers.
+//! The result of a backtest.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -10,15 +10,15 @@ use crate::bars::Bars;
 /// The result of a backtest.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct BacktestOutput {
-    /// Bars traded over.
+    /// Number of bars.
     pub bars: usize,
-    /// The first bar, as the file writes its time.
+    /// The time of the first bar, as the file writes it.
     pub first_bar: Box<str>,
-    /// The last bar.
+    /// The time of the last bar.
     pub last_bar: Box<str>,
-    /// The figures; one that is undefined is null.
+    /// The metrics. Undefined ones are null.
     pub metrics: Metrics,
-    /// Trades in order of their sale.
+    /// The trades, in order of their sale.
     pub trades: Vec<Trade>,
     /// Time and equity after each bar.
     pub equity_curve: Vec<(Box<str>, f64)>,

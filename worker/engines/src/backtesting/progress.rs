@@ -1,17 +1,17 @@
-//! What others see of a backtest while it runs.
+//! Progress and metric points of a running backtest.
 
 use super::history::TradingHistory;
 use crate::bars::Bars;
 use ktrdr_worker::{Context, OperationError, Progress};
 
-/// A cancel is looked for once in so many bars.
+/// Bars between two checks for cancellation.
 pub(super) const BARS_PER_CHECK: usize = 50;
 
-/// The age of the last progress is looked at once in so many bars, which take some 20 µs: less often than a cancel, because
-/// reading the clock costs as much as a bar or two.
+/// Bars between two checks whether progress is due, about 20 µs. Less often than checks for
+/// cancellation, because reading the clock costs as much as one or two bars.
 const BARS_PER_PROGRESS: usize = 10 * BARS_PER_CHECK;
 
-/// About so many points of each metric a run; more would only make plots slower.
+/// Approximate number of points of each metric in a run. More points only make plots slower.
 const POINTS_PER_RUN: usize = 500;
 
 /// Reports progress, and equity and drawdown as metrics.
@@ -37,7 +37,7 @@ impl<'a> ProgressReporter<'a> {
         }
     }
 
-    /// Before bar `i`: stops when cancelled, and reports progress when it is due.
+    /// Before bar `i`: fails when the operation was cancelled, and reports progress when it is due.
     pub(super) fn check(
         &mut self,
         i: usize,
@@ -55,7 +55,7 @@ impl<'a> ProgressReporter<'a> {
         Ok(())
     }
 
-    /// After bar `i`, with the equity then.
+    /// After bar `i`: reports metric points when they are due.
     pub(super) fn bar(&mut self, i: usize, equity: f64) {
         self.peak = self.peak.max(equity);
         if i == self.next_point || i + 1 == self.bars.len() {
@@ -66,7 +66,7 @@ impl<'a> ProgressReporter<'a> {
         }
     }
 
-    /// The last progress before the result.
+    /// Reports the last progress before the result.
     pub(super) fn finish(&self, history: &TradingHistory) {
         let pnl = match (history.equity.first(), history.equity.last()) {
             (Some(first), Some(last)) => last - first,
@@ -76,7 +76,7 @@ impl<'a> ProgressReporter<'a> {
             .progress(self.progress(self.bars.len(), pnl, history.trades.len()));
     }
 
-    /// Progress after `done` bars.
+    /// The progress after `done` bars.
     fn progress(&self, done: usize, pnl: f64, trades: usize) -> Progress {
         let total = self.bars.len();
         let date = done

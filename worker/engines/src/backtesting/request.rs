@@ -1,4 +1,4 @@
-//! What a backtest is asked for.
+//! The parameters of a backtest.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -9,23 +9,24 @@ use ktrdr_worker::OperationError;
 /// The longest indicator period, in bars.
 const MAX_PERIOD: usize = 100_000;
 
-/// The parameters of a backtest. Fractions are written as such: 0.001 is a tenth of a percent.
+/// The parameters of a backtest. Rates are fractions: 0.001 is 0.1 %.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BacktestRequest {
-    /// The instrument: its bars are in `{symbol}_{timeframe}.csv` in the data directory.
+    /// The instrument. Its bars are in `{symbol}_{timeframe}.csv` in the data directory.
     pub symbol: Symbol,
     /// The length of a bar.
     pub timeframe: Timeframe,
-    /// Bars from this moment on; from the beginning of the file when absent.
+    /// Start of the range. Without it, the range starts at the first bar of the file.
     #[serde(default)]
     pub start: Option<BarTime>,
-    /// Bars up to this moment, itself included (a date alone is 00:00 of that day); to the end of the file when absent.
+    /// End of the range, inclusive (a date alone is 00:00 of that day). Without it, the range ends
+    /// at the last bar of the file.
     #[serde(default)]
     pub end: Option<BarTime>,
-    /// What decides when to buy and sell.
+    /// The strategy: decides when to buy and sell.
     pub strategy: Strategy,
-    /// Cash at the beginning, in the currency of the prices.
+    /// Cash at the start, in the currency of the prices.
     #[serde(default = "default_capital")]
     #[schemars(range(max = 1e12), extend("exclusiveMinimum" = 0))]
     pub initial_capital: f64,
@@ -33,18 +34,19 @@ pub struct BacktestRequest {
     #[serde(default = "default_commission")]
     #[schemars(range(min = 0.0), extend("exclusiveMaximum" = 1))]
     pub commission: f64,
-    /// How much worse than the bar's price an order fills, as a fraction of the price.
+    /// Slippage: how much worse than the price of the bar an order fills, as a fraction of the
+    /// price.
     #[serde(default = "default_slippage")]
     #[schemars(range(min = 0.0), extend("exclusiveMaximum" = 1))]
     pub slippage: f64,
-    /// The part of the cash that a purchase may use.
+    /// Fraction of the cash that a purchase may use.
     #[serde(default = "default_fraction")]
     #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0))]
     pub position_fraction: f64,
-    /// At which price an order fills.
+    /// The price at which an order fills.
     #[serde(default)]
     pub fill: Fill,
-    /// Bars in a year, for annualised figures; by the timeframe when absent (252 for `1d`).
+    /// Bars in a year, for annualized metrics. The default depends on the timeframe (252 for `1d`).
     #[serde(default)]
     #[schemars(range(max = 1e9), extend("exclusiveMinimum" = 0))]
     pub periods_per_year: Option<f64>,
@@ -70,7 +72,7 @@ fn one_half() -> f64 {
     0.5
 }
 
-/// At which price an order fills.
+/// The price at which an order fills.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Fill {
@@ -81,41 +83,42 @@ pub enum Fill {
     Close,
 }
 
-/// What decides when to buy and sell.
+/// The strategy: decides when to buy and sell.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Strategy {
-    /// Buys when the fast average crosses above the slow one, sells when it crosses below.
+    /// Buys when the fast moving average crosses above the slow one, and sells when it crosses
+    /// below.
     SmaCross {
-        /// Period of the fast average, in bars; less than `slow`.
+        /// Period of the fast average, in bars. Less than `slow`.
         #[schemars(range(min = 1, max = 99_999))]
         fast: usize,
         /// Period of the slow average, in bars.
         #[schemars(range(min = 2, max = 100_000))]
         slow: usize,
     },
-    /// Buys when the relative strength index is below `lower`, sells when it is above `upper`.
+    /// Buys when the relative strength index is below `lower`, and sells when it is above `upper`.
     RsiThreshold {
         /// Period of the index, in bars.
         #[schemars(range(min = 1, max = 100_000))]
         period: usize,
-        /// Below this it buys, 0 to 100; not above `upper`.
+        /// Buys below this value, 0 to 100. At most `upper`.
         #[schemars(range(min = 0.0, max = 100.0))]
         lower: f64,
-        /// Above this it sells, 0 to 100.
+        /// Sells above this value, 0 to 100.
         #[schemars(range(min = 0.0, max = 100.0))]
         upper: f64,
     },
-    /// Asks a trained model for the probability that the next close is higher.
+    /// Trades on the probability of a higher next close that a trained model predicts.
     Model {
-        /// The model's file, as a `training` operation wrote it, relative to the data directory.
+        /// The model file that a `training` operation wrote, relative to the data directory.
         #[schemars(length(min = 1, max = 1024))]
         model_file: String,
-        /// Above this probability it buys.
+        /// Buys above this probability.
         #[serde(default = "one_half")]
         #[schemars(range(min = 0.0, max = 1.0))]
         buy_above: f64,
-        /// Below this probability it sells; not above `buy_above`.
+        /// Sells below this probability. At most `buy_above`.
         #[serde(default = "one_half")]
         #[schemars(range(min = 0.0, max = 1.0))]
         sell_below: f64,
@@ -123,7 +126,7 @@ pub enum Strategy {
 }
 
 impl BacktestRequest {
-    /// The bars it needs.
+    /// The selected bars.
     pub fn selection(&self) -> BarSelection {
         BarSelection {
             symbol: self.symbol.clone(),
@@ -133,10 +136,11 @@ impl BacktestRequest {
         }
     }
 
-    /// Refuses values that no backtest can use. The schema says most of this too; a request may come from one who did not look.
+    /// Checks the values. The schema has most of these limits too, but a client may not have
+    /// validated the request against it.
     ///
     /// # Errors
-    /// `invalid_request`, naming the parameter and what it may be.
+    /// `invalid_request` with the name of the parameter and its allowed values.
     pub fn check(&self) -> Result<(), OperationError> {
         let positive = |value: f64, most: f64| value > 0.0 && value <= most;
         let part = |value: f64| (0.0..1.0).contains(&value);
@@ -174,7 +178,7 @@ impl Strategy {
         match *self {
             Self::SmaCross { fast, slow } => require(
                 period(fast) && period(slow) && fast < slow,
-                "sma_cross: fast and slow must be 1 to 100000 bars, and fast less than slow",
+                "sma_cross: fast and slow must be 1 to 100000 bars, and fast must be less than slow",
             ),
             Self::RsiThreshold {
                 period: bars,
@@ -187,7 +191,7 @@ impl Strategy {
                 )?;
                 require(
                     0.0 <= lower && lower <= upper && upper <= 100.0,
-                    "rsi_threshold: lower and upper must be 0 to 100, and lower not above upper",
+                    "rsi_threshold: lower and upper must be 0 to 100, and lower must not be above upper",
                 )
             }
             Self::Model {
@@ -196,7 +200,7 @@ impl Strategy {
                 ..
             } => require(
                 0.0 <= sell_below && sell_below <= buy_above && buy_above <= 1.0,
-                "model: sell_below and buy_above must be 0 to 1, and sell_below not above buy_above",
+                "model: sell_below and buy_above must be 0 to 1, and sell_below must not be above buy_above",
             ),
         }
     }

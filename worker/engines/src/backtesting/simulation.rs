@@ -1,4 +1,16 @@
-//! The loop over the bars.
+//! The loop over the bars: trades the signals of a strategy.
+//!
+//! The problem of a backtest is look-ahead: using a price before it could be known. The order of
+//! steps within a bar prevents it (`docs/engines/backtesting.md`, "Each bar"):
+//!
+//! 1. an order pending from the bar before fills at the open;
+//! 2. the equity is taken at the close;
+//! 3. on the last bar, an open position is sold at the close;
+//! 4. on any other bar, the signal is read. It fills at the next open or, with `fill: "close"`, at
+//!    this close, after the equity was taken.
+//!
+//! A vectorized computation over whole columns was rejected: quantities depend on the cash after
+//! earlier trades, which makes the loop sequential. A bar takes some tens of nanoseconds.
 
 use super::account::Account;
 use super::history::{ExitReason, TradingHistory};
@@ -8,7 +20,7 @@ use super::strategy::{Signal, Signals};
 use crate::bars::{Bar, Bars};
 use ktrdr_worker::OperationError;
 
-/// An account on its way through the bars.
+/// An account that trades over the bars.
 pub(super) struct Simulation<'a> {
     bars: &'a [Bar],
     fill: Fill,
@@ -26,7 +38,7 @@ impl<'a> Simulation<'a> {
         }
     }
 
-    /// Trades bar after bar. The order of the steps within a bar is part of the rules (docs: "Each bar").
+    /// Trades bar by bar and returns the history.
     pub(super) fn run(
         mut self,
         mut signals: Signals,
@@ -70,7 +82,7 @@ impl<'a> Simulation<'a> {
         })
     }
 
-    /// Only what changes the position is an order.
+    /// Whether the signal would change the position. Other signals are ignored.
     fn counts(&self, signal: Signal) -> bool {
         match signal {
             Signal::Buy => !self.account.is_long(),
@@ -153,7 +165,8 @@ mod tests {
         let run = simulate(&request(json!({})), &bars(&WAVE));
         let first = &run.trades[0];
 
-        // Bought at 30 and 10 % more: 33 units would cost 1099.89, so as many as 1000 pays for.
+        // Bought at 30 plus 10 % slippage: 33 units would cost 1099.89, so the 30 units that 1000
+        // pays for.
         assert_eq!(
             (first.entry_price, first.exit_price, first.quantity.0),
             (30.0 * 1.1, 25.0 * 0.9, 30.0)
@@ -255,7 +268,7 @@ mod tests {
             prop_assert_eq!(run.equity.len(), bars.len());
             prop_assert_eq!(run.equity[0], capital);
 
-            // Never in debt, but for the rounding of one purchase.
+            // Never in debt, except for the rounding of one purchase.
             prop_assert!(run.equity.iter().all(|equity| *equity >= -1e-9 * capital));
 
             let profit: f64 = run.trades.iter().map(|trade| trade.net_pnl).sum();

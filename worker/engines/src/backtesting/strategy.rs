@@ -1,4 +1,4 @@
-//! From bars to signals.
+//! Strategies: from bars to signals.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -11,20 +11,21 @@ use crate::training::features::{FIRST_BAR, features};
 use crate::training::model::Model;
 use ktrdr_worker::{Context, OperationError};
 
-/// Averages closer than this part of the slow one count as equal. Exact ties occur where prices have few decimals, and which
-/// double comes out larger then depends on the order of summation.
+/// Averages that differ by at most this fraction of the slow one are equal. Exact ties occur where
+/// prices have few decimals; rounding, which depends on the order of summation, must not decide
+/// them.
 const TIE: f64 = 1e-9;
 
-/// What a strategy wants.
+/// A signal of a strategy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Signal {
-    /// To be long.
+    /// Be long.
     Buy,
-    /// To be flat.
+    /// Be flat.
     Sell,
 }
 
-/// The signals of a strategy, asked for bar by bar in order of time.
+/// The signals of a strategy, computed bar by bar in order of time.
 #[derive(Debug)]
 pub(super) struct Signals {
     warm_up: usize,
@@ -33,7 +34,8 @@ pub(super) struct Signals {
 
 #[derive(Debug)]
 enum Rule {
-    /// The fast average crosses the slow one; `last` is the side it was last seen on.
+    /// The fast average crosses the slow one. `last` is the last side of the slow average that the
+    /// fast one was on.
     Cross {
         fast: Indicator,
         slow: Indicator,
@@ -61,7 +63,7 @@ impl Signals {
         bars: &Bars,
     ) -> Result<Self, OperationError> {
         let warm_up = strategy.warm_up();
-        // Bars to be ready, and one more to give a signal.
+        // The warm-up, and one more bar for a signal.
         bars.require(warm_up + 2, || strategy.to_string())?;
         Ok(Self {
             warm_up,
@@ -69,12 +71,12 @@ impl Signals {
         })
     }
 
-    /// The first bar where all indicators are defined; signals begin with the next.
+    /// The first bar where all indicators are defined. Signals start with the next bar.
     pub(super) fn warm_up(&self) -> usize {
         self.warm_up
     }
 
-    /// The signal of bar `i`. Every bar must be asked about, in order.
+    /// The signal at bar `i`. Call it for every bar, in order.
     pub(super) fn at(&mut self, i: usize) -> Option<Signal> {
         let signal = self.rule.at(i);
         signal.filter(|_| i > self.warm_up)
@@ -165,7 +167,7 @@ impl Rule {
     }
 }
 
-/// On which side of the slow average the fast one is; none on a tie.
+/// The side of the slow average that the fast one is on. None on a tie.
 fn side(fast: f64, slow: f64) -> Option<Ordering> {
     let difference = fast - slow;
     if difference.abs() <= TIE * slow.abs() {
@@ -175,12 +177,12 @@ fn side(fast: f64, slow: f64) -> Option<Ordering> {
     }
 }
 
-/// What the model in `file` says of each bar.
+/// The prediction of the model in `file` for each bar.
 fn probabilities(ctx: &Context, file: &str, bars: &Bars) -> Result<Indicator, OperationError> {
     let model = Model::load(ctx, file)?;
     if model.label() != Label::NextUp {
         return Err(OperationError::invalid(format!(
-            "{file}: a backtest needs a model of direction: train one with label next_up"
+            "{file}: a backtest needs a model that predicts the direction: train one with label next_up"
         )));
     }
 
@@ -218,9 +220,9 @@ mod tests {
             cross(&[2.0, 1.0, 1.0, 1.0, 2.0, 2.0, 3.0]),
             [None, None, None, None, Some(Buy), None, None]
         );
-        // What rounding could leave of a tie is one.
+        // A difference as small as a rounding error is a tie.
         assert_eq!(cross(&[2.0, 1.0, 1.0 + 1e-9, 1.0, 0.5]), [None; 5]);
-        // The first side is no cross, though a tie came before it.
+        // The first side after a tie is not a cross.
         assert_eq!(cross(&[1.0, 1.0, 2.0, 1.0]), [None, None, None, Some(Sell)]);
     }
 

@@ -1,4 +1,4 @@
-//! The engine as a whole.
+//! Tests of the whole engine.
 
 use serde_json::{Value, json};
 
@@ -13,7 +13,8 @@ async fn run(request: Value) -> Result<BacktestOutput, OperationError> {
 
 fn near(actual: Option<f64>, expected: f64) {
     let actual = actual.unwrap();
-    // The expected numbers are written with 12 decimals: of the smallest that leaves little more than nine digits.
+    // The expected numbers have 12 decimals; the smallest of them have little more than nine
+    // digits.
     assert!(
         (actual - expected).abs() <= 1e-9 * expected.abs(),
         "{actual} is not {expected}"

@@ -1,71 +1,73 @@
-//! What can be wrong with a file of bars.
+//! Errors of reading bars.
 
 use ktrdr_worker::OperationError;
 
 /// Why bars could not be read. Every message names the file, and the line where there is one.
 #[derive(Debug, thiserror::Error)]
 pub enum BarsError {
-    /// There is no file for this symbol and timeframe.
+    /// No file exists for this symbol and timeframe.
     #[error(
         "{file}: no such file in the data directory: check symbol and timeframe, or add the file"
     )]
     NotFound {
-        /// The file.
+        /// The path of the file, relative to the data directory.
         file: String,
     },
-    /// The name leads out of the data directory, or another reason not to look at it.
+    /// The data directory refuses the path.
     #[error(transparent)]
     Refused(OperationError),
     /// The file could not be read.
     #[error("{file}: {source}")]
     Io {
-        /// The file.
+        /// The path of the file, relative to the data directory.
         file: String,
-        /// What the system said.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// A column is missing from the header, or is there twice.
-    #[error("{file}: the header names column {column:?} {times} times, and must name it once")]
+    /// The header does not name a column exactly once.
+    #[error(
+        "{file}: the header names column {column:?} {times} times; it must name it exactly once"
+    )]
     Column {
-        /// The file.
+        /// The path of the file, relative to the data directory.
         file: String,
-        /// The column.
+        /// The name of the column.
         column: &'static str,
-        /// How often it is there.
+        /// How often the header names it.
         times: usize,
     },
-    /// A line that is no bar.
+    /// A line is not a valid bar.
     #[error("{file}, line {line}: {problem}")]
     Line {
-        /// The file.
+        /// The path of the file, relative to the data directory.
         file: String,
-        /// The line, from 1 for the header.
+        /// The line number; the header is line 1.
         line: u64,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
-    /// No bar lies in the range asked for.
+    /// No bar lies in the requested range.
     #[error("{file}: no bars between {start} and {end}; the file holds {held}")]
     NoneInRange {
-        /// The file.
+        /// The path of the file, relative to the data directory.
         file: String,
-        /// The first moment asked for.
+        /// The start of the requested range.
         start: String,
-        /// The last moment asked for.
+        /// The end of the requested range.
         end: String,
-        /// What the file has.
+        /// The range of the bars in the file.
         held: String,
     },
-    /// There are bars, and too few of them.
+    /// The range has too few bars.
     #[error("{file}: {found} bars in the range are too few: {needed_by} needs at least {needed}")]
     TooFew {
-        /// The file.
+        /// The path of the file, relative to the data directory.
         file: String,
-        /// How many there are.
+        /// Number of bars in the range.
         found: usize,
-        /// How many it takes.
+        /// Number of bars needed.
         needed: usize,
-        /// What takes so many.
+        /// What needs them.
         needed_by: String,
     },
     /// The operation was cancelled while the file was read.
@@ -78,7 +80,8 @@ impl From<BarsError> for OperationError {
         let code = match error {
             BarsError::Cancelled => return Self::Cancelled,
             BarsError::Refused(refusal) => return refusal,
-            // A file system that fails may recover; all else stays wrong until somebody changes the file or the request.
+            // A file system can recover. All other errors stay until somebody changes the file or
+            // the request.
             BarsError::Io { .. } => return Self::failed(error.to_string()),
             BarsError::NotFound { .. } => "bars_not_found",
             BarsError::Column { .. } | BarsError::Line { .. } => "invalid_bars",

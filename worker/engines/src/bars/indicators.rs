@@ -1,6 +1,9 @@
-//! Indicators over closing prices (see `docs/engines/backtesting.md`).
+//! Indicators over closing prices (`docs/engines/backtesting.md`, "Strategies").
+//!
+//! The relative strength index is defined in J. Welles Wilder, "New Concepts in Technical Trading
+//! Systems", 1978.
 
-/// A value per bar, undefined for the first ones.
+/// One value per bar. The first bars have none.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Indicator {
     first: usize,
@@ -8,12 +11,12 @@ pub struct Indicator {
 }
 
 impl Indicator {
-    /// An indicator with these values from bar `first` on.
+    /// Creates an indicator with these values from bar `first` on.
     pub fn new(first: usize, values: Vec<f64>) -> Self {
         Self { first, values }
     }
 
-    /// The value at bar `i`, if it is defined there.
+    /// The value at bar `i`, if the indicator is defined there.
     pub fn get(&self, i: usize) -> Option<f64> {
         i.checked_sub(self.first)
             .and_then(|at| self.values.get(at))
@@ -27,7 +30,8 @@ pub fn sma(closes: &[f64], period: usize) -> Indicator {
     let mut values = Vec::with_capacity((closes.len() + 1).saturating_sub(period));
 
     for (i, close) in closes.iter().enumerate() {
-        // A running sum gathers rounding errors: once per period it begins anew, which costs no more than the running does.
+        // A running sum accumulates rounding errors, so it is computed anew once per period. That
+        // costs no more than the running sum.
         if (i + 1).is_multiple_of(period) {
             sum = closes[i + 1 - period..=i].iter().sum();
         } else {
@@ -41,7 +45,8 @@ pub fn sma(closes: &[f64], period: usize) -> Indicator {
     Indicator::new(period - 1, values)
 }
 
-/// Wilder's relative strength index over `period` changes (at least 1), 0 to 100, defined from bar `period`.
+/// Wilder's relative strength index over `period` changes (at least 1), 0 to 100, defined from bar
+/// `period`.
 pub fn rsi(closes: &[f64], period: usize) -> Indicator {
     let p = period as f64;
     let mut values = Vec::with_capacity(closes.len().saturating_sub(period));
@@ -52,7 +57,7 @@ pub fn rsi(closes: &[f64], period: usize) -> Indicator {
         let (up, down) = (change.max(0.0), (-change).max(0.0));
 
         if i <= period {
-            // Until the first value, sums; there they become means.
+            // Sum up to the first value; the sums become means there.
             gain += up;
             loss += down;
 

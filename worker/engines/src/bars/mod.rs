@@ -1,4 +1,6 @@
-//! Price bars: which file holds them, how it is read, and the indicators that both market engines compute from them.
+//! Price bars: the selection of a request, the reader of their files, and indicators.
+//!
+//! `backtesting` and `training` both use them.
 
 mod error;
 pub mod indicators;
@@ -10,14 +12,14 @@ pub use error::BarsError;
 pub use selection::{BarSelection, InvalidSymbol, Symbol, Timeframe};
 pub use time::{BarTime, InvalidTime};
 
-/// One bar: the prices of one period.
+/// One bar: the prices of one period of time.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Bar {
-    /// When the bar begins, with the characters of the file.
+    /// The start of the bar, as the file writes it.
     pub timestamp: Box<str>,
-    /// The same moment.
+    /// The start of the bar.
     pub time: BarTime,
-    /// First price of the period; positive, like all four.
+    /// First price of the period. All four prices are positive.
     pub open: f64,
     /// Highest price.
     pub high: f64,
@@ -27,22 +29,24 @@ pub struct Bar {
     pub close: f64,
 }
 
-/// The bars of one selection: times strictly increase, prices are finite and positive, `low` and `high` enclose the others.
+/// The bars of one selection.
+///
+/// Times strictly increase. Prices are finite and positive, and lie between `low` and `high`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Bars {
-    /// The file they came from, relative to the data directory; for messages.
+    /// The file of the bars, relative to the data directory. Messages name it.
     pub file: String,
-    /// The bars in order of time.
+    /// The bars, in order of time.
     pub bars: Vec<Bar>,
 }
 
 impl Bars {
-    /// How many there are.
+    /// The number of bars.
     pub fn len(&self) -> usize {
         self.bars.len()
     }
 
-    /// Whether there are none.
+    /// Whether there is no bar.
     pub fn is_empty(&self) -> bool {
         self.bars.is_empty()
     }

@@ -1,4 +1,14 @@
-//! Reading a file of bars.
+//! Reads a file of bars.
+//!
+//! The problem: both market engines compute with every bar, so one broken line gives wrong results
+//! without an error. The reader therefore checks the whole file, also the part outside the
+//! requested range: the columns, the number of cells, each time and price, and the order of times.
+//! The first problem ends the run with a message that names the file and the line.
+//!
+//! The `csv` crate does the parsing, because a file of bars is read once and fits into memory. Two
+//! of its features are not used: its deserialization into structs, whose errors do not name the
+//! cell, and its line numbers, which are wrong behind empty lines. On an error the line is counted
+//! in a second read of the file.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -10,20 +20,18 @@ use super::{Bar, BarSelection, BarTime, Bars, BarsError};
 use ktrdr_worker::Context;
 use ktrdr_worker::open_file;
 
-/// A cancel is looked for once in so many rows.
+/// Rows between two checks for cancellation.
 const ROWS_PER_CHECK: u64 = 1000;
 
-/// The columns every file has, in the order of [`Columns::index`].
+/// The columns that every file must have, in the order of [`Columns::index`].
 const COLUMNS: [&str; 6] = ["timestamp", "open", "high", "low", "close", "volume"];
 
 impl Bars {
-    /// Reads `{symbol}_{timeframe}.csv` of the data directory and keeps the bars that are asked for.
-    ///
-    /// The whole file is checked, also the part outside the range: a file that is broken somewhere is not to be trusted
-    /// elsewhere.
+    /// Reads `{symbol}_{timeframe}.csv` in the data directory and keeps the selected bars.
     ///
     /// # Errors
-    /// [`BarsError`]; see there.
+    /// [`BarsError`] when the file does not exist, any line of it is invalid, or no bar is in the
+    /// range; also when the operation was cancelled.
     pub fn load(ctx: &Context, selection: &BarSelection) -> Result<Bars, BarsError> {
         let file = selection.file();
         let path = ctx.data_dir().resolve(&file).map_err(BarsError::Refused)?;
@@ -44,10 +52,10 @@ impl Bars {
         .read(opened)
     }
 
-    /// Refuses to go on with fewer than `needed` bars.
+    /// Fails when there are fewer than `needed` bars.
     ///
     /// # Errors
-    /// [`BarsError::TooFew`], which names `needed_by` as what needs them.
+    /// [`BarsError::TooFew`], whose message names `needed_by`.
     pub fn require(
         &self,
         needed: usize,
@@ -75,7 +83,7 @@ struct FileReader<'a> {
 
 impl FileReader<'_> {
     fn read(self, source: impl Read) -> Result<Bars, BarsError> {
-        // Rows of another length are refused here, with the line, and not by the csv crate.
+        // `flexible`: rows of another length are refused below, with the right line.
         let mut reader = csv::ReaderBuilder::new()
             .has_headers(false)
             .flexible(true)
@@ -204,9 +212,10 @@ fn csv_problem(kind: &csv::ErrorKind) -> String {
     }
 }
 
-/// The line of the record that begins at `byte` or after empty lines there.
+/// The line of the record that begins at `byte`, or behind empty lines there.
 ///
-/// The csv crate's own count takes those empty lines for the record. Counting again costs a second read, once, on an error.
+/// The csv crate counts those empty lines as part of the record. Counting again costs a second read
+/// of the file, only on an error.
 fn line_of(path: &Path, byte: u64) -> io::Result<u64> {
     let mut source = BufReader::new(File::open(path)?);
     let (mut line, mut at) = (1, 0);
@@ -231,7 +240,7 @@ fn line_of(path: &Path, byte: u64) -> io::Result<u64> {
     }
 }
 
-/// Where the columns stand in a record.
+/// The positions of the columns in a record.
 struct Columns {
     index: [usize; COLUMNS.len()],
     cells: usize,
@@ -241,7 +250,7 @@ impl Columns {
     fn bar(&self, record: &StringRecord) -> Result<Bar, String> {
         if record.len() != self.cells {
             return Err(format!(
-                "{} cells where the header has {}",
+                "the row has {} cells, the header has {}",
                 record.len(),
                 self.cells
             ));
@@ -298,12 +307,10 @@ fn number(column: &str, text: &str) -> Result<f64, String> {
     }
 }
 
-/// Whether `bar` may come after one of time `last`.
+/// Fails unless `bar` is later than `last`.
 fn follows(last: Option<BarTime>, bar: &Bar) -> Result<(), String> {
     match last {
-        Some(last) if last == bar.time => {
-            Err(format!("timestamp {} is there twice", bar.timestamp))
-        }
+        Some(last) if last == bar.time => Err(format!("timestamp {} occurs twice", bar.timestamp)),
         Some(last) if last > bar.time => Err(format!(
             "timestamp {} comes after {last}: timestamps must increase",
             bar.timestamp

@@ -1,4 +1,4 @@
-//! Which bars a request asks for.
+//! The bars that a request selects.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,12 +11,14 @@ use super::BarTime;
 /// The longest symbol, in characters.
 const MAX_SYMBOL: usize = 32;
 
-/// An instrument's name, which becomes part of a file name: letters, digits and `. _ = ^ -`, beginning with none of `. = -`.
+/// The name of an instrument, which becomes part of a file name.
+///
+/// It has letters, digits and `. _ = ^ -`, and does not begin with `.`, `=` or `-`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Symbol(String);
 
-/// A text that cannot be a symbol.
+/// The text is not a valid symbol.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "invalid symbol {0:?}: use 1 to {MAX_SYMBOL} of A-Z a-z 0-9 . _ = ^ - and begin with a letter, a digit, _ or ^"
@@ -62,7 +64,7 @@ impl JsonSchema for Symbol {
         json_schema!({
             "type": "string",
             "pattern": "^[A-Za-z0-9_^][A-Za-z0-9_^.=-]{0,31}$",
-            "description": "The instrument, as it stands in the name of its file {symbol}_{timeframe}.csv",
+            "description": "The instrument, as in the name of its file {symbol}_{timeframe}.csv",
             "examples": ["GOOG", "EURUSD"],
         })
     }
@@ -77,10 +79,10 @@ pub enum Timeframe {
     /// Five minutes.
     #[serde(rename = "5m")]
     Minute5,
-    /// A quarter of an hour.
+    /// Fifteen minutes.
     #[serde(rename = "15m")]
     Minute15,
-    /// Half an hour.
+    /// Thirty minutes.
     #[serde(rename = "30m")]
     Minute30,
     /// One hour.
@@ -98,7 +100,7 @@ pub enum Timeframe {
 }
 
 impl Timeframe {
-    /// As it stands in requests and file names.
+    /// The text in requests and file names.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Minute1 => "1m",
@@ -112,7 +114,7 @@ impl Timeframe {
         }
     }
 
-    /// Bars in a trading year: 260 days of 24 hours for the shorter ones, 252 days, 52 weeks.
+    /// Bars in a trading year: 252 days, 52 weeks, and 260 days of 24 hours for shorter bars.
     pub fn periods_per_year(self) -> f64 {
         match self {
             Self::Minute1 => 374_400.0,
@@ -127,26 +129,26 @@ impl Timeframe {
     }
 }
 
-/// The bars of one file between two moments.
+/// The bars of one file between two times.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BarSelection {
     /// The instrument.
     pub symbol: Symbol,
-    /// The length of its bars.
+    /// The length of a bar.
     pub timeframe: Timeframe,
-    /// The first moment; from the beginning when absent.
+    /// The start of the range. None selects from the first bar on.
     pub start: Option<BarTime>,
-    /// The last moment, itself included; to the end when absent.
+    /// The end of the range, inclusive. None selects up to the last bar.
     pub end: Option<BarTime>,
 }
 
 impl BarSelection {
-    /// The file that holds them, relative to the data directory.
+    /// The file of the bars, relative to the data directory.
     pub fn file(&self) -> String {
         format!("{}_{}.csv", self.symbol, self.timeframe.as_str())
     }
 
-    /// Whether a bar of this moment is asked for.
+    /// Whether the range contains `time`.
     pub fn contains(&self, time: BarTime) -> bool {
         self.start.is_none_or(|start| start <= time) && self.end.is_none_or(|end| time <= end)
     }

@@ -1,4 +1,4 @@
-//! Times as data files and requests write them.
+//! The time of a bar, as data files and requests write it.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,18 +9,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::datetime::parse_instant;
 
-/// What a schema can say of the texts that [`BarTime`] accepts.
+/// The form that [`BarTime`] accepts, as the pattern of its JSON schema.
 const PATTERN: &str =
     r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}:\d{2})?$";
 
-/// A moment: `YYYY-MM-DD` or `YYYY-MM-DDTHH:MM:SS[.fff]` (or a space for the `T`), with an optional `Z` or `±hh:mm`.
+/// A point in time: `YYYY-MM-DD` or `YYYY-MM-DDTHH:MM:SS[.fff]` (or a space instead of the `T`),
+/// with an optional `Z` or `±hh:mm`.
 ///
-/// Without an offset it is UTC; a date alone means 00:00:00.
+/// Without an offset it is UTC. A date alone means 00:00:00.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct BarTime(DateTime<Utc>);
 
-/// A text that is no time.
+/// The text is not a valid time.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{0:?} is not a date or time: write YYYY-MM-DD or YYYY-MM-DDTHH:MM:SS, with an optional Z or ±hh:mm"
@@ -31,14 +32,14 @@ impl BarTime {
     /// Reads `text`.
     ///
     /// # Errors
-    /// [`InvalidTime`] when it has another form or names a day or hour that does not exist.
+    /// [`InvalidTime`] when the text has another form or names a day or time that does not exist.
     pub fn parse(text: &str) -> Result<Self, InvalidTime> {
         parse_instant(text.as_bytes())
             .map(|time| Self(time.and_utc()))
             .ok_or_else(|| InvalidTime(text.chars().take(64).collect()))
     }
 
-    /// Seconds from `earlier` to this moment.
+    /// Seconds from `earlier` to this time.
     pub fn seconds_since(self, earlier: Self) -> f64 {
         let delta = self.0.signed_duration_since(earlier.0);
         delta.num_seconds() as f64 + f64::from(delta.subsec_nanos()) * 1e-9

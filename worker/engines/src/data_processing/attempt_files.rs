@@ -1,8 +1,17 @@
-//! The files of operations that have not completed: `.unfinished/<operation id>/` in the data directory.
+//! The files of operations that have not completed: `.unfinished/<operation id>/` in the data
+//! directory.
 //!
-//! `<attempt>.csv` is the table as far as that attempt has written it, `<attempt>.<number>.state` what its operations had learnt
-//! and counted at a checkpoint. An attempt writes only its own files and removes only its own and those of earlier attempts:
-//! another one may be at work in the same directory, because it has taken over or because it does not know yet that it lost.
+//! `<attempt>.csv` is the output table so far of that attempt. `<attempt>.<number>.state` is the
+//! state of the operations at one of its checkpoints.
+//!
+//! The problem: two attempts of one operation can run at the same time, because an attempt that was
+//! lost may not know it yet. They share the directory. So an attempt writes only its own files, and
+//! removes only its own files and those of earlier attempts. Nobody creates a directory again that
+//! an attempt removed when it completed the operation. Locks were rejected: a data directory may be
+//! on a network file system, where the lock of a dead worker can outlive it.
+//!
+//! Files that no attempt comes back for are removed by the first run that finds them older than
+//! seven days.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
@@ -13,16 +22,17 @@ use ktrdr_worker::OperationId;
 
 use ktrdr_worker::DataDir;
 
-/// The directory in the data directory.
+/// Name of the directory, inside the data directory.
 pub(super) const UNFINISHED: &str = ".unfinished";
 
-/// How long files are kept that nobody comes back for: as long as checkpoints by default (`KTRDR_RETENTION`).
+/// Age after which abandoned files are removed: the default retention of checkpoints
+/// (`KTRDR_RETENTION`).
 const MAX_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// How often a directory is made again that others remove because it is empty.
+/// Attempts to create the directory. Other runs may remove it while it is empty.
 const DIRECTORY_TRIES: usize = 100;
 
-/// The files of one attempt. Dropped, it removes those that nobody will ask for.
+/// The files of one attempt. Dropping it removes the files that are no longer needed.
 pub(super) struct AttemptFiles {
     directory: PathBuf,
     attempt: u32,
@@ -30,19 +40,21 @@ pub(super) struct AttemptFiles {
     on_drop: OnDrop,
 }
 
-/// What shall become of the files.
+/// Which files to remove on drop.
 enum OnDrop {
-    /// No checkpoint names them: they go.
+    /// No checkpoint names a file of this attempt: remove its files.
     RemoveOwn,
-    /// A checkpoint names them: they stay.
+    /// A checkpoint names them: keep all files.
     Keep,
-    /// The operation is done: those of earlier attempts go, too.
+    /// The operation has completed: remove the files of this and of earlier attempts.
     RemoveAll,
 }
 
 impl AttemptFiles {
-    /// The files of an attempt that begins. What is left of others goes, unless the operation has a checkpoint
-    /// (`has_checkpoint`): they died before they had saved one.
+    /// Prepares the files of a new attempt.
+    ///
+    /// Removes what earlier attempts left, unless the operation has a checkpoint that may name
+    /// those files (`has_checkpoint`).
     pub(super) fn open(
         data_dir: &DataDir,
         id: &OperationId,
@@ -73,38 +85,39 @@ impl AttemptFiles {
         }
     }
 
-    /// Where attempt `attempt` writes its table.
+    /// The path of the table of attempt `attempt`.
     pub(super) fn output_path(directory: &Path, attempt: u32) -> PathBuf {
         directory.join(format!("{attempt}.csv"))
     }
 
-    /// Where attempt `attempt` writes the state of its checkpoint `number`.
+    /// The path of the state of checkpoint `number` of attempt `attempt`.
     pub(super) fn state_path(directory: &Path, attempt: u32, number: u64) -> PathBuf {
         directory.join(format!("{attempt}.{number}.state"))
     }
 
-    /// Begins the table; also says where it is.
+    /// Creates the table; also returns its path.
     pub(super) fn create_output(&mut self) -> io::Result<(File, PathBuf)> {
         let path = Self::output_path(&self.directory, self.attempt);
         Ok((self.create(&path)?, path))
     }
 
-    /// Begins the state of checkpoint `number`.
+    /// Creates the state file of checkpoint `number`.
     pub(super) fn create_state(&mut self, number: u64) -> io::Result<File> {
         self.create(&Self::state_path(&self.directory, self.attempt, number))
     }
 
-    /// A checkpoint names these files: from now on they stay.
+    /// Keeps the files from now on, because a checkpoint names them.
     pub(super) fn keep(&mut self) {
         self.on_drop = OnDrop::Keep;
     }
 
-    /// Checkpoint `number` could not be made.
+    /// Removes the state file of checkpoint `number`, which failed.
     pub(super) fn discard(&self, number: u64) {
         let _ = fs::remove_file(Self::state_path(&self.directory, self.attempt, number));
     }
 
-    /// Makes the directory once: one that is gone later was removed by an attempt that completed the operation.
+    /// Creates a file, and the directory if this is the first file. A directory that is gone later
+    /// was removed by an attempt that completed the operation, and is not created again.
     fn create(&mut self, path: &Path) -> io::Result<File> {
         let mut tries = if self.directory_made {
             1
@@ -132,7 +145,7 @@ impl AttemptFiles {
         }
     }
 
-    /// Checkpoint `number` is saved: what earlier ones named is not needed any more.
+    /// Removes the files of earlier attempts and checkpoints, because checkpoint `number` is saved.
     pub(super) fn remove_superseded(&self, number: u64) {
         let own = |file: FileName| {
             file.attempt == self.attempt && file.number.is_some_and(|other| other < number)
@@ -140,12 +153,13 @@ impl AttemptFiles {
         self.remove_files(|file| file.attempt < self.attempt || own(file));
     }
 
-    /// The operation is done.
+    /// Removes all files on drop, because the operation has completed.
     pub(super) fn complete(mut self) {
         self.on_drop = OnDrop::RemoveAll;
     }
 
-    /// Removes the files that are `unneeded`. One that cannot be removed goes when it is old.
+    /// Removes the files that are `unneeded`. A file that cannot be removed now is removed when it
+    /// is old.
     fn remove_files(&self, unneeded: impl Fn(FileName) -> bool) {
         for entry in fs::read_dir(&self.directory)
             .into_iter()
@@ -171,7 +185,7 @@ impl Drop for AttemptFiles {
             OnDrop::Keep => return,
             OnDrop::RemoveAll => self.remove_files(|file| file.attempt <= self.attempt),
         }
-        // These fail when something is in them that somebody needs.
+        // These fail when the directories still hold files, which somebody needs.
         let _ = fs::remove_dir(&self.directory);
         let _ = self.directory.parent().map(fs::remove_dir);
     }
@@ -182,11 +196,11 @@ pub(super) fn operation_directory(data_dir: &DataDir, id: &OperationId) -> PathB
     data_dir.root().join(UNFINISHED).join(id.as_str())
 }
 
-/// What the name of a file says.
+/// The parts of a file name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct FileName {
     attempt: u32,
-    /// Of a state, the number of its checkpoint.
+    /// The number of the checkpoint; none for a table.
     number: Option<u64>,
 }
 
@@ -204,8 +218,8 @@ impl FileName {
     }
 }
 
-/// Removes what was left of operations that nobody went on with, other than `own`. Sweeping must not keep a run from its work:
-/// what goes wrong is left to the next one.
+/// Removes old files of all operations except `own`. Errors are ignored: they must not stop this
+/// run, and the next run tries again.
 fn remove_abandoned(unfinished: &Path, own: &str, now: SystemTime) {
     let is_old = |path: &Path| {
         let modified = path.metadata().and_then(|metadata| metadata.modified());
@@ -216,7 +230,7 @@ fn remove_abandoned(unfinished: &Path, own: &str, now: SystemTime) {
         let path = entry.path();
         let files = || fs::read_dir(&path).into_iter().flatten().flatten();
         if entry.file_name() != own && is_old(&path) && files().all(|file| is_old(&file.path())) {
-            tracing::info!(path = %path.display(), "removing what is left of an old operation");
+            tracing::info!(path = %path.display(), "removing the files of an abandoned operation");
             let _ = fs::remove_dir_all(&path);
         }
     }
@@ -270,7 +284,7 @@ mod tests {
         third.create_state(1).unwrap();
         third.keep();
 
-        // The zombie is done with what is not its own any more.
+        // The lost attempt completes late: it does not touch the files of its successor.
         first.complete();
 
         assert_eq!(there(), ["3.1.state", "3.csv"]);
@@ -304,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn what_attempts_left_that_saved_no_checkpoint_goes() {
+    fn files_of_attempts_without_a_checkpoint_are_removed() {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::new(dir.path());
         let mut first = AttemptFiles::open(&data, &id("a"), 1, false);
@@ -315,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_old_is_swept_and_nothing_else() {
+    fn only_old_files_are_removed() {
         let dir = tempfile::tempdir().unwrap();
         for name in ["old/1.csv", "old/1.1.state", "young/1.csv", "own/1.csv"] {
             let path = dir.path().join(name);

@@ -1,8 +1,23 @@
-//! Where a later attempt goes on: saving that now and then, and finding it again.
+//! Checkpoints of a run, and resuming from them.
 //!
-//! A checkpoint in JetStream is small and names a state file, which may be large, and a length of the table written so far,
-//! which no attempt changes below that length. Whatever of this is gone or does not fit means that the run starts from the
-//! beginning: then it only takes longer.
+//! The problem: a run over a large file must not start over when its worker is lost, but its state
+//! can be large (every distinct row, every number of a median), and JetStream messages are small.
+//! So a checkpoint has three parts, written in this order:
+//!
+//! 1. the output table so far, synced to disk; the checkpoint names its length;
+//! 2. a state file with everything that the operations have learnt and counted; the checkpoint
+//!    names its length and SHA-256;
+//! 3. the checkpoint itself, less than a kilobyte, in JetStream.
+//!
+//! No attempt changes a table below a length that a checkpoint names, and each attempt writes only
+//! files of its own. An attempt that was lost but still runs can therefore not damage the files of
+//! its successor.
+//!
+//! A run resumes only when everything fits: the format, the request, the source file, the state and
+//! the table. Otherwise it logs the reason and starts from the beginning, which costs time and
+//! nothing else. Storing the state in the object store was rejected: it would send hundreds of
+//! megabytes over the network for every checkpoint, while the output needs the shared data
+//! directory anyway.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -21,11 +36,11 @@ use super::progress::Position;
 use super::source::{Fingerprint, Source};
 use ktrdr_worker::Context;
 
-/// Goes up when checkpoints or states are written differently, or rows are worked on differently: no attempt goes on from what
-/// another version of the worker left.
+/// Version of checkpoints and states. Increase it when their form changes or when rows are
+/// processed differently: a run never resumes from the checkpoint of another version.
 const FORMAT: u32 = 2;
 
-/// What JetStream keeps.
+/// The checkpoint that JetStream stores.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Checkpoint {
@@ -33,18 +48,18 @@ struct Checkpoint {
     /// SHA-256 of the request.
     request: String,
     source: Fingerprint,
-    /// The operation and the attempt whose files these are.
+    /// The operation and the attempt that wrote the files.
     operation_id: OperationId,
     attempt: u32,
     position: Position,
-    /// How much of the attempt's table is written.
+    /// Length of the output table of this attempt, in bytes.
     output_len: u64,
     state: StateFile,
-    /// Operations that were resumed to get here, whose files are of use until this one completes.
+    /// Operations that this one was resumed from. Their files stay until this one completes.
     resumed: BTreeSet<OperationId>,
 }
 
-/// A state file and what must be in it.
+/// A state file, and how to recognize that it is intact.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct StateFile {
@@ -53,11 +68,11 @@ struct StateFile {
     sha256: String,
 }
 
-/// Why there is no checkpoint where there should be one.
+/// Why a checkpoint could not be saved.
 enum SaveError {
-    /// The table cannot be written, so the run cannot go on.
+    /// The output table cannot be written. The run fails.
     Output(DataError),
-    /// The state cannot be written: a later checkpoint may do better.
+    /// The state cannot be written. The run continues, and a later checkpoint may succeed.
     State(io::Error),
 }
 
@@ -67,7 +82,7 @@ impl From<io::Error> for SaveError {
     }
 }
 
-/// Saves checkpoints of one run, and finds the one to go on from.
+/// Saves the checkpoints of one run and restores the last one of an earlier attempt.
 pub(super) struct CheckpointSaver<'a> {
     ctx: &'a Context,
     pub(super) files: AttemptFiles,
@@ -75,12 +90,12 @@ pub(super) struct CheckpointSaver<'a> {
     source: Fingerprint,
     last: Option<Checkpoint>,
     resumed: BTreeSet<OperationId>,
-    /// Whether it is of use to try.
+    /// False after an error that will not go away.
     enabled: bool,
 }
 
 impl<'a> CheckpointSaver<'a> {
-    /// For a run of `request` on `source`.
+    /// Prepares checkpoints for a run of `request` on `source`.
     pub(super) fn new(
         ctx: &'a Context,
         request: &DataProcessingRequest,
@@ -119,8 +134,11 @@ impl<'a> CheckpointSaver<'a> {
         })
     }
 
-    /// Brings `plan` and `output`, which have seen no row, to where an earlier attempt was. Without one they stay as they are;
-    /// when it does not fit, `fresh` makes another plan. Then there is no position.
+    /// Restores `plan` and `output` from the last checkpoint and returns the position to resume
+    /// from.
+    ///
+    /// Without a checkpoint both stay unchanged and there is no position. When the checkpoint does
+    /// not fit, `fresh` makes a new plan, the output is emptied, and there is no position.
     pub(super) fn resume(
         &mut self,
         mut plan: Plan,
@@ -137,18 +155,18 @@ impl<'a> CheckpointSaver<'a> {
         {
             Ok(()) => {
                 let (row, pass) = (last.position.rows, last.position.pass + 1);
-                tracing::info!(row, pass, from = %last.operation_id, from_attempt = last.attempt, "going on behind a row");
+                tracing::info!(row, pass, from = %last.operation_id, from_attempt = last.attempt, "resuming behind a row");
                 Ok((plan, Some(last.position)))
             }
             Err(error) => {
-                tracing::warn!(%error, "the checkpoint cannot be gone on from; starting from the beginning");
+                tracing::warn!(%error, "cannot resume from the checkpoint; starting from the beginning");
                 output.map_or(Ok(()), OutputTable::truncate)?;
                 Ok((fresh()?, None))
             }
         }
     }
 
-    /// Whether it belongs to this very work.
+    /// Fails unless the checkpoint belongs to this request, source and version.
     fn check_fits(&self, last: &Checkpoint, last_pass: usize) -> io::Result<()> {
         let fits = [
             (
@@ -162,7 +180,7 @@ impl<'a> CheckpointSaver<'a> {
             (last.source == self.source, "the source file has changed"),
             (
                 last.position.pass <= last_pass,
-                "it is of a pass that there is not",
+                "its pass does not exist in this plan",
             ),
         ];
 
@@ -191,7 +209,7 @@ impl<'a> CheckpointSaver<'a> {
         plan.restore(last.position.pass, &mut state)?;
 
         if state.read(&mut [0])? > 0 {
-            return Err(io::Error::other("the state is that of another plan"));
+            return Err(io::Error::other("the state belongs to another plan"));
         }
 
         match output {
@@ -205,7 +223,7 @@ impl<'a> CheckpointSaver<'a> {
         }
     }
 
-    /// Saves a checkpoint when it is time to: `plan` and `output` are as the rows up to `position` left them.
+    /// Saves a checkpoint when one is due. `plan` and `output` reflect all rows up to `position`.
     pub(super) fn save(
         &mut self,
         plan: &Plan,
@@ -223,14 +241,15 @@ impl<'a> CheckpointSaver<'a> {
             Ok(()) => Ok(()),
             Err(SaveError::Output(error)) => Err(error),
             Err(SaveError::State(error)) => {
-                // A full disk may have room again. A directory that cannot be written to stays so; and one that is gone was removed
-                // because another attempt has completed the operation.
+                // A full disk may have room later. A directory without write permission stays so. A
+                // directory that is gone was removed by another attempt, which has completed the
+                // operation.
                 use io::ErrorKind::{NotFound, PermissionDenied, ReadOnlyFilesystem};
                 self.enabled = !matches!(
                     error.kind(),
                     NotFound | PermissionDenied | ReadOnlyFilesystem
                 );
-                tracing::warn!(%error, try_again = self.enabled, "no checkpoint: the state cannot be written");
+                tracing::warn!(%error, try_again = self.enabled, "no checkpoint saved: the state cannot be written");
                 Ok(())
             }
         }
@@ -243,13 +262,13 @@ impl<'a> CheckpointSaver<'a> {
         position: Position,
         output: Option<&mut OutputTable>,
     ) -> Result<Checkpoint, SaveError> {
-        // What is known to be saved is never before what an earlier checkpoint named.
+        // JetStream has a checkpoint of this attempt: files of older ones are no longer needed.
         match self.ctx.saved_checkpoint() {
             0 => {}
             saved => self.files.remove_superseded(saved),
         }
 
-        // The table first: a length that is not on the disk may not be named.
+        // The table comes first: a checkpoint may only name a length that is on the disk.
         let output_len = output
             .map_or(Ok(0), OutputTable::sync)
             .map_err(SaveError::Output)?;
@@ -295,7 +314,7 @@ impl<'a> CheckpointSaver<'a> {
         })
     }
 
-    /// The operation is done: no file of it is of use any more, nor of those it went on from.
+    /// Removes the files of the completed operation and of the operations it was resumed from.
     pub(super) fn complete(self) {
         for id in &self.resumed {
             let _ = fs::remove_dir_all(operation_directory(self.ctx.data_dir(), id));
@@ -304,7 +323,7 @@ impl<'a> CheckpointSaver<'a> {
     }
 }
 
-/// The state file from its beginning, if there is in it what there must be.
+/// Checks the length and hash of a state file and returns it, rewound.
 fn verify_state(mut file: File, wanted: &StateFile) -> io::Result<File> {
     let mut hash = Sha256::new();
     let len = io::copy(&mut file, &mut hash)?;
@@ -315,12 +334,12 @@ fn verify_state(mut file: File, wanted: &StateFile) -> io::Result<File> {
     Ok(file)
 }
 
-/// Says of an error what it is about.
+/// Puts the name of the object before the message of an error.
 fn describe(what: &'static str) -> impl FnOnce(io::Error) -> io::Error {
     move |error| io::Error::new(error.kind(), format!("{what}: {error}"))
 }
 
-/// Writes to a file and hashes what it writes.
+/// Writes to a file, counts the bytes and hashes them.
 struct HashingWriter {
     file: File,
     hash: Sha256,

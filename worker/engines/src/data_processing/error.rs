@@ -1,31 +1,31 @@
-//! What can go wrong with a table, in words that name the file and the line.
+//! The errors of this engine. Their messages name the file and the line.
 
 use ktrdr_worker::OperationError;
 
 use crate::datetime::InvalidTimeFormat;
 
-/// The longest piece of a cell that a message or a result repeats, in characters.
+/// Longest text of a cell in a message or a result, in characters.
 const SHOWN_CHARS: usize = 200;
 
-/// Why a table could not be worked with.
+/// Why a run failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DataError {
-    /// The source is not there.
+    /// The source file does not exist.
     #[error("source file {file:?} does not exist in the data directory")]
     SourceMissing { file: String },
     /// The source is a directory or a device.
     #[error("source file {file:?} is not a regular file")]
     NotAFile { file: String },
-    /// No record at all.
-    #[error("{file}: the file is empty, not even a header")]
+    /// The source has no record.
+    #[error("{file}: the file is empty; it must have at least a header")]
     Empty { file: String },
-    /// Bytes that are not text.
+    /// A record is not valid UTF-8.
     #[error("{file}, line {line}: the record is not valid UTF-8")]
     NotUtf8 { file: String, line: u64 },
-    /// A quote that never closes.
+    /// A quoted cell is not closed.
     #[error("{file}, line {line}: a quoted cell in this record is never closed")]
     UnterminatedQuote { file: String, line: u64 },
-    /// A record beyond what is held in memory.
+    /// A record is longer than the reader accepts.
     #[error(
         "{file}, line {line}: the record is longer than {limit} bytes; is a closing quote missing?"
     )]
@@ -34,7 +34,7 @@ pub(super) enum DataError {
         line: u64,
         limit: usize,
     },
-    /// A record with too few or too many cells.
+    /// A record has too few or too many cells.
     #[error("{file}, line {line}: the record has {found} cells, the header has {expected}")]
     CellCount {
         file: String,
@@ -42,7 +42,7 @@ pub(super) enum DataError {
         expected: usize,
         found: usize,
     },
-    /// A cell that does not parse, with `on_invalid: "fail"`.
+    /// A cell does not have the type of its column, with `on_invalid: "fail"`.
     #[error("{file}, line {line}: {value:?} in column {column:?} is not {expected}")]
     InvalidCell {
         file: String,
@@ -51,36 +51,38 @@ pub(super) enum DataError {
         value: String,
         expected: String,
     },
-    /// Two columns of one name.
-    #[error("{place}: column name {name:?} occurs more than once, so it names no column")]
+    /// Two columns have the same name.
+    #[error(
+        "{place}: column name {name:?} occurs more than once: give every column a different name"
+    )]
     DuplicateColumn { place: String, name: String },
-    /// A column the table does not have.
+    /// The table has no column of this name.
     #[error("{place}: there is no column {name:?}; the columns are {known}")]
     UnknownColumn {
         place: String,
         name: String,
         known: String,
     },
-    /// The request asks for something that makes no sense.
+    /// The request is invalid.
     #[error("{0}")]
     Request(String),
-    /// The file is another one than it was when the run began.
+    /// The source file changed during the run.
     #[error("{file} changed while it was being read; start the operation again")]
     SourceChanged { file: String },
-    /// The file system said no.
+    /// A file system call failed.
     #[error("cannot {doing} {file:?}: {source}")]
     Io {
         doing: &'static str,
         file: String,
         source: std::io::Error,
     },
-    /// Not about the data: cancelled, or a path that leaves the data directory.
+    /// The operation was cancelled, or a path leaves the data directory.
     #[error(transparent)]
     Operation(#[from] OperationError),
 }
 
 impl DataError {
-    /// For `map_err` around file system calls.
+    /// Returns a function for `map_err` after file system calls.
     pub(super) fn io(doing: &'static str, file: &str) -> impl FnOnce(std::io::Error) -> Self {
         let file = file.to_owned();
         move |source| Self::Io {
@@ -108,14 +110,14 @@ impl From<DataError> for OperationError {
             DataError::DuplicateColumn { .. }
             | DataError::UnknownColumn { .. }
             | DataError::Request(_) => Self::invalid(message),
-            // Another attempt may find the disk free again or the file at rest.
+            // Not permanent: a later attempt may find free disk space or an unchanged file.
             DataError::Io { .. } | DataError::SourceChanged { .. } => Self::failed(message),
             _ => Self::permanent("invalid_data", message),
         }
     }
 }
 
-/// The text of a cell for a message or a result, cut when it is long.
+/// The text of a cell for a message or a result, shortened when it is long.
 pub(super) fn shown(cell: &[u8]) -> String {
     let text = String::from_utf8_lossy(cell);
     match text.char_indices().nth(SHOWN_CHARS) {

@@ -1,9 +1,18 @@
-//! `data_processing`: cleans, transforms and validates CSV files of any size in bounded memory.
+//! The `data_processing` engine: cleans, transforms and validates CSV files of any size in bounded
+//! memory.
 //!
-//! The rules are stated in `docs/engines/data_processing.md`. How it works: the operations of a request form a chain that every
-//! row of the source goes through (`run`); where one of them needs a figure of a whole column, the source is read again
-//! (`table`). Nothing is written but the final table (`output`), and now and then what a later attempt needs to go on
-//! (`checkpoint`, `attempt_files`).
+//! `docs/engines/data_processing.md` states the rules. The parts, from the outside in:
+//!
+//! - `run` executes one request: it reads the source as often as needed and sends every row through
+//!   all operations.
+//! - `plan` turns the operations of a request (`clean`, `transform`, `validate`) into one chain.
+//!   `operation` is the trait that they implement.
+//! - `table` computes which pass over the source can do what; `row`, `text`, `statistics` and
+//!   `text_set` are the values that operations work on.
+//! - `source` and `reader` read CSV, `output` writes it.
+//! - `checkpoint` saves and restores the state of a run (`state`) with the files of
+//!   `attempt_files`; `progress` reports how far the run is.
+//! - `name_or_object` reads parameters that are a name or an object; `error` has every message.
 
 mod attempt_files;
 mod checkpoint;
@@ -41,36 +50,36 @@ pub use self::transform::{
 pub use self::validate::{Rule, RuleError, ValidateParams, ValidateResult};
 use ktrdr_worker::{Context, Engine, OperationError};
 
-/// The engine.
+/// The `data_processing` engine.
 pub struct DataProcessing;
 
-/// What to do with which file. Paths are relative to the data directory.
+/// The source file and the operations to apply. Paths are relative to the data directory.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DataProcessingRequest {
     /// The CSV file to read.
     #[schemars(length(min = 1))]
     pub source_file: String,
-    /// What to do, in order, each on the table the one before left: a name (`clean`, `transform`, `validate`) or an object with
-    /// `op` and parameters.
+    /// The operations, in order. Each works on the table of the one before. A name (`clean`,
+    /// `transform`, `validate`) or an object with `op` and parameters.
     #[schemars(length(min = 1))]
     pub operations: Vec<NameOrObject<OperationParams>>,
-    /// The CSV file to write; by default `<stem>.processed.csv` beside the source.
+    /// The CSV file to write. The default is `<stem>.processed.csv` beside the source.
     pub output_file: Option<String>,
-    /// How many rows the source has, for progress until it is known.
+    /// Estimated number of rows. Progress shows it until the real number is known.
     pub estimated_rows: Option<u64>,
 }
 
-/// What was done.
+/// The result of a run.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct DataProcessingOutput {
-    /// Data rows of the source.
+    /// Number of data rows in the source.
     pub rows_processed: u64,
-    /// The file written; null when all operations only validate.
+    /// The file written. Null when all operations only validate.
     pub output_file: Option<String>,
-    /// How long it took.
+    /// Duration of the attempt, in seconds.
     pub duration_seconds: f64,
-    /// What each operation did.
+    /// One result for each operation, in order.
     pub operations: Vec<OperationResult>,
 }
 

@@ -1,4 +1,4 @@
-//! Parameters that are given by name alone or as an object: `"clean"` or `{"op": "clean", …}`.
+//! Parameters that are a name or an object: `"clean"` or `{"op": "clean", …}`.
 
 use std::borrow::Cow;
 
@@ -7,19 +7,20 @@ use serde::de::{DeserializeOwned, Deserializer, Error};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// An enum in serde's internally tagged form whose variants can all do without parameters.
+/// An internally tagged enum whose variants all have defaults for their parameters.
 pub trait TaggedEnum: DeserializeOwned + JsonSchema {
-    /// What it is, for messages.
+    /// The noun for messages.
     const WHAT: &'static str;
-    /// The key of the name.
+    /// The key of the tag.
     const TAG: &'static str;
-    /// The names.
+    /// The names of the variants.
     const NAMES: &'static [&'static str];
 }
 
-/// A `T` given by name, with all defaults, or as an object.
+/// A `T`, written as a name (all parameters have their defaults) or as an object.
 ///
-/// Instead of an untagged enum, whose only message is that no variant matched: here a mistyped parameter is named.
+/// An untagged enum was rejected: its only error is that no variant matched, while this one names
+/// the mistyped parameter.
 #[derive(Debug, Serialize)]
 #[serde(transparent)]
 pub struct NameOrObject<T>(pub T);
@@ -32,7 +33,7 @@ impl<'de, T: TaggedEnum> Deserialize<'de> for NameOrObject<T> {
             other => {
                 let (what, tag) = (T::WHAT, T::TAG);
                 return Err(D::Error::custom(format!(
-                    "{other} is no {what}: give a name or an object with {tag:?}"
+                    "{other} is not a valid {what}: give a name or an object with {tag:?}"
                 )));
             }
         };

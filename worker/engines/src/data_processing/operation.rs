@@ -1,4 +1,4 @@
-//! What all operations have in common.
+//! The trait that `clean`, `transform` and `validate` implement.
 
 use std::io::{self, Read, Write};
 
@@ -6,29 +6,32 @@ use super::error::DataError;
 use super::row::Row;
 use super::table::Table;
 
-/// Places that are more than any double has.
+/// The largest number of decimal places: more than a double has.
 const MAX_DECIMALS: u8 = 30;
 
-/// An operation at work. It sees the rows of every pass, one by one. What it has learnt and counted is a part of its own,
-/// apart from what was planned, so that a later attempt can plan the same and go on with that part.
+/// An operation that has been planned and now processes rows, one by one, in every pass.
+///
+/// Its state (what it has learnt and counted) is separate from its plan. A later attempt makes the
+/// same plan from the request and restores only the state.
 pub(super) trait Operation {
-    /// Pass `pass` begins, the `last` one or not: figures start over, what was learnt stays.
+    /// Begins pass `pass`. Counters start at zero; learnt figures stay. `last` says whether this
+    /// pass writes.
     fn begin_pass(&mut self, pass: usize, last: bool);
-    /// Does its work on a row; false when the row is not in the table it leaves.
+    /// Processes a row. Returns false when the row is dropped from the table.
     fn process_row(&mut self, row: &mut Row) -> Result<bool, DataError>;
-    /// All rows were seen.
+    /// Ends a pass in which the operation saw all rows.
     fn end_pass(&mut self);
-    /// Whether it needs to see the rows of this pass to learn from them.
+    /// Whether the operation learns from the rows of pass `pass`.
     fn learns_in(&self, pass: usize) -> bool;
-    /// Mistakes in the data met so far.
+    /// Number of errors found in the data in this pass.
     fn errors(&self) -> u64;
-    /// Writes what it has learnt and counted so far, between two rows.
+    /// Writes the state, between two rows.
     fn save(&self, output: &mut dyn Write) -> io::Result<()>;
-    /// Goes on where [`Self::save`] was called, in the pass that has begun.
+    /// Restores the state that [`Self::save`] wrote. The pass has begun before.
     fn restore(&mut self, input: &mut dyn Read) -> io::Result<()>;
 }
 
-/// `decimals` as a number of places.
+/// Checks `decimals` and returns it as a number of places.
 pub(super) fn check_decimals(decimals: u8, table: &Table) -> Result<usize, DataError> {
     if decimals > MAX_DECIMALS {
         return Err(table.request_error(format_args!("decimals may be at most {MAX_DECIMALS}")));

@@ -1,4 +1,5 @@
-//! Writes the table that a run leaves: beside other unfinished work first, to the name asked for when it is complete.
+//! Writes the output table: first to a file of the attempt, which gets the requested name when the
+//! table is complete.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Seek, Write};
@@ -9,10 +10,10 @@ use super::error::DataError;
 use super::row::Row;
 use ktrdr_worker::Context;
 
-/// How much is written at a time.
+/// Bytes written at a time.
 const CHUNK: usize = 256 * 1024;
 
-/// A table that is being written, to a file that only this attempt writes and that only ever grows.
+/// A table that is being written. Only this attempt writes the file, and the file only grows.
 pub(super) struct OutputTable {
     file: File,
     buffer: Vec<u8>,
@@ -25,13 +26,13 @@ pub(super) struct OutputTable {
 }
 
 impl OutputTable {
-    /// Begins the table that will be `target`, called `name` in the request.
+    /// Creates the table that will be published as `target`, which the request calls `name`.
     pub(super) fn create(
         files: &mut AttemptFiles,
         target: PathBuf,
         name: &str,
     ) -> Result<Self, DataError> {
-        // Before the work, so that a bad name costs nothing.
+        // Fail before the work when the directory cannot be created.
         if let Some(directory) = target.parent() {
             fs::create_dir_all(directory)
                 .map_err(DataError::io("create the directory of", name))?;
@@ -52,17 +53,17 @@ impl OutputTable {
         })
     }
 
-    /// Begins with the first `len` bytes of the table that another attempt wrote.
+    /// Starts with the first `len` bytes of the table that another attempt wrote.
     pub(super) fn copy_from(&mut self, path: &Path, len: u64) -> io::Result<()> {
         self.written = io::copy(&mut File::open(path)?.take(len), &mut self.file)?;
         if self.written == len {
             Ok(())
         } else {
-            Err(io::Error::other("it is shorter than it was"))
+            Err(io::Error::other("it is shorter than the checkpoint says"))
         }
     }
 
-    /// Begins once more, with nothing.
+    /// Removes everything written so far.
     pub(super) fn truncate(&mut self) -> Result<(), DataError> {
         self.buffer.clear();
         self.written = 0;
@@ -103,7 +104,7 @@ impl OutputTable {
         Ok(())
     }
 
-    /// Makes all rows so far durable; how many bytes they are.
+    /// Syncs all rows so far to disk. Returns their length in bytes.
     pub(super) fn sync(&mut self) -> Result<u64, DataError> {
         self.flush()?;
         self.file
@@ -112,7 +113,7 @@ impl OutputTable {
         Ok(self.written)
     }
 
-    /// Makes the table durable and gives it its name, in one step: whoever looks sees the whole of it or nothing.
+    /// Syncs the table to disk and renames it to its target. Others see the whole table or nothing.
     pub(super) fn publish(mut self, ctx: &Context) -> Result<(), DataError> {
         self.flush()?;
         ctx.check_cancelled()?;
@@ -120,7 +121,7 @@ impl OutputTable {
             .sync_all()
             .map_err(DataError::io("write", &self.name))?;
 
-        // The last moment at which nobody has seen anything yet: not cancelled, and not taken over by another attempt.
+        // The last check before others can see the table: no other attempt has taken over.
         ctx.ensure_owner_blocking()?;
 
         match fs::rename(&self.temporary, &self.target) {
@@ -128,7 +129,8 @@ impl OutputTable {
             renamed => renamed.map_err(DataError::io("write", &self.name))?,
         }
 
-        // The name, too, shall survive a power cut; where directories cannot be synced there is nothing more to do.
+        // Sync the directory too, so that the new name survives a power failure. Some file systems
+        // cannot; then nothing more can be done.
         if let Some(directory) = self.target.parent() {
             let _ = File::open(directory).and_then(|directory| directory.sync_all());
         }
@@ -136,14 +138,14 @@ impl OutputTable {
         Ok(())
     }
 
-    /// The same where the target is on another device, on which the table has to be whole before it gets its name.
+    /// Publishes to another device: copies the table beside its target, then renames the copy.
     fn publish_copy(&self, ctx: &Context) -> Result<(), DataError> {
         let beside = |attempt| {
             self.target
                 .with_file_name(format!(".{}.{attempt}.tmp", ctx.operation_id()))
         };
 
-        // What attempts left that died here.
+        // Remove copies of attempts that died here.
         for earlier in 1..=ctx.attempt() {
             let _ = fs::remove_file(beside(earlier));
         }
@@ -166,7 +168,7 @@ impl OutputTable {
     }
 }
 
-/// Appends a record to `text`. Cells are quoted only where they must be.
+/// Appends a record to `text`. Quotes a cell only when it holds a comma, a quote or a line end.
 fn append_record_text<'a>(text: &mut Vec<u8>, cells: impl Iterator<Item = &'a [u8]>) {
     let start = text.len();
     for (index, cell) in cells.enumerate() {
@@ -184,7 +186,7 @@ fn append_record_text<'a>(text: &mut Vec<u8>, cells: impl Iterator<Item = &'a [u
         }
     }
 
-    // A record of one empty cell would be an empty line, which no reader takes for a record.
+    // A record of one empty cell would be an empty line, which readers skip.
     if text.len() == start {
         text.extend_from_slice(b"\"\"");
     }
@@ -281,7 +283,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (run, target) = (TestRun::in_dir(dir.path()), dir.path().join("out.csv"));
 
-        // Left by an attempt that was killed.
+        // The copy of an attempt that was killed.
         fs::write(dir.path().join(".test.1.tmp"), "half a tab").unwrap();
 
         let (files, mut whole) = table(&run, &target);
@@ -311,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn goes_on_with_the_rows_of_another_attempt() {
+    fn continues_the_table_of_another_attempt() {
         let dir = tempfile::tempdir().unwrap();
         let (run, other) = (TestRun::in_dir(dir.path()), dir.path().join("other"));
 

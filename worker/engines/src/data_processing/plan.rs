@@ -1,4 +1,6 @@
-//! The operations of a request, planned: from their parameters to their results.
+//! The operations of a request: their parameters, the plan made of them, and their results.
+//!
+//! This module knows all operations; the operations know only the trait in `operation`.
 
 use std::io::{self, Read, Write};
 
@@ -18,11 +20,11 @@ use super::validate::{Validate, ValidateParams, ValidateResult};
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "op", rename_all = "snake_case")]
 pub enum OperationParams {
-    /// Brings cells into order, drops and fills.
+    /// Cleans cells, drops rows and fills missing cells.
     Clean(CleanParams),
     /// Selects, renames, filters, computes columns.
     Transform(TransformParams),
-    /// Counts what breaks rules and changes nothing.
+    /// Counts violations of rules and changes nothing.
     Validate(ValidateParams),
 }
 
@@ -32,21 +34,21 @@ impl TaggedEnum for OperationParams {
     const NAMES: &'static [&'static str] = &["clean", "transform", "validate"];
 }
 
-/// What one operation did.
+/// The result of one operation.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(tag = "op", rename_all = "snake_case")]
 pub enum OperationResult {
-    /// What cleaning did.
+    /// The result of `clean`.
     Clean(CleanResult),
-    /// What transforming did.
+    /// The result of `transform`.
     Transform(TransformResult),
-    /// What validating found.
+    /// The result of `validate`.
     Validate(ValidateResult),
 }
 
-/// An operation that can also say what it did, after the last pass.
+/// An operation that can return its result as an [`OperationResult`].
 pub(super) trait PlannedOperation: Operation {
-    /// What the operation did.
+    /// The result after the last pass.
     fn into_result(self: Box<Self>) -> OperationResult;
 }
 
@@ -69,7 +71,7 @@ impl PlannedOperation for Validate {
 }
 
 impl OperationParams {
-    /// Its name in requests.
+    /// The name in requests.
     pub(super) fn name(&self) -> &'static str {
         match self {
             Self::Clean(_) => "clean",
@@ -78,7 +80,7 @@ impl OperationParams {
         }
     }
 
-    /// What it is doing, for the progress text.
+    /// The activity that the progress text names.
     pub(super) fn activity(&self) -> &'static str {
         match self {
             Self::Clean(_) => "Cleaning",
@@ -87,21 +89,21 @@ impl OperationParams {
         }
     }
 
-    /// Whether it makes a table.
+    /// Whether the operation makes a table.
     pub(super) fn writes(&self) -> bool {
         !matches!(self, Self::Validate(_))
     }
 }
 
-/// The operations of a request, planned.
+/// The planned operations of a request.
 pub(super) struct Plan {
     pub(super) operations: Vec<Box<dyn PlannedOperation>>,
-    /// The table the last one leaves.
+    /// The table after the last operation.
     pub(super) table: Table,
 }
 
 impl Plan {
-    /// Plans `operations` on `table`, the one in `file`.
+    /// Plans `operations` on `table`, which comes from `file`.
     pub(super) fn new(
         operations: &[NameOrObject<OperationParams>],
         file: &str,
@@ -125,7 +127,7 @@ impl Plan {
         })
     }
 
-    /// How many of the operations, from the first, have to see the rows of `pass`.
+    /// Number of operations, counted from the first, that must see the rows of `pass`.
     pub(super) fn operations_needed_in(&self, pass: usize) -> usize {
         if pass == self.table.last_pass {
             return self.operations.len();
@@ -136,7 +138,7 @@ impl Plan {
             .map_or(0, |last| last + 1)
     }
 
-    /// Sends a row through the first `needed` operations; false when one of them drops it.
+    /// Sends a row through the first `needed` operations. Returns false when one of them drops it.
     pub(super) fn process_row(&mut self, row: &mut Row, needed: usize) -> Result<bool, DataError> {
         for operation in &mut self.operations[..needed] {
             if !operation.process_row(row)? {
@@ -146,14 +148,14 @@ impl Plan {
         Ok(true)
     }
 
-    /// Writes what all operations have learnt and counted.
+    /// Writes the state of all operations.
     pub(super) fn save(&self, output: &mut dyn Write) -> io::Result<()> {
         self.operations
             .iter()
             .try_for_each(|operation| operation.save(output))
     }
 
-    /// Goes on where [`Self::save`] was called, in pass `pass`.
+    /// Begins pass `pass` and restores the state that [`Self::save`] wrote in it.
     pub(super) fn restore(&mut self, pass: usize, input: &mut dyn Read) -> io::Result<()> {
         self.begin_pass(pass);
         self.operations
@@ -161,7 +163,7 @@ impl Plan {
             .try_for_each(|operation| operation.restore(input))
     }
 
-    /// Pass `pass` begins.
+    /// Begins pass `pass`.
     pub(super) fn begin_pass(&mut self, pass: usize) {
         let last = pass == self.table.last_pass;
         self.operations
@@ -169,7 +171,7 @@ impl Plan {
             .for_each(|operation| operation.begin_pass(pass, last));
     }
 
-    /// Mistakes in the data met so far in this pass.
+    /// Number of errors found in the data in this pass.
     pub(super) fn errors(&self) -> u64 {
         self.operations
             .iter()

@@ -6,16 +6,16 @@ use serde::{Deserialize, Serialize};
 
 use ktrdr_worker::{Context, OperationError, Progress};
 
-/// Rows between two looks at the clock and at the cancellation.
+/// Rows between two reports, each of which also checks for cancellation.
 const ROWS_PER_REPORT: u64 = 250;
 
-/// Bytes between two looks, for rows that are long.
+/// Bytes between two reports, for long rows.
 const BYTES_PER_REPORT: u64 = 1024 * 1024;
 
 /// Time between two points of a metric.
 const METRIC_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How far a run is: between two rows of a pass.
+/// A position between two rows of a pass. A checkpoint stores it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(super) struct Position {
     /// The pass, from 0.
@@ -24,15 +24,15 @@ pub(super) struct Position {
     pub(super) rows: u64,
     /// Bytes of the source read in it.
     pub(super) offset: u64,
-    /// The line of the source in which the last row ended.
+    /// The line of the source on which the last row ended.
     pub(super) line: u64,
-    /// Rows of the source read in any pass.
+    /// Most rows read in any pass.
     most_rows: u64,
-    /// Rows of the source, as far as known.
+    /// Rows of the source: known after the first pass, estimated or none before.
     total_rows: Option<u64>,
 }
 
-/// Counts what was read and tells the world now and then.
+/// Counts rows and bytes, and reports progress and metrics.
 pub(super) struct ProgressReporter<'a> {
     ctx: &'a Context,
     started: Instant,
@@ -43,18 +43,18 @@ pub(super) struct ProgressReporter<'a> {
     bytes_per_pass: u64,
     /// Rows read in this pass.
     rows: u64,
-    /// Rows of the source read in any pass: what `rows_processed` says.
+    /// Most rows read in any pass: the value of `rows_processed`.
     most_rows: u64,
-    /// Rows of the source, once known; before that, as estimated.
+    /// Rows of the source: known after the first pass, estimated or none before.
     total_rows: Option<u64>,
     next_rows: u64,
     next_bytes: u64,
-    /// Bytes and rows, of all passes, that an earlier attempt had done.
+    /// Bytes and rows of all passes that an earlier attempt had done.
     before: (u64, u64),
 }
 
 impl<'a> ProgressReporter<'a> {
-    /// For a run that reads `bytes_per_pass` bytes `passes` times.
+    /// Creates the reporter of a run that reads `bytes_per_pass` bytes `passes` times.
     pub(super) fn new(
         ctx: &'a Context,
         passes: usize,
@@ -80,7 +80,7 @@ impl<'a> ProgressReporter<'a> {
         }
     }
 
-    /// Pass `pass` (from 0) begins; `activity` says what is done in it.
+    /// Begins pass `pass` (from 0). `activity` is its name in the progress text.
     pub(super) fn begin_pass(
         &mut self,
         pass: usize,
@@ -90,7 +90,7 @@ impl<'a> ProgressReporter<'a> {
         self.start_reading(0)
     }
 
-    /// The pass of `position` goes on there.
+    /// Resumes a pass at `position`.
     pub(super) fn resume_pass(
         &mut self,
         position: Position,
@@ -113,7 +113,7 @@ impl<'a> ProgressReporter<'a> {
         (self.next_rows, self.next_bytes) = (self.rows + ROWS_PER_REPORT, bytes + BYTES_PER_REPORT);
     }
 
-    /// Where the pass is, with the reader behind byte `offset` in line `line`.
+    /// The current position, with the reader behind byte `offset` in line `line`.
     pub(super) fn position(&self, offset: u64, line: u64) -> Position {
         let Self {
             pass,
@@ -133,25 +133,26 @@ impl<'a> ProgressReporter<'a> {
         }
     }
 
-    /// The source was read to its end: now its rows are known.
+    /// Ends a pass: the number of rows of the source is known now.
     pub(super) fn end_pass(&mut self) {
         self.most_rows = self.rows;
         self.total_rows = Some(self.rows);
     }
 
-    /// The rows of the source.
+    /// The number of rows of the source read so far: the most of any pass.
     pub(super) fn rows_processed(&self) -> u64 {
         self.most_rows
     }
 
-    /// A row was done, `bytes` of the source in this pass; true when it is time for a look.
+    /// Counts a row, with `bytes` of the source read in this pass. Returns true when a report is
+    /// due.
     #[inline]
     pub(super) fn count_row(&mut self, bytes: u64) -> bool {
         self.rows += 1;
         self.rows >= self.next_rows || bytes >= self.next_bytes
     }
 
-    /// Tells what is due to be told. `errors` is asked for only when it is.
+    /// Reports progress, and metrics when they are due. `errors` is called only for metrics.
     pub(super) fn report(&mut self, bytes: u64, errors: impl FnOnce() -> u64) {
         self.schedule_next_report(bytes);
         self.most_rows = self.most_rows.max(self.rows);
@@ -162,7 +163,7 @@ impl<'a> ProgressReporter<'a> {
         self.ctx.progress_with(|| self.progress(bytes));
     }
 
-    /// The run is complete.
+    /// Reports the end of the run.
     pub(super) fn finish(&mut self, errors: u64) {
         self.report_metrics(errors);
         self.ctx
@@ -196,7 +197,7 @@ impl<'a> ProgressReporter<'a> {
         );
         let (before, _) = self.before;
 
-        // What an earlier attempt has done says nothing about the speed of this one.
+        // The estimate uses only the work of this attempt.
         let remaining = remaining(
             self.started.elapsed(),
             done.saturating_sub(before),
@@ -209,7 +210,8 @@ impl<'a> ProgressReporter<'a> {
             .field("rows_processed", self.most_rows)
     }
 
-    /// `Cleaning: 4500/10000 rows`. An estimate that has proved too low is not shown.
+    /// The progress text, such as `Cleaning: 4500/10000 rows`. An estimate that was too low is not
+    /// shown.
     fn step(&self) -> String {
         let mut text = match self.total_rows.filter(|total| self.rows <= *total) {
             Some(total) => format!("{}: {}/{total} rows", self.activity, self.rows),
@@ -222,7 +224,7 @@ impl<'a> ProgressReporter<'a> {
     }
 }
 
-/// Seconds left if the rest goes as fast; none before there is anything to go by.
+/// Estimated seconds left at the speed so far. None before anything is done.
 fn remaining(elapsed: Duration, done: u64, total: u64) -> Option<u64> {
     (done > 0).then(|| {
         (elapsed.as_secs_f64() * total.saturating_sub(done) as f64 / done as f64).ceil() as u64
@@ -235,7 +237,7 @@ mod tests {
     use ktrdr_worker::testing::TestRun;
 
     #[test]
-    fn says_what_is_done_and_what_is_left() {
+    fn reports_done_and_remaining_work() {
         let run = TestRun::new();
         let mut reporter = ProgressReporter::new(run.ctx(), 2, 1000, Some(10));
 
@@ -278,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn goes_on_where_another_was() {
+    fn resumes_where_another_attempt_was() {
         let run = TestRun::new();
         let mut reporter = ProgressReporter::new(run.ctx(), 2, 1000, None);
 
@@ -319,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn a_look_is_due_within_a_thousand_rows_or_a_few_long_ones() {
+    fn a_report_is_due_within_a_thousand_rows_or_a_few_long_ones() {
         let run = TestRun::new();
         let mut reporter = ProgressReporter::new(run.ctx(), 1, 1_000_000, None);
 

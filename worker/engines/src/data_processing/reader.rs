@@ -1,17 +1,23 @@
 //! Reads CSV (RFC 4180, see `docs/engines/data_processing.md`, "Tables") into a [`Row`].
 //!
-//! Not the `csv` crate, for three reasons: an unterminated quote must be an error, errors must name the line a record begins
-//! on also behind empty lines, and cells are edited as spans of one buffer. What a record means is the same; a test compares.
+//! The problem: every byte of a large file passes through here, so a record is read without an
+//! allocation. [`CsvReader`] scans a buffer for the ends of cells and copies a record into one
+//! reusable [`Row`], whose cells are spans of it. Only cells with escaped quotes are rewritten.
+//!
+//! The `csv` crate was rejected for three reasons: an unterminated quote must be an error, errors
+//! must name the line on which a record begins (also behind empty lines), and operations edit cells
+//! as spans of one buffer. A property test checks that both read the same records.
 
 use std::io::Read;
 
 use super::error::DataError;
 use super::row::{Row, Span};
 
-/// How much is read at a time.
+/// Bytes read at a time.
 const CHUNK: usize = 256 * 1024;
 
-/// The longest record accepted. It bounds the memory that a missing closing quote can cost.
+/// The longest accepted record, in bytes. It bounds the memory used when a closing quote is
+/// missing.
 pub(super) const MAX_RECORD: usize = 16 * 1024 * 1024;
 
 const BOM: &[u8] = b"\xef\xbb\xbf";
@@ -30,18 +36,18 @@ pub(super) struct CsvReader<R> {
     raw: Vec<usize>,
 }
 
-/// What a look at the buffer gave.
+/// The result of scanning the buffer.
 enum Scan {
-    /// A record of this many bytes, without its line end.
+    /// A complete record of `len` bytes, without its line end.
     Record { len: usize, quoted: bool },
-    /// The buffer ends before the record does.
+    /// The buffer ends before the record.
     Incomplete,
     /// The file ends inside quotes.
     Unterminated,
 }
 
 impl<R: Read> CsvReader<R> {
-    /// A reader of `input`; `file` is its name in messages.
+    /// Reads `input` from its beginning. `file` is its name in messages.
     pub(super) fn new(input: R, file: &str) -> Self {
         Self {
             input,
@@ -57,7 +63,8 @@ impl<R: Read> CsvReader<R> {
         }
     }
 
-    /// A reader of an `input` that goes on where another had read `consumed` bytes and was in line `line`, behind a record.
+    /// Resumes behind a record, where another reader had consumed `consumed` bytes and was in line
+    /// `line`.
     pub(super) fn resume(input: R, file: &str, consumed: u64, line: u64) -> Self {
         Self {
             consumed,
@@ -67,17 +74,17 @@ impl<R: Read> CsvReader<R> {
         }
     }
 
-    /// Bytes of the input that records were made of.
+    /// Number of bytes consumed so far.
     pub(super) fn bytes_read(&self) -> u64 {
         self.consumed
     }
 
-    /// The line in which the last record ended.
+    /// The line on which the last record ended.
     pub(super) fn line(&self) -> u64 {
         self.line
     }
 
-    /// Reads the next record into `row`; false at the end of the file.
+    /// Reads the next record into `row`. Returns false at the end of the file.
     pub(super) fn read(&mut self, row: &mut Row) -> Result<bool, DataError> {
         if !self.skip_line_ends()? {
             return Ok(false);
@@ -97,7 +104,8 @@ impl<R: Read> CsvReader<R> {
                     self.take_record(row, len, quoted)?;
                     return Ok(true);
                 }
-                // The scan starts over: that costs one record per chunk, and the buffer doubles for long ones.
+                // The scan starts over. That costs one record per chunk; for long records the
+                // buffer doubles.
                 Scan::Incomplete => self.fill()?,
                 Scan::Unterminated => {
                     return Err(DataError::UnterminatedQuote {
@@ -109,7 +117,7 @@ impl<R: Read> CsvReader<R> {
         }
     }
 
-    /// Moves the record found into `row`.
+    /// Copies the scanned record into `row`.
     fn take_record(&mut self, row: &mut Row, len: usize, quoted: bool) -> Result<(), DataError> {
         let record = &self.buffer[self.start..self.start + len];
         if !record.is_ascii() && std::str::from_utf8(record).is_err() {
@@ -136,7 +144,8 @@ impl<R: Read> CsvReader<R> {
         Ok(())
     }
 
-    /// Skips the end of the last record, empty lines and a BOM; false at the end of the file.
+    /// Skips the end of the last record, empty lines and a BOM. Returns false at the end of the
+    /// file.
     fn skip_line_ends(&mut self) -> Result<bool, DataError> {
         if self.at_file_start {
             self.at_file_start = false;
@@ -149,7 +158,7 @@ impl<R: Read> CsvReader<R> {
         }
 
         loop {
-            // `\r` needs one byte more, to tell `\r\n` from a line end of its own.
+            // `\r` needs one more byte to distinguish `\r\n` from a single `\r`.
             while self.start == self.end
                 || (self.buffer[self.start] == b'\r' && self.end - self.start == 1)
             {
@@ -175,7 +184,7 @@ impl<R: Read> CsvReader<R> {
         self.consumed += bytes as u64;
     }
 
-    /// Reads more behind what is there, or learns that there is no more.
+    /// Reads more input behind the unconsumed bytes, or sets `at_end`.
     fn fill(&mut self) -> Result<(), DataError> {
         self.buffer.copy_within(self.start..self.end, 0);
         self.end -= self.start;
@@ -204,8 +213,8 @@ impl<R: Read> CsvReader<R> {
     }
 }
 
-/// Finds the cells of the record that `input` begins with. Cells whose text is not simply a piece of the input are listed in
-/// `raw`, with a span that still has its quotes.
+/// Finds the cells of the record at the beginning of `input`. Cells whose text is not a contiguous
+/// part of the input are listed in `raw`, with a span that includes their quotes.
 fn scan(input: &[u8], at_end: bool, cells: &mut Vec<Span>, raw: &mut Vec<usize>) -> Scan {
     let (mut at, mut quoted) = (0, false);
     loop {
@@ -248,7 +257,8 @@ fn scan(input: &[u8], at_end: bool, cells: &mut Vec<Span>, raw: &mut Vec<usize>)
     }
 }
 
-/// Where the unquoted text at `from` ends: at a comma, a line end, or the end of the file.
+/// The end of the unquoted text at `from`: a comma, a line end, or the end of the file. None when
+/// more input is needed.
 fn cell_end(input: &[u8], from: usize, at_end: bool) -> Option<usize> {
     match input[from..]
         .iter()
@@ -259,8 +269,8 @@ fn cell_end(input: &[u8], from: usize, at_end: bool) -> Option<usize> {
     }
 }
 
-/// The quote that closes the cell whose text begins at `from`, and whether doubled quotes come before it. None when the input
-/// does not tell.
+/// The closing quote of the cell whose text begins at `from`, and whether doubled quotes precede
+/// it. None when more input is needed.
 fn closing_quote(input: &[u8], from: usize, at_end: bool) -> Option<(usize, bool)> {
     let (mut at, mut escaped) = (from, false);
     loop {
@@ -273,8 +283,8 @@ fn closing_quote(input: &[u8], from: usize, at_end: bool) -> Option<(usize, bool
     }
 }
 
-/// Writes the text of a raw quoted cell behind the other bytes. `""` is a quote; what follows the closing quote is taken as it
-/// is, as most readers do.
+/// Appends the text of a raw quoted cell to `bytes`. `""` is one quote. Text behind the closing
+/// quote is kept as it is, as most readers do.
 fn unquote(bytes: &mut Vec<u8>, raw: Span) -> Span {
     let start = bytes.len();
     let (mut at, mut inside) = (raw.start + 1, true);
@@ -306,7 +316,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Gives one byte at a time, so that every way a chunk can end is met.
+    /// Returns one byte at a time, so that a chunk can end anywhere.
     struct Drip<'a>(&'a [u8]);
 
     impl Read for Drip<'_> {
@@ -370,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn says_on_which_line_it_went_wrong() {
+    fn errors_name_the_line() {
         let error = |text: &[u8]| records(text).unwrap_err().to_string();
 
         assert_eq!(
@@ -386,7 +396,7 @@ mod tests {
             "t.csv, line 3: the record is not valid UTF-8"
         );
 
-        // Each half of a character in a cell of its own is no text either.
+        // Two cells that each hold half a character are not valid either.
         assert_eq!(
             error(b"\xc3,\xa4\n"),
             "t.csv, line 1: the record is not valid UTF-8"
@@ -411,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_goes_on_behind_any_record() {
+    fn a_reader_resumes_behind_any_record() {
         let text = "\u{feff}a,\"b\nc\"\r\n\n1,2\r3,4\n\n\"x\n\",\"q\"\"\"\n5,6";
         let all = records(text.as_bytes()).unwrap();
         let (mut reader, mut row) = (CsvReader::new(text.as_bytes(), "t.csv"), Row::default());

@@ -1,6 +1,6 @@
-//! One record: its bytes, and where in them each cell lies.
+//! One record: its bytes, and the span of each cell in them.
 
-/// A piece of a row's bytes.
+/// A range of the bytes of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Span {
     pub(super) start: usize,
@@ -12,17 +12,18 @@ impl Span {
     pub(super) const EMPTY: Self = Self { start: 0, end: 0 };
 }
 
-/// A record whose cells can be shortened, replaced, reordered and added without moving any other byte: a cell is only a span,
-/// and new text goes behind the old. One row is filled over and over, so that in the long run nothing is allocated.
+/// A record whose cells can be shortened, replaced, reordered and added without moving other bytes:
+/// a cell is a span, and new text is appended. A run reuses one row for all records, so that it
+/// does not allocate.
 ///
-/// All bytes are UTF-8: the reader has checked it.
+/// All bytes are valid UTF-8, which the reader checks.
 #[derive(Debug, Default)]
 pub(super) struct Row {
     pub(super) bytes: Vec<u8>,
     pub(super) cells: Vec<Span>,
-    /// The line of the file the record began on, from 1.
+    /// The line of the file on which the record began, from 1.
     pub(super) line: u64,
-    /// For reordering.
+    /// Scratch space for reordering.
     spare: Vec<Span>,
 }
 
@@ -32,7 +33,7 @@ impl Row {
         self.cells.len()
     }
 
-    /// The text of cell `index`; empty when there is no such cell.
+    /// The text of cell `index`. Empty when there is no such cell.
     pub(super) fn cell(&self, index: usize) -> &[u8] {
         match self.cells.get(index) {
             Some(span) => &self.bytes[span.start..span.end],
@@ -47,7 +48,7 @@ impl Row {
             .map(|span| &self.bytes[span.start..span.end])
     }
 
-    /// Gives cell `index` another text; one past the last cell appends.
+    /// Sets the text of cell `index`. An index one past the last cell appends a cell.
     pub(super) fn set(&mut self, index: usize, text: &[u8]) {
         let span = self.store(text);
         match self.cells.get_mut(index) {
@@ -56,14 +57,14 @@ impl Row {
         }
     }
 
-    /// Makes cell `index` missing.
+    /// Makes cell `index` missing (empty).
     pub(super) fn clear_cell(&mut self, index: usize) {
         if let Some(cell) = self.cells.get_mut(index) {
             *cell = Span::EMPTY;
         }
     }
 
-    /// Keeps the cells named by `order`, in that order.
+    /// Keeps the cells with the indexes in `order`, in that order.
     pub(super) fn select(&mut self, order: &[usize]) {
         self.spare.clear();
         self.spare.extend(

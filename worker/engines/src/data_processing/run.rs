@@ -1,4 +1,16 @@
-//! One run: opens the files, plans, reads the source as often as the plan says, publishes the output.
+//! One run: opens the files, plans the operations, reads the source in one or several passes, and
+//! publishes the output.
+//!
+//! The problem: a file of any size must be processed in bounded memory, although a rule may need a
+//! figure of a whole column (a median, a standard deviation) before it can write the first row. The
+//! source is therefore read once per pass. In each pass every row goes through the operations that
+//! need it; earlier passes only learn figures, and the last pass writes the table. Two alternatives
+//! were rejected: keeping the table in memory bounds the file size, and writing the table between
+//! two operations costs more disk traffic than reading the source again.
+//!
+//! Between two rows, at least every 250 rows, the run reports progress, saves a checkpoint when one
+//! is due, and stops when the operation was cancelled. A later attempt resumes behind the row of
+//! the last checkpoint (see `checkpoint`).
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -15,7 +27,7 @@ use super::table::Table;
 use super::{DataProcessingOutput, DataProcessingRequest};
 use ktrdr_worker::Context;
 
-/// Does what `request` asks for, from where an earlier attempt was if there was one.
+/// Executes `request`. Resumes from the checkpoint of an earlier attempt if there is one.
 pub(super) fn process(
     ctx: &Context,
     request: &DataProcessingRequest,
@@ -40,7 +52,7 @@ pub(super) fn process(
         )
     };
 
-    // A request that makes no sense leaves no trace.
+    // Plan before creating any file, so that an invalid request leaves nothing behind.
     let plan = fresh()?;
     let target = output_target(ctx, request, &source)?;
     let mut saver = CheckpointSaver::new(ctx, request, &source)?;
@@ -92,7 +104,7 @@ fn read_header(source: &Source) -> Result<Row, DataError> {
     }
 }
 
-/// Where the table goes and what it is called, if the operations make one.
+/// The path of the output table and its name in the request. None when no operation makes a table.
 fn output_target(
     ctx: &Context,
     request: &DataProcessingRequest,
@@ -126,14 +138,14 @@ fn output_target(
 
     if path.starts_with(ctx.data_dir().root().join(UNFINISHED)) {
         return Err(DataError::Request(format!(
-            "output_file {name:?} is among unfinished work: give another name"
+            "output_file {name:?} lies in {UNFINISHED}, the directory of unfinished operations: give another name"
         )));
     }
 
     Ok(Some((path, name)))
 }
 
-/// `a/b.csv` becomes `a/b.processed.csv`.
+/// The default output file: `a/b.csv` becomes `a/b.processed.csv`.
 fn default_output(source_file: &str) -> String {
     let path = Path::new(source_file);
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
@@ -152,7 +164,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Does all passes, or those that are left from `position` on.
+    /// Runs all passes, or those from `position` on.
     fn run_passes(
         &mut self,
         progress: &mut ProgressReporter<'_>,
@@ -176,7 +188,7 @@ impl Run<'_> {
         }
     }
 
-    /// Reads the source once, or on from `position`, and sends every row through the operations.
+    /// Reads the source once, or from `position` on, and sends every row through the operations.
     fn run_pass(
         &mut self,
         pass: usize,
@@ -200,7 +212,7 @@ impl Run<'_> {
             }
         };
 
-        // Only validating goes on after a record with too few or too many cells.
+        // Only validation accepts a record with too few or too many cells.
         let strict = self
             .request
             .operations
@@ -230,7 +242,7 @@ impl Run<'_> {
 
         self.source.check_unchanged()?;
 
-        // The others saw no row, and must not take that for all there are.
+        // The other operations saw no row in this pass and must not take that for an empty table.
         self.plan.operations[..needed]
             .iter_mut()
             .for_each(|operation| operation.end_pass());
@@ -239,7 +251,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Between two rows: tells how far the run is, saves that when it is time to, and stops when it shall.
+    /// Between two rows: reports progress, saves a checkpoint when one is due, and fails when the
+    /// operation was cancelled.
     #[cold]
     fn do_periodic_work(
         &mut self,
@@ -264,7 +277,8 @@ impl Run<'_> {
         }
     }
 
-    /// `Cleaning, transforming`: what the first `needed` operations do.
+    /// The activities of the first `needed` operations for the progress text, such as `Cleaning,
+    /// transforming`.
     fn activity_text(&self, needed: usize) -> String {
         let mut names: Vec<&str> = Vec::new();
         for operation in &self.request.operations[..needed] {

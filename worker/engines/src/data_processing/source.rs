@@ -1,4 +1,4 @@
-//! The file a run reads, once or several times.
+//! The source file, which a run reads once or several times.
 
 use std::fs::{File, Metadata};
 use std::io::{ErrorKind, Seek, SeekFrom};
@@ -11,14 +11,14 @@ use super::error::DataError;
 use super::reader::CsvReader;
 use ktrdr_worker::open_file;
 
-/// An open source file. It stays the same file when another is put in its place.
+/// An open source file. It stays the same file when somebody replaces it by name.
 pub(super) struct Source {
     file: File,
     name: String,
     metadata: Metadata,
 }
 
-/// Size and time of the last change. Whoever writes to a file changes these.
+/// Size and modification time of a file. Writing to the file changes them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Fingerprint {
     len: u64,
@@ -57,24 +57,24 @@ impl Source {
         })
     }
 
-    /// Its name in the request.
+    /// The name in the request.
     pub(super) fn name(&self) -> &str {
         &self.name
     }
 
-    /// Its size in bytes.
+    /// The size in bytes.
     pub(super) fn len(&self) -> u64 {
         self.metadata.len()
     }
 
-    /// Whether `path` is this very file, by whatever name.
+    /// Whether `path` names this file, also through a link.
     pub(super) fn is_at(&self, path: &Path) -> bool {
         path.metadata().is_ok_and(|other| {
             (other.dev(), other.ino()) == (self.metadata.dev(), self.metadata.ino())
         })
     }
 
-    /// A reader from the first byte on.
+    /// Returns a reader from the first byte on.
     pub(super) fn read(&self) -> Result<CsvReader<&File>, DataError> {
         (&self.file)
             .rewind()
@@ -82,7 +82,7 @@ impl Source {
         Ok(CsvReader::new(&self.file, &self.name))
     }
 
-    /// A reader that goes on behind a record that ended at byte `offset`, in line `line`.
+    /// Returns a reader that resumes behind the record that ended at byte `offset` in line `line`.
     pub(super) fn read_from(&self, offset: u64, line: u64) -> Result<CsvReader<&File>, DataError> {
         (&self.file)
             .seek(SeekFrom::Start(offset))
@@ -90,12 +90,12 @@ impl Source {
         Ok(CsvReader::resume(&self.file, &self.name, offset, line))
     }
 
-    /// By what a changed file is told from this one.
+    /// The fingerprint when the file was opened.
     pub(super) fn fingerprint(&self) -> Fingerprint {
         Fingerprint::of(&self.metadata)
     }
 
-    /// Fails when the file was written to since it was opened: passes would not agree with each other.
+    /// Fails when the file changed since it was opened, because passes would read different rows.
     pub(super) fn check_unchanged(&self) -> Result<(), DataError> {
         let now = self
             .file

@@ -1,4 +1,4 @@
-//! What operations have learnt and counted, as bytes (MessagePack): compact, and exact to the last bit of a number.
+//! The state of operations as MessagePack: compact, and exact to the last bit of a number.
 
 use std::io::{Error, Read, Result, Write};
 
@@ -10,17 +10,17 @@ pub(super) fn write(state: &impl Serialize, mut output: &mut dyn Write) -> Resul
     rmp_serde::encode::write(&mut output, state).map_err(Error::other)
 }
 
-/// Reads what [`write()`] wrote, and nothing behind it.
+/// Reads one state that [`write()`] wrote, and no byte behind it.
 pub(super) fn read<T: DeserializeOwned>(input: &mut dyn Read) -> Result<T> {
     rmp_serde::from_read(input).map_err(Error::other)
 }
 
-/// Fails when a state has not as many parts as the plan.
+/// Fails when a state does not have as many parts as the plan.
 pub(super) fn check_len(found: usize, planned: usize) -> Result<()> {
     if found == planned {
         Ok(())
     } else {
-        Err(Error::other("the state is that of another plan"))
+        Err(Error::other("the state belongs to another plan"))
     }
 }
 

@@ -1,4 +1,9 @@
-//! What is learnt from a column in one pass.
+//! Statistics of a column, learnt in one pass.
+//!
+//! Sources: Neumaier's compensated sum (A. Neumaier, "Rundungsfehleranalyse einiger Verfahren zur
+//! Summation endlicher Summen", 1974) for the mean; Welford's update (B. P. Welford, "Note on a
+//! method for calculating corrected sums of squares and products", 1962) for the standard
+//! deviation; quickselect for the median.
 
 use std::collections::HashMap;
 
@@ -6,14 +11,16 @@ use serde::{Deserialize, Serialize};
 
 use super::text::{number, write_number};
 
-/// Count, mean and standard deviation of numbers, computed so that neither many nor large values wear the result away.
+/// Count, mean and standard deviation of numbers, computed without losing precision to many or
+/// large values.
 #[derive(Debug, Default, Clone, Serialize, Deserialize)]
 pub(super) struct Moments {
     count: u64,
     sum: f64,
-    /// What rounding took from `sum` (Neumaier).
+    /// The rounding error of `sum` (Neumaier).
     lost: f64,
-    /// Mean and sum of squared deviations so far (Welford): exactly 0 for a constant column, which a difference of two sums is not.
+    /// Mean and sum of squared deviations so far (Welford). Exactly 0 for a constant column; a
+    /// difference of two sums would not be.
     running_mean: f64,
     squares: f64,
 }
@@ -37,14 +44,15 @@ impl Moments {
         self.squares += delta * (value - self.running_mean);
     }
 
-    /// The mean; none without numbers or when it is not finite.
+    /// The mean. None without numbers or when it is not finite.
     pub(super) fn mean(&self) -> Option<f64> {
         (self.count > 0)
             .then(|| (self.sum + self.lost) / self.count as f64)
             .filter(|mean| mean.is_finite())
     }
 
-    /// The standard deviation of the population (divisor n); none without numbers or when it is not finite.
+    /// The population standard deviation (divisor n). None without numbers or when it is not
+    /// finite.
     pub(super) fn std(&self) -> Option<f64> {
         (self.count > 0)
             .then(|| (self.squares / self.count as f64).sqrt())
@@ -52,18 +60,20 @@ impl Moments {
     }
 }
 
-/// Learns the text that missing cells of a column get.
+/// Learns the text that fills missing cells of a column.
 #[derive(Serialize, Deserialize)]
 pub(super) enum Learner {
     /// The mean of its numbers.
     Mean(Moments),
-    /// Their median: all of them are kept, 8 bytes each.
+    /// The median of its numbers: all of them are kept, 8 bytes each.
     Median(Vec<f64>),
-    /// Its most frequent text: every distinct one is kept, with its count and when it came first.
+    /// Its most frequent text: every distinct text is kept, with its count and its order of first
+    /// occurrence.
     Mode(HashMap<Box<[u8]>, Occurrences>),
 }
 
-/// How often a text occurred, and before how many other texts it was first met.
+/// How often a text occurred, and its position among the distinct texts in order of first
+/// occurrence.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(super) struct Occurrences {
     count: u64,
@@ -71,7 +81,7 @@ pub(super) struct Occurrences {
 }
 
 impl Learner {
-    /// Takes note of one cell.
+    /// Learns from one cell.
     pub(super) fn learn(&mut self, cell: &[u8]) {
         match self {
             Self::Mean(moments) => number(cell)
@@ -89,7 +99,7 @@ impl Learner {
         }
     }
 
-    /// The text learnt, a number with `decimals` places; none when there was nothing to learn from.
+    /// The learnt text; numbers have `decimals` places. None when there was nothing to learn from.
     pub(super) fn finish(self, decimals: usize) -> Option<Vec<u8>> {
         let value = match self {
             Self::Mean(moments) => moments.mean()?,
@@ -109,7 +119,8 @@ impl Learner {
     }
 }
 
-/// The middle value, or the mean of the middle two. Selection, not sorting: linear, well below a second for tens of millions.
+/// The middle value, or the mean of the middle two. Selection instead of sorting takes linear time:
+/// well below a second for tens of millions of numbers.
 fn median(mut values: Vec<f64>) -> Option<f64> {
     if values.is_empty() {
         return None;

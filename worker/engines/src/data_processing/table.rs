@@ -1,9 +1,11 @@
-//! What is known of a table before any row is read: its columns, and from which pass on their cells are right.
+//! The columns of a table before any row is read, and the pass in which each column has its final
+//! cells.
 //!
-//! The operations of a request are done in one go, row by row, without writing the tables between them to disk. Where a
-//! rule needs a figure of a whole column (a median, a standard deviation), the source is read once more: pass `k` learns it, and
-//! the cells made with it are right from pass `k + 1` on. Everything else can already be learnt while they are not. The last
-//! pass writes.
+//! All operations of a request run in one chain, row by row; no table between two operations is
+//! written to disk. Where a rule needs a figure of a whole column (a median, a standard deviation),
+//! the source is read once more: pass `k` learns the figure, and the cells computed with it are
+//! right from pass `k + 1` on. Operations that do not depend on each other learn in the same pass.
+//! The last pass writes the output.
 
 use super::error::DataError;
 use super::row::Row;
@@ -12,24 +14,24 @@ use super::row::Row;
 #[derive(Debug, Clone)]
 pub(super) struct Column {
     pub(super) name: String,
-    /// The first pass in which its cells are right.
+    /// The first pass in which the cells have their final text.
     pub(super) known_in: usize,
 }
 
-/// A table, as one operation leaves it to the next.
+/// A table between two operations.
 #[derive(Debug, Clone)]
 pub(super) struct Table {
     pub(super) columns: Vec<Column>,
-    /// The first pass in which exactly the right rows are in it.
+    /// The first pass in which the table has exactly its final rows.
     pub(super) rows_known_in: usize,
-    /// The pass in which everything is known.
+    /// The last pass: everything is known in it.
     pub(super) last_pass: usize,
-    /// Where it came from, for messages.
+    /// The place that messages name: the header of a file, or an operation.
     place: String,
 }
 
 impl Table {
-    /// The table that `header` begins.
+    /// Creates the table with the columns in `header`.
     pub(super) fn new(file: &str, header: &Row) -> Result<Self, DataError> {
         let column = |cell| Column {
             name: String::from_utf8_lossy(cell).into_owned(),
@@ -48,12 +50,12 @@ impl Table {
         Ok(table)
     }
 
-    /// Says in messages that it is about operation `index` (from 0), a `name`.
+    /// Makes messages name operation `index` (from 0), called `name`.
     pub(super) fn set_place(&mut self, index: usize, name: &str) {
         self.place = format!("operation {} ({name})", index + 1);
     }
 
-    /// The position of column `name`.
+    /// The index of column `name`.
     pub(super) fn index(&self, name: &str) -> Result<usize, DataError> {
         self.columns
             .iter()
@@ -65,7 +67,7 @@ impl Table {
             })
     }
 
-    /// Fails when two columns have one name.
+    /// Fails when two columns have the same name.
     pub(super) fn check_unique_names(&self) -> Result<(), DataError> {
         let mut names: Vec<&str> = self
             .columns
@@ -92,12 +94,13 @@ impl Table {
             .collect()
     }
 
-    /// The first pass in which column `index` can be learnt from: its cells are right, and so are the rows.
+    /// The first pass in which an operation can learn from column `index`: its cells and the rows
+    /// are final.
     pub(super) fn learnable_in(&self, index: usize) -> usize {
         self.columns[index].known_in.max(self.rows_known_in)
     }
 
-    /// The first pass in which every cell is right.
+    /// The first pass in which every cell and the rows are final.
     pub(super) fn all_known_in(&self) -> usize {
         self.columns
             .iter()
@@ -107,12 +110,12 @@ impl Table {
             .max(self.rows_known_in)
     }
 
-    /// Makes sure that pass `pass` is done.
+    /// Makes the run do at least the passes up to `pass`.
     pub(super) fn require_pass(&mut self, pass: usize) {
         self.last_pass = self.last_pass.max(pass);
     }
 
-    /// A mistake in the request, with its place.
+    /// An error in the request, with the place.
     pub(super) fn request_error(&self, reason: impl std::fmt::Display) -> DataError {
         DataError::Request(format!("{}: {reason}", self.place))
     }

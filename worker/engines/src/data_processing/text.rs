@@ -3,10 +3,10 @@
 use std::io::Write;
 use std::ops::Range;
 
-/// Where in a cell its text is, without the white space (Unicode's White_Space) at both ends.
+/// The range of a cell without white space (Unicode White_Space) at both ends.
 pub(super) fn trimmed_range(cell: &[u8]) -> Range<usize> {
     let visible = |byte: Option<&u8>| byte.is_none_or(|&b| b > b' ' && b < 0x7f);
-    // Nearly every cell begins and ends with a visible ASCII character: nothing to decode then.
+    // Fast path: nearly every cell begins and ends with a visible ASCII character.
     if visible(cell.first()) && visible(cell.last()) {
         return 0..cell.len();
     }
@@ -50,7 +50,7 @@ pub(super) fn is_number(cell: &[u8]) -> bool {
     }
 }
 
-/// The value of the cell when it is a number. It is infinite for `1e999`.
+/// The value of a cell that is a number. Infinite for `1e999`.
 pub(super) fn number(cell: &[u8]) -> Option<f64> {
     if !is_number(cell) {
         return None;
@@ -65,14 +65,15 @@ fn without_sign(text: &[u8]) -> &[u8] {
     }
 }
 
-/// How many digits `text` begins with, and what follows them.
+/// The number of leading digits of `text`, and the rest.
 fn digits(text: &[u8]) -> (usize, &[u8]) {
     let count = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
     (count, &text[count..])
 }
 
-/// Writes a computed value into `text`: fixed notation with `decimals` places, rounded half to even on the exact binary value,
-/// without trailing zeros, and `0` for `-0`. A value that is not finite leaves `text` empty: a missing cell.
+/// Replaces `text` with a computed value: fixed notation with `decimals` places, rounded half to
+/// even on the exact binary value, without trailing zeros, and `0` for `-0`. A value that is not
+/// finite gives an empty text, which is a missing cell.
 pub(super) fn write_number(text: &mut Vec<u8>, value: f64, decimals: usize) {
     text.clear();
 

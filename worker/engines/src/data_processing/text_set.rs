@@ -1,4 +1,10 @@
-//! Remembers which texts occurred, in 16 bytes each.
+//! A set of texts in bounded memory: 16 bytes for each text, whatever its length.
+//!
+//! The problem: `drop_duplicates`, `unique` and `duplicate_row` must know every row seen so far,
+//! and the rows of a large file do not fit into memory. Only a 128-bit hash of each text is kept. A
+//! Bloom filter was rejected because it drops rows that are no duplicates at a rate that one can
+//! observe; sorting the file on disk was rejected because it needs a second pass and loses the
+//! order of rows.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -9,11 +15,13 @@ use serde::ser::SerializeSeq;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use siphasher::sip128::{Hasher128, SipHasher13};
 
-/// A set of texts, kept as 128-bit hashes, so that its size does not depend on how long they are.
+/// A set of texts, stored as 128-bit hashes.
 ///
-/// A collision would drop a row that is no duplicate. Among a billion distinct rows the odds of even one are below
-/// n²/2¹²⁹ ≈ 1.5·10⁻²¹; a disk goes wrong more often. The hash is SipHash under a key drawn at random for each set, so nobody can
-/// prepare a file that collides. The key is saved with the hashes: what goes on from them reads the same file, and no other.
+/// A collision would drop a row that is not a duplicate. For a billion distinct rows the
+/// probability of any collision is below n²/2¹²⁹ ≈ 1.5·10⁻²¹ (birthday bound), less than that of an
+/// undetected disk error. The hash is SipHash-1-3 with 128 bits of output (Aumasson and Bernstein,
+/// 2012) under a random key for each set, so nobody can prepare a file that collides. A checkpoint
+/// saves the key with the hashes.
 #[derive(Serialize, Deserialize)]
 pub(super) struct TextSet {
     key: [u8; 16],
@@ -33,12 +41,13 @@ impl Default for TextSet {
 }
 
 impl TextSet {
-    /// Adds the text made of `parts`; false when it was there before. `["ab", "c"]` and `["a", "bc"]` are two texts.
+    /// Adds a text made of `parts`. Returns false when the set already has it. `["ab", "c"]` and
+    /// `["a", "bc"]` are different texts.
     pub(super) fn insert<'a>(&mut self, parts: impl Iterator<Item = &'a [u8]>) -> bool {
         self.scratch.clear();
         for part in parts {
             self.scratch.extend_from_slice(part);
-            // 0xff is in no UTF-8 text.
+            // The separator 0xff never occurs in UTF-8.
             self.scratch.push(0xff);
         }
         let mut hasher = SipHasher13::new_with_key(&self.key);
@@ -47,7 +56,7 @@ impl TextSet {
     }
 }
 
-/// Written as a list of 16 bytes each.
+/// The hashes, serialized as a list of 16 bytes each.
 #[derive(Default)]
 struct Hashes(HashSet<u128, BuildHasherDefault<LowBits>>);
 
@@ -75,7 +84,8 @@ impl<'de> Deserialize<'de> for Hashes {
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Hashes, A::Error> {
                 let mut hashes = Hashes::default();
 
-                // All at once: they come in the order of the table they were in, and would crowd together in a smaller one.
+                // Reserve all at once: the hashes come in the order of a larger table, and would
+                // cluster in a smaller one.
                 hashes
                     .0
                     .try_reserve(list.size_hint().unwrap_or(0))
@@ -93,7 +103,7 @@ impl<'de> Deserialize<'de> for Hashes {
     }
 }
 
-/// Sixteen bytes in one piece; an array would be written number by number.
+/// Sixteen bytes, serialized as one byte string. An array would be serialized number by number.
 struct Bytes([u8; 16]);
 
 impl Serialize for Bytes {
@@ -125,7 +135,7 @@ impl<'de> Deserialize<'de> for Bytes {
     }
 }
 
-/// Hashes a hash to itself.
+/// Uses the low 64 bits of a hash as its own hash: it is already uniformly distributed.
 #[derive(Default)]
 struct LowBits(u64);
 

@@ -45,8 +45,8 @@ pub(super) struct Dataset {
     pub(super) baseline: Baseline,
 }
 
-/// What answering without looking would score: always the training rows' share of ones as the probability, and their more
-/// frequent class.
+/// What answering without looking would score: always the training rows' share of ones as the
+/// probability, and their more frequent class.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Baseline {
     /// Loss on the training rows, in nats.

@@ -57,7 +57,8 @@ impl History {
 
     /// Whether the validation loss has not fallen for as long as `stopping` lets it.
     ///
-    /// It follows from the measured losses alone, so it needs no state that a resumed run could lose.
+    /// It follows from the measured losses alone, so it needs no state that a resumed run could
+    /// lose.
     pub fn stops_early(&self, stopping: Option<EarlyStopping>) -> bool {
         let Some(stopping) = stopping else {
             return false;

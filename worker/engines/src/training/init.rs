@@ -1,4 +1,5 @@
-//! Where weights begin, and the order in which an epoch meets the rows: all that comes from the seed.
+//! Where weights begin, and the order in which an epoch meets the rows: all that comes from the
+//! seed.
 
 use ndarray::{Array1, Array2};
 use rand::Rng;
@@ -51,7 +52,8 @@ pub(super) fn layers(request: &TrainingRequest) -> Vec<Layer> {
 
 /// The order in which `epoch` (from 1) meets `rows` rows.
 ///
-/// It depends on nothing but its arguments, so that a resumed run meets them as an undisturbed one does.
+/// It depends on nothing but its arguments, so that a resumed run meets them as an undisturbed one
+/// does.
 pub(super) fn order(request: &TrainingRequest, epoch: u32, rows: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..rows).collect();
     if request.shuffle {

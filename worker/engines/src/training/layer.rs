@@ -1,9 +1,11 @@
-//! One dense layer's numbers. Gradients and the optimiser's moments have the same shape, and are layers too.
+//! One dense layer's numbers. Gradients and the optimiser's moments have the same shape, and are
+//! layers too.
 
 use ndarray::{Array1, Array2};
 use serde::{Deserialize, Serialize};
 
-/// A layer. One that was read from a checkpoint or a model file has finite numbers, as many as its sizes ask for.
+/// A layer. One that was read from a checkpoint or a model file has finite numbers, as many as its
+/// sizes ask for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Plain", into = "Plain")]
 pub(super) struct Layer {

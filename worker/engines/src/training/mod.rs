@@ -1,4 +1,5 @@
-//! `training`: a small neural network learns from past bars. The rules are in `docs/engines/training.md`.
+//! `training`: a small neural network learns from past bars. The rules are in
+//! `docs/engines/training.md`.
 
 mod adam;
 mod dataset;
@@ -90,7 +91,8 @@ pub fn train(ctx: &Context, request: &TrainingRequest) -> Result<TrainingOutput,
     ))
 }
 
-/// Trains from `state` to the end. A state that was saved after any epoch gives the same numbers as a run without a break.
+/// Trains from `state` to the end. A state that was saved after any epoch gives the same numbers as
+/// a run without a break.
 fn learn(
     request: &TrainingRequest,
     data: &Dataset,

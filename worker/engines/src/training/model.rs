@@ -153,7 +153,8 @@ impl Model {
     /// Reads a model file; `file` is relative to the data directory.
     ///
     /// # Errors
-    /// A permanent error naming the file, when there is none or it is not a sound model of this version.
+    /// A permanent error naming the file, when there is none or it is not a sound model of this
+    /// version.
     pub fn load(ctx: &Context, file: &str) -> Result<Self, OperationError> {
         let path = ctx.data_dir().resolve(file)?;
         let refuse =
@@ -185,7 +186,8 @@ impl Model {
 
     /// The model in the contents of a file.
     fn from_json(contents: Value) -> Result<Self, String> {
-        // First, so that a file of another version is called that and not a file with unknown fields.
+        // First, so that a file of another version is called that and not a file with unknown
+        // fields.
         if contents["format"] != FORMAT || contents["format_version"] != VERSION {
             return Err(format!(
                 "this worker reads format {FORMAT:?} version {VERSION}, and the file says {} version {}",

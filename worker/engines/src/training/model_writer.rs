@@ -19,7 +19,8 @@ pub(super) struct ModelWriter {
 impl ModelWriter {
     /// For a name relative to the data directory.
     ///
-    /// The temporary file is beside it, and of this attempt alone: an earlier attempt may still be writing.
+    /// The temporary file is beside it, and of this attempt alone: an earlier attempt may still be
+    /// writing.
     pub(super) fn new(ctx: &Context, name: &str) -> Result<Self, OperationError> {
         let refuse = || {
             OperationError::invalid(format!(
@@ -37,7 +38,8 @@ impl ModelWriter {
             .find(|folder| folder.exists())
             .is_some_and(Path::is_dir);
 
-        // The ending keeps a slip from writing over bars. A name of nothing else would be a hidden file.
+        // The ending keeps a slip from writing over bars. A name of nothing else would be a hidden
+        // file.
         if !file_name.ends_with(".json") || file_name == ".json" || path.is_dir() || !in_folder {
             return Err(refuse());
         }
@@ -55,7 +57,8 @@ impl ModelWriter {
         })
     }
 
-    /// Writes the file. On an error, or when the operation was cancelled meanwhile, nothing is left.
+    /// Writes the file. On an error, or when the operation was cancelled meanwhile, nothing is
+    /// left.
     pub(super) fn write(&self, ctx: &Context, model: &ModelFile) -> Result<(), OperationError> {
         let failed = |error: io::Error| {
             OperationError::failed(format!("model_file {:?}: {error}", self.name))

@@ -1,13 +1,13 @@
-//! What a network answers, and how its answers depend on its weights: dense layers with ReLU between them, one logit at
-//! the end.
+//! What a network answers, and how its answers depend on its weights: dense layers with ReLU
+//! between them, one logit at the end.
 
 use ndarray::linalg::general_mat_mul;
 use ndarray::{Array1, Array2, Axis, Zip};
 
 use super::layer::Layer;
 
-/// The logits of standardised rows, and what entered each layer, which [`backward`] needs. That each layer takes as many
-/// values as the one before it gives is checked where layers are read.
+/// The logits of standardised rows, and what entered each layer, which [`backward`] needs. That
+/// each layer takes as many values as the one before it gives is checked where layers are read.
 pub(super) fn forward(layers: &[Layer], rows: Array2<f64>) -> (Array1<f64>, Vec<Array2<f64>>) {
     let mut entered = Vec::with_capacity(layers.len());
     let mut signal = rows;
@@ -23,8 +23,8 @@ pub(super) fn forward(layers: &[Layer], rows: Array2<f64>) -> (Array1<f64>, Vec<
     (signal.index_axis_move(Axis(1), 0), entered)
 }
 
-/// Writes the derivatives of a loss by all weights and biases to `gradient`, given those by the logits, where `entered` is
-/// what [`forward`] said of the same rows.
+/// Writes the derivatives of a loss by all weights and biases to `gradient`, given those by the
+/// logits, where `entered` is what [`forward`] said of the same rows.
 pub(super) fn backward(
     layers: &[Layer],
     entered: &[Array2<f64>],

@@ -30,7 +30,8 @@ impl<'a> ProgressReporter<'a> {
         }
     }
 
-    /// Within an epoch, when `part` of it is done: stops when cancelled, and reports progress when it is due.
+    /// Within an epoch, when `part` of it is done: stops when cancelled, and reports progress when
+    /// it is due.
     pub(super) fn batch(&self, part: f64) -> Result<(), OperationError> {
         self.ctx.check_cancelled()?;
         self.ctx

@@ -13,7 +13,8 @@ const MAX_LAYERS: usize = 16;
 /// The widest hidden layer.
 const MAX_WIDTH: usize = 4096;
 
-/// The most weights and biases of a network: 80 MB of doubles, several times that while it is trained.
+/// The most weights and biases of a network: 80 MB of doubles, several times that while it is
+/// trained.
 const MAX_PARAMETERS: usize = 10_000_000;
 
 /// The parameters of a training.
@@ -27,7 +28,8 @@ pub struct TrainingRequest {
     /// Bars from this moment on; from the beginning of the file when absent.
     #[serde(default)]
     pub start: Option<BarTime>,
-    /// Bars up to this moment, itself included (a date alone is 00:00 of that day); to the end of the file when absent.
+    /// Bars up to this moment, itself included (a date alone is 00:00 of that day); to the end of
+    /// the file when absent.
     #[serde(default)]
     pub end: Option<BarTime>,
     /// What the network shall predict.
@@ -65,7 +67,8 @@ pub struct TrainingRequest {
     /// Stop before the last epoch when the validation loss no longer falls. Off when absent.
     #[serde(default)]
     pub early_stopping: Option<EarlyStopping>,
-    /// Where the model goes, relative to the data directory, ending in `.json`; `models/{operation_id}.json` when absent.
+    /// Where the model goes, relative to the data directory, ending in `.json`;
+    /// `models/{operation_id}.json` when absent.
     #[serde(default)]
     #[schemars(length(max = 1024), regex(pattern = r"\.json$"))]
     pub model_file: Option<String>,
@@ -150,7 +153,8 @@ impl TrainingRequest {
         [&[FEATURES.len()], &self.hidden_layers[..], &[1]].concat()
     }
 
-    /// Refuses values that no training can use. The schema says most of this too; a request may come from one who did not look.
+    /// Refuses values that no training can use. The schema says most of this too; a request may
+    /// come from one who did not look.
     ///
     /// # Errors
     /// `invalid_request`, naming the parameter and what it may be.

@@ -7,10 +7,12 @@ use super::init;
 use super::layer::Layer;
 use super::request::TrainingRequest;
 
-/// A training between two epochs. Together with the request and its bars it determines everything that follows, so a run
-/// that is restored from it ends with the same numbers as one that was never interrupted.
+/// A training between two epochs. Together with the request and its bars it determines everything
+/// that follows, so a run that is restored from it ends with the same numbers as one that was never
+/// interrupted.
 ///
-/// There is no state of a random generator: weights and orders depend on the seed and the number of the epoch alone.
+/// There is no state of a random generator: weights and orders depend on the seed and the number of
+/// the epoch alone.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainingState {

@@ -491,7 +491,8 @@ async fn a_model_answers_as_the_training_did() {
     );
 }
 
-/// A worker is lost in the middle; the next attempt goes on from its checkpoint and ends with the very same numbers.
+/// A worker is lost in the middle; the next attempt goes on from its checkpoint and ends with the
+/// very same numbers.
 #[test]
 fn a_takeover_goes_on_from_the_checkpoint_with_the_same_numbers() {
     let dir = goog();

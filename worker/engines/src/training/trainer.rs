@@ -53,7 +53,8 @@ impl<'a> Trainer<'a> {
         history.epochs() >= self.request.epochs || history.stops_early(self.request.early_stopping)
     }
 
-    /// Does one epoch. `before_batch` hears which part of it is done, before each batch, and can stop it.
+    /// Does one epoch. `before_batch` hears which part of it is done, before each batch, and can
+    /// stop it.
     pub(super) fn epoch(
         &mut self,
         mut before_batch: impl FnMut(f64) -> Result<(), OperationError>,
@@ -77,7 +78,8 @@ impl<'a> Trainer<'a> {
             val_accuracy: validation.accuracy(),
         };
 
-        // Later epochs cannot come back from here, and a model of such weights could not be written.
+        // Later epochs cannot come back from here, and a model of such weights could not be
+        // written.
         if !metrics.train_loss.is_finite() || !metrics.val_loss.is_finite() {
             return Err(diverged(epoch));
         }

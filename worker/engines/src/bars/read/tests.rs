@@ -1,4 +1,4 @@
-//! Files as they come.
+//! Valid and invalid files.
 
 use super::*;
 use ktrdr_worker::OperationError;
@@ -64,7 +64,7 @@ fn what_is_wrong_is_named_with_file_and_line() {
         (
             "2024-01-05,",
             "2024-01-03,",
-            "X_1d.csv, line 4: timestamp 2024-01-03 is there twice",
+            "X_1d.csv, line 4: timestamp 2024-01-03 occurs twice",
         ),
         (
             "2024-01-05,",
@@ -115,7 +115,7 @@ fn what_is_wrong_is_named_with_file_and_line() {
         (
             "1e0,0",
             "1e0",
-            "X_1d.csv, line 3: 5 cells where the header has 6",
+            "X_1d.csv, line 3: the row has 5 cells, the header has 6",
         ),
         (
             "volume",

@@ -8,31 +8,32 @@ use crate::data_processing::row::Row;
 use crate::data_processing::table::Table;
 use crate::data_processing::text_set::TextSet;
 
-/// Finds duplicates in one pass over the rows and knows them in all later ones.
+/// Finds duplicates in one pass and remembers them for all later passes.
 pub(super) struct DuplicateFinder {
     key: Key,
 }
 
-/// What it has found.
+/// The duplicates found so far.
 #[derive(Default, Serialize, Deserialize)]
 pub(super) struct FoundDuplicates {
     seen: TextSet,
-    /// One bit per row: whether it is a duplicate. Hashing every row again would cost more than all else in a pass.
+    /// One bit per row: whether it is a duplicate. Later passes read it, because hashing every row
+    /// again would cost more than the rest of the pass.
     found: Vec<u64>,
     known: bool,
     next_row: usize,
 }
 
-/// What must be equal.
+/// The cells that make two rows equal.
 enum Key {
-    /// Nothing: no row is a duplicate.
+    /// No cells: no row is a duplicate.
     None,
     All,
     Columns(Vec<usize>),
 }
 
 impl DuplicateFinder {
-    /// Finds the columns named in `params`.
+    /// Looks up the columns named in `params`.
     pub(super) fn new(params: &Duplicates, table: &Table) -> Result<Self, DataError> {
         let key = match params {
             Duplicates::Whole(false) => Key::None,
@@ -83,12 +84,12 @@ impl DuplicateFinder {
 }
 
 impl FoundDuplicates {
-    /// Begins at the first row again.
+    /// Starts again at the first row.
     pub(super) fn begin_pass(&mut self) {
         self.next_row = 0;
     }
 
-    /// All rows were shown, and the right ones: from now on duplicates are known.
+    /// Ends the pass that saw all final rows: from now on the duplicates are known.
     pub(super) fn finish(&mut self) {
         self.known = true;
         self.seen = TextSet::default();

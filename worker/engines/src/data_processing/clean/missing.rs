@@ -1,4 +1,13 @@
-//! What becomes of missing cells (`docs/engines/data_processing.md`, "clean", step 5).
+//! Missing cells (`docs/engines/data_processing.md`, "clean", step 5).
+//!
+//! The problem: the text that fills a missing cell may depend on a whole column (mean, median,
+//! mode), on the row before (`ffill`), or on nothing. Each filled column has one [`Fill`], which is
+//! also its state in a checkpoint. A learnt fill starts as `Learning`, becomes `Learnt` at the end
+//! of the pass that saw all rows, and fills in the passes after it.
+//!
+//! Statistics are taken over the rows that survive duplicate detection, before rows are dropped for
+//! missing cells. Learning after the drop was rejected: the mean of one column would depend on
+//! missing cells of another.
 
 use std::collections::HashMap;
 
@@ -16,16 +25,16 @@ pub(super) struct FilledColumn {
     pub(super) name: String,
 }
 
-/// What missing cells of a column get.
+/// The source of the text for missing cells of a column.
 #[derive(Serialize, Deserialize)]
 pub(super) enum Fill {
-    /// This text.
+    /// A fixed text.
     Text(Vec<u8>),
-    /// The text that is being learnt.
+    /// A text that is being learnt in this pass.
     Learning(Learner),
-    /// The text that was learnt, if there was anything to learn from.
+    /// The learnt text. None when there was nothing to learn from.
     Learnt(Option<Vec<u8>>),
-    /// The cell of the row written before.
+    /// The cell of the previous written row.
     Previous(Vec<u8>),
 }
 
@@ -36,7 +45,8 @@ pub(super) struct Missing {
 }
 
 impl Missing {
-    /// Finds the columns named in `params`; the fills are those of the filled columns.
+    /// Looks up the columns named in `params`. Returns one fill for each filled column, in the same
+    /// order.
     pub(super) fn new(params: &CleanParams, table: &Table) -> Result<(Self, Vec<Fill>), DataError> {
         let (mut missing, mut fills) = (
             Self {
@@ -70,7 +80,7 @@ impl Missing {
         Ok((missing, fills))
     }
 
-    /// Learns from a row that survived the duplicates.
+    /// Learns from a row that is not a duplicate.
     pub(super) fn learn(&self, row: &Row, fills: &mut [Fill]) {
         for (column, fill) in self.filled.iter().zip(fills) {
             if let Fill::Learning(learner) = fill {
@@ -79,14 +89,14 @@ impl Missing {
         }
     }
 
-    /// Whether the row lacks a cell it must have.
+    /// Whether a required cell of the row is missing.
     pub(super) fn drops(&self, row: &Row) -> bool {
         self.required
             .iter()
             .any(|&index| row.cell(index).is_empty())
     }
 
-    /// Fills the missing cells; the number of cells filled.
+    /// Fills the missing cells. Returns how many were filled.
     pub(super) fn fill(&self, row: &mut Row, fills: &mut [Fill]) -> u64 {
         self.filled
             .iter()
@@ -97,14 +107,14 @@ impl Missing {
 }
 
 impl Fill {
-    /// Forgets what was seen of rows, but not what was learnt.
+    /// Forgets the previous row, but not the learnt text.
     pub(super) fn begin_pass(&mut self) {
         if let Self::Previous(text) = self {
             text.clear();
         }
     }
 
-    /// All rows were learnt from.
+    /// Ends learning: turns the statistics into a text.
     pub(super) fn finish_learning(&mut self, decimals: usize) {
         *self = match std::mem::replace(self, Self::Learnt(None)) {
             Self::Learning(learner) => Self::Learnt(learner.finish(decimals)),
@@ -112,12 +122,13 @@ impl Fill {
         };
     }
 
-    /// Whether it comes from a whole column.
+    /// Whether the text is learnt from the column.
     pub(super) fn is_learnt(&self) -> bool {
         matches!(self, Self::Learning(_) | Self::Learnt(_))
     }
 
-    /// The text all missing cells get; none when they stay missing or differ from row to row.
+    /// The text for all missing cells. None when they stay missing or the text differs from row to
+    /// row.
     pub(super) fn text(&self) -> Option<&[u8]> {
         match self {
             Self::Text(text) => Some(text),
@@ -126,12 +137,12 @@ impl Fill {
         }
     }
 
-    /// Whether missing cells get the one before.
+    /// Whether missing cells take the text of the previous row.
     pub(super) fn is_previous(&self) -> bool {
         matches!(self, Self::Previous(_))
     }
 
-    /// Fills cell `index` of the row if it is missing; whether it did.
+    /// Fills cell `index` of the row if it is missing. Returns whether it was filled.
     fn apply(&mut self, row: &mut Row, index: usize) -> bool {
         let is_missing = row.cell(index).is_empty();
         if let Self::Previous(text) = self

@@ -1,4 +1,4 @@
-//! `clean`: the rules are in `docs/engines/data_processing.md`, "clean".
+//! The operation `clean`. Its rules are in `docs/engines/data_processing.md`, "clean".
 
 mod duplicates;
 mod missing;
@@ -24,34 +24,34 @@ use super::state;
 use super::table::Table;
 use super::text::trimmed_range;
 
-/// What cleaning did.
+/// The result of `clean`.
 #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct CleanResult {
-    /// Rows of the table before.
+    /// Rows before the operation.
     pub rows_in: u64,
-    /// Rows of the table after.
+    /// Rows after the operation.
     pub rows_out: u64,
-    /// Data cells that lost white space.
+    /// Data cells changed by `trim`.
     pub cells_trimmed: u64,
-    /// Cells that were null values other than the empty text.
+    /// Non-empty cells made missing because they were null values.
     pub cells_nulled: u64,
-    /// Cells that were not of their column's type.
+    /// Cells that did not have the type of their column.
     pub cells_invalid: u64,
-    /// Rows dropped for such a cell.
+    /// Rows dropped because of an invalid cell.
     pub rows_dropped_invalid: u64,
     /// Rows dropped because they equal an earlier one.
     pub rows_dropped_duplicate: u64,
-    /// Rows dropped for a missing cell.
+    /// Rows dropped because a required cell was missing.
     pub rows_dropped_missing: u64,
-    /// Missing cells that were given a text.
+    /// Missing cells that were filled.
     pub cells_filled: u64,
-    /// That text, by column; null when there was nothing to learn it from.
+    /// The text that filled them, by column. Null when there was nothing to learn it from.
     pub fill_values: BTreeMap<String, Option<String>>,
-    /// The columns of the table after.
+    /// The columns after the operation.
     pub columns: Vec<String>,
 }
 
-/// The operation, ready to run.
+/// The planned operation.
 pub(super) struct Clean {
     file: String,
     trim: bool,
@@ -61,7 +61,7 @@ pub(super) struct Clean {
     duplicates: DuplicateFinder,
     missing: Missing,
     decimals: usize,
-    /// The first pass whose rows are right: the one that learns.
+    /// The first pass with final rows. The operation learns in it.
     ready_in: usize,
     learns: bool,
     pass: usize,
@@ -70,18 +70,18 @@ pub(super) struct Clean {
     state: CleanState,
 }
 
-/// What it has learnt and counted.
+/// The state: what the operation has learnt and counted.
 #[derive(Serialize, Deserialize)]
 struct CleanState {
     duplicates: FoundDuplicates,
     /// One for each filled column.
     fills: Vec<Fill>,
-    /// Without what is known only at the end.
+    /// The counters. `columns` and `fill_values` are set in the result only.
     figures: CleanResult,
 }
 
 impl Clean {
-    /// Plans the operation on `table`, and makes of `table` what it will leave.
+    /// Plans the operation and changes `table` to the table after it.
     pub(super) fn plan(
         params: &CleanParams,
         file: &str,
@@ -166,7 +166,7 @@ impl Clean {
         result
     }
 
-    /// Trims every cell and empties null values.
+    /// Trims every cell and makes null values missing.
     fn trim_and_null(&mut self, row: &mut Row) {
         for span in &mut row.cells {
             if self.trim {
@@ -186,7 +186,7 @@ impl Clean {
         }
     }
 
-    /// Checks the types; false when the row is dropped.
+    /// Checks the types. Returns false when the row is dropped.
     fn check_types(&mut self, row: &mut Row) -> Result<bool, DataError> {
         let mut keep = true;
         for column in &self.types {

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::data_processing::name_or_object::{NameOrObject, TaggedEnum};
 
-/// Trims cells, makes null values missing, checks types, drops duplicate rows, fills missing cells: in this order.
+/// Trims cells, makes null values missing, checks types, drops duplicate rows and fills missing
+/// cells, in this order.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct CleanParams {
@@ -15,15 +16,15 @@ pub struct CleanParams {
     pub trim: bool,
     /// Cells equal to one of these become missing.
     pub null_values: Vec<String>,
-    /// What the cells of a column must be.
+    /// The type of the cells, by column.
     pub types: BTreeMap<String, NameOrObject<CellType>>,
-    /// What becomes of a cell that is not of its column's type.
+    /// How to treat a cell that does not have the type of its column.
     pub on_invalid: OnInvalid,
-    /// Drop rows that equal an earlier one: in all cells (true) or in these columns.
+    /// Drop rows that equal an earlier one, in all cells (true) or in the named columns.
     pub drop_duplicates: Duplicates,
-    /// What becomes of missing cells, by column.
+    /// How to treat missing cells, by column.
     pub missing: BTreeMap<String, MissingPolicy>,
-    /// Places of computed numbers.
+    /// Decimal places of computed numbers.
     #[schemars(range(max = 30))]
     pub decimals: u8,
 }
@@ -42,17 +43,17 @@ impl Default for CleanParams {
     }
 }
 
-/// What a cell must be.
+/// The type of a cell.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum CellType {
-    /// `29.0`, `-1e5`.
+    /// A number, such as `29.0` or `-1e5`.
     Number {},
-    /// `29`, `-1`.
+    /// An integer, such as `29` or `-1`.
     Integer {},
-    /// ISO 8601, or the given format.
+    /// A date or time in ISO 8601 or in the given format.
     Datetime {
-        /// strftime-like; the cell is rewritten as ISO 8601.
+        /// A strftime format, such as `%d.%m.%Y`. The cell is rewritten as ISO 8601.
         format: Option<String>,
     },
 }
@@ -63,14 +64,14 @@ impl TaggedEnum for CellType {
     const NAMES: &'static [&'static str] = &["number", "integer", "datetime"];
 }
 
-/// What becomes of a cell that does not parse.
+/// How to treat a cell that does not have the type of its column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnInvalid {
-    /// It becomes missing.
+    /// The cell becomes missing.
     #[default]
     Null,
-    /// Its row is dropped.
+    /// The row is dropped.
     DropRow,
     /// The operation fails.
     Fail,
@@ -83,26 +84,26 @@ pub enum OnInvalid {
     expecting = "drop_duplicates must be true, false or a list of column names"
 )]
 pub enum Duplicates {
-    /// Equal in all cells (true), or none are (false).
+    /// Rows that are equal in all cells (true), or no rows (false).
     Whole(bool),
-    /// Equal in these columns.
+    /// Rows that are equal in these columns.
     Columns(#[schemars(length(min = 1))] Vec<String>),
 }
 
-/// What becomes of the missing cells of a column.
+/// How to treat the missing cells of a column.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MissingPolicy {
-    /// Their rows are dropped.
+    /// Drop their rows.
     DropRow,
-    /// They get this text.
+    /// Fill them with this text.
     Value(String),
-    /// They get the mean of the column's numbers.
+    /// Fill them with the mean of the numbers of the column.
     Mean,
-    /// They get the median of the column's numbers.
+    /// Fill them with the median of the numbers of the column.
     Median,
-    /// They get the column's most frequent text.
+    /// Fill them with the most frequent text of the column.
     Mode,
-    /// They get the text of the row before.
+    /// Fill them with the cell of the previous written row.
     Ffill,
 }

@@ -61,7 +61,7 @@ fn cells_of_another_type_become_missing_or_drop_the_row() {
     let names = ["cells_invalid", "rows_dropped_invalid", "rows_out"];
     let (text, result) = clean(source, json!({"types": types}));
 
-    // The two rows that became wholly missing are duplicates.
+    // The two rows whose cells all became missing are duplicates.
     assert_eq!(
         text,
         "n,i,t\n1.50,07,2020-01-01\n,,\n,2,2020-01-02 10:00:00+01:00\n"
@@ -131,7 +131,7 @@ fn duplicates_are_dropped_after_trimming_nulls_and_types() {
 
     assert_eq!(text, "a,b\nx,1\n");
 
-    // A row dropped later, for a missing cell, does.
+    // A row dropped later for a missing cell does count.
     let (text, _) = clean(
         "a,b\nx,\nx,1\n",
         json!({"drop_duplicates": ["a"], "missing": {"b": "drop_row"}}),
@@ -194,7 +194,7 @@ fn there_may_be_nothing_to_learn_from() {
 
 #[test]
 fn ffill_takes_the_previous_written_row() {
-    // The row of 9 is not written, so it gives nothing; a filled cell gives what it got.
+    // The row with 9 is not written, so it fills nothing. A filled cell fills the next one.
     let source = "k,v,w\na,1,x\nb,9,\nc,,x\nd,,y\n";
     let (text, result) = clean(source, json!({"missing": {"v": "ffill", "w": "drop_row"}}));
 
@@ -210,7 +210,7 @@ fn ffill_takes_the_previous_written_row() {
 
 #[test]
 fn figures_are_learnt_before_rows_are_dropped_for_missing_cells() {
-    // 100 belongs to a row that is dropped and still counts; the duplicate of 1 does not.
+    // 100 is in a row that is dropped later and counts; the duplicate of 1 does not count.
     let source = "k,v\na,1\na,1\n,100\nb,\n";
     let (text, result) = clean(source, json!({"missing": {"k": "drop_row", "v": "mean"}}));
     assert_eq!(
@@ -244,7 +244,8 @@ fn cells_keep_their_characters() {
     assert_eq!(text, source);
 }
 
-/// The second pass takes the duplicates from the first: more rows than one word of bits, and duplicates at its ends.
+/// The second pass reads the duplicates of the first. The rows fill several words of bits, with
+/// duplicates at their ends.
 #[test]
 fn duplicates_are_the_same_in_every_pass() {
     let keys: Vec<usize> = (0..200)

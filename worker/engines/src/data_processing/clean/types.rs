@@ -1,4 +1,4 @@
-//! Checks that cells are what their column says (`docs/engines/data_processing.md`, "clean", step 3).
+//! Checks the types of cells (`docs/engines/data_processing.md`, "clean", step 3).
 
 use super::params::{CellType, CleanParams};
 use crate::data_processing::error::DataError;
@@ -22,7 +22,7 @@ enum Check {
 }
 
 impl TypedColumn {
-    /// Every column that has a type, in the order of the table.
+    /// All columns that have a type, in the order of the table.
     pub(super) fn all(params: &CleanParams, table: &Table) -> Result<Vec<Self>, DataError> {
         let mut columns = Vec::with_capacity(params.types.len());
         for (name, cell_type) in &params.types {
@@ -47,7 +47,8 @@ impl TypedColumn {
         Ok(columns)
     }
 
-    /// Whether the row's cell is of the type; missing cells are. Rewrites a time that came in a format of its own.
+    /// Whether the cell has the type of the column. Missing cells are accepted. A time in a given
+    /// format is rewritten.
     pub(super) fn accept(&self, row: &mut Row, scratch: &mut Vec<u8>) -> bool {
         let cell = row.cell(self.index);
         if cell.is_empty() {
@@ -68,7 +69,7 @@ impl TypedColumn {
         }
     }
 
-    /// The type, for a message.
+    /// The type, for messages.
     pub(super) fn expected(&self) -> &'static str {
         match self.check {
             Check::Number => "a number",

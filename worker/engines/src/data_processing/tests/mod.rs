@@ -35,7 +35,8 @@ pub(super) fn names(dir: &Path) -> Vec<String> {
     names
 }
 
-/// The outcome of a run on a file `in.csv` with the given text: the result and the text of the output.
+/// The outcome of a run on a file `in.csv` with the given text: the result and the text of the
+/// output.
 pub(super) struct Outcome {
     pub(super) result: Value,
     pub(super) text: String,

@@ -46,7 +46,7 @@ fn bad() -> Vec<(Value, &'static str)> {
         ),
         (
             json!(3),
-            "3 is no operation: give a name or an object with \"op\"",
+            "3 is not a valid operation: give a name or an object with \"op\"",
         ),
         (json!({}), "missing field `op`"),
         (json!({"op": "sort"}), "unknown variant `sort`"),

@@ -16,7 +16,8 @@ use ktrdr_worker::testing::TestRun;
 /// Every checkpoint there is an opportunity for.
 const ALL: u64 = u64::MAX;
 
-/// Rows with everything in them that operations look at; 250 of them lie between two opportunities for a checkpoint.
+/// Rows with everything in them that operations look at; 250 of them lie between two opportunities
+/// for a checkpoint.
 fn rows(count: usize) -> String {
     let row = |i: usize| {
         let a = if i.is_multiple_of(7) {
@@ -124,7 +125,8 @@ impl Undisturbed {
     }
 }
 
-/// Each attempt gets from one opportunity to the next. One that did a row again would need one attempt more.
+/// Each attempt gets from one opportunity to the next. One that did a row again would need one
+/// attempt more.
 #[test]
 fn every_attempt_goes_on_where_the_last_one_was() {
     let source = rows(1600);
@@ -153,7 +155,8 @@ fn every_attempt_goes_on_where_the_last_one_was() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// Attempts that get further than their last checkpoint, all the way to the end of the table even, before they are lost.
+    /// Attempts that get further than their last checkpoint, all the way to the end of the table
+    /// even, before they are lost.
     #[test]
     fn what_came_after_a_checkpoint_is_done_again(
         which in 0..requests().len(), count in 0_usize..1300, saved in proptest::collection::vec(0_u64..12, 1..4),
@@ -283,7 +286,8 @@ fn files_that_are_gone_or_damaged_are_not_gone_on_from() {
             .unwrap()
     });
 
-    // Three bytes in a row of which one at least is of a hash, which is as good a hash with another bit.
+    // Three bytes in a row of which one at least is of a hash, which is as good a hash with another
+    // bit.
     for byte in 0..3 {
         starts_over(|dir| {
             let mut state = fs::read(left(dir, ".state")).unwrap();

@@ -26,15 +26,21 @@ async fn request(dir: &std::path::Path, request: Value) -> Result<Value, Operati
 #[test]
 fn files_that_are_no_tables_fail_with_file_and_line() {
     for (source, message) in [
-        (&b""[..], "in.csv: the file is empty, not even a header"),
-        (b"\n\r\n", "in.csv: the file is empty, not even a header"),
+        (
+            &b""[..],
+            "in.csv: the file is empty; it must have at least a header",
+        ),
+        (
+            b"\n\r\n",
+            "in.csv: the file is empty; it must have at least a header",
+        ),
         (
             b"\xef\xbb\xbf",
-            "in.csv: the file is empty, not even a header",
+            "in.csv: the file is empty; it must have at least a header",
         ),
         (
             b"a,b,a\n",
-            "in.csv, header: column name \"a\" occurs more than once, so it names no column",
+            "in.csv, header: column name \"a\" occurs more than once: give every column a different name",
         ),
         (
             b"a,b\n1,2\n\n1,2,3\n",
@@ -60,7 +66,7 @@ fn files_that_are_no_tables_fail_with_file_and_line() {
 
     assert_eq!(
         fails("a, a\n", json!("clean")),
-        "operation 1 (clean): column name \"a\" occurs more than once, so it names no column"
+        "operation 1 (clean): column name \"a\" occurs more than once: give every column a different name"
     );
     assert_eq!(
         run("a, a\n", json!([{"op": "clean", "trim": false}]))
@@ -163,7 +169,7 @@ async fn paths_are_checked() {
         (
             "in.csv",
             "./.unfinished/x",
-            "output_file \"./.unfinished/x\" is among unfinished work",
+            "output_file \"./.unfinished/x\" lies in .unfinished",
         ),
     ] {
         let body = json!({"source_file": source, "output_file": output, "operations": ["clean"]});
@@ -307,7 +313,8 @@ fn a_chain_gives_what_its_operations_give_one_by_one() {
     assert!(text.lines().count() > 100);
 }
 
-/// Also when a later operation has nothing to learn, and its rows are known before the pass that shows them.
+/// Also when a later operation has nothing to learn, and its rows are known before the pass that
+/// shows them.
 #[test]
 fn duplicates_are_found_behind_a_learnt_column_that_is_no_longer_there() {
     let source = "a,b\n1,x\n2,x\n,y\n4,y\n";
@@ -436,7 +443,8 @@ fn what_makes_no_records_makes_no_records() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Written as others write it, read and written by the engine, read as others read it: the same cells.
+    /// Written as others write it, read and written by the engine, read as others read it: the same
+    /// cells.
     #[test]
     fn cleaning_with_everything_off_changes_nothing(
         (columns, cells) in (1_usize..5).prop_flat_map(|columns| {

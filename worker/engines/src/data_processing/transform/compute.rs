@@ -1,4 +1,4 @@
-//! Columns made of other columns (`docs/engines/data_processing.md`, "transform").
+//! Computed columns (`docs/engines/data_processing.md`, "transform").
 
 use serde::{Deserialize, Serialize};
 
@@ -7,29 +7,29 @@ use crate::data_processing::row::Row;
 use crate::data_processing::statistics::Moments;
 use crate::data_processing::text::{number, write_number};
 
-/// A column that is computed.
+/// A computed column.
 pub(super) struct ComputedColumn {
     pub(super) name: String,
-    /// Where x is.
+    /// The index of the input column, x.
     pub(super) input: usize,
-    /// Where the result goes.
+    /// The index of the result.
     pub(super) output: usize,
-    /// The first pass in which x and the rows are right.
+    /// The first pass in which x and the rows are final.
     pub(super) ready_in: usize,
-    /// Whether it must see the whole column before it can compute.
+    /// Whether the formula needs statistics of the whole column.
     pub(super) learns: bool,
-    /// Which of the operation's formulas is its own.
+    /// The index of the formula in the state of the operation.
     pub(super) formula: usize,
 }
 
-/// What is computed, with what it has learnt.
+/// A formula and the statistics that it has learnt.
 #[derive(Serialize, Deserialize)]
 pub(super) enum Formula {
     /// (x − mean) / std.
     Zscore(Moments),
     /// (x − min) / (max − min).
     Minmax(Range),
-    /// ln(x / x of the row before), which is kept here.
+    /// ln(x / x of the previous row). Holds that previous x.
     LogReturn(Option<f64>),
 }
 
@@ -41,7 +41,7 @@ pub(super) struct Range {
 }
 
 impl Range {
-    /// Of no number.
+    /// The range of no numbers.
     pub(super) const NONE: Self = Self {
         min: f64::INFINITY,
         max: f64::NEG_INFINITY,
@@ -56,12 +56,12 @@ impl Range {
 }
 
 impl Formula {
-    /// Whether it must see the whole column before it can compute.
+    /// Whether the formula needs statistics of the whole column.
     pub(super) fn learns(&self) -> bool {
         !matches!(self, Self::LogReturn(_))
     }
 
-    /// Forgets what was seen of rows, but not what was learnt.
+    /// Forgets the previous row, but not the learnt statistics.
     pub(super) fn begin_pass(&mut self) {
         if let Self::LogReturn(previous) = self {
             *previous = None;
@@ -76,7 +76,8 @@ impl Formula {
         }
     }
 
-    /// The result for `x`, the number of this row if it has one. What is undefined comes out as NaN or infinite.
+    /// The result for `x`, the number of this row if it has one. An undefined result is None, NaN
+    /// or infinite; all become a missing cell.
     fn compute(&mut self, x: Option<f64>) -> Option<f64> {
         match self {
             Self::Zscore(moments) => match moments.std()? {
@@ -92,7 +93,7 @@ impl Formula {
         }
     }
 
-    /// What was learnt; none for what learns nothing.
+    /// The learnt statistics. None for a formula that learns nothing.
     pub(super) fn stats(&self) -> Option<ColumnStats> {
         let finite = |value: f64| value.is_finite().then_some(value);
         match self {
@@ -110,7 +111,8 @@ impl Formula {
 }
 
 impl ComputedColumn {
-    /// Writes the result into the row, or learns from the row and leaves the place empty.
+    /// Writes the result into the row. In the pass that learns, it learns from the row and leaves
+    /// the result empty.
     pub(super) fn apply(
         &self,
         row: &mut Row,
@@ -133,7 +135,7 @@ impl ComputedColumn {
         row.set(self.output, scratch);
     }
 
-    /// Whether this pass is the one it learns in.
+    /// Whether the formula learns in this pass.
     pub(super) fn learns_in(&self, pass: usize) -> bool {
         self.learns && pass == self.ready_in
     }

@@ -1,4 +1,4 @@
-//! `transform`: the rules are in `docs/engines/data_processing.md`, "transform".
+//! The operation `transform`. Its rules are in `docs/engines/data_processing.md`, "transform".
 
 mod compute;
 mod params;
@@ -21,31 +21,31 @@ use super::statistics::Moments;
 use super::table::{Column, Table};
 use super::text::number;
 
-/// What transforming did.
+/// The result of `transform`.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct TransformResult {
-    /// Rows of the table before.
+    /// Rows before the operation.
     pub rows_in: u64,
-    /// Rows of the table after.
+    /// Rows after the operation.
     pub rows_out: u64,
-    /// The columns of the table after.
+    /// The columns after the operation.
     pub columns: Vec<String>,
-    /// What computed columns were computed with, by their name.
+    /// The statistics used for computed columns, by the name of the column.
     pub stats: BTreeMap<String, ColumnStats>,
 }
 
-/// What a column was computed with; null where it is not defined.
+/// The statistics used for a computed column. Null where undefined.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum ColumnStats {
-    /// Of a zscore.
+    /// For `zscore`.
     Moments {
         /// The mean.
         mean: Option<f64>,
-        /// The standard deviation of the population.
+        /// The population standard deviation.
         std: Option<f64>,
     },
-    /// Of a minmax.
+    /// For `minmax`.
     Range {
         /// The least number.
         min: Option<f64>,
@@ -54,7 +54,7 @@ pub enum ColumnStats {
     },
 }
 
-/// The operation, ready to run.
+/// The planned operation.
 pub(super) struct Transform {
     steps: Vec<PlannedStep>,
     decimals: usize,
@@ -64,7 +64,7 @@ pub(super) struct Transform {
     state: TransformState,
 }
 
-/// What it has learnt and counted.
+/// The state: what the operation has learnt and counted.
 #[derive(Default, Serialize, Deserialize)]
 struct TransformState {
     rows_in: u64,
@@ -73,7 +73,7 @@ struct TransformState {
     formulas: Vec<Formula>,
 }
 
-/// A step whose columns have been found. Renaming needs none: it only concerns the header.
+/// A step with its columns looked up. Renaming has no step: it only changes the header.
 enum PlannedStep {
     Select(Vec<usize>),
     Filter {
@@ -86,7 +86,7 @@ enum PlannedStep {
 }
 
 impl Transform {
-    /// Plans the operation on `table`, and makes of `table` what it will leave.
+    /// Plans the operation and changes `table` to the table after it.
     pub(super) fn plan(params: &TransformParams, table: &mut Table) -> Result<Self, DataError> {
         let decimals = check_decimals(params.decimals, table)?;
         let (mut steps, mut formulas) = (Vec::with_capacity(params.steps.len()), Vec::new());
@@ -136,7 +136,8 @@ impl Transform {
     }
 }
 
-/// Plans a step; the formula of a computed column goes behind the other `formulas`.
+/// Plans a step and changes `table` to the table after it. The formula of a computed column is
+/// appended to `formulas`.
 fn plan_step(
     step: &TransformStep,
     table: &mut Table,
@@ -197,7 +198,7 @@ fn plan_select(names: &[String], table: &mut Table) -> Result<PlannedStep, DataE
     Ok(PlannedStep::Select(order))
 }
 
-/// All at once, so that two columns can swap their names.
+/// Renames columns, all at once, so that two columns can swap their names.
 fn rename(names: &BTreeMap<String, String>, table: &mut Table) -> Result<(), DataError> {
     let renamed: Vec<(usize, &String)> = names
         .iter()

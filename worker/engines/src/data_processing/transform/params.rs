@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Steps, each on the table the step before left. Without steps the table stays as it is.
+/// Steps, each on the table after the previous step. Without steps the table stays unchanged.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TransformParams {
-    /// What to do, in order.
+    /// The steps, in order.
     pub steps: Vec<TransformStep>,
-    /// Places of computed numbers.
+    /// Decimal places of computed numbers.
     #[schemars(range(max = 30))]
     pub decimals: u8,
 }
@@ -25,7 +25,7 @@ impl Default for TransformParams {
     }
 }
 
-/// One step.
+/// One step of `transform`.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
 pub enum TransformStep {
@@ -37,33 +37,35 @@ pub enum TransformStep {
     },
     /// Renames columns, all at once.
     Rename {
-        /// New names by old.
+        /// New names by old names.
         columns: BTreeMap<String, String>,
     },
-    /// Keeps the rows for which a comparison holds.
+    /// Keeps the rows that satisfy a comparison.
     Filter {
-        /// The column compared.
+        /// The column to compare.
         column: String,
-        /// How.
+        /// The comparison.
         cmp: Comparison,
-        /// With what: a number compares numbers, a text compares texts byte by byte.
+        /// The value to compare with. A number compares numbers; a text compares texts byte by
+        /// byte.
         value: FilterValue,
     },
-    /// (x − mean) / standard deviation of the population.
+    /// (x − mean) / population standard deviation.
     Zscore(Computation),
-    /// (x − least) / (greatest − least).
+    /// (x − min) / (max − min).
     Minmax(Computation),
-    /// ln(x / x of the row before).
+    /// ln(x / x of the previous row).
     LogReturn(Computation),
 }
 
-/// A column made of another.
+/// A column computed from another column.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Computation {
-    /// The column computed from.
+    /// The input column.
     pub column: String,
-    /// The name of the result, by default `{column}_{op}`. A column of that name is replaced.
+    /// The name of the result. The default is `{column}_{op}`. An existing column of that name is
+    /// replaced.
     #[serde(rename = "as")]
     pub name: Option<String>,
 }
@@ -92,7 +94,7 @@ pub enum Comparison {
 }
 
 impl Comparison {
-    /// Whether it holds between values that compare like this.
+    /// Whether the comparison holds for this ordering.
     pub(super) fn holds(self, ordering: std::cmp::Ordering) -> bool {
         match self {
             Self::Equal => ordering.is_eq(),
@@ -105,12 +107,12 @@ impl Comparison {
     }
 }
 
-/// What cells are compared with.
+/// The value that cells are compared with.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "value must be a number or a text")]
 pub enum FilterValue {
-    /// Cells that are no number drop their row.
+    /// Compare as numbers. A cell that is not a number drops its row.
     Number(f64),
-    /// Byte order.
+    /// Compare as texts, in byte order.
     Text(String),
 }

@@ -42,7 +42,7 @@ fn selects_and_renames() {
         let error = fails(source, json!({"op": "transform", "steps": [step]}));
         assert_eq!(
             error,
-            "operation 1 (transform): column name \"b\" occurs more than once, so it names no column"
+            "operation 1 (transform): column name \"b\" occurs more than once: give every column a different name"
         );
     }
 }

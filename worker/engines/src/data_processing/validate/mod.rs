@@ -1,4 +1,4 @@
-//! `validate`: the rules are in `docs/engines/data_processing.md`, "validate".
+//! The operation `validate`. Its rules are in `docs/engines/data_processing.md`, "validate".
 
 mod params;
 mod rules;
@@ -19,26 +19,27 @@ use super::row::Row;
 use super::state;
 use super::table::Table;
 
-/// What validating found.
+/// The result of `validate`.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct ValidateResult {
-    /// Whether there was no error at all.
+    /// True when there is no error.
     pub valid: bool,
-    /// Rows looked at.
+    /// Rows checked.
     pub rows_total: u64,
     /// Rows without an error.
     pub rows_valid: u64,
-    /// Rows with at least one.
+    /// Rows with at least one error.
     pub rows_invalid: u64,
-    /// All errors.
+    /// Number of errors.
     pub errors_total: u64,
-    /// How many of each kind, by `column:rule` (`*` for rules about rows); kinds that did not occur are left out.
+    /// Number of errors by `column:rule` (`*` for rules about rows). Rules without an error are
+    /// left out.
     pub errors_by_rule: BTreeMap<String, u64>,
-    /// The first errors, by row and then in the order of the rules.
+    /// The first errors, ordered by row and then by rule.
     pub errors: Vec<RuleError>,
 }
 
-/// A rule broken by a row.
+/// One violation of a rule.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RuleError {
     /// The row, 1 being the first below the header.
@@ -47,11 +48,12 @@ pub struct RuleError {
     pub column: String,
     /// The rule's name.
     pub rule: String,
-    /// The cell that broke it, shortened when it is long; of `field_count` the number of cells; null for other rules about rows.
+    /// The cell that violates the rule, shortened when it is long. The number of cells for
+    /// `field_count`; null for other rules about rows.
     pub value: Option<String>,
 }
 
-/// The operation, ready to run.
+/// The planned operation.
 pub(super) struct Validate {
     rules: Vec<PlannedRule>,
     null_values: Vec<Vec<u8>>,
@@ -61,7 +63,7 @@ pub(super) struct Validate {
     state: ValidateState,
 }
 
-/// What it has found so far.
+/// The state: counts and errors found so far.
 #[derive(Default, Serialize, Deserialize)]
 struct ValidateState {
     /// One for each rule.
@@ -74,7 +76,7 @@ struct ValidateState {
 }
 
 impl Validate {
-    /// Plans the operation on `table`, which it leaves as it is.
+    /// Plans the operation. The columns of `table` stay unchanged.
     pub(super) fn plan(params: &ValidateParams, table: &mut Table) -> Result<Self, DataError> {
         table.require_pass(table.all_known_in());
 
@@ -126,7 +128,7 @@ impl Validate {
         }
     }
 
-    /// The errors of one row.
+    /// Checks one row. Returns the number of errors.
     fn check(&mut self, row: &Row) -> u64 {
         let (state, room) = (&mut self.state, |errors: &Vec<RuleError>| {
             errors.len() < self.max_errors
@@ -174,7 +176,7 @@ impl Operation for Validate {
     }
 
     fn process_row(&mut self, row: &mut Row) -> Result<bool, DataError> {
-        // Earlier passes are for operations that learn.
+        // Earlier passes only serve operations that learn.
         if self.last_pass {
             self.state.rows_total += 1;
             let found = self.check(row);

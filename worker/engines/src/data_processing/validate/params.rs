@@ -3,15 +3,15 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Rules that the table is held against.
+/// Rules that the table is checked against.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ValidateParams {
-    /// The rules; without any, only the number of cells is checked.
+    /// The rules. Without rules, only the number of cells is checked.
     pub rules: Vec<Rule>,
-    /// Cells equal to one of these, once trimmed, fail only `not_null`.
+    /// Cells that equal one of these after trimming are missing. They violate only `not_null`.
     pub null_values: Vec<String>,
-    /// How many errors are listed; all are counted.
+    /// Number of errors to list. All errors are counted.
     #[schemars(range(max = 100_000))]
     pub max_errors: u32,
 }
@@ -29,7 +29,7 @@ impl Default for ValidateParams {
 /// One rule.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "rule", rename_all = "snake_case", deny_unknown_fields)]
-#[allow(missing_docs, reason = "`column` is the column in all of them")]
+#[expect(missing_docs, reason = "`column` is the column in all of them")]
 pub enum Rule {
     /// No white space at either end.
     Trimmed { column: String },
@@ -39,23 +39,23 @@ pub enum Rule {
     Number { column: String },
     /// An integer.
     Integer { column: String },
-    /// A time, in ISO 8601 or in a strftime-like format.
+    /// A date or time in ISO 8601 or in a strftime format.
     Datetime {
         column: String,
         format: Option<String>,
     },
-    /// Not below a value.
+    /// At least a value.
     Min { column: String, value: f64 },
-    /// Not above a value.
+    /// At most a value.
     Max { column: String, value: f64 },
-    /// One of some texts.
+    /// One of the listed texts.
     Allowed { column: String, values: Vec<String> },
-    /// No earlier row has it.
+    /// Different from the cells of all earlier rows.
     Unique { column: String },
-    /// Greater than in the rows before.
+    /// Greater than the previous number or time of the column.
     Increasing { column: String },
-    /// high and low enclose open and close.
+    /// `high` is the greatest and `low` the least of open, high, low and close.
     Ohlc {},
-    /// The row equals no earlier one.
+    /// Different from all earlier rows.
     DuplicateRow {},
 }

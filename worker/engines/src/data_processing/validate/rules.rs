@@ -1,4 +1,4 @@
-//! The rules at work (`docs/engines/data_processing.md`, "validate").
+//! The check of each rule (`docs/engines/data_processing.md`, "validate").
 
 use std::collections::HashSet;
 
@@ -13,10 +13,10 @@ use crate::data_processing::text::{is_integer, is_number, number, trim};
 use crate::data_processing::text_set::TextSet;
 use crate::datetime::{TimeFormat, parse_cell};
 
-/// A rule that concerns rows and not one column: in its place stands this.
+/// Stands in place of a column in rules about whole rows.
 pub(super) const NO_COLUMN: &str = "*";
 
-/// A rule whose columns have been found.
+/// A rule with its columns looked up.
 pub(super) struct PlannedRule {
     /// The column's name, or `*`.
     pub(super) column: String,
@@ -25,26 +25,26 @@ pub(super) struct PlannedRule {
     subject: Subject,
 }
 
-/// What a rule remembers. Most need nothing but the count.
+/// The state of a rule. Most rules need only the count.
 #[derive(Default, Serialize, Deserialize)]
 pub(super) struct RuleState {
-    /// How often it was broken.
+    /// Number of violations.
     pub(super) count: u64,
     seen: TextSet,
     last: Last,
 }
 
-/// What a rule looks at.
+/// The cells that a rule checks.
 enum Subject {
-    /// The cell as it is.
+    /// The untrimmed cell.
     RawCell(usize),
-    /// The trimmed cell, unless it is a null value.
+    /// The trimmed cell. Null values pass.
     Cell(usize, CellRule),
     /// The trimmed cell must not be a null value.
     NotNull(usize),
-    /// Positions of open, high, low, close.
+    /// Indexes of open, high, low and close.
     Ohlc([usize; 4]),
-    /// All cells, as they are.
+    /// All cells, untrimmed.
     WholeRow,
 }
 
@@ -68,7 +68,7 @@ struct Last {
 }
 
 impl PlannedRule {
-    /// Finds the columns of `rule`.
+    /// Looks up the columns of `rule`.
     pub(super) fn new(rule: &Rule, table: &Table) -> Result<Self, DataError> {
         let cell = |column: &str, name, rule| {
             let subject = Subject::Cell(table.index(column)?, rule);
@@ -132,7 +132,7 @@ impl PlannedRule {
         }
     }
 
-    /// Whether `row` obeys the rule, which remembers `state`.
+    /// Whether `row` satisfies the rule. Updates `state`.
     pub(super) fn holds(
         &mut self,
         row: &Row,
@@ -154,7 +154,7 @@ impl PlannedRule {
         }
     }
 
-    /// The text that broke the rule; none when it is no single cell.
+    /// The text that violates the rule. None when the rule is not about one cell.
     pub(super) fn value<'a>(&self, row: &'a Row) -> Option<&'a [u8]> {
         match self.subject {
             Subject::RawCell(index) => Some(row.cell(index)),
@@ -181,8 +181,8 @@ impl CellRule {
 }
 
 impl Last {
-    /// Whether `cell` is greater than the last of its kind, which it then is itself, greater or not. What is neither a number nor a
-    /// time cannot be compared and passes.
+    /// Whether `cell` is greater than the last number or the last time, and replaces that one in
+    /// any case. A cell that is neither a number nor a time passes.
     fn is_passed_by(&mut self, cell: &[u8]) -> bool {
         if let Some(x) = number(cell) {
             return self.number.replace(x).is_none_or(|last| x > last);
