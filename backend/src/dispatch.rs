@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use ktrdr_bus::nats::Connection;
-use ktrdr_bus::oplog::{AppendError, OpLog};
+use ktrdr_bus::oplog::{AppendError, OpLog, Stored};
 use ktrdr_bus::topology::{self, TopologyError};
 use ktrdr_protocol::cancel::CancelIntent;
 use ktrdr_protocol::event::{Event, EventKind, Failure};
@@ -13,7 +13,6 @@ use ktrdr_protocol::origin::Origin;
 use ktrdr_protocol::start_request::StartRequest;
 use ktrdr_protocol::state::{FoldedLog, State, Status};
 use ktrdr_protocol::subject::SubjectNames;
-use ktrdr_protocol::time::Timestamp;
 use ktrdr_protocol::trace::TraceParent;
 use parking_lot::Mutex;
 
@@ -25,9 +24,6 @@ const PATIENCE: Duration = Duration::from_secs(6);
 
 /// How often a cancel is decided anew when other events come first. Each time means that the operation moved on.
 const DECISIONS: usize = 8;
-
-/// Room for headers and subject within NATS' `max_payload`.
-const HEADER_ROOM: usize = 1024;
 
 /// Publishes starts and cancels.
 pub struct Dispatch {
@@ -74,26 +70,12 @@ impl Dispatch {
         request: &StartRequest,
         generation: u64,
         trace: Option<&TraceParent>,
-    ) -> Result<(u64, bool), ApiError> {
-        let payload = serde_json::to_vec(request).map_err(ApiError::internal)?;
-        let max_payload = self.connection.client.server_info().max_payload;
-        if max_payload > 0 && payload.len() + HEADER_ROOM > max_payload {
-            return Err(ApiError::too_large(None));
-        }
+    ) -> Result<Stored, ApiError> {
         let queue = request.execution.requirements.queue();
         self.ensure_queue(&request.operation_type, &queue, generation)
             .await?;
-        let subject = self
-            .names
-            .start(&request.operation_type, &Origin::Queued(queue));
         self.log
-            .publish_once_traced(
-                &subject,
-                request.operation_id.as_str(),
-                payload.into(),
-                PATIENCE,
-                trace,
-            )
+            .start(request, &Origin::Queued(queue), trace, PATIENCE)
             .await
             .map_err(|error| ApiError::append(error, &request.operation_id))
     }
@@ -212,17 +194,10 @@ impl Dispatch {
         id: &OperationId,
         reason: Option<String>,
     ) -> Result<u64, ApiError> {
-        let intent = CancelIntent {
-            operation_id: id.clone(),
-            requested_at: Timestamp::now(),
-            reason,
-        };
-        let payload = serde_json::to_vec(&intent).map_err(ApiError::internal)?;
-        let subject = self.names.cancel(worker_type, id);
+        let intent = CancelIntent::new(id.clone(), reason);
         self.log
-            .publish_once(&subject, &format!("cancel-{id}"), payload.into(), PATIENCE)
+            .cancel(worker_type, &intent, PATIENCE)
             .await
-            .map(|(sequence, _)| sequence)
             .map_err(|error| ApiError::append(error, id))
     }
 
@@ -284,15 +259,7 @@ impl Dispatch {
         tail: u64,
         kind: EventKind,
     ) -> Result<u64, AppendError> {
-        let event = Event {
-            operation_id: record.id.clone(),
-            at: Timestamp::now(),
-            worker_id: None,
-            attempt: state.attempt,
-            // Two backends may say the same thing at the same time; each must recognise its own.
-            claim_id: Some(uuid::Uuid::now_v7().simple().to_string()),
-            kind,
-        };
+        let event = Event::by_backend(&record.id, state.attempt, kind);
         self.log
             .append(&record.queue.worker_type, &event, tail, PATIENCE)
             .await

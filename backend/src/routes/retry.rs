@@ -8,7 +8,6 @@ use axum::http::HeaderMap;
 use ktrdr_protocol::id::OperationId;
 use ktrdr_protocol::start_request::StartRequest;
 use ktrdr_protocol::state::Status;
-use ktrdr_protocol::time::Timestamp;
 
 use super::start::{StartAnswer, admit, publish, repeated};
 use super::{PathText, find};
@@ -84,14 +83,16 @@ async fn again(
         .and_then(|rare| rare.execution.clone())
         .unwrap_or_default();
     let warning = admit(&state, &entry, &execution)?;
-    let request = StartRequest {
-        operation_id: chosen.unwrap_or_else(OperationId::generate),
-        operation_type: worker_type.clone(),
-        parameters: old.parameters.clone(),
+    let request = StartRequest::new(
+        chosen.unwrap_or_else(OperationId::generate),
+        worker_type.clone(),
+        old.parameters.clone(),
         execution,
-        created_at: Timestamp::now(),
-        retry_of: Some(old.id.clone()),
-        resume_from: from_checkpoint.then(|| old.id.clone()),
+    );
+    let request = if from_checkpoint {
+        request.resuming(old.id.clone())
+    } else {
+        request.retrying(old.id.clone())
     };
 
     let (publisher, trace) = (state.clone(), trace_of(&headers));

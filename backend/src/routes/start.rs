@@ -8,6 +8,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use ktrdr_bus::oplog::Stored;
 use ktrdr_http::openapi::{Describe, Description};
 use ktrdr_http::start_body::{StartBody, read_body};
 use ktrdr_protocol::execution::ExecutionOptions;
@@ -15,7 +16,6 @@ use ktrdr_protocol::id::OperationId;
 use ktrdr_protocol::rest::start::StartResponse;
 use ktrdr_protocol::start_request::StartRequest;
 use ktrdr_protocol::state::Status;
-use ktrdr_protocol::time::Timestamp;
 use ktrdr_protocol::trace::TraceParent;
 use tokio::time::Instant;
 
@@ -99,15 +99,12 @@ pub async fn start(
     }
 
     let warning = admit(&state, &entry, &body.execution)?;
-    let request = StartRequest {
-        operation_id: chosen.unwrap_or_else(OperationId::generate),
-        operation_type: entry.published.worker_type.clone(),
-        parameters: body.parameters,
-        execution: body.execution,
-        created_at: Timestamp::now(),
-        retry_of: None,
-        resume_from: None,
-    };
+    let request = StartRequest::new(
+        chosen.unwrap_or_else(OperationId::generate),
+        entry.published.worker_type.clone(),
+        body.parameters,
+        body.execution,
+    );
 
     let (publisher, trace) = (state.clone(), trace_of(&headers));
     state
@@ -160,7 +157,10 @@ pub(super) async fn publish(
     if !state.projection.has_room(request.parameters.get().len()) {
         return Err(ApiError::storage_full().with("operation_id", id.as_str()));
     }
-    let (sequence, repetition) = state
+    let Stored {
+        sequence,
+        was_known,
+    } = state
         .dispatch
         .start(&request, state.projection.generation(), trace.as_ref())
         .await?;
@@ -168,7 +168,7 @@ pub(super) async fn publish(
     let view = state.projection.get(id.as_str());
     if let Some(view) = view.as_ref()
         // Another request with the same id was faster, at this backend or at another one.
-        && (repetition || view.record.start_sequence != sequence)
+        && (was_known || view.record.start_sequence != sequence)
     {
         return repeated(entry, view);
     }

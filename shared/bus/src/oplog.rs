@@ -15,13 +15,19 @@ use bytes::Bytes;
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use crate::nats::REQUEST_TIMEOUT;
+use ktrdr_protocol::cancel::CancelIntent;
 use ktrdr_protocol::event::Event;
 use ktrdr_protocol::id::{OperationId, WorkerType};
+use ktrdr_protocol::metric::MetricBatch;
+use ktrdr_protocol::origin::Origin;
+use ktrdr_protocol::start_request::StartRequest;
 use ktrdr_protocol::state::FoldedLog;
 use ktrdr_protocol::subject::SubjectNames;
 use ktrdr_protocol::time::Timestamp;
 use ktrdr_protocol::trace::{self, TraceParent};
+
+use crate::backoff::Backoff;
+use crate::nats::REQUEST_TIMEOUT;
 
 /// First pause after a publish of unknown outcome; doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -30,6 +36,9 @@ const MAX_PAUSE: Duration = Duration::from_secs(2);
 
 /// How often a log that ends before the event to be followed is read again before that is believed: about 5 s.
 const SHORT_READS: u32 = 8;
+
+/// Room for headers and subject within the server's `max_payload`, in bytes.
+const HEADER_ROOM: usize = 1024;
 
 /// The time at which the stream stored a message.
 pub fn stream_time(time: async_nats::datetime::DateTime) -> Timestamp {
@@ -86,6 +95,16 @@ pub enum AppendError {
     Unknown(#[source] PublishError),
 }
 
+/// Where a message was stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stored {
+    /// Its sequence in the stream.
+    pub sequence: u64,
+    /// Somebody else stored a message with the same id before. Nothing was stored, and `sequence` is the earlier
+    /// message's.
+    pub was_known: bool,
+}
+
 /// The logs of all operations. Cheap to clone.
 #[derive(Clone)]
 pub struct OpLog {
@@ -121,8 +140,8 @@ impl OpLog {
         let subject = self.names.operation(worker_type, &event.operation_id);
         let payload = event.encode().map_err(AppendError::Encode)?;
         let deadline = Instant::now().checked_add(patience);
-        let mut pause = FIRST_PAUSE;
-        let mut short = 0;
+        let mut backoff = Backoff::new(FIRST_PAUSE, MAX_PAUSE);
+        let mut short_reads = 0;
         loop {
             let header = [(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, expected.to_string())];
             let failure = match self.publish(&subject, header, payload.clone()).await {
@@ -144,8 +163,8 @@ impl OpLog {
                         // the tail is still the expected one, or an earlier one, and only time will tell. (An earlier one
                         // that stays is that of a stream that was made anew.)
                         let behind = log.tail < expected && {
-                            short += 1;
-                            short < SHORT_READS
+                            short_reads += 1;
+                            short_reads < SHORT_READS
                         };
                         if log.tail != expected && !behind {
                             return Err(AppendError::Conflict(Box::new(log)));
@@ -153,17 +172,16 @@ impl OpLog {
                     }
                 }
                 Refusal::TooLarge => return Err(AppendError::TooLarge),
-                Refusal::Full if deadline.is_some_and(|at| Instant::now() + pause >= at) => {
+                Refusal::Full if backoff.reaches(deadline) => {
                     return Err(AppendError::Full(failure));
                 }
                 Refusal::Full | Refusal::Unknown => {}
             }
-            if deadline.is_some_and(|at| Instant::now() + pause >= at) {
+            if backoff.reaches(deadline) {
                 return Err(AppendError::Unknown(failure));
             }
             tracing::debug!(operation_id = %event.operation_id, event = event.kind.name(), error = %failure, "publishing again");
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(MAX_PAUSE);
+            backoff.wait().await;
         }
     }
 
@@ -195,14 +213,13 @@ impl OpLog {
         id: &OperationId,
         sequence: u64,
     ) -> Result<FoldedLog, ReadLogError> {
-        let mut pause = FIRST_PAUSE;
+        let mut backoff = Backoff::new(FIRST_PAUSE, MAX_PAUSE);
         for _ in 1..SHORT_READS {
             let log = self.read(worker_type, id).await?;
             if log.tail >= sequence {
                 return Ok(log);
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(MAX_PAUSE);
+            backoff.wait().await;
         }
         self.read(worker_type, id).await
     }
@@ -265,33 +282,35 @@ impl OpLog {
         }
     }
 
-    /// Whether a cancel was ever asked for; `None` when it was not.
+    /// Whether somebody asked to cancel the operation.
     ///
     /// # Errors
     /// [`ReadLogError`] when NATS does not answer.
-    pub async fn cancel_intent(
+    pub async fn is_cancel_requested(
         &self,
         worker_type: &WorkerType,
         id: &OperationId,
-    ) -> Result<Option<Bytes>, ReadLogError> {
-        Box::pin(self.cancel_intent_now(worker_type, id)).await
+    ) -> Result<bool, ReadLogError> {
+        // Boxed because it is rare: every operation's future would otherwise have room for it.
+        Box::pin(self.find_cancel_intent(worker_type, id)).await
     }
 
-    async fn cancel_intent_now(
+    async fn find_cancel_intent(
         &self,
         worker_type: &WorkerType,
         id: &OperationId,
-    ) -> Result<Option<Bytes>, ReadLogError> {
+    ) -> Result<bool, ReadLogError> {
         let stream = self.stream(id).await?;
         let subject = self.names.cancel(worker_type, id);
-        match stream
+        let newest = stream
             .raw_message_builder()
             .last_by_subject(subject.as_str())
             .send()
-            .await
-        {
-            Ok(message) => Ok(Some(message.payload)),
-            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
+            .await;
+
+        match newest {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(false),
             Err(source) => Err(ReadLogError {
                 operation_id: id.clone(),
                 source,
@@ -299,62 +318,120 @@ impl OpLog {
         }
     }
 
-    /// Stores a message that has an id of its own (a start request, a cancel intent) and returns its sequence and whether
-    /// it was there before, by somebody else. Repeated until the outcome is known or `patience` is over; the id makes that harmless.
+    /// Stores a start request: the queue entry of an operation and the record of its creation in one message.
+    ///
+    /// The operation id is the message id, so publishing a request again stores nothing. `trace` travels in a header.
     ///
     /// # Errors
-    /// [`AppendError`], never `Conflict`.
-    pub async fn publish_once(
+    /// [`AppendError`], never `Conflict`. Only [`AppendError::Unknown`] leaves open whether it was stored.
+    pub async fn start(
         &self,
-        subject: &str,
-        message_id: &str,
-        payload: Bytes,
+        request: &StartRequest,
+        origin: &Origin,
+        trace: Option<&TraceParent>,
         patience: Duration,
-    ) -> Result<(u64, bool), AppendError> {
-        self.publish_once_traced(subject, message_id, payload, patience, None)
+    ) -> Result<Stored, AppendError> {
+        let subject = self.names.start(&request.operation_type, origin);
+        let payload = serde_json::to_vec(request).map_err(AppendError::Encode)?;
+        let max_payload = self.client.server_info().max_payload;
+        if max_payload > 0 && payload.len() + HEADER_ROOM > max_payload {
+            return Err(AppendError::TooLarge);
+        }
+
+        let message_id = request.operation_id.as_str();
+        self.publish_once(&subject, message_id, payload.into(), trace, patience)
             .await
     }
 
-    /// [`Self::publish_once`], as part of a trace.
+    /// Stores a cancel intent, so that a worker that takes the operation over finds it. Returns its sequence.
+    ///
+    /// The operation id makes the message id, so the stream keeps the first intent of an operation. Repeating it is
+    /// useful all the same: the server hands the message to everybody who listens on the subject at that moment, and it
+    /// may be the first time that the worker hears it.
     ///
     /// # Errors
     /// [`AppendError`], never `Conflict`.
-    pub async fn publish_once_traced(
+    pub async fn cancel(
+        &self,
+        worker_type: &WorkerType,
+        intent: &CancelIntent,
+        patience: Duration,
+    ) -> Result<u64, AppendError> {
+        let id = &intent.operation_id;
+        let subject = self.names.cancel(worker_type, id);
+        let payload = serde_json::to_vec(intent).map_err(AppendError::Encode)?;
+        self.publish_once(
+            &subject,
+            &format!("cancel-{id}"),
+            payload.into(),
+            None,
+            patience,
+        )
+        .await
+        .map(|stored| stored.sequence)
+    }
+
+    /// Stores a batch of metric points. Publishing a batch again with the same `message_id` stores nothing.
+    ///
+    /// # Errors
+    /// [`AppendError`], never `Conflict`.
+    pub async fn store_metrics(
+        &self,
+        worker_type: &WorkerType,
+        batch: &MetricBatch,
+        message_id: &str,
+        patience: Duration,
+    ) -> Result<(), AppendError> {
+        let subject = self.names.metrics(worker_type, &batch.operation_id);
+        let payload = serde_json::to_vec(batch).map_err(AppendError::Encode)?;
+        self.publish_once(&subject, message_id, payload.into(), None, patience)
+            .await
+            .map(drop)
+    }
+
+    /// Stores a message under an id of its own. Repeats the publish until its outcome is known or `patience` is over.
+    /// That is safe: the server drops a message whose id it has seen.
+    async fn publish_once(
         &self,
         subject: &str,
         message_id: &str,
         payload: Bytes,
-        patience: Duration,
         trace: Option<&TraceParent>,
-    ) -> Result<(u64, bool), AppendError> {
+        patience: Duration,
+    ) -> Result<Stored, AppendError> {
         let deadline = Instant::now().checked_add(patience);
-        let mut pause = FIRST_PAUSE;
-        let mut repeated = false;
+        let mut backoff = Backoff::new(FIRST_PAUSE, MAX_PAUSE);
+        let mut is_repetition = false;
         loop {
-            let id = (NATS_MESSAGE_ID, message_id.to_owned());
-            let trace = trace.map(|trace| {
+            let id_header = (NATS_MESSAGE_ID, message_id.to_owned());
+            let trace_header = trace.map(|trace| {
                 (
                     HeaderName::from_static(trace::HEADER),
                     trace.as_str().to_owned(),
                 )
             });
-            let headers = std::iter::once(id).chain(trace);
+            let headers = std::iter::once(id_header).chain(trace_header);
             let failure = match self.publish(subject, headers, payload.clone()).await {
-                // Of a repetition it cannot be told whether the first try was stored, so it counts as this one's.
-                Ok(ack) => return Ok((ack.sequence, ack.duplicate && !repeated)),
+                Ok(answer) => {
+                    return Ok(Stored {
+                        sequence: answer.sequence,
+                        // A repetition cannot tell whether its own first try was stored, so it counts as stored by it.
+                        was_known: answer.duplicate && !is_repetition,
+                    });
+                }
                 Err(error) => error,
             };
+
             match classify(&failure) {
                 Refusal::TooLarge => return Err(AppendError::TooLarge),
                 Refusal::Full => return Err(AppendError::Full(failure)),
                 Refusal::WrongSequence | Refusal::Unknown => {}
             }
-            if deadline.is_some_and(|at| Instant::now() + pause >= at) {
+            if backoff.reaches(deadline) {
                 return Err(AppendError::Unknown(failure));
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(MAX_PAUSE);
-            repeated = true;
+            backoff.wait().await;
+            is_repetition = true;
         }
     }
 

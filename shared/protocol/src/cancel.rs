@@ -16,3 +16,14 @@ pub struct CancelIntent {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
+
+impl CancelIntent {
+    /// An intent to cancel, asked for now.
+    pub fn new(operation_id: OperationId, reason: Option<String>) -> Self {
+        Self {
+            operation_id,
+            requested_at: Timestamp::now(),
+            reason,
+        }
+    }
+}

@@ -150,6 +150,39 @@ impl EventKind {
 }
 
 impl Event {
+    /// An event that a worker publishes about its attempt.
+    pub fn by_worker(
+        worker_id: &WorkerId,
+        claim_id: &str,
+        operation_id: &OperationId,
+        attempt: u32,
+        kind: EventKind,
+    ) -> Self {
+        Self {
+            operation_id: operation_id.clone(),
+            at: Timestamp::now(),
+            worker_id: Some(worker_id.clone()),
+            attempt,
+            claim_id: Some(claim_id.to_owned()),
+            kind,
+        }
+    }
+
+    /// An event that a backend publishes about an operation whose last attempt is `attempt`.
+    ///
+    /// It gets a claim id of its own. Two backends may publish the same event at the same time, and each must recognize
+    /// which of the two is in the log.
+    pub fn by_backend(operation_id: &OperationId, attempt: u32, kind: EventKind) -> Self {
+        Self {
+            operation_id: operation_id.clone(),
+            at: Timestamp::now(),
+            worker_id: None,
+            attempt,
+            claim_id: Some(uuid::Uuid::now_v7().simple().to_string()),
+            kind,
+        }
+    }
+
     /// The event as it is published.
     ///
     /// # Errors

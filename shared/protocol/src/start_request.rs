@@ -32,6 +32,40 @@ pub struct StartRequest {
     pub resume_from: Option<OperationId>,
 }
 
+impl StartRequest {
+    /// A start request, accepted now.
+    pub fn new(
+        operation_id: OperationId,
+        operation_type: WorkerType,
+        parameters: Box<RawValue>,
+        execution: ExecutionOptions,
+    ) -> Self {
+        Self {
+            operation_id,
+            operation_type,
+            parameters,
+            execution,
+            created_at: Timestamp::now(),
+            retry_of: None,
+            resume_from: None,
+        }
+    }
+
+    /// Repeats the operation `old` from its beginning.
+    #[must_use]
+    pub fn retrying(mut self, old: OperationId) -> Self {
+        self.retry_of = Some(old);
+        self
+    }
+
+    /// Repeats the operation `old` from its newest checkpoint.
+    #[must_use]
+    pub fn resuming(mut self, old: OperationId) -> Self {
+        self.resume_from = Some(old.clone());
+        self.retrying(old)
+    }
+}
+
 fn an_object<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Box<RawValue>, D::Error> {
     let value = Box::<RawValue>::deserialize(deserializer)?;
     if value.get().starts_with('{') {

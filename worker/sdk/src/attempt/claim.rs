@@ -93,14 +93,13 @@ pub(crate) async fn claim(
             } => (attempt, kind, expected),
             Step::Done(claimed) => return Ok(claimed),
         };
-        let event = Event {
-            operation_id: request.operation_id.clone(),
-            at: Timestamp::now(),
-            worker_id: Some(core.worker_id.clone()),
+        let event = Event::by_worker(
+            &core.worker_id,
+            &claim_id,
+            &request.operation_id,
             attempt,
-            claim_id: Some(claim_id.clone()),
             kind,
-        };
+        );
 
         let appended = core
             .oplog
@@ -160,7 +159,12 @@ async fn next_step(
         } => {
             // Only the worker that runs the operation hears a cancel intent live, and it may be
             // gone.
-            if takeover && is_cancelled(core, request).await? {
+            if takeover
+                && core
+                    .oplog
+                    .is_cancel_requested(&core.worker_type, &request.operation_id)
+                    .await?
+            {
                 Step::Append {
                     attempt: attempt - 1,
                     kind: EventKind::Cancelled {
@@ -195,14 +199,6 @@ fn accepted(event: Event, claim_id: String, sequence: u64) -> Claimed {
         EventKind::Failed { .. } => Claimed::NothingToRun("its workers were lost too often"),
         _ => Claimed::NothingToRun("it was cancelled before this worker took over"),
     }
-}
-
-async fn is_cancelled(core: &Core, request: &StartRequest) -> Result<bool, ReadLogError> {
-    let intent = core
-        .oplog
-        .cancel_intent(&core.worker_type, &request.operation_id)
-        .await?;
-    Ok(intent.is_some())
 }
 
 fn worker_lost(request: &StartRequest, attempts: u32) -> EventKind {

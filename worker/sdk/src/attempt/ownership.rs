@@ -30,7 +30,6 @@ use ktrdr_bus::telemetry::chain;
 use ktrdr_protocol::event::{Event, EventKind};
 use ktrdr_protocol::id::OperationId;
 use ktrdr_protocol::state::FoldedLog;
-use ktrdr_protocol::time::Timestamp;
 use tokio::time::Instant;
 
 use crate::attempt::stop::{Lost, StopReason};
@@ -83,14 +82,13 @@ impl OwnedAttempt {
     /// # Errors
     /// [`NotEnded`] when the attempt is lost, or the event itself cannot be stored.
     pub(crate) async fn end(&self, core: &Core, kind: EventKind) -> Result<(), NotEnded> {
-        let event = Event {
-            operation_id: self.operation_id.clone(),
-            at: Timestamp::now(),
-            worker_id: Some(core.worker_id.clone()),
-            attempt: self.attempt,
-            claim_id: Some(self.claim_id.clone()),
+        let event = Event::by_worker(
+            &core.worker_id,
+            &self.claim_id,
+            &self.operation_id,
+            self.attempt,
             kind,
-        };
+        );
 
         let mut expected = self.sequence;
         loop {

@@ -191,20 +191,9 @@ pub(super) async fn cancel(
     }
 
     let core = &state.core;
-    let intent = CancelIntent {
-        operation_id: id.clone(),
-        requested_at: Timestamp::now(),
-        reason: None,
-    };
-    let payload = serde_json::to_vec(&intent).map_err(ApiError::internal)?;
-    let subject = core.names.cancel(&core.worker_type, id);
+    let intent = CancelIntent::new(id.clone(), None);
     core.oplog
-        .publish_once(
-            &subject,
-            &format!("cancel-{id}"),
-            payload.into(),
-            CANCEL_PATIENCE,
-        )
+        .cancel(&core.worker_type, &intent, CANCEL_PATIENCE)
         .await
         .map_err(|_| {
             ApiError::new(

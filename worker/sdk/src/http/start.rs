@@ -19,7 +19,6 @@ use ktrdr_protocol::origin::Origin;
 use ktrdr_protocol::rest::ErrorCode;
 use ktrdr_protocol::rest::start::{DirectStartResponse, DirectStartStatus};
 use ktrdr_protocol::start_request::StartRequest;
-use ktrdr_protocol::time::Timestamp;
 use ktrdr_protocol::trace::{self, TraceParent};
 use serde_json::json;
 use tokio::sync::oneshot;
@@ -74,40 +73,30 @@ async fn start_here(
         None => generated_id(core.info.short)?,
     };
 
-    let request = StartRequest {
-        operation_id: operation_id.clone(),
-        operation_type: core.worker_type.clone(),
-        parameters: body.parameters,
-        execution: body.execution,
-        created_at: Timestamp::now(),
-        retry_of: None,
-        resume_from: None,
-    };
-    let payload = serde_json::to_vec(&request).map_err(ApiError::internal)?;
-    let subject = core.names.start(&core.worker_type, &Origin::Direct);
-    let (start_sequence, duplicate) = match core
+    let request = StartRequest::new(
+        operation_id.clone(),
+        core.worker_type.clone(),
+        body.parameters,
+        body.execution,
+    );
+    let stored = match core
         .oplog
-        .publish_once_traced(
-            &subject,
-            operation_id.as_str(),
-            payload.into(),
-            PATIENCE,
-            trace.as_ref(),
-        )
+        .start(&request, &Origin::Direct, trace.as_ref(), PATIENCE)
         .await
     {
         Ok(stored) => stored,
         Err(AppendError::TooLarge) => return Err(ApiError::too_large(None)),
         Err(AppendError::Full(_)) => return Err(ApiError::storage_full()),
+        Err(error @ AppendError::Encode(_)) => return Err(ApiError::internal(error)),
         Err(_) => return Err(unavailable()),
     };
-    if duplicate {
+    if stored.was_known {
         return Err(known(&operation_id));
     }
 
     let (sender, claimed) = oneshot::channel();
     let delivery = DeliveryInfo {
-        start_sequence,
+        start_sequence: stored.sequence,
         count: 1,
     };
     let lease = Lease::none(core.default_lease);

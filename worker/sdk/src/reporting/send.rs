@@ -163,19 +163,16 @@ async fn store_batch(
         attempt: owned.attempt,
         points: points.to_vec(),
     };
-    let Ok(payload) = serde_json::to_vec(&batch) else {
-        return true;
-    };
-    let subject = core.names.metrics(&core.worker_type, &owned.operation_id);
     // The id makes a batch that is sent again count once. By number: two batches can begin at the
     // same time, by a clock that was set back or within one millisecond.
     let id = format!("{}-{before}-{}", owned.claim_id, points.len());
     match core
         .oplog
-        .publish_once(&subject, &id, payload.into(), patience)
+        .store_metrics(&core.worker_type, &batch, &id, patience)
         .await
     {
-        Ok(_) => true,
+        // A batch that cannot be written as JSON never will be.
+        Ok(()) | Err(AppendError::Encode(_)) => true,
         Err(AppendError::TooLarge) => {
             tracing::warn!(
                 points = points.len(),
