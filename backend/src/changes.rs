@@ -1,16 +1,14 @@
-//! What happens, as it happens: the hook for live event streams.
+//! Announces changes of operations and workers inside the process; live events are made from them.
 //!
-//! Items are small and shared, and carry no content: whoever shows one reads the current state from the projection or the
-//! registry. Nothing is built while nobody listens.
+//! A change says only what changed, never how: a listener reads the current state from the projection or
+//! the registry. Nothing is built while nobody listens.
 
 use std::sync::Arc;
 
 use ktrdr_protocol::id::{OperationId, WorkerId, WorkerType};
-use ktrdr_protocol::state::Status;
-use ktrdr_protocol::worker::WorkerStatus;
 use tokio::sync::broadcast;
 
-/// How many changes a listener may lag behind before it misses some (and is told so).
+/// Changes that a listener may lag behind. One that lags further misses some, and is told so.
 const CAPACITY: usize = 4096;
 
 /// One change.
@@ -20,30 +18,22 @@ pub enum Change {
     Operation {
         /// Stream sequence of the message.
         sequence: u64,
-        /// The operation.
+        /// The operation that changed.
         operation_id: OperationId,
-        /// Its type.
-        worker_type: WorkerType,
-        /// Where it stands now.
-        status: Status,
     },
-    /// A running operation got on.
+    /// A running operation reported progress.
     Progress {
-        /// The operation.
+        /// The operation that runs.
         operation_id: OperationId,
-        /// Its type.
-        worker_type: WorkerType,
     },
-    /// The stream was replaced: nothing that was known holds any more.
+    /// The stream was replaced: nothing that was known before holds any more.
     Everything,
-    /// A worker appeared, changed its status, or left (`None`).
+    /// A worker appeared, changed its status, or left.
     Worker {
-        /// The worker.
+        /// The worker that changed.
         worker_id: WorkerId,
-        /// Its type.
+        /// Its worker type: the registry no longer knows it once the worker has left.
         worker_type: WorkerType,
-        /// Its status now.
-        status: Option<WorkerStatus>,
     },
 }
 
@@ -62,7 +52,7 @@ impl Default for Changes {
 }
 
 impl Changes {
-    /// Hears every change from now on.
+    /// Receives every change from now on.
     pub fn subscribe(&self) -> broadcast::Receiver<Arc<Change>> {
         self.sender.subscribe()
     }
@@ -72,7 +62,7 @@ impl Changes {
         self.sender.receiver_count() > 0
     }
 
-    /// Tells everybody who listens.
+    /// Sends `change` to all listeners.
     pub fn announce(&self, change: Change) {
         if self.has_listeners() {
             // Fails only when the last listener left in between.

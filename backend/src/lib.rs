@@ -1,26 +1,32 @@
-//! The backend: validates requests, publishes them to JetStream, folds the stream into a projection, and serves it.
+//! The backend: validates requests, publishes them to JetStream, folds the stream into a projection, and
+//! serves it.
 //!
-//! It runs no operations and keeps nothing on disk: any number of backends may run side by side, and each may be killed and
-//! started again at any time.
+//! It runs no operations and keeps nothing on disk: any number of backends may run side by side, and each
+//! may be killed and started again at any time.
+//!
+//! Modules form layers: one uses only modules of the rows below its own. `tests/layers.rs` checks this
+//! table.
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`config`] | settings |
 //! | `router` | every route and layer on one screen |
-//! | `routes` | one file per resource: extract, call, respond |
-//! | `openapi` | the document of the REST interface, from the routes and the worker types |
-//! | `middleware` | request ids, the request log, the answer while nothing is loaded yet |
-//! | `error` | everything that can go wrong, as the one error shape; the only failure status codes |
-//! | `idempotency` | the id behind an `Idempotency-Key` |
-//! | `dispatch` | the only code that publishes starts and cancels |
-//! | `projection` | every operation, folded from the stream |
-//! | `response_cache` | answers about operations that have ended, kept as they were written |
-//! | `registry` | workers as heartbeats tell them |
-//! | `catalogue` | worker types, domains, schemas |
-//! | `subject_pager` | metrics and history: reads a subject of a stream page by page |
+//! | `routes` | the REST interface, one file per resource: extract, call, respond |
+//! | `openapi` | the description of the REST interface |
+//! | `middleware` | what happens to every request: its id, log lines, metrics, panics |
 //! | `duties` | what runs beside the REST interface |
-//! | `events` | changes as server-sent events: encoded once, shared by all who follow |
-//! | `changes` | changes as they happen, for live event streams |
+//! | `state` | what handlers and duties share |
+//! | `events` | live events: changes encoded once and sent to all clients that follow them |
+//! | `dispatch` | the only code that publishes starts and cancels |
+//! | `response_cache` | rendered responses about operations that have ended |
+//! | `projection` | every operation, folded from the stream |
+//! | `registry` | the workers, as their heartbeats tell |
+//! | `catalogue` | the worker types: domains and schemas |
+//! | `changes` | announces changes of operations and workers inside the process |
+//! | `subject_pager` | reads the messages of one subject page by page: metric points and history |
+//! | `request_metrics` | HTTP requests, counted and timed |
+//! | `idempotency` | the operation id behind an `Idempotency-Key` |
+//! | `error` | every failure of a request in one shape; the only failure status codes |
+//! | [`config`] | settings |
 
 mod catalogue;
 mod changes;
@@ -41,6 +47,8 @@ mod routes;
 mod state;
 mod subject_pager;
 
+use std::time::Duration;
+
 use axum::serve::ListenerExt;
 use ktrdr_bus::nats::{self, ConnectError};
 use ktrdr_bus::topology::TopologyError;
@@ -48,6 +56,11 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 pub use config::Config;
+
+use crate::duties::DutyError;
+
+/// How long messages that were published without waiting may take to leave when the backend stops.
+const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 
 /// Why a backend ended that was not asked to.
 #[derive(Debug, thiserror::Error)]
@@ -66,32 +79,76 @@ pub enum RunError {
     Duty(String),
 }
 
-/// Serves on `listener` until `shutdown`, then answers what is in flight (requests that wait get the current state) and
-/// returns, at the latest after the shutdown grace.
+impl From<DutyError> for RunError {
+    fn from(error: DutyError) -> Self {
+        match error {
+            DutyError::Topology(error) => Self::Topology(error),
+            DutyError::Ended(why) => Self::Duty(why),
+        }
+    }
+}
+
+/// Serves on `listener` until `shutdown`. Then requests in flight are answered (those that wait get the
+/// current state), and this returns, at the latest after the shutdown grace.
 ///
-/// NATS may be away: the REST interface is up at once, `/ready` says 503, and the connection is waited for.
+/// NATS may be unreachable: the REST interface is up at once, `/ready` answers 503, and the backend waits
+/// for the connection.
 ///
 /// # Errors
-/// [`RunError`].
+/// [`RunError`] when the backend cannot go on.
 pub async fn run(
     config: Config,
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
-    for (name, value) in config.effective() {
-        tracing::info!(setting = name, value, "in force");
-    }
-    for contradiction in config.contradictions() {
-        tracing::warn!("{contradiction}");
-    }
+    log_settings(&config);
     let connection = nats::connect(&config.nats, "ktrdr-backend")
         .await
         .map_err(RunError::Connect)?;
     let client = connection.client.clone();
     let grace = config.shutdown_grace;
     let state = state::AppState::new(config, connection, shutdown.clone());
+
+    let serving = serve(state.clone(), listener, shutdown.clone());
+    let grace_is_over = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(grace).await;
+    };
+    // The first to end ends the backend. Requests need the duties, so these live until the last request
+    // was answered.
+    let outcome = tokio::select! {
+        served = serving => served,
+        error = duties::run(state) => Err(error.into()),
+        () = grace_is_over => {
+            tracing::warn!(?grace, "requests in flight did not finish within the grace");
+            Ok(())
+        }
+    };
+
+    // Messages that were published without waiting must still leave. A broker that is unreachable cannot
+    // delay the end.
+    let _ = tokio::time::timeout(FLUSH_LIMIT, client.flush()).await;
+    tracing::info!("stopped");
+    outcome
+}
+
+fn log_settings(config: &Config) {
+    for (name, value) in config.effective() {
+        tracing::info!(setting = name, value, "in force");
+    }
+    for contradiction in config.contradictions() {
+        tracing::warn!("{contradiction}");
+    }
+}
+
+/// Answers requests until `shutdown`, and those in flight to their end.
+async fn serve(
+    state: state::AppState,
+    listener: TcpListener,
+    shutdown: CancellationToken,
+) -> Result<(), RunError> {
     let publishing = state.publishing.clone();
-    let app = router::router(state.clone());
+    let app = router::router(state);
     if let Ok(address) = listener.local_addr() {
         tracing::info!(%address, "listening");
     }
@@ -101,31 +158,14 @@ pub async fn run(
             tracing::debug!(%error, "cannot set TCP_NODELAY");
         }
     });
-    let stop = shutdown.clone();
-    let serving =
-        axum::serve(listener, app).with_graceful_shutdown(async move { stop.cancelled().await });
-    let late = async {
-        shutdown.cancelled().await;
-        tokio::time::sleep(grace).await;
-    };
-    let serving = async {
-        serving.await.map_err(RunError::Serve)?;
-        // Those whose client has hung up are still publishing.
-        publishing.close();
-        publishing.wait().await;
-        Ok(())
-    };
-    // Whichever ends first ends the backend. The duties live until the last request was answered: requests need them.
-    let outcome = tokio::select! {
-        served = serving => served,
-        error = duties::run(state) => Err(error),
-        () = late => {
-            tracing::warn!(?grace, "requests in flight did not finish within the grace");
-            Ok(())
-        }
-    };
-    // Messages that were published without waiting must still leave; a broker that is away cannot hold this up.
-    let _ = tokio::time::timeout(std::time::Duration::from_secs(1), client.flush()).await;
-    tracing::info!("stopped");
-    outcome
+
+    axum::serve(listener, app)
+        .with_graceful_shutdown(shutdown.cancelled_owned())
+        .await
+        .map_err(RunError::Serve)?;
+
+    // Requests whose client has hung up may still be publishing.
+    publishing.close();
+    publishing.wait().await;
+    Ok(())
 }

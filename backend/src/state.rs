@@ -1,4 +1,4 @@
-//! What handlers and background duties share. Cheap to clone.
+//! What request handlers and background duties share. Cheap to clone.
 
 use std::sync::Arc;
 
@@ -14,13 +14,13 @@ use crate::changes::Changes;
 use crate::config::Config;
 use crate::dispatch::Dispatch;
 use crate::error::ApiError;
-use crate::events::Hub;
+use crate::events::{Broadcaster, Sources};
 use crate::projection::Projection;
 use crate::registry::Registry;
 use crate::request_metrics::RequestMetrics;
 use crate::response_cache::ResponseCache;
 
-/// Handles to everything; see the fields.
+/// The parts of the backend.
 #[derive(Clone)]
 pub struct AppState(Arc<Parts>);
 
@@ -30,18 +30,16 @@ pub struct Parts {
     pub config: Config,
     /// Subjects and streams.
     pub names: SubjectNames,
-    /// NATS.
+    /// The connection to NATS.
     pub connection: Connection,
     /// All operations.
-    pub projection: Projection,
-    /// Answers about what has ended.
+    pub projection: Arc<Projection>,
+    /// Rendered responses about operations that have ended.
     pub responses: ResponseCache,
     /// All workers.
-    pub registry: Registry,
-    /// Changes as they happen.
-    pub changes: Changes,
-    /// Who follows changes over HTTP.
-    pub events: Hub,
+    pub registry: Arc<Registry>,
+    /// Sends live events to clients.
+    pub events: Broadcaster,
     /// HTTP requests, counted and timed.
     pub requests: RequestMetrics,
     /// All worker types.
@@ -50,30 +48,40 @@ pub struct Parts {
     pub dispatch: Dispatch,
     /// Requests that publish: they run to their end even when their client hangs up.
     pub publishing: TaskTracker,
-    /// Set when the process has been asked to stop: requests that wait answer with what there is.
+    /// Set when the process has been asked to stop: requests that wait answer with the current state.
     pub stopping: CancellationToken,
 }
 
 impl AppState {
-    /// Wires everything together; nothing runs yet.
+    /// Connects the parts; nothing runs yet.
     pub fn new(config: Config, connection: Connection, stopping: CancellationToken) -> Self {
         let names = config.nats.subject_prefix.clone();
         let changes = Changes::default();
-        let log = OpLog::new(connection.jetstream.clone(), names.clone());
-        Self(Arc::new(Parts {
-            projection: Projection::new(names.clone(), changes.clone()),
-            responses: ResponseCache::default(),
-            registry: Registry::new(config.worker_remove_after, changes.clone()),
+        let projection = Arc::new(Projection::new(names.clone(), changes.clone()));
+        let registry = Arc::new(Registry::new(config.worker_remove_after, changes.clone()));
+        let sources = Sources {
+            projection: Arc::clone(&projection),
+            registry: Arc::clone(&registry),
             changes,
-            events: Hub::default(),
+            connection: connection.clone(),
+            names: names.clone(),
+        };
+        let log = OpLog::new(connection.jetstream.clone(), names.clone());
+        let dispatch = Dispatch::new(
+            connection.clone(),
+            names.clone(),
+            log,
+            config.protocol.lease,
+        );
+
+        Self(Arc::new(Parts {
+            projection,
+            responses: ResponseCache::default(),
+            registry,
+            events: Broadcaster::new(sources, stopping.clone()),
             requests: RequestMetrics::default(),
             catalogue: Catalogue::default(),
-            dispatch: Dispatch::new(
-                connection.clone(),
-                names.clone(),
-                log,
-                config.protocol.lease,
-            ),
+            dispatch,
             publishing: TaskTracker::new(),
             stopping,
             names,
@@ -82,14 +90,12 @@ impl AppState {
         }))
     }
 
-    /// Whether reads can be answered: the projection has caught up and the worker types are known.
+    /// Whether reads can be answered: the projection is loaded and the worker types are known.
     pub fn is_loaded(&self) -> bool {
         self.projection.is_caught_up() && self.catalogue.is_loaded()
     }
-}
 
-impl AppState {
-    /// For what cannot be done without NATS: the client shall know at once, and nothing shall be begun.
+    /// Refuses what cannot be done without NATS, before anything is begun.
     ///
     /// # Errors
     /// 503 while there is no connection.
@@ -101,11 +107,11 @@ impl AppState {
         }
     }
 
-    /// Runs `work` to its end, also when the client that asked for it has hung up: what was published must be followed
-    /// through, and what is half-published must not be left so.
+    /// Runs `work` to its end, also when its client hangs up: a half-finished publish must not be left
+    /// behind, and the answer to a finished one may still be needed.
     ///
     /// # Errors
-    /// What `work` says; 500 when it panics.
+    /// Those of `work`; 500 when it panics.
     pub async fn detached<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
@@ -119,6 +125,7 @@ impl AppState {
 
 impl std::ops::Deref for AppState {
     type Target = Parts;
+
     fn deref(&self) -> &Parts {
         &self.0
     }

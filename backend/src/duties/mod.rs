@@ -1,4 +1,11 @@
-//! Everything that runs beside the REST interface, and what its end means.
+//! The background duties: what runs beside the REST interface, and what its end means.
+//!
+//! | duty | does |
+//! |---|---|
+//! | [`listen`] | takes heartbeats and progress from the workers |
+//! | [`crate::projection::follow`] | keeps the projection up to date |
+//! | [`crate::catalogue`] | keeps the worker types up to date |
+//! | [`reconcile`] | ends operations that can no longer end by themselves |
 
 mod listen;
 mod reconcile;
@@ -8,20 +15,33 @@ use std::time::Duration;
 use ktrdr_bus::topology::{self, Role, TopologyError};
 use tokio::task::JoinSet;
 
+use crate::projection;
 use crate::state::AppState;
-use crate::{RunError, projection};
 
 /// Pause before provisioning is tried again.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Runs all duties. Returns only when going on makes no sense; dropping it ends them all.
-pub async fn run(state: AppState) -> RunError {
+/// Why the backend cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum DutyError {
+    /// Streams or buckets exist that cannot be used.
+    #[error(transparent)]
+    Topology(TopologyError),
+    /// A duty panicked or returned. Neither ever happens unless there is a bug.
+    #[error("{0}")]
+    Ended(String),
+}
+
+/// Runs all duties. Returns only when the backend cannot go on; dropping the future ends them all.
+pub async fn run(state: AppState) -> DutyError {
     let mut duties = JoinSet::new();
     let listening = state.clone();
     duties.spawn(async move { listen::run(&listening).await });
+
     if let Err(error) = provision(&state).await {
-        return RunError::Topology(error);
+        return DutyError::Topology(error);
     }
+
     let following = state.clone();
     duties.spawn(async move {
         projection::follow::run(
@@ -39,22 +59,26 @@ pub async fn run(state: AppState) -> RunError {
             .await
     });
     duties.spawn(async move { reconcile::run(&state).await });
-    // None of them ever ends by itself. One that does has a bug, and half a backend is worse than one that is restarted.
+
+    // A backend that lacks one duty looks healthy and is not; one that ends is restarted.
     match duties.join_next().await {
-        Some(Err(error)) => RunError::Duty(error.to_string()),
-        _ => RunError::Duty("it ended by itself".to_owned()),
+        Some(Err(error)) => DutyError::Ended(error.to_string()),
+        _ => DutyError::Ended("it ended by itself".to_owned()),
     }
 }
 
-/// Streams and buckets as this backend's settings want them, and the lease in every queue. Waits for NATS however long;
-/// what exists and cannot be used ends the process, since waiting would not help.
+/// Creates streams and buckets, and gives every queue the lease of this backend's settings. Waits for
+/// NATS without limit.
+///
+/// # Errors
+/// When something exists that cannot be used: waiting would not help.
 async fn provision(state: &AppState) -> Result<(), TopologyError> {
     loop {
         state.connection.up().await;
         match provision_once(state).await {
             Ok(()) => return Ok(()),
             Err(error) if error.is_transient() => {
-                tracing::warn!(%error, cause = ?std::error::Error::source(&error), "trying again");
+                tracing::warn!(%error, cause = ?std::error::Error::source(&error), "cannot prepare JetStream; trying again");
                 tokio::time::sleep(PAUSE).await;
             }
             Err(error) => return Err(error),
@@ -63,7 +87,8 @@ async fn provision(state: &AppState) -> Result<(), TopologyError> {
 }
 
 async fn provision_once(state: &AppState) -> Result<(), TopologyError> {
-    let (jetstream, protocol) = (&state.connection.jetstream, &state.config.protocol);
+    let jetstream = &state.connection.jetstream;
+    let protocol = &state.config.protocol;
     topology::ensure(jetstream, &state.names, protocol, Role::Backend).await?;
     topology::apply_lease(jetstream, &state.names, protocol.lease).await
 }

@@ -1,4 +1,5 @@
-//! One connection that follows events. It does nothing until there is something to send, and holds nothing but its place.
+//! One client that follows live events. It does nothing until there is something to send, and holds
+//! nothing but its subscription.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -9,39 +10,39 @@ use futures::Stream;
 use ktrdr_protocol::id::OperationId;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
-use tokio_util::sync::CancellationToken;
 
-use super::frame::{Batch, Frame, Kind, prelude};
-use super::{Hub, Seat};
+use super::frame::{Batch, Frame, FrameKind, prelude};
+use super::{Broadcaster, Subscription};
+use crate::projection::Projection;
 use crate::projection::record::View;
-use crate::state::AppState;
 
-/// Most operations sent to one who comes back; with more it is cheaper to fetch a page.
-const MOST_MISSED: usize = 1000;
+/// Operations sent to a client that comes back, at most. With more it is cheaper to fetch a page.
+const MAX_MISSED_OPERATIONS: usize = 1000;
 
-/// Most bytes sent to one who comes back.
-const MOST_MISSED_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes sent to a client that comes back, at most.
+const MAX_MISSED_BYTES: usize = 4 * 1024 * 1024;
 
-/// What a reader of everything wants. Each filter is for its own kind of event.
+/// Which of all events a client wants. Each field filters its own kind of events.
 #[derive(Debug, Default)]
 pub struct Filter {
-    /// Operations and progress of this type only.
+    /// Only operations, progress and metric points of this worker type.
     pub operation_type: Option<String>,
-    /// Workers of this type only.
+    /// Only workers of this type.
     pub worker_type: Option<String>,
 }
 
 impl Filter {
-    fn is_open(&self) -> bool {
+    fn is_empty(&self) -> bool {
         self.operation_type.is_none() && self.worker_type.is_none()
     }
 
-    fn lets_through(&self, frame: &Frame) -> bool {
+    fn accepts(&self, frame: &Frame) -> bool {
         let wanted = match frame.kind {
-            Kind::Operation | Kind::Progress | Kind::Metrics => &self.operation_type,
-            Kind::Worker => &self.worker_type,
-            Kind::Reset | Kind::Comment => return true,
+            FrameKind::Operation | FrameKind::Progress | FrameKind::Metrics => &self.operation_type,
+            FrameKind::Worker => &self.worker_type,
+            FrameKind::Reset | FrameKind::Comment => return true,
         };
+
         wanted.as_deref().is_none_or(|wanted| {
             frame
                 .worker_type
@@ -51,127 +52,164 @@ impl Filter {
     }
 }
 
-/// Follows everything.
-struct Everything {
-    state: AppState,
+/// A client that follows all events.
+struct AllEvents {
+    broadcaster: Broadcaster,
     batches: broadcast::Receiver<Arc<Batch>>,
     filter: Filter,
-    /// Changes up to this sequence were sent, or are part of what the client fetches.
-    floor: u64,
+    /// The client has seen the changes up to this sequence, or sees them in what it fetches.
+    seen: u64,
     waiting: VecDeque<Bytes>,
-    stopping: CancellationToken,
 }
 
-/// Everything that happens from now on, after what was missed since `last_id`.
-pub fn everything(
-    state: &AppState,
+/// All events from now on, after those that were missed since `last_id`.
+pub fn all_events(
+    broadcaster: &Broadcaster,
     filter: Filter,
     last_id: Option<u64>,
 ) -> impl Stream<Item = Result<Bytes, Infallible>> + use<> {
-    // Before the projection is read: what changes in between comes twice rather than never.
-    let batches = Hub::follow_all(state);
+    // Before the projection is read: a change in between comes twice rather than never.
+    let batches = broadcaster.subscribe_all();
+    let projection = &broadcaster.0.sources.projection;
     let mut waiting = VecDeque::new();
-    let floor = match last_id {
+    let seen = match last_id {
         None => {
-            let floor = state.projection.last_change();
-            waiting.push_back(prelude(floor));
-            floor
+            let last_change = projection.last_change();
+            waiting.push_back(prelude(last_change));
+            last_change
         }
-        Some(last_id) => catch_up(state, &filter, last_id, &mut waiting),
+        Some(last_id) => catch_up(projection, &filter, last_id, &mut waiting),
     };
-    let stopping = state.stopping.clone();
-    let reader = Everything {
-        state: state.clone(),
+
+    let client = AllEvents {
+        broadcaster: broadcaster.clone(),
         batches,
         filter,
-        floor,
+        seen,
         waiting,
-        stopping,
     };
-    futures::stream::unfold(reader, |mut reader| async move {
-        let bytes = reader.next().await?;
-        Some((Ok(bytes), reader))
+    futures::stream::unfold(client, |mut client| async move {
+        let bytes = client.next().await?;
+        Some((Ok(bytes), client))
     })
 }
 
-/// Puts down what was missed; says up to which sequence that goes.
-fn catch_up(state: &AppState, filter: &Filter, last_id: u64, waiting: &mut VecDeque<Bytes>) -> u64 {
-    let (floor, missed) = state.projection.changed_after(last_id, MOST_MISSED);
+/// Queues what was missed since `last_id`, and returns the sequence up to which the client is then
+/// informed. A client that missed too much is told to fetch anew.
+fn catch_up(
+    projection: &Projection,
+    filter: &Filter,
+    last_id: u64,
+    waiting: &mut VecDeque<Bytes>,
+) -> u64 {
+    let (last_change, missed) = projection.changed_after(last_id, MAX_MISSED_OPERATIONS);
     let frames = missed.map(|missed| {
-        let frames = missed
+        missed
             .iter()
-            .map(|(sequence, view)| Frame::operation(view, *sequence));
-        frames
-            .filter(|frame| filter.lets_through(frame))
+            .map(|(sequence, view)| Frame::operation(view, *sequence))
+            .filter(|frame| filter.accepts(frame))
             .map(|frame| frame.bytes)
             .collect::<Vec<_>>()
     });
+
     match frames {
-        Some(frames) if frames.iter().map(Bytes::len).sum::<usize>() <= MOST_MISSED_BYTES => {
+        Some(frames) if frames.iter().map(Bytes::len).sum::<usize>() <= MAX_MISSED_BYTES => {
             waiting.extend(frames);
-            waiting.push_back(prelude(floor));
+            waiting.push_back(prelude(last_change));
         }
         _ => {
-            waiting.push_back(prelude(floor));
-            waiting.push_back(Frame::reset("too much was missed", floor).bytes);
+            waiting.push_back(prelude(last_change));
+            waiting.push_back(Frame::reset("too much was missed", last_change).bytes);
         }
     }
-    floor
+    last_change
 }
 
-impl Everything {
+impl AllEvents {
+    /// The next bytes for the client; `None` ends the stream.
     async fn next(&mut self) -> Option<Bytes> {
         loop {
             if let Some(bytes) = self.waiting.pop_front() {
                 return Some(bytes);
             }
+
             let batch = tokio::select! {
-                () = self.stopping.cancelled() => return None,
+                () = self.broadcaster.0.stopping.cancelled() => return None,
                 batch = self.batches.recv() => batch,
             };
             match batch {
-                Ok(batch) => self.take(&batch),
+                Ok(batch) => self.queue(&batch),
                 Err(RecvError::Lagged(_)) => {
-                    // Too slow. What it missed is gone; what it fetches now is newer anyway.
-                    self.floor = self.state.projection.last_change();
+                    // The client was too slow. The batches it missed are gone, and whatever it fetches
+                    // after the reset is newer.
+                    self.seen = self.broadcaster.0.sources.projection.last_change();
                     self.batches = self.batches.resubscribe();
-                    return Some(Frame::reset("the reader was too slow", self.floor).bytes);
+                    return Some(Frame::reset("the reader was too slow", self.seen).bytes);
                 }
                 Err(RecvError::Closed) => return None,
             }
         }
     }
 
-    fn take(&mut self, batch: &Batch) {
-        if batch.frames.iter().any(|frame| frame.kind == Kind::Reset) {
-            // The stream is another one and counts from 1 again.
-            self.floor = 0;
+    fn queue(&mut self, batch: &Batch) {
+        let is_reset = |frame: &Frame| frame.kind == FrameKind::Reset;
+        if batch.frames.iter().any(is_reset) {
+            // The stream may have been replaced; a new one counts from 1 again.
+            self.seen = 0;
         }
-        if self.filter.is_open() && batch.first_sequence.is_none_or(|first| first > self.floor) {
+
+        let is_all_new = batch.first_sequence.is_none_or(|first| first > self.seen);
+        if self.filter.is_empty() && is_all_new {
             self.waiting.push_back(batch.whole.clone());
             return;
         }
-        let new = |frame: &&Frame| frame.kind != Kind::Operation || frame.sequence > self.floor;
+
+        let is_new =
+            |frame: &&Frame| frame.kind != FrameKind::Operation || frame.sequence > self.seen;
         let wanted = batch
             .frames
             .iter()
-            .filter(new)
-            .filter(|frame| self.filter.lets_through(frame));
+            .filter(is_new)
+            .filter(|frame| self.filter.accepts(frame));
         self.waiting.extend(wanted.map(|frame| frame.bytes.clone()));
     }
 }
 
-/// Follows one operation.
-struct One {
-    state: AppState,
-    seat: Seat,
+/// A client that follows one operation.
+struct OneOperation {
+    subscription: Subscription,
+    broadcaster: Broadcaster,
     id: OperationId,
-    /// The change that the last document sent shows.
-    floor: u64,
+    /// The newest change that the client has seen.
+    seen: u64,
     waiting: VecDeque<Bytes>,
-    /// Nothing follows what waits.
+    /// The operation has ended: the stream ends after what waits.
     ended: bool,
-    stopping: CancellationToken,
+}
+
+/// The operation as it is now, then everything that happens to it. Ends with the operation's end.
+pub fn one_operation(
+    broadcaster: &Broadcaster,
+    view: &View,
+) -> impl Stream<Item = Result<Bytes, Infallible>> + use<> {
+    let record = &view.record;
+    let mut client = OneOperation {
+        subscription: broadcaster.subscribe_one(&record.id, &record.queue.worker_type),
+        broadcaster: broadcaster.clone(),
+        id: record.id.clone(),
+        seen: 0,
+        waiting: VecDeque::new(),
+        ended: false,
+    };
+    client
+        .waiting
+        .push_back(Bytes::from_static(b"retry: 1000\n\n"));
+    client.queue_document();
+
+    futures::stream::unfold(client, |mut client| async move {
+        let bytes = client.next().await?;
+        Some((Ok(bytes), client))
+    })
 }
 
 /// The sequence of the last event that `view` shows.
@@ -181,46 +219,23 @@ pub fn sequence_of(view: &View) -> u64 {
         .max(view.record.state.last_sequence)
 }
 
-/// The operation as it stands, then everything that happens to it; ends with its end.
-pub fn one(state: &AppState, view: &View) -> impl Stream<Item = Result<Bytes, Infallible>> + use<> {
-    let record = &view.record;
-    let id = record.id.clone();
-    let seat = Hub::follow_one(state, &id, &record.queue.worker_type);
-    let stopping = state.stopping.clone();
-    let mut reader = One {
-        state: state.clone(),
-        seat,
-        id,
-        floor: 0,
-        waiting: VecDeque::new(),
-        ended: false,
-        stopping,
-    };
-    reader
-        .waiting
-        .push_back(Bytes::from_static(b"retry: 1000\n\n"));
-    reader.show();
-    futures::stream::unfold(reader, |mut reader| async move {
-        let bytes = reader.next().await?;
-        Some((Ok(bytes), reader))
-    })
-}
-
-impl One {
-    /// Puts the current document down.
-    fn show(&mut self) {
-        match self.state.projection.get(self.id.as_str()) {
+impl OneOperation {
+    /// Queues the operation as it is now.
+    fn queue_document(&mut self) {
+        let projection = &self.broadcaster.0.sources.projection;
+        match projection.get(self.id.as_str()) {
             Some(view) => {
-                self.floor = sequence_of(&view);
+                self.seen = sequence_of(&view);
                 self.ended = view.status().is_terminal();
                 self.waiting
-                    .push_back(Frame::operation(&view, self.floor).bytes);
+                    .push_back(Frame::operation(&view, self.seen).bytes);
             }
             // It has left the stream.
             None => self.ended = true,
         }
     }
 
+    /// The next bytes for the client; `None` ends the stream.
     async fn next(&mut self) -> Option<Bytes> {
         loop {
             if let Some(bytes) = self.waiting.pop_front() {
@@ -229,26 +244,26 @@ impl One {
             if self.ended {
                 return None;
             }
+
             let frame = tokio::select! {
-                () = self.stopping.cancelled() => return None,
-                frame = self.seat.frames.recv() => frame,
+                () = self.broadcaster.0.stopping.cancelled() => return None,
+                frame = self.subscription.frames.recv() => frame,
             };
             match frame {
-                Ok(Frame {
-                    kind: Kind::Reset, ..
-                }) => self.show(),
-                Ok(frame) if frame.kind == Kind::Operation && frame.sequence <= self.floor => {}
-                Ok(frame) => {
-                    if frame.kind == Kind::Operation {
-                        self.floor = frame.sequence;
+                Ok(frame) if frame.kind == FrameKind::Reset => self.queue_document(),
+                Ok(frame) if frame.kind == FrameKind::Operation => {
+                    if frame.sequence > self.seen {
+                        self.seen = frame.sequence;
                         self.ended = frame.last;
+                        return Some(frame.bytes);
                     }
-                    return Some(frame.bytes);
                 }
+                Ok(frame) => return Some(frame.bytes),
                 Err(RecvError::Lagged(_)) => {
-                    // The document makes up for states and progress; points are fetched by their cursor.
-                    self.seat.frames = self.seat.frames.resubscribe();
-                    self.show();
+                    // The document replaces the states and the progress that were missed; metric points
+                    // are fetched by their cursor.
+                    self.subscription.frames = self.subscription.frames.resubscribe();
+                    self.queue_document();
                 }
                 Err(RecvError::Closed) => return None,
             }

@@ -1,4 +1,4 @@
-//! One event as it goes over the wire.
+//! One live event as bytes on the wire.
 
 use bytes::Bytes;
 use ktrdr_protocol::id::{OperationId, WorkerType};
@@ -11,18 +11,18 @@ use crate::projection::record::{View, WithoutResult};
 
 /// What a frame is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum FrameKind {
     /// An operation changed.
     Operation,
-    /// An operation got on.
+    /// A running operation reported progress.
     Progress,
-    /// An operation measured something.
+    /// An operation recorded metric points.
     Metrics,
-    /// A worker came, changed or went.
+    /// A worker appeared, changed its status, or left.
     Worker,
-    /// Things were missed: fetch anew.
+    /// Events were missed: the client fetches anew.
     Reset,
-    /// Keeps the line open.
+    /// Keeps a quiet connection open.
     Comment,
 }
 
@@ -30,36 +30,36 @@ pub enum Kind {
 #[derive(Debug, Clone)]
 pub struct Frame {
     /// What it is about.
-    pub kind: Kind,
+    pub kind: FrameKind,
     /// The operation, when it is about one.
     pub operation: Option<OperationId>,
     /// The type of the operation or the worker.
     pub worker_type: Option<WorkerType>,
     /// Sequence of the change in the stream; 0 for what is not stored.
     pub sequence: u64,
-    /// Nothing follows: the operation has ended.
+    /// Whether the operation has ended, so that nothing follows.
     pub last: bool,
     /// The event.
     pub bytes: Bytes,
 }
 
-/// Frames that go out together.
+/// Frames that are sent together.
 #[derive(Debug)]
 pub struct Batch {
-    /// Each of them.
+    /// The single frames, for clients that want only some of them.
     pub frames: Vec<Frame>,
-    /// All of them in one piece.
+    /// The bytes of all frames, for clients that want all of them.
     pub whole: Bytes,
-    /// The lowest sequence among them, when there is one.
+    /// The lowest sequence among the frames that have one.
     pub first_sequence: Option<u64>,
 }
 
 impl Frame {
-    /// The operation as it stands, announced by the change at `sequence`.
+    /// The operation as it is now, after the change at `sequence`.
     pub fn operation(view: &View, sequence: u64) -> Self {
         let record = &view.record;
         Self {
-            kind: Kind::Operation,
+            kind: FrameKind::Operation,
             operation: Some(record.id.clone()),
             worker_type: Some(record.queue.worker_type.clone()),
             sequence,
@@ -68,7 +68,7 @@ impl Frame {
         }
     }
 
-    /// How far the operation is. `None` when nobody runs it.
+    /// The progress of the operation. `None` when nobody runs it.
     pub fn progress(view: &View) -> Option<Self> {
         #[derive(Serialize)]
         struct Data<'a> {
@@ -90,21 +90,21 @@ impl Frame {
             operation: Some(record.id.clone()),
             worker_type: Some(record.queue.worker_type.clone()),
             bytes: write("progress", None, &data),
-            ..Self::bare(Kind::Progress)
+            ..Self::bare(FrameKind::Progress)
         })
     }
 
-    /// What the operation measured.
+    /// Metric points of the operation.
     pub fn metrics(id: &OperationId, worker_type: &WorkerType, data: &impl Serialize) -> Self {
         Self {
             operation: Some(id.clone()),
             worker_type: Some(worker_type.clone()),
             bytes: write("metrics", None, data),
-            ..Self::bare(Kind::Metrics)
+            ..Self::bare(FrameKind::Metrics)
         }
     }
 
-    /// A worker as it is now; `None`: it is gone.
+    /// A worker as it is now. `document` is `None` when it has left.
     pub fn worker(id: &str, worker_type: WorkerType, document: Option<&WorkerDocument>) -> Self {
         #[derive(Serialize)]
         struct Gone<'a> {
@@ -127,11 +127,11 @@ impl Frame {
         Self {
             worker_type: Some(worker_type),
             bytes,
-            ..Self::bare(Kind::Worker)
+            ..Self::bare(FrameKind::Worker)
         }
     }
 
-    /// Says that something was missed, and from which sequence on nothing is.
+    /// Tells clients that they missed events up to `sequence`, and why.
     pub fn reset(reason: &str, sequence: u64) -> Self {
         #[derive(Serialize)]
         struct Data<'a> {
@@ -139,24 +139,24 @@ impl Frame {
         }
         Self {
             bytes: write("reset", Some(sequence), &Data { reason }),
-            ..Self::bare(Kind::Reset)
+            ..Self::bare(FrameKind::Reset)
         }
     }
 
-    /// Keeps proxies from closing a quiet line, and tells a dead one from it.
+    /// Keeps proxies from closing a quiet connection, and lets clients notice a dead one.
     pub fn heartbeat() -> Self {
         Self {
             bytes: Bytes::from_static(b": heartbeat\n\n"),
-            ..Self::bare(Kind::Comment)
+            ..Self::bare(FrameKind::Comment)
         }
     }
 
-    /// Whether it goes to every reader, whatever they follow.
+    /// Whether every client gets it, whatever it follows.
     pub fn is_for_everybody(&self) -> bool {
-        matches!(self.kind, Kind::Reset | Kind::Comment)
+        matches!(self.kind, FrameKind::Reset | FrameKind::Comment)
     }
 
-    fn bare(kind: Kind) -> Self {
+    fn bare(kind: FrameKind) -> Self {
         Self {
             kind,
             operation: None,
@@ -169,7 +169,7 @@ impl Frame {
 }
 
 impl Batch {
-    /// Puts frames together.
+    /// Joins frames.
     pub fn new(frames: Vec<Frame>) -> Self {
         let whole = match frames.as_slice() {
             [only] => only.bytes.clone(),
@@ -192,8 +192,8 @@ impl Batch {
     }
 }
 
-/// The beginning of every stream: how soon to come back, and from where on. An event with an id and no data is not
-/// dispatched, but its id is remembered.
+/// The beginning of every stream: after how long to reconnect, and from which sequence on. Browsers do
+/// not dispatch an event without data, but they remember its id.
 pub fn prelude(sequence: u64) -> Bytes {
     format!("retry: 1000\nid: {sequence}\n\n").into()
 }
@@ -206,12 +206,14 @@ fn write(name: &str, sequence: Option<u64>, data: &impl Serialize) -> Bytes {
     out.extend_from_slice(format!("event: {name}\ndata: ").as_bytes());
     let begin = out.len();
     if let Err(error) = serde_json::to_writer(&mut out, data) {
-        // Nothing that is stored can be unwritable; if it ever were, an empty event is better than a broken stream.
+        // Whatever the projection holds was read from JSON, so this cannot happen. If it did, an empty event
+        // would do less harm than a broken stream.
         tracing::error!(%error, event = name, "an event cannot be written");
         out.truncate(begin);
         out.extend_from_slice(b"{}");
     }
-    // Parameters keep the client's own white space. Within JSON a line break can only be that, and it would end the event.
+    // Parameters keep the white space of the client that sent them. A line break in JSON can only be
+    // white space, and it would end the event.
     for byte in &mut out[begin..] {
         if matches!(byte, b'\n' | b'\r') {
             *byte = b' ';

@@ -1,170 +1,218 @@
-//! Changes as server-sent events.
+//! Live events: changes sent to clients over server-sent events.
 //!
 //! | module | holds |
 //! |---|---|
 //! | [`frame`] | one event as bytes on the wire |
 //! | [`encoder`] | the one task that turns changes into frames, while anybody follows |
-//! | [`metrics`] | the task that follows the metrics of one operation, while anybody follows that operation |
-//! | [`connection`] | one connection: what it was sent, what it skips, when it ends |
+//! | [`metric_points`] | the task that follows the metric points of one operation, while anybody follows it |
+//! | [`connection`] | one client: what it was sent, what it skips, when it ends |
 //!
-//! Every event is encoded once and its bytes are shared by all readers. A reader that does not keep up misses frames and is
-//! told so; nobody waits for it. Nobody follows: nothing runs, nothing is encoded.
+//! Every event is encoded once, and all clients share its bytes. A client that does not keep up loses
+//! frames and is told so; nobody waits for it. While nobody follows, no task runs and nothing is encoded.
 
 pub mod connection;
 pub mod encoder;
 pub mod frame;
-pub mod metrics;
+pub mod metric_points;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use ktrdr_bus::nats;
 use ktrdr_protocol::id::{OperationId, WorkerType};
+use ktrdr_protocol::subject::SubjectNames;
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use self::frame::{Batch, Frame};
-use crate::state::AppState;
+use crate::changes::Changes;
+use crate::projection::Projection;
+use crate::registry::Registry;
 
-/// Batches a reader of everything may lag behind. A batch is bounded in bytes, so this bounds memory, too.
-const BATCHES: usize = 64;
+/// Batches that a client of all events may lag behind. A batch is bounded in bytes, so this bounds
+/// memory, too.
+const MAX_BATCHES_BEHIND: usize = 64;
 
-/// Frames a reader of one operation may lag behind.
-const FRAMES: usize = 64;
+/// Frames that a client of one operation may lag behind.
+const MAX_FRAMES_BEHIND: usize = 64;
 
-/// Who follows what.
-#[derive(Debug)]
-pub struct Hub {
+/// Sends changes to all clients that follow them. Cheap to clone.
+#[derive(Clone)]
+pub struct Broadcaster(Arc<Shared>);
+
+/// What events are made from.
+pub struct Sources {
+    /// Operations.
+    pub projection: Arc<Projection>,
+    /// Workers.
+    pub registry: Arc<Registry>,
+    /// Changes of both.
+    pub changes: Changes,
+    /// The connection to NATS: metric points are read from their stream.
+    pub connection: nats::Connection,
+    /// Subjects and streams.
+    pub names: SubjectNames,
+}
+
+struct Shared {
+    sources: Sources,
+    /// Set when the process stops: every stream of events ends.
+    stopping: CancellationToken,
     all: broadcast::Sender<Arc<Batch>>,
-    topics: Mutex<HashMap<OperationId, Topic>>,
+    operations: Mutex<HashMap<OperationId, OperationChannel>>,
     /// Whether the encoder runs.
     encoding: Mutex<bool>,
 }
 
-/// One operation that is followed.
-#[derive(Debug)]
-struct Topic {
+/// The frames of one operation that somebody follows.
+struct OperationChannel {
     sender: broadcast::Sender<Frame>,
-    metrics: JoinHandle<()>,
+    metric_points: JoinHandle<()>,
 }
 
-/// A place among those who follow one operation; given up when dropped.
-pub struct Seat {
+/// One client's subscription to one operation. The last one that is dropped closes the channel.
+pub struct Subscription {
     /// What happens to the operation.
     pub frames: broadcast::Receiver<Frame>,
     id: OperationId,
-    state: AppState,
+    broadcaster: Broadcaster,
 }
 
-impl Default for Hub {
-    fn default() -> Self {
-        Self {
-            all: broadcast::channel(BATCHES).0,
-            topics: Mutex::default(),
+/// How many clients follow live events.
+#[derive(Debug, Clone, Copy)]
+pub struct Followers {
+    /// Clients that follow all events.
+    pub all: usize,
+    /// Operations that are followed one by one.
+    pub operations: usize,
+}
+
+impl Broadcaster {
+    /// Nobody follows yet, so nothing runs.
+    pub fn new(sources: Sources, stopping: CancellationToken) -> Self {
+        Self(Arc::new(Shared {
+            sources,
+            stopping,
+            all: broadcast::channel(MAX_BATCHES_BEHIND).0,
+            operations: Mutex::default(),
             encoding: Mutex::new(false),
-        }
+        }))
     }
-}
 
-impl Hub {
-    /// Follows everything. Read the projection afterwards, not before: then nothing is missed in between.
-    pub fn follow_all(state: &AppState) -> broadcast::Receiver<Arc<Batch>> {
-        let receiver = state.events.all.subscribe();
-        state.events.encode(state);
+    /// Follows all events. Read the projection after this call, not before it: then nothing is missed
+    /// in between.
+    fn subscribe_all(&self) -> broadcast::Receiver<Arc<Batch>> {
+        let receiver = self.0.all.subscribe();
+        self.ensure_encoding();
         receiver
     }
 
-    /// Follows one operation. Read the projection afterwards, not before.
-    pub fn follow_one(state: &AppState, id: &OperationId, worker_type: &WorkerType) -> Seat {
+    /// Follows one operation. Read the projection after this call, not before it.
+    fn subscribe_one(&self, id: &OperationId, worker_type: &WorkerType) -> Subscription {
         let frames = {
-            let mut topics = state.events.topics.lock();
-            let topic = topics.entry(id.clone()).or_insert_with(|| {
-                let sender = broadcast::channel(FRAMES).0;
-                let following = metrics::follow(
-                    state.clone(),
+            let mut operations = self.0.operations.lock();
+            let channel = operations.entry(id.clone()).or_insert_with(|| {
+                let sender = broadcast::channel(MAX_FRAMES_BEHIND).0;
+                let following = metric_points::follow(
+                    self.clone(),
                     id.clone(),
                     worker_type.clone(),
                     sender.clone(),
                 );
-                Topic {
-                    metrics: tokio::spawn(following),
+                OperationChannel {
+                    metric_points: tokio::spawn(following),
                     sender,
                 }
             });
-            topic.sender.subscribe()
+            channel.sender.subscribe()
         };
-        state.events.encode(state);
-        Seat {
+        self.ensure_encoding();
+
+        Subscription {
             frames,
             id: id.clone(),
-            state: state.clone(),
+            broadcaster: self.clone(),
         }
     }
 
-    /// How many connections follow everything, and how many operations are followed one by one.
-    pub fn readers(&self) -> (usize, usize) {
-        (self.all.receiver_count(), self.topics.lock().len())
+    /// How many clients there are.
+    pub fn followers(&self) -> Followers {
+        Followers {
+            all: self.0.all.receiver_count(),
+            operations: self.0.operations.lock().len(),
+        }
     }
 
-    fn is_followed(&self) -> bool {
-        self.all.receiver_count() > 0 || !self.topics.lock().is_empty()
+    fn has_followers(&self) -> bool {
+        self.0.all.receiver_count() > 0 || !self.0.operations.lock().is_empty()
     }
 
-    /// Makes sure that the encoder runs.
-    fn encode(&self, state: &AppState) {
-        let mut encoding = self.encoding.lock();
+    fn is_followed(&self, id: &OperationId) -> bool {
+        self.0.operations.lock().contains_key(id)
+    }
+
+    /// Starts the encoder unless it runs.
+    fn ensure_encoding(&self) {
+        let mut encoding = self.0.encoding.lock();
         if !*encoding {
             *encoding = true;
-            // Under the lock: the encoder that is just ending cannot miss who came in.
-            tokio::spawn(encoder::run(state.clone(), state.changes.subscribe()));
+            // Under the lock: an encoder that is just ending cannot miss the new client.
+            tokio::spawn(encoder::run(
+                self.clone(),
+                self.0.sources.changes.subscribe(),
+            ));
         }
     }
 
-    /// Whether the encoder may end, because nobody follows. It must end then.
-    fn rest(&self) -> bool {
-        let mut encoding = self.encoding.lock();
-        *encoding = self.is_followed();
+    /// Whether nobody follows any more. The encoder must then end at once: it counts as ended.
+    fn end_encoding_if_unfollowed(&self) -> bool {
+        let mut encoding = self.0.encoding.lock();
+        *encoding = self.has_followers();
         !*encoding
     }
 
-    fn is_watched(&self, id: &OperationId) -> bool {
-        self.topics.lock().contains_key(id)
+    fn send(&self, batch: Batch) {
+        self.send_to_operations(&batch);
+        // Fails when nobody follows all events.
+        let _ = self.0.all.send(Arc::new(batch));
     }
 
-    fn send(&self, batch: Batch) {
-        {
-            let topics = self.topics.lock();
-            if !topics.is_empty() {
-                for frame in &batch.frames {
-                    match &frame.operation {
-                        Some(id) => {
-                            drop(topics.get(id).map(|topic| topic.sender.send(frame.clone())))
-                        }
-                        None if frame.is_for_everybody() => {
-                            topics
-                                .values()
-                                .for_each(|topic| drop(topic.sender.send(frame.clone())));
-                        }
-                        None => {}
-                    }
+    fn send_to_operations(&self, batch: &Batch) {
+        let operations = self.0.operations.lock();
+        if operations.is_empty() {
+            return;
+        }
+        for frame in &batch.frames {
+            match &frame.operation {
+                Some(id) => {
+                    drop(
+                        operations
+                            .get(id)
+                            .map(|channel| channel.sender.send(frame.clone())),
+                    );
                 }
+                None if frame.is_for_everybody() => {
+                    operations
+                        .values()
+                        .for_each(|channel| drop(channel.sender.send(frame.clone())));
+                }
+                None => {}
             }
         }
-        // Fails when nobody follows everything.
-        let _ = self.all.send(Arc::new(batch));
     }
 }
 
-impl Drop for Seat {
+impl Drop for Subscription {
     fn drop(&mut self) {
-        let mut topics = self.state.events.topics.lock();
-        // This seat's own receiver still counts.
-        if topics
+        let mut operations = self.broadcaster.0.operations.lock();
+        // This subscription's own receiver still counts.
+        let is_last = operations
             .get(&self.id)
-            .is_some_and(|topic| topic.sender.receiver_count() <= 1)
-            && let Some(topic) = topics.remove(&self.id)
-        {
-            topic.metrics.abort();
+            .is_some_and(|channel| channel.sender.receiver_count() <= 1);
+        if is_last && let Some(channel) = operations.remove(&self.id) {
+            channel.metric_points.abort();
         }
     }
 }

@@ -232,11 +232,7 @@ impl Projection {
         if let Some(queue) = queue
             && self.changes.has_listeners()
         {
-            let worker_type = queue.worker_type.clone();
-            self.changes.announce(Change::Progress {
-                operation_id: id,
-                worker_type,
-            });
+            self.changes.announce(Change::Progress { operation_id: id });
         }
     }
 
@@ -281,7 +277,10 @@ impl Projection {
                             ended.push(applied.operation_id.clone());
                         }
                         if listening {
-                            changes.push(announcement(sequence, applied));
+                            changes.push(Change::Operation {
+                                sequence,
+                                operation_id: applied.operation_id,
+                            });
                         }
                     }
                     Ok(Err(skip)) => skipped.push((sequence, subject, Ok(skip))),
@@ -383,20 +382,5 @@ fn happened_at(body: &Body) -> Option<Timestamp> {
         Body::Start(request) => Some(request.created_at),
         Body::Event(event) if event.kind.is_terminal() => Some(event.at),
         Body::Event(_) | Body::Cancel(_) => None,
-    }
-}
-
-fn announcement(sequence: u64, applied: Applied) -> Change {
-    let Applied {
-        operation_id,
-        queue,
-        status,
-        ..
-    } = applied;
-    Change::Operation {
-        sequence,
-        operation_id,
-        worker_type: queue.worker_type.clone(),
-        status,
     }
 }

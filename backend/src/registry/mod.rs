@@ -274,7 +274,6 @@ impl Registry {
             self.changes.announce(Change::Worker {
                 worker_id,
                 worker_type,
-                status,
             });
         }
     }
@@ -317,7 +316,6 @@ impl Registry {
             self.changes.announce(Change::Worker {
                 worker_id,
                 worker_type,
-                status,
             });
         }
     }

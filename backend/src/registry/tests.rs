@@ -1,6 +1,9 @@
 //! The registry under an injected clock.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
+use tokio::sync::broadcast;
 
 use super::*;
 
@@ -69,25 +72,35 @@ fn a_silent_worker_is_removed_in_the_end_and_announced() {
     let (registry, start) = registry();
     let mut changes = registry.changes.subscribe();
     registry.hear(beat("w"), start);
+    assert_eq!(announced(&mut changes), 1);
+    assert_eq!(shown(&registry, start).0, json!("AVAILABLE"));
+
     registry.sweep(start + seconds(31));
-    registry.sweep(start + seconds(32));
-    registry.sweep(start + seconds(300));
-    assert!(registry.get("w", start).is_none());
-    let mut statuses = Vec::new();
-    while let Ok(change) = changes.try_recv() {
-        let Change::Worker { status, .. } = &*change else {
-            panic!("{change:?}")
-        };
-        statuses.push(*status);
-    }
+    assert_eq!(announced(&mut changes), 1);
     assert_eq!(
-        statuses,
-        [
-            Some(WorkerStatus::Available),
-            Some(WorkerStatus::TemporarilyUnavailable),
-            None
-        ]
+        shown(&registry, start + seconds(31)).0,
+        json!("TEMPORARILY_UNAVAILABLE")
     );
+
+    registry.sweep(start + seconds(32));
+    assert_eq!(announced(&mut changes), 0);
+
+    registry.sweep(start + seconds(300));
+    assert_eq!(announced(&mut changes), 1);
+    assert!(registry.get("w", start).is_none());
+}
+
+/// How many changes of worker `w` were announced since the last call.
+fn announced(changes: &mut broadcast::Receiver<Arc<Change>>) -> usize {
+    let mut count = 0;
+    while let Ok(change) = changes.try_recv() {
+        assert!(
+            matches!(&*change, Change::Worker { worker_id, .. } if worker_id.as_str() == "w"),
+            "{change:?}"
+        );
+        count += 1;
+    }
+    count
 }
 
 #[test]

@@ -66,8 +66,8 @@ pub async fn all(
         worker_type: query.worker_type,
     };
     let last_id = last_event_id(&headers)?;
-    Ok(EventStream::new(connection::everything(
-        &state, filter, last_id,
+    Ok(EventStream::new(connection::all_events(
+        &state.events, filter, last_id,
     )))
 }
 
@@ -84,7 +84,7 @@ pub async fn one(
     {
         return Ok(OperationEvents::AtEnd);
     }
-    let events = connection::one(&state, &view);
+    let events = connection::one_operation(&state.events, &view);
     Ok(OperationEvents::Stream(EventStream::new(events)))
 }
 

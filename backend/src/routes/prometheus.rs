@@ -32,16 +32,16 @@ pub async fn show(State(state): State<AppState>) -> PrometheusText {
     state.projection.counters.write(&mut page);
     state.registry.write(&mut page, Instant::now());
     projection(&state, &mut page);
-    let (streams, followed) = state.events.readers();
+    let followers = state.events.followers();
     page.single(
         "ktrdr_event_streams",
         "Clients that follow all live events.",
-        streams as f64,
+        followers.all as f64,
     );
     page.single(
         "ktrdr_event_operations_followed",
         "Operations that clients follow live.",
-        followed as f64,
+        followers.operations as f64,
     );
     state.requests.write(&mut page);
     page.nats(&state.connection);

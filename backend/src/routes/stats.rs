@@ -23,7 +23,7 @@ type CountsByStatus = [u64; Status::ALL.len()];
 pub async fn show(State(state): State<AppState>) -> Json<StatsResponse> {
     let now = Timestamp::now();
     let counts = counts_by_type(&state);
-    let (streams, followed) = state.events.readers();
+    let followers = state.events.followers();
 
     Json(StatsResponse {
         success: true,
@@ -34,8 +34,8 @@ pub async fn show(State(state): State<AppState>) -> Json<StatsResponse> {
             workers: workers(&state),
             minutes: state.projection.minutes(now),
             event_streams: EventStreamCounts {
-                all: streams as u64,
-                operations_followed: followed as u64,
+                all: followers.all as u64,
+                operations_followed: followers.operations as u64,
             },
             sequence: state.projection.applied(),
         },
