@@ -57,7 +57,7 @@ impl AppState {
     pub fn new(config: Config, connection: Connection, stopping: CancellationToken) -> Self {
         let names = config.nats.subject_prefix.clone();
         let changes = Changes::default();
-        let projection = Arc::new(Projection::new(names.clone(), changes.clone()));
+        let projection = Arc::new(Projection::new(changes.clone()));
         let registry = Arc::new(Registry::new(config.worker_remove_after, changes.clone()));
         let sources = Sources {
             projection: Arc::clone(&projection),

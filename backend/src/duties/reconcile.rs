@@ -56,7 +56,7 @@ pub async fn run(state: &AppState) {
         // Both arms are cancel safe: a wake-up that was not received stays noted.
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            () = state.projection.cancel_asked.notified() => {}
+            () = state.projection.cancel_requested.notified() => {}
         }
         // Old state leads to publishes that are refused; without a connection there is not even that.
         if state.connection.is_up() && state.projection.is_caught_up() {

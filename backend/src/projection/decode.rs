@@ -1,90 +1,116 @@
-//! A message of the stream → what it says. Pure; done before the lock is taken.
+//! Reads a message of the stream. Pure: no lock is held meanwhile.
+//!
+//! A subject is taken apart here and nowhere else: what follows works with the content alone.
 
-use async_nats::Subject;
 use ktrdr_bus::telemetry::short;
 use ktrdr_protocol::cancel::CancelIntent;
 use ktrdr_protocol::event::Event;
+use ktrdr_protocol::origin::Origin;
 use ktrdr_protocol::start_request::StartRequest;
 use ktrdr_protocol::subject::{SubjectNames, Topic};
 use ktrdr_protocol::time::Timestamp;
 
-/// A message that was read.
+/// A message of the stream.
 #[derive(Debug)]
-pub struct Decoded {
+pub struct StreamMessage<'a> {
     /// Its sequence in the stream.
     pub sequence: u64,
-    /// Its subject: worker type, and queue or operation.
-    pub subject: Subject,
-    /// What it says; the text says why it cannot be read.
-    pub body: Result<Body, String>,
+    /// Its subject, for the log.
+    pub subject: &'a str,
+    /// What it says, or why it cannot be read.
+    pub content: Result<Content<'a>, String>,
 }
 
 /// What a message says.
 #[derive(Debug)]
-pub enum Body {
+pub enum Content<'a> {
     /// A new operation.
-    Start(StartRequest),
-    /// A state change.
-    Event(Event),
-    /// A cancel was asked for.
-    Cancel(CancelIntent),
+    Start {
+        /// Queue that holds the request, if any.
+        origin: Origin,
+        /// The request itself.
+        request: StartRequest,
+    },
+    /// A state change of an operation.
+    Event {
+        /// The worker type in the subject.
+        worker_type: &'a str,
+        /// The event itself.
+        event: Event,
+    },
+    /// A request to cancel an operation.
+    Cancel {
+        /// The worker type in the subject.
+        worker_type: &'a str,
+        /// The intent itself.
+        intent: CancelIntent,
+    },
 }
 
-/// Reads one message. Body and subject must agree: one that says two things about itself is not believed.
+/// Reads one message. A body that contradicts its subject is refused.
 ///
-/// All times become `stored_at`, when the stream took the message. So they are by one clock however many publishers there are
-/// and however wrong theirs; what they said themselves is in the operation's history.
-pub fn decode(
+/// Every time in the body is replaced by `stored_at`, the time at which the stream stored the message.
+/// So all times come from one clock, however many publishers there are and however wrong their clocks
+/// are. The publisher's own times remain in the operation's history.
+pub fn decode<'a>(
     names: &SubjectNames,
     sequence: u64,
     stored_at: Timestamp,
-    subject: Subject,
+    subject: &'a str,
     payload: &[u8],
-) -> Decoded {
-    let body = read(names, &subject, payload).map(|body| match body {
-        Body::Start(request) => Body::Start(StartRequest {
-            created_at: stored_at,
-            ..request
-        }),
-        Body::Event(event) => Body::Event(event.at_stream_time(stored_at)),
-        Body::Cancel(intent) => Body::Cancel(CancelIntent {
-            requested_at: stored_at,
-            ..intent
-        }),
-    });
-    Decoded {
+) -> StreamMessage<'a> {
+    StreamMessage {
         sequence,
         subject,
-        body,
+        content: read(names, stored_at, subject, payload),
     }
 }
 
-fn read(names: &SubjectNames, subject: &str, payload: &[u8]) -> Result<Body, String> {
+fn read<'a>(
+    names: &SubjectNames,
+    stored_at: Timestamp,
+    subject: &'a str,
+    payload: &[u8],
+) -> Result<Content<'a>, String> {
     let unreadable = |error: serde_json::Error| format!("it cannot be read: {}", short(&error));
-    let mismatch = |what: &str| Err(format!("its {what} is not that of its subject"));
-    match names.parse(subject) {
-        Some(Topic::Start { worker_type, .. }) => {
-            let request: StartRequest = serde_json::from_slice(payload).map_err(unreadable)?;
+    let mismatch = |field: &str| Err(format!("its {field} is not the one in its subject"));
+    let foreign = || "its subject is not one of ours".to_owned();
+
+    match names.parse(subject).ok_or_else(foreign)? {
+        Topic::Start { worker_type, queue } => {
+            let origin = Origin::from_token(queue).map_err(|_| foreign())?;
+            let mut request: StartRequest = serde_json::from_slice(payload).map_err(unreadable)?;
             if request.operation_type.as_str() != worker_type {
                 return mismatch("operation_type");
             }
-            Ok(Body::Start(request))
+            request.created_at = stored_at;
+            Ok(Content::Start { origin, request })
         }
-        Some(Topic::Operation { operation_id, .. }) => {
+        Topic::Operation {
+            worker_type,
+            operation_id,
+        } => {
             let event = Event::decode(payload).map_err(unreadable)?;
             if event.operation_id.as_str() != operation_id {
                 return mismatch("operation_id");
             }
-            Ok(Body::Event(event))
+            let event = event.at_stream_time(stored_at);
+            Ok(Content::Event { worker_type, event })
         }
-        Some(Topic::Cancel { operation_id, .. }) => {
-            let intent: CancelIntent = serde_json::from_slice(payload).map_err(unreadable)?;
+        Topic::Cancel {
+            worker_type,
+            operation_id,
+        } => {
+            let mut intent: CancelIntent = serde_json::from_slice(payload).map_err(unreadable)?;
             if intent.operation_id.as_str() != operation_id {
                 return mismatch("operation_id");
             }
-            Ok(Body::Cancel(intent))
+            intent.requested_at = stored_at;
+            Ok(Content::Cancel {
+                worker_type,
+                intent,
+            })
         }
-        None => Err("its subject is not one of ours".to_owned()),
     }
 }
 
@@ -92,15 +118,15 @@ fn read(names: &SubjectNames, subject: &str, payload: &[u8]) -> Result<Body, Str
 mod tests {
     use super::*;
 
-    fn read_as(subject: &str, payload: &str) -> Result<Body, String> {
+    fn read_as<'a>(subject: &'a str, payload: &str) -> Result<Content<'a>, String> {
         decode(
             &SubjectNames::new("acme").unwrap(),
             1,
             Timestamp::EPOCH,
-            subject.into(),
+            subject,
             payload.as_bytes(),
         )
-        .body
+        .content
     }
 
     #[test]
@@ -129,7 +155,7 @@ mod tests {
         let start = r#"{"operation_id":"a","operation_type":"dummy","parameters":{},"created_at":"2025-11-10T10:30:00Z"}"#;
         assert!(matches!(
             read_as("acme.start.dummy.any", start),
-            Ok(Body::Start(_))
+            Ok(Content::Start { .. })
         ));
         assert!(
             read_as("acme.start.training.any", start)
@@ -137,10 +163,11 @@ mod tests {
                 .contains("operation_type")
         );
         assert!(read_as("acme.start.dummy.any", &start.replace("{}", "7")).is_err());
+
         let cancel = r#"{"operation_id":"a","requested_at":"2025-11-10T10:30:00Z"}"#;
         assert!(matches!(
             read_as("acme.cancel.dummy.a", cancel),
-            Ok(Body::Cancel(_))
+            Ok(Content::Cancel { .. })
         ));
         assert!(
             read_as("acme.cancel.dummy.b", cancel)

@@ -1,6 +1,8 @@
 //! Pure: operation + event = operation. Which event may follow is decided by [`ktrdr_protocol::state`]; this module keeps the
 //! books: attempts and their outcomes, times, progress, result.
 
+use std::sync::Arc;
+
 use ktrdr_protocol::cancel::CancelIntent;
 use ktrdr_protocol::event::{Event, EventKind, Failure, ResultPayload};
 use ktrdr_protocol::id::WorkerId;
@@ -10,6 +12,31 @@ use ktrdr_protocol::state::{Rejected, Status};
 use ktrdr_protocol::time::Timestamp;
 
 use super::record::{LatestProgress, Record, StoredProgress};
+
+/// Progress that a worker reported.
+#[derive(Debug)]
+pub struct ProgressReport<'a> {
+    /// The worker that says so.
+    pub worker: &'a WorkerId,
+    /// The attempt it is about.
+    pub attempt: u32,
+    /// Its number among the attempt's reports, from 1; 0 when the worker does not count them.
+    pub number: u64,
+    /// When it arrived, by this backend's clock.
+    pub heard_at: Timestamp,
+    /// What it says.
+    pub progress: Progress,
+}
+
+/// Takes a progress report if it is about the attempt that runs now and says something new; returns
+/// whether it was taken. One that is not taken never copies the record, which readers may share.
+pub fn apply_progress(record: &mut Arc<Record>, report: ProgressReport<'_>) -> bool {
+    let is_accepted = record.accepts(&report);
+    if is_accepted {
+        Arc::make_mut(record).set_progress(report);
+    }
+    is_accepted
+}
 
 /// The code of a failure that says that a worker was lost.
 const WORKER_LOST: &str = "worker_lost";
@@ -112,52 +139,33 @@ impl Record {
         true
     }
 
-    /// Takes a progress report, if it is about the attempt that runs now and says anything new. `number` counts the attempt's
-    /// reports, 0 when the worker does not count them; `heard_at` is by this backend's clock. Says whether it was taken.
-    pub fn report(
-        &mut self,
-        attempt: u32,
-        worker: &WorkerId,
-        number: u64,
-        heard_at: Timestamp,
-        progress: Progress,
-    ) -> bool {
-        if !self.takes_report(attempt, worker, number, &progress) {
-            return false;
-        }
-        let (last, shown) = match &self.progress {
-            StoredProgress::Running(reported) => (reported.number, reported.shown_at),
-            _ => (0, Timestamp::EPOCH),
-        };
-        let (number, shown_at) = (number.max(last), shown.max(heard_at));
-        self.progress = StoredProgress::Running(Box::new(LatestProgress {
-            number,
-            shown_at,
-            progress,
-        }));
-        true
-    }
-
-    /// Whether [`Self::report`] would take it.
-    pub fn takes_report(
-        &self,
-        attempt: u32,
-        worker: &WorkerId,
-        number: u64,
-        progress: &Progress,
-    ) -> bool {
-        let current = self.state.status == Status::Running
-            && self.state.attempt == attempt
-            && self.worker_id() == Some(worker);
-        let news = match &self.progress {
-            // Reports come on three ways, by themselves, in heartbeats and as answers; one may overtake the other. Their
-            // times say nothing about it: a worker's clock may be set while it runs.
-            StoredProgress::Running(shown) => {
-                (number == 0 || number >= shown.number) && shown.progress != *progress
+    /// Whether `report` is about the attempt that runs now, and says something new.
+    fn accepts(&self, report: &ProgressReport<'_>) -> bool {
+        let is_current = self.state.status == Status::Running
+            && self.state.attempt == report.attempt
+            && self.worker_id() == Some(report.worker);
+        let is_new = match &self.progress {
+            // Reports come in three ways, and one may overtake another. Their times say nothing about their
+            // order: a worker's clock may be set while it runs.
+            StoredProgress::Running(latest) => {
+                (report.number == 0 || report.number >= latest.number)
+                    && latest.progress != report.progress
             }
             _ => true,
         };
-        current && news
+        is_current && is_new
+    }
+
+    fn set_progress(&mut self, report: ProgressReport<'_>) {
+        let (last_number, last_shown_at) = match &self.progress {
+            StoredProgress::Running(latest) => (latest.number, latest.shown_at),
+            _ => (0, Timestamp::EPOCH),
+        };
+        self.progress = StoredProgress::Running(Box::new(LatestProgress {
+            number: report.number.max(last_number),
+            shown_at: report.heard_at.max(last_shown_at),
+            progress: report.progress,
+        }));
     }
 
     fn end_attempt(&mut self, at: Timestamp, outcome: AttemptOutcome, error: Option<String>) {
@@ -186,8 +194,6 @@ impl Record {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use ktrdr_protocol::event::ReleaseReason;
     use ktrdr_protocol::execution::ExecutionOptions;
     use ktrdr_protocol::id::{OperationId, WorkerType};
@@ -198,7 +204,7 @@ mod tests {
     use super::super::record::{QueueInfo, View};
     use super::*;
 
-    fn record() -> Record {
+    fn record() -> Arc<Record> {
         let queue = Arc::new(QueueInfo {
             number: 0,
             type_number: 0,
@@ -214,7 +220,7 @@ mod tests {
             retry_of: None,
             resume_from: None,
         };
-        Record::new(request, 1, queue)
+        Arc::new(Record::new(request, 1, queue))
     }
 
     fn worker(name: &str) -> WorkerId {
@@ -240,16 +246,34 @@ mod tests {
     }
 
     fn apply(
-        record: &mut Record,
+        record: &mut Arc<Record>,
         sequence: u64,
         (event, id): (Event, Option<WorkerId>),
     ) -> Result<(), Rejected> {
-        record.apply(sequence, event, id)
+        Arc::make_mut(record).apply(sequence, event, id)
     }
 
-    fn shown(record: &Record) -> Value {
+    fn report(
+        record: &mut Arc<Record>,
+        attempt: u32,
+        worker_name: &str,
+        number: u64,
+        heard_at: i64,
+        progress: Progress,
+    ) -> bool {
+        let report = ProgressReport {
+            worker: &worker(worker_name),
+            attempt,
+            number,
+            heard_at: Timestamp::from_millis(heard_at),
+            progress,
+        };
+        apply_progress(record, report)
+    }
+
+    fn shown(record: &Arc<Record>) -> Value {
         serde_json::to_value(View {
-            record: Arc::new(record.clone()),
+            record: Arc::clone(record),
             queue_position: None,
         })
         .unwrap()
@@ -272,11 +296,12 @@ mod tests {
     fn a_whole_life_is_shown_as_documented() {
         let mut record = record();
         apply(&mut record, 2, event(Some("w1"), 1, 2000, STARTED)).unwrap();
-        assert!(record.report(
+        assert!(report(
+            &mut record,
             1,
-            &worker("w1"),
+            "w1",
             1,
-            Timestamp::from_millis(2500),
+            2500,
             Progress::new(45.5).step("half")
         ));
         let running = shown(&record);
@@ -302,16 +327,16 @@ mod tests {
         let mut record = record();
         apply(&mut record, 2, event(Some("w1"), 1, 2000, STARTED)).unwrap();
         let at = Timestamp::from_millis;
-        assert!(record.report(1, &worker("w1"), 2, at(3000), Progress::new(50.0)));
-        assert!(!record.report(1, &worker("w1"), 1, at(3100), Progress::new(40.0)));
-        assert!(!record.report(1, &worker("w1"), 3, at(3500), Progress::new(50.0)));
+        assert!(report(&mut record, 1, "w1", 2, 3000, Progress::new(50.0)));
+        assert!(!report(&mut record, 1, "w1", 1, 3100, Progress::new(40.0)));
+        assert!(!report(&mut record, 1, "w1", 3, 3500, Progress::new(50.0)));
         assert_eq!(record.shown_updated_at(), at(3000));
         // This backend's clock was set back; later reports count all the same, and no time shown falls.
-        assert!(record.report(1, &worker("w1"), 4, at(1000), Progress::new(60.0)));
+        assert!(report(&mut record, 1, "w1", 4, 1000, Progress::new(60.0)));
         assert_eq!(record.shown_updated_at(), at(3000));
         // A worker that does not count.
-        assert!(record.report(1, &worker("w1"), 0, at(3600), Progress::new(70.0)));
-        assert!(!record.report(1, &worker("w1"), 3, at(3700), Progress::new(65.0)));
+        assert!(report(&mut record, 1, "w1", 0, 3600, Progress::new(70.0)));
+        assert!(!report(&mut record, 1, "w1", 3, 3700, Progress::new(65.0)));
     }
 
     #[test]
@@ -321,13 +346,7 @@ mod tests {
             apply(record, 2, event(Some("w1"), 1, 2000, STARTED)).unwrap();
         }
         // A heartbeat that was on its way while the operation ended.
-        assert!(heard.report(
-            1,
-            &worker("w1"),
-            1,
-            Timestamp::from_millis(4100),
-            Progress::new(50.0)
-        ));
+        assert!(report(&mut heard, 1, "w1", 1, 4100, Progress::new(50.0)));
         for record in [&mut heard, &mut deaf] {
             apply(record, 3, event(Some("w1"), 1, 4000, completed())).unwrap();
         }
@@ -361,8 +380,8 @@ mod tests {
         let mut record = record();
         apply(&mut record, 2, event(Some("w1"), 1, 2000, STARTED)).unwrap();
         apply(&mut record, 3, event(Some("w2"), 2, 3000, STARTED)).unwrap();
-        assert!(!record.report(1, &worker("w1"), 9, Timestamp::EPOCH, Progress::new(99.0)));
-        assert!(!record.report(2, &worker("w1"), 9, Timestamp::EPOCH, Progress::new(99.0)));
+        assert!(!report(&mut record, 1, "w1", 9, 0, Progress::new(99.0)));
+        assert!(!report(&mut record, 2, "w1", 9, 0, Progress::new(99.0)));
         let shown = shown(&record);
         assert_eq!(shown["attempts"][0]["outcome"], "lost");
         assert_eq!(shown["attempts"][1]["outcome"], Value::Null);
@@ -404,13 +423,7 @@ mod tests {
     fn a_failure_shows_the_progress_and_the_message_of_its_event() {
         let mut record = record();
         apply(&mut record, 2, event(Some("w1"), 1, 2000, STARTED)).unwrap();
-        record.report(
-            1,
-            &worker("w1"),
-            1,
-            Timestamp::from_millis(2100),
-            Progress::new(30.0),
-        );
+        report(&mut record, 1, "w1", 1, 2100, Progress::new(30.0));
         let failure = Failure {
             code: "worker_lost".into(),
             message: "gone".into(),
@@ -469,8 +482,8 @@ mod tests {
             requested_at: Timestamp::from_millis(at),
             reason: None,
         };
-        assert!(record.intend_cancel(&intent(2500)));
-        assert!(!record.intend_cancel(&intent(2600)));
+        assert!(Arc::make_mut(&mut record).intend_cancel(&intent(2500)));
+        assert!(!Arc::make_mut(&mut record).intend_cancel(&intent(2600)));
         apply(
             &mut record,
             4,

@@ -1,11 +1,24 @@
-//! The loop that keeps the projection up to date: reads the stream from the first message it has not seen, through broker
-//! outages of any length, and notices when the stream itself was replaced.
+//! Keeps the projection up to date.
+//!
+//! The problem: the projection must show every message of the stream exactly once and in order, through
+//! outages of any length, and it must notice when the stream itself was replaced: deleted and made anew,
+//! or brought back from a backup.
+//!
+//! How it is solved: the stream is read by an ordered consumer from the first message that the projection
+//! has not applied. Whatever interrupts the reading, it starts again from there, and messages that were
+//! applied already are never applied twice. On every start, and every few seconds, the stream is asked
+//! about itself. Another time of creation, or a last sequence below the one that was applied, means
+//! another stream, and the projection starts from nothing.
+//!
+//! Rejected: a durable consumer. Its position would be state outside of the memory it describes, and each
+//! backend would need one of its own.
 
 use std::time::Duration;
 
+use async_nats::jetstream::Message;
 use async_nats::jetstream::consumer::{DeliverPolicy, push};
 use async_nats::jetstream::stream::Info;
-use futures::stream::TryReadyChunksError;
+use futures::stream::{TryReadyChunks, TryReadyChunksError};
 use futures::{StreamExt, TryStreamExt};
 use ktrdr_bus::nats::Connection;
 use ktrdr_bus::oplog::stream_time;
@@ -15,190 +28,234 @@ use super::Projection;
 use super::decode::decode;
 use crate::config::Config;
 
-/// Most messages applied under one lock. A reader waits for at most one such batch.
-const BATCH: usize = 512;
+/// Messages applied under one lock, at most. A request that reads waits for one such batch.
+const MAX_BATCH: usize = 512;
 
-/// How often the stream is asked what it still holds.
-const LOOK: Duration = Duration::from_secs(5);
+/// How often the stream is asked about itself.
+const INFO_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Pause before reading is tried again.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// How often a stream that seems to have become shorter is set_measured at again before that is believed.
-const SECOND_LOOKS: u32 = 6;
+/// How often a stream that seems to have become shorter is asked again before that is believed.
+const REPLACEMENT_CHECKS: u32 = 6;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// Follows the stream until the task is dropped.
 pub async fn run(projection: &Projection, connection: &Connection, config: &Config) {
-    let mut incarnation = None;
+    let mut follower = Follower {
+        projection,
+        connection,
+        config,
+        created: None,
+    };
     loop {
         connection.up().await;
-        if let Err(error) = follow(projection, connection, config, &mut incarnation).await {
-            tracing::warn!(error = %error, sequence = projection.applied(), "reading the stream was interrupted; going on");
+        if let Err(error) = follower.follow().await {
+            tracing::warn!(%error, sequence = projection.applied(), "reading the stream was interrupted; trying again");
             tokio::time::sleep(PAUSE).await;
         }
     }
 }
 
-/// When the stream that was read was created: another time means another stream.
-type Incarnation = Option<i128>;
+struct Follower<'a> {
+    projection: &'a Projection,
+    connection: &'a Connection,
+    config: &'a Config,
+    /// When the stream that is read was created, in nanoseconds: its identity.
+    created: Option<i128>,
+}
 
-async fn follow(
-    projection: &Projection,
-    connection: &Connection,
-    config: &Config,
-    incarnation: &mut Incarnation,
-) -> Result<(), Error> {
-    let names = &config.nats.subject_prefix;
-    let mut link = connection.link.clone();
-    link.mark_unchanged();
-    let mut info = look(connection, config).await?;
-    // A server that has just become the stream's leader may not have read its own log to the end. A stream that was emptied
-    // and made anew has another time of creation, and one that a backup brought back stays as short as it is.
-    for _ in 0..SECOND_LOOKS {
-        if *incarnation != Some(info.created.unix_timestamp_nanos())
-            || !replaced(projection, &info, incarnation)
-        {
-            break;
-        }
-        tokio::time::sleep(PAUSE).await;
-        info = look(connection, config).await?;
-    }
-    if replaced(projection, &info, incarnation) {
-        tracing::warn!("the stream is not the one that was read before; starting from nothing");
-        projection.reset();
-    }
-    *incarnation = Some(info.created.unix_timestamp_nanos());
-    note_room(projection, &info);
-    projection.forget_before(info.state.first_sequence);
-    let from = projection
-        .applied()
-        .max(info.state.first_sequence.saturating_sub(1))
-        + 1;
-    let target = info.state.last_sequence;
-    projection.heard_of(target);
-    let stream = connection
-        .jetstream
-        .get_stream_no_info(names.stream())
-        .await?;
-    let consumer = stream
-        .create_consumer(push::OrderedConfig {
-            deliver_subject: connection.client.new_inbox(),
-            description: Some("KTRDR backend projection".to_owned()),
-            deliver_policy: DeliverPolicy::ByStartSequence {
-                start_sequence: from,
-            },
-            ..push::OrderedConfig::default()
-        })
-        .await?;
-    if from > target {
-        projection.caught_up();
-    }
-    tracing::info!(from, to = target, "reading the stream");
-    // The consumer may be on a server that lags behind the stream's leader: its "nothing more" is not believed at once.
-    let mut pending = consumer.cached_info().num_pending;
-    let mut messages = consumer.messages().await?.try_ready_chunks(BATCH);
-    let mut look_again = tokio::time::interval(LOOK);
-    look_again.reset();
-    loop {
-        // All arms are cancel safe: a chunk is built within one poll, the others only tell that something is due.
-        tokio::select! {
-            chunk = messages.next() => {
-                let Some(chunk) = chunk else { return Ok(()) };
-                let (chunk, failure) = match chunk {
-                    Ok(chunk) => (chunk, None),
-                    Err(TryReadyChunksError(before, failure)) => (before, Some(failure)),
-                };
-                let mut batch = Vec::with_capacity(chunk.len());
-                let mut newest = 0;
-                for message in chunk {
-                    let info = message.info()?;
-                    let sequence = info.stream_sequence;
-                    // The client's consumer, when it has to start anew before the first message, starts at the beginning.
-                    if sequence <= projection.applied() {
+/// The stream while it is read.
+struct LiveStream {
+    messages: TryReadyChunks<push::Ordered>,
+    /// The last sequence when reading began. The projection is loaded once it has applied it.
+    target: u64,
+    /// Messages that the consumer has not delivered yet.
+    pending: u64,
+}
+
+impl Follower<'_> {
+    /// Reads until the connection changes or the stream was replaced.
+    async fn follow(&mut self) -> Result<(), Error> {
+        let mut link = self.connection.link.clone();
+        link.mark_unchanged();
+
+        let info = self.settled_info().await?;
+        self.accept_stream(&info);
+        let mut stream = self.open(&info).await?;
+
+        let mut info_due = tokio::time::interval(INFO_INTERVAL);
+        info_due.reset();
+        loop {
+            // All arms are cancel safe: a chunk is built within one poll, and the others only signal.
+            tokio::select! {
+                chunk = stream.messages.next() => {
+                    let Some(chunk) = chunk else { return Ok(()) };
+                    let (chunk, failure) = match chunk {
+                        Ok(chunk) => (chunk, None),
+                        Err(TryReadyChunksError(before, failure)) => (before, Some(failure)),
+                    };
+                    if !self.apply(&chunk, &mut stream)? {
                         return Ok(());
                     }
-                    pending = info.pending;
-                    newest = sequence + pending;
-                    let stored_at = stream_time(info.published);
-                    let async_nats::Message { subject, payload, .. } = message.message;
-                    projection.room.add_message(sequence, subject.len(), payload.len());
-                    batch.push(decode(names, sequence, stored_at, subject, &payload));
+                    if let Some(failure) = failure {
+                        return Err(failure.into());
+                    }
                 }
-                projection.heard_of(newest);
-                projection.take(batch);
-                if projection.applied() >= target {
-                    projection.caught_up();
-                }
-                if let Some(failure) = failure {
-                    return Err(failure.into());
-                }
-            }
-            // A consumer does not survive its connection. Starting anew at once is faster than waiting for it to be missed.
-            changed = link.changed() => {
-                changed?;
-                return Ok(());
-            }
-            _ = look_again.tick() => {
-                let info = look(connection, config).await?;
-                if replaced(projection, &info, incarnation) {
+                // A consumer does not survive its connection. To start anew at once is faster than to
+                // wait until the client library misses it.
+                changed = link.changed() => {
+                    changed?;
                     return Ok(());
                 }
-                note_room(projection, &info);
-                projection.heard_of(info.state.last_sequence);
-                projection.forget_before(info.state.first_sequence);
-                // The last message was removed by hand, or has expired: nothing will ever be delivered under its sequence.
-                if pending == 0 {
-                    projection.caught_up();
+                _ = info_due.tick() => {
+                    let info = self.info().await?;
+                    if self.is_replaced(&info) {
+                        return Ok(());
+                    }
+                    self.note_info(&info);
+                    // The last message was removed by hand or has expired: its sequence will never be
+                    // delivered.
+                    if stream.pending == 0 {
+                        self.projection.set_caught_up();
+                    }
                 }
             }
         }
     }
-}
 
-fn note_room(projection: &Projection, info: &Info) {
-    projection.room.set_measured(
-        info.config.max_bytes,
-        info.state.bytes,
-        info.state.last_sequence,
-    );
-}
-
-fn replaced(projection: &Projection, info: &Info, incarnation: &Incarnation) -> bool {
-    let created = info.created.unix_timestamp_nanos();
-    incarnation.is_some_and(|known| known != created)
-        || info.state.last_sequence < projection.applied()
-}
-
-/// What the stream holds. One that has vanished is made anew, so that starts are accepted again.
-async fn look(connection: &Connection, config: &Config) -> Result<Info, Error> {
-    let names = &config.nats.subject_prefix;
-    match connection.jetstream.get_stream(names.stream()).await {
-        Ok(stream) => Ok(stream.cached_info().clone()),
-        Err(error) => {
-            use async_nats::jetstream::{ErrorCode, context::GetStreamErrorKind};
-            let gone = matches!(error.kind(), GetStreamErrorKind::JetStream(ref e) if e.error_code() == ErrorCode::STREAM_NOT_FOUND);
-            if !gone {
-                return Err(error.into());
+    /// The stream's own description, asked for again while it may be wrong.
+    ///
+    /// A server that has just become the stream's leader may not have read its own log to the end, and
+    /// then reports too low a last sequence. A stream that was deleted and made anew has another time of
+    /// creation; one that was brought back from a backup stays as short as it is.
+    async fn settled_info(&self) -> Result<Info, Error> {
+        let mut info = self.info().await?;
+        for _ in 0..REPLACEMENT_CHECKS {
+            let is_same_stream = self.created == Some(info.created.unix_timestamp_nanos());
+            if !is_same_stream || !self.is_replaced(&info) {
+                break;
             }
-            tracing::error!(
-                stream = names.stream(),
-                "the stream has vanished; making a new one"
-            );
-            topology::ensure(
-                &connection.jetstream,
-                names,
-                &config.protocol,
-                Role::Backend,
-            )
-            .await?;
-            Ok(connection
-                .jetstream
-                .get_stream(names.stream())
-                .await?
-                .cached_info()
-                .clone())
+            tokio::time::sleep(PAUSE).await;
+            info = self.info().await?;
         }
+        Ok(info)
+    }
+
+    /// What the stream says about itself. One that has vanished is made anew, so that starts are accepted
+    /// again.
+    async fn info(&self) -> Result<Info, Error> {
+        use async_nats::jetstream::{ErrorCode, context::GetStreamErrorKind};
+
+        let name = self.config.nats.subject_prefix.stream();
+        let jetstream = &self.connection.jetstream;
+        let error = match jetstream.get_stream(&name).await {
+            Ok(stream) => return Ok(stream.cached_info().clone()),
+            Err(error) => error,
+        };
+
+        let has_vanished = matches!(error.kind(), GetStreamErrorKind::JetStream(ref e) if e.error_code() == ErrorCode::STREAM_NOT_FOUND);
+        if !has_vanished {
+            return Err(error.into());
+        }
+        tracing::error!(stream = name, "the stream has vanished; making a new one");
+        let names = &self.config.nats.subject_prefix;
+        topology::ensure(jetstream, names, &self.config.protocol, Role::Backend).await?;
+        Ok(jetstream.get_stream(&name).await?.cached_info().clone())
+    }
+
+    /// Whether `info` describes another stream than the one that was read.
+    fn is_replaced(&self, info: &Info) -> bool {
+        let created = info.created.unix_timestamp_nanos();
+        self.created.is_some_and(|known| known != created)
+            || info.state.last_sequence < self.projection.applied()
+    }
+
+    /// Reads the stream that `info` describes from now on, from its beginning if it is another one.
+    fn accept_stream(&mut self, info: &Info) {
+        if self.is_replaced(info) {
+            tracing::warn!("the stream was replaced by another one; reading it from its beginning");
+            self.projection.reset();
+        }
+        self.created = Some(info.created.unix_timestamp_nanos());
+        self.note_info(info);
+    }
+
+    /// Takes over what `info` says about the stream's size and its first and last messages.
+    fn note_info(&self, info: &Info) {
+        let state = &info.state;
+        self.projection
+            .room
+            .set_measured(info.config.max_bytes, state.bytes, state.last_sequence);
+        self.projection.note_stream_end(state.last_sequence);
+        self.projection.forget_before(state.first_sequence);
+    }
+
+    /// Begins to read from the first message that was not applied.
+    async fn open(&self, info: &Info) -> Result<LiveStream, Error> {
+        let target = info.state.last_sequence;
+        let before_first = info.state.first_sequence.saturating_sub(1);
+        let from = self.projection.applied().max(before_first) + 1;
+
+        let stream = self
+            .connection
+            .jetstream
+            .get_stream_no_info(self.config.nats.subject_prefix.stream())
+            .await?;
+        let consumer = stream
+            .create_consumer(push::OrderedConfig {
+                deliver_subject: self.connection.client.new_inbox(),
+                description: Some("KTRDR backend projection".to_owned()),
+                deliver_policy: DeliverPolicy::ByStartSequence {
+                    start_sequence: from,
+                },
+                ..push::OrderedConfig::default()
+            })
+            .await?;
+        if from > target {
+            self.projection.set_caught_up();
+        }
+        tracing::info!(from, to = target, "reading the stream");
+
+        Ok(LiveStream {
+            // The consumer may be on a server that lags behind the stream's leader, so "nothing pending"
+            // is not believed at once.
+            pending: consumer.cached_info().num_pending,
+            messages: consumer.messages().await?.try_ready_chunks(MAX_BATCH),
+            target,
+        })
+    }
+
+    /// Applies messages. Returns false when they are not the ones that follow: reading must start anew.
+    fn apply(&self, chunk: &[Message], stream: &mut LiveStream) -> Result<bool, Error> {
+        let names = &self.config.nats.subject_prefix;
+        let mut batch = Vec::with_capacity(chunk.len());
+        let mut stream_end = 0;
+        for message in chunk {
+            let info = message.info()?;
+            let sequence = info.stream_sequence;
+            // When the client library recreates a consumer before its first message, the new one starts
+            // from the beginning of the stream.
+            if sequence <= self.projection.applied() {
+                return Ok(false);
+            }
+            stream.pending = info.pending;
+            stream_end = sequence + info.pending;
+            let (subject, payload) = (message.subject.as_str(), &message.payload);
+            self.projection
+                .room
+                .add_message(sequence, subject.len(), payload.len());
+            let stored_at = stream_time(info.published);
+            batch.push(decode(names, sequence, stored_at, subject, payload));
+        }
+
+        self.projection.note_stream_end(stream_end);
+        self.projection.apply_batch(batch);
+        if self.projection.applied() >= stream.target {
+            self.projection.set_caught_up();
+        }
+        Ok(true)
     }
 }

@@ -1,21 +1,31 @@
 //! The projection: every retained operation, folded from the stream, in memory.
 //!
+//! The problem: reads must be quick and may ask for anything (one operation, a page by type and status, a
+//! place in a queue), while the only record of what happened is a stream of messages.
+//!
+//! How it is solved: each backend reads the whole stream once and keeps the state that the messages lead
+//! to, with indexes. One task applies messages in batches under one write lock. Requests read under a read
+//! lock and take shared records away, so a long answer never blocks the stream. The stream is the truth: a
+//! projection can be thrown away and built again at any time, and those of several backends differ only by
+//! how far they have read.
+//!
+//! Rejected: a database beside the stream, which would be a second truth that can disagree with the first
+//! one and needs its own backup; and asking the stream for each request, which costs a round trip per
+//! operation and cannot list or count.
+//!
 //! | module | holds |
 //! |---|---|
-//! | [`follow`] | the loop: read the stream from the first message, apply, follow; ready when caught up |
+//! | [`follow`] | the loop: reads the stream from its first message, applies, follows |
 //! | [`decode`] | message → what it says |
-//! | [`counters`] | what happens, counted for Prometheus |
 //! | [`fold`] | pure: operation + event = operation |
 //! | [`record`] | one operation in memory, and how it is shown |
+//! | [`model`] | records and indexes: the read model and its queries |
 //! | [`index`] | bitmaps over operation numbers: type, status, queue |
-//! | [`recent`] | the newest changes, for live streams that go on where they were |
+//! | [`recent`] | the newest changes, for clients that continue an interrupted event stream |
+//! | [`counters`] | transitions of operations, counted for Prometheus |
 //! | [`minutes`] | what happened in each of the last minutes |
-//! | [`model`] | records + indexes = the read model and its queries |
-//! | [`stream_room`] | what is left of the stream's limit |
-//! | [`waiters`] | who waits for a sequence or for the end of an operation |
-//!
-//! The stream is the truth: a projection can be thrown away and built again at any time, and those of several backends differ
-//! only by how far they have read.
+//! | [`stream_room`] | how much room is left in the stream |
+//! | [`waiters`] | requests that wait for a sequence or for the end of an operation |
 
 pub mod counters;
 pub mod decode;
@@ -34,18 +44,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use ktrdr_protocol::id::{OperationId, WorkerId, WorkerType};
-use ktrdr_protocol::origin::Origin;
 use ktrdr_protocol::rest::stats::MinuteStats;
-use ktrdr_protocol::state::Status;
-use ktrdr_protocol::subject::{SubjectNames, Topic};
+use ktrdr_protocol::state::{Rejected, Status};
 use ktrdr_protocol::time::Timestamp;
 use ktrdr_protocol::worker::RunningOperation;
 use parking_lot::RwLock;
 use tokio::sync::Notify;
 
 use self::counters::OperationCounters;
-use self::decode::{Body, Decoded};
-use self::model::{Applied, Model, QueueState, Skip};
+use self::decode::{Content, StreamMessage};
+use self::fold::ProgressReport;
+use self::model::{Model, QueueState, Skip};
 use self::record::{Record, View};
 use self::stream_room::StreamRoom;
 use self::waiters::Waiters;
@@ -53,30 +62,28 @@ use crate::changes::{Change, Changes};
 
 /// The projection, shared by everything that reads it.
 pub struct Projection {
-    names: SubjectNames,
     model: RwLock<Model>,
-    /// Sequence of the last message that was taken, whether it changed anything or not.
+    /// Sequence of the last message that was applied, whether it changed anything or not.
     applied: AtomicU64,
     /// Sequence of the last message that the stream is known to hold.
     stream_last: AtomicU64,
     skipped: AtomicU64,
-    /// What happened since the replay.
+    /// Transitions since the replay.
     pub counters: OperationCounters,
-    /// How often the stream turned out to be another one.
+    /// How often the stream was replaced by another one.
     generation: AtomicU64,
     caught_up: AtomicBool,
     waiters: Waiters,
     changes: Changes,
-    /// A cancel was asked for: wakes the background duties.
-    pub cancel_asked: Notify,
+    /// Wakes the duty that follows cancels: one was requested.
+    pub cancel_requested: Notify,
     room: StreamRoom,
 }
 
 impl Projection {
-    /// An empty one.
-    pub fn new(names: SubjectNames, changes: Changes) -> Self {
+    /// Holds nothing yet.
+    pub fn new(changes: Changes) -> Self {
         Self {
-            names,
             model: RwLock::default(),
             applied: AtomicU64::new(0),
             stream_last: AtomicU64::new(0),
@@ -86,12 +93,12 @@ impl Projection {
             caught_up: AtomicBool::new(false),
             waiters: Waiters::default(),
             changes,
-            cancel_asked: Notify::new(),
+            cancel_requested: Notify::new(),
             room: StreamRoom::default(),
         }
     }
 
-    /// One operation as it stands now.
+    /// One operation as it is now.
     pub fn get(&self, id: &str) -> Option<View> {
         self.model.read().get(id)
     }
@@ -122,8 +129,8 @@ impl Projection {
         self.model.read().minutes.minutes(now)
     }
 
-    /// The operations that changed after `sequence`, and the sequence of the newest change that they show. See
-    /// [`recent::RecentChanges::after`] for when there is no answer.
+    /// The operations that changed after `sequence`, and the sequence of the newest change that they show.
+    /// See [`recent::RecentChanges::after`] for when there is no answer.
     pub fn changed_after(&self, sequence: u64, most: usize) -> (u64, Option<Vec<(u64, View)>>) {
         let model = self.model.read();
         let views = model.recent.after(sequence, most).map(|changes| {
@@ -140,7 +147,7 @@ impl Projection {
         self.model.read().recent.last()
     }
 
-    /// Operations that have not ended though a cancel was asked for.
+    /// Operations with a cancel intent that have not ended.
     pub fn cancelling(&self) -> Vec<Arc<Record>> {
         self.model.read().cancelling()
     }
@@ -155,31 +162,32 @@ impl Projection {
         self.model.read().len()
     }
 
-    /// Whether the stream has room for a start request of this size, beside what was accepted before.
+    /// Whether the stream has room for a start request of this size, beside the room that accepted
+    /// operations will still need.
     pub fn has_room(&self, payload: usize) -> bool {
         let count = |status| self.list(None, Some(status), 0, 0).0;
         self.room
             .fits(payload, || count(Status::Pending) + count(Status::Running))
     }
 
-    /// Sequence of the last message that was taken.
+    /// Sequence of the last message that was applied.
     pub fn applied(&self) -> u64 {
         self.applied.load(Ordering::SeqCst)
     }
 
-    /// How many messages of the stream are known to be there and were not taken yet.
+    /// Messages that the stream is known to hold and that were not applied yet.
     pub fn lag(&self) -> u64 {
         self.stream_last
             .load(Ordering::Relaxed)
             .saturating_sub(self.applied())
     }
 
-    /// The stream holds messages up to this one.
-    fn heard_of(&self, sequence: u64) {
+    /// Notes that the stream holds messages up to `sequence`.
+    fn note_stream_end(&self, sequence: u64) {
         self.stream_last.fetch_max(sequence, Ordering::Relaxed);
     }
 
-    /// Messages that changed nothing though they should have: unreadable, or not possible.
+    /// Messages that should have changed something and did not: unreadable or impossible ones.
     pub fn skipped(&self) -> u64 {
         self.skipped.load(Ordering::Relaxed)
     }
@@ -189,12 +197,12 @@ impl Projection {
         self.generation.load(Ordering::Relaxed)
     }
 
-    /// Whether everything that was in the stream when this backend started to read has been taken.
+    /// Whether the projection is loaded: everything that the stream held when reading began was applied.
     pub fn is_caught_up(&self) -> bool {
         self.caught_up.load(Ordering::SeqCst)
     }
 
-    /// Waits until the message at `sequence` has been taken. False when it takes longer than `patience`.
+    /// Waits until the message at `sequence` was applied. False when that takes longer than `patience`.
     pub async fn reached(&self, sequence: u64, patience: Duration) -> bool {
         if self.applied() >= sequence {
             return true;
@@ -217,130 +225,140 @@ impl Projection {
         }
     }
 
-    /// Takes what a worker says of an operation it runs: by itself, in a heartbeat, or as an answer to a question.
+    /// Takes the progress that a worker reported: in a message of its own, in a heartbeat, or as an answer
+    /// to a question.
     pub fn apply_progress(&self, worker: &WorkerId, running: RunningOperation) {
         let RunningOperation {
-            operation_id: id,
+            operation_id,
             attempt,
             report,
             progress,
         } = running;
-        let queue =
-            self.model
-                .write()
-                .report(&id, attempt, worker, report, Timestamp::now(), progress);
-        if let Some(queue) = queue
-            && self.changes.has_listeners()
-        {
-            self.changes.announce(Change::Progress { operation_id: id });
+        let report = ProgressReport {
+            worker,
+            attempt,
+            number: report,
+            heard_at: Timestamp::now(),
+            progress,
+        };
+
+        let is_accepted = self.model.write().apply_progress(&operation_id, report);
+        if is_accepted && self.changes.has_listeners() {
+            self.changes.announce(Change::Progress { operation_id });
         }
     }
 
-    /// Takes messages in stream order: one lock for all of them, then one round of waking.
-    fn take(&self, batch: Vec<Decoded>) {
-        let Some(last) = batch.last().map(|decoded| decoded.sequence) else {
+    /// Applies messages in stream order: one lock for all of them, then one round of waking waiters.
+    fn apply_batch(&self, batch: Vec<StreamMessage<'_>>) {
+        let Some(last) = batch.last().map(|message| message.sequence) else {
             return;
         };
-        let now = Timestamp::now();
-        let live = self.is_caught_up();
-        let mut changes = Vec::new();
-        let mut ended = Vec::new();
-        let mut skipped = Vec::new();
-        let mut cancel_asked = false;
-        {
+
+        let effects = {
             let mut model = self.model.write();
-            // Asked under the lock: whoever listens before reading the model either hears of this batch or reads it.
-            let listening = self.changes.has_listeners();
-            for Decoded {
-                sequence,
-                subject,
-                body,
-            } in batch
-            {
-                let is_cancel = matches!(body, Ok(Body::Cancel(_)));
-                let counted_at = body.as_ref().ok().and_then(happened_at);
-                match body.map(|body| self.apply(&mut model, sequence, &subject, body)) {
-                    Ok(Ok(applied)) => {
-                        cancel_asked |= is_cancel;
-                        if live {
-                            self.counters.count(
-                                applied.queue.worker_type.as_str(),
-                                applied.status,
-                                applied.transition,
-                            );
-                        }
-                        model.recent.push(sequence, applied.operation_id.clone());
-                        if let Some(at) = counted_at {
-                            model.minutes.count(applied.status, at, now);
-                        }
-                        if applied.status.is_terminal() {
-                            ended.push(applied.operation_id.clone());
-                        }
-                        if listening {
-                            changes.push(Change::Operation {
-                                sequence,
-                                operation_id: applied.operation_id,
-                            });
-                        }
-                    }
-                    Ok(Err(skip)) => skipped.push((sequence, subject, Ok(skip))),
-                    Err(reason) => skipped.push((sequence, subject, Err(reason))),
-                }
+            let mut effects = Effects {
+                now: Timestamp::now(),
+                is_live: self.is_caught_up(),
+                // Asked under the lock: a listener that subscribed before it reads the model either hears of
+                // this batch or reads what it led to.
+                has_listeners: self.changes.has_listeners(),
+                ..Effects::default()
+            };
+            for message in batch {
+                self.apply(&mut model, message, &mut effects);
             }
-        }
+            effects
+        };
+
         self.applied.store(last, Ordering::SeqCst);
         self.waiters.reached(last);
-        self.waiters.ended(&ended);
-        if cancel_asked {
-            self.cancel_asked.notify_one();
+        self.waiters.ended(&effects.ended);
+        if effects.is_cancel_requested {
+            self.cancel_requested.notify_one();
         }
-        for change in changes {
+        for change in effects.changes {
             self.changes.announce(change);
         }
-        for (sequence, subject, reason) in skipped {
-            self.note_skipped(sequence, &subject, reason);
+        for skipped in effects.skipped {
+            self.note_skipped(&skipped);
         }
     }
 
-    fn apply(
-        &self,
-        model: &mut Model,
-        sequence: u64,
-        subject: &str,
-        body: Body,
-    ) -> Result<Applied, Skip> {
-        match (self.names.parse(subject), body) {
-            (Some(Topic::Start { queue, .. }), Body::Start(request)) => {
-                let origin = Origin::from_token(queue).map_err(|_| Skip::Unknown)?;
-                model.start(sequence, origin, request)
-            }
-            (Some(Topic::Operation { worker_type, .. }), Body::Event(event)) => {
-                model.event(sequence, worker_type, event)
-            }
-            (Some(Topic::Cancel { worker_type, .. }), Body::Cancel(intent)) => {
-                model.cancel(worker_type, &intent)
-            }
-            // `decode` made the body from this very subject.
-            _ => Err(Skip::Unknown),
+    /// Applies one message to the model, and notes in `effects` what must happen after the lock is
+    /// released.
+    fn apply<'a>(&self, model: &mut Model, message: StreamMessage<'a>, effects: &mut Effects<'a>) {
+        let StreamMessage {
+            sequence,
+            subject,
+            content,
+        } = message;
+        let mut skip = |reason| {
+            effects.skipped.push(Skipped {
+                sequence,
+                subject,
+                reason,
+            });
+        };
+
+        let content = match content {
+            Ok(content) => content,
+            Err(why) => return skip(Err(why)),
+        };
+        let is_cancel = matches!(content, Content::Cancel { .. });
+        let counted_at = counted_at(&content);
+        let applied = match content {
+            Content::Start { origin, request } => model.start(sequence, origin, request),
+            Content::Event { worker_type, event } => model.event(sequence, worker_type, event),
+            Content::Cancel {
+                worker_type,
+                intent,
+            } => model.cancel(worker_type, &intent),
+        };
+        let applied = match applied {
+            Ok(applied) => applied,
+            Err(why) => return skip(Ok(why)),
+        };
+
+        effects.is_cancel_requested |= is_cancel;
+        if effects.is_live {
+            let worker_type = applied.queue.worker_type.as_str();
+            self.counters
+                .count(worker_type, applied.status, applied.transition);
+        }
+        if let Some(at) = counted_at {
+            model.minutes.count(applied.status, at, effects.now);
+        }
+        model.recent.push(sequence, applied.operation_id.clone());
+        if applied.status.is_terminal() {
+            effects.ended.push(applied.operation_id.clone());
+        }
+        if effects.has_listeners {
+            effects.changes.push(Change::Operation {
+                sequence,
+                operation_id: applied.operation_id,
+            });
         }
     }
 
-    fn note_skipped(&self, sequence: u64, subject: &str, reason: Result<Skip, String>) {
+    fn note_skipped(&self, skipped: &Skipped<'_>) {
+        let Skipped {
+            sequence,
+            subject,
+            reason,
+        } = skipped;
         match reason {
-            // What happens in order: events that outlive their start request in the stream, a cancel asked for twice.
-            Ok(
-                reason @ (Skip::Unknown
-                | Skip::Rejected(ktrdr_protocol::state::Rejected::Duplicate)),
-            ) => {
-                tracing::debug!(sequence, subject, %reason, "a message changed nothing");
+            // Both are normal: an event may outlive its start request in the stream, and a cancel may be
+            // requested twice.
+            Ok(why @ (Skip::Unknown | Skip::Rejected(Rejected::Duplicate))) => {
+                tracing::debug!(sequence, subject, reason = %why, "a message changed nothing");
             }
-            Ok(reason) => {
+            Ok(why) => {
                 self.skipped.fetch_add(1, Ordering::Relaxed);
-                tracing::warn!(sequence, subject, %reason, "skipping a message");
+                tracing::warn!(sequence, subject, reason = %why, "skipping a message");
             }
-            Err(reason) => {
+            Err(why) => {
                 self.skipped.fetch_add(1, Ordering::Relaxed);
-                tracing::warn!(sequence, subject, reason, "skipping a message");
+                tracing::warn!(sequence, subject, reason = why, "skipping a message");
             }
         }
     }
@@ -353,7 +371,7 @@ impl Projection {
         }
     }
 
-    /// Starts from nothing: the stream is another one than it was.
+    /// Forgets everything: the stream was replaced by another one.
     fn reset(&self) {
         self.caught_up.store(false, Ordering::SeqCst);
         let old = std::mem::take(&mut *self.model.write());
@@ -365,22 +383,45 @@ impl Projection {
         self.changes.announce(Change::Everything);
     }
 
-    fn caught_up(&self) {
+    fn set_caught_up(&self) {
         if !self.caught_up.swap(true, Ordering::SeqCst) {
             tracing::info!(
                 operations = self.len(),
                 sequence = self.applied(),
-                "the projection has caught up"
+                "the projection has loaded"
             );
         }
     }
 }
 
-/// When what is counted happened. An operation that was handed back is pending again, but was created only once.
-fn happened_at(body: &Body) -> Option<Timestamp> {
-    match body {
-        Body::Start(request) => Some(request.created_at),
-        Body::Event(event) if event.kind.is_terminal() => Some(event.at),
-        Body::Event(_) | Body::Cancel(_) => None,
+/// What applying a batch leads to once the lock is released.
+#[derive(Default)]
+struct Effects<'a> {
+    /// This backend's time when the batch began.
+    now: Timestamp,
+    /// Whether the batch came after the replay, so that it counts.
+    is_live: bool,
+    has_listeners: bool,
+    is_cancel_requested: bool,
+    changes: Vec<Change>,
+    ended: Vec<OperationId>,
+    skipped: Vec<Skipped<'a>>,
+}
+
+/// A message that changed nothing.
+struct Skipped<'a> {
+    sequence: u64,
+    subject: &'a str,
+    /// Why it was not applied, or why it cannot be read.
+    reason: Result<Skip, String>,
+}
+
+/// The minute in which a message is counted; `None` when it is not. A released operation is pending once
+/// more, but it was created only once.
+fn counted_at(content: &Content<'_>) -> Option<Timestamp> {
+    match content {
+        Content::Start { request, .. } => Some(request.created_at),
+        Content::Event { event, .. } if event.kind.is_terminal() => Some(event.at),
+        Content::Event { .. } | Content::Cancel { .. } => None,
     }
 }

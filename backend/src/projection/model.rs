@@ -7,12 +7,12 @@ use ktrdr_protocol::cancel::CancelIntent;
 use ktrdr_protocol::event::Event;
 use ktrdr_protocol::id::{OperationId, WorkerId, WorkerType};
 use ktrdr_protocol::origin::Origin;
-use ktrdr_protocol::progress::Progress;
 use ktrdr_protocol::start_request::StartRequest;
 use ktrdr_protocol::state::{Rejected, Status};
 use ktrdr_protocol::time::Timestamp;
 
 use super::counters::Transition;
+use super::fold::{self, ProgressReport};
 use super::index::Index;
 use super::minutes::RecentMinutes;
 use super::recent::RecentChanges;
@@ -176,28 +176,14 @@ impl Model {
         Ok(applied)
     }
 
-    /// Takes a progress report. `None` when it is not about the attempt that runs now.
-    pub fn report(
-        &mut self,
-        id: &OperationId,
-        attempt: u32,
-        worker: &WorkerId,
-        report: u64,
-        heard_at: Timestamp,
-        progress: Progress,
-    ) -> Option<Arc<QueueInfo>> {
-        let number = *self.numbers.get(id.as_str())?;
+    /// Takes a progress report; returns whether it changed the operation.
+    pub fn apply_progress(&mut self, id: &OperationId, report: ProgressReport<'_>) -> bool {
         let record = self
-            .records
-            .get_mut(number.checked_sub(self.base)? as usize)?;
-        // Asked first: what is not taken must not copy the record.
-        if !record.takes_report(attempt, worker, report, &progress) {
-            return None;
-        }
-        let record = Arc::make_mut(record);
-        record
-            .report(attempt, worker, report, heard_at, progress)
-            .then(|| Arc::clone(&record.queue))
+            .numbers
+            .get(id.as_str())
+            .and_then(|number| number.checked_sub(self.base))
+            .and_then(|position| self.records.get_mut(position as usize));
+        record.is_some_and(|record| fold::apply_progress(record, report))
     }
 
     /// Forgets operations whose start request has left the stream. Says how many.
