@@ -256,14 +256,10 @@ impl Projection {
 
         let effects = {
             let mut model = self.model.write();
-            let mut effects = Effects {
-                now: Timestamp::now(),
-                is_live: self.is_caught_up(),
-                // Asked under the lock: a listener that subscribed before it reads the model either hears of
-                // this batch or reads what it led to.
-                has_listeners: self.changes.has_listeners(),
-                ..Effects::default()
-            };
+            // Asked under the lock: a listener that subscribed before it reads the model either hears of
+            // this batch or reads what it led to.
+            let has_listeners = self.changes.has_listeners();
+            let mut effects = Effects::new(self.is_caught_up(), has_listeners);
             for message in batch {
                 self.apply(&mut model, message, &mut effects);
             }
@@ -395,7 +391,6 @@ impl Projection {
 }
 
 /// What applying a batch leads to once the lock is released.
-#[derive(Default)]
 struct Effects<'a> {
     /// This backend's time when the batch began.
     now: Timestamp,
@@ -406,6 +401,20 @@ struct Effects<'a> {
     changes: Vec<Change>,
     ended: Vec<OperationId>,
     skipped: Vec<Skipped<'a>>,
+}
+
+impl Effects<'_> {
+    fn new(is_live: bool, has_listeners: bool) -> Self {
+        Self {
+            now: Timestamp::now(),
+            is_live,
+            has_listeners,
+            is_cancel_requested: false,
+            changes: Vec::new(),
+            ended: Vec::new(),
+            skipped: Vec::new(),
+        }
+    }
 }
 
 /// A message that changed nothing.

@@ -67,7 +67,9 @@ pub async fn all(
     };
     let last_id = last_event_id(&headers)?;
     Ok(EventStream::new(connection::all_events(
-        &state.events, filter, last_id,
+        &state.events,
+        filter,
+        last_id,
     )))
 }
 
