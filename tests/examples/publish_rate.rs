@@ -1,4 +1,5 @@
-//! What fsync before acknowledgement costs on this machine: acknowledged publishes a second, with and without.
+//! Measures what fsync before acknowledgement costs on this machine: acknowledged publishes a
+//! second, with it and without.
 //!
 //!     NATS_SERVER=$(scripts/get-nats) cargo run -p ktrdr-tests --example publish_rate
 #![allow(

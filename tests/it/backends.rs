@@ -1,9 +1,9 @@
-//! Backends that are killed, restarted and multiplied: same answers from all.
+//! Several backends, and backends that are killed and restarted: all give the same answers.
 
 use ktrdr_tests::{BackendProcess, LIMIT, Stack, wait_for};
 use serde_json::{Value, json};
 
-/// An operation without what legitimately differs between two looks: ages and the moment of asking.
+/// An operation without the fields that may differ between two requests.
 fn stable(mut operation: Value) -> Value {
     if !operation["status"]
         .as_str()

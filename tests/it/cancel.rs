@@ -1,4 +1,5 @@
-//! Cancelling: pending, running, ended; an engine that listens and one that does not.
+//! Cancelling pending, running and ended operations, with engines that obey and engines that do
+//! not.
 
 use ktrdr_tests::engines::GateEngine;
 use ktrdr_tests::{LIMIT, Settings, Stack};
@@ -52,7 +53,7 @@ async fn a_running_operation_stops_and_its_worker_is_free() {
 
     stack.api().wait_for_worker("w1", "AVAILABLE").await;
 
-    // Again, and by the short path: still cancelled, nothing new in the log.
+    // A second cancel, also by the short path, adds nothing to the log.
     stack.api().cancel(&id).await.expect(200);
     stack
         .api()
@@ -162,7 +163,7 @@ async fn a_cancel_that_comes_too_late_says_so() {
 #[tokio::test]
 async fn a_cancel_that_no_live_worker_heard_is_found_by_the_one_that_takes_over() {
     let stack = Stack::start_with(|mut settings| {
-        // Long enough that it is the takeover, not the backend's patience, that ends it.
+        // Long enough that the worker that takes over ends it, not the backend.
         settings.cancel_grace = LIMIT;
         settings
     })

@@ -1,4 +1,4 @@
-//! A short run of what `scripts/chaos` does for minutes.
+//! A short run of `scripts/chaos`.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ async fn nothing_is_lost_or_done_twice_whatever_dies() {
     };
     let report = run(&options).await;
 
-    // Shown when the test fails; the seed gives the same faults again.
+    // Shown when the test fails. The same seed gives the same faults again.
     println!("{report}");
 
     assert!(

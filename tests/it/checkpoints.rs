@@ -154,7 +154,7 @@ async fn a_cancelled_training_is_resumed_as_a_new_operation() {
     assert_eq!(done["result"]["history"].as_array().unwrap().len(), 150);
     assert_eq!(metric_epochs(&stack, &id).await, 150 - saved);
 
-    // What has ended stays as it ended.
+    // The cancelled operation stays as it was.
     assert_eq!(
         stack.api().operation("first").await.json["status"],
         "cancelled"
@@ -163,7 +163,7 @@ async fn a_cancelled_training_is_resumed_as_a_new_operation() {
     std::fs::remove_dir_all(&stack.settings.data_dir).unwrap();
 }
 
-/// A file that takes seconds to clean in a test build, and as many checkpoints as can be stored.
+/// A file that takes seconds to clean in a debug build, and a checkpoint as often as possible.
 async fn data_stack() -> (Scratch, Stack) {
     let data = Scratch::new("resume");
 
@@ -216,7 +216,8 @@ async fn wait_for_rows_saved(stack: &Stack, id: &str, least: u64) {
     .await;
 }
 
-/// Makes rows that were done unreadable, in a way that the source cannot be told from the one before: whoever reads them fails.
+/// Makes the rows before the checkpoint unreadable without changing the file's size or time: an
+/// attempt that reads them again fails.
 fn spoil_rows_before(source: &Path, offset: u64) {
     let modified = source.metadata().unwrap().modified().unwrap();
     let mut text = fs::read(source).unwrap();
@@ -230,7 +231,7 @@ fn spoil_rows_before(source: &Path, offset: u64) {
         .unwrap();
 }
 
-/// The result without what no two runs have in common.
+/// The result without the fields that differ between two runs.
 fn figures(operation: &Value) -> Value {
     let mut result = operation["result"].clone();
     result["duration_seconds"].take();
@@ -238,7 +239,7 @@ fn figures(operation: &Value) -> Value {
     result
 }
 
-/// Whether the worker says that it went on behind this row.
+/// Whether the worker's log says that it continued after this row.
 fn went_on(worker: &WorkerProcess, row: u64) -> bool {
     let log = worker.process.log();
     log.lines()
@@ -390,7 +391,7 @@ async fn a_cleaning_that_was_frozen_disturbs_neither_the_one_that_took_over_nor_
         .wait_for_takeover("data_processing", "frozen")
         .await;
 
-    // Both are at it now.
+    // Both attempts run now.
     first.process.signal(Signal::Cont);
 
     let done = stack.api().wait_for_status("frozen", "completed").await;

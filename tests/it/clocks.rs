@@ -1,5 +1,5 @@
-//! Clocks that are wrong by hours, or are set while a worker runs: nobody looks lost, nothing is ended for it, and what is
-//! shown is by the stream's clock.
+//! Wrong clocks: a worker whose clock is hours off, or is set while it runs, neither looks lost nor
+//! loses its operation, and all times shown are stream times.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 const HOUR: i64 = 3_600_000;
 
-/// A worker played by the test, whose clock the test sets.
+/// A simulated worker whose clock the test sets.
 struct Skewed {
     bus: Bus,
     id: &'static str,
@@ -27,7 +27,7 @@ fn clock(ahead: i64) -> Timestamp {
 }
 
 impl Skewed {
-    /// A worker that beats ten times a second and says that it runs `operation`.
+    /// Starts a worker that sends ten heartbeats a second, all with `operation` running.
     fn start(stack: &Stack, id: &'static str, ahead: i64, operation: &str) -> Self {
         let (bus, ahead, beats) = (
             stack.bus.clone(),
@@ -88,7 +88,8 @@ impl Skewed {
             .await;
     }
 
-    /// Waits until it has beaten so often that whoever believed it lost would have acted.
+    /// Waits for enough heartbeats that a backend would have acted, had it believed the worker
+    /// lost.
     async fn beats_on(&self) {
         let until = self.beats.load(Ordering::Relaxed) + 30;
         wait_for("heartbeats", LIMIT, async || {
@@ -136,7 +137,7 @@ async fn a_worker_whose_clock_is_an_hour_off_is_like_any_other() {
 
     let began = Timestamp::now().as_millis();
 
-    // Started directly, because a backend closes these when their worker looks gone.
+    // Started directly, because a backend closes direct starts when their worker looks lost.
     let ids = ["ahead", "behind"];
     for (id, ahead) in ids.into_iter().zip([HOUR, -HOUR]) {
         let worker = Skewed::start(&stack, id, ahead, id);
@@ -159,7 +160,8 @@ async fn a_worker_whose_clock_is_an_hour_off_is_like_any_other() {
         stack.api().wait_for_status(id, "running").await;
         worker.progress(id, 1, 20).await;
         wait_for_percentage(&stack, id, 20).await;
-        // The clock is set while the operation runs, to the other side. What comes next still is the newest.
+        // The clock is set to the other side while the operation runs. The next report is still the
+        // newest.
         worker.ahead.store(-ahead, Ordering::Relaxed);
         worker.progress(id, 2, 40).await;
         wait_for_percentage(&stack, id, 40).await;
@@ -259,7 +261,8 @@ async fn a_retry_is_due_by_the_streams_clock() {
     let _worker = stack.worker("dummy", "w1").await;
 
     for (id, ahead) in [("ahead", HOUR), ("behind", -HOUR)] {
-        // An attempt by a worker whose clock is off, to be retried after two seconds; then its request comes again, at once.
+        // An attempt by a worker whose clock is off, to be retried after two seconds. Its request
+        // is delivered again at once.
         let (at, due) = (clock(ahead), clock(ahead).plus(Duration::from_secs(2)));
         let common =
             json!({"operation_id": id, "attempt": 1, "at": at, "worker_id": "gone", "claim": "c"});

@@ -1,4 +1,5 @@
-//! Three servers, three copies: the stream's leader is killed, a server stays away, all are rolled, and nobody notices for long.
+//! A cluster of three: the stream's leader is killed, a server stays away, each server is restarted
+//! in turn, and no operation is lost.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use ktrdr_tests::{
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// Everything there is to a cluster, under load.
+/// A cluster with backends and workers, under load.
 struct Loaded {
     cluster: Cluster,
     bus: Bus,
@@ -66,7 +67,7 @@ impl Loaded {
         self.ledger.lock().acknowledged.len()
     }
 
-    /// Until this many more starts have been acknowledged: work goes on, whoever is away.
+    /// Waits until this many more starts have been acknowledged.
     async fn goes_on(&self, more: usize) {
         let wanted = self.acknowledged() + more;
         wait_for(
@@ -83,7 +84,7 @@ impl Loaded {
         .await;
     }
 
-    /// Until every copy of the stream is up to date again.
+    /// Waits until every copy of the stream is up to date again.
     async fn healed(&self) {
         wait_for("all copies to be current", LIMIT, async || {
             let stream = self
@@ -135,7 +136,7 @@ async fn a_cluster_loses_its_leader_a_server_and_each_in_turn_and_no_operation()
     loaded.cluster.servers[leader].run().await;
     loaded.healed().await;
 
-    // One that stays away for long: two of three are enough.
+    // A server that stays away: two of three are enough.
     loaded.cluster.servers[0].stop().await;
     loaded.goes_on(60).await;
     loaded.cluster.servers[0].run().await;
@@ -178,7 +179,7 @@ async fn a_backend_that_wants_more_copies_makes_them_of_everything_there_is() {
     let cluster = Cluster::start().await;
     let settings = Settings::fast(cluster.url());
 
-    // A worker that was not told, and a backend of before.
+    // A worker and a backend that still want one copy.
     let _worker = WorkerProcess::start(&settings, "dummy", "w1").await;
     let before = BackendProcess::start(&settings).await;
     before.api.wait_for_worker("w1", "AVAILABLE").await;

@@ -26,7 +26,7 @@ async fn a_direct_start_takes_the_slot_and_a_busy_worker_says_so() {
     assert_eq!(busy.json["current_operation"], "direct-1");
     assert_eq!(busy.json["status_code"], 503);
 
-    // A request that is queued meanwhile is not touched by the busy worker; another one takes it.
+    // The busy worker does not take a request that is queued meanwhile; another worker does.
     let queued = stack.api().started("gate", &json!({})).await;
     let _other = LocalWorker::start(&stack.settings, engine, "g2", &[]).await;
 

@@ -48,7 +48,8 @@ fn every_test_that_is_named_in_the_reliability_page_exists() {
     assert!(missing.is_empty(), "no such tests: {missing:?}");
 }
 
-/// The variables of both programs. `WORKER_TYPE` chooses the engine before the worker's own settings are read.
+/// The variables of both programs. `WORKER_TYPE` chooses the engine, so the worker's own settings
+/// do not hold it.
 fn variables() -> BTreeSet<String> {
     let commands = [
         ktrdr_backend::Config::command(),

@@ -27,7 +27,8 @@ async fn a_frozen_worker_that_comes_back_is_fenced() {
         (Some(2), Some("w2"))
     );
 
-    // The zombie has noticed: it is free again, counted as fenced, and its late end is nowhere in the log.
+    // The woken worker has noticed: it is available, has counted the fenced attempt, and its late
+    // end is not in the log.
     let freed = stack.api().wait_for_worker("w1", "AVAILABLE").await;
     assert_eq!(freed["fenced"], 1, "{freed}");
     assert_eq!(
@@ -39,7 +40,8 @@ async fn a_frozen_worker_that_comes_back_is_fenced() {
 
 #[tokio::test]
 async fn a_zombie_that_finishes_before_it_looks_is_refused_by_the_log() {
-    // The frozen worker wakes up with its engine done: it publishes its end before any watch could stop it.
+    // The frozen worker wakes up with its engine done and publishes its end before anything can
+    // stop it.
     let stack = Stack::start().await;
     let mut first = stack.worker("dummy", "w1").await;
 
@@ -70,7 +72,7 @@ async fn a_frozen_idle_worker_leaves_alone_what_it_was_given_and_somebody_else_r
 
     first.process.signal(Signal::Stop);
 
-    // Goes to the only open pull: into the socket of a process that does not read.
+    // Delivered to the only open pull, into the socket of a process that does not read.
     let id = stack
         .api()
         .started("dummy", &json!({"steps": 30, "step_ms": 100}))

@@ -1,4 +1,4 @@
-//! The guide's own test snippets and curl lines, in this system's terms.
+//! The test snippets and curl commands of the guide, run against this system.
 
 use ktrdr_tests::{LIMIT, Stack, wait_for};
 use serde_json::{Value, json};
@@ -110,8 +110,8 @@ async fn a_worker_registers_itself_with_the_documented_fields() {
     stack.api().get("/api/v1/workers/nobody").await.expect(404);
 }
 
-/// `test_operation_dispatch_and_progress`: start through the backend, poll until done, 100 at the end; then the same
-/// operation asked of the worker.
+/// `test_operation_dispatch_and_progress`: start through the backend, poll until done, 100 at the
+/// end; then the same operation asked of the worker.
 #[tokio::test]
 async fn dispatch_execute_progress_complete() {
     let stack = Stack::start_with(|settings| {
@@ -165,7 +165,7 @@ async fn dispatch_execute_progress_complete() {
     std::fs::remove_dir_all(&stack.settings.data_dir).unwrap();
 }
 
-/// The metrics endpoint's cursor: incremental, nothing twice, nothing left out.
+/// The cursor of the metrics endpoint: every point comes once.
 #[tokio::test]
 async fn metrics_are_read_on_by_cursor_while_the_operation_runs() {
     let stack = Stack::start().await;
@@ -227,7 +227,7 @@ async fn metrics_are_read_on_by_cursor_while_the_operation_runs() {
         .expect(404);
 }
 
-/// Health of the backend, and answers for what is not there.
+/// Health of the backend, and answers for unknown ids and paths.
 #[tokio::test]
 async fn everything_that_is_not_there_answers_in_the_one_error_shape() {
     let stack = Stack::start().await;

@@ -1,4 +1,4 @@
-//! The harness itself: what the other tests rely on.
+//! The harness itself, which the other tests rely on.
 
 use std::time::Duration;
 

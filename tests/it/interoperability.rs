@@ -1,5 +1,5 @@
-//! Programs of an earlier version beside those of today: old backends with new workers, new backends
-//! with old workers, and all of them on one NATS server.
+//! Programs of an earlier version beside those of today: old backends with new workers, new
+//! backends with old workers, and all of them on one NATS server.
 //!
 //! `KTRDR_TEST_OLD_BIN` names the directory with `ktrdr-backend` and `ktrdr-worker` of the earlier
 //! version. Without it these tests are skipped.
@@ -164,7 +164,8 @@ async fn a_direct_start_is_shown(worker: &WorkerProcess, api: &Client, id: &str)
     assert_eq!(done["queue"], "direct");
 }
 
-/// Waits until the queue that every worker serves is empty. The one for GPUs keeps what nobody pulls.
+/// Waits until the queue that every worker serves is empty. The one for GPUs keeps what nobody
+/// pulls.
 async fn all_requests_are_acknowledged(bus: &Bus) {
     wait_for("an empty queue", LIMIT, async || {
         let backlog = bus.try_backlog().await?;

@@ -1,4 +1,4 @@
-//! The lease lasts for the whole attempt: also before the engine starts and after it has ended.
+//! The lease is kept for the whole attempt, also before the engine starts and after it has ended.
 
 use async_nats::jetstream::stream::Config;
 use ktrdr_protocol::event::EventKind;
@@ -6,8 +6,8 @@ use ktrdr_tests::engines::{Gate, GateEngine};
 use ktrdr_tests::{Client, LIMIT, LocalWorker, Stack, wait_for};
 use serde_json::{Value, json};
 
-/// Lets two workers run an operation each and cancels both. Afterwards both have made every stream that they miss, and make
-/// none any more.
+/// Runs and cancels one operation on each of two workers. Afterwards both have created every stream
+/// that was missing, and will create no more.
 async fn both_at_work(stack: &Stack, domain: &str, endless: &Value) -> String {
     let (one, two) = (
         stack.api().started(domain, endless).await,
@@ -23,7 +23,7 @@ async fn both_at_work(stack: &Stack, domain: &str, endless: &Value) -> String {
     one
 }
 
-/// Takes a stream away; what it was made of, to give it back.
+/// Deletes a stream and returns its configuration, to create it again.
 async fn take_away(stack: &Stack, stream: &str) -> Config {
     let config = stack
         .bus
@@ -38,7 +38,8 @@ async fn take_away(stack: &Stack, stream: &str) -> Config {
     config
 }
 
-/// Waits until the lease was extended so often that the attempt would have been taken over without; one of `workers` runs it.
+/// Waits until one of `workers` has extended its lease so often that the attempt would have been
+/// taken over without.
 async fn outlives_its_lease(workers: [&Client; 2]) {
     wait_for("the lease to be extended", LIMIT, async || {
         let mut count = 0.0;
@@ -51,7 +52,7 @@ async fn outlives_its_lease(workers: [&Client; 2]) {
                 .and_then(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
                 .unwrap_or_default();
         }
-        // One is sent every third of the lease.
+        // An extension is sent every third of the lease.
         if count >= 5.0 {
             Ok(())
         } else {
@@ -66,7 +67,7 @@ struct Looking {
     stack: Stack,
     gate: Gate,
     workers: [LocalWorker; 2],
-    /// What the bucket of checkpoints was made of.
+    /// The configuration of the bucket of checkpoints.
     bucket: Config,
     id: String,
 }
@@ -84,7 +85,7 @@ async fn looking_for_a_checkpoint() -> Looking {
         gate.started().await;
     }
 
-    // Without its bucket a checkpoint can be neither found nor missed.
+    // Without the bucket, a lookup neither finds a checkpoint nor learns that there is none.
     let bucket = take_away(&stack, "KV_KTRDR_CHECKPOINTS").await;
     let answer = stack
         .api()
@@ -144,7 +145,7 @@ async fn an_operation_that_is_cancelled_while_its_checkpoint_is_looked_for_ends_
     stack.api().cancel(&id).await.expect(200);
     stack.api().wait_for_status(&id, "cancelled").await;
 
-    // By the worker, before a backend had to force it.
+    // Cancelled by the worker, before a backend forced it.
     let events = stack.bus.events("gate", &id).await;
     assert!(
         matches!(
@@ -199,7 +200,7 @@ async fn engines_that_run_beside_the_lease_keeping_give_way_to_it() {
 
     let mut ids = Vec::new();
     for _ in 0..SLOTS {
-        // Days of work without a single wait, on more slots than the worker has threads.
+        // Days of work without a wait, on more slots than the worker has threads.
         let body = json!({"steps": 4_000_000_000_u32, "step_ms": 0, "metrics_per_step": 0});
         ids.push(stack.api().started("dummy", &body).await);
     }

@@ -1,4 +1,5 @@
-//! What is full, too large, too slow or about to leave: decided answers, nothing half-started, nothing forgotten.
+//! Limits: full streams, oversized requests and results, slow backends, and a backend that is asked
+//! to stop.
 
 use ktrdr_tests::engines::GateEngine;
 use ktrdr_tests::process::Signal;
@@ -8,7 +9,7 @@ use ktrdr_tests::{
 };
 use serde_json::{Value, json};
 
-/// Starts operations until one is refused; how many were accepted, and the refusal.
+/// Starts operations until one is refused. Returns how many were accepted, and the refusal.
 async fn fill(api: &Client) -> (usize, ktrdr_tests::Answer) {
     for accepted in 0..10_000 {
         let answer = api.start("gate", &json!({})).await;
@@ -47,7 +48,7 @@ async fn a_stream_at_its_limit_refuses_starts_and_has_room_for_the_ends_of_what_
         "nothing is half-started"
     );
 
-    // With a name it is refused as well, and nothing is known under it.
+    // A start with an id is refused as well, and the id stays unknown.
     stack
         .api()
         .start("gate", &json!({"task_id": "full"}))
@@ -56,7 +57,7 @@ async fn a_stream_at_its_limit_refuses_starts_and_has_room_for_the_ends_of_what_
 
     stack.api().operation("full").await.expect(404);
 
-    // All that was accepted comes to its end, in the room that was kept for it.
+    // Every accepted operation ends in the room that was kept for it.
     gate.open_for_all();
     completed(stack.api(), accepted).await;
 
@@ -74,7 +75,7 @@ async fn a_result_waits_for_room_in_a_stream_that_others_filled_and_is_not_run_a
     let id = stack.api().started("gate", &json!({})).await;
     gate.started().await;
 
-    // To the last byte: first large pieces, then small ones.
+    // Fills the stream to the last byte: first large messages, then small ones.
     for size in [4000, 200, 1] {
         let junk = || {
             stack
@@ -93,7 +94,7 @@ async fn a_result_waits_for_room_in_a_stream_that_others_filled_and_is_not_run_a
 
     gate.open_for_all();
 
-    // Longer than the lease: whoever holds a finished result keeps the request to itself.
+    // Longer than the lease: a worker with a finished result keeps its request.
     let mut heartbeats = stack.bus.subscribe("ktrdr.heartbeat.gate.g1").await;
     for _ in 0..3 * (stack.settings.lease.as_millis() / stack.settings.heartbeat.as_millis()) {
         stack.bus.next(&mut heartbeats).await;
@@ -105,7 +106,7 @@ async fn a_result_waits_for_room_in_a_stream_that_others_filled_and_is_not_run_a
         "run again while its result waits"
     );
 
-    // What an operator does: more room.
+    // The operator gives the stream more room.
     let mut stream = stack
         .bus
         .jetstream
@@ -197,7 +198,8 @@ async fn a_backend_that_stands_still_under_load_catches_up() {
 
     slow.process.signal(Signal::Stop);
 
-    // More than the buffers between server and backend hold: the server stops sending, or gives it up as a slow consumer.
+    // More than the buffers between server and backend hold: the server stops sending, or drops the
+    // backend as a slow consumer.
     let body = json!({"steps": 0, "result_bytes": 200_000});
     let mut ids = Vec::new();
     for _ in 0..10 {
@@ -227,7 +229,7 @@ async fn a_backend_that_stands_still_under_load_catches_up() {
     })
     .await;
 
-    // And it takes starts again.
+    // The backend takes starts again.
     let id = slow.api.started("dummy", &json!({"steps": 0})).await;
     slow.api.wait_for_status(&id, "completed").await;
 }
@@ -242,7 +244,8 @@ async fn a_backend_that_is_asked_to_stop_answers_what_it_has_accepted() {
         .running("dummy", &json!({"steps": 1000, "step_ms": 50}))
         .await;
 
-    // Reads that wait for an end, and starts that wait for the server: all are under way when the signal comes.
+    // Reads that wait for an end, and starts that wait for the server: all are under way when the
+    // signal comes.
     let api = stack.api().clone();
     let looks_before = received(&stack, &long);
     let waiting = (0..8).map(|_| {
@@ -270,7 +273,7 @@ async fn a_backend_that_is_asked_to_stop_answers_what_it_has_accepted() {
             received(&stack, "/api/v1/dummy/start"),
             received(&stack, &long),
         ) {
-            // One start and some looks came before.
+            // One start and some reads came before.
             (21.., looks) if looks >= looks_before + 8 => Ok(()),
             other => Err(format!("{other:?}")),
         }

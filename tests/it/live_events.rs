@@ -1,4 +1,4 @@
-//! Live events: what is sent, going on after a cut, slow readers, the end.
+//! Live events: their content, reconnecting after a cut, slow readers, and the end of the stream.
 
 use ktrdr_protocol::id::WorkerType;
 use ktrdr_protocol::origin::Origin;
@@ -14,7 +14,7 @@ fn path(id: &str) -> String {
     format!("/api/v1/operations/{id}/events")
 }
 
-/// Stores a start request of a type nobody runs, as a backend would.
+/// Stores a start request of a type that no worker runs, as a backend would.
 async fn store(stack: &Stack, worker_type: &str, id: &str, filler: usize) -> u64 {
     let subject = stack.bus.names.start(
         &WorkerType::new(worker_type).unwrap(),
@@ -31,7 +31,7 @@ async fn store(stack: &Stack, worker_type: &str, id: &str, filler: usize) -> u64
 async fn one_operation_is_followed_to_its_end_and_no_further() {
     let stack = Stack::start().await;
 
-    // The type is known once a worker was there; this one leaves again, so that the operation waits.
+    // A worker makes the type known. It stops again, so the operation waits.
     stack.worker("dummy", "w0").await.process.stop().await;
 
     let id = stack.api().started("dummy", &json!({"steps": 1})).await;
@@ -61,7 +61,7 @@ async fn one_operation_is_followed_to_its_end_and_no_further() {
         .header("last-event-id", last.to_string());
     assert_eq!(stack.api().send(again).await.status, 204);
 
-    // Somebody else still gets the document, and the end.
+    // A later subscriber still gets the document and the end.
     let mut other = EventStream::open(stack.api(), &path(id), Some(last - 1)).await;
 
     assert_eq!(other.next().await.unwrap().data["status"], "completed");
@@ -110,7 +110,7 @@ async fn progress_and_metrics_arrive_while_it_runs() {
         "{later} after {progress}"
     );
 
-    // From one event to the next the cursors join, and they are those of the REST interface.
+    // The cursors of consecutive events join, and the REST interface uses the same cursors.
     let first = events
         .until("metrics", |event| event.name == "metrics")
         .await
@@ -180,7 +180,7 @@ async fn a_cut_stream_goes_on_where_it_was_also_at_a_restarted_backend() {
 
     assert_eq!(resumed.next().await.unwrap().data["operation_id"], "live");
 
-    // What nobody can know from here: fetch anew.
+    // An id from the future: the client must fetch everything again.
     let mut ahead = EventStream::open(stack.api(), ALL, Some(1_000_000)).await;
 
     assert_eq!(ahead.next().await.unwrap().name, "reset");
@@ -257,7 +257,7 @@ async fn followers_go_on_when_the_stream_was_made_anew() {
     })
     .await;
 
-    // Its sequence is lower than that of what was seen before.
+    // Its sequence is lower than sequences seen before.
     events.operation(&id, "completed").await;
 }
 
@@ -326,7 +326,7 @@ async fn a_slow_reader_is_told_what_it_missed_and_hurts_nobody() {
     let mut slow = EventStream::open(stack.api(), ALL, None).await;
     let mut quick = EventStream::open(stack.api(), ALL, None).await;
 
-    // More than the backend keeps for one who does not read, and than the sockets hold in between.
+    // More than the backend buffers for a subscription, plus the sockets' buffers.
     for number in 0..100 {
         let id = format!("big-{number}");
         store(&stack, "fake", &id, 900_000).await;
@@ -347,7 +347,7 @@ async fn a_slow_reader_is_told_what_it_missed_and_hurts_nobody() {
     assert!(read < 100, "it read everything");
     assert_eq!(reset.id, quick.last_id());
 
-    // From there on it is as good as any.
+    // From there on the subscription works as before.
     store(&stack, "fake", "small", 1).await;
 
     assert_eq!(slow.next().await.unwrap().data["operation_id"], "small");

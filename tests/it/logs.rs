@@ -1,4 +1,5 @@
-//! Logs as one JSON object per line, with what ties the lines of one operation together on both sides.
+//! Logs as one JSON object per line, with fields that connect the lines of one operation across
+//! programs.
 
 use ktrdr_tests::process::Process;
 use ktrdr_tests::{LIMIT, Settings, Stack, WorkerProcess, wait_for};
@@ -7,7 +8,7 @@ use serde_json::{Value, json};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
-/// The lines that say `message`, each with the fields of its span.
+/// The lines with this `message`, each with the fields of its span.
 fn lines(process: &Process, message: &str) -> Vec<Value> {
     let log = process.log();
     let lines = log.lines().map(|line| {
@@ -42,7 +43,7 @@ async fn an_operation_is_followed_from_the_request_into_the_worker() {
     );
     assert_eq!(accepted[0]["operation_id"], "followed");
 
-    // The request's own last line, too.
+    // Also the last line of the HTTP request.
     let answered = lines(&stack.backend.process, "request");
     assert!(
         answered

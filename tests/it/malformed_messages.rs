@@ -1,4 +1,4 @@
-//! Bytes on the bus that nobody of ours would send: skipped, counted, never a crash, never believed.
+//! Malformed and forged messages on the bus: skipped, counted, and never believed.
 
 use ktrdr_tests::Stack;
 use serde_json::json;
@@ -8,7 +8,7 @@ async fn garbage_on_every_subject_harms_nobody() {
     let stack = Stack::start().await;
     let worker = stack.worker("dummy", "w1").await;
 
-    // Nearly a start: no operation exists for it, whoever reads it.
+    // Almost a start request: no program accepts it.
     let numbers = json!({"operation_id": "n", "operation_type": "dummy", "parameters": 7, "created_at": "2026-01-01T00:00:00Z"});
     let (numbers, long) = (
         numbers.to_string().into_bytes(),
@@ -63,7 +63,7 @@ async fn garbage_on_every_subject_harms_nobody() {
     let all = stack.api().operations("").await.expect(200);
     assert_eq!(all.at("/data/total"), &json!(1));
 
-    // What could not be a start request was removed from the queue, and nothing was claimed.
+    // The queue no longer holds the malformed requests, and none was claimed.
     stack.bus.settled().await;
     assert_eq!(stack.bus.stored("ktrdr.op.dummy.n").await.len(), 0);
 
@@ -121,7 +121,7 @@ async fn an_operation_started_by_hand_on_the_bus_is_like_any_other() {
         .wait_for_any_status("by-hand", &["completed"])
         .await;
 
-    // Parameters that do not fit are found out by the worker then.
+    // The worker refuses parameters that do not fit its schema.
     let request = json!({
         "operation_id": "wrong", "operation_type": "dummy", "parameters": {"stepz": 1}, "created_at": "2026-01-01T00:00:00Z",
     });

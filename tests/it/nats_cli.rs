@@ -10,7 +10,7 @@ use ktrdr_tests::{LIMIT, Stack, wait_for};
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 
-/// The lines that were tried, to be compared with those of the page.
+/// The lines that the test ran, to be compared with the page.
 #[derive(Default)]
 struct Tried(Mutex<BTreeSet<String>>);
 
@@ -65,7 +65,8 @@ async fn store_once(stack: &Stack, subject: &str, id: &str, payload: &Value) -> 
     serde_json::from_slice(&answer.payload).unwrap()
 }
 
-/// All answers to a question that several may answer: what `nats micro` does. Waits until there are `count`.
+/// All answers to a request that several workers may answer, as `nats micro` collects them. Waits
+/// for `count` answers.
 async fn ask_all(stack: &Stack, subject: &str, count: usize) -> Vec<Value> {
     wait_for(
         &format!("{count} answers to {subject}"),
@@ -217,7 +218,7 @@ async fn start_and_follow(stack: &Stack, tried: &Tried) {
         tried.line(line);
     }
 
-    // What the stream refuses is heard live all the same.
+    // A live subscriber hears messages that the stream refuses.
     let mut headers = HeaderMap::new();
     headers.insert("Nats-Expected-Last-Subject-Sequence", "0");
 
@@ -333,7 +334,7 @@ async fn start_and_follow(stack: &Stack, tried: &Tried) {
 
     tried.line("nats stream get KTRDR 17");
 
-    // One that waits and is cancelled by hand is closed by a backend.
+    // A backend closes a pending operation that is cancelled by hand.
     let waiting = json!({"task_id": "waiting", "execution": {"requirements": {"gpu": true}}});
     stack.api().started("dummy", &waiting).await;
     let intent = json!({"operation_id": "waiting", "requested_at": "2026-01-01T00:00:00Z"});
@@ -442,7 +443,7 @@ async fn remove_a_type(stack: &Stack, tried: &Tried) {
         .unwrap();
     tried.line("nats consumer rm KTRDR dummy-any -f");
 
-    // What waits in it is taken once a worker makes the queue anew.
+    // A worker creates the queue again and takes the waiting request.
     let request = json!({
         "operation_id": "later", "operation_type": "dummy", "parameters": {"steps": 0}, "created_at": "2026-01-01T00:00:00Z",
     });

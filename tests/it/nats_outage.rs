@@ -1,4 +1,5 @@
-//! Outages of NATS: everybody reconnects, results that were finished meanwhile arrive afterwards.
+//! Outages of NATS: backends and workers reconnect, and results that were finished meanwhile are
+//! stored afterwards.
 
 use std::time::Duration;
 
@@ -42,7 +43,7 @@ async fn everybody_survives_an_outage_of_nats_and_finished_results_arrive_afterw
 
     stack.api().get("/health").await.expect(200);
 
-    // The engine goes on and finishes while there is nobody to tell.
+    // The engine finishes while NATS is away.
     wait_for("the engine's end", LIMIT, async || {
         let health = worker.api.get("/api/v1/operations").await;
         match health.at("/data/operations/0/progress/percentage").as_f64() {
@@ -63,7 +64,7 @@ async fn everybody_survives_an_outage_of_nats_and_finished_results_arrive_afterw
     stack.bus.settled().await;
 }
 
-/// A nats-server that was stopped in order, so that it refused the pull of the worker that is left.
+/// A worker whose nats-server was stopped in order, so that the server ended its open pull.
 async fn worker_without_nats() -> WorkerProcess {
     let mut nats = NatsServer::start().await;
     let settings = Settings::fast(nats.url());
@@ -129,7 +130,7 @@ async fn an_outage_that_is_longer_than_the_lease_costs_no_attempt() {
 
     stack.nats.kill();
 
-    // Three leases later. The other one is idle and asks for work the moment NATS is back.
+    // Three leases later. The other worker is idle and pulls as soon as NATS is back.
     wait_for("the engine to get on", LIMIT, async || {
         let page = holder.api.get("/api/v1/operations").await;
         match page.at("/data/operations/0/progress/step").as_u64() {
@@ -189,7 +190,8 @@ async fn metric_points_of_an_outage_are_stored_once() {
     })
     .await;
 
-    // Nothing is answered for so long that batches are given up and tried again, and then everything arrives at once.
+    // The outage outlasts the publish timeout, so batches are published again. Then everything
+    // arrives at once.
     proxy.hold();
     wait_for(
         "more points than are stored",

@@ -1,4 +1,4 @@
-//! `/metrics` of backends and workers, and what is built on their names.
+//! `/metrics` of backends and workers, and the dashboards and alerts that use their names.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,14 +7,15 @@ use ktrdr_tests::settings::repository;
 use ktrdr_tests::{Client, LIMIT, Stack, wait_for};
 use serde_json::{Value, json};
 
-/// What was scraped: every sample by its name and labels, and every name that was announced.
+/// A scrape: every sample by its name and labels, and every name that was declared.
 #[derive(Debug)]
 struct Scraped {
     samples: BTreeMap<String, f64>,
     names: BTreeSet<String>,
 }
 
-/// Scrapes, and insists on the format: every sample belongs to the name announced last, and no sample is there twice.
+/// Scrapes and checks the format: every sample belongs to the metric declared last, and no sample
+/// appears twice.
 async fn scrape(api: &Client) -> Scraped {
     let answer = api.get("/metrics").await.expect(200);
     assert_eq!(
@@ -207,7 +208,7 @@ async fn what_happens_is_counted() {
     assert!(own.at(r#"ktrdr_worker_pulls_total{worker_type="dummy"}"#) >= 3.0);
     assert!(own.at(r#"ktrdr_worker_last_pull_age_seconds{worker_type="dummy"}"#) < 60.0);
 
-    // A backend that starts anew tells how things are, and does not count the past again.
+    // A restarted backend shows the current state and does not count past events again.
     stack.backend.restart().await;
 
     let again = scrape(stack.api()).await;
@@ -216,7 +217,7 @@ async fn what_happens_is_counted() {
         1.0
     );
 
-    // From 0 on, and not from the first: Prometheus sees no increase in what appears as 1.
+    // Counters start at 0: Prometheus would see no increase in a series that appears as 1.
     assert_eq!(
         again.at(r#"ktrdr_operations_created_total{worker_type="dummy"}"#),
         0.0
@@ -289,7 +290,7 @@ async fn a_takeover_and_the_fenced_end_it_causes_are_counted() {
     .await;
 }
 
-/// Everything in a text that looks like one of our metrics.
+/// Every word in a text that looks like a metric of the product.
 fn named(text: &str) -> BTreeSet<String> {
     let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
     text.split(|c| !word(c))

@@ -1,4 +1,4 @@
-//! Workers that share queues: each operation once, capabilities respected, nothing bounced or forgotten.
+//! Workers that share queues: each operation runs once, on a worker that meets its requirements.
 
 use std::collections::HashMap;
 
@@ -78,7 +78,7 @@ async fn an_operation_waits_for_a_worker_that_meets_its_requirements() {
 
     let id = answer.json["operation_id"].as_str().unwrap().to_owned();
 
-    // The small worker goes on with what it can do.
+    // The small worker keeps taking operations that it can run.
     let easy = stack.api().started("gate", &json!({})).await;
     stack.api().wait_for_status(&easy, "completed").await;
 
@@ -182,7 +182,7 @@ async fn somebody_elses_consumer_on_the_subject_of_a_queue_is_left_alone() {
     let stream = bus.jetstream.get_stream(bus.names.stream()).await.unwrap();
     let mut others = Vec::new();
 
-    // Whatever order they are listed in.
+    // In any order of the server's list.
     for name in ["audit", "zebra"] {
         let config = pull::Config {
             durable_name: Some(name.to_owned()),

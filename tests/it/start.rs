@@ -1,4 +1,4 @@
-//! `POST /api/v1/{domain}/start`: what is accepted, what is refused, and what a repetition does.
+//! `POST /api/v1/{domain}/start`: accepted starts, refused starts, and repeated starts.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ async fn answers_with_the_id_and_where_it_is_found() {
         format!("/api/v1/operations/{id}")
     );
 
-    // Read your writes: the very next answer knows the operation.
+    // Read your writes: the next answer knows the operation.
     stack.api().operation(&id).await.expect(200);
 
     let done = stack.api().wait_for_status(&id, "completed").await;
@@ -72,7 +72,7 @@ async fn the_same_idempotency_key_replays_the_first_answer() {
     };
     let first = start(json!({"steps": 0})).await.expect(202);
 
-    // Also with an id beside it, that was not used before.
+    // Also with an id in the body, if that id is new.
     for body in [
         json!({"steps": 0}),
         json!({"steps": 0, "task_id": "another"}),
@@ -134,7 +134,7 @@ async fn a_request_that_does_not_fit_its_schema_names_each_path() {
         json!({"execution": {"max_attempts": 0}}),
         json!({"execution": {"requirements": {"gpus": 1}}}),
         json!({"execution": []}),
-        // More than the engine's type holds: refused here, not found out by a worker.
+        // More than the engine's type holds: the backend refuses it, not the worker.
         json!({"steps": 1e30}),
     ] {
         stack.api().start("dummy", &body).await.expect(422);
@@ -314,7 +314,7 @@ async fn an_id_whose_start_has_left_the_stream_is_refused_and_not_left_pending()
 
     stack.bus.settled().await;
 
-    // What age does to a stream, in its order: the start request goes first.
+    // Retention removes the oldest message first: the start request.
     let stream = stack.bus.jetstream.get_stream("KTRDR").await.unwrap();
     stream
         .purge()

@@ -61,7 +61,7 @@ async fn a_request_that_loses_three_workers_fails_and_takes_no_fourth() {
             }
         })
         .await;
-        // The same worker id each time: what a supervisor that restarts it does.
+        // The same worker id each time, as with a supervisor that restarts the worker.
         worker.restart().await;
     }
 
@@ -91,7 +91,7 @@ async fn a_second_copy_of_a_running_request_does_not_take_it_over() {
 
     assert_eq!(gate.started().await.1, 1);
 
-    // What a start repeated after the duplicate window looks like: same payload, no message id.
+    // Like a start repeated after the duplicate window: the same payload, no message id.
     let request = stack.bus.stored("ktrdr.start.gate.any").await.remove(0);
     stack.bus.store(request.subject, request.payload).await;
     wait_for("one request left", LIMIT, async || {

@@ -1,4 +1,5 @@
-//! A worker that is asked to stop: it releases its operations, says farewell, and answers until the end.
+//! A worker that is asked to stop: it releases its operations, sends its farewell, and answers
+//! until the end.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use tokio::task::JoinSet;
 
 #[tokio::test]
 async fn a_stopping_worker_hands_its_operation_back_at_once_and_says_farewell() {
-    // A lease so long that only the hand-back can explain a quick takeover.
+    // A lease so long that only the release can explain a quick second attempt.
     let stack = Stack::start_with(|mut settings| {
         settings.lease = Duration::from_secs(600);
         settings
@@ -37,7 +38,7 @@ async fn a_stopping_worker_hands_its_operation_back_at_once_and_says_farewell() 
         ["started", "released", "started", "completed"]
     );
 
-    // No heartbeat has to be missed first: it said that it goes.
+    // The farewell removes the worker at once; no heartbeat has to be missed.
     wait_for("the farewell to be heard", LIMIT, async || {
         match stack.api().workers().await.as_slice() {
             [only] if only["worker_id"] == "w2" => Ok(()),
@@ -53,7 +54,8 @@ async fn a_stopping_worker_hands_its_operation_back_at_once_and_says_farewell() 
 async fn nothing_is_heard_of_a_worker_after_its_farewell() {
     const WORKERS: usize = 150;
 
-    // A heartbeat that came later would bring it back to life. So many and so often that some would be on their way.
+    // A later heartbeat would make the worker appear again. With this many, some would be under
+    // way.
     let nats = NatsServer::start().await;
     let settings = Settings {
         heartbeat: Duration::from_millis(1),

@@ -1,4 +1,4 @@
-//! What is on NATS, beneath both programs: publish anything, read every event of an operation, look at the queues.
+//! The messages on NATS: publish anything, read every event of an operation, look at the queues.
 
 use async_nats::jetstream;
 use async_nats::jetstream::stream::RawMessageErrorKind;
@@ -21,7 +21,7 @@ pub struct Stored {
     pub payload: Bytes,
 }
 
-/// What a queue still holds.
+/// The start requests that a queue still holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Backlog {
     /// The durable consumer.
@@ -148,7 +148,8 @@ impl Bus {
         }
     }
 
-    /// All messages retained in the operations stream under `filters`, in order, read in one go: for thousands of them.
+    /// All messages retained in the operations stream under `filters`, in order, read in one go.
+    /// For thousands of messages.
     ///
     /// # Errors
     /// What the server or the client says.
@@ -184,7 +185,7 @@ impl Bus {
         Ok(found)
     }
 
-    /// The whole life of an operation, event by event.
+    /// All events of an operation, in order.
     ///
     /// # Panics
     /// When its log cannot be read, or holds something that is no event.
@@ -237,7 +238,7 @@ impl Bus {
         .await;
     }
 
-    /// What the queues still hold: every durable consumer that is not empty.
+    /// Every queue that is not empty.
     ///
     /// # Panics
     /// When the stream cannot be read.

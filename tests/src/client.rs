@@ -85,7 +85,7 @@ impl Client {
     /// # Panics
     /// When the HTTP client cannot be made.
     pub fn new(base: impl Into<String>) -> Self {
-        // Everything is on this machine; a proxy of the environment would only be in the way.
+        // Everything runs on this machine; a proxy from the environment would be in the way.
         let http = reqwest::Client::builder()
             .no_proxy()
             .timeout(Duration::from_secs(90))
@@ -102,7 +102,7 @@ impl Client {
         &self.base
     }
 
-    /// A request of the test's own making, to a path of this API.
+    /// A request to a path of this API, for the test to complete.
     pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         self.http.request(method, format!("{}{path}", self.base))
     }
@@ -178,7 +178,7 @@ impl Client {
         self.post(&format!("/api/v1/{domain}/start"), body).await
     }
 
-    /// The same, insisting that it was accepted; the operation's id.
+    /// Starts an operation, insists on 202, and returns the operation's id.
     ///
     /// # Panics
     /// When it was not.

@@ -78,7 +78,7 @@ impl Cluster {
             .join(",")
     }
 
-    /// The servers, for whoever ends them one by one.
+    /// The servers, to end them one by one.
     pub fn into_servers(self) -> Vec<NatsServer> {
         self.servers
     }

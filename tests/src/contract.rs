@@ -1,4 +1,4 @@
-//! Whether what is answered is what `/openapi.json` says.
+//! Checks answers against `/openapi.json`.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::client::{Answer, Client};
 
-/// A client that holds every answer against the document.
+/// A client that checks every answer against the document.
 #[derive(Debug)]
 pub struct Contract {
     /// The client beneath.
@@ -24,7 +24,8 @@ impl Contract {
     /// When there is none.
     pub async fn read(api: &Client) -> Self {
         let mut document = api.get("/openapi.json").await.expect(200).json;
-        // Documented answers may grow in later versions; here, a field that nobody described is a mistake.
+        // Later versions may add fields to answers. In the tests, a field without a description is
+        // a mistake.
         let schemas = document
             .pointer_mut("/components/schemas")
             .and_then(Value::as_object_mut)
@@ -62,7 +63,7 @@ impl Contract {
         self.send(Method::DELETE, path, |request| request).await
     }
 
-    /// A request with anything added to it. The answer is checked.
+    /// Sends a request that `change` completes, and checks the answer.
     ///
     /// # Panics
     /// When the answer is not as documented.
@@ -80,7 +81,7 @@ impl Contract {
         answer
     }
 
-    /// Checks an answer that was got otherwise.
+    /// Checks an answer that came another way.
     ///
     /// # Panics
     /// When it is not as documented.
@@ -168,7 +169,7 @@ impl Contract {
             .cloned()
     }
 
-    /// What is documented and was never asked for.
+    /// Documented answers that no request has provoked.
     pub fn unseen(&self) -> Vec<String> {
         let seen = self.seen.lock();
         let paths = self.document["paths"].as_object().expect("paths");

@@ -1,4 +1,5 @@
-//! Engines for tests: one that waits at a gate, one that blocks its thread, one that fails a number of times.
+//! Engines for tests: one that waits at a gate, one that blocks its thread, one that fails a number
+//! of times.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -36,7 +37,7 @@ pub struct Gate {
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct GateRequest {
-    /// Waits on at the gate when it is cancelled.
+    /// Keeps waiting at the gate when it is cancelled.
     pub ignore_cancel: bool,
 }
 
@@ -111,7 +112,7 @@ impl Engine for GateEngine {
     }
 }
 
-/// `blocking`: computes without ever awaiting, which is what a badly written engine does to its thread.
+/// `blocking`: computes without ever awaiting, like a badly written engine.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct BlockingEngine;
 
@@ -121,7 +122,7 @@ pub struct BlockingEngine;
 pub struct BlockingRequest {
     /// How long to compute.
     pub millis: u64,
-    /// Computes on when it is cancelled.
+    /// Keeps computing when it is cancelled.
     pub ignore_cancel: bool,
 }
 
@@ -173,7 +174,7 @@ pub enum Failing {
     Permanent,
     /// A panic.
     Panic,
-    /// An error with a delay of the engine's own.
+    /// An error with the engine's own delay before the retry.
     RetryAfter,
 }
 

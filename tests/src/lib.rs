@@ -19,7 +19,8 @@
 //! | [`wire`] | the messages that the programs write, recorded from a script |
 //! | [`wait`] | waiting for a condition instead of for time to pass |
 //!
-//! Everything here ends what it started when it is dropped, and keeps its files, saying where, when the test failed.
+//! Every part ends what it started when it is dropped. When the test failed, it keeps its files and
+//! prints where they are.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

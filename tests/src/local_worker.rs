@@ -1,4 +1,4 @@
-//! A worker inside the test process, for engines that the test holds in its hands.
+//! A worker inside the test process, for engines that the test controls.
 
 use clap::Parser;
 use ktrdr_worker::{Config, Engine, WorkerError};

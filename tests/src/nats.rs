@@ -11,7 +11,7 @@ use crate::scratch::Scratch;
 use crate::settings::repository;
 use crate::wait::{LIMIT, wait_for};
 
-/// A running (or stopped) nats-server with JetStream. Port and store stay the same when it is started again.
+/// A nats-server with JetStream, running or stopped. Port and store stay the same over a restart.
 #[derive(Debug)]
 pub struct NatsServer {
     process: Option<Process>,
@@ -30,7 +30,8 @@ impl NatsServer {
         Self::start_with("").await
     }
 
-    /// Starts a server with a configuration of the test's own, for limits, accounts or TLS. It must not name port or store.
+    /// Starts a server with the test's own configuration, for limits, accounts or TLS. It must not
+    /// name port or store.
     ///
     /// # Panics
     /// When there is no nats-server or it does not start.
@@ -40,7 +41,7 @@ impl NatsServer {
         this
     }
 
-    /// The same without waiting: a member of a cluster answers only when there are enough of them.
+    /// The same without waiting: a member of a cluster answers only when enough members run.
     pub fn launch(configuration: &str) -> Self {
         let scratch = Scratch::new("nats");
         let mut arguments = vec!["--jetstream".to_owned(), "--addr=127.0.0.1".to_owned()];
@@ -64,7 +65,8 @@ impl NatsServer {
         this
     }
 
-    /// Starts it again after [`Self::stop`] or [`Self::kill`], at the same port, with the same store.
+    /// Starts it again after [`Self::stop`] or [`Self::kill`], at the same port, with the same
+    /// store.
     ///
     /// # Panics
     /// When it does not start.
@@ -81,7 +83,8 @@ impl NatsServer {
         let url = self.port_is_known().await;
         wait_for("nats-server to answer", LIMIT, async || {
             if let Err(ended) = self.process.as_mut().expect("just started").check_alive() {
-                // Somebody else may have been given our port as a client's while we were away; that passes.
+                // Another connection may have got the port as its client port meanwhile. It will
+                // give it back.
                 if !self.log().contains("address already in use") {
                     panic!("{ended}");
                 }
@@ -118,7 +121,8 @@ impl NatsServer {
         ));
     }
 
-    /// The address, learned from the file the server writes when it listens at a port of the system's choice.
+    /// The address. The system chooses the port, and the server writes it into a file when it
+    /// listens.
     async fn port_is_known(&mut self) -> String {
         if self.port == 0 {
             let process = self.process.as_mut().expect("just started");
@@ -176,7 +180,7 @@ impl NatsServer {
         self.port
     }
 
-    /// A connection that sees and says everything, with the default prefix.
+    /// A connection for the test, with the default prefix.
     pub async fn bus(&self) -> Bus {
         Bus::connect(
             &self.url(),
@@ -213,7 +217,7 @@ impl NatsServer {
         self.run().await;
     }
 
-    /// Freezes the server ([`Signal::Stop`]) or lets it go on ([`Signal::Cont`]).
+    /// Freezes the server ([`Signal::Stop`]) or wakes it ([`Signal::Cont`]).
     pub fn signal(&mut self, signal: Signal) {
         if let Some(process) = &mut self.process {
             process.signal(signal);

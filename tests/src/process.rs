@@ -10,16 +10,16 @@ use crate::scratch::{Scratch, tail};
 use crate::settings::Settings;
 use crate::wait::{LIMIT, wait_for};
 
-/// What can be sent to a process besides `kill -9`, which is [`Process::kill`].
+/// The signals for a process. `kill -9` is [`Process::kill`].
 #[derive(Debug, Clone, Copy)]
 pub enum Signal {
-    /// Please stop.
+    /// SIGTERM: stop in order.
     Term,
-    /// Ctrl-C.
+    /// SIGINT: Ctrl-C.
     Int,
-    /// Freeze: what a long pause of the machine looks like to the others.
+    /// SIGSTOP: freeze. To others it looks like a long pause of the machine.
     Stop,
-    /// Go on after [`Signal::Stop`].
+    /// SIGCONT: wake up after [`Signal::Stop`].
     Cont,
 }
 
@@ -32,7 +32,8 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `command` with its output appended to `log`, and without settings inherited from whoever runs the tests.
+    /// Starts `command` with its output appended to `log`, and without the settings in the
+    /// environment of the test run.
     ///
     /// # Panics
     /// When it cannot be started.
@@ -42,7 +43,7 @@ impl Process {
             let ours = ["KTRDR_", "WORKER_", "NATS_", "RUST_LOG"]
                 .iter()
                 .any(|prefix| key.starts_with(prefix));
-            // The mark by which scripts/test finds what a test left behind must get through.
+            // scripts/test finds processes that a test left behind by this mark.
             if ours
                 && !key.starts_with("KTRDR_TEST_")
                 && !command.get_envs().any(|(set, _)| set == key.as_str())
@@ -74,7 +75,7 @@ impl Process {
         self.child.id()
     }
 
-    /// The part of a core that it uses now: of a quarter of a second.
+    /// The share of a core that it uses, measured over a quarter of a second.
     pub async fn cpu_share(&self) -> f64 {
         let (begun, before) = (Instant::now(), cpu_seconds(self.pid()));
         tokio::time::sleep(Duration::from_millis(250)).await;
@@ -93,7 +94,7 @@ impl Process {
         self.child.try_wait().expect("a child of ours")
     }
 
-    /// Whether it lives; otherwise how it ended and the last it said, for a failure message.
+    /// Whether it is alive; otherwise how it ended and its last log lines, for a failure message.
     ///
     /// # Errors
     /// That text.
@@ -108,8 +109,8 @@ impl Process {
         }
     }
 
-    /// Sends a signal, and after [`Signal::Stop`] waits until every thread stands still. Does nothing when the process has
-    /// ended.
+    /// Sends a signal, and after [`Signal::Stop`] waits until every thread stands still. Does
+    /// nothing when the process has ended.
     ///
     /// # Panics
     /// When the signal cannot be sent.
@@ -123,7 +124,7 @@ impl Process {
             Signal::Stop => "STOP",
             Signal::Cont => "CONT",
         };
-        // The shell's own kill: there is a shell everywhere, and no call that Rust counts as unsafe.
+        // The shell's own `kill`: a shell is everywhere, and no unsafe code is needed.
         let status = Command::new("sh")
             .arg("-c")
             .arg(format!("kill -s {word} {}", self.pid()))
@@ -134,7 +135,8 @@ impl Process {
             self.name
         );
         if matches!(signal, Signal::Stop) {
-            // The kernel stops the threads one by one after `kill` has returned; a server answers many requests in that time.
+            // The kernel stops the threads one by one after `kill` has returned. A server can
+            // answer many requests in that time.
             let deadline = Instant::now() + LIMIT;
             while !stands_still(self.pid()) {
                 assert!(Instant::now() < deadline, "{} does not stop", self.name);
@@ -185,7 +187,7 @@ impl Drop for Process {
     }
 }
 
-/// Linux reports process times in these, whatever the kernel's own tick is.
+/// The unit in which Linux reports process times, independent of the kernel's own tick.
 const TICKS_PER_SECOND: f64 = 100.0;
 
 /// CPU seconds a process has used; 0 when it is gone.
@@ -207,15 +209,15 @@ pub fn cpu_seconds(pid: u32) -> f64 {
 /// Whether all threads of a process are stopped.
 fn stands_still(pid: u32) -> bool {
     let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
-        // No /proc: then at least the process as a whole.
+        // Without /proc, only the process as a whole can be checked.
         let state = Command::new("ps")
             .args(["-o", "state=", "-p", &pid.to_string()])
             .output();
         return state.is_ok_and(|output| output.stdout.trim_ascii_start().starts_with(b"T"));
     };
     threads.flatten().all(|thread| {
-        // The state follows the program's name, which is in parentheses and may hold anything. A thread that has just ended
-        // is no obstacle.
+        // The state follows the program's name, which stands in parentheses and may hold any
+        // character. A thread that has just ended counts as stopped.
         let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
         stat.rsplit_once(") ")
             .is_none_or(|(_, rest)| rest.starts_with(['T', 't', 'X', 'Z']))
@@ -244,8 +246,8 @@ pub fn program(name: &str) -> PathBuf {
     path
 }
 
-/// A port on which nobody listens now. Another process may take it before it is used; with ports given out in turn by the
-/// system that is rare.
+/// A port on which nobody listens now. Another process may take it before it is used. That is rare,
+/// because the system hands out ports in turn.
 pub fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
     listener.local_addr().expect("its address").port()

@@ -1,4 +1,4 @@
-//! A TCP proxy at a fixed port: the line between a program and NATS, in the test's hands.
+//! A TCP proxy at a fixed port, between a program and NATS, controlled by the test.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ enum Mode {
 struct State {
     mode: Mode,
     upstream: SocketAddr,
-    /// Connections made before the last cut are dead even when the line was restored at once.
+    /// Connections made before the last cut stay closed, even when the line was restored at once.
     cuts: u64,
 }
 
@@ -52,7 +52,7 @@ impl Proxy {
         Self { port, state, task }
     }
 
-    /// The port clients connect to; the same for ever.
+    /// The port that clients connect to. It never changes.
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -70,7 +70,7 @@ impl Proxy {
         });
     }
 
-    /// Keeps all connections open, and new ones too, and passes nothing: what a dead network looks like.
+    /// Keeps all connections open, accepts new ones, and passes nothing, like a dead network.
     pub fn hold(&self) {
         self.state.send_modify(|state| state.mode = Mode::Hold);
     }
@@ -97,7 +97,8 @@ async fn accept(listener: TcpListener, state: watch::Receiver<State>) {
     // Dropped with this task, and the connections with it.
     let mut connections = JoinSet::new();
     loop {
-        // Both arms are cancel safe: neither a connection nor a finished task is lost when the other one wins.
+        // Both arms are cancel safe: neither a connection nor a finished task is lost when the
+        // other one wins.
         tokio::select! {
             accepted = listener.accept() => {
                 if let Ok((client, _)) = accepted {
@@ -128,7 +129,7 @@ async fn serve(client: TcpStream, mut state: watch::Receiver<State>) {
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
-    // Whichever direction ends first ends both.
+    // The direction that ends first ends both.
     tokio::select! {
         () = pump(from_client, to_server, state.clone(), cuts) => {}
         () = pump(from_server, to_client, state.clone(), cuts) => {}

@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Whether directories are kept whatever happens.
+/// Whether directories are kept in any case.
 static KEEP: AtomicBool = AtomicBool::new(false);
 
-/// Keeps every directory of this process from now on: something was found that must be looked into.
+/// Keeps every directory of this process from now on, for an investigation.
 pub fn keep_all() {
     KEEP.store(true, Ordering::Relaxed);
 }

@@ -1,18 +1,18 @@
-//! Settings with which things happen in a second that take half a minute in production.
+//! Settings with short times: what takes half a minute in production happens within a second.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::process::program;
 
-/// What backend and workers of one test have in common.
+/// The settings that backend and workers of one test share.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The NATS server, or the proxy in front of it.
     pub nats_url: String,
     /// First token of every subject.
     pub prefix: String,
-    /// How often a worker says that it lives; three missed ones make it unavailable.
+    /// The interval of heartbeats; three missed ones make a worker unavailable.
     pub heartbeat: Duration,
     /// How long a worker may be silent before its operation goes to another one.
     pub lease: Duration,
@@ -31,7 +31,8 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Short times: heartbeat 200 ms, lease and cancel grace 1 s. The data directory is the repository's.
+    /// Short times: heartbeat 200 ms, lease and cancel grace 1 s. The data directory is the one in
+    /// the repository.
     pub fn fast(nats_url: impl Into<String>) -> Self {
         Self {
             nats_url: nats_url.into(),

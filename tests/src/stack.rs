@@ -1,4 +1,4 @@
-//! A nats-server, a backend and workers, together and with short times.
+//! A nats-server, a backend and workers with short times: the usual set-up of a test.
 
 use ktrdr_protocol::subject::SubjectNames;
 use ktrdr_worker::Engine;
@@ -61,8 +61,8 @@ impl Stack {
         worker
     }
 
-    /// Starts a worker inside the test process, with further command line arguments, and waits until
-    /// the backend shows it as available.
+    /// Starts a worker inside the test process, with further command line arguments, and waits
+    /// until the backend shows it as available.
     pub async fn local_worker<E: Engine>(
         &self,
         engine: E,

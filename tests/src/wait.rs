@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
 
-/// How long a test waits for something that should happen soon. Long, because it costs time only when the test fails anyway,
-/// and a loaded machine can be slow.
+/// How long a test waits for something that should happen soon. It is long because only a failing
+/// test spends it, and a loaded machine can be slow.
 pub const LIMIT: Duration = Duration::from_secs(30);
 
-/// Time between two looks.
+/// Time between two probes.
 const INTERVAL: Duration = Duration::from_millis(20);
 
-/// Looks again and again until `probe` gives `Ok`, and returns that. `Err` says what was seen instead.
+/// Repeats `probe` until it returns `Ok`, and returns its value. `Err` says what was seen instead.
 ///
 /// # Panics
 /// After `limit`, with `what` was waited for and what was seen last.

@@ -1,8 +1,8 @@
 //! The messages that the programs write, recorded from a run that makes each kind at least once.
 //!
-//! `tests/data/wire/messages.jsonl` was recorded this way from programs of an earlier version and is
-//! the wire contract. The test module `wire_contract` compares it with the types and the programs of
-//! today. The page `tests/README.md` says how the file was made.
+//! `tests/data/wire/messages.jsonl` was recorded this way from programs of an earlier version and
+//! is the wire contract. The test module `wire_contract` compares it with the types and the
+//! programs of today. The page `tests/README.md` says how the file was made.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -60,10 +60,11 @@ impl Message {
         })
     }
 
-    /// The kind, the headers and the keys of the payload in their order, without values: two messages
-    /// with the same shape differ only in what they say.
+    /// The kind, the headers and the keys of the payload in their order, without values: two
+    /// messages with the same shape differ only in what they say.
     ///
-    /// Parameters, results, schemas and the state in a checkpoint belong to engines and are left out.
+    /// Parameters, results, schemas and the state in a checkpoint belong to engines and are left
+    /// out.
     pub fn shape(&self) -> String {
         let mut shape = format!("{} {:?} ", self.kind, self.headers);
         write_shape(self.payload.get(), &mut shape);
@@ -124,7 +125,8 @@ fn write_shape(json: &str, shape: &mut String) {
     }
 }
 
-/// The members of a JSON object in the order in which they are written; `None` when it is no object.
+/// The members of a JSON object in the order in which they are written; `None` when it is no
+/// object.
 fn members(json: &str) -> Option<Vec<(String, Box<RawValue>)>> {
     struct Members(Vec<(String, Box<RawValue>)>);
 

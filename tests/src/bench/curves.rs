@@ -1,4 +1,4 @@
-//! What an operation costs by the size of what it carries and by how many run at a time.
+//! What an operation costs by the size of its payloads and by the number of operations at a time.
 
 use super::Plan;
 use super::http::Http;

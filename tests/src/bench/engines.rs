@@ -1,4 +1,5 @@
-//! The engines as plain functions, beside the least that could be done with the same data; and what being watched costs them.
+//! The engines as plain functions, beside the least work that the same data allows; and the cost of
+//! progress, metrics and cancel checks.
 
 use std::hint::black_box;
 use std::path::Path;
@@ -28,7 +29,7 @@ pub(super) async fn measure(plan: &Plan, report: &mut Report) {
     let bars = plan.pick(300_000, 1_000_000);
     write_bars(&scratch.join("BENCH_1h.csv"), bars);
     let (dir, epochs) = (scratch.path().to_owned(), plan.pick(20, 100));
-    // Engines compute on threads of their own; on one of a runtime they would not be allowed to wait.
+    // Engines compute on their own threads; on a runtime's thread they could not block.
     let computed = tokio::task::spawn_blocking(move || {
         let mut rows = backtesting(&dir, bars as f64, &costs);
         rows.extend(training(&dir, epochs, &costs));
@@ -45,7 +46,7 @@ pub(super) async fn measure(plan: &Plan, report: &mut Report) {
     .await;
 }
 
-/// Seconds of one call of what engines do to be watched.
+/// Seconds that one call of each reporting function takes.
 struct Costs {
     check: f64,
     progress: f64,
@@ -107,7 +108,7 @@ fn write_bars(path: &Path, count: usize) {
     writer.flush().expect("a file");
 }
 
-/// Seconds of the middle one of three.
+/// The median of three runs, in seconds.
 fn time(mut work: impl FnMut()) -> f64 {
     let mut once = || {
         let begun = Instant::now();

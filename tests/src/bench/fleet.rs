@@ -1,4 +1,5 @@
-//! Many workers: what they cost while idle, whether a backend keeps up with their heartbeats, and whether more of them do more.
+//! Many workers: their cost while idle, whether a backend keeps up with their heartbeats, and
+//! whether more workers do more work.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -19,7 +20,7 @@ use crate::wait::{LIMIT, wait_for};
 /// Workers that wait for work.
 const IDLE: usize = 100;
 
-/// Length of one operation of the scale-out.
+/// Length of one operation in the scale-out case.
 const STEP: Duration = Duration::from_millis(10);
 
 pub(super) async fn idle(plan: &Plan, report: &mut Report) {
@@ -32,7 +33,7 @@ pub(super) async fn idle(plan: &Plan, report: &mut Report) {
             "dummy",
             &format!("idle-{i}"),
         ));
-        // All at once they would fight for the cores.
+        // Started all at once, they would compete for the cores.
         if i % 10 == 9 {
             world
                 .backend
@@ -141,7 +142,7 @@ pub(super) async fn heartbeats(plan: &Plan, report: &mut Report) {
                     .publish(subject, payload.into())
                     .await
                     .expect("a connection");
-                // Spread over the interval, as those of real workers are.
+                // Spread over the interval, like the heartbeats of real workers.
                 let due = Duration::from_secs(10).mul_f64(i as f64 / count as f64);
                 tokio::time::sleep(due.saturating_sub(round.elapsed())).await;
             }

@@ -1,5 +1,5 @@
-//! An HTTP/1.1 client that costs next to nothing, since it shares the machine with what it measures; and the bare axum server
-//! that stands beside the backend.
+//! A cheap HTTP/1.1 client, because it shares the machine with the servers it measures; and the
+//! bare axum server that the backend is compared with.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -60,7 +60,7 @@ impl Http {
         let end = memmem::find(&self.buffer, b"\r\n\r\n")? + 4;
         let head = &self.buffer[..end];
         let status = head.get(9..12).and_then(number).expect("a status line") as u16;
-        // As hyper writes it; the servers measured here are all made of it.
+        // In hyper's spelling: every server measured here uses hyper.
         let length =
             memmem::find(head, CONTENT_LENGTH).map(|at| &head[at + CONTENT_LENGTH.len()..]);
         let length = length
@@ -79,12 +79,12 @@ fn number(digits: &[u8]) -> Option<usize> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// A `GET` as it goes over the line.
+/// The bytes of a `GET` request.
 pub(super) fn get(path: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nhost: bench\r\n\r\n").into_bytes()
 }
 
-/// A `POST` of JSON as it goes over the line.
+/// The bytes of a `POST` request with a JSON body.
 pub(super) fn post(path: &str, body: &str) -> Vec<u8> {
     let length = body.len();
     format!(
@@ -100,7 +100,7 @@ pub(super) fn address_of(base: &str) -> SocketAddr {
         .expect("an address")
 }
 
-/// What a load came to.
+/// The outcome of a load.
 pub(super) struct Load {
     pub(super) count: u64,
     pub(super) rate: f64,
@@ -108,7 +108,8 @@ pub(super) struct Load {
     pub(super) latencies: Vec<f64>,
 }
 
-/// Sends requests over `connections` connections for as long as `span`; `make` gives the n-th one, `status` is expected.
+/// Sends requests over `connections` connections for the time `span`. `make` returns the n-th
+/// request; every answer must have the given `status`.
 pub(super) async fn drive(
     address: SocketAddr,
     connections: usize,
@@ -146,8 +147,8 @@ pub(super) async fn drive(
     }
 }
 
-/// The bare server: `POST /echo` gives back the body, `GET /bytes` always the same bytes. A process of its own, as the backend
-/// is; `main` calls this when it is started as one.
+/// The bare server: `POST /echo` returns the body, `GET /bytes` always the same bytes. It runs as a
+/// separate process, like the backend; `main` calls this in that process.
 pub(super) async fn serve(port: u16, bytes: Bytes) {
     use axum::http::header::CONTENT_TYPE;
     use axum::routing::{get, post};

@@ -1,4 +1,4 @@
-//! One operation at a time: from the start to its end seen.
+//! One operation at a time: from its start until the client sees its end.
 
 use super::Plan;
 use super::http::{Http, get, post};

@@ -1,4 +1,4 @@
-//! Operations as they are in the stream when they have ended, published by one publisher.
+//! Complete operation logs, published by one publisher.
 
 use async_nats::header::{NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MESSAGE_ID};
 use async_nats::{HeaderMap, HeaderValue};
@@ -16,8 +16,8 @@ use crate::bus::Bus;
 
 const PARAMETERS: &str = r#"{"steps":3,"step_ms":10}"#;
 
-/// The three messages of each operation, as backend and worker publish them, for a stream that holds `after` messages and gets
-/// no others meanwhile: each event names the sequence it follows.
+/// The three messages of each operation, as backend and worker publish them. Each event names the
+/// sequence that it follows, so the stream must hold `after` messages and get no others meanwhile.
 pub(super) fn whole_lives(
     names: &SubjectNames,
     count: u64,
@@ -74,11 +74,12 @@ pub(super) fn whole_lives(
     })
 }
 
-/// The floor under whole operations: how many a second can be stored, with every message as it is in the product and every
-/// check of the server, but nobody who takes a request, reads an event or waits for a confirmation before the next message.
+/// The floor under whole operations: how many a second the server can store, with the product's
+/// messages and every check of the server, but without pulling requests, reading events, or waiting
+/// for one confirmation before the next message.
 pub(super) async fn stored_lives_rate(bus: &Bus, count: usize) -> f64 {
     raw_stream(bus, "raw").await;
-    // Made before, so that only publishing is measured.
+    // Made in advance, so that only publishing is measured.
     let messages: Vec<Message> = whole_lives(
         &SubjectNames::new("raw").expect("a prefix"),
         count as u64,

@@ -11,14 +11,15 @@ use futures::{FutureExt, StreamExt};
 use super::world::{dummy, start_request};
 use crate::bus::Bus;
 
-/// Messages under way without a confirmation.
+/// The most messages that may be unconfirmed.
 pub(super) const WINDOW: usize = 1024;
 
 /// A message to be published.
 pub(super) type Message = (String, HeaderMap, Bytes);
 
-/// Publishes everything into streams, with at most `window` unconfirmed, and waits for all confirmations. All of them are
-/// heard on one inbox and only counted: nothing the client library could do is cheaper.
+/// Publishes everything into streams, with at most `window` messages unconfirmed, and waits for all
+/// confirmations. They arrive on one inbox and are only counted, which is cheaper than anything the
+/// client library offers.
 pub(super) async fn publish_all(
     client: &async_nats::Client,
     window: usize,
@@ -80,7 +81,7 @@ pub(super) fn starts(bus: &Bus, count: usize, parameters: &str) -> impl Iterator
     })
 }
 
-/// Three messages as large as those of an operation, to `subjects` different subjects under `prefix`.
+/// Messages of the sizes that an operation has, on `subjects` different subjects under `prefix`.
 pub(super) fn plain(prefix: &str, count: usize, subjects: usize) -> impl Iterator<Item = Message> {
     let payload = Bytes::from(vec![b'x'; 250]);
     let prefix = prefix.to_owned();
@@ -93,7 +94,7 @@ pub(super) fn plain(prefix: &str, count: usize, subjects: usize) -> impl Iterato
     })
 }
 
-/// A stream of the bench's own, for the floors; with the settings of the product's.
+/// A stream for the floors, with the settings of the product's stream.
 pub(super) async fn raw_stream(bus: &Bus, name: &str) {
     let config = async_nats::jetstream::stream::Config {
         name: name.to_uppercase(),
@@ -114,7 +115,8 @@ pub(super) async fn remove_stream(bus: &Bus, name: &str) {
         .expect("the stream that was made");
 }
 
-/// The floor under everything that is stored: messages a second into an empty stream, by one publisher, one subject.
+/// The floor under everything that is stored: messages a second into an empty stream, from one
+/// publisher, on one subject.
 pub(super) async fn raw_publish_rate(bus: &Bus, count: usize) -> f64 {
     raw_stream(bus, "raw").await;
     let took = publish_all(&bus.client, WINDOW, plain("raw", count, 1)).await;
@@ -122,8 +124,9 @@ pub(super) async fn raw_publish_rate(bus: &Bus, count: usize) -> f64 {
     count as f64 / took.as_secs_f64()
 }
 
-/// The same through the client library's own publishing, which hands each confirmation to whoever waits for it: what a
-/// program has to use that goes on with what was confirmed. At most [`WINDOW`] are under way.
+/// The same through the client library's own publish function, which returns each confirmation to
+/// its caller. A program that needs the confirmation has to use it. At most [`WINDOW`] messages are
+/// unconfirmed.
 pub(super) async fn confirmed_publish_rate(bus: &Bus, count: usize) -> f64 {
     raw_stream(bus, "raw").await;
     let started = Instant::now();

@@ -1,4 +1,4 @@
-//! What processes cost: CPU time and memory.
+//! CPU time and memory of processes.
 
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ pub(super) fn resident(pid: u32) -> f64 {
     status(pid, "VmRSS:")
 }
 
-/// Memory of a process that is no file's, in bytes.
+/// Anonymous memory of a process in bytes.
 pub(super) fn anonymous(pid: u32) -> f64 {
     status(pid, "RssAnon:")
 }
@@ -69,7 +69,7 @@ impl Spent {
     }
 }
 
-/// The load of the machine: what else runs here.
+/// The load average of the machine: it shows whether anything else runs.
 pub(super) fn load_average() -> String {
     let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split(' ').take(3).collect::<Vec<_>>().join(" ")

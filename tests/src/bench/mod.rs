@@ -1,4 +1,5 @@
-//! The program behind `scripts/bench`: every figure beside its own floor, measured in the same run on the same nats-server.
+//! The program behind `scripts/bench`: every figure beside its own floor, measured in the same run
+//! on the same nats-server.
 //!
 //! | module | measures |
 //! |---|---|
@@ -10,8 +11,9 @@
 //! | [`curves`] | costs by size and by concurrency |
 //! | [`engines`] | bars, epochs and rows a second |
 //!
-//! What it needs: [`world`] (the programs), [`load`], [`lives`] and [`http`] (clients that cost little), [`prototype`] (the bare protocol),
-//! [`measure`] (CPU and memory), [`report`] and [`plot`].
+//! What it needs: [`world`] (the programs), [`load`], [`lives`] and [`http`] (clients that cost
+//! little), [`prototype`] (the bare protocol), [`measure`] (CPU and memory), [`report`] and
+//! [`plot`].
 
 mod curves;
 mod engines;
@@ -38,7 +40,7 @@ use clap::{Parser, Subcommand};
 use self::report::Report;
 use crate::settings::repository;
 
-/// What can be measured by itself.
+/// The groups of cases; each can run alone.
 const GROUPS: [&str; 10] = [
     "engines",
     "throughput",
@@ -62,7 +64,7 @@ struct Args {
     /// Only these groups.
     #[arg(value_parser = GROUPS)]
     only: Vec<String>,
-    /// Where results.json and the plots go.
+    /// The directory for results.json and the plots.
     #[arg(long)]
     output: Option<PathBuf>,
     #[command(subcommand)]
@@ -71,7 +73,7 @@ struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Inner {
-    /// The bare HTTP server that stands beside the backend.
+    /// The bare HTTP server that the backend is compared with.
     #[command(hide = true)]
     Serve { port: u16, bytes: PathBuf },
 }

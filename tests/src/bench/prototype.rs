@@ -1,5 +1,6 @@
-//! The same protocol with nothing around it: pull, `started` expecting 0, `completed` expecting that, ack; and somebody who
-//! reads the stream and counts ends. No leases, no takeovers, no reports, no JSON worth the name.
+//! The bare protocol: a worker pulls, publishes `started` expecting sequence 0 and `completed`
+//! expecting that one, and acknowledges; a reader follows the stream and counts the ends. No
+//! leases, takeovers or progress, and hardly any JSON.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -81,7 +82,7 @@ impl Prototype {
         count as f64 / started.elapsed().as_secs_f64()
     }
 
-    /// Milliseconds from a start to its end seen, one at a time.
+    /// Milliseconds from a start until its end is seen, one at a time.
     pub(super) async fn closed_loop(&self, count: usize) -> Vec<f64> {
         let mut completed = self.completed.clone();
         let mut took = Vec::with_capacity(count);

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::plot::Curve;
 
-/// What a figure should come to.
+/// The target for a figure.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Aim {
     /// Its ratio to the floor.
@@ -23,7 +23,7 @@ pub(super) struct Row {
     pub(super) value: f64,
     unit: &'static str,
     pub(super) beside: Option<f64>,
-    /// What stands beside it.
+    /// The name of the floor.
     floor: String,
     ratio: Option<f64>,
     aim: String,
@@ -56,7 +56,7 @@ impl Row {
         self
     }
 
-    /// With an aim; comes after the floor.
+    /// With a target; call it after the floor.
     #[must_use]
     pub(super) fn aim(mut self, aim: Aim) -> Self {
         let (text, ok) = match aim {
@@ -119,7 +119,8 @@ pub(super) fn number(value: f64) -> String {
     }
 }
 
-/// Everything one run found out. Written anew after every row, so that a run that is cut short leaves what it had.
+/// All results of one run. The file is written again after every row, so a run that is interrupted
+/// keeps the rows it had.
 #[derive(Debug)]
 pub(super) struct Report {
     dir: PathBuf,
@@ -158,7 +159,7 @@ impl Report {
         println!("  plot: {}", path.display());
     }
 
-    /// How many aims were missed.
+    /// The figures that missed their targets.
     pub(super) fn missed(&self) -> Vec<&str> {
         self.rows
             .iter()

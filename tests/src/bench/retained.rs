@@ -1,4 +1,4 @@
-//! What retained operations cost: lists, memory, and reading all of them at the start.
+//! The cost of retained operations: lists, memory, and replaying all of them at the start.
 
 use std::time::Instant;
 
@@ -12,8 +12,9 @@ use super::report::{Aim, Report, Row, median, number, percentile, sorted};
 use super::world::World;
 use crate::process::BackendProcess;
 
-/// Lists are read in so many rounds, and the median of their percentiles counts: a few late answers in a row, as a write to
-/// disk causes them, are all of the p99 of a single round.
+/// Lists are read in this many rounds, and the median of the rounds' percentiles counts. In a
+/// single round, a few late answers in a row (during a write to disk, for example) would decide the
+/// p99.
 const ROUNDS: usize = 7;
 
 /// Latencies of one page, in milliseconds.

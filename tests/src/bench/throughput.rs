@@ -1,4 +1,5 @@
-//! Whole operations a second: over the bus, over REST, and what flushing every message costs.
+//! Whole operations a second: over the bus, over REST, and the cost of flushing every message to
+//! disk.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ use crate::process::WorkerProcess;
 /// Slots of the worker under load.
 const SLOTS: usize = 256;
 
-/// How often floor and figure are measured in turn; the middle one counts.
+/// How often floor and figure are measured alternately; the median counts.
 const ROUNDS: usize = 3;
 
 /// Operations a second from the first publish to the last one shown as completed.
@@ -187,7 +188,7 @@ async fn over_rest(
     ));
 }
 
-/// What it costs that nothing is acknowledged before it is on the disk.
+/// The cost of acknowledging nothing before it is on the disk.
 pub(super) async fn fsync(plan: &Plan, report: &mut Report) {
     report.section(
         "Throughput with sync_interval: always (every message flushed before it is acknowledged)",

@@ -1,4 +1,4 @@
-//! The programs under measurement: built ones, as users run them.
+//! The programs under measurement: release builds, as users run them.
 
 use std::process::Command;
 use std::time::Duration;
@@ -16,23 +16,23 @@ use crate::settings::Settings;
 use crate::wait::{LIMIT, wait_for};
 use crate::{NatsServer, bus::Bus};
 
-/// Does nothing and is done.
+/// An operation that completes at once.
 pub(super) const NO_OP: &str = r#"{"steps":0}"#;
 
-/// Settings as in production, except that nothing of the environment counts.
+/// Production settings, independent of the environment.
 pub(super) fn settings(nats: &NatsServer) -> Settings {
     Settings {
         heartbeat: Duration::from_secs(10),
         lease: Duration::from_secs(30),
         cancel_grace: Duration::from_secs(30),
         remove_after: Duration::from_secs(300),
-        // Two lines for each operation would be measured along with it.
+        // At `info`, two log lines for each operation would be measured too.
         log: "warn".to_owned(),
         ..Settings::fast(nats.url())
     }
 }
 
-/// A nats-server, a backend, and a connection of our own.
+/// A nats-server, a backend, and the bench's own connection.
 pub(super) struct World {
     pub(super) nats: NatsServer,
     pub(super) backend: BackendProcess,
@@ -63,7 +63,7 @@ impl World {
         }
     }
 
-    /// A dummy worker with so many slots.
+    /// Starts a dummy worker with `concurrency` slots.
     pub(super) async fn worker(&self, id: &str, concurrency: usize) -> WorkerProcess {
         let settings = self
             .settings
@@ -71,7 +71,7 @@ impl World {
             .with("WORKER_CONCURRENCY", concurrency.to_string());
         let worker = WorkerProcess::start(&settings, "dummy", id).await;
         self.backend.api.wait_for_worker(id, "AVAILABLE").await;
-        // The backend learns of the domain on another way.
+        // The backend learns the domain from the catalogue, not from the heartbeat.
         wait_for("the domain dummy", LIMIT, async || {
             let types = self.backend.api.try_get("/api/v1/worker-types").await?;
             if types.text.contains("\"dummy\"") {

@@ -1,4 +1,5 @@
-//! `scripts/chaos`: see [`ktrdr_tests::chaos`]. Called as `ktrdr-chaos stamp-worker …` it is one of the run's workers.
+//! `scripts/chaos`: see [`ktrdr_tests::chaos`]. Called as `ktrdr-chaos stamp-worker …` it runs as
+//! one of the workers.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -7,23 +8,24 @@ use clap::Parser;
 use ktrdr_tests::chaos::stamp::StampEngine;
 use ktrdr_tests::chaos::{Options, run};
 
-/// Kills, freezes and restarts the programs of a job system under load, and checks that nothing was lost or done twice.
+/// Kills, freezes and restarts the programs of a job system under load, and checks that nothing was
+/// lost or done twice.
 #[derive(Debug, Parser)]
 #[command(name = "chaos")]
 struct Arguments {
-    /// How long there are load and faults.
+    /// How long load and faults last.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
-    /// Decides faults and load; another one each time when it is not given.
+    /// Decides the faults and the load. Random when it is not given.
     #[arg(long)]
     seed: Option<u64>,
     /// A cluster of three servers with three copies of everything instead of one server.
     #[arg(long)]
     cluster: bool,
-    /// Starts a second, roughly.
+    /// About how many operations are started a second.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
     rate: u32,
-    /// Keep logs and stores also when nothing is wrong.
+    /// Keep logs and stores even when nothing is wrong.
     #[arg(long)]
     keep: bool,
 }
@@ -71,7 +73,7 @@ async fn chaos(arguments: Arguments) -> ExitCode {
                 return ExitCode::FAILURE;
             }
         };
-    // Whatever the run had started ends when it is dropped.
+    // Everything that the run started ends when it is dropped.
     let report = tokio::select! {
         report = run(&options) => report,
         _ = tokio::signal::ctrl_c() => return ExitCode::from(130),

@@ -1,4 +1,4 @@
-//! One program and what is done to it; notices when it dies by itself.
+//! One program and the faults it meets; notices when the program dies by itself.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,16 +10,16 @@ use super::schedule::{Action, Fault, Role};
 use crate::nats::NatsServer;
 use crate::process::{BackendProcess, Process, Signal, WorkerProcess};
 
-/// How often it is looked whether the program lives.
+/// How often an agent checks that its program is alive.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// How long a program that was asked to stop may take.
+/// How long a program may take to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 
-/// A panic that was asked for: where it happens, and what is said about it.
+/// A panic of the dummy engine, asked for by the load: its place and its message in the log.
 const ENGINE: [&str; 2] = ["engines/dummy.rs", "panicked at step"];
 
-/// A program of the run.
+/// A program that takes part in the run.
 pub enum Member {
     /// A server.
     Nats(NatsServer),
@@ -29,16 +29,16 @@ pub enum Member {
     Worker(WorkerProcess),
 }
 
-/// What became of it.
+/// What an agent did to its program and saw of it.
 #[derive(Debug, Default)]
 pub struct Diary {
     /// Which faults it met, how often.
     pub faults: BTreeMap<(Role, Action), u32>,
-    /// What must not happen.
+    /// Things that must not happen.
     pub troubles: Vec<String>,
-    /// Attempts that were refused as no longer the operation's own.
+    /// Attempts that were fenced.
     pub fenced: usize,
-    /// Log lines that tell of a panic outside of an engine.
+    /// Log lines about a panic outside of an engine.
     pub panics: usize,
 }
 
@@ -100,8 +100,8 @@ impl Member {
     }
 }
 
-/// Does to `member` what is in `faults`, which are counted from `began`, and keeps it alive until `end`. The
-/// program still runs afterwards.
+/// Applies `faults`, whose times count from `began`, to `member`, and keeps it alive until `end`.
+/// The program still runs afterwards.
 pub async fn run(
     mut member: Member,
     faults: Vec<Fault>,
@@ -166,7 +166,8 @@ async fn stop(member: &mut Member, diary: &mut Diary) {
     let deadline = Instant::now() + STOP_LIMIT;
     loop {
         match process.exited() {
-            // SIGTERM before the program has set up its handlers ends it by the signal itself: status without a code.
+            // SIGTERM before the program has set up its handlers ends it by the signal itself:
+            // status without a code.
             Some(status) if status.success() || status.code().is_none() => return,
             Some(status) => {
                 return diary
@@ -184,11 +185,12 @@ async fn stop(member: &mut Member, diary: &mut Diary) {
     }
 }
 
-/// Waits until `until`, and starts the program again should it die: not asked to, that is a trouble.
+/// Waits until `until`. When the program dies unasked, notes a trouble and starts it again.
 async fn supervise(member: &mut Member, until: Instant, diary: &mut Diary) {
     loop {
         if let Err(ended) = member.check_alive() {
-            // Some connection may have been given the port as a client's while the program was away; that passes.
+            // Another connection may have got the port as its client port meanwhile. It will give
+            // it back.
             if !ended.to_lowercase().contains("address already in use") {
                 diary
                     .troubles

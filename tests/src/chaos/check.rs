@@ -1,4 +1,5 @@
-//! The verdict: what the stream, the backends, the queues and the files say, held against the client's book.
+//! The verdict: compares the stream, the backends, the queues and the files with the client's
+//! ledger.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,10 +15,10 @@ use super::story::{Story, Sums, stories};
 use crate::bus::Bus;
 use crate::client::Client;
 
-/// How long all backends may take to agree once nothing happens any more.
+/// How long the backends may take to agree once everything has ended.
 const AGREEMENT: Duration = Duration::from_secs(15);
 
-/// What was found.
+/// The result of the comparison.
 #[derive(Debug, Default)]
 pub struct Verdict {
     /// Figures of the stream.
@@ -26,19 +27,20 @@ pub struct Verdict {
     pub operations: usize,
     /// Ends by kind.
     pub ends: BTreeMap<&'static str, usize>,
-    /// Acknowledged operations that are nowhere.
+    /// Acknowledged operations that the stream does not hold.
     pub lost: usize,
-    /// Longest time in which nothing at all was recorded.
+    /// Longest time without any event in the stream.
     pub standstill: Duration,
-    /// Longest time from request to end, and whose.
+    /// Longest time from start request to end, and the operation that took it.
     pub slowest: (Duration, String),
-    /// Files compared with the attempt that won.
+    /// Output files compared with the attempt that completed.
     pub files: usize,
-    /// Everything that must not be.
+    /// Everything that is wrong.
     pub violations: Vec<String>,
 }
 
-/// Waits until nothing is pending or running and no queue holds anything; what is left after `limit` is in the answer.
+/// Waits until nothing is pending or running and no queue holds anything. Returns what is left
+/// after `limit`.
 pub async fn drained(bus: &Bus, api: &Client, limit: Duration) -> Result<(), String> {
     let deadline = Instant::now() + limit;
     loop {
@@ -71,7 +73,7 @@ pub async fn drained(bus: &Bus, api: &Client, limit: Duration) -> Result<(), Str
     }
 }
 
-/// Compares everything with everything.
+/// Compares the stream, the backends, the queues and the files with the ledger.
 pub async fn check(bus: &Bus, apis: &[Client], ledger: &Ledger, data_dir: &Path) -> Verdict {
     let mut verdict = Verdict {
         violations: ledger.troubles.clone(),
@@ -184,7 +186,7 @@ fn judge_ledger(verdict: &mut Verdict, stories: &BTreeMap<String, Story>, ledger
     }
 }
 
-/// What an attempt that was taken over did late must not replace what the winner did.
+/// A late write by an attempt that was taken over must not replace the winner's file.
 fn judge_files(verdict: &mut Verdict, stories: &BTreeMap<String, Story>, data_dir: &Path) {
     let mut tables: BTreeMap<Vec<u8>, usize> = BTreeMap::new();
     for (id, story) in stories {
@@ -313,7 +315,8 @@ async fn compare(stories: &BTreeMap<String, Story>, apis: &[Client]) -> Vec<Stri
                 Some(_) => {}
             }
         }
-        // The last progress of what failed or was cancelled is what each backend happened to hear.
+        // Each backend may have heard another last progress of an operation that failed or was
+        // cancelled.
         for operation in shown
             .values_mut()
             .filter(|operation| operation["status"] != "completed")

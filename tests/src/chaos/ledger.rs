@@ -1,4 +1,4 @@
-//! The client's own book: what was promised to it, and what it was told had not happened.
+//! The client's ledger: which starts were acknowledged, and which were refused.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,35 +9,35 @@ pub struct Promise {
     pub kind: &'static str,
     /// How often it was sent.
     pub tries: u32,
-    /// The status in the answer to a cancel that was accepted.
+    /// The status in the answer to an accepted cancel.
     pub cancel: Option<String>,
 }
 
-/// The book.
+/// The ledger.
 #[derive(Debug, Default)]
 pub struct Ledger {
     /// Acknowledged starts by operation id.
     pub acknowledged: BTreeMap<String, Promise>,
-    /// Ids whose every start was refused by an answer that says that nothing was stored.
+    /// Ids whose every start got an answer that promises that nothing was stored.
     pub refused: BTreeSet<String>,
-    /// Ids that were given up without knowing.
+    /// Ids that were given up with an unknown outcome.
     pub open: BTreeSet<String>,
-    /// Starts without an id whose answer was never seen.
+    /// Starts without an id whose answer never arrived.
     pub unseen: u32,
-    /// Answers that were no acknowledgement, by code.
+    /// Answers other than acknowledgements, by error code.
     pub refusals: BTreeMap<String, u32>,
-    /// Answers that nobody should ever get.
+    /// Answers that must never be given.
     pub troubles: Vec<String>,
     /// Start requests that were sent again.
     pub retried: u32,
     /// Starts sent through both backends at the same time.
     pub twins: u32,
-    /// Reads that were checked right after an acknowledgement.
+    /// Reads that were checked right after an acknowledgement (read your writes).
     pub reads: u32,
 }
 
 impl Ledger {
-    /// Notes an answer that was no acknowledgement.
+    /// Notes an answer other than an acknowledgement.
     pub fn refusal(&mut self, code: &str) {
         *self.refusals.entry(code.to_owned()).or_default() += 1;
     }

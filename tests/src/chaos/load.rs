@@ -1,5 +1,5 @@
-//! The client: starts operations of many kinds over REST through any backend, repeats what was not acknowledged, cancels
-//! some, and writes down what it was told.
+//! The client: starts operations of many sorts over REST through any backend, repeats starts that
+//! were not acknowledged, cancels some operations, and keeps the ledger.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,29 +14,29 @@ use tokio_util::sync::CancellationToken;
 use super::ledger::{Ledger, Promise};
 use crate::client::{Answer, Client};
 
-/// How long the client waits for an answer. Shorter than some backends are frozen for.
+/// How long the client waits for an answer. Some backends are frozen for longer.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// How long it goes on repeating a start or a cancel.
+/// How long it repeats a start or a cancel.
 const PERSISTENCE: Duration = Duration::from_secs(60);
 
 /// Pause before a repetition.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Who starts operations, and how.
+/// A load: which backends it uses, and how many operations it starts.
 #[derive(Clone)]
 pub struct Load {
     /// The backends.
     pub apis: Vec<Client>,
-    /// What it was told.
+    /// What the backends answered.
     pub ledger: Arc<Mutex<Ledger>>,
-    /// Starts a second, roughly.
+    /// About how many operations are started a second.
     pub rate: u32,
-    /// When it stops starting new ones.
+    /// When it stops starting operations.
     pub until: Instant,
 }
 
-/// One operation to be.
+/// An operation to be started.
 struct Wish {
     kind: &'static str,
     domain: &'static str,
@@ -47,20 +47,21 @@ struct Wish {
 /// An answer, or why there is none.
 enum Told {
     Answer(Answer),
-    /// It never left: nobody listens there.
+    /// It was not sent: nobody listens at the address.
     NotSent,
-    /// It may have arrived.
+    /// No answer in time: it may have arrived.
     Silence,
 }
 
 impl Load {
-    /// Runs `clients` side by side until the time is over and everything sent is either acknowledged or given up.
+    /// Runs `clients` clients side by side until the time is over and every start is either
+    /// acknowledged or given up.
     pub async fn run(self, clients: u32, seed: u64) {
         self.run_until(clients, seed, CancellationToken::new())
             .await;
     }
 
-    /// The same, and stops starting new ones when `stop` says so.
+    /// The same, and stops starting operations when `stop` is cancelled.
     pub async fn run_until(self, clients: u32, seed: u64, stop: CancellationToken) {
         let mut tasks = JoinSet::new();
         for client in 0..clients {
@@ -107,10 +108,10 @@ impl Load {
         &self.apis[rng.usize(0..self.apis.len())]
     }
 
-    /// Sends a start until it is acknowledged, and returns its id then.
+    /// Repeats a start until it is acknowledged, and returns the operation's id.
     async fn start(&self, wish: &Wish, name: &str, rng: &mut fastrand::Rng) -> Option<String> {
         let mut body = wish.body.clone();
-        // A third leaves the id to the backend; of the others some name it in the header.
+        // A third leaves the id to the backend. Some of the others name it in the header.
         let mut id = (rng.u32(0..3) > 0).then(|| name.to_owned());
         let in_header = id.is_some() && rng.u32(0..5) == 0;
         let twins = id.is_some() && !in_header && rng.u32(0..10) == 0 && self.apis.len() > 1;
@@ -162,7 +163,7 @@ impl Load {
                     }
                     if code == "outcome_unknown" {
                         nothing_stored = false;
-                        // What the answer says to do.
+                        // Do what the answer says.
                         if key.is_none() {
                             id = answer.json["operation_id"]
                                 .as_str()
@@ -250,7 +251,7 @@ impl Load {
         }
     }
 
-    /// A backend shows what it has just acknowledged.
+    /// Checks that a backend shows an operation that it has just acknowledged.
     async fn read_back(&self, api: &Client, id: &str) {
         let told = send(
             api,
@@ -347,7 +348,8 @@ async fn send(
     }
 }
 
-/// Something to start: mostly short, some longer than the lease, failing, retried, timed out, cancelled, with files.
+/// Draws an operation: mostly short; some run longer than the lease, fail, are retried, time out,
+/// are cancelled, or write files.
 fn wish(rng: &mut fastrand::Rng) -> Wish {
     let dummy = |kind, body: Value| Wish {
         kind,

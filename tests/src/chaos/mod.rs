@@ -1,5 +1,6 @@
-//! A load with faults: real programs are killed, frozen and restarted while a client starts operations; at the end the stream,
-//! the backends, the queues and the files are held against what the client was told.
+//! A load with faults: real programs are killed, frozen and restarted while a client starts
+//! operations. At the end, the stream, the backends, the queues and the files are compared with the
+//! client's ledger.
 //!
 //! | module | holds |
 //! |---|---|
@@ -42,21 +43,22 @@ use crate::scratch::{self, Scratch};
 use crate::settings::Settings;
 use crate::wait::{LIMIT, wait_for};
 
-/// Written to disk before it is acknowledged: the only setting under which `kill -9` of a single server may lose nothing.
+/// The server writes to disk before it acknowledges. Without this setting, `kill -9` of a single
+/// server may lose messages.
 pub const SYNC_ALWAYS: &str = "jetstream { sync_interval: always }\n";
 
-/// How the run shall be.
+/// The options of a run.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// How long there are load and faults.
+    /// How long load and faults last.
     pub length: Duration,
     /// Decides the faults and the load.
     pub seed: u64,
     /// Servers: 1, or 3 for a cluster with three copies of everything.
     pub servers: usize,
-    /// Starts a second, roughly.
+    /// About how many operations are started a second.
     pub rate: u32,
-    /// How long everything may take to come to an end afterwards.
+    /// How long all operations may take to end afterwards.
     pub patience: Duration,
 }
 
@@ -74,7 +76,8 @@ const WORKERS: [(&str, &str); 7] = [
     ("data_processing", "table-1"),
 ];
 
-/// Runs it all and returns what was found. Everything started is ended; the files are kept when something is wrong.
+/// Runs load, faults and checks, and returns the report. Ends every program that it started, and
+/// keeps the files when something is wrong.
 ///
 /// # Panics
 /// When the programs cannot even be started.
@@ -198,7 +201,7 @@ pub async fn run(options: &Options) -> Report {
     let mut verdict = check::check(&bus, &apis, &ledger, data.path()).await;
     end.cancel();
     let mut diary = Diary::default();
-    // Ended only when it is known whether their files are kept.
+    // Dropped only after it is known whether their files are kept.
     let mut members = Vec::new();
     while let Some(joined) = agents.join_next().await {
         match joined {

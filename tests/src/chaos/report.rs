@@ -11,18 +11,18 @@ use super::ledger::Ledger;
 /// Most violations that are printed.
 const SHOWN: usize = 40;
 
-/// What a run was and what it found.
+/// The options and the results of a run.
 #[derive(Debug)]
 pub struct Report {
-    /// How it was asked for.
+    /// The options.
     pub options: Options,
-    /// What was done to the programs.
+    /// The faults that the programs met.
     pub diary: Diary,
-    /// What the client was told.
+    /// The client's ledger.
     pub ledger: Ledger,
-    /// What was found.
+    /// The result of the comparison.
     pub verdict: Verdict,
-    /// How long it took after the last fault until nothing was left to do.
+    /// Time from the last fault until everything had ended.
     pub drained: Duration,
 }
 

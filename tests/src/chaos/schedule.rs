@@ -1,4 +1,4 @@
-//! What goes wrong, to whom, and when: decided from the seed before anything starts.
+//! Which fault hits which program and when. The seed decides it before anything starts.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,7 +9,8 @@ const GAP: (u64, u64) = (150, 900);
 /// How long a program is left alone after a fault.
 const REST: Duration = Duration::from_millis(700);
 
-/// How long servers are left alone after one of a cluster was in trouble: a second one would be a lost majority.
+/// How long the servers of a cluster are left alone after a fault in one: a second fault could cost
+/// the majority.
 const CLUSTER_REST: Duration = Duration::from_secs(5);
 
 /// A kind of program.
@@ -39,13 +40,13 @@ pub enum Action {
 pub struct Fault {
     /// Time since the beginning.
     pub at: Duration,
-    /// To what kind of program.
+    /// The kind of program.
     pub role: Role,
-    /// To which of them.
+    /// Which program of this kind.
     pub index: usize,
-    /// What.
+    /// The kind of fault.
     pub action: Action,
-    /// How long it is away.
+    /// How long the program is away.
     pub away: Duration,
 }
 
@@ -82,8 +83,9 @@ impl fmt::Display for Action {
     }
 }
 
-/// The faults of a run of `length`, in order. The same arguments give the same faults. Each kind comes once before any comes
-/// twice, all are over when the run ends, and no program meets two at a time.
+/// The faults of a run of `length`, in order. The same arguments give the same faults. Each kind
+/// comes once before any kind comes twice, all faults are over when the run ends, and no program
+/// meets two at a time.
 pub fn schedule(seed: u64, length: Duration, shape: &Shape) -> Vec<Fault> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let actions = [Action::Kill, Action::Freeze, Action::Restart];
@@ -144,7 +146,7 @@ pub fn schedule(seed: u64, length: Duration, shape: &Shape) -> Vec<Fault> {
 fn away(rng: &mut fastrand::Rng, role: Role, action: Action, lease: Duration) -> Duration {
     let lease = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX);
     let millis = match (role, action) {
-        // Longer than the lease: others take over, and a zombie wakes up.
+        // Longer than the lease: another worker takes over before this one wakes up.
         (Role::Worker, Action::Freeze) => rng.u64(lease * 6 / 5..lease * 3),
         (Role::Worker, _) => rng.u64(0..1500),
         (Role::Backend, Action::Freeze) => rng.u64(500..3000),

@@ -1,4 +1,5 @@
-//! `stamp`: an engine whose effect tells which attempt had it, so that a late one of an attempt that was taken over is seen.
+//! `stamp`: an engine that writes its attempt into a file, so that a late write by an attempt that
+//! was taken over is visible.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, Default)]
 pub struct StampEngine;
 
-/// How long it takes.
+/// The length of the operation.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct StampRequest {
@@ -28,7 +29,7 @@ pub struct Stamp {
     pub attempt: u32,
 }
 
-/// Where the file of an operation is.
+/// The path of an operation's file.
 pub fn path(data_dir: &Path, operation_id: &str) -> PathBuf {
     data_dir.join("stamps").join(operation_id)
 }

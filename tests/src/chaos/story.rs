@@ -1,4 +1,4 @@
-//! What the stream says about each operation, and what may never be in it: pure, no I/O.
+//! The messages of each operation in the stream, and the rules that they must keep. Pure, no I/O.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::bus::Stored;
 
-/// All there is about one operation.
+/// All messages about one operation.
 #[derive(Debug, Default)]
 pub struct Story {
     /// Its start requests: sequence and payload.
@@ -19,18 +19,19 @@ pub struct Story {
     pub unreadable: usize,
 }
 
-/// How many of something there were in all.
+/// Totals over all operations.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sums {
     /// `started` events.
     pub attempts: usize,
     /// Attempts that began because the one before was lost.
     pub takeovers: usize,
-    /// Attempts that began after the one before was handed back.
+    /// Attempts that began after a release.
     pub handed_back: usize,
     /// Operations without a terminal event.
     pub open: usize,
-    /// Operations with more than one terminal event, more than one start request, or something after the end.
+    /// Operations with more than one terminal event, more than one start request, or any event
+    /// after the end.
     pub doubled: usize,
     /// Operations that failed because every worker was lost.
     pub given_up: usize,
@@ -67,7 +68,7 @@ pub fn stories(names: &SubjectNames, messages: &[Stored]) -> BTreeMap<String, St
 }
 
 impl Story {
-    /// The terminal event, if there is exactly one or more: the first.
+    /// The first terminal event.
     pub fn end(&self) -> Option<&Event> {
         self.events
             .iter()
@@ -83,7 +84,7 @@ impl Story {
             .count()
     }
 
-    /// Everything in it that must never be, and its share of the sums.
+    /// Returns every broken rule, and adds the operation to the totals.
     pub fn judge(&self, sums: &mut Sums) -> Vec<String> {
         let mut wrong = Vec::new();
         let mut doubled = false;
@@ -140,7 +141,8 @@ impl Story {
                         event.attempt
                     ));
                 }
-                // Only the attempt itself completes or hands back; ends by others (cancel, worker lost) have other claims.
+                // Only the attempt itself completes or releases. Ends by others (cancel, worker
+                // lost) have other claims.
                 let own = matches!(
                     event.kind,
                     EventKind::Completed { .. } | EventKind::Released { .. }
@@ -186,7 +188,7 @@ mod tests {
         }
     }
 
-    /// `(event, attempt, claim)` one after the other, after one start request.
+    /// Judges one start request followed by events `(event, attempt, claim)`.
     fn judge(events: &[(&str, u32, &str)]) -> (Vec<String>, Sums) {
         let mut messages = vec![message(
             1,
