@@ -24,7 +24,7 @@ async fn nothing_is_lost_or_done_twice_whatever_dies() {
         "see the violations above; again with: scripts/chaos --seconds 15 --seed {seed}"
     );
     assert!(
-        report.verdict.sums.takeovers > 0,
+        report.verdict.totals.takeovers > 0,
         "the faults had no effect"
     );
 }

@@ -11,7 +11,7 @@ use crate::nats::NatsServer;
 use crate::process::{BackendProcess, Process, Signal, WorkerProcess};
 
 /// How often an agent checks that its program is alive.
-const LOOK: Duration = Duration::from_millis(100);
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long a program may take to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
@@ -31,11 +31,11 @@ pub enum Member {
 
 /// What an agent did to its program and saw of it.
 #[derive(Debug, Default)]
-pub struct Diary {
+pub struct Observations {
     /// Which faults it met, how often.
     pub faults: BTreeMap<(Role, Action), u32>,
     /// Things that must not happen.
-    pub troubles: Vec<String>,
+    pub problems: Vec<String>,
     /// Attempts that were fenced.
     pub fenced: usize,
     /// Log lines about a panic outside of an engine.
@@ -107,34 +107,44 @@ pub async fn run(
     faults: Vec<Fault>,
     began: Instant,
     end: CancellationToken,
-) -> (Member, Diary) {
-    let mut diary = Diary::default();
+) -> (Member, Observations) {
+    let mut observations = Observations::default();
     for fault in faults {
-        supervise(&mut member, began + fault.at, &mut diary).await;
-        *diary.faults.entry((fault.role, fault.action)).or_default() += 1;
-        apply(&mut member, &fault, &mut diary).await;
+        supervise(&mut member, began + fault.at, &mut observations).await;
+        *observations
+            .faults
+            .entry((fault.role, fault.action))
+            .or_default() += 1;
+        apply(&mut member, &fault, &mut observations).await;
     }
     while !end.is_cancelled() {
-        supervise(&mut member, Instant::now() + LOOK, &mut diary).await;
+        supervise(
+            &mut member,
+            Instant::now() + CHECK_INTERVAL,
+            &mut observations,
+        )
+        .await;
     }
     let log = member.log();
-    diary.fenced = log
+    observations.fenced = log
         .lines()
         .filter(|line| line.contains("fenced: the operation went on without this attempt"))
         .count();
-    diary.panics = log
+    observations.panics = log
         .lines()
         .filter(|line| {
             line.contains(" panicked at ") && !ENGINE.iter().any(|ours| line.contains(ours))
         })
         .count();
-    if diary.panics > 0 {
-        diary.troubles.push(format!("{} panicked", member.name()));
+    if observations.panics > 0 {
+        observations
+            .problems
+            .push(format!("{} panicked", member.name()));
     }
-    (member, diary)
+    (member, observations)
 }
 
-async fn apply(member: &mut Member, fault: &Fault, diary: &mut Diary) {
+async fn apply(member: &mut Member, fault: &Fault, observations: &mut Observations) {
     match fault.action {
         Action::Freeze => {
             member.signal(Signal::Stop);
@@ -147,14 +157,14 @@ async fn apply(member: &mut Member, fault: &Fault, diary: &mut Diary) {
             member.relaunch();
         }
         Action::Restart => {
-            stop(member, diary).await;
+            stop(member, observations).await;
             sleep(fault.away).await;
             member.relaunch();
         }
     }
 }
 
-async fn stop(member: &mut Member, diary: &mut Diary) {
+async fn stop(member: &mut Member, observations: &mut Observations) {
     let name = member.name();
     let Some(process) = member.process() else {
         return;
@@ -170,38 +180,38 @@ async fn stop(member: &mut Member, diary: &mut Diary) {
             // status without a code.
             Some(status) if status.success() || status.code().is_none() => return,
             Some(status) => {
-                return diary
-                    .troubles
+                return observations
+                    .problems
                     .push(format!("{name} was asked to stop and ended with {status}"));
             }
             None if Instant::now() > deadline => {
-                diary.troubles.push(format!(
+                observations.problems.push(format!(
                     "{name} was asked to stop and did not within {STOP_LIMIT:?}"
                 ));
                 return process.kill();
             }
-            None => sleep(LOOK / 4).await,
+            None => sleep(CHECK_INTERVAL / 4).await,
         }
     }
 }
 
-/// Waits until `until`. When the program dies unasked, notes a trouble and starts it again.
-async fn supervise(member: &mut Member, until: Instant, diary: &mut Diary) {
+/// Waits until `until`. When the program dies unasked, notes a problem and starts it again.
+async fn supervise(member: &mut Member, until: Instant, observations: &mut Observations) {
     loop {
         if let Err(ended) = member.check_alive() {
             // Another connection may have got the port as its client port meanwhile. It will give
             // it back.
             if !ended.to_lowercase().contains("address already in use") {
-                diary
-                    .troubles
+                observations
+                    .problems
                     .push(format!("{} ended by itself: {ended}", member.name()));
             }
-            sleep(LOOK).await;
+            sleep(CHECK_INTERVAL).await;
             member.relaunch();
         }
         if Instant::now() >= until {
             return;
         }
-        let _ = timeout_at(until, sleep_until(Instant::now() + LOOK)).await;
+        let _ = timeout_at(until, sleep_until(Instant::now() + CHECK_INTERVAL)).await;
     }
 }

@@ -9,9 +9,9 @@ use ktrdr_protocol::event::EventKind;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
+use super::history::{OperationHistory, Totals, histories};
 use super::ledger::Ledger;
 use super::stamp;
-use super::story::{Story, Sums, stories};
 use crate::bus::Bus;
 use crate::client::Client;
 
@@ -22,7 +22,7 @@ const AGREEMENT: Duration = Duration::from_secs(15);
 #[derive(Debug, Default)]
 pub struct Verdict {
     /// Figures of the stream.
-    pub sums: Sums,
+    pub totals: Totals,
     /// Operations in the stream.
     pub operations: usize,
     /// Ends by kind.
@@ -76,7 +76,7 @@ pub async fn drained(bus: &Bus, api: &Client, limit: Duration) -> Result<(), Str
 /// Compares the stream, the backends, the queues and the files with the ledger.
 pub async fn check(bus: &Bus, apis: &[Client], ledger: &Ledger, data_dir: &Path) -> Verdict {
     let mut verdict = Verdict {
-        violations: ledger.troubles.clone(),
+        violations: ledger.problems.clone(),
         ..Verdict::default()
     };
     let messages = match bus.dump(&bus.names.stream_subjects()).await {
@@ -88,28 +88,28 @@ pub async fn check(bus: &Bus, apis: &[Client], ledger: &Ledger, data_dir: &Path)
             return verdict;
         }
     };
-    let stories = stories(&bus.names, &messages);
-    judge_stories(&mut verdict, &stories);
-    judge_ledger(&mut verdict, &stories, ledger);
-    judge_files(&mut verdict, &stories, data_dir);
-    judge_backends(&mut verdict, &stories, apis).await;
+    let histories = histories(&bus.names, &messages);
+    judge_histories(&mut verdict, &histories);
+    judge_ledger(&mut verdict, &histories, ledger);
+    judge_files(&mut verdict, &histories, data_dir);
+    judge_backends(&mut verdict, &histories, apis).await;
     verdict
 }
 
-fn judge_stories(verdict: &mut Verdict, stories: &BTreeMap<String, Story>) {
-    verdict.operations = stories.len();
+fn judge_histories(verdict: &mut Verdict, histories: &BTreeMap<String, OperationHistory>) {
+    verdict.operations = histories.len();
     let mut moments = Vec::new();
-    for (id, story) in stories {
-        let mut sums = std::mem::take(&mut verdict.sums);
-        let wrong = story.judge(&mut sums);
-        verdict.sums = sums;
+    for (id, history) in histories {
+        let mut totals = std::mem::take(&mut verdict.totals);
+        let wrong = history.judge(&mut totals);
+        verdict.totals = totals;
         verdict
             .violations
             .extend(wrong.into_iter().map(|text| format!("{id}: {text}")));
-        moments.extend(story.events.iter().map(|(_, event)| event.at.as_millis()));
-        let Some(end) = story.end() else { continue };
+        moments.extend(history.events.iter().map(|(_, event)| event.at.as_millis()));
+        let Some(end) = history.end() else { continue };
         *verdict.ends.entry(end.kind.name()).or_default() += 1;
-        let created = story
+        let created = history
             .starts
             .first()
             .map(|(_, request)| &request["created_at"]);
@@ -134,45 +134,52 @@ fn between(from: i64, to: i64) -> Duration {
     Duration::from_millis(u64::try_from(to - from).unwrap_or_default())
 }
 
-fn judge_ledger(verdict: &mut Verdict, stories: &BTreeMap<String, Story>, ledger: &Ledger) {
+fn judge_ledger(
+    verdict: &mut Verdict,
+    histories: &BTreeMap<String, OperationHistory>,
+    ledger: &Ledger,
+) {
     let mut unknown = 0;
-    for (id, promise) in &ledger.acknowledged {
-        let Some(story) = stories.get(id).filter(|story| !story.starts.is_empty()) else {
+    for (id, start) in &ledger.acknowledged {
+        let Some(history) = histories
+            .get(id)
+            .filter(|history| !history.starts.is_empty())
+        else {
             verdict.lost += 1;
-            verdict.violations.push(format!(
-                "{id} was acknowledged ({promise:?}) and is nowhere"
-            ));
+            verdict
+                .violations
+                .push(format!("{id} was acknowledged ({start:?}) and is nowhere"));
             continue;
         };
-        let end = story
+        let end = history
             .end()
             .map(|event| event.kind.name())
             .unwrap_or_default();
-        if promise.cancel.as_deref() == Some("cancelled") && end != "cancelled" {
+        if start.cancel.as_deref() == Some("cancelled") && end != "cancelled" {
             verdict
                 .violations
                 .push(format!("{id} was answered to be cancelled, and is {end}"));
         }
-        let wanted = match promise.kind {
+        let wanted = match start.kind {
             "failing" | "panicking" | "retried" | "timed out" => "failed",
             "cancelled" | "deaf to cancels" => continue,
             _ => "completed",
         };
-        let given_up = story
+        let given_up = history
             .events
             .iter()
             .any(|(_, event)| matches!(&event.kind, EventKind::Failed { error, .. } if error.code == "worker_lost"));
         if end != wanted && !given_up {
             verdict
                 .violations
-                .push(format!("{id} ({}) is {end} and not {wanted}", promise.kind));
+                .push(format!("{id} ({}) is {end} and not {wanted}", start.kind));
         }
     }
-    for (id, story) in stories {
+    for (id, history) in histories {
         if ledger.refused.contains(id) {
             verdict.violations.push(format!(
                 "{id} was refused as not stored, and is: {:?}",
-                story.starts
+                history.starts
             ));
         } else if !ledger.acknowledged.contains_key(id) && !ledger.open.contains(id) {
             unknown += 1;
@@ -187,16 +194,20 @@ fn judge_ledger(verdict: &mut Verdict, stories: &BTreeMap<String, Story>, ledger
 }
 
 /// A late write by an attempt that was taken over must not replace the winner's file.
-fn judge_files(verdict: &mut Verdict, stories: &BTreeMap<String, Story>, data_dir: &Path) {
+fn judge_files(
+    verdict: &mut Verdict,
+    histories: &BTreeMap<String, OperationHistory>,
+    data_dir: &Path,
+) {
     let mut tables: BTreeMap<Vec<u8>, usize> = BTreeMap::new();
-    for (id, story) in stories {
-        let Some(end) = story
+    for (id, history) in histories {
+        let Some(end) = history
             .end()
             .filter(|end| matches!(end.kind, EventKind::Completed { .. }))
         else {
             continue;
         };
-        let request = story
+        let request = history
             .starts
             .first()
             .map(|(_, request)| request)
@@ -268,11 +279,15 @@ async fn everything(api: &Client) -> Result<BTreeMap<String, Value>, String> {
     }
 }
 
-async fn judge_backends(verdict: &mut Verdict, stories: &BTreeMap<String, Story>, apis: &[Client]) {
+async fn judge_backends(
+    verdict: &mut Verdict,
+    histories: &BTreeMap<String, OperationHistory>,
+    apis: &[Client],
+) {
     let deadline = Instant::now() + AGREEMENT;
     let mut wrong = Vec::new();
     while wrong.is_empty() || Instant::now() < deadline {
-        wrong = compare(stories, apis).await;
+        wrong = compare(histories, apis).await;
         if wrong.is_empty() {
             return;
         }
@@ -281,7 +296,7 @@ async fn judge_backends(verdict: &mut Verdict, stories: &BTreeMap<String, Story>
     verdict.violations.extend(wrong);
 }
 
-async fn compare(stories: &BTreeMap<String, Story>, apis: &[Client]) -> Vec<String> {
+async fn compare(histories: &BTreeMap<String, OperationHistory>, apis: &[Client]) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut first: Option<BTreeMap<String, Value>> = None;
     for api in apis {
@@ -292,8 +307,14 @@ async fn compare(stories: &BTreeMap<String, Story>, apis: &[Client]) -> Vec<Stri
                 continue;
             }
         };
-        for (id, story) in stories.iter().filter(|(_, story)| !story.starts.is_empty()) {
-            let end = story.end().map(|event| event.kind.name()).unwrap_or("open");
+        for (id, history) in histories
+            .iter()
+            .filter(|(_, history)| !history.starts.is_empty())
+        {
+            let end = history
+                .end()
+                .map(|event| event.kind.name())
+                .unwrap_or("open");
             match shown.get(id) {
                 None => wrong.push(format!("{} does not know {id}", api.base())),
                 Some(operation) if operation["status"] != end => {
@@ -304,7 +325,8 @@ async fn compare(stories: &BTreeMap<String, Story>, apis: &[Client]) -> Vec<Stri
                     ));
                 }
                 Some(operation)
-                    if operation["attempts"].as_array().map_or(0, Vec::len) != story.attempts() =>
+                    if operation["attempts"].as_array().map_or(0, Vec::len)
+                        != history.attempts() =>
                 {
                     wrong.push(format!(
                         "{} shows other attempts of {id}: {}",

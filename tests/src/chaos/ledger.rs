@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// What the client was told about one acknowledged start.
 #[derive(Debug, Clone, Default)]
-pub struct Promise {
+pub struct AcknowledgedStart {
     /// The kind of operation.
     pub kind: &'static str,
     /// How often it was sent.
@@ -17,7 +17,7 @@ pub struct Promise {
 #[derive(Debug, Default)]
 pub struct Ledger {
     /// Acknowledged starts by operation id.
-    pub acknowledged: BTreeMap<String, Promise>,
+    pub acknowledged: BTreeMap<String, AcknowledgedStart>,
     /// Ids whose every start got an answer that promises that nothing was stored.
     pub refused: BTreeSet<String>,
     /// Ids that were given up with an unknown outcome.
@@ -27,11 +27,11 @@ pub struct Ledger {
     /// Answers other than acknowledgements, by error code.
     pub refusals: BTreeMap<String, u32>,
     /// Answers that must never be given.
-    pub troubles: Vec<String>,
+    pub problems: Vec<String>,
     /// Start requests that were sent again.
     pub retried: u32,
     /// Starts sent through both backends at the same time.
-    pub twins: u32,
+    pub through_two: u32,
     /// Reads that were checked right after an acknowledgement (read your writes).
     pub reads: u32,
 }

@@ -11,17 +11,17 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::ledger::{Ledger, Promise};
+use super::ledger::{AcknowledgedStart, Ledger};
 use crate::client::{Answer, Client};
 
 /// How long the client waits for an answer. Some backends are frozen for longer.
-const PATIENCE: Duration = Duration::from_secs(3);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long it repeats a start or a cancel.
-const PERSISTENCE: Duration = Duration::from_secs(60);
+const RETRY_TIME: Duration = Duration::from_secs(60);
 
 /// Pause before a repetition.
-const PAUSE: Duration = Duration::from_millis(200);
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 /// A load: which backends it uses, and how many operations it starts.
 #[derive(Clone)]
@@ -37,7 +37,7 @@ pub struct Load {
 }
 
 /// An operation to be started.
-struct Wish {
+struct PlannedOperation {
     kind: &'static str,
     domain: &'static str,
     body: Value,
@@ -45,12 +45,12 @@ struct Wish {
 }
 
 /// An answer, or why there is none.
-enum Told {
+enum Reply {
     Answer(Answer),
     /// It was not sent: nobody listens at the address.
     NotSent,
     /// No answer in time: it may have arrived.
-    Silence,
+    NoAnswer,
 }
 
 impl Load {
@@ -89,11 +89,11 @@ impl Load {
                 break;
             }
             sleep_until(next).await;
-            let wish = wish(&mut rng);
+            let planned = plan_operation(&mut rng);
             let acknowledged = self
-                .start(&wish, &format!("chaos-{client}-{number}"), &mut rng)
+                .start(&planned, &format!("chaos-{client}-{number}"), &mut rng)
                 .await;
-            if let (Some(id), Some(after)) = (acknowledged, wish.cancel_after) {
+            if let (Some(id), Some(after)) = (acknowledged, planned.cancel_after) {
                 let (load, rng) = (self.clone(), rng.fork());
                 cancels.spawn(async move {
                     sleep(after).await;
@@ -109,56 +109,61 @@ impl Load {
     }
 
     /// Repeats a start until it is acknowledged, and returns the operation's id.
-    async fn start(&self, wish: &Wish, name: &str, rng: &mut fastrand::Rng) -> Option<String> {
-        let mut body = wish.body.clone();
+    async fn start(
+        &self,
+        planned: &PlannedOperation,
+        name: &str,
+        rng: &mut fastrand::Rng,
+    ) -> Option<String> {
+        let mut body = planned.body.clone();
         // A third leaves the id to the backend. Some of the others name it in the header.
         let mut id = (rng.u32(0..3) > 0).then(|| name.to_owned());
         let in_header = id.is_some() && rng.u32(0..5) == 0;
-        let twins = id.is_some() && !in_header && rng.u32(0..10) == 0 && self.apis.len() > 1;
+        let through_two = id.is_some() && !in_header && rng.u32(0..10) == 0 && self.apis.len() > 1;
         let gives_up = rng.u32(0..4) == 0;
         let key = in_header.then(|| name.to_owned());
         if in_header {
             id = None;
         }
         let mut nothing_stored = true;
-        let deadline = Instant::now() + PERSISTENCE;
+        let deadline = Instant::now() + RETRY_TIME;
         for tries in 1_u32.. {
             if let Some(id) = &id {
                 body["task_id"] = json!(id);
             }
             let api = self.any(rng);
-            let told = match twins {
-                true => self.twice(wish.domain, &body).await,
+            let reply = match through_two {
+                true => self.start_through_two(planned.domain, &body).await,
                 false => {
                     send(
                         api,
                         Method::POST,
-                        &start_path(wish.domain),
+                        &start_path(planned.domain),
                         Some(&body),
                         key.as_deref(),
                     )
                     .await
                 }
             };
-            match &told {
-                Told::Answer(answer) if answer.status == 202 || answer.status == 200 => {
+            match &reply {
+                Reply::Answer(answer) if answer.status == 202 || answer.status == 200 => {
                     let acknowledged = answer.json["operation_id"]
                         .as_str()
                         .unwrap_or_default()
                         .to_owned();
-                    self.acknowledged(&acknowledged, id.as_deref(), wish.kind, tries, answer);
-                    if answer.status == 202 && !twins && rng.u32(0..4) == 0 {
+                    self.acknowledged(&acknowledged, id.as_deref(), planned.kind, tries, answer);
+                    if answer.status == 202 && !through_two && rng.u32(0..4) == 0 {
                         self.read_back(api, &acknowledged).await;
                     }
                     return Some(acknowledged);
                 }
-                Told::Answer(answer) if answer.status == 503 => {
+                Reply::Answer(answer) if answer.status == 503 => {
                     let code = answer.json["code"].as_str().unwrap_or_default().to_owned();
                     let mut ledger = self.ledger.lock();
                     ledger.refusal(&code);
                     if answer.header("retry-after").is_empty() {
                         ledger
-                            .troubles
+                            .problems
                             .push(format!("503 without Retry-After: {answer}"));
                     }
                     if code == "outcome_unknown" {
@@ -172,15 +177,15 @@ impl Load {
                         }
                     }
                 }
-                Told::Answer(answer) => {
+                Reply::Answer(answer) => {
                     self.ledger
                         .lock()
-                        .troubles
+                        .problems
                         .push(format!("a start was answered with {answer}"));
                     return None;
                 }
-                Told::NotSent => self.ledger.lock().refusal("nobody listens"),
-                Told::Silence => {
+                Reply::NotSent => self.ledger.lock().refusal("nobody listens"),
+                Reply::NoAnswer => {
                     nothing_stored = false;
                     self.ledger.lock().refusal("no answer");
                 }
@@ -196,33 +201,33 @@ impl Load {
                 return None;
             }
             self.ledger.lock().retried += 1;
-            sleep(PAUSE).await;
+            sleep(RETRY_PAUSE).await;
         }
         None
     }
 
     /// The same start through two backends at the same time; the first acknowledgement counts.
-    async fn twice(&self, domain: &str, body: &Value) -> Told {
-        self.ledger.lock().twins += 1;
+    async fn start_through_two(&self, domain: &str, body: &Value) -> Reply {
+        self.ledger.lock().through_two += 1;
         let path = start_path(domain);
         let both = self
             .apis
             .iter()
             .take(2)
             .map(|api| send(api, Method::POST, &path, Some(body), None));
-        let mut told = futures::future::join_all(both).await;
+        let mut replies = futures::future::join_all(both).await;
         let acknowledged =
-            |told: &Told| matches!(told, Told::Answer(answer) if answer.status < 300);
-        let unknown = |told: &Told| match told {
-            Told::Answer(answer) => answer.json["code"] == "outcome_unknown",
-            Told::Silence => true,
-            Told::NotSent => false,
+            |reply: &Reply| matches!(reply, Reply::Answer(answer) if answer.status < 300);
+        let unknown = |reply: &Reply| match reply {
+            Reply::Answer(answer) => answer.json["code"] == "outcome_unknown",
+            Reply::NoAnswer => true,
+            Reply::NotSent => false,
         };
-        let best = told
+        let best = replies
             .iter()
             .position(acknowledged)
-            .or_else(|| told.iter().position(unknown));
-        told.swap_remove(best.unwrap_or(0))
+            .or_else(|| replies.iter().position(unknown));
+        replies.swap_remove(best.unwrap_or(0))
     }
 
     fn acknowledged(
@@ -235,25 +240,25 @@ impl Load {
     ) {
         let mut ledger = self.ledger.lock();
         if id.is_empty() || wanted.is_some_and(|wanted| wanted != id) {
-            ledger.troubles.push(format!(
+            ledger.problems.push(format!(
                 "the start of {wanted:?} was answered with another id: {answer}"
             ));
         }
-        let promise = Promise {
+        let start = AcknowledgedStart {
             kind,
             tries,
             cancel: None,
         };
-        if ledger.acknowledged.insert(id.to_owned(), promise).is_some() {
+        if ledger.acknowledged.insert(id.to_owned(), start).is_some() {
             ledger
-                .troubles
+                .problems
                 .push(format!("id {id} was given out twice: {answer}"));
         }
     }
 
     /// Checks that a backend shows an operation that it has just acknowledged.
     async fn read_back(&self, api: &Client, id: &str) {
-        let told = send(
+        let reply = send(
             api,
             Method::GET,
             &format!("/api/v1/operations/{id}"),
@@ -261,20 +266,20 @@ impl Load {
             None,
         )
         .await;
-        let Told::Answer(answer) = told else { return };
+        let Reply::Answer(answer) = reply else { return };
         let mut ledger = self.ledger.lock();
         ledger.reads += 1;
         if answer.status != 200 && answer.status != 503 {
             ledger
-                .troubles
+                .problems
                 .push(format!("{id} was acknowledged, and then: {answer}"));
         }
     }
 
     async fn cancel(&self, id: &str, mut rng: fastrand::Rng) {
-        let deadline = Instant::now() + PERSISTENCE;
+        let deadline = Instant::now() + RETRY_TIME;
         while Instant::now() < deadline {
-            let told = send(
+            let reply = send(
                 self.any(&mut rng),
                 Method::DELETE,
                 &format!("/api/v1/operations/{id}/cancel"),
@@ -282,30 +287,30 @@ impl Load {
                 None,
             )
             .await;
-            match told {
-                Told::Answer(answer) if answer.status == 200 => {
+            match reply {
+                Reply::Answer(answer) if answer.status == 200 => {
                     let status = answer.json["status"]
                         .as_str()
                         .unwrap_or_default()
                         .to_owned();
-                    if let Some(promise) = self.ledger.lock().acknowledged.get_mut(id) {
-                        promise.cancel = Some(status);
+                    if let Some(start) = self.ledger.lock().acknowledged.get_mut(id) {
+                        start.cancel = Some(status);
                     }
                     return;
                 }
-                Told::Answer(answer) if answer.status == 409 => return,
+                Reply::Answer(answer) if answer.status == 409 => return,
                 // 404: the other backend has not read it yet.
-                Told::Answer(answer) if answer.status == 503 || answer.status == 404 => {}
-                Told::Answer(answer) => {
+                Reply::Answer(answer) if answer.status == 503 || answer.status == 404 => {}
+                Reply::Answer(answer) => {
                     return self
                         .ledger
                         .lock()
-                        .troubles
+                        .problems
                         .push(format!("a cancel was answered with {answer}"));
                 }
-                Told::NotSent | Told::Silence => {}
+                Reply::NotSent | Reply::NoAnswer => {}
             }
-            sleep(PAUSE).await;
+            sleep(RETRY_PAUSE).await;
         }
     }
 }
@@ -320,8 +325,8 @@ async fn send(
     path: &str,
     body: Option<&Value>,
     key: Option<&str>,
-) -> Told {
-    let mut request = api.request(method, path).timeout(PATIENCE);
+) -> Reply {
+    let mut request = api.request(method, path).timeout(ANSWER_TIMEOUT);
     if let Some(body) = body {
         request = request.json(body);
     }
@@ -330,28 +335,28 @@ async fn send(
     }
     let response = match request.send().await {
         Ok(response) => response,
-        Err(error) if error.is_connect() => return Told::NotSent,
-        Err(_) => return Told::Silence,
+        Err(error) if error.is_connect() => return Reply::NotSent,
+        Err(_) => return Reply::NoAnswer,
     };
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
     match response.text().await {
         Ok(text) => {
             let json = serde_json::from_str(&text).unwrap_or(Value::Null);
-            Told::Answer(Answer {
+            Reply::Answer(Answer {
                 status,
                 headers,
                 json,
                 text,
             })
         }
-        Err(_) => Told::Silence,
+        Err(_) => Reply::NoAnswer,
     }
 }
 
 /// Draws an operation: mostly short; some run longer than the lease, fail, are retried, time out,
 /// are cancelled, or write files.
-fn wish(rng: &mut fastrand::Rng) -> Wish {
-    let dummy = |kind, body: Value| Wish {
+fn plan_operation(rng: &mut fastrand::Rng) -> PlannedOperation {
+    let dummy = |kind, body: Value| PlannedOperation {
         kind,
         domain: "dummy",
         body,
@@ -395,11 +400,11 @@ fn wish(rng: &mut fastrand::Rng) -> Wish {
                 json!({"execution": {"timeout_seconds": 0.4}}),
             ),
         ),
-        71..77 => Wish {
+        71..77 => PlannedOperation {
             cancel_after: Some(Duration::from_millis(rng.u64(0..1500))),
             ..dummy("cancelled", steps(200, 50))
         },
-        77..78 => Wish {
+        77..78 => PlannedOperation {
             cancel_after: Some(Duration::from_millis(rng.u64(300..1000))),
             ..dummy(
                 "deaf to cancels",
@@ -410,13 +415,13 @@ fn wish(rng: &mut fastrand::Rng) -> Wish {
             "large result",
             with(steps(1, 50), json!({"result_bytes": 400_000})),
         ),
-        79..97 => Wish {
+        79..97 => PlannedOperation {
             kind: "with a file",
             domain: "stamp",
             body: json!({"steps": rng.u32(1..3), "step_ms": rng.u64(20..900)}),
             cancel_after: None,
         },
-        _ => Wish {
+        _ => PlannedOperation {
             kind: "table",
             domain: "data-processing",
             body: json!({

@@ -9,18 +9,18 @@
 //! | [`load`] | the client |
 //! | [`ledger`] | what the client was told |
 //! | [`stamp`] | an engine whose effect tells which attempt had it |
-//! | [`story`] | what the stream says about one operation, and what may never be in it |
+//! | [`history`] | what the stream says about one operation, and what may never be in it |
 //! | [`check`] | the verdict |
 //! | [`report`] | the table |
 
 pub mod agent;
 pub mod check;
+pub mod history;
 pub mod ledger;
 pub mod load;
 pub mod report;
 pub mod schedule;
 pub mod stamp;
-pub mod story;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +31,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use self::agent::{Diary, Member};
+use self::agent::{Member, Observations};
 use self::load::Load;
 use self::report::Report;
 use self::schedule::{Role, Shape, schedule};
@@ -179,7 +179,7 @@ pub async fn run(options: &Options) -> Report {
         rate: options.rate,
         until: began + options.length,
     };
-    let mut troubles = Vec::new();
+    let mut problems = Vec::new();
     if timeout(
         options.length + Duration::from_secs(90),
         load.run(CLIENTS, options.seed),
@@ -187,11 +187,11 @@ pub async fn run(options: &Options) -> Report {
     .await
     .is_err()
     {
-        troubles.push("the clients did not come to an end".to_owned());
+        problems.push("the clients did not come to an end".to_owned());
     }
     let calm = Instant::now();
     if let Err(open) = check::drained(&bus, &apis[0], options.patience).await {
-        troubles.push(format!(
+        problems.push(format!(
             "not everything ended within {:?}: {open}",
             options.patience
         ));
@@ -200,7 +200,7 @@ pub async fn run(options: &Options) -> Report {
     let ledger = std::mem::take(&mut *ledger.lock());
     let mut verdict = check::check(&bus, &apis, &ledger, data.path()).await;
     end.cancel();
-    let mut diary = Diary::default();
+    let mut observations = Observations::default();
     // Dropped only after it is known whether their files are kept.
     let mut members = Vec::new();
     while let Some(joined) = agents.join_next().await {
@@ -208,21 +208,21 @@ pub async fn run(options: &Options) -> Report {
             Ok((member, one)) => {
                 members.push(member);
                 for (kind, count) in one.faults {
-                    *diary.faults.entry(kind).or_default() += count;
+                    *observations.faults.entry(kind).or_default() += count;
                 }
-                diary.fenced += one.fenced;
-                troubles.extend(one.troubles);
+                observations.fenced += one.fenced;
+                problems.extend(one.problems);
             }
-            Err(error) => troubles.push(format!("the agent of a program failed: {error}")),
+            Err(error) => problems.push(format!("the agent of a program failed: {error}")),
         }
     }
-    verdict.violations.splice(0..0, troubles);
+    verdict.violations.splice(0..0, problems);
     if !verdict.violations.is_empty() {
         scratch::keep_all();
     }
     Report {
         options: options.clone(),
-        diary,
+        observations,
         ledger,
         verdict,
         drained,

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::Options;
-use super::agent::Diary;
+use super::agent::Observations;
 use super::check::Verdict;
 use super::ledger::Ledger;
 
@@ -17,7 +17,7 @@ pub struct Report {
     /// The options.
     pub options: Options,
     /// The faults that the programs met.
-    pub diary: Diary,
+    pub observations: Observations,
     /// The client's ledger.
     pub ledger: Ledger,
     /// The result of the comparison.
@@ -37,7 +37,7 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             options,
-            diary,
+            observations,
             ledger,
             verdict,
             drained,
@@ -48,7 +48,7 @@ impl fmt::Display for Report {
             "length",
             format!("{:?}, {} nats-server", options.length, options.servers),
         )?;
-        for ((role, action), count) in &diary.faults {
+        for ((role, action), count) in &observations.faults {
             row(&format!("{role} {action}"), count.to_string())?;
         }
         row(
@@ -61,17 +61,20 @@ impl fmt::Display for Report {
         }
         row(
             "  of these: every worker was lost",
-            verdict.sums.given_up.to_string(),
+            verdict.totals.given_up.to_string(),
         )?;
-        row("attempts", verdict.sums.attempts.to_string())?;
-        row("takeovers", verdict.sums.takeovers.to_string())?;
+        row("attempts", verdict.totals.attempts.to_string())?;
+        row("takeovers", verdict.totals.takeovers.to_string())?;
         row(
             "attempts after a hand-back",
-            verdict.sums.handed_back.to_string(),
+            verdict.totals.releases.to_string(),
         )?;
-        row("fenced finishes", diary.fenced.to_string())?;
+        row("fenced finishes", observations.fenced.to_string())?;
         row("starts sent again", ledger.retried.to_string())?;
-        row("starts through two backends", ledger.twins.to_string())?;
+        row(
+            "starts through two backends",
+            ledger.through_two.to_string(),
+        )?;
         for (code, count) in &ledger.refusals {
             row(&format!("  {code}"), count.to_string())?;
         }
@@ -93,9 +96,9 @@ impl fmt::Display for Report {
             "all done after the last fault",
             format!("{:.1} s", drained.as_secs_f64()),
         )?;
-        row("never ended", verdict.sums.open.to_string())?;
+        row("never ended", verdict.totals.open.to_string())?;
         row("lost", verdict.lost.to_string())?;
-        row("doubled", verdict.sums.doubled.to_string())?;
+        row("doubled", verdict.totals.doubled.to_string())?;
         row("violations", verdict.violations.len().to_string())?;
         for violation in verdict.violations.iter().take(SHOWN) {
             let mut text: String = violation.chars().take(2000).collect();

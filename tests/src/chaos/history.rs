@@ -10,7 +10,7 @@ use crate::bus::Stored;
 
 /// All messages about one operation.
 #[derive(Debug, Default)]
-pub struct Story {
+pub struct OperationHistory {
     /// Its start requests: sequence and payload.
     pub starts: Vec<(u64, Value)>,
     /// Its events in order, with their sequences.
@@ -21,13 +21,13 @@ pub struct Story {
 
 /// Totals over all operations.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Sums {
+pub struct Totals {
     /// `started` events.
     pub attempts: usize,
     /// Attempts that began because the one before was lost.
     pub takeovers: usize,
     /// Attempts that began after a release.
-    pub handed_back: usize,
+    pub releases: usize,
     /// Operations without a terminal event.
     pub open: usize,
     /// Operations with more than one terminal event, more than one start request, or any event
@@ -38,8 +38,8 @@ pub struct Sums {
 }
 
 /// Sorts the messages of the operations stream by operation.
-pub fn stories(names: &SubjectNames, messages: &[Stored]) -> BTreeMap<String, Story> {
-    let mut stories: BTreeMap<String, Story> = BTreeMap::new();
+pub fn histories(names: &SubjectNames, messages: &[Stored]) -> BTreeMap<String, OperationHistory> {
+    let mut histories: BTreeMap<String, OperationHistory> = BTreeMap::new();
     for message in messages {
         match names.parse(&message.subject) {
             Some(Topic::Start { .. }) => {
@@ -48,26 +48,26 @@ pub fn stories(names: &SubjectNames, messages: &[Stored]) -> BTreeMap<String, St
                     .as_str()
                     .unwrap_or_default()
                     .to_owned();
-                stories
+                histories
                     .entry(id)
                     .or_default()
                     .starts
                     .push((message.sequence, request));
             }
             Some(Topic::Operation { operation_id, .. }) => {
-                let story = stories.entry(operation_id.to_owned()).or_default();
+                let history = histories.entry(operation_id.to_owned()).or_default();
                 match Event::decode(&message.payload) {
-                    Ok(event) => story.events.push((message.sequence, event)),
-                    Err(_) => story.unreadable += 1,
+                    Ok(event) => history.events.push((message.sequence, event)),
+                    Err(_) => history.unreadable += 1,
                 }
             }
             _ => {}
         }
     }
-    stories
+    histories
 }
 
-impl Story {
+impl OperationHistory {
     /// The first terminal event.
     pub fn end(&self) -> Option<&Event> {
         self.events
@@ -85,7 +85,7 @@ impl Story {
     }
 
     /// Returns every broken rule, and adds the operation to the totals.
-    pub fn judge(&self, sums: &mut Sums) -> Vec<String> {
+    pub fn judge(&self, totals: &mut Totals) -> Vec<String> {
         let mut wrong = Vec::new();
         let mut doubled = false;
         if self.unreadable > 0 {
@@ -111,10 +111,10 @@ impl Story {
                 wrong.push(format!("{name} after the end"));
             }
             if let EventKind::Started { start_sequence, .. } = &event.kind {
-                sums.attempts += 1;
+                totals.attempts += 1;
                 match last.map(|last| &last.kind) {
-                    Some(EventKind::Started { .. }) => sums.takeovers += 1,
-                    Some(EventKind::Released { .. }) => sums.handed_back += 1,
+                    Some(EventKind::Started { .. }) => totals.takeovers += 1,
+                    Some(EventKind::Released { .. }) => totals.releases += 1,
                     _ => {}
                 }
                 if event.attempt != attempt + 1 {
@@ -157,19 +157,19 @@ impl Story {
         }
         match last.map(|last| &last.kind) {
             Some(EventKind::Failed { error, .. }) if error.code == "worker_lost" => {
-                sums.given_up += 1
+                totals.given_up += 1
             }
             Some(kind) if kind.is_terminal() => {}
             Some(kind) => {
-                sums.open += 1;
+                totals.open += 1;
                 wrong.push(format!("its last event is {}: it never ended", kind.name()));
             }
             None => {
-                sums.open += 1;
+                totals.open += 1;
                 wrong.push("nobody ever began it".to_owned());
             }
         }
-        sums.doubled += usize::from(doubled);
+        totals.doubled += usize::from(doubled);
         wrong
     }
 }
@@ -189,7 +189,7 @@ mod tests {
     }
 
     /// Judges one start request followed by events `(event, attempt, claim)`.
-    fn judge(events: &[(&str, u32, &str)]) -> (Vec<String>, Sums) {
+    fn judge(events: &[(&str, u32, &str)]) -> (Vec<String>, Totals) {
         let mut messages = vec![message(
             1,
             "ktrdr.start.dummy.any",
@@ -206,9 +206,9 @@ mod tests {
             }
             messages.push(message(2 + n as u64, "ktrdr.op.dummy.o", &body));
         }
-        let stories = stories(&SubjectNames::new("ktrdr").unwrap(), &messages);
-        let mut sums = Sums::default();
-        (stories["o"].judge(&mut sums), sums)
+        let histories = histories(&SubjectNames::new("ktrdr").unwrap(), &messages);
+        let mut totals = Totals::default();
+        (histories["o"].judge(&mut totals), totals)
     }
 
     #[test]
@@ -231,12 +231,12 @@ mod tests {
         ] {
             assert_eq!(judge(life).0, Vec::<String>::new(), "{life:?}");
         }
-        let (_, sums) = judge(&[
+        let (_, totals) = judge(&[
             ("started", 1, "a"),
             ("started", 2, "b"),
             ("completed", 2, "b"),
         ]);
-        assert_eq!((sums.attempts, sums.takeovers), (2, 1));
+        assert_eq!((totals.attempts, totals.takeovers), (2, 1));
     }
 
     #[test]
