@@ -26,6 +26,7 @@ async fn main() {
         "{:<44} {:>10} {:>14}",
         "acknowledged publishes a second", "one by one", "64 under way"
     );
+
     for (name, configuration) in [
         ("sync_interval: always", SYNC_ALWAYS),
         ("sync_interval: 2m, the default", ""),
@@ -50,7 +51,9 @@ async fn measure(name: &str, url: &str, copies: usize) {
         num_replicas: copies,
         ..Default::default()
     };
+
     jetstream.create_stream(config).await.unwrap();
+
     let mut rates = Vec::new();
     for under_way in [1, 64] {
         let began = Instant::now();
@@ -70,5 +73,6 @@ async fn measure(name: &str, url: &str, copies: usize) {
         let count = acknowledged.buffer_unordered(under_way).count().await;
         rates.push(count as f64 / began.elapsed().as_secs_f64());
     }
+
     println!("{name:<44} {:>10.0} {:>14.0}", rates[0], rates[1]);
 }

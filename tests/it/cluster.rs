@@ -160,7 +160,7 @@ async fn a_cluster_loses_its_leader_a_server_and_each_in_turn_and_no_operation()
         "{} acknowledged, refused: {:?}, {:?}",
         ledger.acknowledged.len(),
         ledger.refusals,
-        verdict.sums
+        verdict.totals
     );
     println!(
         "longest standstill {:?}, slowest operation {:?}",
@@ -169,7 +169,7 @@ async fn a_cluster_loses_its_leader_a_server_and_each_in_turn_and_no_operation()
 
     assert_eq!(verdict.violations, Vec::<String>::new());
     assert_eq!(
-        (verdict.lost, verdict.sums.doubled, verdict.sums.open),
+        (verdict.lost, verdict.totals.doubled, verdict.totals.open),
         (0, 0, 0)
     );
 }

@@ -164,9 +164,11 @@ impl Bus {
         };
         let consumer = stream.create_consumer(config).await?;
         let mut found = Vec::new();
+
         if consumer.cached_info().num_pending == 0 {
             return Ok(found);
         }
+
         let mut messages = consumer.messages().await?;
         while let Some(message) = messages.next().await {
             let message = message?;
@@ -182,6 +184,7 @@ impl Bus {
                 break;
             }
         }
+
         Ok(found)
     }
 
@@ -271,6 +274,7 @@ impl Bus {
             pending: info.num_pending,
             unacknowledged: info.num_ack_pending,
         });
+
         Ok(backlog
             .filter(|queue| queue.pending > 0 || queue.unacknowledged > 0)
             .collect())

@@ -119,6 +119,7 @@ impl Client {
             .await
             .map_err(|error| format!("{error:?}"))?;
         let json = serde_json::from_str(&text).unwrap_or(Value::Null);
+
         Ok(Answer {
             status,
             headers,

@@ -40,14 +40,17 @@ impl Cluster {
         let mut this = Self {
             servers: ports.iter().enumerate().map(member).collect(),
         };
+
         for server in &mut this.servers {
             server.up().await;
         }
+
         // A stream of three copies can be made only when all have joined.
         let client = async_nats::connect(this.servers[0].url())
             .await
             .expect("a server that answers");
         let jetstream = jetstream::new(client);
+
         wait_for("a cluster of three", LIMIT, async || {
             let config = jetstream::stream::Config {
                 name: "probe".to_owned(),
@@ -66,6 +69,7 @@ impl Cluster {
                 .map_err(|error| error.to_string())
         })
         .await;
+
         this
     }
 

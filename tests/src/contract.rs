@@ -24,6 +24,7 @@ impl Contract {
     /// When there is none.
     pub async fn read(api: &Client) -> Self {
         let mut document = api.get("/openapi.json").await.expect(200).json;
+
         // Later versions may add fields to answers. In the tests, a field without a description is
         // a mistake.
         let schemas = document
@@ -35,6 +36,7 @@ impl Contract {
                 schema.insert("additionalProperties".to_owned(), json!(false));
             }
         }
+
         Self {
             api: api.clone(),
             document,
@@ -92,6 +94,7 @@ impl Contract {
             .template(plain)
             .unwrap_or_else(|| panic!("{plain} is not documented"));
         let operation = &self.document["paths"][&template][&method];
+
         assert!(
             operation.is_object(),
             "{method} {template} is not documented"
@@ -110,6 +113,7 @@ impl Contract {
             );
             return;
         };
+
         let kind = answer
             .header("content-type")
             .split(';')
@@ -164,6 +168,7 @@ impl Contract {
                     .zip(&parts)
                     .all(|(w, p)| w.starts_with('{') || w == p)
         });
+
         matching
             .min_by_key(|template| template.matches('{').count())
             .cloned()

@@ -46,6 +46,7 @@ impl GateEngine {
     pub fn new() -> (Self, Gate) {
         let (sender, receiver) = mpsc::unbounded_channel();
         let open = Arc::new(Semaphore::new(0));
+
         (
             Self {
                 started: sender,
@@ -101,6 +102,7 @@ impl Engine for GateEngine {
         let _ = self
             .started
             .send((ctx.operation_id().clone(), ctx.attempt()));
+
         // Both arms are cancel safe: a permit that was not given is still there.
         tokio::select! {
             permit = self.open.acquire() => permit.map_err(|_| OperationError::failed("the gate is gone"))?.forget(),
@@ -153,6 +155,7 @@ impl Engine for BlockingEngine {
                 ctx.check_cancelled()?;
             }
         }
+
         Ok(Finished {
             attempt: ctx.attempt(),
         })
@@ -202,6 +205,7 @@ impl Engine for FlakyEngine {
             return Ok(Finished { attempt });
         }
         let message = format!("attempt {attempt} of {} that fail", request.failures);
+
         Err(match request.how {
             Failing::Error => OperationError::failed(message),
             Failing::Permanent => OperationError::permanent("flaky", message),

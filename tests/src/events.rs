@@ -44,6 +44,7 @@ impl EventStream {
         let response = request.send().await.expect("an answer");
         assert_eq!(response.status(), 200, "{path}");
         assert_eq!(response.headers()["content-type"], "text/event-stream");
+
         Self {
             response,
             buffer: Vec::new(),
@@ -91,11 +92,13 @@ impl EventStream {
                 _ => {}
             }
         }
+
         if data.is_empty() {
             return None;
         }
         let data = serde_json::from_str(&data.join("\n"))
             .unwrap_or_else(|error| panic!("{error}: {block}"));
+
         Some(Event {
             name,
             id: self.last_id,

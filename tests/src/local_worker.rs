@@ -51,6 +51,7 @@ impl LocalWorker {
             "--worker-id",
             id,
         ];
+
         let config =
             Config::try_parse_from(own.iter().chain(arguments)).expect("settings that parse");
         let listener = TcpListener::bind(("127.0.0.1", 0))
@@ -62,6 +63,7 @@ impl LocalWorker {
         ));
         let stop = CancellationToken::new();
         let task = tokio::spawn(ktrdr_worker::run(engine, config, listener, stop.clone()));
+
         Self {
             api,
             id: id.to_owned(),

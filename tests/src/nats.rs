@@ -45,7 +45,9 @@ impl NatsServer {
     pub fn launch(configuration: &str) -> Self {
         let scratch = Scratch::new("nats");
         let mut arguments = vec!["--jetstream".to_owned(), "--addr=127.0.0.1".to_owned()];
+
         arguments.push(format!("--store_dir={}", scratch.join("store").display()));
+
         if !configuration.is_empty() {
             std::fs::write(scratch.join("server.conf"), configuration)
                 .expect("a configuration file");
@@ -54,6 +56,7 @@ impl NatsServer {
                 scratch.join("server.conf").display()
             ));
         }
+
         let mut this = Self {
             process: None,
             program: find_program(),
@@ -61,6 +64,7 @@ impl NatsServer {
             port: 0,
             scratch,
         };
+
         this.spawn();
         this
     }
@@ -112,6 +116,7 @@ impl NatsServer {
             self.port.to_string()
         };
         let mut command = Command::new(&self.program);
+
         command.args(&self.arguments).arg("--port").arg(port);
         command.arg("--ports_file_dir").arg(self.scratch.path());
         self.process = Some(Process::spawn(
@@ -146,6 +151,7 @@ impl NatsServer {
             })
             .await;
         }
+
         self.url()
     }
 

@@ -51,6 +51,7 @@ impl Process {
                 command.env_remove(key);
             }
         }
+
         let file = File::options()
             .create(true)
             .append(true)
@@ -63,6 +64,7 @@ impl Process {
         let child = command
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {name}: {error}: {command:?}"));
+
         Self {
             name: name.to_owned(),
             child,
@@ -124,16 +126,19 @@ impl Process {
             Signal::Stop => "STOP",
             Signal::Cont => "CONT",
         };
+
         // The shell's own `kill`: a shell is everywhere, and no unsafe code is needed.
         let status = Command::new("sh")
             .arg("-c")
             .arg(format!("kill -s {word} {}", self.pid()))
             .status();
+
         assert!(
             status.is_ok_and(|status| status.success()),
             "cannot send SIG{word} to {}",
             self.name
         );
+
         if matches!(signal, Signal::Stop) {
             // The kernel stops the threads one by one after `kill` has returned. A server can
             // answer many requests in that time.
@@ -202,6 +207,7 @@ pub fn cpu_seconds(pid: u32) -> f64 {
             .and_then(|field| field.parse::<f64>().ok())
             .unwrap_or_default()
     };
+
     // utime and stime are the fields 14 and 15; the state, field 3, is the first here.
     (ticks(11) + ticks(12)) / TICKS_PER_SECOND
 }
@@ -215,6 +221,7 @@ fn stands_still(pid: u32) -> bool {
             .output();
         return state.is_ok_and(|output| output.stdout.trim_ascii_start().starts_with(b"T"));
     };
+
     threads.flatten().all(|thread| {
         // The state follows the program's name, which stands in parentheses and may hold any
         // character. A thread that has just ended counts as stopped.
@@ -231,6 +238,7 @@ fn stands_still(pid: u32) -> bool {
 pub fn program(name: &str) -> PathBuf {
     let running = std::env::current_exe().expect("the path of this program");
     let directory = running.parent().expect("a file is in a directory");
+
     // Tests are in target/<profile>/deps/, programs one above.
     let directory = if directory.ends_with("deps") {
         directory.parent().unwrap_or(directory)
@@ -238,6 +246,7 @@ pub fn program(name: &str) -> PathBuf {
         directory
     };
     let path = directory.join(name);
+
     assert!(
         path.is_file(),
         "{} is missing: run `cargo build --workspace --bins` first, or scripts/test",
@@ -363,6 +372,7 @@ impl WorkerProcess {
         let process = Self::spawn(settings, &command, (worker_type, id), port, &scratch);
         let api = Client::new(format!("http://127.0.0.1:{port}"));
         let (id, worker_type, settings) = (id.to_owned(), worker_type.to_owned(), settings.clone());
+
         Self {
             process,
             api,

@@ -49,6 +49,7 @@ impl Proxy {
         };
         let state = Arc::new(watch::Sender::new(first));
         let task = tokio::spawn(accept(listener, state.subscribe()));
+
         Self { port, state, task }
     }
 
@@ -112,6 +113,7 @@ async fn accept(listener: TcpListener, state: watch::Receiver<State>) {
 
 async fn serve(client: TcpStream, mut state: watch::Receiver<State>) {
     let cuts = state.borrow().cuts;
+
     // A held connection reaches its destination only when the line is restored.
     let Ok(now) = state
         .wait_for(|state| state.mode != Mode::Hold)
@@ -129,6 +131,7 @@ async fn serve(client: TcpStream, mut state: watch::Receiver<State>) {
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
+
     // The direction that ends first ends both.
     tokio::select! {
         () = pump(from_client, to_server, state.clone(), cuts) => {}

@@ -41,6 +41,7 @@ impl Stack {
         )
         .await;
         let backend = BackendProcess::start(&settings).await;
+
         Self {
             nats,
             backend,

@@ -41,6 +41,7 @@ impl Message {
     fn from_bus(message: &async_nats::Message) -> Option<Self> {
         let subject = message.subject.to_string();
         let kind = kind_of(&subject)?;
+
         // The client library of the bucket writes the headers of its entries.
         let own_headers = message
             .headers
@@ -49,9 +50,11 @@ impl Message {
         let mut headers: Vec<String> = own_headers
             .flat_map(|headers| headers.iter().map(|(name, _)| name.to_string()))
             .collect();
+
         headers.sort();
         let text = std::str::from_utf8(&message.payload).ok()?;
         let text = if text.is_empty() { "null" } else { text };
+
         Some(Self {
             kind: kind.to_owned(),
             subject,
@@ -133,14 +136,11 @@ fn members(json: &str) -> Option<Vec<(String, Box<RawValue>)>> {
     impl<'de> Deserialize<'de> for Members {
         fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
             struct Visitor;
-
             impl<'de> serde::de::Visitor<'de> for Visitor {
                 type Value = Members;
-
                 fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                     f.write_str("an object")
                 }
-
                 fn visit_map<A: serde::de::MapAccess<'de>>(
                     self,
                     mut map: A,
@@ -152,7 +152,6 @@ fn members(json: &str) -> Option<Vec<(String, Box<RawValue>)>> {
                     Ok(Members(members))
                 }
             }
-
             deserializer.deserialize_map(Visitor)
         }
     }
@@ -200,6 +199,7 @@ impl Recorder {
             }
             messages
         });
+
         Self {
             bus: bus.clone(),
             task,
@@ -231,6 +231,7 @@ pub async fn record(programs: Option<&Path>) -> Vec<Message> {
     let session = Session::start(programs).await;
 
     let worker = session.worker("dummy", "w1").await;
+
     session.complete_operations().await;
     session.fail_operations().await;
     session.cancel_operations().await;
@@ -240,6 +241,7 @@ pub async fn record(programs: Option<&Path>) -> Vec<Message> {
 
     let mut messages = session.recorder.stop().await;
     messages.append(&mut answers);
+
     messages
 }
 
@@ -250,6 +252,7 @@ impl Session {
         let recorder = Recorder::start(&bus).await;
 
         let data = Scratch::new("wire");
+
         std::fs::copy(
             repository().join("data/GOOG_1d.csv"),
             data.join("GOOG_1d.csv"),
@@ -263,6 +266,7 @@ impl Session {
         };
 
         let backend = BackendProcess::start(&settings).await;
+
         Self {
             settings,
             bus,
@@ -305,6 +309,7 @@ impl Session {
             .request(Method::POST, "/api/v1/dummy/start")
             .header("traceparent", TRACEPARENT)
             .json(&small);
+
         self.api().send(traced).await.expect(202);
         self.api().wait_for_status("small", "completed").await;
 
@@ -327,11 +332,13 @@ impl Session {
             .await
             .expect(202);
         let again = again.json["operation_id"].as_str().expect("an id");
+
         self.api().wait_for_status(again, "failed").await;
 
         // Checked by the engine, not by the schema: an error that no retry can cure.
         let invalid = json!({"task_id": "invalid", "symbol": "NONE", "timeframe": "1d"});
         let _trainer = self.worker("training", "t0").await;
+
         self.api().started("training", &invalid).await;
         self.api().wait_for_status("invalid", "failed").await;
     }
@@ -347,6 +354,7 @@ impl Session {
 
         let requirements = json!({"gpu": true, "cores": 4, "memory_gb": 8});
         let pending = json!({"task_id": "pending", "execution": {"requirements": requirements}});
+
         self.api().started("dummy", &pending).await;
         self.api().cancel("pending").await.expect(200);
         self.api().wait_for_status("pending", "cancelled").await;
@@ -388,6 +396,7 @@ impl Session {
 
         self.api().cancel("asked").await.expect(200);
         self.api().wait_for_status("asked", "cancelled").await;
+
         answers
     }
 
@@ -422,6 +431,7 @@ impl Session {
             "task_id": "trained", "symbol": "GOOG", "timeframe": "1d", "epochs": 5000,
             "hidden_layers": [1], "model_file": "models/trained.json",
         });
+
         self.api().started("training", &training).await;
         let bucket = self
             .bus
@@ -436,6 +446,7 @@ impl Session {
             }
         })
         .await;
+
         self.api().cancel("trained").await.expect(200);
         self.api().wait_for_status("trained", "cancelled").await;
 
@@ -445,6 +456,7 @@ impl Session {
             .await
             .expect(202);
         let id = resumed.json["operation_id"].as_str().expect("an id");
+
         self.api()
             .wait_for_operation(id, "progress", |operation| {
                 operation.at("/data/progress/percentage").as_f64() > Some(0.0)

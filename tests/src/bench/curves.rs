@@ -21,7 +21,9 @@ async fn by_size(plan: &Plan, report: &mut Report) {
     let worker = world.worker("bench", 64).await;
     let mut http = Http::open(world.address()).await;
     let (mut rates, mut raw, mut p50, mut p99) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+
     operations_rate(&world, 1_000, NO_OP).await;
+
     for bytes in [100_usize, 1_000, 10_000, 100_000] {
         let parameters = format!(r#"{{"steps":0,"result_bytes":{bytes}}}"#);
         let count = (plan.pick(60_000_000, 300_000_000) / (bytes + 10_000)).clamp(300, 6_000);
@@ -47,11 +49,13 @@ async fn by_size(plan: &Plan, report: &mut Report) {
             )),
         );
     }
+
     let throughput = vec![
         ("operations".to_owned(), rates),
         ("raw messages".to_owned(), raw),
     ];
     let latency = vec![("p50".to_owned(), p50), ("p99".to_owned(), p99)];
+
     plot(
         report,
         "size",
@@ -60,6 +64,7 @@ async fn by_size(plan: &Plan, report: &mut Report) {
         throughput,
         latency,
     );
+
     drop(worker);
     world.shutdown().await;
 }
@@ -74,7 +79,9 @@ async fn raw_rate(world: &World, count: usize, bytes: usize) -> f64 {
             payload.clone(),
         )
     });
+
     let took = publish_all(&world.bus.client, 256, messages).await;
+
     super::load::remove_stream(&world.bus, "raw").await;
     count as f64 / took.as_secs_f64()
 }
@@ -113,8 +120,10 @@ async fn by_concurrency(plan: &Plan, report: &mut Report) {
         let mut worker = worker;
         worker.process.stop().await;
     }
+
     let latency = vec![("p50".to_owned(), p50), ("p99".to_owned(), p99)];
     let throughput = vec![("operations".to_owned(), rates)];
+
     plot(
         report,
         "concurrency",
@@ -123,6 +132,7 @@ async fn by_concurrency(plan: &Plan, report: &mut Report) {
         throughput,
         latency,
     );
+
     world.shutdown().await;
 }
 
@@ -144,6 +154,7 @@ fn plot(
         y: "a second",
         series: throughput,
     });
+
     let title = format!("Latency over REST by {by}, start to end seen");
     report.plot(&Curve {
         file: format!("latency-by-{file}.svg"),

@@ -27,8 +27,10 @@ pub(super) async fn measure(plan: &Plan, report: &mut Report) {
     let scratch = Scratch::new("bench-engines");
     let costs = Costs::measure();
     let bars = plan.pick(300_000, 1_000_000);
+
     write_bars(&scratch.join("BENCH_1h.csv"), bars);
     let (dir, epochs) = (scratch.path().to_owned(), plan.pick(20, 100));
+
     // Engines compute on their own threads; on a runtime's thread they could not block.
     let computed = tokio::task::spawn_blocking(move || {
         let mut rows = backtesting(&dir, bars as f64, &costs);
@@ -36,6 +38,7 @@ pub(super) async fn measure(plan: &Plan, report: &mut Report) {
         (rows, costs)
     });
     let (rows, costs) = computed.await.expect("no panic");
+
     rows.into_iter().for_each(|row| report.add(row));
     cleaning(
         report,
@@ -67,7 +70,9 @@ impl Costs {
             ctx.progress_with(|| Progress::new(50.0).step("Bar 1/2").field("current_bar", 1))
         });
         let metric = each(50_000, &|| ctx.metric("equity", 1.0));
+
         run.metrics();
+
         Self {
             check,
             progress,
@@ -82,6 +87,7 @@ fn write_bars(path: &Path, count: usize) {
     writer
         .write_record(["timestamp", "open", "high", "low", "close", "volume"])
         .expect("a row");
+
     let (mut close, mut seed) = (100.0_f64, 1_u64);
     for i in 0..count {
         seed = seed
@@ -105,6 +111,7 @@ fn write_bars(path: &Path, count: usize) {
         ];
         writer.write_record(&row).expect("a row");
     }
+
     writer.flush().expect("a file");
 }
 
@@ -127,6 +134,7 @@ fn backtesting(dir: &Path, bars: f64, costs: &Costs) -> Vec<Row> {
         let run = TestRun::in_dir(dir);
         black_box(backtest(run.ctx(), &request).expect("a backtest"));
     });
+
     // The same file, the same two averages, no account, no rules, no checks of the data.
     let bare = time(|| {
         let mut reader = csv::Reader::from_path(dir.join("BENCH_1h.csv")).expect("the bars");
@@ -152,9 +160,11 @@ fn backtesting(dir: &Path, bars: f64, costs: &Costs) -> Vec<Row> {
         }
         black_box(crossings);
     });
+
     let watched = bars / BARS_PER_CHECK * costs.check
         + bars / BARS_PER_PROGRESS * costs.progress
         + 2.0 * POINTS_PER_RUN * costs.metric;
+
     vec![
         Row::new("backtest, from file to result", bars / took, "bars/s")
             .beside("bare loop over the same file", bars / bare),
@@ -181,9 +191,11 @@ fn training(dir: &Path, epochs: u32, costs: &Costs) -> Vec<Row> {
         batches = output["train"]["rows"].as_f64().unwrap_or(1_700.0) / request.batch_size as f64;
         black_box(output);
     });
+
     let epochs = f64::from(epochs);
     let watched =
         epochs * (batches * (costs.check + costs.progress) + 4.0 * costs.metric + costs.progress);
+
     vec![
         Row::new("training on 2,148 bars", epochs / took, "epochs/s")
             .note(format!("{batches:.0} batches an epoch")),
@@ -198,6 +210,7 @@ fn training(dir: &Path, epochs: u32, costs: &Costs) -> Vec<Row> {
 
 async fn cleaning(report: &mut Report, dir: &Path, rows: usize, costs: &Costs) {
     write_bars(&dir.join("rows.csv"), rows);
+
     let mut took = Vec::new();
     for _ in 0..3 {
         let begun = Instant::now();
@@ -209,6 +222,7 @@ async fn cleaning(report: &mut Report, dir: &Path, rows: usize, costs: &Costs) {
             .expect("a clean file");
         took.push(begun.elapsed().as_secs_f64());
     }
+
     let took = median(took);
     let bare = time(|| {
         let mut reader = csv::Reader::from_path(dir.join("rows.csv")).expect("the rows");
@@ -222,7 +236,9 @@ async fn cleaning(report: &mut Report, dir: &Path, rows: usize, costs: &Costs) {
         }
         writer.flush().expect("a file");
     });
+
     let rows = rows as f64;
+
     report.add(
         Row::new("cleaning a CSV file", rows / took, "rows/s")
             .beside("csv read and write", rows / bare),

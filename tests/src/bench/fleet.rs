@@ -25,6 +25,7 @@ const STEP: Duration = Duration::from_millis(10);
 
 pub(super) async fn idle(plan: &Plan, report: &mut Report) {
     report.section("Idle: one backend and 100 workers");
+
     let world = World::start().await;
     let mut workers = Vec::new();
     for i in 0..IDLE {
@@ -42,6 +43,7 @@ pub(super) async fn idle(plan: &Plan, report: &mut Report) {
                 .await;
         }
     }
+
     wait_for("all workers", LIMIT, async || {
         match world.backend.api.workers().await.len() {
             IDLE => Ok(()),
@@ -49,6 +51,7 @@ pub(super) async fn idle(plan: &Plan, report: &mut Report) {
         }
     })
     .await;
+
     tokio::time::sleep(Duration::from_secs(5)).await;
     let mut all = vec![("backend", world.backend.process.pid())];
     all.extend(
@@ -71,6 +74,7 @@ pub(super) async fn idle(plan: &Plan, report: &mut Report) {
         .aim(Aim::AtMost(1.0))
         .note(format!("nats-server {:.2} %", part(&nats))),
     );
+
     let megabytes = |pid: u32| resident(pid) / 1_048_576.0;
     report.add(
         Row::new(
@@ -80,6 +84,7 @@ pub(super) async fn idle(plan: &Plan, report: &mut Report) {
         )
         .aim(Aim::AtMost(25.0)),
     );
+
     let sizes = sorted(
         workers
             .iter()
@@ -94,6 +99,7 @@ pub(super) async fn idle(plan: &Plan, report: &mut Report) {
         )
         .aim(Aim::AtMost(15.0)),
     );
+
     drop(workers);
     world.shutdown().await;
 }
@@ -125,6 +131,7 @@ fn heartbeat(i: usize, at: Timestamp) -> Heartbeat {
 
 pub(super) async fn heartbeats(plan: &Plan, report: &mut Report) {
     report.section("Heartbeating workers, every 10 s each, simulated by one process");
+
     for count in plan.pick(vec![1_000], vec![1_000, 10_000]) {
         let world = World::start().await;
         let spent = Spent::begin(&[("backend", world.backend.process.pid())]);
@@ -195,6 +202,7 @@ pub(super) async fn heartbeats(plan: &Plan, report: &mut Report) {
 
 pub(super) async fn scale_out(plan: &Plan, report: &mut Report) {
     report.section("Scale-out: operations of 10 ms, one slot each");
+
     let world = World::start().await;
     let parameters = format!(
         r#"{{"steps":1,"step_ms":{},"metrics_per_step":0}}"#,
@@ -235,11 +243,13 @@ pub(super) async fn scale_out(plan: &Plan, report: &mut Report) {
         points.push((count as f64, rate));
         perfect.push((count as f64, ideal));
     }
+
     let series = vec![
         ("measured".to_owned(), points),
         ("perfect".to_owned(), perfect),
     ];
     let title = "Operations of 10 ms a second by number of workers".to_owned();
+
     report.plot(&Curve {
         file: "scale-out.svg".to_owned(),
         title,
@@ -247,6 +257,7 @@ pub(super) async fn scale_out(plan: &Plan, report: &mut Report) {
         y: "operations a second",
         series,
     });
+
     drop(workers);
     world.shutdown().await;
 }

@@ -39,6 +39,7 @@ impl Http {
             .write_all(request)
             .await
             .expect("an open connection");
+
         loop {
             if let Some(answer) = self.parse() {
                 return answer;
@@ -60,6 +61,7 @@ impl Http {
         let end = memmem::find(&self.buffer, b"\r\n\r\n")? + 4;
         let head = &self.buffer[..end];
         let status = head.get(9..12).and_then(number).expect("a status line") as u16;
+
         // In hyper's spelling: every server measured here uses hyper.
         let length =
             memmem::find(head, CONTENT_LENGTH).map(|at| &head[at + CONTENT_LENGTH.len()..]);
@@ -70,6 +72,7 @@ impl Http {
             self.buffer.reserve(end + length - self.buffer.len());
             return None;
         }
+
         self.buffer.advance(end);
         Some((status, self.buffer.split_to(length).freeze()))
     }
@@ -119,9 +122,11 @@ pub(super) async fn drive(
 ) -> Load {
     let (make, next) = (Arc::new(make), Arc::new(AtomicU64::new(0)));
     let mut opened = Vec::new();
+
     for _ in 0..connections {
         opened.push(Http::open(address).await);
     }
+
     let started = Instant::now();
     let mut tasks = tokio::task::JoinSet::new();
     for mut http in opened {
@@ -138,8 +143,10 @@ pub(super) async fn drive(
             latencies
         });
     }
+
     let latencies = sorted(tasks.join_all().await.concat());
     let count = latencies.len() as u64;
+
     Load {
         count,
         rate: count as f64 / started.elapsed().as_secs_f64(),
@@ -161,6 +168,7 @@ pub(super) async fn serve(port: u16, bytes: Bytes) {
         .await
         .expect("a free port");
     let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
+
     axum::serve(listener, app)
         .await
         .expect("the bare server serves");

@@ -28,6 +28,7 @@ pub(super) async fn over_rest_with(http: &mut Http, count: usize, parameters: &s
             "{body:?}"
         );
     }
+
     took
 }
 
@@ -37,13 +38,16 @@ pub(super) async fn measure(plan: &Plan, report: &mut Report) {
     let worker = world.worker("bench", 4).await;
     let prototype = Prototype::start(&world.bus, &world.nats.url(), 4).await;
     let mut http = Http::open(world.address()).await;
+
     over_rest_with(&mut http, 50, NO_OP).await;
     prototype.closed_loop(50).await;
+
     let (mut floor, mut ours) = (Vec::new(), Vec::new());
     for _ in 0..plan.pick(10, 40) {
         floor.extend(prototype.closed_loop(100).await);
         ours.extend(over_rest_with(&mut http, 100, NO_OP).await);
     }
+
     prototype.stop().await;
     let (floor, ours) = (sorted(floor), sorted(ours));
     report.add(Row::new(
@@ -61,6 +65,7 @@ pub(super) async fn measure(plan: &Plan, report: &mut Report) {
         .aim(Aim::RatioAtMost(2.0))
         .note("two HTTP round trips more than the prototype"),
     );
+
     report.add(
         Row::new("the same, p99", percentile(&ours, 0.99), "ms")
             .beside("prototype", percentile(&floor, 0.99))

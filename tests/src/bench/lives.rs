@@ -25,6 +25,7 @@ pub(super) fn whole_lives(
 ) -> impl Iterator<Item = Message> {
     let names = names.clone();
     let origin = ktrdr_protocol::origin::Origin::Queued(Requirements::default().queue());
+
     (0..count).flat_map(move |i| {
         let start_sequence = after + 3 * i + 1;
         let request = start_request(PARAMETERS);

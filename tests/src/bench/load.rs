@@ -26,6 +26,7 @@ pub(super) async fn publish_all(
     messages: impl IntoIterator<Item = Message>,
 ) -> Duration {
     let inbox = client.new_inbox();
+
     let mut acks = client.subscribe(inbox.clone()).await.expect("a connection");
     let mut messages = messages.into_iter();
     let started = Instant::now();
@@ -69,6 +70,7 @@ pub(super) fn starts(bus: &Bus, count: usize, parameters: &str) -> impl Iterator
     let origin = ktrdr_protocol::origin::Origin::Queued(
         ktrdr_protocol::requirements::Requirements::default().queue(),
     );
+
     (0..count).map(move |_| {
         let request = start_request(&parameters);
         let mut headers = HeaderMap::new();
@@ -129,6 +131,7 @@ pub(super) async fn raw_publish_rate(bus: &Bus, count: usize) -> f64 {
 /// unconfirmed.
 pub(super) async fn confirmed_publish_rate(bus: &Bus, count: usize) -> f64 {
     raw_stream(bus, "raw").await;
+
     let started = Instant::now();
     let mut under_way = VecDeque::with_capacity(WINDOW);
     for (subject, _, payload) in plain("raw", count, 1) {
@@ -144,11 +147,13 @@ pub(super) async fn confirmed_publish_rate(bus: &Bus, count: usize) -> f64 {
                 .expect("a connection"),
         );
     }
+
     for publish in under_way {
         confirmed(publish).await;
     }
     let rate = count as f64 / started.elapsed().as_secs_f64();
     remove_stream(bus, "raw").await;
+
     rate
 }
 
@@ -169,12 +174,14 @@ pub(super) async fn raw_read_rate(bus: &Bus, stream: &str) -> f64 {
         })
         .await
         .expect("a consumer");
+
     let mut messages = consumer
         .messages()
         .await
         .expect("its messages")
         .ready_chunks(512);
     let mut read = 0;
+
     while read < count {
         read += messages.next().await.expect("an open subscription").len() as u64;
     }

@@ -113,6 +113,7 @@ async fn run(args: &Args) -> ExitCode {
             .unwrap_or_else(|| repository().join("target/bench")),
     );
     let wanted = |name: &str| args.only.is_empty() || args.only.iter().any(|only| only == name);
+
     println!("load of the machine before: {}", measure::load_average());
     if wanted("engines") {
         engines::measure(&plan, &mut report).await;
@@ -154,5 +155,6 @@ async fn run(args: &Args) -> ExitCode {
     if !missed.is_empty() {
         println!("aims missed: {}", missed.join("; "));
     }
+
     ExitCode::SUCCESS
 }

@@ -75,6 +75,7 @@ impl Curve {
                 .iter()
                 .flat_map(|(_, points)| points.iter().copied().filter(shown))
         };
+
         let across = Axis::over(points().map(|(x, _)| x), LEFT, WIDTH - RIGHT);
         let up = Axis::over(points().map(|(_, y)| y), HEIGHT - BOTTOM, TOP);
         let mut svg = format!(
@@ -94,6 +95,7 @@ impl Curve {
                 tick_text(tick)
             );
         }
+
         for tick in up.ticks() {
             let y = up.at(tick);
             let _ = writeln!(
@@ -105,6 +107,7 @@ impl Curve {
                 tick_text(tick)
             );
         }
+
         let _ = writeln!(
             svg,
             "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>\
@@ -116,6 +119,7 @@ impl Curve {
             f64::midpoint(TOP, bottom),
             self.y
         );
+
         for (i, (name, points)) in self.series.iter().enumerate() {
             let colour = COLOURS[i % COLOURS.len()];
             let line: Vec<String> = points
@@ -146,6 +150,7 @@ impl Curve {
                 right + 32.0
             );
         }
+
         svg + "</svg>\n"
     }
 }
@@ -176,6 +181,7 @@ mod tests {
             series,
         }
         .svg();
+
         assert_eq!(svg.matches("<circle").count(), 2);
         assert!(!svg.contains("NaN"));
     }

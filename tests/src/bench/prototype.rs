@@ -27,6 +27,7 @@ pub(super) struct Prototype {
 impl Prototype {
     pub(super) async fn start(bus: &Bus, url: &str, slots: usize) -> Self {
         raw_stream(bus, "proto").await;
+
         // Worker, projector and requester do not share a connection.
         let worker = Bus::connect(url, bus.names.clone()).await;
         let projector = Bus::connect(url, bus.names.clone()).await;
@@ -48,6 +49,7 @@ impl Prototype {
             .ready_chunks(512);
         let (sender, completed) = watch::channel(0);
         let mut tasks = JoinSet::new();
+
         tasks.spawn(async move {
             let mut messages = 0;
             while let Some(chunk) = events.next().await {
@@ -56,7 +58,9 @@ impl Prototype {
                 sender.send_replace(messages / 2);
             }
         });
+
         tasks.spawn(work(worker, slots));
+
         Self {
             bus: bus.clone(),
             completed,
@@ -73,12 +77,14 @@ impl Prototype {
             headers.insert("Nats-Msg-Id", uuid::Uuid::now_v7().simple().to_string());
             ("proto.start.any".to_owned(), headers, PAYLOAD.into())
         });
+
         publish_all(&self.bus.client, WINDOW, messages).await;
         let mut completed = self.completed.clone();
         completed
             .wait_for(|now| *now >= before + count as u64)
             .await
             .expect("a running projector");
+
         count as f64 / started.elapsed().as_secs_f64()
     }
 
@@ -96,6 +102,7 @@ impl Prototype {
                 .expect("a running projector");
             took.push(started.elapsed().as_secs_f64() * 1e3);
         }
+
         took
     }
 
@@ -117,6 +124,7 @@ async fn work(bus: Bus, slots: usize) {
         })
         .await
         .expect("a consumer");
+
     let mut requests = consumer
         .stream()
         .max_messages_per_batch(slots)
@@ -124,6 +132,7 @@ async fn work(bus: Bus, slots: usize) {
         .messages()
         .await
         .expect("its messages");
+
     let free = Arc::new(Semaphore::new(slots));
     while let Some(Ok(message)) = requests.next().await {
         let slot = free

@@ -39,6 +39,7 @@ pub(super) async fn measure(plan: &Plan, report: &mut Report) {
             .await;
         }
     });
+
     let (floor_request, request): (Arc<[u8]>, Arc<[u8]>) =
         (get("/bytes").into(), get(&path).into());
     let span = Duration::from_millis(plan.pick(1_500, 4_000));
@@ -61,6 +62,7 @@ pub(super) async fn measure(plan: &Plan, report: &mut Report) {
         rates.push(load.rate);
         latencies = load.latencies;
     }
+
     background.abort();
     report.add(
         Row::new("GET /operations/{id}", median(rates), "req/s")
@@ -71,6 +73,7 @@ pub(super) async fn measure(plan: &Plan, report: &mut Report) {
             .aim(Aim::RatioAtLeast(0.85))
             .note(format!("{cost}; {floor_cost}")),
     );
+
     report.add(Row::new(
         "  answered, p50",
         percentile(&latencies, 0.5),

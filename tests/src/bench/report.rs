@@ -73,6 +73,7 @@ impl Row {
                 self.value <= most,
             ),
         };
+
         (self.aim, self.ok) = (text, Some(ok));
         self
     }
@@ -101,6 +102,7 @@ impl Row {
             format!("  [{}]", self.note)
         };
         let value = format!("{} {}", number(self.value), self.unit);
+
         format!(
             "{:<58} {value:>16}  {ratio:>6}  {:<14} {verdict:<6}  {floor}{note}",
             self.name, self.aim

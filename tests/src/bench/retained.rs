@@ -58,6 +58,7 @@ async fn json_per_operation(http: &mut Http) -> f64 {
 pub(super) async fn measure(plan: &Plan, report: &mut Report) {
     report.section("Retained operations");
     let mut world = World::start().await;
+
     let base = anonymous(world.backend.process.pid());
     let sizes: &[u64] = plan.pick(
         &[1_000, 10_000, 100_000],
@@ -100,11 +101,13 @@ pub(super) async fn measure(plan: &Plan, report: &mut Report) {
             .aim(Aim::AtMost(5.0)),
         );
     }
+
     let tenth = p99
         .iter()
         .find(|(x, _)| *x == 10_000.0)
         .map_or(f64::NAN, |(_, y)| *y);
     let last = p99.last().map_or(f64::NAN, |(_, y)| *y);
+
     report.add(
         Row::new("the same at the largest, beside 10 k", last, "ms")
             .beside("10 k retained", tenth)
@@ -117,6 +120,7 @@ pub(super) async fn measure(plan: &Plan, report: &mut Report) {
     ];
     let (x, y) = ("retained operations", "ms");
     let title = "Latency of reads by retained operations".to_owned();
+
     report.plot(&Curve {
         file: "retained.svg".to_owned(),
         title,
@@ -124,6 +128,7 @@ pub(super) async fn measure(plan: &Plan, report: &mut Report) {
         y,
         series,
     });
+
     replay(report, &mut world, &mut http, stored as f64, base).await;
     world.shutdown().await;
 }
@@ -141,6 +146,7 @@ async fn replay(report: &mut Report, world: &mut World, http: &mut Http, stored:
     let json = json_per_operation(http).await;
     let live = (anonymous(world.backend.process.pid()) - base) / stored;
     let before = raw_read_rate(&world.bus, "KTRDR").await;
+
     world.backend.process.stop().await;
     let begun = Instant::now();
     let fresh = BackendProcess::start(&world.settings).await;
@@ -150,6 +156,7 @@ async fn replay(report: &mut Report, world: &mut World, http: &mut Http, stored:
         "{} operations in {took:.2} s, from the start of the process to ready",
         number(stored)
     );
+
     report.add(
         Row::new("replay at start", stored * 3.0 / took, "msg/s")
             .beside("raw ordered read", f64::midpoint(before, after))
@@ -158,6 +165,7 @@ async fn replay(report: &mut Report, world: &mut World, http: &mut Http, stored:
     );
     let pid = fresh.process.pid();
     let memory = (anonymous(pid) - base) / stored;
+
     report.add(
         Row::new(
             "backend memory for each operation, after a replay",
@@ -168,6 +176,7 @@ async fn replay(report: &mut Report, world: &mut World, http: &mut Http, stored:
         .aim(Aim::RatioAtMost(1.5))
         .note(format!("resident {} MB", number(resident(pid) / 1e6))),
     );
+
     report.add(
         Row::new("the same in the backend that saw them come", live, "B").beside("its JSON", json),
     );

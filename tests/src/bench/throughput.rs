@@ -52,8 +52,10 @@ async fn on_the_bus(
 ) -> f64 {
     let count = plan.pick(10_000, 100_000);
     let prototype = Prototype::start(&world.bus, &world.nats.url(), SLOTS).await;
+
     operations_rate(world, 2_000, NO_OP).await;
     prototype.rate(2_000).await;
+
     let (mut raw, mut confirmed, mut stored) = (Vec::new(), Vec::new(), Vec::new());
     let (mut bare, mut ours) = (Vec::new(), Vec::new());
     let (mut bare_costs, mut costs) = (String::new(), String::new());
@@ -71,9 +73,11 @@ async fn on_the_bus(
         ours.push(operations_rate(world, count, NO_OP).await);
         costs = spent.each(count as f64);
     }
+
     prototype.stop().await;
     let (raw, confirmed, stored) = (median(raw), median(confirmed), median(stored));
     let (bare, ours) = (median(bare), median(ours));
+
     report.add(Row::new(
         "raw JetStream publish, 250 B, confirmations only counted",
         raw,
@@ -92,6 +96,7 @@ async fn on_the_bus(
         )
         .beside("raw / 3", raw / 3.0),
     );
+
     report.add(
         Row::new(
             "bare prototype of the protocol, whole operations",
@@ -101,6 +106,7 @@ async fn on_the_bus(
         .beside("raw / 3", raw / 3.0)
         .note(bare_costs),
     );
+
     report.add(
         Row::new("whole no-op operations, started on the bus", ours, "op/s")
             .beside("raw / 3", raw / 3.0)
@@ -115,11 +121,13 @@ async fn on_the_bus(
         )
         .beside("confirmed / 3", confirmed / 3.0),
     );
+
     report.add(
         Row::new("the same beside storing its messages", ours, "op/s")
             .beside("only stored", stored),
     );
     report.add(Row::new("the same beside the prototype", ours, "op/s").beside("prototype", bare));
+
     ours
 }
 
@@ -131,6 +139,7 @@ async fn over_rest(
     over_bus: f64,
 ) {
     let span = Duration::from_secs(plan.pick(2, 6));
+
     let bare = Bare::start(b"{}").await;
     let echo: Arc<[u8]> = http::post("/echo", NO_OP).into();
     let start: Arc<[u8]> = http::post("/api/v1/dummy/start", NO_OP).into();
@@ -152,6 +161,7 @@ async fn over_rest(
         costs = spent.each(load.count as f64);
         latencies = load.latencies;
     }
+
     let (floor, rate) = (median(floors), median(rates));
     report.add(Row::new(
         "bare axum POST echo, 64 connections",
@@ -176,6 +186,7 @@ async fn over_rest(
         .aim(Aim::RatioAtLeast(0.6))
         .note(costs),
     );
+
     report.add(Row::new(
         "  POST answered, p50",
         percentile(&latencies, 0.5),
@@ -197,6 +208,7 @@ pub(super) async fn fsync(plan: &Plan, report: &mut Report) {
     let worker = world.worker("bench", SLOTS).await;
     let raw_count = plan.pick(1_000, 10_000);
     let raw = raw_publish_rate(&world.bus, raw_count).await;
+
     report.add(Row::new(
         "raw JetStream publish, each flushed",
         raw,
@@ -207,6 +219,7 @@ pub(super) async fn fsync(plan: &Plan, report: &mut Report) {
     let rate = operations_rate(&world, count, NO_OP).await;
     let again = raw_publish_rate(&world.bus, raw_count).await;
     let floor = f64::midpoint(raw, again) / 3.0;
+
     report.add(
         Row::new("whole no-op operations, each message flushed", rate, "op/s")
             .beside("raw flushed / 3", floor),

@@ -55,6 +55,7 @@ impl World {
         )
         .await;
         let backend = BackendProcess::start(&settings).await;
+
         Self {
             nats,
             backend,
@@ -70,7 +71,9 @@ impl World {
             .clone()
             .with("WORKER_CONCURRENCY", concurrency.to_string());
         let worker = WorkerProcess::start(&settings, "dummy", id).await;
+
         self.backend.api.wait_for_worker(id, "AVAILABLE").await;
+
         // The backend learns the domain from the catalogue, not from the heartbeat.
         wait_for("the domain dummy", LIMIT, async || {
             let types = self.backend.api.try_get("/api/v1/worker-types").await?;
@@ -81,6 +84,7 @@ impl World {
             }
         })
         .await;
+
         worker
     }
 
@@ -163,6 +167,7 @@ impl Bare {
             .arg(scratch.join("bytes"));
         let process = Process::spawn("the bare server", command, &scratch.join("log"));
         let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+
         wait_for("the bare server", LIMIT, async || {
             tokio::net::TcpStream::connect(address)
                 .await
@@ -170,6 +175,7 @@ impl Bare {
                 .map_err(|error| error.to_string())
         })
         .await;
+
         Self {
             address,
             process,

@@ -33,6 +33,7 @@ struct Arguments {
 fn main() -> ExitCode {
     let mut words = std::env::args_os();
     let program = words.next().unwrap_or_default();
+
     if std::env::args_os()
         .nth(1)
         .is_some_and(|word| word == "stamp-worker")
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         let config = ktrdr_worker::Config::parse_from([program].into_iter().chain(words.skip(1)));
         return ktrdr_worker::run_program(StampEngine, config);
     }
+
     let arguments = Arguments::parse();
     match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime.block_on(chaos(arguments)),
@@ -58,6 +60,7 @@ async fn chaos(arguments: Arguments) -> ExitCode {
         rate: arguments.rate,
         patience: Duration::from_secs(90),
     };
+
     if arguments.keep {
         ktrdr_tests::scratch::keep_all();
     }
@@ -73,13 +76,16 @@ async fn chaos(arguments: Arguments) -> ExitCode {
                 return ExitCode::FAILURE;
             }
         };
+
     // Everything that the run started ends when it is dropped.
     let report = tokio::select! {
         report = run(&options) => report,
         _ = tokio::signal::ctrl_c() => return ExitCode::from(130),
         _ = terminated.recv() => return ExitCode::from(143),
     };
+
     print!("{report}");
+
     if report.is_clean() {
         ExitCode::SUCCESS
     } else {

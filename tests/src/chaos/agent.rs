@@ -117,6 +117,7 @@ pub async fn run(
             .or_default() += 1;
         apply(&mut member, &fault, &mut observations).await;
     }
+
     while !end.is_cancelled() {
         supervise(
             &mut member,
@@ -125,6 +126,7 @@ pub async fn run(
         )
         .await;
     }
+
     let log = member.log();
     observations.fenced = log
         .lines()
@@ -136,11 +138,13 @@ pub async fn run(
             line.contains(" panicked at ") && !ENGINE.iter().any(|ours| line.contains(ours))
         })
         .count();
+
     if observations.panics > 0 {
         observations
             .problems
             .push(format!("{} panicked", member.name()));
     }
+
     (member, observations)
 }
 
@@ -169,10 +173,12 @@ async fn stop(member: &mut Member, observations: &mut Observations) {
     let Some(process) = member.process() else {
         return;
     };
+
     if process.exited().is_some() {
         return;
     }
     process.signal(Signal::Term);
+
     let deadline = Instant::now() + STOP_LIMIT;
     loop {
         match process.exited() {

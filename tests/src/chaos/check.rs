@@ -88,16 +88,20 @@ pub async fn check(bus: &Bus, apis: &[Client], ledger: &Ledger, data_dir: &Path)
             return verdict;
         }
     };
+
     let histories = histories(&bus.names, &messages);
+
     judge_histories(&mut verdict, &histories);
     judge_ledger(&mut verdict, &histories, ledger);
     judge_files(&mut verdict, &histories, data_dir);
     judge_backends(&mut verdict, &histories, apis).await;
+
     verdict
 }
 
 fn judge_histories(verdict: &mut Verdict, histories: &BTreeMap<String, OperationHistory>) {
     verdict.operations = histories.len();
+
     let mut moments = Vec::new();
     for (id, history) in histories {
         let mut totals = std::mem::take(&mut verdict.totals);
@@ -122,6 +126,7 @@ fn judge_histories(verdict: &mut Verdict, histories: &BTreeMap<String, Operation
             }
         }
     }
+
     moments.sort_unstable();
     verdict.standstill = moments
         .windows(2)
@@ -175,6 +180,7 @@ fn judge_ledger(
                 .push(format!("{id} ({}) is {end} and not {wanted}", start.kind));
         }
     }
+
     for (id, history) in histories {
         if ledger.refused.contains(id) {
             verdict.violations.push(format!(
@@ -185,6 +191,7 @@ fn judge_ledger(
             unknown += 1;
         }
     }
+
     if unknown > ledger.unseen {
         let unseen = ledger.unseen;
         verdict.violations.push(format!(
@@ -239,6 +246,7 @@ fn judge_files(
             _ => {}
         }
     }
+
     if tables.len() > 1 {
         let sizes: Vec<_> = tables
             .iter()
@@ -359,5 +367,6 @@ async fn compare(histories: &BTreeMap<String, OperationHistory>, apis: &[Client]
             }
         }
     }
+
     wrong
 }

@@ -64,6 +64,7 @@ pub fn histories(names: &SubjectNames, messages: &[Stored]) -> BTreeMap<String, 
             _ => {}
         }
     }
+
     histories
 }
 
@@ -94,6 +95,7 @@ impl OperationHistory {
                 self.unreadable
             ));
         }
+
         match self.starts.len() {
             0 => wrong.push("events without a start request".to_owned()),
             1 => {}
@@ -102,6 +104,7 @@ impl OperationHistory {
                 wrong.push(format!("{n} start requests are stored"));
             }
         }
+
         let mut attempt = 0;
         let mut last: Option<&Event> = None;
         for (_, event) in &self.events {
@@ -155,6 +158,7 @@ impl OperationHistory {
             }
             last = Some(event);
         }
+
         match last.map(|last| &last.kind) {
             Some(EventKind::Failed { error, .. }) if error.code == "worker_lost" => {
                 totals.given_up += 1
@@ -169,6 +173,7 @@ impl OperationHistory {
                 wrong.push("nobody ever began it".to_owned());
             }
         }
+
         totals.doubled += usize::from(doubled);
         wrong
     }
@@ -206,8 +211,10 @@ mod tests {
             }
             messages.push(message(2 + n as u64, "ktrdr.op.dummy.o", &body));
         }
+
         let histories = histories(&SubjectNames::new("ktrdr").unwrap(), &messages);
         let mut totals = Totals::default();
+
         (histories["o"].judge(&mut totals), totals)
     }
 
@@ -231,6 +238,7 @@ mod tests {
         ] {
             assert_eq!(judge(life).0, Vec::<String>::new(), "{life:?}");
         }
+
         let (_, totals) = judge(&[
             ("started", 1, "a"),
             ("started", 2, "b"),
@@ -279,6 +287,7 @@ mod tests {
                 "{life:?}: {wrong:?}"
             );
         }
+
         assert_eq!(judge(&[("started", 1, "a")]).1.open, 1);
         assert_eq!(
             judge(&[("cancelled", 0, "x"), ("started", 1, "a")])

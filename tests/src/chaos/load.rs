@@ -101,6 +101,7 @@ impl Load {
                 });
             }
         }
+
         cancels.join_all().await;
     }
 
@@ -116,15 +117,18 @@ impl Load {
         rng: &mut fastrand::Rng,
     ) -> Option<String> {
         let mut body = planned.body.clone();
+
         // A third leaves the id to the backend. Some of the others name it in the header.
         let mut id = (rng.u32(0..3) > 0).then(|| name.to_owned());
         let in_header = id.is_some() && rng.u32(0..5) == 0;
         let through_two = id.is_some() && !in_header && rng.u32(0..10) == 0 && self.apis.len() > 1;
         let gives_up = rng.u32(0..4) == 0;
         let key = in_header.then(|| name.to_owned());
+
         if in_header {
             id = None;
         }
+
         let mut nothing_stored = true;
         let deadline = Instant::now() + RETRY_TIME;
         for tries in 1_u32.. {
@@ -203,6 +207,7 @@ impl Load {
             self.ledger.lock().retried += 1;
             sleep(RETRY_PAUSE).await;
         }
+
         None
     }
 
@@ -227,6 +232,7 @@ impl Load {
             .iter()
             .position(acknowledged)
             .or_else(|| replies.iter().position(unknown));
+
         replies.swap_remove(best.unwrap_or(0))
     }
 
@@ -244,6 +250,7 @@ impl Load {
                 "the start of {wanted:?} was answered with another id: {answer}"
             ));
         }
+
         let start = AcknowledgedStart {
             kind,
             tries,
@@ -266,9 +273,12 @@ impl Load {
             None,
         )
         .await;
+
         let Reply::Answer(answer) = reply else { return };
         let mut ledger = self.ledger.lock();
+
         ledger.reads += 1;
+
         if answer.status != 200 && answer.status != 503 {
             ledger
                 .problems
@@ -333,6 +343,7 @@ async fn send(
     if let Some(key) = key {
         request = request.header("idempotency-key", key);
     }
+
     let response = match request.send().await {
         Ok(response) => response,
         Err(error) if error.is_connect() => return Reply::NotSent,

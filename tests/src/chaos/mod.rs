@@ -4,12 +4,12 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`mod@schedule`] | what goes wrong, to whom, and when: from the seed |
-//! | [`agent`] | one program and what is done to it |
+//! | [`mod@schedule`] | the faults, drawn from the seed |
+//! | [`agent`] | one program and the faults it meets |
 //! | [`load`] | the client |
-//! | [`ledger`] | what the client was told |
-//! | [`stamp`] | an engine whose effect tells which attempt had it |
-//! | [`history`] | what the stream says about one operation, and what may never be in it |
+//! | [`ledger`] | which starts were acknowledged or refused |
+//! | [`stamp`] | an engine that writes its attempt into a file |
+//! | [`history`] | the messages of one operation, and the rules that they must keep |
 //! | [`check`] | the verdict |
 //! | [`report`] | the table |
 
@@ -32,10 +32,12 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use self::agent::{Member, Observations};
+use self::ledger::Ledger;
 use self::load::Load;
 use self::report::Report;
-use self::schedule::{Role, Shape, schedule};
+use self::schedule::{Fault, Role, Shape, schedule};
 use crate::bus::Bus;
+use crate::client::Client;
 use crate::cluster::Cluster;
 use crate::nats::NatsServer;
 use crate::process::{BackendProcess, WorkerProcess};
@@ -76,119 +78,45 @@ const WORKERS: [(&str, &str); 7] = [
     ("data_processing", "table-1"),
 ];
 
+/// The programs of a run before the faults begin.
+struct System {
+    members: Vec<(Role, usize, Member)>,
+    bus: Bus,
+    apis: Vec<Client>,
+    lease: Duration,
+    data: Scratch,
+}
+
 /// Runs load, faults and checks, and returns the report. Ends every program that it started, and
 /// keeps the files when something is wrong.
 ///
 /// # Panics
 /// When the programs cannot even be started.
 pub async fn run(options: &Options) -> Report {
-    let data = Scratch::new("data");
-    let rows: String = (0..2000)
-        .map(|n| format!("{n},{}\n", n * 7919 % 1000))
-        .collect();
-    std::fs::write(data.join("source.csv"), format!("n,x\n{rows}"))
-        .expect("a file in our directory");
-    let mut servers = match options.servers {
-        1 => vec![NatsServer::start_with(SYNC_ALWAYS).await],
-        _ => Cluster::start_with(SYNC_ALWAYS).await.into_servers(),
-    };
-    let urls: Vec<String> = servers.iter().map(NatsServer::url).collect();
-    let replicas = servers.len().to_string();
-    let settings = Settings::fast(urls.join(","))
-        .data_dir(data.path())
-        .with("KTRDR_STREAM_REPLICAS", replicas);
-    let settings = Settings {
-        log: "info,async_nats=warn".to_owned(),
-        ..settings
-    };
-    let crew = settings.clone().with("WORKER_CONCURRENCY", "4");
-    let bus = Bus::connect(
-        &urls.join(","),
-        SubjectNames::new(&settings.prefix).expect("a valid prefix"),
-    )
-    .await;
+    let system = start_system(options.servers).await;
+    let faults = draw_faults(options, &system);
+    let System {
+        members,
+        bus,
+        apis,
+        data,
+        ..
+    } = system;
 
-    let mut backends: Vec<_> = (0..BACKENDS)
-        .map(|_| BackendProcess::launch(&settings))
-        .collect();
-    for backend in &mut backends {
-        backend.ready().await;
-    }
-    let workers: Vec<_> = WORKERS
-        .iter()
-        .map(|&(worker_type, id)| match worker_type {
-            "stamp" => WorkerProcess::launch_program(
-                &crew,
-                &["ktrdr-chaos", "stamp-worker"],
-                worker_type,
-                id,
-            ),
-            _ => WorkerProcess::launch(&crew, worker_type, id),
-        })
-        .collect();
-    let apis: Vec<_> = backends.iter().map(|backend| backend.api.clone()).collect();
-    for api in &apis {
-        wait_for("all workers", LIMIT, async || {
-            match api.workers().await.len() {
-                n if n == WORKERS.len() => Ok(()),
-                n => Err(n.to_string()),
-            }
-        })
-        .await;
-    }
-
-    let shape = Shape {
-        nats: servers.len(),
-        backends: BACKENDS,
-        workers: WORKERS.len(),
-        lease: settings.lease,
-    };
-    let faults = schedule(options.seed, options.length, &shape);
     let began = Instant::now();
     let end = CancellationToken::new();
     let mut agents = JoinSet::new();
-    let members = servers
-        .drain(..)
-        .map(Member::Nats)
-        .enumerate()
-        .map(|(n, member)| (Role::Nats, n, member));
-    let members = members.chain(
-        backends
-            .into_iter()
-            .enumerate()
-            .map(|(n, b)| (Role::Backend, n, Member::Backend(b))),
-    );
-    let members = members.chain(
-        workers
-            .into_iter()
-            .enumerate()
-            .map(|(n, w)| (Role::Worker, n, Member::Worker(w))),
-    );
     for (role, index, member) in members {
-        let mine = faults
+        let own_faults = faults
             .iter()
             .filter(|fault| fault.role == role && fault.index == index)
             .cloned()
             .collect();
-        agents.spawn(agent::run(member, mine, began, end.clone()));
+        agents.spawn(agent::run(member, own_faults, began, end.clone()));
     }
-    let ledger = Arc::new(Mutex::new(ledger::Ledger::default()));
-    let load = Load {
-        apis: apis.clone(),
-        ledger: ledger.clone(),
-        rate: options.rate,
-        until: began + options.length,
-    };
+
     let mut problems = Vec::new();
-    if timeout(
-        options.length + Duration::from_secs(90),
-        load.run(CLIENTS, options.seed),
-    )
-    .await
-    .is_err()
-    {
-        problems.push("the clients did not come to an end".to_owned());
-    }
+    let ledger = run_load(options, &apis, began, &mut problems).await;
     let calm = Instant::now();
     if let Err(open) = check::drained(&bus, &apis[0], options.patience).await {
         problems.push(format!(
@@ -197,29 +125,16 @@ pub async fn run(options: &Options) -> Report {
         ));
     }
     let drained = calm.elapsed();
-    let ledger = std::mem::take(&mut *ledger.lock());
     let mut verdict = check::check(&bus, &apis, &ledger, data.path()).await;
+
     end.cancel();
-    let mut observations = Observations::default();
     // Dropped only after it is known whether their files are kept.
-    let mut members = Vec::new();
-    while let Some(joined) = agents.join_next().await {
-        match joined {
-            Ok((member, one)) => {
-                members.push(member);
-                for (kind, count) in one.faults {
-                    *observations.faults.entry(kind).or_default() += count;
-                }
-                observations.fenced += one.fenced;
-                problems.extend(one.problems);
-            }
-            Err(error) => problems.push(format!("the agent of a program failed: {error}")),
-        }
-    }
+    let (_members, observations) = collect(agents, &mut problems).await;
     verdict.violations.splice(0..0, problems);
     if !verdict.violations.is_empty() {
         scratch::keep_all();
     }
+
     Report {
         options: options.clone(),
         observations,
@@ -227,4 +142,154 @@ pub async fn run(options: &Options) -> Report {
         verdict,
         drained,
     }
+}
+
+async fn start_system(server_count: usize) -> System {
+    let data = source_table();
+    let servers = match server_count {
+        1 => vec![NatsServer::start_with(SYNC_ALWAYS).await],
+        _ => Cluster::start_with(SYNC_ALWAYS).await.into_servers(),
+    };
+
+    let urls: Vec<String> = servers.iter().map(NatsServer::url).collect();
+    let settings = Settings {
+        log: "info,async_nats=warn".to_owned(),
+        ..Settings::fast(urls.join(","))
+            .data_dir(data.path())
+            .with("KTRDR_STREAM_REPLICAS", servers.len().to_string())
+    };
+    let names = SubjectNames::new(&settings.prefix).expect("a valid prefix");
+    let bus = Bus::connect(&settings.nats_url, names).await;
+
+    let mut backends: Vec<_> = (0..BACKENDS)
+        .map(|_| BackendProcess::launch(&settings))
+        .collect();
+    for backend in &mut backends {
+        backend.ready().await;
+    }
+    let apis: Vec<_> = backends.iter().map(|backend| backend.api.clone()).collect();
+    let workers = start_workers(&settings, &apis).await;
+
+    let members = numbered(Role::Nats, servers, Member::Nats)
+        .chain(numbered(Role::Backend, backends, Member::Backend))
+        .chain(numbered(Role::Worker, workers, Member::Worker))
+        .collect();
+    System {
+        members,
+        bus,
+        apis,
+        lease: settings.lease,
+        data,
+    }
+}
+
+/// A data directory with the table that the data_processing operations read.
+fn source_table() -> Scratch {
+    let data = Scratch::new("data");
+    let rows: String = (0..2000)
+        .map(|n| format!("{n},{}\n", n * 7919 % 1000))
+        .collect();
+    std::fs::write(data.join("source.csv"), format!("n,x\n{rows}"))
+        .expect("a file in our directory");
+    data
+}
+
+async fn start_workers(settings: &Settings, apis: &[Client]) -> Vec<WorkerProcess> {
+    let settings = settings.clone().with("WORKER_CONCURRENCY", "4");
+    let workers = WORKERS
+        .iter()
+        .map(|&(worker_type, id)| match worker_type {
+            "stamp" => WorkerProcess::launch_program(
+                &settings,
+                &["ktrdr-chaos", "stamp-worker"],
+                worker_type,
+                id,
+            ),
+            _ => WorkerProcess::launch(&settings, worker_type, id),
+        })
+        .collect();
+
+    for api in apis {
+        wait_for("all workers", LIMIT, async || {
+            match api.workers().await.len() {
+                n if n == WORKERS.len() => Ok(()),
+                n => Err(n.to_string()),
+            }
+        })
+        .await;
+    }
+    workers
+}
+
+/// Programs of one role, numbered as the schedule numbers them.
+fn numbered<P>(
+    role: Role,
+    programs: Vec<P>,
+    member: fn(P) -> Member,
+) -> impl Iterator<Item = (Role, usize, Member)> {
+    programs
+        .into_iter()
+        .enumerate()
+        .map(move |(index, program)| (role, index, member(program)))
+}
+
+fn draw_faults(options: &Options, system: &System) -> Vec<Fault> {
+    let count = |role: Role| {
+        let of_role = system.members.iter().filter(|(one, ..)| *one == role);
+        of_role.count()
+    };
+    let shape = Shape {
+        nats: count(Role::Nats),
+        backends: count(Role::Backend),
+        workers: count(Role::Worker),
+        lease: system.lease,
+    };
+    schedule(options.seed, options.length, &shape)
+}
+
+/// Runs the clients until the time is over, and returns their ledger.
+async fn run_load(
+    options: &Options,
+    apis: &[Client],
+    began: Instant,
+    problems: &mut Vec<String>,
+) -> Ledger {
+    let ledger = Arc::new(Mutex::new(Ledger::default()));
+    let load = Load {
+        apis: apis.to_vec(),
+        ledger: ledger.clone(),
+        rate: options.rate,
+        until: began + options.length,
+    };
+
+    let limit = options.length + Duration::from_secs(90);
+    let ended = timeout(limit, load.run(CLIENTS, options.seed)).await;
+    if ended.is_err() {
+        problems.push("the clients did not come to an end".to_owned());
+    }
+
+    std::mem::take(&mut *ledger.lock())
+}
+
+/// Waits for the agents, and adds up their observations. Returns the programs, which still run.
+async fn collect(
+    mut agents: JoinSet<(Member, Observations)>,
+    problems: &mut Vec<String>,
+) -> (Vec<Member>, Observations) {
+    let mut members = Vec::new();
+    let mut all = Observations::default();
+    while let Some(joined) = agents.join_next().await {
+        match joined {
+            Ok((member, one)) => {
+                members.push(member);
+                for (kind, count) in one.faults {
+                    *all.faults.entry(kind).or_default() += count;
+                }
+                all.fenced += one.fenced;
+                problems.extend(one.problems);
+            }
+            Err(error) => problems.push(format!("the agent of a program failed: {error}")),
+        }
+    }
+    (members, all)
 }

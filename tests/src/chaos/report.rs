@@ -42,7 +42,9 @@ impl fmt::Display for Report {
             verdict,
             drained,
         } = self;
+
         let mut row = |name: &str, value: String| writeln!(f, "{name:<34} {value}");
+
         row("seed", options.seed.to_string())?;
         row(
             "length",
@@ -92,6 +94,7 @@ impl fmt::Display for Report {
                 verdict.slowest.1
             ),
         )?;
+
         row(
             "all done after the last fault",
             format!("{:.1} s", drained.as_secs_f64()),
@@ -100,6 +103,7 @@ impl fmt::Display for Report {
         row("lost", verdict.lost.to_string())?;
         row("doubled", verdict.totals.doubled.to_string())?;
         row("violations", verdict.violations.len().to_string())?;
+
         for violation in verdict.violations.iter().take(SHOWN) {
             let mut text: String = violation.chars().take(2000).collect();
             if text.len() < violation.len() {
@@ -107,6 +111,7 @@ impl fmt::Display for Report {
             }
             writeln!(f, "  - {text}")?;
         }
+
         Ok(())
     }
 }

@@ -93,7 +93,9 @@ pub fn schedule(seed: u64, length: Duration, shape: &Shape) -> Vec<Fault> {
         .into_iter()
         .flat_map(|role| actions.map(|a| (role, a)))
         .collect();
+
     rng.shuffle(&mut first);
+
     let mut busy: Vec<(Role, usize, Duration)> = Vec::new();
     let mut faults = Vec::new();
     let mut at = Duration::from_secs(1);
@@ -140,6 +142,7 @@ pub fn schedule(seed: u64, length: Duration, shape: &Shape) -> Vec<Fault> {
         }
         at += gap;
     }
+
     faults
 }
 

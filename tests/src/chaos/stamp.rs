@@ -47,16 +47,19 @@ impl Engine for StampEngine {
             ctx.check_cancelled()?;
             tokio::time::sleep(Duration::from_millis(request.step_ms)).await;
         }
+
         let stamp = Stamp {
             attempt: ctx.attempt(),
         };
         let failed = |error: std::io::Error| OperationError::failed(error.to_string());
         let name = path(ctx.data_dir().root(), ctx.operation_id().as_str());
         let draft = name.with_extension(format!("{}.tmp", ctx.attempt()));
+
         std::fs::create_dir_all(name.parent().unwrap_or(&name)).map_err(failed)?;
         std::fs::write(&draft, serde_json::to_vec(&stamp).unwrap_or_default()).map_err(failed)?;
         ctx.ensure_owner().await?;
         std::fs::rename(&draft, &name).map_err(failed)?;
+
         Ok(stamp)
     }
 }
