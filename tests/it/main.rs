@@ -2,7 +2,7 @@
 //!
 //! | question | modules |
 //! |---|---|
-//! | How is an operation started? | [`start`], [`direct_start`], [`queues`] |
+//! | How is an operation started? | [`start`], [`direct_start`], [`queues`], [`worker_builder`] |
 //! | How does it end? | [`failures`], [`results`], [`cancel`], [`retry`] |
 //! | What happens when a worker dies, freezes or stops? | [`takeover`], [`fencing`], [`lease`], [`checkpoints`], [`worker_shutdown`] |
 //! | What happens when NATS or a backend is away? | [`nats_outage`], [`backends`], [`cluster`] |
@@ -46,4 +46,5 @@ mod retry;
 mod start;
 mod takeover;
 mod wire_contract;
+mod worker_builder;
 mod worker_shutdown;

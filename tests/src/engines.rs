@@ -90,9 +90,8 @@ impl Gate {
 }
 
 impl Engine for GateEngine {
-    const WORKER_TYPE: &'static str = "gate";
-    const DOMAIN: &'static str = "gate";
-    const SHORT: &'static str = "gt";
+    const NAME: &'static str = "gate";
+    const SHORT: Option<&'static str> = Some("gt");
     const DESCRIPTION: &'static str = "Waits until the test opens the gate.";
     type Request = GateRequest;
     type Output = Finished;
@@ -129,9 +128,7 @@ pub struct BlockingRequest {
 }
 
 impl Engine for BlockingEngine {
-    const WORKER_TYPE: &'static str = "blocking";
-    const DOMAIN: &'static str = "blocking";
-    const SHORT: &'static str = "bl";
+    const NAME: &'static str = "blocking";
     const DESCRIPTION: &'static str = "Computes on the thread it is called on.";
     type Request = BlockingRequest;
     type Output = Finished;
@@ -192,9 +189,7 @@ pub struct FlakyRequest {
 }
 
 impl Engine for FlakyEngine {
-    const WORKER_TYPE: &'static str = "flaky";
-    const DOMAIN: &'static str = "flaky";
-    const SHORT: &'static str = "fl";
+    const NAME: &'static str = "flaky";
     const DESCRIPTION: &'static str = "Fails in its first attempts.";
     type Request = FlakyRequest;
     type Output = Finished;
@@ -209,11 +204,46 @@ impl Engine for FlakyEngine {
         Err(match request.how {
             Failing::Error => OperationError::failed(message),
             Failing::Permanent => OperationError::permanent("flaky", message),
-            Failing::RetryAfter => OperationError::RetryAfter {
-                message,
-                delay: Duration::from_millis(100),
-            },
+            Failing::RetryAfter => {
+                OperationError::retry_after("engine_error", message, Duration::from_millis(100))
+            }
             Failing::Panic => panic!("{message}"),
+        })
+    }
+}
+
+/// `limited`: has a time limit of 0.2 s and two attempts, unless a request sets its own.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LimitedEngine;
+
+/// The parameters of a [`LimitedEngine`].
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitedRequest {
+    /// How long an attempt takes. Without it, every attempt fails at once.
+    pub millis: Option<u64>,
+}
+
+impl Engine for LimitedEngine {
+    const NAME: &'static str = "limited";
+    const DESCRIPTION: &'static str = "Has limits of its own.";
+    const TIMEOUT: Option<Duration> = Some(Duration::from_millis(200));
+    const MAX_ATTEMPTS: Option<u32> = Some(2);
+    const RETRY_DELAY: Option<Duration> = Some(Duration::from_millis(10));
+    type Request = LimitedRequest;
+    type Output = Finished;
+
+    async fn run(&self, ctx: Context, request: LimitedRequest) -> Result<Finished, OperationError> {
+        let Some(millis) = request.millis else {
+            return Err(OperationError::failed("every attempt fails"));
+        };
+
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(millis)) => {}
+            () = ctx.cancelled() => return Err(OperationError::Cancelled),
+        }
+        Ok(Finished {
+            attempt: ctx.attempt(),
         })
     }
 }

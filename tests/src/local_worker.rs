@@ -1,10 +1,8 @@
 //! A worker inside the test process, for engines that the test controls.
 
 use clap::Parser;
-use ktrdr_worker::{Config, Engine, WorkerError};
+use ktrdr_worker::{Config, Engine, Worker};
 use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 
 use crate::client::Client;
 use crate::settings::Settings;
@@ -16,21 +14,15 @@ pub struct LocalWorker {
     pub api: Client,
     /// Its worker id.
     pub id: String,
-    stop: CancellationToken,
-    task: Option<JoinHandle<Result<(), WorkerError>>>,
+    worker: Worker,
 }
 
 impl LocalWorker {
-    /// Starts a worker with further command line arguments (`["--concurrency", "4"]`).
+    /// The settings of a worker, with further command line arguments (`["--concurrency", "4"]`).
     ///
     /// # Panics
-    /// When the settings do not parse or no port is free.
-    pub async fn start<E: Engine>(
-        settings: &Settings,
-        engine: E,
-        id: &str,
-        arguments: &[&str],
-    ) -> Self {
+    /// When the settings do not parse.
+    pub fn config(settings: &Settings, id: &str, arguments: &[&str]) -> Config {
         let (lease, heartbeat) = (
             format!("{:?}", settings.lease),
             format!("{:?}", settings.heartbeat),
@@ -51,9 +43,21 @@ impl LocalWorker {
             "--worker-id",
             id,
         ];
+        Config::try_parse_from(own.iter().chain(arguments)).expect("settings that parse")
+    }
 
-        let config =
-            Config::try_parse_from(own.iter().chain(arguments)).expect("settings that parse");
+    /// Starts a worker with further command line arguments.
+    ///
+    /// # Panics
+    /// When the settings do not parse or no port is free.
+    pub async fn start<E: Engine>(
+        settings: &Settings,
+        engine: E,
+        id: &str,
+        arguments: &[&str],
+    ) -> Self {
+        let config = Self::config(settings, id, arguments);
+
         let listener = TcpListener::bind(("127.0.0.1", 0))
             .await
             .expect("a free port");
@@ -61,14 +65,18 @@ impl LocalWorker {
             "http://{}",
             listener.local_addr().expect("its address")
         ));
-        let stop = CancellationToken::new();
-        let task = tokio::spawn(ktrdr_worker::run(engine, config, listener, stop.clone()));
+        let worker = Worker::builder()
+            .engine(engine)
+            .config(config)
+            .listener(listener)
+            .start()
+            .await
+            .expect("a worker that can run");
 
         Self {
             api,
             id: id.to_owned(),
-            stop,
-            task: Some(task),
+            worker,
         }
     }
 
@@ -77,15 +85,6 @@ impl LocalWorker {
     /// # Panics
     /// When it fails.
     pub async fn stop(mut self) {
-        self.stop.cancel();
-        if let Some(task) = self.task.take() {
-            task.await.expect("no panic").expect("an orderly end");
-        }
-    }
-}
-
-impl Drop for LocalWorker {
-    fn drop(&mut self) {
-        self.stop.cancel();
+        self.worker.stop().await.expect("an orderly end");
     }
 }

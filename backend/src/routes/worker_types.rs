@@ -35,6 +35,7 @@ pub async fn list(State(state): State<AppState>) -> Json<WorkerTypesResponse> {
                 start: format!("/api/v1/{}/start", entry.domain),
                 request_schema: entry.request_schema.clone(),
                 result_schema: entry.result_schema.clone(),
+                execution_defaults: entry.execution_defaults,
                 queues,
                 workers: state
                     .registry

@@ -37,13 +37,93 @@ impl ExecutionOptions {
         *self == Self::default()
     }
 
-    /// The bound on attempts in force.
-    pub fn max_attempts(&self) -> u32 {
-        self.max_attempts.unwrap_or(DEFAULT_MAX_ATTEMPTS)
+    /// The limits in force for an operation. Each option that the request sets counts; where it
+    /// sets none, the default of its worker type; and then the default of the protocol.
+    pub fn limits(&self, defaults: &ExecutionDefaults) -> ExecutionLimits {
+        let max_attempts = self.max_attempts.or(defaults.max_attempts);
+        let retry_delay = self.retry_delay.or(defaults.retry_delay);
+        ExecutionLimits {
+            timeout_seconds: self.timeout_seconds.or(defaults.timeout_seconds),
+            max_attempts: max_attempts.unwrap_or(DEFAULT_MAX_ATTEMPTS),
+            retry_delay,
+            retries_failures: max_attempts.is_some() || retry_delay.is_some(),
+        }
+    }
+}
+
+/// The execution options that a worker type uses when a start request does not set them; part of
+/// its catalogue entry.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ExecutionDefaults {
+    /// Seconds one attempt may run before it is stopped and counted as failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_seconds: Option<f64>,
+    /// How many attempts there may be in all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_attempts: Option<u32>,
+    /// Seconds before a failed attempt is tried again; doubled for each further one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_delay: Option<f64>,
+}
+
+impl ExecutionDefaults {
+    /// Whether the worker type sets none.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// The limits in force for one operation; see [`ExecutionOptions::limits`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ExecutionLimits {
+    /// Seconds one attempt may run; no limit when absent.
+    pub timeout_seconds: Option<f64>,
+    /// How many attempts there may be in all.
+    pub max_attempts: u32,
+    /// Seconds before the first retry, when they are set.
+    pub retry_delay: Option<f64>,
+    /// Whether an attempt that failed (not lost) is tried again while attempts are left.
+    pub retries_failures: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEFAULTS: ExecutionDefaults = ExecutionDefaults {
+        timeout_seconds: Some(60.0),
+        max_attempts: Some(5),
+        retry_delay: None,
+    };
+
+    #[test]
+    fn a_request_overrides_the_defaults_of_its_worker_type_option_by_option() {
+        let options = ExecutionOptions {
+            max_attempts: Some(1),
+            ..ExecutionOptions::default()
+        };
+
+        let limits = options.limits(&DEFAULTS);
+
+        assert_eq!(limits.max_attempts, 1);
+        assert_eq!(limits.timeout_seconds, Some(60.0));
     }
 
-    /// Whether an attempt that failed (not lost) is tried again while attempts are left.
-    pub fn retries_failures(&self) -> bool {
-        self.max_attempts.is_some() || self.retry_delay.is_some()
+    #[test]
+    fn without_any_option_three_lost_workers_are_too_many_and_a_failure_is_final() {
+        let limits = ExecutionOptions::default().limits(&ExecutionDefaults::default());
+
+        assert_eq!(limits.max_attempts, DEFAULT_MAX_ATTEMPTS);
+        assert!(!limits.retries_failures);
+        assert_eq!(limits.timeout_seconds, None);
+    }
+
+    #[test]
+    fn a_default_bound_on_attempts_makes_failures_retry() {
+        assert!(
+            ExecutionOptions::default()
+                .limits(&DEFAULTS)
+                .retries_failures
+        );
     }
 }

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::execution::ExecutionDefaults;
 use crate::id::{OperationId, WorkerId, WorkerType};
 use crate::progress::Progress;
 use crate::time::Timestamp;
@@ -110,6 +111,9 @@ pub struct WorkerTypeEntry {
     pub result_schema: Value,
     /// Version of the worker program that published it.
     pub version: String,
+    /// Execution options for start requests that do not set them.
+    #[serde(default, skip_serializing_if = "ExecutionDefaults::is_empty")]
+    pub execution_defaults: ExecutionDefaults,
 }
 
 /// Asks a worker for the newest word on one of its operations, at `worker.<worker_id>.operation`.

@@ -39,7 +39,10 @@ fn main() -> ExitCode {
         .is_some_and(|word| word == "stamp-worker")
     {
         let config = ktrdr_worker::Config::parse_from([program].into_iter().chain(words.skip(1)));
-        return ktrdr_worker::run_program(StampEngine, config);
+        return ktrdr_worker::Worker::builder()
+            .engine(StampEngine)
+            .config(config)
+            .run();
     }
 
     let arguments = Arguments::parse();

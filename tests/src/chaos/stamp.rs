@@ -35,9 +35,7 @@ pub fn path(data_dir: &Path, operation_id: &str) -> PathBuf {
 }
 
 impl Engine for StampEngine {
-    const WORKER_TYPE: &'static str = "stamp";
-    const DOMAIN: &'static str = "stamp";
-    const SHORT: &'static str = "st";
+    const NAME: &'static str = "stamp";
     const DESCRIPTION: &'static str = "Writes a file with the number of its attempt.";
     type Request = StampRequest;
     type Output = Stamp;

@@ -61,9 +61,8 @@ pub struct DummyOutput {
 }
 
 impl Engine for Dummy {
-    const WORKER_TYPE: &'static str = "dummy";
-    const DOMAIN: &'static str = "dummy";
-    const SHORT: &'static str = "dm";
+    const NAME: &'static str = "dummy";
+    const SHORT: Option<&'static str> = Some("dm");
     const DESCRIPTION: &'static str =
         "Waits in steps; can fail, panic or ignore a cancel. For trials and load.";
     const NEVER_BLOCKS: bool = true;

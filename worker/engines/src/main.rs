@@ -7,8 +7,7 @@ use ktrdr_engines::backtesting::Backtesting;
 use ktrdr_engines::data_processing::DataProcessing;
 use ktrdr_engines::dummy::Dummy;
 use ktrdr_engines::training::Training;
-use ktrdr_worker::Config;
-use ktrdr_worker::run_program;
+use ktrdr_worker::{Config, Worker};
 
 /// Every operation allocates and frees many small objects on several threads. `docs/performance.md`
 /// has the measured gain.
@@ -41,10 +40,12 @@ fn main() -> ExitCode {
         config,
     } = Args::parse();
 
-    match worker_type {
-        BuiltIn::Backtesting => run_program(Backtesting, config),
-        BuiltIn::DataProcessing => run_program(DataProcessing, config),
-        BuiltIn::Dummy => run_program(Dummy, config),
-        BuiltIn::Training => run_program(Training, config),
-    }
+    let worker = Worker::builder().config(config);
+    let worker = match worker_type {
+        BuiltIn::Backtesting => worker.engine(Backtesting),
+        BuiltIn::DataProcessing => worker.engine(DataProcessing),
+        BuiltIn::Dummy => worker.engine(Dummy),
+        BuiltIn::Training => worker.engine(Training),
+    };
+    worker.run()
 }

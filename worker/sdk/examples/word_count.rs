@@ -1,7 +1,7 @@
-//! A whole custom worker: counts the words of a text file.
+//! The worker of `docs/new-worker.md`: counts the words of a text file.
 //!
 //! ```sh
-//! cargo run --example word_count            # a NATS server on 127.0.0.1:4222 is expected; see --help for the settings
+//! cargo run -p ktrdr-worker --example word_count -- --data-dir data
 //! curl -X POST localhost:8000/api/v1/word-count/start -d '{"file":"messy/titanic.csv"}'
 //! ```
 
@@ -13,7 +13,6 @@ use ktrdr_worker::{Context, Engine, OperationError, Progress};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Counts words.
 struct WordCount;
 
 /// What to count.
@@ -32,7 +31,7 @@ fn ten() -> usize {
     10
 }
 
-/// What was counted.
+/// The result.
 #[derive(Serialize, JsonSchema)]
 struct WordCountOutput {
     lines: u64,
@@ -41,9 +40,7 @@ struct WordCountOutput {
 }
 
 impl Engine for WordCount {
-    const WORKER_TYPE: &'static str = "word_count";
-    const DOMAIN: &'static str = "word-count";
-    const SHORT: &'static str = "wc";
+    const NAME: &'static str = "word_count";
     const DESCRIPTION: &'static str = "Counts the words of a text file.";
     type Request = WordCountRequest;
     type Output = WordCountOutput;
@@ -64,35 +61,27 @@ fn count(ctx: &Context, request: &WordCountRequest) -> Result<WordCountOutput, O
         OperationError::invalid(format!("cannot read {}: {error}", request.file))
     })?;
     let total = file.metadata()?.len();
+
     let (mut lines, mut words, mut bytes) = (0, 0, 0);
     let mut counts = BTreeMap::<String, u64>::new();
     for line in BufReader::new(file).lines() {
         let line = line?;
-        for word in line
-            .split(|c: char| !c.is_alphanumeric())
-            .filter(|word| !word.is_empty())
-        {
+        for word in words_of(&line) {
             *counts.entry(word.to_lowercase()).or_default() += 1;
             words += 1;
         }
+
         lines += 1;
         bytes += line.len() as u64 + 1;
         if lines % 1000 == 0 {
             ctx.check_cancelled()?;
             ctx.metric("words", words as f64);
         }
-        ctx.progress_with(|| {
-            Progress::ratio(bytes, total)
-                .step(format!("Line {lines}"))
-                .field("lines", lines)
-        });
+        ctx.progress_with(|| progress(Progress::ratio(bytes, total), lines));
     }
-    // Reports are made a few times a second at most; this one says where it ended.
-    ctx.progress(
-        Progress::new(100.0)
-            .step(format!("Line {lines}"))
-            .field("lines", lines),
-    );
+    // `progress_with` skips reports that come too soon; this one says where it ended.
+    ctx.progress(progress(Progress::new(100.0), lines));
+
     let mut most_frequent: Vec<_> = counts.into_iter().collect();
     most_frequent.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
     most_frequent.truncate(request.top);
@@ -101,6 +90,15 @@ fn count(ctx: &Context, request: &WordCountRequest) -> Result<WordCountOutput, O
         words,
         most_frequent,
     })
+}
+
+fn words_of(line: &str) -> impl Iterator<Item = &str> {
+    line.split(|c: char| !c.is_alphanumeric())
+        .filter(|word| !word.is_empty())
+}
+
+fn progress(progress: Progress, lines: u64) -> Progress {
+    progress.step(format!("Line {lines}")).field("lines", lines)
 }
 
 fn main() -> ExitCode {
@@ -118,11 +116,13 @@ mod tests {
     async fn counts_words() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("a.txt"), "To be, or not\nto be\n").unwrap();
+
         let run = TestRun::in_dir(&dir);
         let output = run
             .run(&WordCount, json!({"file": "a.txt", "top": 2}))
             .await
             .unwrap();
+
         assert_eq!(
             (
                 run.progress().percentage,

@@ -4,9 +4,7 @@
 //! # use ktrdr_worker::{Context, Engine, OperationError, testing::TestRun};
 //! # struct Echo;
 //! # impl Engine for Echo {
-//! #     const WORKER_TYPE: &'static str = "echo";
-//! #     const DOMAIN: &'static str = "echo";
-//! #     const SHORT: &'static str = "ec";
+//! #     const NAME: &'static str = "echo";
 //! #     const DESCRIPTION: &'static str = "Answers what it was given.";
 //! #     type Request = String;
 //! #     type Output = String;
@@ -41,7 +39,7 @@ use crate::engine::data_dir::DataDir;
 use crate::engine::error::OperationError;
 use crate::reporting::report::Report;
 
-/// One attempt at an operation, with everything it reports kept for the test to look at.
+/// One attempt at an operation. Everything that the engine reports is kept for the test.
 pub struct TestRun {
     ctx: Context,
     report: Arc<Report>,
@@ -49,7 +47,7 @@ pub struct TestRun {
     saved: Saved,
 }
 
-/// The newest checkpoint that was saved.
+/// The newest saved checkpoint.
 type Saved = Arc<Mutex<Option<Box<RawValue>>>>;
 
 impl Default for TestRun {
@@ -59,12 +57,13 @@ impl Default for TestRun {
 }
 
 impl TestRun {
-    /// The first attempt at operation `test`, with the current directory as data directory.
+    /// The first attempt at an operation with the id `test`. The data directory is the current
+    /// directory.
     pub fn new() -> Self {
         Self::in_dir(".")
     }
 
-    /// The same with another data directory.
+    /// [`Self::new`] with another data directory.
     pub fn in_dir(data_dir: impl AsRef<Path>) -> Self {
         #[expect(clippy::expect_used, reason = "a constant that is a valid name")]
         let id = OperationId::new("test").expect("a valid name");
@@ -78,7 +77,7 @@ impl TestRun {
         checkpoint: Option<Box<RawValue>>,
     ) -> Self {
         let (report, cancel) = (Arc::new(Report::new()), CancellationToken::new());
-        // What an attempt found is what the next one finds, unless it saves something newer.
+        // The next attempt finds the same checkpoint unless this one saves a newer one.
         let saved = Arc::new(Mutex::new(checkpoint.clone()));
         let ctx = Context::new(Inner {
             operation_id,
@@ -98,7 +97,7 @@ impl TestRun {
         }
     }
 
-    /// The next attempt after this one was lost: it finds this one's newest checkpoint.
+    /// The attempt after this one was lost. It resumes from this one's newest checkpoint.
     #[must_use]
     pub fn next_attempt(&self) -> Self {
         let ctx = &self.ctx;
@@ -110,13 +109,13 @@ impl TestRun {
         )
     }
 
-    /// The first attempt at another operation that resumes this one.
+    /// The first attempt at another operation that resumes from this one's newest checkpoint.
     #[must_use]
     pub fn resumed_as(&self, id: OperationId) -> Self {
         Self::attempt_of(id, 1, self.ctx.data_dir().clone(), self.newest_checkpoint())
     }
 
-    /// What the next attempt will find.
+    /// The checkpoint that the next attempt resumes from.
     fn newest_checkpoint(&self) -> Option<Box<RawValue>> {
         self.report
             .take_checkpoint()
@@ -124,8 +123,8 @@ impl TestRun {
             .or_else(|| self.saved.lock().clone())
     }
 
-    /// Makes a checkpoint at every opportunity and saves the first `count` of them; those that come later are lost. Without this,
-    /// the first one waits to be saved for as long as the engine runs, and no other is made.
+    /// Makes a checkpoint at every opportunity, and saves the first `count` of them. Without this, one
+    /// checkpoint is made, and none after it.
     #[must_use]
     pub fn saves_checkpoints(self, count: u64) -> Self {
         self.with_sink(move |number, _| number <= count)
@@ -158,13 +157,13 @@ impl TestRun {
         self.change(|inner| inner.report = report)
     }
 
-    /// Makes no checkpoint before `interval` has passed.
+    /// Sets the minimum time between two checkpoints; it is 0 without this.
     #[must_use]
     pub fn checkpoint_interval(self, interval: Duration) -> Self {
         self.change(|inner| inner.checkpoint_interval = interval)
     }
 
-    /// Another attempt has taken over, which the engine learns when it asks ([`Context::ensure_owner`]).
+    /// Makes [`Context::ensure_owner`] fail, as if another attempt had taken over.
     #[must_use]
     pub fn taken_over(self) -> Self {
         let owner = || -> BoxFuture<'static, _> {
@@ -178,15 +177,15 @@ impl TestRun {
         self
     }
 
-    /// The context, for engines whose work is a plain function.
+    /// The context of the attempt, to test a plain function that takes one.
     pub fn ctx(&self) -> &Context {
         &self.ctx
     }
 
-    /// Decodes `request` as a worker would and runs the engine.
+    /// Decodes `request` as a worker would, and runs the engine.
     ///
     /// # Errors
-    /// The engine's own, or `invalid_request` when `request` does not decode.
+    /// The engine's error, or `invalid_request` when `request` cannot be decoded.
     pub async fn run<E: Engine>(
         &self,
         engine: &E,

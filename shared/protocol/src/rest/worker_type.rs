@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::execution::ExecutionDefaults;
 use crate::id::WorkerType;
 use crate::origin::Origin;
 
@@ -41,6 +42,9 @@ pub struct WorkerTypeDocument {
     pub request_schema: Value,
     /// JSON Schema of the result.
     pub result_schema: Value,
+    /// Execution options for start bodies that do not set them.
+    #[serde(default)]
+    pub execution_defaults: ExecutionDefaults,
     /// Its queues.
     pub queues: Vec<QueueDocument>,
     /// How many of its workers are listed and not silent.

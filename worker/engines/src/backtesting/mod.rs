@@ -29,9 +29,9 @@ use ktrdr_worker::{Context, Engine, OperationError};
 pub struct Backtesting;
 
 impl Engine for Backtesting {
-    const WORKER_TYPE: &'static str = "backtesting";
-    const DOMAIN: &'static str = "backtests";
-    const SHORT: &'static str = "bt";
+    const NAME: &'static str = "backtesting";
+    const DOMAIN: Option<&'static str> = Some("backtests");
+    const SHORT: Option<&'static str> = Some("bt");
     const DESCRIPTION: &'static str =
         "Trades a strategy over past price bars and reports trades, equity and figures.";
     type Request = BacktestRequest;

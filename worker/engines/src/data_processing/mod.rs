@@ -84,9 +84,7 @@ pub struct DataProcessingOutput {
 }
 
 impl Engine for DataProcessing {
-    const WORKER_TYPE: &'static str = "data_processing";
-    const DOMAIN: &'static str = "data-processing";
-    const SHORT: &'static str = "dp";
+    const NAME: &'static str = "data_processing";
     const DESCRIPTION: &'static str = "Cleans, transforms and validates CSV files of any size.";
     type Request = DataProcessingRequest;
     type Output = DataProcessingOutput;

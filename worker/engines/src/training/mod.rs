@@ -35,9 +35,7 @@ use ktrdr_worker::{Context, Engine, OperationError};
 pub struct Training;
 
 impl Engine for Training {
-    const WORKER_TYPE: &'static str = "training";
-    const DOMAIN: &'static str = "training";
-    const SHORT: &'static str = "tr";
+    const NAME: &'static str = "training";
     const DESCRIPTION: &'static str =
         "Trains a small neural network on past price bars and writes it as a model file.";
     type Request = TrainingRequest;

@@ -1,4 +1,4 @@
-//! Heartbeats: at every interval, at once on every change, when asked, and a farewell.
+//! Heartbeats: at every interval, at once on every change, on request, and a farewell.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,19 +14,19 @@ use tokio::time::Instant;
 use crate::pulling::puller::ServedQueue;
 use crate::worker::core::Core;
 
-/// Shortest time between two heartbeats: a worker that finishes thousands of operations a second does not tell each.
+/// Shortest time between two heartbeats: a worker may finish thousands of operations a second.
 const MIN_GAP: Duration = Duration::from_millis(50);
 
-/// How much longer that is for each operation that runs: a heartbeat names them all.
+/// Added to the shortest time for each running operation: a heartbeat lists them all.
 const GAP_PER_OPERATION: Duration = Duration::from_millis(2);
 
-/// How long the farewell may take to leave.
+/// How long sending the farewell may take.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// What this worker says about itself now.
+/// The heartbeat of this moment.
 pub(crate) fn describe(core: &Core) -> Heartbeat {
     let at = Timestamp::now();
-    let ago = |since: Instant| at.minus(since.elapsed());
+    let time_of = |since: Instant| at.minus(since.elapsed());
     let busy = core.running.len() >= core.slots as usize;
     Heartbeat {
         worker_id: core.worker_id.clone(),
@@ -45,15 +45,15 @@ pub(crate) fn describe(core: &Core) -> Heartbeat {
         interval_seconds: core.heartbeat_interval.as_secs_f64(),
         slots: core.slots,
         running: core.running.describe_all(),
-        last_pull_at: core.last_pull.lock().map(ago),
+        last_pull_at: core.last_pull.lock().map(time_of),
         finished: core.counters.finished.load(Ordering::Relaxed),
         fenced: core.counters.fenced.load(Ordering::Relaxed),
         leaving: false,
     }
 }
 
-/// Sends heartbeats for as long as the connection lives, beginning when the worker serves its first queue: until then its
-/// type may not even be in the catalogue, and nobody should count on it.
+/// Sends heartbeats until the client is closed. Begins when the worker serves its first queue:
+/// before that, its worker type may not be in the catalogue.
 ///
 /// # Errors
 /// When the client is closed.
@@ -87,7 +87,7 @@ pub(crate) async fn beat(
     }
 }
 
-/// The last heartbeat, and waits until it has left; not for long, for without a connection it never would.
+/// Sends the last heartbeat and waits until it has left, for at most [`FAREWELL`].
 pub(crate) async fn farewell(core: &Core) {
     let leave = async {
         publish(
@@ -107,7 +107,7 @@ pub(crate) async fn farewell(core: &Core) {
 
 async fn publish(core: &Core, heartbeat: &Heartbeat) {
     if !try_publish(core, heartbeat).await {
-        // A worker with thousands of slots: that it lives, and what it runs, matters more than how far that is.
+        // With thousands of slots, which operations run is more important than their progress.
         let mut short = heartbeat.clone();
         for running in &mut short.running {
             (running.report, running.progress) = (0, Progress::default());
@@ -115,7 +115,7 @@ async fn publish(core: &Core, heartbeat: &Heartbeat) {
         if !try_publish(core, &short).await {
             tracing::warn!(
                 running = short.running.len(),
-                "a heartbeat is too large for the server, or there is none"
+                "a heartbeat could not be sent; it may be too large for the server"
             );
         }
     }

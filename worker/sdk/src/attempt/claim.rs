@@ -72,6 +72,7 @@ pub(crate) async fn claim(
     core: &Core,
     request: &StartRequest,
     delivery: DeliveryInfo,
+    max_attempts: u32,
     patience: Duration,
 ) -> Result<Claimed, ClaimError> {
     let claim_id = uuid::Uuid::new_v4().simple().to_string();
@@ -85,14 +86,15 @@ pub(crate) async fn claim(
     };
 
     loop {
-        let (attempt, kind, expected) = match next_step(core, request, delivery, &log).await? {
-            Step::Append {
-                attempt,
-                kind,
-                expected,
-            } => (attempt, kind, expected),
-            Step::Done(claimed) => return Ok(claimed),
-        };
+        let (attempt, kind, expected) =
+            match next_step(core, request, delivery, max_attempts, &log).await? {
+                Step::Append {
+                    attempt,
+                    kind,
+                    expected,
+                } => (attempt, kind, expected),
+                Step::Done(claimed) => return Ok(claimed),
+            };
         let event = Event::by_worker(
             &core.worker_id,
             &claim_id,
@@ -118,6 +120,7 @@ async fn next_step(
     core: &Core,
     request: &StartRequest,
     delivery: DeliveryInfo,
+    max_attempts: u32,
     log: &FoldedLog,
 ) -> Result<Step, ClaimError> {
     // Only retries need this round trip. They cannot use this machine's clock: it may be wrong by
@@ -127,7 +130,7 @@ async fn next_step(
     } else {
         Timestamp::EPOCH
     };
-    let decided = decide(log, delivery, request.execution.max_attempts(), now);
+    let decided = decide(log, delivery, max_attempts, now);
 
     if matches!(
         decided,

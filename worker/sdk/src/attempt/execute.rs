@@ -109,6 +109,10 @@ pub(crate) fn run_assignment(
 }
 
 async fn claim_and_run(core: Arc<Core>, mut assignment: Assignment) {
+    let limits = assignment
+        .request
+        .execution
+        .limits(&core.info.execution_defaults);
     let handle = Arc::new(AttemptHandle::new(assignment.request.operation_id.clone()));
     let registered = Registered::new(&core, handle.clone());
     // Before the claim: as soon as others see the operation running, they can ask this worker.
@@ -118,7 +122,7 @@ async fn claim_and_run(core: Arc<Core>, mut assignment: Assignment) {
         handle.clone(),
     );
 
-    let owned = claim_assignment(&core, &assignment).await;
+    let owned = claim_assignment(&core, &assignment, limits.max_attempts).await;
     if let Some(reply) = assignment.claimed.take() {
         let _ = reply.send(owned.is_some());
     }
@@ -143,6 +147,7 @@ async fn claim_and_run(core: Arc<Core>, mut assignment: Assignment) {
         core: &core,
         request: &assignment.request,
         origin: &assignment.origin,
+        limits,
         lease: &assignment.lease,
         handle: &handle,
         owned: &owned,
@@ -157,12 +162,17 @@ async fn claim_and_run(core: Arc<Core>, mut assignment: Assignment) {
 
 /// Claims the operation. `None` when it is not this worker's to run; the request has then been
 /// answered as far as it may be.
-async fn claim_assignment(core: &Core, assignment: &Assignment) -> Option<OwnedAttempt> {
+async fn claim_assignment(
+    core: &Core,
+    assignment: &Assignment,
+    max_attempts: u32,
+) -> Option<OwnedAttempt> {
     let lease = &assignment.lease;
     let claimed = claim(
         core,
         &assignment.request,
         assignment.delivery,
+        max_attempts,
         lease.duration(),
     )
     .await;

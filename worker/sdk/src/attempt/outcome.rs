@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use ktrdr_protocol::event::Failure;
-use ktrdr_protocol::execution::ExecutionOptions;
+use ktrdr_protocol::execution::ExecutionLimits;
 use ktrdr_protocol::origin::Origin;
 use ktrdr_protocol::rest::operation::AttemptOutcome;
 use ktrdr_protocol::state::Status;
@@ -109,15 +109,15 @@ impl Verdict {
 pub(crate) fn decide_verdict(
     outcome: EngineOutcome,
     reason: Option<StopReason>,
-    execution: &ExecutionOptions,
+    limits: &ExecutionLimits,
     attempt: u32,
     origin: &Origin,
 ) -> Verdict {
     let queued = !origin.is_direct();
     let (error, engine_delay) = match (outcome, reason) {
-        // A limit is a limit: a result that came too late does not count.
+        // A result that comes after the time limit does not count.
         (_, Some(StopReason::Timeout)) => {
-            let seconds = execution.timeout_seconds.unwrap_or_default();
+            let seconds = limits.timeout_seconds.unwrap_or_default();
             (
                 failure(
                     "timeout",
@@ -127,14 +127,14 @@ pub(crate) fn decide_verdict(
                 None,
             )
         }
-        // Finished before it noticed that it should stop: the work is done, so it counts.
+        // The engine finished before it noticed that it should stop. The work is done, so it counts.
         (EngineOutcome::Completed(result), _) => return Verdict::Complete(result),
         (_, Some(StopReason::Cancel)) | (EngineOutcome::Error(OperationError::Cancelled), None) => {
             return Verdict::Cancel;
         }
         (_, Some(StopReason::Shutdown)) if queued => return Verdict::HandBack,
         (_, Some(StopReason::Shutdown)) => {
-            let message = "the worker it was started on directly was stopped; start it through a backend instead";
+            let message = "the operation was started directly on a worker, and the worker stopped; start it through a backend instead";
             return Verdict::Fail(failure("worker_stopped", message.to_owned(), true));
         }
         (EngineOutcome::Error(OperationError::Permanent { code, message }), _) => {
@@ -143,9 +143,14 @@ pub(crate) fn decide_verdict(
         (EngineOutcome::Error(OperationError::Failed { code, message }), _) => {
             (failure(code, message, false), None)
         }
-        (EngineOutcome::Error(OperationError::RetryAfter { message, delay }), _) => {
-            (failure("engine_error", message, false), Some(delay))
-        }
+        (
+            EngineOutcome::Error(OperationError::RetryAfter {
+                code,
+                message,
+                delay,
+            }),
+            _,
+        ) => (failure(code, message, false), Some(delay)),
         (EngineOutcome::Panicked(message), _) => (
             failure("panic", format!("the engine panicked: {message}"), false),
             None,
@@ -159,10 +164,10 @@ pub(crate) fn decide_verdict(
             None,
         ),
     };
-    let retries = execution.retries_failures() || engine_delay.is_some();
-    if queued && retries && attempt < execution.max_attempts() {
+    let retries = limits.retries_failures || engine_delay.is_some();
+    if queued && retries && attempt < limits.max_attempts {
         let delay = engine_delay
-            .unwrap_or_else(|| retry_delay(execution.retry_delay, attempt, fastrand::f64()));
+            .unwrap_or_else(|| retry_delay(limits.retry_delay, attempt, fastrand::f64()));
         Verdict::Retry { error, delay }
     } else {
         Verdict::Fail(error)
@@ -197,25 +202,26 @@ fn failure(code: &str, mut message: String, permanent: bool) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use ktrdr_protocol::execution::{ExecutionDefaults, ExecutionOptions};
     use ktrdr_protocol::requirements::Requirements;
 
     use super::*;
 
-    /// From a queue.
     fn queued() -> Origin {
         Origin::Queued(Requirements::default().queue())
     }
 
-    fn once() -> ExecutionOptions {
-        ExecutionOptions::default()
+    fn once() -> ExecutionLimits {
+        ExecutionOptions::default().limits(&ExecutionDefaults::default())
     }
 
-    fn thrice() -> ExecutionOptions {
-        ExecutionOptions {
+    fn thrice() -> ExecutionLimits {
+        let options = ExecutionOptions {
             max_attempts: Some(3),
             retry_delay: Some(2.0),
             ..ExecutionOptions::default()
-        }
+        };
+        options.limits(&ExecutionDefaults::default())
     }
 
     fn failed() -> EngineOutcome {
@@ -283,10 +289,7 @@ mod tests {
     #[test]
     fn an_engine_may_ask_for_a_retry_itself() {
         let delay = Duration::from_secs(7);
-        let outcome = EngineOutcome::Error(OperationError::RetryAfter {
-            message: "busy".into(),
-            delay,
-        });
+        let outcome = EngineOutcome::Error(OperationError::retry_after("busy", "busy", delay));
         assert!(
             matches!(decide_verdict(outcome, None, &once(), 1, &queued()), Verdict::Retry { delay: d, .. } if d == delay)
         );
@@ -316,7 +319,7 @@ mod tests {
 
     #[test]
     fn a_result_after_the_time_limit_does_not_count() {
-        let limited = ExecutionOptions {
+        let limited = ExecutionLimits {
             timeout_seconds: Some(1.0),
             ..once()
         };
@@ -330,7 +333,7 @@ mod tests {
             )),
             "timeout"
         );
-        let retried = ExecutionOptions {
+        let retried = ExecutionLimits {
             timeout_seconds: Some(1.0),
             ..thrice()
         };

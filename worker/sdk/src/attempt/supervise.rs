@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ktrdr_protocol::event::{EventKind, Failure, ReleaseReason};
+use ktrdr_protocol::execution::ExecutionLimits;
 use ktrdr_protocol::origin::Origin;
 use ktrdr_protocol::progress::Progress;
 use ktrdr_protocol::rest::operation::AttemptOutcome;
@@ -52,6 +53,7 @@ pub(crate) struct RunningAttempt<'a> {
     pub(crate) core: &'a Arc<Core>,
     pub(crate) request: &'a StartRequest,
     pub(crate) origin: &'a Origin,
+    pub(crate) limits: ExecutionLimits,
     pub(crate) lease: &'a Lease,
     pub(crate) handle: &'a Arc<AttemptHandle>,
     pub(crate) owned: &'a OwnedAttempt,
@@ -131,7 +133,7 @@ impl RunningAttempt<'_> {
         let verdict = decide_verdict(
             outcome,
             reason,
-            &self.request.execution,
+            &self.limits,
             self.owned.attempt,
             self.origin,
         );
@@ -164,8 +166,7 @@ impl RunningAttempt<'_> {
     /// Waits for the engine and sends its reports meanwhile. Stops it when its time is up.
     async fn supervise(&self, engine: &mut EngineHandle) -> EngineOutcome {
         let limit = self
-            .request
-            .execution
+            .limits
             .timeout_seconds
             .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
         let time_limit = async {

@@ -1,4 +1,4 @@
-//! What an engine sees of the operation it runs.
+//! The engine's handle to the operation that it runs.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -20,7 +20,8 @@ use crate::reporting::report::Report;
 /// The largest checkpoint that is kept, in bytes of JSON.
 const MAX_STATE: usize = 512 * 1024;
 
-/// The engine's handle to its operation: who it is, progress, metrics, cancellation. Cheap to clone; usable from any thread.
+/// The engine's handle to its operation: identity, progress, metrics, checkpoints, cancellation.
+/// Cheap to clone, and usable from any thread.
 #[derive(Clone)]
 pub struct Context {
     inner: Arc<Inner>,
@@ -32,13 +33,13 @@ pub(crate) struct Inner {
     pub(crate) cancel: CancellationToken,
     pub(crate) report: Arc<Report>,
     pub(crate) data_dir: DataDir,
-    /// What an earlier attempt left.
+    /// The checkpoint to resume from.
     pub(crate) checkpoint: Option<Box<RawValue>>,
     pub(crate) checkpoint_interval: Duration,
     pub(crate) owner: OwnerCheck,
 }
 
-/// Answers whether this attempt is still the operation's own; an error is for the engine to return.
+/// Checks that this attempt still owns its operation. The engine returns the error.
 pub(crate) type OwnerCheck =
     Box<dyn Fn() -> BoxFuture<'static, Result<(), OperationError>> + Send + Sync>;
 
@@ -57,49 +58,51 @@ impl Context {
         }
     }
 
-    /// The operation.
+    /// The id of the operation.
     pub fn operation_id(&self) -> &OperationId {
         &self.inner.operation_id
     }
 
-    /// Which attempt this is, from 1. Temporary names of two attempts must differ: the earlier one may still be alive.
+    /// Which attempt this is, from 1. Use it in temporary names: an earlier attempt may still be
+    /// alive, and must not share a file with this one.
     pub fn attempt(&self) -> u32 {
         self.inner.attempt
     }
 
-    /// Where the data is; every path in a request goes through [`DataDir::resolve`].
+    /// The data directory. Resolve every path of a request with [`DataDir::resolve`].
     pub fn data_dir(&self) -> &DataDir {
         &self.inner.data_dir
     }
 
-    /// Reports progress. Costs a lock and a move; the SDK sends the newest one a few times a second. A percentage below the
-    /// last one is raised to it.
+    /// Reports progress. The SDK sends the newest one a few times a second. A percentage below the
+    /// last one is raised to it. Costs a lock and a move.
     pub fn progress(&self, progress: Progress) {
         self.inner.report.progress(progress);
     }
 
-    /// Reports progress from a tight loop: `make` is called only when the last report is old enough to be worth replacing
-    /// (a tenth of a second), so it may build texts and counters. Costs a clock reading otherwise.
+    /// Reports progress from a tight loop. `make` is called only when the last report is older than a
+    /// tenth of a second, so it may build texts. Otherwise this costs a clock reading.
     pub fn progress_with(&self, make: impl FnOnce() -> Progress) {
         if self.inner.report.progress_is_due() {
             self.inner.report.progress(make());
         }
     }
 
-    /// Records a measured value; one that is not finite is stored as `null`. Points keep their order and are sent in batches.
+    /// Records a metric point. A value that is not finite is stored as `null`. Points keep their
+    /// order and are sent in batches.
     pub fn metric(&self, name: &str, value: f64) {
         self.inner.report.metric(name, value);
     }
 
-    /// Whether the engine shall stop.
+    /// Whether the engine should stop.
     pub fn is_cancelled(&self) -> bool {
         self.inner.cancel.is_cancelled()
     }
 
-    /// For `?` in a loop.
+    /// [`Self::is_cancelled`] for `?` in a loop.
     ///
     /// # Errors
-    /// [`OperationError::Cancelled`] once the engine shall stop.
+    /// [`OperationError::Cancelled`] when the engine should stop.
     pub fn check_cancelled(&self) -> Result<(), OperationError> {
         if self.is_cancelled() {
             Err(OperationError::Cancelled)
@@ -108,17 +111,21 @@ impl Context {
         }
     }
 
-    /// Resolves when the engine shall stop; for `select!` in asynchronous engines.
+    /// Resolves when the engine should stop; for `select!` in asynchronous engines.
     pub async fn cancelled(&self) {
         self.inner.cancel.cancelled().await;
     }
 
-    /// Makes sure that this attempt is still the operation's own, by reading the operation's log. Call it right before an
-    /// effect that others see, such as giving an output file its name: a worker that was cut off or suspended for longer
-    /// than its lease finds out here that another attempt has taken over. Waits while NATS is away.
+    /// Checks in the operation's log that this attempt still owns the operation. Waits while NATS is
+    /// away.
+    ///
+    /// Call it right before an effect that others see, such as renaming an output file. A worker
+    /// that was cut off or suspended for longer than its lease learns here that another attempt has
+    /// taken over.
     ///
     /// # Errors
-    /// [`OperationError::Cancelled`] when the engine shall stop, because it was taken over or cancelled.
+    /// [`OperationError::Cancelled`] when the attempt is lost, or the engine should stop for another
+    /// reason.
     pub async fn ensure_owner(&self) -> Result<(), OperationError> {
         self.check_cancelled()?;
         (self.inner.owner)().await
@@ -127,29 +134,32 @@ impl Context {
     /// [`Self::ensure_owner`] for code inside [`Self::blocking`].
     ///
     /// # Errors
-    /// The same.
+    /// [`OperationError::Cancelled`], as there.
     pub fn ensure_owner_blocking(&self) -> Result<(), OperationError> {
         self.check_cancelled()?;
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) => runtime.block_on((self.inner.owner)()),
-            // Outside of any runtime there is no worker: a plain function under test.
+            // Without a runtime there is no worker: this is a unit test of a plain function.
             Err(_) => Ok(()),
         }
     }
 
-    /// Saves where a later attempt may go on, should this worker be lost. `make` is called only when the last checkpoint is
-    /// old enough (`KTRDR_CHECKPOINT_INTERVAL`, and 20 times as long as it took to make it), so it may copy and
-    /// serialise; the newest one counts. States above 512 KiB of JSON are not kept.
+    /// Saves the state from which a later attempt can resume if this worker is lost. Only the newest
+    /// checkpoint is kept. States above 512 KiB of JSON are not saved.
+    ///
+    /// `make` is called only when the last checkpoint is old enough: `KTRDR_CHECKPOINT_INTERVAL`, and
+    /// 20 times as long as it took to make.
     pub fn checkpoint_with<T: Serialize>(&self, make: impl FnOnce() -> T) {
         let Ok(()) = self.try_checkpoint_with(|_| Ok::<T, Infallible>(make()));
     }
 
-    /// [`Self::checkpoint_with`] for a checkpoint that can fail to be made, or that refers to files: `make` is given its number
-    /// (from 1, growing), and [`Self::saved_checkpoint`] tells which files are needed no longer. One more is made when the
-    /// engine is asked to stop, if it looks then, before it returns.
+    /// [`Self::checkpoint_with`] for a checkpoint that refers to files, or that can fail. `make`
+    /// receives its number (1, 2, …). Files of checkpoints before [`Self::saved_checkpoint`] can be
+    /// removed. When the engine is asked to stop, this makes one more checkpoint if it is called
+    /// again.
     ///
     /// # Errors
-    /// That of `make`; the checkpoint before remains the newest.
+    /// The error of `make`. The checkpoint before then remains the newest.
     pub fn try_checkpoint_with<T: Serialize, E>(
         &self,
         make: impl FnOnce(u64) -> Result<T, E>,
@@ -162,31 +172,33 @@ impl Context {
         };
         let begun = Instant::now();
         let (state, result) = match make(number) {
-            Ok(state) => (written(&state), Ok(())),
+            Ok(state) => (to_json(&state), Ok(())),
             Err(error) => (None, Err(error)),
         };
         report.checkpoint(state, begun.elapsed());
         result
     }
 
-    /// The number of the newest checkpoint of this attempt that is known to be saved; 0 when none is. Those before it will not
-    /// be asked for again.
+    /// The number of the newest saved checkpoint of this attempt; 0 before the first. No later
+    /// attempt resumes from one before it.
     pub fn saved_checkpoint(&self) -> u64 {
         self.inner.report.saved_checkpoint()
     }
 
-    /// What an earlier attempt saved, if there was one and it fits `T`.
+    /// The checkpoint of an earlier attempt; `None` when there is none, or when it cannot be read as
+    /// a `T`.
     pub fn last_checkpoint<T: DeserializeOwned>(&self) -> Option<T> {
         let state = self.inner.checkpoint.as_ref()?;
         serde_json::from_str(state.get())
-            .map_err(|error| tracing::warn!(%error, "the checkpoint does not fit; starting from the beginning"))
+            .map_err(|error| tracing::warn!(%error, "the checkpoint cannot be read; starting from the beginning"))
             .ok()
     }
 
-    /// Runs code that computes or blocks for long on a thread of its own.
+    /// Runs code that computes or blocks for long on a thread of its own. A panic in it continues in
+    /// the caller.
     ///
     /// # Errors
-    /// What `work` returns. A panic in it goes on in the caller and fails the operation.
+    /// The error of `work`.
     pub async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Context) -> Result<T, OperationError> + Send + 'static,
@@ -205,8 +217,8 @@ impl Context {
     }
 }
 
-/// A checkpoint as it is saved, unless it cannot be.
-fn written(state: &impl Serialize) -> Option<Box<RawValue>> {
+/// A checkpoint as JSON; `None`, with a log line, when it cannot be saved.
+fn to_json(state: &impl Serialize) -> Option<Box<RawValue>> {
     match serde_json::value::to_raw_value(state) {
         Ok(state) if state.get().len() > MAX_STATE => {
             tracing::warn!(

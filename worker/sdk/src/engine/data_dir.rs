@@ -5,14 +5,14 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::engine::error::OperationError;
 
-/// The data directory (`KTRDR_DATA_DIR`). Paths in requests are relative to it and may not leave it.
+/// The data directory (`KTRDR_DATA_DIR`). Paths in requests are relative to it and cannot leave it.
 #[derive(Debug, Clone)]
 pub struct DataDir {
     root: PathBuf,
 }
 
 impl DataDir {
-    /// A data directory at `root`; it need not exist yet.
+    /// A data directory at `root`, which may not exist yet.
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into() }
     }
@@ -22,10 +22,11 @@ impl DataDir {
         &self.root
     }
 
-    /// The file that `relative` names.
+    /// The full path of `relative`, which may not exist yet.
     ///
     /// # Errors
-    /// A permanent error when the path is empty, absolute, climbs out with `..`, or leads out through a symbolic link.
+    /// A permanent error when the path is empty, is absolute, contains `..`, or leaves the directory
+    /// through a symbolic link.
     pub fn resolve(&self, relative: &str) -> Result<PathBuf, OperationError> {
         let refuse = |why: &str| {
             Err(OperationError::invalid(format!(
@@ -43,7 +44,7 @@ impl DataDir {
             return refuse("leaves the data directory");
         }
         let full = self.root.join(path);
-        // The parts that exist decide: a link inside may point outside.
+        // A link inside the directory may point outside, so the existing part of the path decides.
         let mut existing = full.as_path();
         while !existing.exists() && existing.symlink_metadata().is_err() {
             match existing.parent() {
@@ -62,10 +63,12 @@ impl DataDir {
     }
 }
 
-/// Opens a file to read it. Nothing else: opening a pipe waits for somebody who writes into it, for ever.
+/// Opens a regular file for reading. Anything else is refused: opening a pipe, for example, would
+/// wait for a writer for ever.
 ///
 /// # Errors
-/// [`InvalidInput`](std::io::ErrorKind::InvalidInput) when there is something at `path` that is no file; else what the system says.
+/// [`InvalidInput`](std::io::ErrorKind::InvalidInput) when `path` is not a regular file; otherwise
+/// the error of the system.
 pub fn open_file(path: &Path) -> std::io::Result<File> {
     if std::fs::metadata(path)?.is_file() {
         return File::open(path);

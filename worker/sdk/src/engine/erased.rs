@@ -1,8 +1,9 @@
-//! An engine without its types: what the runtime, which is the same for all engines, works with.
+//! An engine without its types: the SDK handles all engines through [`ErasedEngine`].
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use ktrdr_http::start_body::integral_numbers;
+use ktrdr_protocol::execution::ExecutionDefaults;
 use schemars::Schema;
 use schemars::generate::SchemaSettings;
 use schemars::transform::RecursiveTransform;
@@ -14,20 +15,22 @@ use crate::engine::Engine;
 use crate::engine::context::Context;
 use crate::engine::error::OperationError;
 
-/// What an engine says about itself.
+/// The constants and schemas of an engine.
 #[derive(Debug, Clone)]
 pub(crate) struct EngineInfo {
     pub(crate) worker_type: &'static str,
-    pub(crate) domain: &'static str,
-    pub(crate) short: &'static str,
+    pub(crate) domain: String,
+    /// Marks ids that the worker makes itself.
+    pub(crate) short: String,
     pub(crate) description: &'static str,
+    pub(crate) execution_defaults: ExecutionDefaults,
     pub(crate) uses_gpu: bool,
     pub(crate) never_blocks: bool,
     pub(crate) request_schema: Value,
     pub(crate) result_schema: Value,
 }
 
-/// An engine that takes and gives JSON text.
+/// An engine that takes and returns JSON text.
 pub(crate) trait ErasedEngine: Send + Sync + 'static {
     fn info(&self) -> EngineInfo;
 
@@ -38,7 +41,19 @@ pub(crate) trait ErasedEngine: Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<Box<RawValue>, OperationError>>;
 }
 
-/// Reads parameters. What the schema takes for an integer, for example `3.0`, is one.
+/// The initials of a name with several words (`data_processing`: `dp`), or the first two letters.
+fn short_of(name: &str) -> String {
+    if name.contains('_') {
+        name.split('_')
+            .filter_map(|word| word.chars().next())
+            .collect()
+    } else {
+        name.chars().take(2).collect()
+    }
+}
+
+/// Decodes parameters. A number that the schema accepts as an integer, for example `3.0`, is read
+/// as one.
 fn read<T: DeserializeOwned>(parameters: &str) -> Result<T, serde_json::Error> {
     serde_json::from_str(parameters).or_else(|error| {
         let mut value: Value = serde_json::from_str(parameters)?;
@@ -48,7 +63,7 @@ fn read<T: DeserializeOwned>(parameters: &str) -> Result<T, serde_json::Error> {
     })
 }
 
-/// What an integer type cannot hold does not fit its schema either: a format alone forbids nothing.
+/// Adds the bounds of an integer type to its schema: its `format` alone forbids no value.
 fn bound_integers(schema: &mut Schema) {
     let (least, most) = match schema.get("format").and_then(Value::as_str) {
         Some("uint8") => (Value::from(0), Value::from(u8::MAX)),
@@ -84,10 +99,15 @@ impl<E: Engine> ErasedEngine for E {
             Value::from(schema)
         };
         EngineInfo {
-            worker_type: E::WORKER_TYPE,
-            domain: E::DOMAIN,
-            short: E::SHORT,
+            worker_type: E::NAME,
+            domain: E::DOMAIN.map_or_else(|| E::NAME.replace('_', "-"), str::to_owned),
+            short: E::SHORT.map_or_else(|| short_of(E::NAME), str::to_owned),
             description: E::DESCRIPTION,
+            execution_defaults: ExecutionDefaults {
+                timeout_seconds: E::TIMEOUT.map(|limit| limit.as_secs_f64()),
+                max_attempts: E::MAX_ATTEMPTS.map(|attempts| attempts.max(1)),
+                retry_delay: E::RETRY_DELAY.map(|delay| delay.as_secs_f64()),
+            },
             uses_gpu: E::USES_GPU,
             never_blocks: E::NEVER_BLOCKS,
             request_schema: schema(SchemaSettings::draft2020_12().for_deserialize(), true),
@@ -113,5 +133,16 @@ impl<E: Engine> ErasedEngine for E {
             })
         }
         .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_mark_is_made_from_the_name() {
+        assert_eq!(short_of("data_processing"), "dp");
+        assert_eq!(short_of("training"), "tr");
     }
 }

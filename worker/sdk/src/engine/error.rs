@@ -1,18 +1,26 @@
-//! An engine's verdict on an operation that did not complete.
+//! How an engine reports that an operation did not complete.
 
 use std::time::Duration;
 
-/// Why an operation did not complete, and what shall become of it.
+/// Why an operation did not complete, and what happens to it.
 ///
-/// | verdict | attempts left and retries asked for | otherwise |
+/// | error | attempts are left and failures are retried | otherwise |
 /// |---|---|---|
-/// | [`Failed`](Self::Failed) | pending again after the request's `retry_delay` | `failed` |
+/// | [`Failed`](Self::Failed) | pending again after the retry delay | `failed` |
 /// | [`RetryAfter`](Self::RetryAfter) | pending again after the engine's delay | `failed` |
 /// | [`Permanent`](Self::Permanent) | `failed` | `failed` |
 /// | [`Cancelled`](Self::Cancelled) | `cancelled` | `cancelled` |
+///
+/// `RetryAfter` needs attempts that are left, and nothing else: it is retried even when neither the
+/// request nor the engine asks for retries.
+///
+/// With `?`, an [`std::io::Error`] and an [`anyhow::Error`] become `Failed` with the code
+/// `engine_error` and the causes in the message. An `OperationError` inside an `anyhow::Error` keeps
+/// its kind and code, so [`Cancelled`](Self::Cancelled) passes through functions that return
+/// `anyhow::Result`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OperationError {
-    /// It went wrong, and might go better another time.
+    /// It failed, and another attempt may succeed.
     #[error("{message}")]
     Failed {
         /// Stable word for programs.
@@ -20,15 +28,17 @@ pub enum OperationError {
         /// What happened and what to do, for people.
         message: String,
     },
-    /// It went wrong, and might go better after this delay.
+    /// It failed, and an attempt after this delay may succeed.
     #[error("{message}")]
     RetryAfter {
+        /// Stable word for programs.
+        code: &'static str,
         /// What happened, for people.
         message: String,
-        /// How long to wait.
+        /// How long to wait before the next attempt.
         delay: Duration,
     },
-    /// It went wrong, and will every time.
+    /// It failed, and every other attempt would fail too.
     #[error("{message}")]
     Permanent {
         /// Stable word for programs.
@@ -36,13 +46,13 @@ pub enum OperationError {
         /// What happened and what to do, for people.
         message: String,
     },
-    /// The engine saw the cancellation and stopped.
+    /// The engine noticed the request to stop, and stopped.
     #[error("cancelled")]
     Cancelled,
 }
 
 impl OperationError {
-    /// It went wrong, and might go better another time.
+    /// A failure with the code `engine_error`; another attempt may succeed.
     pub fn failed(message: impl Into<String>) -> Self {
         Self::Failed {
             code: "engine_error",
@@ -50,25 +60,92 @@ impl OperationError {
         }
     }
 
-    /// The request or its data cannot be worked with: trying again cannot help.
-    pub fn invalid(message: impl Into<String>) -> Self {
-        Self::Permanent {
-            code: "invalid_request",
+    /// A failure after which an attempt may succeed, but only after `delay`.
+    pub fn retry_after(code: &'static str, message: impl Into<String>, delay: Duration) -> Self {
+        Self::RetryAfter {
+            code,
             message: message.into(),
+            delay,
         }
     }
 
-    /// It went wrong and will every time.
+    /// A permanent failure with the code `invalid_request`: the request or its data cannot be used.
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::permanent("invalid_request", message)
+    }
+
+    /// A failure that every other attempt would repeat.
     pub fn permanent(code: &'static str, message: impl Into<String>) -> Self {
         Self::Permanent {
             code,
             message: message.into(),
         }
     }
+
+    fn with_message(self, message: String) -> Self {
+        match self {
+            Self::Failed { code, .. } => Self::Failed { code, message },
+            Self::RetryAfter { code, delay, .. } => Self::RetryAfter {
+                code,
+                message,
+                delay,
+            },
+            Self::Permanent { code, .. } => Self::Permanent { code, message },
+            Self::Cancelled => Self::Cancelled,
+        }
+    }
 }
 
 impl From<std::io::Error> for OperationError {
     fn from(error: std::io::Error) -> Self {
-        Self::failed(error.to_string())
+        Self::failed(ktrdr_bus::telemetry::chain(&error))
+    }
+}
+
+impl From<anyhow::Error> for OperationError {
+    fn from(error: anyhow::Error) -> Self {
+        // The alternate form has every layer of context and every cause.
+        let message = format!("{error:#}");
+        match error.downcast::<Self>() {
+            Ok(own) => own.with_message(message),
+            Err(_) => Self::failed(message),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_keeps_its_causes_in_the_text() {
+        let cause = std::io::Error::other("disk full");
+        let error = anyhow::Error::new(cause)
+            .context("cannot write bars.csv")
+            .context("export failed");
+
+        assert_eq!(
+            OperationError::from(error),
+            OperationError::failed("export failed: cannot write bars.csv: disk full")
+        );
+    }
+
+    #[test]
+    fn an_operation_error_passes_through_anyhow_with_its_kind_and_code() {
+        let cancelled = anyhow::Error::new(OperationError::Cancelled);
+        assert_eq!(
+            OperationError::from(cancelled.context("while reading")),
+            OperationError::Cancelled
+        );
+
+        let busy = OperationError::retry_after("exchange_busy", "429", Duration::from_secs(7));
+        assert_eq!(
+            OperationError::from(anyhow::Error::new(busy).context("cannot download")),
+            OperationError::retry_after(
+                "exchange_busy",
+                "cannot download: 429",
+                Duration::from_secs(7)
+            )
+        );
     }
 }

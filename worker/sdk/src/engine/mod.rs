@@ -1,4 +1,5 @@
-//! The trait a worker author implements: what the work is, and how it is done. Everything else is the SDK's.
+//! What a worker author implements ([`Engine`]), is given ([`context`], [`data_dir`]), and returns
+//! ([`error`]).
 
 pub(crate) mod context;
 pub(crate) mod data_dir;
@@ -6,6 +7,7 @@ pub(crate) mod erased;
 pub(crate) mod error;
 
 use std::future::Future;
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -14,43 +16,75 @@ use serde::de::DeserializeOwned;
 use crate::engine::context::Context;
 use crate::engine::error::OperationError;
 
-/// One kind of long work.
+/// The code that does the work of one worker type.
 ///
-/// The worker type is a contract with everybody who starts operations: a lower-case string, never a Rust type name.
+/// [`NAME`](Self::NAME), the two types and [`run`](Self::run) are required; everything else has a
+/// default.
 ///
-/// An operation can run more than once (its worker may die after the work was done and before that was recorded), so `run`
-/// must give the same outcome when it is run again from the start.
+/// An operation can run more than once: its worker may die after the work was done and before the
+/// end was recorded. So `run` must give the same outcome when it runs again from the start.
+///
+/// `TIMEOUT`, `MAX_ATTEMPTS` and `RETRY_DELAY` count for a start request that does not set the
+/// option itself (`execution.timeout_seconds`, `max_attempts`, `retry_delay`). Option by option, the
+/// request is used first, then the engine's constant, then the protocol's default. The worker that
+/// runs an attempt applies the constants of its own version.
 pub trait Engine: Send + Sync + 'static {
-    /// The worker type, for example `data_processing`.
-    const WORKER_TYPE: &'static str;
-    /// Its place in REST paths, for example `data-processing`: operations start at `POST /api/v1/{domain}/start`.
-    const DOMAIN: &'static str;
-    /// Two letters that mark ids made by the worker itself: `worker_dp_…`.
-    const SHORT: &'static str;
-    /// One sentence for people, shown in the catalogue and the API documentation.
-    const DESCRIPTION: &'static str;
-    /// Whether this engine computes on a GPU when the machine has one. Without it a worker never claims the capability.
+    /// The worker type, for example `data_processing`: a lower-case name that clients and queues
+    /// use. It is a contract, so never make it from a Rust type name.
+    const NAME: &'static str;
+
+    /// The path segment of the start route `POST /api/v1/{domain}/start`. Default: the name with
+    /// `-` in place of `_`.
+    const DOMAIN: Option<&'static str> = None;
+
+    /// A few letters in the ids that the worker makes for direct starts (`worker_dp_…`). Default:
+    /// the initials of the name's words, or its first two letters.
+    const SHORT: Option<&'static str> = None;
+
+    /// One sentence for people, shown in the catalogue and in the API documentation.
+    const DESCRIPTION: &'static str = "";
+
+    /// How long one attempt may run. Default: no limit.
+    const TIMEOUT: Option<Duration> = None;
+
+    /// How many attempts an operation may have in all. Default: 3 when workers are lost, and a
+    /// failure is final at once. Setting it also makes failures retry.
+    const MAX_ATTEMPTS: Option<u32> = None;
+
+    /// How long a failed attempt waits before the next one; doubled for each further attempt (with
+    /// jitter, at most one hour). Default: one second. Setting it also makes failures retry. For a
+    /// delay that depends on the failure, return [`OperationError::RetryAfter`].
+    const RETRY_DELAY: Option<Duration> = None;
+
+    /// Whether the engine uses a GPU when the machine has one. Without it a worker never claims the
+    /// capability.
     const USES_GPU: bool = false;
-    /// Whether `run` gives way, by an `.await` that really waits or by `tokio::task::consume_budget`, at least every few
-    /// milliseconds, whatever the request. Then it runs beside the worker's own tasks, which saves each operation two changes of
-    /// thread: worth it for thousands of short operations a second. An engine that says so and does not keep it can lose its
-    /// leases.
+
+    /// Whether `run` gives way at least every few milliseconds, for every request: by an `.await`
+    /// that really waits, or by `tokio::task::consume_budget`.
+    ///
+    /// Such an engine runs beside the worker's own tasks, which saves two changes of thread per
+    /// operation. If it blocks after all, the worker can lose the leases of its operations. With
+    /// the default, engines have threads of their own and may block.
     const NEVER_BLOCKS: bool = false;
 
-    /// The parameters. Its JSON Schema is what backends check start requests against, so say there what is allowed
-    /// (`#[serde(deny_unknown_fields)]`, ranges): a user then hears of a mistake at once and not from a failed operation.
+    /// The parameters of an operation. Backends check start requests against its JSON Schema, so
+    /// state there what is allowed (`#[serde(deny_unknown_fields)]`, ranges): a client then learns
+    /// of a mistake at once, and not from a failed operation.
     type Request: DeserializeOwned + JsonSchema + Send + 'static;
-    /// The result.
+
+    /// The result of an operation.
     type Output: Serialize + JsonSchema + Send + 'static;
 
-    /// Does the work.
+    /// Runs one attempt.
     ///
-    /// Called on a runtime of its own (but see [`Self::NEVER_BLOCKS`]), so that even code that never awaits cannot starve
-    /// heartbeats or the lease; work that computes for long still belongs in [`Context::blocking`]. Look at [`Context::check_cancelled`] often enough that a
-    /// cancel takes effect within a second. A panic fails the operation and leaves the worker alive.
+    /// Engines have threads of their own (except with [`Self::NEVER_BLOCKS`]), so even code that
+    /// never awaits cannot delay heartbeats or the lease. Long computations still belong in
+    /// [`Context::blocking`]. Call [`Context::check_cancelled`] at least once a second. A panic
+    /// fails the attempt, and the worker stays alive.
     ///
     /// # Errors
-    /// [`OperationError`] decides what becomes of the operation.
+    /// [`OperationError`] decides whether the operation is retried.
     fn run(
         &self,
         ctx: Context,

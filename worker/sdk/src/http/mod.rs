@@ -9,7 +9,7 @@ mod start;
 use std::future::IntoFuture;
 use std::sync::{Arc, OnceLock};
 
-use axum::Extension;
+use axum::{Extension, Router};
 use ktrdr_http::schema::Schema;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -46,17 +46,8 @@ impl HttpState {
     }
 }
 
-/// Serves until `stop`.
-///
-/// # Errors
-/// When the listener fails.
-pub(crate) async fn serve(
-    core: Arc<Core>,
-    slots: SlotRequests,
-    operations: TaskTracker,
-    listener: TcpListener,
-    stop: CancellationToken,
-) -> std::io::Result<()> {
+/// The routes of one worker.
+pub(crate) fn router(core: Arc<Core>, slots: SlotRequests, operations: TaskTracker) -> Router {
     let start_path = format!("/{}/start", core.info.domain);
     let state = HttpState {
         core,
@@ -95,14 +86,24 @@ pub(crate) async fn serve(
         )
         .post(start_path, start::start, docs::START_OPERATION)
         .into_parts();
-    let router = routes
+    routes
         .layer(Extension(Arc::new(table)))
         .fallback(answers::unknown_route)
         .method_not_allowed_fallback(answers::method_not_allowed)
         .layer(CatchPanicLayer::custom(answers::panicked))
         .layer(CorsLayer::permissive())
-        .with_state(state);
+        .with_state(state)
+}
 
+/// Serves `router` until `stop` is cancelled and open requests have been answered.
+///
+/// # Errors
+/// When the listener fails.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    stop: CancellationToken,
+) -> std::io::Result<()> {
     axum::serve(listener, router)
         .with_graceful_shutdown(stop.cancelled_owned())
         .into_future()

@@ -70,7 +70,7 @@ async fn start_here(
             refuse_known(&state, &id).await?;
             id
         }
-        None => generated_id(core.info.short)?,
+        None => generated_id(&core.info.short)?,
     };
 
     let request = StartRequest::new(

@@ -1,8 +1,15 @@
-//! The lease on a start request: extending it, acknowledging it, handing it back. The only file that speaks acks.
+//! The lease on a start request: extending it, acknowledging the request, handing it back. No other
+//! module sends acks.
 //!
-//! The server looks acks up by stream sequence alone: an ack, nak or extension of an attempt that was taken over would hit
-//! the request another worker is working on. So whoever calls these knows that the operation's log is still its own, or has
-//! ended: see [`crate::attempt::execute`].
+//! The problem: the server finds a request by its stream sequence alone. An ack, nak or extension
+//! does not say which attempt sent it, so one from a lost attempt would hit the request that
+//! another worker is working on.
+//!
+//! The solution: a caller of [`Lease::ack`], [`Lease::nak`] or [`Lease::extend`] knows from the log
+//! that the attempt is still its own, or that the operation has ended (see [`crate::attempt`]). In
+//! addition, a request is handed back only while the lease surely lasts and the connection is up.
+//!
+//! Rejected: acks that name the attempt. JetStream does not have them.
 
 use std::time::Duration;
 
@@ -16,16 +23,17 @@ use tokio::time::Instant;
 #[error("the lease on the start request could not be extended")]
 pub(crate) struct ExtendError(#[source] async_nats::Error);
 
-/// The hold on one start request. Operations started directly on the worker have none: nobody would redeliver them.
+/// The lease on one start request. A direct start has a lease without a request, because no queue
+/// would deliver it again.
 pub(crate) struct Lease {
     message: Option<jetstream::Message>,
     duration: Duration,
-    /// When the last extension that the server confirmed was sent, or the request was received.
+    /// When the last confirmed extension was sent; before the first one, when the request arrived.
     confirmed: Mutex<Instant>,
 }
 
 impl Lease {
-    /// The lease that comes with a delivered request; `duration` is the consumer's `ack_wait`.
+    /// The lease of a delivered request. `duration` is the consumer's `ack_wait`.
     pub(crate) fn of(message: jetstream::Message, duration: Duration) -> Self {
         Self {
             message: Some(message),
@@ -34,7 +42,7 @@ impl Lease {
         }
     }
 
-    /// No lease: the operation was started directly.
+    /// The lease of a direct start, for which nothing is ever sent.
     pub(crate) fn none(duration: Duration) -> Self {
         Self {
             message: None,
@@ -43,31 +51,32 @@ impl Lease {
         }
     }
 
-    /// Whether a request stands behind it that can be handed back.
+    /// Whether there is a request that can be handed back to its queue.
     pub(crate) fn is_queued(&self) -> bool {
         self.message.is_some()
     }
 
-    /// How long it lasts without an extension.
+    /// How long the lease lasts without an extension.
     pub(crate) fn duration(&self) -> Duration {
         self.duration
     }
 
-    /// When it should next be extended: a third of it after the last confirmed extension, or the delivery.
+    /// When the lease should be extended next: after a third of its duration.
     pub(crate) fn extend_at(&self) -> Instant {
         *self.confirmed.lock() + self.duration / 3
     }
 
-    /// Whether it may have run out: this process was stopped, or cut off, for too long. The log must be read before
-    /// anything else is said about the request.
+    /// Whether the lease may have run out, because this process was suspended or cut off for too
+    /// long. The log must be read before anything else is said about the request.
     pub(crate) fn is_stale(&self) -> bool {
         self.is_queued() && self.confirmed.lock().elapsed() >= self.duration
     }
 
-    /// Extends it and waits for the server's confirmation.
+    /// Extends the lease and waits for the server's confirmation.
     ///
     /// # Errors
-    /// [`ExtendError`] when the server did not confirm; the lease goes on as it was.
+    /// [`ExtendError`] when the server did not confirm. The lease then ends when it would have
+    /// ended before.
     pub(crate) async fn extend(&self) -> Result<(), ExtendError> {
         let Some(message) = &self.message else {
             return Ok(());
@@ -81,15 +90,18 @@ impl Lease {
         Ok(())
     }
 
-    /// Ends it: the request is done with. Not confirmed: should it be lost, the request comes again and is dropped by
-    /// whoever reads that the operation has ended.
+    /// Acknowledges the request. Does not wait for a confirmation: if the ack is lost, the request is
+    /// delivered again, and the worker that receives it reads that the operation has ended.
     pub(crate) async fn ack(&self) {
-        self.say(AckKind::Ack).await;
+        self.send(AckKind::Ack).await;
     }
 
-    /// Hands the request back, to be delivered again after `delay`. Left to the end of the lease when that may be near or
-    /// over: another worker may have been given the request by then, and this would take it from that one. For the same
-    /// reason it must not wait in the client until NATS is back.
+    /// Hands the request back, to be delivered again after `delay`.
+    ///
+    /// Does nothing when the lease may have run out: another worker may have been given the request,
+    /// and the nak would take it away. Without a connection it does nothing either, because the nak
+    /// would wait in the client until it is too late. The request then comes again when the lease
+    /// ends.
     pub(crate) async fn nak(&self, delay: Option<Duration>) {
         let connected = self
             .message
@@ -99,29 +111,29 @@ impl Lease {
             tracing::debug!("the request is not handed back; it comes again when the lease ends");
             return;
         }
-        self.say(AckKind::Nak(delay)).await;
+        self.send(AckKind::Nak(delay)).await;
     }
 
-    /// Ends it for a message that is no start request and never will be.
+    /// Removes a message that is no start request from the queue.
     pub(crate) async fn terminate(&self) {
-        self.say(AckKind::Term).await;
+        self.send(AckKind::Term).await;
     }
 
-    async fn say(&self, kind: AckKind) {
+    async fn send(&self, kind: AckKind) {
         if let Some(message) = &self.message
             && let Err(error) = message.ack_with(kind).await
         {
-            // The connection is gone for good, or the lease will run out and redeliver the request.
+            // The lease will run out, and the request will be delivered again.
             tracing::debug!(%error, "an ack could not be sent");
         }
     }
 }
 
-/// Hands a delivered message back at once, for a slot that was taken in the meantime.
+/// Hands a request back at once, because no slot is free for it.
 pub(crate) async fn hand_back(message: jetstream::Message) {
     if is_connected(&message.context) {
         Lease::of(message, Duration::ZERO)
-            .say(AckKind::Nak(None))
+            .send(AckKind::Nak(None))
             .await;
     }
 }

@@ -1,4 +1,5 @@
-//! Getting start requests: which queues are served, one pull per free slot, and the lease on each request.
+//! Getting start requests: which queues are served, one pull per free slot, and the lease on each
+//! request.
 
 pub(crate) mod inbox;
 pub(crate) mod lease;

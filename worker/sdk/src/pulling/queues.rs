@@ -1,8 +1,9 @@
-//! Which queues this worker serves, and its entry in the catalogue.
+//! Which queues this worker serves, and its worker type's entry in the catalogue.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::Subscriber;
 use futures::{StreamExt, TryStreamExt};
 use ktrdr_bus::settings::ProtocolOptions;
 use ktrdr_bus::telemetry::chain;
@@ -14,49 +15,58 @@ use tokio::sync::{Notify, watch};
 use crate::pulling::puller::ServedQueue;
 use crate::worker::core::Core;
 
-/// How often the queues are looked for without any sign of change.
+/// How often the queues are listed without any sign of a change.
 const REFRESH: Duration = Duration::from_secs(30);
+
 /// Pause after NATS did not answer.
 const RETRY: Duration = Duration::from_secs(1);
-/// Shortest time between two looks: many consumers may be created at a time.
+
+/// Shortest time between two listings: many consumers may be created at once.
 const MIN_GAP: Duration = Duration::from_millis(100);
 
-/// Provisions what this worker needs, registers its type, and keeps the list of queues it serves up to date. Returns only
-/// with an error that waiting cannot mend.
+/// Provisions what this worker needs, registers its worker type, and keeps the list of queues that
+/// it serves up to date. Returns only an error that waiting cannot repair.
+///
+/// # Errors
+/// [`TopologyError`] when streams, consumers or buckets exist and cannot be used.
 pub(crate) async fn follow(
     core: Arc<Core>,
     options: ProtocolOptions,
     queues: watch::Sender<Vec<ServedQueue>>,
     refresh: Arc<Notify>,
 ) -> Result<(), TopologyError> {
-    let advisories = core
+    let mut consumer_created = core
         .connection
         .client
         .subscribe(core.names.consumer_created_advisory())
-        .await;
-    let mut advisories = advisories.map_err(|error| TopologyError::Nats {
-        what: "the advisory subscription".to_owned(),
-        source: error.into(),
-    })?;
-    core.connection.up().await;
-    let mut link = core.connection.link.clone();
-    // What happened up to here is covered by the first look.
-    link.mark_unchanged();
+        .await
+        .map_err(|error| TopologyError::Nats {
+            what: "the advisory subscription".to_owned(),
+            source: error.into(),
+        })?;
+
+    loop {
+        // A new connection starts again from the provisioning: its server may know nothing of us.
+        let follow = follow_connected(&core, &options, &queues, &refresh, &mut consumer_created);
+        if let Some(error) = core.connection.while_up(follow).await {
+            return Err(error);
+        }
+    }
+}
+
+/// Follows the queues over one connection. Resolves only with an error that waiting cannot repair.
+async fn follow_connected(
+    core: &Core,
+    options: &ProtocolOptions,
+    queues: &watch::Sender<Vec<ServedQueue>>,
+    refresh: &Notify,
+    consumer_created: &mut Subscriber,
+) -> TopologyError {
     let mut provisioned = false;
     loop {
-        core.connection.up().await;
-        let pause = match look(&core, &options, &mut provisioned).await {
+        let pause = match list_queues(core, options, &mut provisioned).await {
             Ok(found) => {
-                queues.send_if_modified(|known| {
-                    let changed = *known != found;
-                    if changed {
-                        let names: Vec<_> =
-                            found.iter().map(|queue| queue.queue.as_str()).collect();
-                        tracing::info!(queues = names.join(","), "serving");
-                        known.clone_from(&found);
-                    }
-                    changed
-                });
+                publish_queues(queues, found);
                 REFRESH
             }
             Err(error) if error.is_transient() => {
@@ -66,21 +76,35 @@ pub(crate) async fn follow(
                 );
                 RETRY
             }
-            Err(error) => return Err(error),
+            Err(error) => return error,
         };
+
         tokio::time::sleep(MIN_GAP).await;
         // Cancel safe: notifications and messages that are not taken stay.
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            Some(_) = advisories.next() => {}
+            Some(_) = consumer_created.next() => {}
             () = refresh.notified() => {}
-            // Another server may know nothing of us.
-            Ok(()) = link.changed() => provisioned = false,
         }
     }
 }
 
-async fn look(
+/// Passes the served queues on to the puller if they have changed.
+fn publish_queues(queues: &watch::Sender<Vec<ServedQueue>>, found: Vec<ServedQueue>) {
+    queues.send_if_modified(|known| {
+        if *known == found {
+            return false;
+        }
+        let names: Vec<_> = found.iter().map(|queue| queue.queue.as_str()).collect();
+        tracing::info!(queues = names.join(","), "serving");
+        *known = found;
+        true
+    });
+}
+
+/// Lists the queues that this worker can serve. Before the first listing it provisions streams and
+/// buckets, and registers the worker type.
+async fn list_queues(
     core: &Core,
     options: &ProtocolOptions,
     provisioned: &mut bool,
@@ -91,24 +115,25 @@ async fn look(
         publish_type(core).await?;
         *provisioned = true;
     }
+
     let any = Requirements::default().queue();
-    if let Err(error) = topology::ensure_queue(
+    let ensured = topology::ensure_queue(
         jetstream,
         &core.names,
         &core.worker_type,
         &any,
         core.default_lease,
     )
-    .await
-    {
+    .await;
+    if let Err(error) = ensured {
         // The stream itself may be gone.
         *provisioned = false;
         return Err(error);
     }
-    let what = || format!("the consumers of {}", core.names.stream());
-    let failed = |error: async_nats::Error| TopologyError::Nats {
-        what: what(),
-        source: error,
+
+    let failed = |source: async_nats::Error| TopologyError::Nats {
+        what: format!("the consumers of {}", core.names.stream()),
+        source,
     };
     let stream = jetstream
         .get_stream_no_info(core.names.stream())
@@ -119,6 +144,7 @@ async fn look(
         .try_collect()
         .await
         .map_err(|error| failed(error.into()))?;
+
     let mut found: Vec<_> = consumers
         .into_iter()
         .filter_map(|info| {
@@ -137,7 +163,7 @@ async fn look(
     Ok(found)
 }
 
-/// Puts this worker's type into the catalogue, unless the same entry is there already.
+/// Puts this worker's type into the catalogue, unless the catalogue has the same entry already.
 async fn publish_type(core: &Core) -> Result<(), TopologyError> {
     let bucket = core.names.worker_types_bucket();
     let failed = |source: async_nats::Error| TopologyError::Nats {
@@ -146,11 +172,12 @@ async fn publish_type(core: &Core) -> Result<(), TopologyError> {
     };
     let entry = WorkerTypeEntry {
         worker_type: core.worker_type.clone(),
-        domain: core.info.domain.to_owned(),
+        domain: core.info.domain.clone(),
         description: core.info.description.to_owned(),
         request_schema: core.info.request_schema.clone(),
         result_schema: core.info.result_schema.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        execution_defaults: core.info.execution_defaults,
     };
     let store = core
         .connection

@@ -1,5 +1,5 @@
-//! Checkpoints: where the next attempt may go on. One per operation, in a KV bucket; any of them is a valid place to start
-//! from, the newest only saves the most work.
+//! Checkpoints in a KV bucket, one per operation. The next attempt resumes from it. Every checkpoint
+//! is a valid place to resume from; the newest saves the most work.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,12 +14,12 @@ use tokio_util::sync::CancellationToken;
 use crate::attempt::ownership::OwnedAttempt;
 use crate::worker::core::Core;
 
-/// How long looking for a checkpoint may take before the work starts from the beginning.
+/// How long reading a checkpoint may take before the attempt starts from the beginning.
 const LOAD_PATIENCE: Duration = Duration::from_secs(10);
-/// Pause before it is looked for again.
+/// Pause before it is read again.
 const LOAD_RETRY: Duration = Duration::from_millis(500);
 
-/// What the bucket holds for an operation.
+/// The bucket's entry for an operation.
 #[derive(Serialize, Deserialize)]
 struct Entry {
     attempt: u32,
@@ -27,8 +27,8 @@ struct Entry {
     state: Box<RawValue>,
 }
 
-/// The newest checkpoint of the operation, or of the one it resumes. Found by the SDK before the engine starts; not looked for
-/// any longer once the engine shall `stop` anyway.
+/// Reads the newest checkpoint of the operation, or of the operation that it resumes. Gives up when
+/// `stop` is cancelled.
 pub(crate) async fn load(
     core: &Arc<Core>,
     request: &StartRequest,
@@ -39,19 +39,19 @@ pub(crate) async fn load(
         return None;
     }
     // Boxed because it is rare.
-    let looking = Box::pin(async {
+    let reading = Box::pin(async {
         tokio::select! {
-            found = tokio::time::timeout(LOAD_PATIENCE, look_for(core, request, owned)) => found.unwrap_or_else(|_| {
+            found = tokio::time::timeout(LOAD_PATIENCE, read_newest(core, request, owned)) => found.unwrap_or_else(|_| {
                 tracing::warn!("the checkpoint could not be read in time; starting from the beginning");
                 None
             }),
             () = stop.cancelled() => None,
         }
     });
-    looking.await
+    reading.await
 }
 
-async fn look_for(
+async fn read_newest(
     core: &Arc<Core>,
     request: &StartRequest,
     owned: &OwnedAttempt,
@@ -70,12 +70,12 @@ async fn look_for(
         let Some((_, Some(entry))) = found else {
             continue;
         };
-        tracing::info!(from = %id, from_attempt = entry.attempt, saved_at = %entry.at, "going on from a checkpoint");
-        // So that whoever resumes this operation finds it even if this one gets no further.
+        tracing::info!(from = %id, from_attempt = entry.attempt, saved_at = %entry.at, "resuming from a checkpoint");
+        // A resume of this operation finds it there even if this attempt gets no further.
         if *id != request.operation_id
             && let Err(error) = save(core, owned, entry.state.clone()).await
         {
-            tracing::warn!(%error, "the checkpoint was not taken over");
+            tracing::warn!(%error, "the checkpoint was not copied from the resumed operation");
         }
         return Some(entry.state);
     }
@@ -100,7 +100,7 @@ pub(crate) async fn save(
         Some((revision, _)) => revision,
         None => 0,
     };
-    // The revision decides between this attempt and one that saved in between.
+    // With the revision, a save by another attempt in between makes this one fail.
     store
         .update(owned.operation_id.as_str(), payload, revision)
         .await?;
@@ -112,7 +112,7 @@ pub(crate) async fn remove(core: &Core, id: &OperationId) {
     let removed =
         async { Ok::<_, async_nats::Error>(bucket(core).await?.purge(id.as_str()).await?) };
     if let Err(error) = removed.await {
-        // It goes with the bucket's age limit.
+        // It expires with the bucket's age limit.
         tracing::debug!(%error, "a checkpoint was not removed");
     }
 }
@@ -125,7 +125,7 @@ async fn bucket(core: &Core) -> Result<async_nats::jetstream::kv::Store, async_n
         .await?)
 }
 
-/// What the bucket holds for an operation, if anything: its revision, and the checkpoint if there is one that can be read.
+/// Reads the bucket's entry: its revision, and the checkpoint unless it was removed or is unreadable.
 async fn read(
     core: &Core,
     id: &OperationId,

@@ -1,4 +1,16 @@
-//! Where an engine's progress and metrics wait until they are sent.
+//! Where an engine's progress, metric points and checkpoints wait until they are sent.
+//!
+//! The problem: an engine may report millions of times a second, from any thread, and must not wait
+//! for NATS. NATS may be away for hours.
+//!
+//! The solution: the engine writes into [`Report`] under a short lock, and
+//! [`crate::reporting::send`] takes what is new a few times a second. Only the newest progress and
+//! the newest checkpoint are kept. Metric points are all kept, up to a bound; beyond it the oldest
+//! are dropped. Points that may or may not have been stored are sent again as the same batch, so
+//! that the stream recognises the duplicate.
+//!
+//! Rejected: a channel per report. An unbounded one fills the memory during an outage, and a bounded
+//! one either blocks the engine or drops the newest report.
 
 use std::time::{Duration, Instant};
 
@@ -8,24 +20,25 @@ use ktrdr_protocol::time::Timestamp;
 use parking_lot::Mutex;
 use serde_json::value::RawValue;
 
-/// How old a report must be before [`crate::Context::progress_with`] replaces it.
+/// Minimum age of the last report before [`crate::Context::progress_with`] makes another one.
 const PROGRESS_DUE: Duration = Duration::from_millis(100);
 
-/// How many times as long as it took to make a checkpoint the engine works before it makes the next. That is 5 % of its time, or
-/// more while checkpoints grow: the next one takes longer than the last.
+/// Minimum work time between checkpoints, as a multiple of the time that the last checkpoint took.
+/// Checkpoints then cost about 5 % of the time, and more only while they grow.
 const CHECKPOINT_PAUSE: u32 = 20;
 
-/// A checkpoint that takes longer than this is not made when the engine is asked to stop: somebody waits for that.
+/// No final checkpoint is made when the last one took longer than this: a stop should be quick.
 const LAST_CHECKPOINT: Duration = Duration::from_millis(500);
 
-/// Points kept while the broker is away; beyond that the oldest give way, so that a long outage cannot fill the memory.
+/// Metric points kept while NATS is away. Beyond that the oldest are dropped, so that a long outage
+/// cannot fill the memory.
 const MAX_WAITING_POINTS: usize = 100_000;
 
 /// Progress and metrics of one attempt, written by the engine and drained by the SDK.
 pub(crate) struct Report {
     begun: Instant,
     state: Mutex<State>,
-    /// Takes checkpoints at once, where there is no worker that saves them.
+    /// Takes checkpoints at once, for a test without a worker that saves them.
     sink: Option<CheckpointSink>,
 }
 
@@ -39,28 +52,28 @@ struct State {
     reported_at: Option<Instant>,
     unsent_progress: bool,
     points: Vec<MetricPoint>,
-    /// How many points came before the first of `points`.
+    /// How many points the attempt measured before the first of `points`.
     before_points: u64,
-    /// So many of the first `points` were sent together, and whether they were stored is not known.
+    /// How many of the first `points` were sent as one batch whose outcome is unknown.
     uncertain_points: usize,
     dropped_points: u64,
     /// The checkpoint that waits to be saved, with its number.
     checkpoint: Option<(u64, Box<RawValue>)>,
-    /// When the last one was made, and how long that took.
+    /// When the last checkpoint was made, and how long that took.
     last_checkpoint: Option<(Instant, Duration)>,
     checkpoints_made: u64,
-    /// The number of the newest one that is known to be saved.
+    /// The number of the newest checkpoint that is saved; 0 before the first.
     checkpoint_saved: u64,
 }
 
 /// Metric points on their way out.
 pub(crate) struct Points {
     pub(crate) points: Vec<MetricPoint>,
-    /// How many the attempt had measured before the first of them.
+    /// How many points the attempt measured before the first of them.
     pub(crate) before: u64,
-    /// So many of the first ones must be sent together again, for that to be recognised; 0 for none.
+    /// How many of the first points must be sent again as the same batch; 0 for none.
     pub(crate) uncertain: usize,
-    /// How many had to give way since points were last taken.
+    /// How many were dropped since points were last taken.
     pub(crate) dropped: u64,
 }
 
@@ -86,7 +99,8 @@ impl Report {
         }
     }
 
-    /// For tests of engines: `sink` is given every checkpoint and its number, and says whether it was saved. None ever waits.
+    /// For tests of engines: `sink` receives every checkpoint at once and returns whether it was
+    /// saved.
     pub(crate) fn with_sink(sink: CheckpointSink) -> Self {
         Self {
             sink: Some(sink),
@@ -127,13 +141,16 @@ impl Report {
         state.points.push(point);
     }
 
-    /// The number of the checkpoint that shall be made now, if one shall: not while another waits to be saved, not sooner than
-    /// `interval` after the last one or after the beginning, and not so often that it costs more than its share of the time.
-    /// An `interval` of zero asks for as many as can be saved. An engine that is asked to stop (`stopping`) may make one more.
+    /// The number of the checkpoint to make now; `None` when none is due.
+    ///
+    /// A checkpoint is due when none waits to be saved, `interval` has passed since the last one or
+    /// since the beginning, and the engine has worked [`CHECKPOINT_PAUSE`] times as long as the last
+    /// one took. An `interval` of zero makes as many as can be saved. An engine that is asked to
+    /// stop (`stopping`) may make one more.
     pub(crate) fn next_checkpoint(&self, interval: Duration, stopping: bool) -> Option<u64> {
         let state = self.state.lock();
         let due = match state.last_checkpoint {
-            // A run that is too short for a checkpoint leaves none behind.
+            // A run that is shorter than the interval leaves no checkpoint.
             None => !stopping && self.begun.elapsed() >= interval,
             Some((_, cost)) if stopping => cost <= LAST_CHECKPOINT,
             Some(_) if state.checkpoint.is_some() => false,
@@ -144,13 +161,13 @@ impl Report {
         due.then_some(state.checkpoints_made + 1)
     }
 
-    /// A checkpoint was made, at this cost, or could not be.
+    /// Stores a checkpoint that took `cost` to make; `None` when making it failed.
     pub(crate) fn checkpoint(&self, checkpoint: Option<Box<RawValue>>, cost: Duration) {
         let mut state = self.state.lock();
         state.checkpoints_made += 1;
         state.last_checkpoint = Some((Instant::now(), cost));
         let number = state.checkpoints_made;
-        // The one before still counts when there is none.
+        // After a failure the checkpoint before remains the newest.
         let Some(checkpoint) = checkpoint else { return };
         match &self.sink {
             Some(sink) if sink(number, &checkpoint) => state.checkpoint_saved = number,
@@ -159,22 +176,22 @@ impl Report {
         }
     }
 
-    /// How many checkpoints there were.
+    /// How many checkpoints the engine made.
     pub(crate) fn checkpoints_made(&self) -> u64 {
         self.state.lock().checkpoints_made
     }
 
-    /// The checkpoint that waits to be saved, and its number.
+    /// Takes the checkpoint that waits to be saved, with its number.
     pub(crate) fn take_checkpoint(&self) -> Option<(u64, Box<RawValue>)> {
         self.state.lock().checkpoint.take()
     }
 
-    /// Checkpoint `number` is saved.
+    /// Notes that a checkpoint is saved.
     pub(crate) fn checkpoint_is_saved(&self, number: u64) {
         self.state.lock().checkpoint_saved = number;
     }
 
-    /// The number of the newest checkpoint that is known to be saved; 0 when none is.
+    /// The number of the newest checkpoint that is saved; 0 before the first.
     pub(crate) fn saved_checkpoint(&self) -> u64 {
         self.state.lock().checkpoint_saved
     }
@@ -190,13 +207,13 @@ impl Report {
         (state.reports, state.progress.clone())
     }
 
-    /// The newest progress and its number, if it has not been taken before.
+    /// Takes the newest progress and its number; `None` when it was taken before.
     pub(crate) fn take_unsent_progress(&self) -> Option<(u64, Progress)> {
         let mut state = self.state.lock();
         std::mem::take(&mut state.unsent_progress).then(|| (state.reports, state.progress.clone()))
     }
 
-    /// All points that wait.
+    /// Takes all waiting points.
     pub(crate) fn take_points(&self) -> Points {
         let mut state = self.state.lock();
         let points = std::mem::take(&mut state.points);
@@ -211,7 +228,8 @@ impl Report {
         }
     }
 
-    /// Puts back points that could not be sent, before those that came since. Of the first `uncertain` it is not known.
+    /// Puts back points that could not be sent, before those that were measured since. The outcome of
+    /// the first `uncertain` is unknown.
     pub(crate) fn return_points(&self, mut points: Vec<MetricPoint>, uncertain: usize) {
         let mut state = self.state.lock();
         state.before_points -= points.len() as u64;

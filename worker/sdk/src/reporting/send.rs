@@ -1,4 +1,5 @@
-//! Sending what the engine reports: progress a few times a second, the newest only; metric points in batches, all of them.
+//! Sends what an engine reports: the newest progress a few times a second, all metric points in
+//! batches, and the newest checkpoint.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -17,12 +18,14 @@ use crate::worker::core::Core;
 use crate::worker::history::LocalOperation;
 use crate::worker::running::AttemptHandle;
 
-/// How often reports are looked at. The first look comes sooner, so that short operations show progress too.
+/// How often reports are sent.
 const INTERVAL: Duration = Duration::from_millis(200);
+
+/// When they are first sent: sooner, so that short operations show progress too.
 const FIRST: Duration = Duration::from_millis(50);
-/// Points per message; some 80 bytes each.
+/// Points per message, about 80 bytes each.
 const MAX_BATCH: usize = 1000;
-/// How long one batch may take to be stored before it is put back and tried again with the next look.
+/// How long storing one batch may take before it is put back, to be sent again later.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Sends reports until dropped.
@@ -49,7 +52,7 @@ pub(crate) async fn send_reports(
             if let Ok(payload) = serde_json::to_vec(&message)
                 && core.connection.is_up()
             {
-                // Not stored and soon outdated: one that is lost is not missed.
+                // Progress is not stored, and the next message replaces it: a loss is harmless.
                 let _ = core
                     .connection
                     .client
@@ -62,7 +65,7 @@ pub(crate) async fn send_reports(
     }
 }
 
-/// Saves the checkpoint that waits. One that cannot be saved is given up: a newer one will come.
+/// Saves the checkpoint that waits. One that cannot be saved is discarded: a newer one will follow.
 pub(crate) async fn flush_checkpoint(
     core: &Arc<Core>,
     handle: &AttemptHandle,
@@ -71,14 +74,14 @@ pub(crate) async fn flush_checkpoint(
     let Some((number, state)) = handle.report.take_checkpoint() else {
         return;
     };
-    // Boxed, as below: what most operations never do shall not make their futures larger.
+    // Boxed, as below: most operations never do this, so it should not make their futures larger.
     match Box::pin(checkpoint::save(core, owned, state)).await {
         Ok(()) => handle.report.checkpoint_is_saved(number),
         Err(error) => tracing::warn!(%error, "a checkpoint was not saved"),
     }
 }
 
-/// Stores all points that wait; false when that did not succeed within `patience` and some still wait.
+/// Stores all waiting points. Returns false when some still wait after `patience`.
 pub(crate) async fn flush_metrics(
     core: &Arc<Core>,
     handle: &AttemptHandle,
@@ -98,16 +101,17 @@ pub(crate) async fn flush_metrics(
             "more metric points than can be kept while NATS is away; the oldest were dropped"
         );
     }
-    // Shown by the worker's own interface whether NATS is there or not.
+    // The worker's own REST interface shows them also while NATS is away.
     local.record_points(before, &points);
-    // Should this future be dropped half-way, what is not stored yet goes back.
+    // If this future is dropped half-way, points that are not stored yet go back to the report.
     let mut waiting = Waiting {
         handle,
         points,
         uncertain,
     };
     while !waiting.points.is_empty() {
-        // A batch whose outcome is unknown is sent again as it was: joined with newer points it would be another one.
+        // A batch whose outcome is unknown is sent again unchanged. With newer points in it, the
+        // stream would not recognise the duplicate.
         let count = if waiting.uncertain > 0 {
             waiting.uncertain
         } else {
@@ -135,7 +139,7 @@ pub(crate) async fn flush_metrics(
 struct Waiting<'a> {
     handle: &'a AttemptHandle,
     points: Vec<MetricPoint>,
-    /// So many of them are on their way, or were.
+    /// How many of the first points were sent, with an unknown outcome.
     uncertain: usize,
 }
 
@@ -149,7 +153,7 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// Stores points, of which the attempt measured `before` others before.
+/// Stores one batch. The attempt measured `before` points before the first of them.
 async fn store_batch(
     core: &Arc<Core>,
     owned: &OwnedAttempt,
@@ -163,8 +167,8 @@ async fn store_batch(
         attempt: owned.attempt,
         points: points.to_vec(),
     };
-    // The id makes a batch that is sent again count once. By number: two batches can begin at the
-    // same time, by a clock that was set back or within one millisecond.
+    // The id makes a batch that is sent twice count once. It has the number of the first point and
+    // not its time: two batches can begin at the same time.
     let id = format!("{}-{before}-{}", owned.claim_id, points.len());
     match core
         .oplog

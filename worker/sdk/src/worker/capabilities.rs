@@ -1,17 +1,21 @@
-//! What this machine offers, and what the operator says about it.
+//! The capabilities of this worker: detected, and overridden by the operator.
 
 use ktrdr_protocol::worker::Capabilities;
 use serde_json::{Map, Value};
 
-/// The stated capabilities do not fit.
+/// The setting `WORKER_CAPABILITIES` cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("WORKER_CAPABILITIES does not fit: {0}; use for example {{\"cores\":8,\"memory_gb\":16}}")]
+#[error(
+    "WORKER_CAPABILITIES cannot be used: {0}; write for example {{\"cores\":8,\"memory_gb\":16}}"
+)]
 pub struct InvalidCapabilities(String);
 
-/// Detected capabilities with `stated` laid over them. A GPU is never claimed by an engine that cannot use one.
+/// Detected capabilities, overridden by `stated`. An engine that does not use a GPU never claims
+/// one.
 ///
 /// # Errors
-/// [`InvalidCapabilities`] when a stated value has the wrong type, or claims a GPU that cannot be used.
+/// [`InvalidCapabilities`] when a stated value has the wrong type, or claims a GPU for an engine that
+/// does not use one.
 pub(crate) fn determine(
     stated: &Map<String, Value>,
     uses_gpu: bool,
@@ -33,13 +37,13 @@ pub(crate) fn determine(
         .map_err(|error| InvalidCapabilities(error.to_string()))?;
     if capabilities.gpu && !uses_gpu {
         return Err(InvalidCapabilities(
-            "gpu is true, but this engine was not built for a GPU".to_owned(),
+            "gpu is true, but this engine does not use a GPU".to_owned(),
         ));
     }
     Ok(capabilities)
 }
 
-/// Memory of the machine in GiB, rounded to the nearest; the kernel keeps a little for itself.
+/// Memory of the machine in GiB, rounded to the nearest because the kernel reserves a little.
 fn memory_gib() -> Option<u32> {
     let info = std::fs::read_to_string("/proc/meminfo").ok()?;
     let kib: f64 = info

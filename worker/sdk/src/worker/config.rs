@@ -1,53 +1,57 @@
-//! Settings of a worker process, each an environment variable and a flag.
+//! Settings of a worker, each an environment variable and a flag.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches, Parser};
 use ktrdr_bus::settings::{NatsOptions, ProtocolOptions, parse_duration_or_zero};
 use ktrdr_bus::telemetry::LogOptions;
 use ktrdr_protocol::id::WorkerId;
 use serde_json::{Map, Value};
 
-/// Settings of a worker process.
+use crate::worker::builder::WorkerError;
+
+/// Settings of a worker. [`Config::default`] has the default of each.
 #[derive(Debug, Clone, Parser)]
 #[command(version, about = "Runs KTRDR operations of one worker type")]
 pub struct Config {
-    /// Address the worker's HTTP interface listens on.
+    /// Address that the worker's REST interface listens on.
     #[arg(long, env = "WORKER_HOST", default_value = "127.0.0.1")]
     pub host: String,
-    /// Port of the worker's HTTP interface; 0 takes any free one. The guide's are 5003 (backtesting), 5004 (training) and
-    /// 5005 (data_processing).
+    /// Port of the worker's REST interface; 0 takes any free one. The guide uses 5003 (backtesting),
+    /// 5004 (training) and 5005 (data_processing).
     #[arg(long, env = "WORKER_PORT", default_value_t = 0)]
     pub port: u16,
-    /// Name of this worker, unique among those that run. Default: worker type, host name and port.
+    /// Name of this worker, unique among all running workers. Default: worker type, host name and
+    /// port.
     #[arg(long, env = "WORKER_ID")]
     pub worker_id: Option<WorkerId>,
-    /// How others reach the HTTP interface. Default: built from the address it listens on.
+    /// URL at which others reach the REST interface. Default: built from the address it listens on.
     #[arg(long, env = "WORKER_ENDPOINT_URL")]
     pub endpoint_url: Option<String>,
-    /// JSON object laid over the detected capabilities, for example `{"cores":4,"zone":"a"}`. `gpu` can be switched off
-    /// here, and on only for an engine that was built for one.
+    /// JSON object that overrides detected capabilities, for example `{"cores":4,"zone":"a"}`. It
+    /// can switch `gpu` off; it can switch it on only for an engine that uses a GPU.
     #[arg(long, env = "WORKER_CAPABILITIES", default_value = "{}", value_parser = parse_object)]
     pub capabilities: Map<String, Value>,
-    /// How many operations run at a time.
+    /// How many operations run at the same time.
     #[arg(long, env = "WORKER_CONCURRENCY", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub concurrency: u32,
     /// Directory that requests may read from and write to.
     #[arg(long, env = "KTRDR_DATA_DIR", default_value = "data")]
     pub data_dir: PathBuf,
-    /// Shortest time between two checkpoints of an operation: what a takeover has to do again at most, unless checkpoints are
-    /// large: after each, an engine works for at least 20 times as long as it took, but with 0 as many are made as can be. Each
-    /// is a message in the broker.
+    /// Minimum time between two checkpoints of an operation. Bounds the work that is lost on a
+    /// takeover. Large checkpoints are spaced further apart; 0 disables all spacing. Each
+    /// checkpoint is a message to NATS.
     #[arg(long, env = "KTRDR_CHECKPOINT_INTERVAL", default_value = "1s", value_parser = parse_duration_or_zero)]
     pub checkpoint_interval: Duration,
-    /// How long a stopping worker lets its operations finish before it hands them back. 0: at once.
+    /// How long a stopping worker lets its operations finish before it hands them back. 0: it hands
+    /// them back at once.
     #[arg(long, env = "WORKER_SHUTDOWN_GRACE", default_value = "0s", value_parser = parse_duration_or_zero)]
     pub shutdown_grace: Duration,
     /// How to reach NATS.
     #[command(flatten)]
     pub nats: NatsOptions,
-    /// What backend and workers agree on.
+    /// Settings that backend and workers share.
     #[command(flatten)]
     pub protocol: ProtocolOptions,
     /// How to log.
@@ -55,6 +59,42 @@ pub struct Config {
     pub log: LogOptions,
 }
 
+impl Default for Config {
+    /// The default of every setting. Reads neither flags nor environment variables.
+    fn default() -> Self {
+        let command = Self::command().mut_args(|argument| argument.env(None::<&str>));
+        #[expect(clippy::expect_used, reason = "the defaults are constants that parse")]
+        let config = Self::from_arg_matches(&command.get_matches_from(["worker"]))
+            .expect("defaults that parse");
+        config
+    }
+}
+
+impl Config {
+    /// The settings of the environment variables, and defaults for the rest. For a program with
+    /// command line arguments of its own.
+    ///
+    /// # Errors
+    /// [`WorkerError::Settings`] when a variable cannot be read.
+    pub fn from_env() -> Result<Self, WorkerError> {
+        Self::try_parse_from(["worker"]).map_err(|error| WorkerError::Settings(error.to_string()))
+    }
+}
+
 fn parse_object(text: &str) -> Result<Map<String, Value>, String> {
     serde_json::from_str(text).map_err(|error| format!("must be a JSON object: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_need_no_command_line() {
+        let config = Config::default();
+
+        assert_eq!(config.concurrency, 1);
+        assert_eq!(config.checkpoint_interval, Duration::from_secs(1));
+        assert_eq!(config.nats.nats_url, "nats://127.0.0.1:4222");
+    }
 }

@@ -1,4 +1,4 @@
-//! What all parts of one worker process share.
+//! State that all parts of one worker share.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,22 +20,22 @@ use crate::engine::erased::{EngineInfo, ErasedEngine};
 use crate::worker::history::LocalOperations;
 use crate::worker::running::RunningAttempts;
 
-/// The identity, the connection and the tables of one worker process.
+/// The identity, the connection and the tables of one worker.
 pub(crate) struct Core {
     pub(crate) engine: Arc<dyn ErasedEngine>,
     pub(crate) info: EngineInfo,
-    /// Where engines run: one that never awaits starves nobody but its like.
+    /// Where the engine runs. An engine that never awaits delays only other attempts.
     pub(crate) engines: EngineRuntime,
     pub(crate) worker_type: WorkerType,
     pub(crate) worker_id: WorkerId,
-    /// Tells this process from an earlier one with the same worker id.
+    /// Differs from that of an earlier process with the same worker id.
     pub(crate) instance: String,
     pub(crate) endpoint_url: String,
     pub(crate) capabilities: Capabilities,
     pub(crate) started_at: Timestamp,
     pub(crate) slots: u32,
     pub(crate) heartbeat_interval: Duration,
-    /// The lease for queues that this worker has to create.
+    /// The lease for queues that this worker creates.
     pub(crate) default_lease: Duration,
     /// Shortest time between two checkpoints of an operation.
     pub(crate) checkpoint_interval: Duration,
@@ -46,15 +46,15 @@ pub(crate) struct Core {
     pub(crate) running: RunningAttempts,
     pub(crate) local: LocalOperations,
     pub(crate) counters: Counters,
-    /// Attempts that ended, by how, and how long they took.
+    /// Durations of ended attempts, by outcome.
     pub(crate) attempts: Histograms<2>,
-    /// Something that a heartbeat tells has changed.
+    /// Notified when the next heartbeat would differ from the last one.
     pub(crate) changed: Notify,
-    /// When work was last asked for.
+    /// When the worker last sent a pull.
     pub(crate) last_pull: Mutex<Option<Instant>>,
 }
 
-/// Counts since the process started.
+/// Counts since the worker started.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) finished: AtomicU64,
@@ -72,15 +72,16 @@ impl Counters {
     }
 }
 
-/// Where engines run: on a runtime of their own, unless they never block.
+/// Where an engine runs: on a runtime of its own, unless it never blocks.
 pub(crate) enum EngineRuntime {
-    /// Dropping it leaves threads that do not stop to the end of the process, and may be done from anywhere.
+    /// On threads of its own. Dropping it does not wait for them, so an engine that never stops
+    /// keeps its thread until the process ends.
     Own {
-        /// There until this is dropped.
+        /// `None` only while this is dropped.
         runtime: Option<tokio::runtime::Runtime>,
         handle: tokio::runtime::Handle,
     },
-    /// Beside everything else.
+    /// On the threads of the worker itself.
     Shared,
 }
 
@@ -92,7 +93,7 @@ impl EngineRuntime {
         let threads = usize::try_from(slots).unwrap_or(1).clamp(1, 16);
         tokio::runtime::Builder::new_multi_thread()
             .worker_threads(threads)
-            // Every slot may block a thread of its own.
+            // Every slot may block a thread.
             .max_blocking_threads(usize::try_from(slots).unwrap_or(1).saturating_add(64))
             .thread_name("engine")
             .enable_all()

@@ -1,4 +1,5 @@
-//! What this worker has run, for its own HTTP interface. Memory only: the stream is the record.
+//! The operations that this worker runs and has run, for its own REST interface. They are kept in
+//! memory only: the stream is the record.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,11 +18,11 @@ use serde_json::value::RawValue;
 
 use crate::worker::running::AttemptHandle;
 
-/// Operations remembered; beyond that the oldest that have ended are forgotten.
+/// Operations kept. Beyond that, the oldest one that has ended is removed.
 const MAX_OPERATIONS: usize = 256;
-/// Metric points remembered per operation.
+/// Metric points kept per operation.
 const MAX_POINTS: usize = 10_000;
-/// Results up to this size, in bytes, are remembered.
+/// Largest result that is kept, in bytes.
 const MAX_RESULT: usize = 64 * 1024;
 
 /// One operation as this worker knows it.
@@ -32,7 +33,7 @@ pub(crate) struct LocalOperation {
     state: Mutex<LocalState>,
 }
 
-/// The changing part.
+/// The part of a [`LocalOperation`] that changes.
 #[derive(Clone)]
 pub(crate) struct LocalState {
     pub(crate) status: Status,
@@ -42,12 +43,12 @@ pub(crate) struct LocalState {
     pub(crate) result: Option<Box<RawValue>>,
     pub(crate) error: Option<Failure>,
     pub(crate) points: Vec<MetricPoint>,
-    /// How many were measured, as far as was heard.
+    /// How many points were measured so far.
     points_seen: u64,
 }
 
 impl LocalOperation {
-    /// The state now: the newest progress while it runs.
+    /// The state now, with the newest progress while it runs.
     pub(crate) fn state(&self) -> LocalState {
         let mut state = self.state.lock().clone();
         if state.status == Status::Running {
@@ -62,7 +63,7 @@ impl LocalOperation {
         state.attempts.push(attempt);
     }
 
-    /// Notes how this worker's part in it ended.
+    /// Notes how the attempt ended.
     pub(crate) fn ended(&self, change: impl FnOnce(&mut LocalState)) {
         let mut state = self.state.lock();
         state.progress = self.handle.report.latest_progress();
@@ -77,7 +78,8 @@ impl LocalOperation {
         }
     }
 
-    /// Takes points, of which the attempt measured `before` others before. Those that it has already are left out.
+    /// Adds points that are not known yet. The attempt measured `before` points before the first of
+    /// them.
     pub(crate) fn record_points(&self, before: u64, points: &[MetricPoint]) {
         let mut state = self.state.lock();
         let known = usize::try_from(state.points_seen.saturating_sub(before)).unwrap_or(usize::MAX);
@@ -123,7 +125,7 @@ impl LocalOperations {
             }),
         });
         let mut entries = self.entries.write();
-        // What still runs is asked about and cancelled here, however long ago it began.
+        // A running operation must stay: clients ask about it and cancel it here.
         if entries.len() >= MAX_OPERATIONS
             && let Some(ended) = entries
                 .iter()
@@ -135,7 +137,7 @@ impl LocalOperations {
         entry
     }
 
-    /// Forgets an entry: the operation was not this worker's to run.
+    /// Removes an entry, because the operation was not this worker's to run.
     pub(crate) fn remove(&self, entry: &Arc<LocalOperation>) {
         self.entries
             .write()
@@ -152,7 +154,7 @@ impl LocalOperations {
             .cloned()
     }
 
-    /// All of them, newest first.
+    /// All entries, newest first.
     pub(crate) fn all(&self) -> Vec<Arc<LocalOperation>> {
         self.entries.read().iter().rev().cloned().collect()
     }

@@ -1,0 +1,582 @@
+//! Runs one or several engines in this process: as a whole program, or inside another one.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use clap::Parser;
+use futures::FutureExt;
+use ktrdr_bus::nats::{self, ConnectError, Connection};
+use ktrdr_bus::oplog::OpLog;
+use ktrdr_bus::shutdown;
+use ktrdr_bus::telemetry;
+use ktrdr_bus::telemetry::chain;
+use ktrdr_bus::topology::TopologyError;
+use ktrdr_protocol::id::{InvalidName, WorkerId, WorkerType};
+use ktrdr_protocol::time::Timestamp;
+use parking_lot::Mutex;
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, watch};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::engine::Engine;
+use crate::engine::data_dir::DataDir;
+use crate::engine::erased::{EngineInfo, ErasedEngine};
+use crate::http;
+use crate::pulling::puller::ServedQueue;
+use crate::worker::capabilities::{InvalidCapabilities, determine};
+use crate::worker::config::Config;
+use crate::worker::core::{Core, Counters, EngineRuntime};
+use crate::worker::lifecycle::launch;
+
+/// How long open REST requests may take when everything else has stopped.
+const HTTP_TIMEOUT: Duration = Duration::from_millis(250);
+
+/// Why a worker could not run.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// No engine was given to the builder.
+    #[error("there is no engine to run; add one with `.engine(…)`")]
+    NoEngine,
+    /// Two engines have the same name.
+    #[error("two engines have the name {0}; start a second process to run an engine twice")]
+    DuplicateEngine(String),
+    /// A worker type or a worker id is no valid name.
+    #[error("the engine cannot be served")]
+    Name(#[from] InvalidName),
+    /// The stated capabilities do not fit.
+    #[error(transparent)]
+    Capabilities(#[from] InvalidCapabilities),
+    /// The environment holds a setting that cannot be read.
+    #[error("a setting cannot be read: {0}")]
+    Settings(String),
+    /// NATS cannot be reached with these settings at all.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// Streams, consumers or buckets exist and cannot be used.
+    #[error(transparent)]
+    Topology(#[from] TopologyError),
+    /// The HTTP interface cannot be served.
+    #[error("cannot serve HTTP on {address}")]
+    Http {
+        /// The address that was to be listened on.
+        address: String,
+        /// Why the system refused it.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The process could not be set up.
+    #[error("cannot set up the process")]
+    Process(#[source] std::io::Error),
+    /// The worker stopped before it was ready.
+    #[error("the worker stopped before it was ready; `wait` says why")]
+    Stopped,
+}
+
+/// Runs one engine as a whole program: settings from flags and environment, logs, signals.
+///
+/// The `main` of a custom worker is this one line. See [`Worker::builder`] for more.
+pub fn main<E: Engine>(engine: E) -> ExitCode {
+    Worker::builder().engine(engine).run()
+}
+
+/// What to run, and how. Made by [`Worker::builder`].
+#[must_use = "nothing runs before `run` or `start`"]
+#[derive(Default)]
+pub struct WorkerBuilder {
+    engines: Vec<Arc<dyn ErasedEngine>>,
+    config: Option<Config>,
+    address: Address,
+}
+
+/// Where the REST interface is reached.
+#[derive(Default)]
+enum Address {
+    /// At the configured host and port.
+    #[default]
+    Configured,
+    /// At a listener of the caller.
+    Listener(TcpListener),
+    /// Wherever the caller serves [`Worker::router`].
+    Mounted(String),
+}
+
+impl WorkerBuilder {
+    /// Adds an engine. Each engine is a full worker with its own worker id, slots and heartbeats.
+    pub fn engine<E: Engine>(mut self, engine: E) -> Self {
+        self.engines.push(Arc::new(engine));
+        self
+    }
+
+    /// Sets the settings. Without this, [`Self::run`] reads flags and environment, and
+    /// [`Self::start`] uses [`Config::default`].
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = Some(config);
+        self
+    }
+
+    /// Serves the REST interface on a listener that is already bound, instead of binding the
+    /// configured host and port.
+    pub fn listener(mut self, listener: TcpListener) -> Self {
+        self.address = Address::Listener(listener);
+        self
+    }
+
+    /// Binds no address: the program serves [`Worker::router`] itself, and `url` is where others
+    /// reach it.
+    ///
+    /// Set [`Config::worker_id`] too. The default has the process id in it here, so it changes
+    /// with every start.
+    pub fn mounted_at(mut self, url: impl Into<String>) -> Self {
+        self.address = Address::Mounted(url.into());
+        self
+    }
+
+    /// Runs as a whole program: starts logging, makes a runtime, stops on SIGTERM or SIGINT.
+    pub fn run(self) -> ExitCode {
+        let config = self.config.clone().unwrap_or_else(Config::parse);
+        telemetry::init(&config.log);
+
+        // Two threads: everything here only waits, except engines that never block.
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build();
+        let result = runtime.map_err(WorkerError::Process).and_then(|runtime| {
+            let result = runtime.block_on(async {
+                let stop = shutdown::on_signals().map_err(WorkerError::Process)?;
+                let mut worker = self.config(config).start().await?;
+                tokio::select! {
+                    () = stop.cancelled() => worker.stop().await,
+                    result = worker.wait() => result,
+                }
+            });
+            // An engine that was left behind must not delay the end of the process.
+            runtime.shutdown_background();
+            result
+        });
+
+        match result {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                tracing::error!(error = chain(&error), "the worker cannot run");
+                ExitCode::FAILURE
+            }
+        }
+    }
+
+    /// Starts the workers on the current tokio runtime, for a program that has one. Installs no
+    /// signal handlers, does not set up logging, and never exits the process.
+    ///
+    /// Does not wait until NATS is reachable: see [`Worker::ready`].
+    ///
+    /// # Errors
+    /// [`WorkerError`] when an engine or a setting cannot be used.
+    pub async fn start(self) -> Result<Worker, WorkerError> {
+        let config = self.config.unwrap_or_default();
+        let engines: Vec<_> = self
+            .engines
+            .into_iter()
+            .map(|engine| (engine.info(), engine))
+            .collect();
+        refuse_duplicates(&engines)?;
+
+        let endpoint = Endpoint::of(self.address, &config).await?;
+        let several = engines.len() > 1;
+        let mut identities = Vec::with_capacity(engines.len());
+        for (info, _) in &engines {
+            identities.push(Identity::of(info, &config, &endpoint, several)?);
+        }
+        let name = identities.first().ok_or(WorkerError::NoEngine)?;
+        let connection = nats::connect(&config.nats, name.worker_id.as_str()).await?;
+
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        let mut router = Router::new();
+        let (mut worker_ids, mut queues) = (Vec::new(), Vec::new());
+        let mut cores = Vec::new();
+        for ((info, engine), identity) in engines.into_iter().zip(identities) {
+            cores.push(build_core(engine, info, identity, &config, &connection)?);
+        }
+        for core in cores {
+            let core = Arc::new(core);
+            worker_ids.push(core.worker_id.clone());
+            let launched = launch(
+                core.clone(),
+                config.protocol.clone(),
+                config.shutdown_grace,
+                &mut tasks,
+                stop.clone(),
+            );
+            queues.push(launched.queues);
+            router = if several {
+                router.nest(&format!("/{}", core.worker_type), launched.router)
+            } else {
+                launched.router
+            };
+        }
+
+        let task = tokio::spawn(supervise(
+            tasks,
+            endpoint.listener,
+            endpoint.url,
+            router.clone(),
+            stop.clone(),
+        ));
+        Ok(Worker {
+            worker_ids,
+            queues,
+            router,
+            stop,
+            task: Some(task),
+        })
+    }
+}
+
+/// The workers of this process, while they run.
+///
+/// Dropping it asks them to stop, and does not wait for that; [`Self::stop`] does.
+#[derive(Debug)]
+pub struct Worker {
+    worker_ids: Vec<WorkerId>,
+    queues: Vec<watch::Receiver<Vec<ServedQueue>>>,
+    router: Router,
+    stop: CancellationToken,
+    /// There until its result was taken.
+    task: Option<JoinHandle<Result<(), WorkerError>>>,
+}
+
+impl Worker {
+    /// Begins the description of what to run.
+    ///
+    /// Several engines share the connection to NATS and one HTTP listener. Every engine is a full
+    /// worker otherwise: it has [`Config::concurrency`] slots of its own, its own heartbeats, and
+    /// its own worker id (a configured id is followed by `-` and the worker type). With one
+    /// engine, its REST interface is at the root; with several, each is below `/{worker_type}`.
+    pub fn builder() -> WorkerBuilder {
+        WorkerBuilder::default()
+    }
+
+    /// Resolves when every worker has reached NATS, has registered its worker type, and takes
+    /// requests.
+    ///
+    /// # Errors
+    /// [`WorkerError::Stopped`] when a worker stops before that.
+    pub async fn ready(&self) -> Result<(), WorkerError> {
+        for queues in &self.queues {
+            let mut queues = queues.clone();
+            queues
+                .wait_for(|served| !served.is_empty())
+                .await
+                .map_err(|_| WorkerError::Stopped)?;
+        }
+        Ok(())
+    }
+
+    /// The worker ids, in the order of the engines.
+    pub fn worker_ids(&self) -> &[WorkerId] {
+        &self.worker_ids
+    }
+
+    /// The REST interface, for a program that serves it itself ([`WorkerBuilder::mounted_at`]).
+    pub fn router(&self) -> Router {
+        self.router.clone()
+    }
+
+    /// Waits until the workers end by themselves, which they do only on an error.
+    ///
+    /// # Errors
+    /// [`WorkerError`], the reason.
+    pub async fn wait(&mut self) -> Result<(), WorkerError> {
+        let Some(task) = &mut self.task else {
+            return Ok(());
+        };
+        let joined = task.await;
+        self.task = None;
+
+        match joined {
+            Ok(result) => result,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => Err(WorkerError::Stopped),
+            },
+        }
+    }
+
+    /// Stops in order: takes no new requests, lets operations finish for
+    /// [`Config::shutdown_grace`], hands the others back, says farewell, and returns.
+    ///
+    /// # Errors
+    /// [`WorkerError`] when a worker had failed before.
+    pub async fn stop(&mut self) -> Result<(), WorkerError> {
+        self.stop.cancel();
+        self.wait().await
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// Serves HTTP until all workers have ended. The failure of one of them stops the others.
+async fn supervise(
+    mut workers: JoinSet<Result<(), WorkerError>>,
+    listener: Option<TcpListener>,
+    address: String,
+    router: Router,
+    stop: CancellationToken,
+) -> Result<(), WorkerError> {
+    let close_http = CancellationToken::new();
+    let http = async {
+        match listener {
+            Some(listener) => http::serve(listener, router, close_http.clone()).await,
+            None => {
+                close_http.cancelled().await;
+                Ok(())
+            }
+        }
+    }
+    .fuse();
+    tokio::pin!(http);
+
+    let mut result = Ok(());
+    loop {
+        let ended = tokio::select! {
+            joined = workers.join_next() => match joined {
+                None => break,
+                Some(Ok(ended)) => ended,
+                Some(Err(error)) => match error.try_into_panic() {
+                    Ok(panic) => std::panic::resume_unwind(panic),
+                    Err(_) => Err(WorkerError::Stopped),
+                },
+            },
+            served = &mut http => {
+                served.map_err(|source| WorkerError::Http { address: address.clone(), source })
+            }
+        };
+        stop.cancel();
+        result = result.and(ended);
+    }
+
+    close_http.cancel();
+    let _ = tokio::time::timeout(HTTP_TIMEOUT, http).await;
+    result
+}
+
+fn refuse_duplicates(engines: &[(EngineInfo, Arc<dyn ErasedEngine>)]) -> Result<(), WorkerError> {
+    for (index, (info, _)) in engines.iter().enumerate() {
+        let is_taken = engines[..index]
+            .iter()
+            .any(|(earlier, _)| earlier.worker_type == info.worker_type);
+        if is_taken {
+            return Err(WorkerError::DuplicateEngine(info.worker_type.to_owned()));
+        }
+    }
+    Ok(())
+}
+
+/// How the REST interface of this process is reached.
+struct Endpoint {
+    listener: Option<TcpListener>,
+    url: String,
+    /// Tells this process from others on the same host: the port, or else the process id.
+    number: u32,
+}
+
+impl Endpoint {
+    async fn of(address: Address, config: &Config) -> Result<Self, WorkerError> {
+        let listener = match address {
+            Address::Mounted(url) => {
+                return Ok(Self {
+                    listener: None,
+                    url: url.trim_end_matches('/').to_owned(),
+                    number: std::process::id(),
+                });
+            }
+            Address::Listener(listener) => listener,
+            Address::Configured => {
+                let address = format!("{}:{}", config.host, config.port);
+                TcpListener::bind(&address)
+                    .await
+                    .map_err(|source| WorkerError::Http { address, source })?
+            }
+        };
+
+        let address = listener.local_addr().map_err(WorkerError::Process)?;
+        let url = config
+            .endpoint_url
+            .clone()
+            .unwrap_or_else(|| default_url(address, &config.host));
+        Ok(Self {
+            listener: Some(listener),
+            url,
+            number: u32::from(address.port()),
+        })
+    }
+}
+
+fn default_url(address: SocketAddr, configured_host: &str) -> String {
+    let host = if address.ip().is_unspecified() {
+        host_name()
+    } else {
+        configured_host.to_owned()
+    };
+    format!("http://{host}:{}", address.port())
+}
+
+/// Who one worker of this process is.
+struct Identity {
+    worker_type: WorkerType,
+    worker_id: WorkerId,
+    endpoint_url: String,
+}
+
+impl Identity {
+    fn of(
+        info: &EngineInfo,
+        config: &Config,
+        endpoint: &Endpoint,
+        several: bool,
+    ) -> Result<Self, InvalidName> {
+        let worker_type = WorkerType::new(info.worker_type)?;
+        let worker_id = match &config.worker_id {
+            Some(id) if several => WorkerId::new(format!("{id}-{}", dashed(&worker_type)))?,
+            Some(id) => id.clone(),
+            None => default_worker_id(&worker_type, &host_name(), endpoint.number)?,
+        };
+        let endpoint_url = if several {
+            format!("{}/{worker_type}", endpoint.url)
+        } else {
+            endpoint.url.clone()
+        };
+        Ok(Self {
+            worker_type,
+            worker_id,
+            endpoint_url,
+        })
+    }
+}
+
+fn build_core(
+    engine: Arc<dyn ErasedEngine>,
+    info: EngineInfo,
+    identity: Identity,
+    config: &Config,
+    connection: &Connection,
+) -> Result<Core, WorkerError> {
+    let names = config.nats.subject_prefix.clone();
+    Ok(Core {
+        capabilities: determine(&config.capabilities, info.uses_gpu)?,
+        engine,
+        engines: EngineRuntime::new(config.concurrency, info.never_blocks)
+            .map_err(WorkerError::Process)?,
+        info,
+        worker_type: identity.worker_type,
+        worker_id: identity.worker_id,
+        instance: uuid::Uuid::new_v4().simple().to_string(),
+        endpoint_url: identity.endpoint_url,
+        started_at: Timestamp::now(),
+        slots: config.concurrency,
+        heartbeat_interval: config.protocol.heartbeat_interval,
+        default_lease: config.protocol.lease,
+        checkpoint_interval: config.checkpoint_interval,
+        data_dir: DataDir::new(&config.data_dir),
+        oplog: OpLog::new(connection.jetstream.clone(), names.clone()),
+        names,
+        connection: connection.clone(),
+        running: Default::default(),
+        local: Default::default(),
+        counters: Counters::default(),
+        attempts: http::attempts(),
+        changed: Notify::new(),
+        last_pull: Mutex::new(None),
+    })
+}
+
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    if name.trim().is_empty() {
+        "localhost".to_owned()
+    } else {
+        name.trim().to_owned()
+    }
+}
+
+/// `data-processing-worker-<host>-<port>`: the guide's style, and unique among the workers of one
+/// machine.
+fn default_worker_id(
+    worker_type: &WorkerType,
+    host: &str,
+    number: u32,
+) -> Result<WorkerId, InvalidName> {
+    let host: String = host
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+        .take(64)
+        .collect();
+    let worker_type: String = dashed(worker_type).chars().take(48).collect();
+    WorkerId::new(format!("{worker_type}-worker-{host}-{number}"))
+}
+
+fn dashed(worker_type: &WorkerType) -> String {
+    worker_type.as_str().replace('_', "-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Context, OperationError};
+
+    struct Echo;
+
+    impl Engine for Echo {
+        const NAME: &'static str = "echo";
+        type Request = String;
+        type Output = String;
+
+        async fn run(&self, _: Context, request: String) -> Result<String, OperationError> {
+            Ok(request)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_builder_without_an_engine_or_with_one_twice_is_refused() {
+        let none = Worker::builder().mounted_at("http://here").start().await;
+        assert!(matches!(none, Err(WorkerError::NoEngine)));
+
+        let twice = Worker::builder()
+            .engine(Echo)
+            .engine(Echo)
+            .mounted_at("http://here")
+            .start()
+            .await;
+        assert!(matches!(twice, Err(WorkerError::DuplicateEngine(name)) if name == "echo"));
+    }
+
+    #[test]
+    fn a_configured_worker_id_is_shared_out_among_several_engines() {
+        let config = Config {
+            worker_id: Some(WorkerId::new("w").unwrap()),
+            ..Config::default()
+        };
+        let endpoint = Endpoint {
+            listener: None,
+            url: "http://here".to_owned(),
+            number: 1,
+        };
+        let info = Echo.info();
+
+        let alone = Identity::of(&info, &config, &endpoint, false).unwrap();
+        let one_of_many = Identity::of(&info, &config, &endpoint, true).unwrap();
+
+        assert_eq!(alone.worker_id.as_str(), "w");
+        assert_eq!(alone.endpoint_url, "http://here");
+        assert_eq!(one_of_many.worker_id.as_str(), "w-echo");
+        assert_eq!(one_of_many.endpoint_url, "http://here/echo");
+    }
+}
