@@ -26,7 +26,7 @@ function merge(target, beside) {
  * @param {string} reference
  * @param {unknown} root the document that it refers to
  */
-function referenced(reference, root) {
+export function schemaAt(reference, root) {
   return reference.slice(2).split('/')
     .reduce((at, part) => ownMember(at, unescapePart(part)), root);
 }
@@ -42,7 +42,7 @@ export function resolveSchema(schema, root) {
   for (let step = 0; step < MAX_STEPS; step += 1) {
     if (typeof found.$ref === 'string' && found.$ref.startsWith('#/')) {
       const { $ref: reference, ...beside } = found;
-      found = merge(/** @type {Schema | undefined} */ (referenced(reference, root)), beside);
+      found = merge(/** @type {Schema | undefined} */ (schemaAt(reference, root)), beside);
     } else if (Array.isArray(found.allOf) && found.allOf.length === 1) {
       const { allOf: [only], ...beside } = found;
       found = merge(only, beside);

@@ -1,6 +1,7 @@
 // What a JSON Schema of the API document says, as text, and an example value. No elements here.
 
-import { ownMember, unescapePart, writeJson } from '../dashboard/exact.js';
+import { ownMember, writeJson } from '../dashboard/exact.js';
+import { schemaAt } from '../dashboard/schema.js';
 
 // Schemas may contain themselves.
 export const MAX_DEPTH = 12;
@@ -19,8 +20,7 @@ export function resolve(document, schema) {
   while (typeof found === 'object' && found.$ref !== undefined && !seen.has(found.$ref)) {
     seen.add(found.$ref);
     const { $ref: reference, ...beside } = found;
-    const target = reference.replace(/^#\//, '').split('/')
-      .reduce((at, part) => ownMember(at, unescapePart(part)), document);
+    const target = schemaAt(reference, document);
     found = target && typeof target === 'object'
       ? { .../** @type {Schema} */ (target), ...beside }
       : /** @type {AnySchema} */ (target);
