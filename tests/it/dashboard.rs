@@ -5,7 +5,7 @@ use ktrdr_protocol::origin::Origin;
 use ktrdr_protocol::time::Timestamp;
 use ktrdr_tests::browser::Browser;
 use ktrdr_tests::{Stack, WorkerProcess};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// A text that would run a script if a page took it for markup.
 const HOSTILE: &str = "<img src=x onerror=\"document.body.dataset.hacked='yes'\">";
@@ -223,6 +223,62 @@ async fn an_operation_is_started_watched_and_cancelled() {
         .clone();
     assert_eq!(retried, "from-the-form");
     assert_eq!(browser.errors().await, Vec::<String>::new());
+}
+
+/// The schema behind references and optional values.
+fn resolved<'a>(document: &'a Value, schema: &'a Value) -> &'a Value {
+    match (schema["$ref"].as_str(), schema.pointer("/anyOf/0")) {
+        (Some(reference), _) => {
+            let target = document.pointer(reference.trim_start_matches('#'));
+            resolved(document, target.expect("a reference that leads somewhere"))
+        }
+        (None, Some(first)) => resolved(document, first),
+        (None, None) => schema,
+    }
+}
+
+#[tokio::test]
+async fn the_form_has_a_field_for_each_execution_option_of_the_api_document() {
+    let Some(browser) = Browser::start().await else {
+        return;
+    };
+    let stack = Stack::start().await;
+    let _worker = stack.worker("dummy", "w1").await;
+    let document = stack.api().get("/openapi.json").await.expect(200).json;
+    let body = "/paths/~1api~1v1~1dummy~1start/post/requestBody/content/application~1json/schema";
+    let start = resolved(&document, document.pointer(body).expect("the start body"));
+    let execution = resolved(&document, &start["properties"]["execution"]);
+    let requirements = resolved(&document, &execution["properties"]["requirements"]);
+    let paths = |base: &str, schema: &Value| -> Vec<String> {
+        let properties = schema["properties"].as_object().expect("properties");
+        properties
+            .keys()
+            .map(|name| format!("{base}/{name}"))
+            .collect()
+    };
+    let mut expected = paths("/execution", execution);
+    expected.extend(paths("/execution/requirements", requirements));
+    expected.sort();
+
+    browser
+        .goto(&format!("{}/#/start/dummy", stack.api().base()))
+        .await;
+    let shown = browser
+        .wait(
+            "the form",
+            "const fields = [...document.querySelectorAll(\"[data-path^='/execution/']\")];
+             return fields.length > 0 && fields.map((field) => field.dataset.path).sort()",
+        )
+        .await;
+
+    assert_eq!(shown, json!(expected));
+    assert!(expected.contains(&"/execution/requirements/gpu".to_owned()));
+    // Nothing is sent for options that nobody has set.
+    browser.fill("[data-path='/steps'] input", "0").await;
+    browser.click("form button[type=submit]").await;
+    browser.wait_for_text(".op-head .chip", "completed").await;
+    let started = stack.api().operations("limit=1").await;
+    assert_eq!(started.at("/data/operations/0/execution"), &json!(null));
 }
 
 #[tokio::test]
