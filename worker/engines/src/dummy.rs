@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn fails_where_it_was_told_to() {
+    async fn fails_at_the_requested_step() {
         let error = TestRun::new()
             .run(&Dummy, json!({"step_ms": 0, "fail_at_step": 2}))
             .await

@@ -190,7 +190,7 @@ async fn it_can_be_watched() {
 }
 
 #[tokio::test]
-async fn without_trades_what_is_undefined_is_null() {
+async fn without_trades_undefined_metrics_are_null() {
     let strategy = json!({"type": "rsi_threshold", "period": 14, "lower": 0, "upper": 100});
     let output =
         serde_json::to_value(run(crossing(json!({"strategy": strategy}))).await.unwrap()).unwrap();

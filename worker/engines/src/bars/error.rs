@@ -7,7 +7,7 @@ use ktrdr_worker::OperationError;
 pub enum BarsError {
     /// No file exists for this symbol and timeframe.
     #[error(
-        "{file}: no such file in the data directory: check symbol and timeframe, or add the file"
+        "{file}: the file does not exist in the data directory: check symbol and timeframe, or add the file"
     )]
     NotFound {
         /// The path of the file, relative to the data directory.

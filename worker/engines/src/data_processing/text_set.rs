@@ -161,7 +161,7 @@ mod tests {
     use crate::data_processing::state;
 
     #[test]
-    fn texts_are_told_apart_by_their_parts() {
+    fn texts_with_other_parts_are_different() {
         let mut seen = TextSet::default();
         let mut insert = |parts: &[&str]| seen.insert(parts.iter().map(|part| part.as_bytes()));
         assert!(insert(&["ab", "c"]));

@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_time_is_not_read() {
+    fn other_texts_are_not_read() {
         for cell in [
             "",
             "2020",

@@ -1,4 +1,4 @@
-//! Rows, labels, the split, and what a guess would score.
+//! The rows to train on: labels, the split into training and validation rows, and the baseline.
 
 use ndarray::{Array1, Array2};
 use schemars::JsonSchema;
@@ -10,17 +10,17 @@ use super::request::{Label, TrainingRequest};
 use crate::bars::{Bar, Bars};
 use ktrdr_worker::OperationError;
 
-/// The fewest rows worth training on.
+/// The fewest rows to train on.
 const MIN_ROWS: usize = 50;
 
-/// Standardised rows and their labels, in order of time.
+/// Standardized rows and their labels, in order of time.
 #[derive(Debug)]
 pub(super) struct Part {
-    /// The features of all rows.
+    /// The features, one line per row.
     pub(super) features: Array2<f64>,
-    /// 0 or 1 for each row.
+    /// The label of each row, 0 or 1.
     pub(super) labels: Array1<f64>,
-    /// Its first and last bar, as the file writes their times.
+    /// The times of the first and the last bar, as the file writes them.
     pub(super) span: (Box<str>, Box<str>),
 }
 
@@ -34,26 +34,28 @@ impl Part {
     }
 }
 
-/// All that is learnt from and measured with.
+/// The training rows and the validation rows.
 #[derive(Debug)]
 pub(super) struct Dataset {
     pub(super) train: Part,
     pub(super) validation: Part,
     pub(super) scaling: Scaling,
-    /// The median range that `next_range_high` compares with.
+    /// The median range that the label `next_range_high` compares with.
     pub(super) label_threshold: Option<f64>,
     pub(super) baseline: Baseline,
 }
 
-/// What answering without looking would score: always the training rows' share of ones as the
-/// probability, and their more frequent class.
+/// The score of a constant prediction.
+///
+/// The loss is for predicting the share of ones in the training rows; the accuracy is for
+/// predicting their more frequent class.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Baseline {
     /// Loss on the training rows, in nats.
     pub train_loss: Option<f64>,
     /// Accuracy on the training rows.
     pub train_accuracy: Option<f64>,
-    /// Loss on the validation rows; null when it is infinite.
+    /// Loss on the validation rows. Null when it is infinite.
     pub val_loss: Option<f64>,
     /// Accuracy on the validation rows.
     pub val_accuracy: Option<f64>,
@@ -61,7 +63,7 @@ pub struct Baseline {
 
 impl Dataset {
     pub(super) fn new(bars: &Bars, request: &TrainingRequest) -> Result<Self, OperationError> {
-        // The last bar has no next one to be labelled by.
+        // The last bar has no label, because it has no next bar.
         bars.require(MIN_ROWS + FIRST_BAR + 1, || {
             format!("training on {MIN_ROWS} rows")
         })?;
@@ -96,7 +98,7 @@ fn timestamp(bars: &Bars, row: usize) -> Box<str> {
     bars.bars[FIRST_BAR + row].timestamp.clone()
 }
 
-/// Prices at the limits of a double can give ratios beyond them.
+/// Fails when a feature is not finite. Prices at the limits of a double can give infinite ratios.
 fn check_finite(bars: &Bars, rows: &[Row]) -> Result<(), OperationError> {
     for (at, row) in rows.iter().enumerate() {
         if let Some(column) = row.iter().position(|value| !value.is_finite()) {
@@ -113,14 +115,14 @@ fn check_finite(bars: &Bars, rows: &[Row]) -> Result<(), OperationError> {
     Ok(())
 }
 
-/// How many of `rows` are for training.
+/// The number of training rows among `rows`.
 fn split(rows: usize, part: f64) -> Result<usize, OperationError> {
     let train = (part * rows as f64).floor() as usize;
     if train == 0 || train >= rows {
         return Err(OperationError::permanent(
             "insufficient_data",
             format!(
-                "train_split {part} of {rows} rows leaves {train} to train on: both parts need at least one"
+                "train_split {part} of {rows} rows leaves {train} rows to train on: training and validation need at least one row each"
             ),
         ));
     }
@@ -128,7 +130,7 @@ fn split(rows: usize, part: f64) -> Result<usize, OperationError> {
     Ok(train)
 }
 
-/// The labels of all rows; the first `split` rows are the training rows.
+/// The labels of all rows. The first `split` rows are the training rows.
 fn labels(bars: &[Bar], label: Label, split: usize) -> (Vec<f64>, Option<f64>) {
     let next = bars.windows(2).skip(FIRST_BAR);
     match label {
@@ -178,7 +180,7 @@ impl Baseline {
         };
 
         let accuracy = |part: &Part| {
-            // As a logit of 0 does, a share of exactly one half answers 0.
+            // A share of exactly one half predicts 0, like a logit of 0.
             let right = if share > 0.5 {
                 part.ones()
             } else {

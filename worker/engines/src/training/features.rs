@@ -1,11 +1,11 @@
-//! What the network sees of a bar (docs: "Features").
+//! The inputs of the network (`docs/engines/training.md`, "Features").
 
 use ndarray::Array2;
 
 use crate::bars::Bars;
 use crate::bars::indicators::{Indicator, rsi, sma};
 
-/// Names of the features, in the order of a row.
+/// The names of the features, in the order of a row.
 pub const FEATURES: [&str; 8] = [
     "ret_1",
     "ret_5",
@@ -20,19 +20,19 @@ pub const FEATURES: [&str; 8] = [
 /// The first bar that has all features.
 pub const FIRST_BAR: usize = 20;
 
-/// Returns in the window of `vol_20`.
+/// Number of returns in the window of `vol_20`.
 const VOLATILITY_WINDOW: usize = 20;
 
 /// The features of one bar.
 pub type Row = [f64; FEATURES.len()];
 
-/// The features of every bar from [`FIRST_BAR`] on. None looks at a later bar.
+/// The features of every bar from [`FIRST_BAR`] on. No feature uses a later bar.
 pub fn features(bars: &Bars) -> Vec<Row> {
     let closes = bars.closes();
     let change = |t: usize, back: usize| closes[t] / closes[t - back] - 1.0;
     let (fast, slow, strength) = (sma(&closes, 10), sma(&closes, 20), rsi(&closes, 14));
 
-    // Defined from bar 19 or earlier.
+    // All three indicators are defined from bar 19 on or earlier.
     let value = |indicator: &Indicator, t| indicator.get(t).unwrap_or(f64::NAN);
 
     (FIRST_BAR..closes.len())
@@ -53,7 +53,7 @@ pub fn features(bars: &Bars) -> Vec<Row> {
         .collect()
 }
 
-/// Mean and standard deviation (divisor n) of values that can be gone through twice.
+/// Mean and population standard deviation (divisor n), in two passes over the values.
 pub(super) fn mean_and_deviation(values: impl ExactSizeIterator<Item = f64> + Clone) -> (f64, f64) {
     let count = values.len() as f64;
     let mean = values.clone().sum::<f64>() / count;
@@ -61,17 +61,17 @@ pub(super) fn mean_and_deviation(values: impl ExactSizeIterator<Item = f64> + Cl
     (mean, variance.sqrt())
 }
 
-/// Shifts and scales that give each feature mean 0 and deviation 1 over the training rows.
+/// Standardization: gives each feature mean 0 and standard deviation 1 over the training rows.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scaling {
     /// Means over the training rows.
     pub means: Row,
-    /// Standard deviations over the training rows; 1 for a feature that never changes.
+    /// Standard deviations over the training rows. 1 for a constant feature.
     pub deviations: Row,
 }
 
 impl Scaling {
-    /// Learns them from `rows`.
+    /// Computes the standardization of `rows`.
     pub fn of(rows: &[Row]) -> Self {
         let mut scaling = Self {
             means: [0.0; FEATURES.len()],
@@ -89,7 +89,7 @@ impl Scaling {
         scaling
     }
 
-    /// `rows`, scaled.
+    /// Returns `rows`, standardized.
     pub(super) fn apply(&self, rows: &[Row]) -> Array2<f64> {
         Array2::from_shape_fn((rows.len(), FEATURES.len()), |(at, column)| {
             (rows[at][column] - self.means[column]) / self.deviations[column]

@@ -1,28 +1,28 @@
-//! What the epochs of a training measured.
+//! The measurements of the epochs.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::request::EarlyStopping;
 
-/// What one epoch measured. Losses in nats, accuracies as fractions.
+/// The measurements of one epoch. Losses are in nats, accuracies are fractions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EpochMetrics {
-    /// Its number, from 1.
+    /// The number of the epoch, from 1.
     pub epoch: u32,
-    /// Mean loss of the training rows as the epoch met them, each batch before its step.
+    /// Mean loss of the training rows, measured on each batch before its update.
     pub train_loss: f64,
-    /// Accuracy of the same answers.
+    /// Accuracy on the training rows, measured on each batch before its update.
     pub train_accuracy: f64,
     /// Mean loss of all validation rows after the epoch.
     pub val_loss: f64,
-    /// Accuracy of the same answers.
+    /// Accuracy on all validation rows after the epoch.
     pub val_accuracy: f64,
 }
 
 impl EpochMetrics {
-    /// Names and values, as metrics and progress show them.
+    /// The names and values for metric points and progress.
     pub(super) fn named(&self) -> [(&'static str, f64); 4] {
         [
             ("train_loss", self.train_loss),
@@ -33,18 +33,18 @@ impl EpochMetrics {
     }
 }
 
-/// All epochs so far, in order.
+/// The finished epochs, in order.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct History(pub Vec<EpochMetrics>);
 
 impl History {
-    /// Epochs that are finished.
+    /// Number of finished epochs.
     pub fn epochs(&self) -> u32 {
         self.0.last().map_or(0, |last| last.epoch)
     }
 
-    /// The epoch with the least validation loss, the first of equals.
+    /// The epoch with the least validation loss. The first one when several are equal.
     pub fn best(&self) -> Option<&EpochMetrics> {
         self.0.iter().reduce(|best, epoch| {
             if epoch.val_loss < best.val_loss {
@@ -55,10 +55,9 @@ impl History {
         })
     }
 
-    /// Whether the validation loss has not fallen for as long as `stopping` lets it.
+    /// Whether the validation loss has not improved for `stopping.patience` epochs.
     ///
-    /// It follows from the measured losses alone, so it needs no state that a resumed run could
-    /// lose.
+    /// This depends on the measured losses alone, so a resumed run decides the same.
     pub fn stops_early(&self, stopping: Option<EarlyStopping>) -> bool {
         let Some(stopping) = stopping else {
             return false;
@@ -106,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn patience_counts_epochs_that_were_not_better() {
+    fn patience_counts_epochs_without_improvement() {
         let stops = |losses: &[f64], patience, min_delta| {
             history(losses).stops_early(Some(EarlyStopping {
                 patience,

@@ -1,5 +1,7 @@
-//! Where weights begin, and the order in which an epoch meets the rows: all that comes from the
-//! seed.
+//! Everything that depends on the seed: the initial weights, and the order of the rows in an epoch.
+//!
+//! Random weights follow X. Glorot and Y. Bengio, "Understanding the difficulty of training deep
+//! feedforward neural networks", 2010 (uniform).
 
 use ndarray::{Array1, Array2};
 use rand::Rng;
@@ -10,7 +12,7 @@ use rand_chacha::rand_core::SeedableRng;
 use super::layer::Layer;
 use super::request::{Init, TrainingRequest};
 
-/// The stream of random numbers for the weights; epochs have the streams of their number, from 1.
+/// The stream of random numbers for the weights. Epoch n uses stream n, from 1.
 const WEIGHTS: u64 = 0;
 
 fn stream(seed: u64, stream: u64) -> ChaCha8Rng {
@@ -19,7 +21,7 @@ fn stream(seed: u64, stream: u64) -> ChaCha8Rng {
     rng
 }
 
-/// The layers before the first step.
+/// The layers before the first update.
 pub(super) fn layers(request: &TrainingRequest) -> Vec<Layer> {
     let mut rng = stream(request.seed, WEIGHTS);
     let mut k = 0.0;
@@ -30,7 +32,8 @@ pub(super) fn layers(request: &TrainingRequest) -> Vec<Layer> {
         .map(|pair| {
             let (inputs, outputs) = (pair[0], pair[1]);
             let mut weight = || match request.init {
-                // Glorot uniform. He's bound, √(6/inputs), overfits sooner in a net this small.
+                // Glorot uniform. The bound of He, √(6/inputs), overfits earlier in a network this
+                // small.
                 Init::Random => {
                     let bound = (6.0 / (inputs + outputs) as f64).sqrt();
                     rng.random_range(-bound..bound)
@@ -50,10 +53,9 @@ pub(super) fn layers(request: &TrainingRequest) -> Vec<Layer> {
         .collect()
 }
 
-/// The order in which `epoch` (from 1) meets `rows` rows.
+/// The order of `rows` rows in `epoch` (from 1).
 ///
-/// It depends on nothing but its arguments, so that a resumed run meets them as an undisturbed one
-/// does.
+/// It depends only on the arguments, so a resumed run has the same order.
 pub(super) fn order(request: &TrainingRequest, epoch: u32, rows: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..rows).collect();
     if request.shuffle {

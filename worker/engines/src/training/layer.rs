@@ -1,22 +1,22 @@
-//! One dense layer's numbers. Gradients and the optimiser's moments have the same shape, and are
-//! layers too.
+//! The weights and biases of a dense layer. Gradients and the moments of the optimizer have the
+//! same shape and use the same type.
 
 use ndarray::{Array1, Array2};
 use serde::{Deserialize, Serialize};
 
-/// A layer. One that was read from a checkpoint or a model file has finite numbers, as many as its
-/// sizes ask for.
+/// The weights and biases of a layer. A layer from a checkpoint or a model file has the right
+/// number of weights, and all are finite.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Plain", into = "Plain")]
 pub(super) struct Layer {
-    /// A row for each output.
+    /// One row for each output.
     pub(super) weights: Array2<f64>,
     /// One for each output.
     pub(super) biases: Array1<f64>,
 }
 
 impl Layer {
-    /// From weights output by output, and within an output input by input.
+    /// Creates a layer. The weights are ordered by output, then by input.
     pub(super) fn new(
         inputs: usize,
         outputs: usize,
@@ -46,12 +46,14 @@ impl Layer {
     }
 }
 
-/// There are more or fewer numbers than the sizes ask for, or one is not finite.
+/// The number of weights or biases does not match the sizes, or one is not finite.
 #[derive(Debug, thiserror::Error)]
-#[error("a layer's numbers are not as many as its sizes ask for, or not finite")]
+#[error(
+    "a layer has another number of weights or biases than its sizes say, or one that is not finite"
+)]
 pub(super) struct UnsoundLayer;
 
-/// A layer as checkpoints have it.
+/// The form of a layer in a checkpoint.
 #[derive(Serialize, Deserialize)]
 struct Plain {
     inputs: usize,

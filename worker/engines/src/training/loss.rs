@@ -1,4 +1,7 @@
-//! Binary cross-entropy on logits, in nats, written so that no logit overflows (docs: "Loss").
+//! Binary cross-entropy on logits, in nats (`docs/engines/training.md`, "Loss").
+//!
+//! The formula max(z, 0) − z·y + ln(1 + e^−|z|) equals −y·ln σ(z) − (1 − y)·ln(1 − σ(z)) and does
+//! not overflow for any logit z.
 
 use ndarray::ArrayView1;
 
@@ -7,12 +10,12 @@ pub(super) fn row_loss(z: f64, y: f64) -> f64 {
     z.max(0.0) - z * y + (-z.abs()).exp().ln_1p()
 }
 
-/// Its derivative by `z`, also at 0, where parts of the formula above have none.
+/// The derivative of the loss by `z`, also at 0, where single terms of the formula have none.
 pub(super) fn row_gradient(z: f64, y: f64) -> f64 {
     probability(z) - y
 }
 
-/// The probability of label 1 that logit `z` stands for.
+/// The probability of label 1 for logit `z` (logistic function).
 pub(super) fn probability(z: f64) -> f64 {
     if z >= 0.0 {
         1.0 / (1.0 + (-z).exp())
@@ -22,12 +25,12 @@ pub(super) fn probability(z: f64) -> f64 {
     }
 }
 
-/// The loss of one row when `p` is the probability answered for label 1.
+/// The loss of one row when the predicted probability of label 1 is `p`.
 pub(super) fn row_loss_at_probability(p: f64, y: f64) -> f64 {
     if y == 1.0 { -p.ln() } else { -(1.0 - p).ln() }
 }
 
-/// Losses and right answers of the rows seen so far.
+/// The sum of losses and the number of right predictions so far.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct RunningScore {
     loss: f64,
@@ -36,7 +39,7 @@ pub(super) struct RunningScore {
 }
 
 impl RunningScore {
-    /// Counts rows with these logits and labels.
+    /// Adds rows with these logits and labels.
     pub(super) fn add(&mut self, logits: ArrayView1<'_, f64>, labels: ArrayView1<'_, f64>) {
         for (z, y) in logits.iter().zip(labels) {
             self.loss += row_loss(*z, *y);
@@ -50,7 +53,7 @@ impl RunningScore {
         self.loss / self.rows as f64
     }
 
-    /// Right answers as a fraction of all.
+    /// Right predictions as a fraction of all.
     pub(super) fn accuracy(&self) -> f64 {
         self.right as f64 / self.rows as f64
     }

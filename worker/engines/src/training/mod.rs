@@ -1,5 +1,10 @@
-//! `training`: a small neural network learns from past bars. The rules are in
-//! `docs/engines/training.md`.
+//! The `training` engine: trains a small neural network on past bars.
+//!
+//! `docs/engines/training.md` states the rules. The modules, from the lowest to the highest:
+//! `layer` holds weights; `loss`, `network` (forward and backward), `init` and `adam` are the
+//! mathematics; `features` and `dataset` prepare the rows; `state` is a training between two
+//! epochs, `history` its measurements; `trainer` is the loop; `model` is the trained model and its
+//! file format, `model_writer` writes it; `progress` reports, and `output` is the result.
 
 mod adam;
 mod dataset;
@@ -31,7 +36,7 @@ use self::trainer::Trainer;
 use crate::bars::Bars;
 use ktrdr_worker::{Context, Engine, OperationError};
 
-/// The engine.
+/// The `training` engine.
 pub struct Training;
 
 impl Engine for Training {
@@ -53,8 +58,8 @@ impl Engine for Training {
 /// Runs one training from request to model file.
 ///
 /// # Errors
-/// A permanent error for a request or a file that cannot be worked with, or when training diverges;
-/// [`OperationError::Cancelled`].
+/// A permanent error when the request or the bars are invalid or the training diverges;
+/// [`OperationError::Cancelled`] when the operation was cancelled.
 pub fn train(ctx: &Context, request: &TrainingRequest) -> Result<TrainingOutput, OperationError> {
     request.check()?;
 
@@ -63,12 +68,12 @@ pub fn train(ctx: &Context, request: &TrainingRequest) -> Result<TrainingOutput,
         .clone()
         .unwrap_or_else(|| format!("models/{}.json", ctx.operation_id()));
 
-    // Before the work, so that a bad name costs nothing.
+    // Fail before the work when the name is invalid.
     let target = ModelWriter::new(ctx, &model_file)?;
     let bars = Bars::load(ctx, &request.selection())?;
     let data = Dataset::new(&bars, request)?;
 
-    // What an earlier attempt came to, unless it belongs to another kind of network.
+    // The checkpoint of an earlier attempt, unless it belongs to a network of another shape.
     let saved = ctx
         .last_checkpoint::<TrainingState>()
         .filter(|state| state.fits(request));
@@ -89,8 +94,8 @@ pub fn train(ctx: &Context, request: &TrainingRequest) -> Result<TrainingOutput,
     ))
 }
 
-/// Trains from `state` to the end. A state that was saved after any epoch gives the same numbers as
-/// a run without a break.
+/// Trains from `state` to the end. A run that resumes from a saved state gives the same numbers as
+/// a run without an interruption.
 fn learn(
     request: &TrainingRequest,
     data: &Dataset,
@@ -99,7 +104,7 @@ fn learn(
 ) -> Result<TrainingState, OperationError> {
     let mut trainer = Trainer::restore(request, data, state)?;
     while !trainer.is_finished() {
-        let metrics = trainer.epoch(|part| progress.batch(part))?;
+        let metrics = trainer.train_epoch(|part| progress.batch(part))?;
         progress.epoch(metrics);
         progress.checkpoint(&trainer.state);
     }

@@ -1,4 +1,14 @@
-//! A trained network as a file: all it takes to ask it about other bars (docs: "Model file").
+//! A trained model and its file (`docs/engines/training.md`, "Model file").
+//!
+//! The problem: a backtest, maybe on another worker and much later, must get the same predictions
+//! as the training. So the file has everything that a prediction needs (feature names,
+//! standardization, layers), and the reader refuses a file that could give other numbers: another
+//! version, unknown or missing fields, other features, shapes that do not match, numbers that are
+//! not finite.
+//!
+//! JSON was chosen because people can read it and doubles survive a round trip exactly. ONNX was
+//! rejected: it would need a large dependency for a network of a few matrix products, and has no
+//! place for the features.
 
 use std::io::{self, BufReader};
 
@@ -16,35 +26,35 @@ use super::state::TrainingState;
 use ktrdr_worker::open_file;
 use ktrdr_worker::{Context, OperationError};
 
-/// What the file says it is.
+/// The format name in the file.
 const FORMAT: &str = "ktrdr-dense-network";
 
-/// The version that is written and read.
+/// The format version that this worker writes and reads.
 const VERSION: u32 = 1;
 
-/// Files larger than this are not looked at; ten million weights take less.
+/// The largest model file to read, in bytes. Ten million weights take less.
 const MAX_BYTES: u64 = 512 * 1024 * 1024;
 
-/// Rows computed at once: bounds memory, and the time between two looks at a cancel.
+/// Rows computed at once. Bounds the memory and the time between two checks for cancellation.
 const ROWS_AT_ONCE: usize = 4096;
 
-/// The file's contents.
+/// The contents of a model file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ModelFile {
     format: String,
     format_version: u32,
     label: Label,
-    /// The median that the label compares with, when it does.
+    /// The median that the label compares with, if any.
     label_threshold: Option<f64>,
     feature_names: Vec<String>,
     means: Vec<f64>,
     stds: Vec<f64>,
     layer_sizes: Vec<usize>,
     layers: Vec<LayerFile>,
-    /// What the last epoch measured.
+    /// The measurements of the last epoch.
     metrics: Option<EpochMetrics>,
-    /// The request it was trained with, defaults filled in; for people.
+    /// The request with defaults filled in. For people; the reader ignores it.
     parameters: Value,
 }
 
@@ -87,7 +97,7 @@ impl ModelFile {
         })
     }
 
-    /// The layers, if their shapes agree with `layer_sizes` and every number is finite.
+    /// The layers. Fails unless their shapes match `layer_sizes` and every number is finite.
     fn layers(&self) -> Result<Vec<Layer>, String> {
         let sizes = &self.layer_sizes;
         if sizes.first() != Some(&FEATURES.len())
@@ -142,7 +152,7 @@ impl LayerFile {
     }
 }
 
-/// A model that can be asked.
+/// A model that predicts.
 pub struct Model {
     label: Label,
     scaling: Scaling,
@@ -150,10 +160,10 @@ pub struct Model {
 }
 
 impl Model {
-    /// Reads a model file; `file` is relative to the data directory.
+    /// Reads a model file. `file` is relative to the data directory.
     ///
     /// # Errors
-    /// A permanent error naming the file, when there is none or it is not a sound model of this
+    /// A permanent error that names the file when it does not exist or is not a valid model of this
     /// version.
     pub fn load(ctx: &Context, file: &str) -> Result<Self, OperationError> {
         let path = ctx.data_dir().resolve(file)?;
@@ -162,7 +172,7 @@ impl Model {
         let opened = open_file(&path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => OperationError::permanent(
                 "model_not_found",
-                format!("{file}: no such file in the data directory"),
+                format!("{file}: the file does not exist in the data directory: check model_file"),
             ),
             io::ErrorKind::InvalidInput => refuse(error.to_string()),
             _ => OperationError::failed(format!("{file}: {error}")),
@@ -170,7 +180,7 @@ impl Model {
 
         if opened.metadata()?.len() > MAX_BYTES {
             return Err(refuse(format!(
-                "a model is a file of at most {MAX_BYTES} bytes"
+                "the file is larger than the {MAX_BYTES} bytes that a model may have"
             )));
         }
 
@@ -186,8 +196,7 @@ impl Model {
 
     /// The model in the contents of a file.
     fn from_json(contents: Value) -> Result<Self, String> {
-        // First, so that a file of another version is called that and not a file with unknown
-        // fields.
+        // Check the version first: a file of another version may also have unknown fields.
         if contents["format"] != FORMAT || contents["format_version"] != VERSION {
             return Err(format!(
                 "this worker reads format {FORMAT:?} version {VERSION}, and the file says {} version {}",
@@ -211,7 +220,7 @@ impl Model {
         })
     }
 
-    /// What it predicts.
+    /// The label that the model predicts.
     pub fn label(&self) -> Label {
         self.label
     }
@@ -219,7 +228,7 @@ impl Model {
     /// The probability of label 1 for each of `rows`.
     ///
     /// # Errors
-    /// [`OperationError::Cancelled`].
+    /// [`OperationError::Cancelled`] when the operation was cancelled.
     pub fn probabilities(&self, ctx: &Context, rows: &[Row]) -> Result<Vec<f64>, OperationError> {
         let mut answers = Vec::with_capacity(rows.len());
         for rows in rows.chunks(ROWS_AT_ONCE) {
@@ -260,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_sound_is_refused() {
+    fn invalid_models_are_refused() {
         for (pointer, value, expected) in [
             ("/format", json!("onnx"), "this worker reads format"),
             ("/format_version", json!(2), "version 2"),
@@ -297,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_are_no_models_are_named() {
+    fn errors_name_the_file() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("text.json"), "no json").unwrap();
         std::fs::write(

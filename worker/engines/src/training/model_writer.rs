@@ -1,4 +1,4 @@
-//! Writing a model so that there is a whole file or none.
+//! Writes a model file, whole or not at all.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -7,20 +7,20 @@ use std::path::{Path, PathBuf};
 use super::model::ModelFile;
 use ktrdr_worker::{Context, OperationError};
 
-/// Where a model goes.
+/// Writes one model file.
 #[derive(Debug)]
 pub(super) struct ModelWriter {
-    /// As the request writes it.
+    /// The name in the request.
     name: String,
     path: PathBuf,
     temporary: PathBuf,
 }
 
 impl ModelWriter {
-    /// For a name relative to the data directory.
+    /// Prepares to write `name`, which is relative to the data directory.
     ///
-    /// The temporary file is beside it, and of this attempt alone: an earlier attempt may still be
-    /// writing.
+    /// The temporary file is beside the model and belongs to this attempt alone, because an earlier
+    /// attempt may still be writing.
     pub(super) fn new(ctx: &Context, name: &str) -> Result<Self, OperationError> {
         let refuse = || {
             OperationError::invalid(format!(
@@ -38,8 +38,8 @@ impl ModelWriter {
             .find(|folder| folder.exists())
             .is_some_and(Path::is_dir);
 
-        // The ending keeps a slip from writing over bars. A name of nothing else would be a hidden
-        // file.
+        // The required ending prevents overwriting a file of bars by mistake. The name `.json`
+        // alone would be a hidden file.
         if !file_name.ends_with(".json") || file_name == ".json" || path.is_dir() || !in_folder {
             return Err(refuse());
         }
@@ -57,8 +57,7 @@ impl ModelWriter {
         })
     }
 
-    /// Writes the file. On an error, or when the operation was cancelled meanwhile, nothing is
-    /// left.
+    /// Writes the file. Leaves no file on an error or when the operation was cancelled.
     pub(super) fn write(&self, ctx: &Context, model: &ModelFile) -> Result<(), OperationError> {
         let failed = |error: io::Error| {
             OperationError::failed(format!("model_file {:?}: {error}", self.name))
@@ -71,11 +70,11 @@ impl ModelWriter {
 
         write_synced(&self.temporary, model).map_err(failed)?;
 
-        // An attempt that was taken over must not write over its successor's model.
+        // An attempt that was lost must not overwrite the model of its successor.
         ctx.ensure_owner_blocking()?;
         fs::rename(&self.temporary, &self.path).map_err(failed)?;
 
-        // The new name is safe only when the folder is.
+        // Sync the directory, so that the new name survives a power failure.
         File::open(folder)
             .and_then(|folder| folder.sync_all())
             .map_err(failed)
@@ -89,7 +88,8 @@ fn write_synced(path: &Path, model: &ModelFile) -> io::Result<()> {
     file.into_inner()?.sync_all()
 }
 
-/// Removes the file when it goes out of scope. After the renaming there is none, which is as well.
+/// Removes the temporary file on drop. After the rename the file does not exist, and nothing
+/// happens.
 struct Temporary<'a>(&'a Path);
 
 impl Drop for Temporary<'_> {

@@ -1,13 +1,17 @@
-//! What a network answers, and how its answers depend on its weights: dense layers with ReLU
-//! between them, one logit at the end.
+//! The forward and the backward computation of a network: dense layers with ReLU between them and
+//! one logit at the end.
+//!
+//! The backward computation is backpropagation (D. E. Rumelhart, G. E. Hinton and R. J. Williams,
+//! "Learning representations by back-propagating errors", 1986). A test compares every derivative
+//! with the slope of the loss.
 
 use ndarray::linalg::general_mat_mul;
 use ndarray::{Array1, Array2, Axis, Zip};
 
 use super::layer::Layer;
 
-/// The logits of standardised rows, and what entered each layer, which [`backward`] needs. That
-/// each layer takes as many values as the one before it gives is checked where layers are read.
+/// Returns the logits of standardized rows, and the input of each layer, which [`backward`] needs.
+/// The shapes of consecutive layers must match; the code that reads layers checks this.
 pub(super) fn forward(layers: &[Layer], rows: Array2<f64>) -> (Array1<f64>, Vec<Array2<f64>>) {
     let mut entered = Vec::with_capacity(layers.len());
     let mut signal = rows;
@@ -23,8 +27,9 @@ pub(super) fn forward(layers: &[Layer], rows: Array2<f64>) -> (Array1<f64>, Vec<
     (signal.index_axis_move(Axis(1), 0), entered)
 }
 
-/// Writes the derivatives of a loss by all weights and biases to `gradient`, given those by the
-/// logits, where `entered` is what [`forward`] said of the same rows.
+/// Writes the derivatives of a loss by all weights and biases to `gradient`. `by_logits` has the
+/// derivatives by the logits, `entered` the inputs of the layers that [`forward`] returned for the
+/// same rows.
 pub(super) fn backward(
     layers: &[Layer],
     entered: &[Array2<f64>],
@@ -42,10 +47,10 @@ pub(super) fn backward(
         );
         gradient[at].biases = by_outputs.sum_axis(Axis(0));
 
-        // The rows themselves need no derivatives.
+        // Derivatives by the rows themselves are not needed.
         if at > 0 {
             by_outputs = by_outputs.dot(&layers[at].weights);
-            // What ReLU held back made no difference; its derivative at 0 is taken as 0.
+            // The derivative of ReLU is 0 where its input was not positive.
             Zip::from(&mut by_outputs)
                 .and(&entered[at])
                 .for_each(|by_output, &value| {
@@ -81,7 +86,7 @@ mod tests {
             |shape| Array2::from_shape_simple_fn(shape, || rng.random_range(-1.0..1.0));
         let labels = [1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 1.0];
 
-        // Widths of one among them: such matrices are rows and columns at the same time.
+        // Some widths are 1: such matrices are rows and columns at the same time.
         for sizes in [&[3, 1][..], &[3, 5, 4, 1], &[2, 1, 4, 1], &[1, 6, 1, 1]] {
             let layer = |pair: &[usize]| Layer {
                 weights: random((pair[1], pair[0])),
@@ -119,7 +124,7 @@ mod tests {
                 .map(|(z, y)| row_gradient(*z, y) / labels.len() as f64)
                 .collect();
 
-            // Not zeros: what is there before must not matter.
+            // Not zeros: the earlier contents must not matter.
             let mut gradient = layers.clone();
 
             backward(&layers, &entered, by_logits, &mut gradient);

@@ -1,4 +1,4 @@
-//! What a training answers.
+//! The result of a training.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -6,43 +6,43 @@ use serde::Serialize;
 use super::dataset::{Baseline, Dataset, Part};
 use super::history::{EpochMetrics, History};
 
-/// The result of a training. Losses in nats, accuracies as fractions.
+/// The result of a training. Losses are in nats, accuracies are fractions.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct TrainingOutput {
-    /// The model's file, relative to the data directory.
+    /// The model file, relative to the data directory.
     pub model_file: String,
-    /// Epochs done.
+    /// Number of epochs done.
     pub epochs: u32,
-    /// Whether early stopping ended it before the last epoch asked for.
+    /// Whether early stopping ended the training before the requested number of epochs.
     pub stopped_early: bool,
     /// Accuracy on the validation rows after the last epoch.
     pub accuracy: Option<f64>,
-    /// The last epoch; the model has its weights.
+    /// The last epoch. The model has its weights.
     pub final_epoch: Option<EpochMetrics>,
-    /// The epoch with the least validation loss, the first of equals.
+    /// The epoch with the least validation loss. The first one when several are equal.
     pub best_epoch: Option<EpochMetrics>,
-    /// All rows.
+    /// Number of rows.
     pub rows: usize,
-    /// The rows it learnt from.
+    /// The training rows.
     pub train: PartFigures,
-    /// The rows it was measured with.
+    /// The validation rows.
     pub validation: PartFigures,
-    /// What answering without looking would score.
+    /// The score of a constant prediction.
     pub baseline: Baseline,
     /// All epochs.
     pub history: History,
 }
 
-/// What a part of the rows is made of.
+/// The training rows or the validation rows.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct PartFigures {
-    /// Rows.
+    /// Number of rows.
     pub rows: usize,
-    /// Rows labelled 1.
+    /// Number of rows with label 1.
     pub ones: usize,
-    /// The first row's bar, as the file writes its time.
+    /// The time of the first bar, as the file writes it.
     pub first: Box<str>,
-    /// The last row's bar.
+    /// The time of the last bar.
     pub last: Box<str>,
 }
 

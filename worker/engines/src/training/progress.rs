@@ -1,4 +1,4 @@
-//! What others see of a training while it runs.
+//! Progress, metric points and checkpoints of a running training.
 
 use std::time::Instant;
 
@@ -6,11 +6,11 @@ use super::history::EpochMetrics;
 use super::state::TrainingState;
 use ktrdr_worker::{Context, OperationError, Progress};
 
-/// Reports progress, and what each epoch measured as metrics.
+/// Reports progress, and the measurements of each epoch as metric points.
 pub(super) struct ProgressReporter<'a> {
     ctx: &'a Context,
     total: u32,
-    /// Epochs that an earlier attempt had done.
+    /// Epochs done by an earlier attempt.
     before: u32,
     done: u32,
     newest: Option<EpochMetrics>,
@@ -18,7 +18,7 @@ pub(super) struct ProgressReporter<'a> {
 }
 
 impl<'a> ProgressReporter<'a> {
-    /// For a training of `total` epochs of which `before` are done.
+    /// Creates the reporter of a training of `total` epochs, of which `before` are done.
     pub(super) fn new(ctx: &'a Context, total: u32, before: u32) -> Self {
         Self {
             ctx,
@@ -30,8 +30,8 @@ impl<'a> ProgressReporter<'a> {
         }
     }
 
-    /// Within an epoch, when `part` of it is done: stops when cancelled, and reports progress when
-    /// it is due.
+    /// Within an epoch, when the fraction `part` of it is done: fails when the operation was
+    /// cancelled, and reports progress when it is due.
     pub(super) fn batch(&self, part: f64) -> Result<(), OperationError> {
         self.ctx.check_cancelled()?;
         self.ctx
@@ -39,7 +39,7 @@ impl<'a> ProgressReporter<'a> {
         Ok(())
     }
 
-    /// After an epoch.
+    /// After an epoch: reports its measurements.
     pub(super) fn epoch(&mut self, metrics: &EpochMetrics) {
         for (name, value) in metrics.named() {
             self.ctx.metric(name, value);
@@ -50,18 +50,18 @@ impl<'a> ProgressReporter<'a> {
             .progress(self.progress(self.done, f64::from(self.done)));
     }
 
-    /// Saves where a later attempt can go on, when it is time to.
+    /// Saves a checkpoint when one is due.
     pub(super) fn checkpoint(&self, state: &TrainingState) {
         self.ctx.checkpoint_with(|| state);
     }
 
-    /// The last progress before the result.
+    /// Reports the last progress before the result.
     pub(super) fn finish(&self) {
         self.ctx
             .progress(self.progress(self.done, f64::from(self.done)).finished());
     }
 
-    /// Progress in epoch `epoch`, with `done` epochs done, counting parts of one.
+    /// The progress in epoch `epoch`, with `done` epochs done (a fraction within an epoch).
     fn progress(&self, epoch: u32, done: f64) -> Progress {
         let total = self.total;
         let mut progress = Progress::new(done / f64::from(total) * 100.0)

@@ -1,4 +1,4 @@
-//! What a training is asked for.
+//! The parameters of a training.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -13,29 +13,29 @@ const MAX_LAYERS: usize = 16;
 /// The widest hidden layer.
 const MAX_WIDTH: usize = 4096;
 
-/// The most weights and biases of a network: 80 MB of doubles, several times that while it is
-/// trained.
+/// The most weights and biases of a network: 80 MB of doubles, and several times that during
+/// training.
 const MAX_PARAMETERS: usize = 10_000_000;
 
 /// The parameters of a training.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TrainingRequest {
-    /// The instrument: its bars are in `{symbol}_{timeframe}.csv` in the data directory.
+    /// The instrument. Its bars are in `{symbol}_{timeframe}.csv` in the data directory.
     pub symbol: Symbol,
     /// The length of a bar.
     pub timeframe: Timeframe,
-    /// Bars from this moment on; from the beginning of the file when absent.
+    /// Start of the range. Without it, the range starts at the first bar of the file.
     #[serde(default)]
     pub start: Option<BarTime>,
-    /// Bars up to this moment, itself included (a date alone is 00:00 of that day); to the end of
-    /// the file when absent.
+    /// End of the range, inclusive (a date alone is 00:00 of that day). Without it, the range ends
+    /// at the last bar of the file.
     #[serde(default)]
     pub end: Option<BarTime>,
-    /// What the network shall predict.
+    /// The label that the network predicts.
     #[serde(default)]
     pub label: Label,
-    /// The part of the rows, the earlier ones, to learn from; the rest measures.
+    /// Fraction of the rows, the earlier ones, to train on. The other rows validate.
     #[serde(default = "default_split")]
     #[schemars(extend("exclusiveMinimum" = 0, "exclusiveMaximum" = 1))]
     pub train_split: f64,
@@ -47,28 +47,28 @@ pub struct TrainingRequest {
     #[serde(default = "default_epochs")]
     #[schemars(range(min = 1, max = 100_000))]
     pub epochs: u32,
-    /// Rows per step of the optimiser.
+    /// Rows per update of the weights.
     #[serde(default = "default_batch")]
     #[schemars(range(min = 1, max = 65_536))]
     pub batch_size: usize,
-    /// Step length of the optimiser (Adam).
+    /// Learning rate of the optimizer (Adam).
     #[serde(default = "default_rate")]
     #[schemars(range(max = 10.0), extend("exclusiveMinimum" = 0))]
     pub learning_rate: f64,
-    /// Whether each epoch meets the rows in a new order; in order of time otherwise.
+    /// Use a new order of the training rows in each epoch. False uses the order of time.
     #[serde(default = "default_shuffle")]
     pub shuffle: bool,
-    /// Where the weights begin.
+    /// The initial weights.
     #[serde(default)]
     pub init: Init,
-    /// Determines weights and orders: the same request gives the same numbers.
+    /// Seed of the initial weights and the orders. The same request gives the same numbers.
     #[serde(default = "default_seed")]
     pub seed: u64,
-    /// Stop before the last epoch when the validation loss no longer falls. Off when absent.
+    /// Stop early when the validation loss no longer falls. Without it, all epochs run.
     #[serde(default)]
     pub early_stopping: Option<EarlyStopping>,
-    /// Where the model goes, relative to the data directory, ending in `.json`;
-    /// `models/{operation_id}.json` when absent.
+    /// The model file to write, relative to the data directory, ending in `.json`. The default is
+    /// `models/{operation_id}.json`.
     #[serde(default)]
     #[schemars(length(max = 1024), regex(pattern = r"\.json$"))]
     pub model_file: Option<String>,
@@ -102,18 +102,18 @@ fn default_seed() -> u64 {
     42
 }
 
-/// What the network predicts of the next bar.
+/// What the network predicts about the next bar.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Label {
-    /// That it closes higher.
+    /// Whether it closes higher.
     #[default]
     NextUp,
-    /// That its range, relative to its close, is greater than the median over the training rows.
+    /// Whether its range, relative to its close, is greater than the median over the training rows.
     NextRangeHigh,
 }
 
-/// Where the weights begin.
+/// The initial weights.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Init {
@@ -128,7 +128,7 @@ pub enum Init {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EarlyStopping {
-    /// Stop after so many epochs in a row without a better validation loss.
+    /// Stop after this many epochs in a row without a better validation loss.
     #[schemars(range(min = 1, max = 100_000))]
     pub patience: u32,
     /// A loss is better when it is lower by more than this, in nats.
@@ -138,7 +138,7 @@ pub struct EarlyStopping {
 }
 
 impl TrainingRequest {
-    /// The bars it needs.
+    /// The selected bars.
     pub fn selection(&self) -> BarSelection {
         BarSelection {
             symbol: self.symbol.clone(),
@@ -148,16 +148,16 @@ impl TrainingRequest {
         }
     }
 
-    /// Inputs of the first layer, then outputs of each layer.
+    /// The number of inputs of the first layer, then the number of outputs of each layer.
     pub fn layer_sizes(&self) -> Vec<usize> {
         [&[FEATURES.len()], &self.hidden_layers[..], &[1]].concat()
     }
 
-    /// Refuses values that no training can use. The schema says most of this too; a request may
-    /// come from one who did not look.
+    /// Checks the values. The schema has most of these limits too, but a client may not have
+    /// validated the request against it.
     ///
     /// # Errors
-    /// `invalid_request`, naming the parameter and what it may be.
+    /// `invalid_request` with the name of the parameter and its allowed values.
     pub fn check(&self) -> Result<(), OperationError> {
         let split = self.train_split;
 

@@ -1,4 +1,4 @@
-//! All that a training has come to after an epoch.
+//! The state of a training between two epochs, which is also its checkpoint.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,28 +8,27 @@ use super::layer::Layer;
 use super::request::TrainingRequest;
 
 /// A training between two epochs. Together with the request and its bars it determines everything
-/// that follows, so a run that is restored from it ends with the same numbers as one that was never
-/// interrupted.
+/// that follows, so a resumed run ends with the same numbers as a run without an interruption.
 ///
-/// There is no state of a random generator: weights and orders depend on the seed and the number of
-/// the epoch alone.
+/// It has no state of a random generator: weights and orders depend only on the seed and the number
+/// of the epoch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainingState {
-    /// Steps of the optimiser so far.
+    /// Number of updates so far.
     pub(super) steps: u64,
     /// The network.
     pub(super) layers: Vec<Layer>,
-    /// The optimiser's first moments, in the shape of the layers.
+    /// The first moments of the optimizer, in the shape of the layers.
     pub(super) first_moments: Vec<Layer>,
-    /// The optimiser's second moments.
+    /// The second moments of the optimizer.
     pub(super) second_moments: Vec<Layer>,
-    /// What each finished epoch measured; the best epoch and early stopping follow from it.
+    /// The measurements of the finished epochs. The best epoch and early stopping follow from them.
     pub(super) history: History,
 }
 
 impl TrainingState {
-    /// Before the first epoch.
+    /// The state before the first epoch.
     pub fn new(request: &TrainingRequest) -> Self {
         let layers = init::layers(request);
         let zeros: Vec<Layer> = layers.iter().map(Layer::zeros).collect();
@@ -42,12 +41,12 @@ impl TrainingState {
         }
     }
 
-    /// Epochs that are finished.
+    /// Number of finished epochs.
     pub fn epochs_done(&self) -> u32 {
         self.history.epochs()
     }
 
-    /// Whether it belongs to a training with this request, as far as its shape tells.
+    /// Whether the shapes match a training with this request.
     pub(super) fn fits(&self, request: &TrainingRequest) -> bool {
         let sizes = request.layer_sizes();
         let shaped = |layers: &[Layer]| {

@@ -1,4 +1,4 @@
-//! The engine as a whole.
+//! Tests of the whole engine.
 
 use serde_json::{Value, json};
 
@@ -94,7 +94,7 @@ async fn next_range_high_from_fixed_weights() {
     ];
     let output = check_fixed("next_range_high", &lines).await;
 
-    // A median parts the training rows in halves.
+    // A median divides the training rows into halves.
     near(
         output.baseline.train_loss.unwrap(),
         std::f64::consts::LN_2,
@@ -209,7 +209,7 @@ fn a_restored_run_ends_as_an_undisturbed_one() {
         let saved = serde_json::to_vec(&trainer.state).unwrap();
         let restored: TrainingState = serde_json::from_slice(&saved).unwrap();
         assert_eq!(finish(restored), undisturbed);
-        trainer.epoch(|_| Ok(())).unwrap();
+        trainer.train_epoch(|_| Ok(())).unwrap();
     }
 }
 
@@ -291,7 +291,7 @@ async fn early_stopping_stops() {
         .run(&Training, request(more))
         .await
         .unwrap();
-    // The first epoch is better than none; no other is better by half a nat.
+    // The first epoch always counts as better; no later one is better by half a nat.
     assert_eq!((output.epochs, output.stopped_early), (3, true));
     assert_eq!(output.history.0.len(), 3);
 }
@@ -491,10 +491,10 @@ async fn a_model_answers_as_the_training_did() {
     );
 }
 
-/// A worker is lost in the middle; the next attempt goes on from its checkpoint and ends with the
-/// very same numbers.
+/// A worker is lost in the middle. The next attempt resumes from its checkpoint and ends with the
+/// same numbers.
 #[test]
-fn a_takeover_goes_on_from_the_checkpoint_with_the_same_numbers() {
+fn a_takeover_resumes_from_the_checkpoint_with_the_same_numbers() {
     let dir = goog();
     let request: TrainingRequest = serde_json::from_value(json!({
         "symbol": "GOOG", "timeframe": "1d", "epochs": 6, "end": "2006-12-31",
@@ -510,7 +510,7 @@ fn a_takeover_goes_on_from_the_checkpoint_with_the_same_numbers() {
 
     train(first.ctx(), &half).unwrap();
 
-    // The waiting checkpoint is the oldest not yet saved: after epoch 1 with nobody to take it.
+    // The only saved checkpoint is the one after epoch 1.
     let second = first.next_attempt();
     let resumed = train(second.ctx(), &request).unwrap();
     let epochs: Vec<_> = second

@@ -1,4 +1,15 @@
 //! The training loop.
+//!
+//! The problem: a training that is interrupted after any epoch and resumed must end with the same
+//! numbers, bit for bit. So everything that the loop changes is in one serializable
+//! [`TrainingState`], the order of rows in an epoch depends only on the seed and the number of the
+//! epoch, and early stopping is computed from the history. The alternative, saving the state of a
+//! random generator and counters, was rejected because each one is a part that a checkpoint can
+//! miss.
+//!
+//! An epoch trains batch by batch (mini-batch gradient descent with Adam), then measures the
+//! validation rows. Nothing is allocated per weight: the gradient of the last batch is overwritten
+//! by the next.
 
 use ndarray::{Array1, Array2, Axis};
 
@@ -11,21 +22,22 @@ use super::state::TrainingState;
 use super::{adam, init, network};
 use ktrdr_worker::OperationError;
 
-/// Validation rows computed at once; bounds memory and the time between two looks at a cancel.
+/// Validation rows computed at once. Bounds the memory and the time between two checks for
+/// cancellation.
 const VALIDATION_ROWS: usize = 4096;
 
-/// A training under way.
+/// A running training.
 pub(super) struct Trainer<'a> {
     request: &'a TrainingRequest,
     data: &'a Dataset,
-    /// All that is needed to go on from here.
+    /// Everything needed to resume from here.
     pub(super) state: TrainingState,
-    /// That of the newest batch: kept for its memory, which the next one uses again.
+    /// The gradient of the last batch. The next batch reuses its memory.
     gradient: Vec<Layer>,
 }
 
 impl<'a> Trainer<'a> {
-    /// Goes on from `state`, which may be a new one.
+    /// Resumes from `state`, which may be a new one.
     pub(super) fn restore(
         request: &'a TrainingRequest,
         data: &'a Dataset,
@@ -34,7 +46,7 @@ impl<'a> Trainer<'a> {
         if !state.fits(request) {
             return Err(OperationError::permanent(
                 "invalid_checkpoint",
-                "the saved training state does not fit this request: start the training anew",
+                "the saved training state does not fit this request: start a new training",
             ));
         }
 
@@ -53,9 +65,9 @@ impl<'a> Trainer<'a> {
         history.epochs() >= self.request.epochs || history.stops_early(self.request.early_stopping)
     }
 
-    /// Does one epoch. `before_batch` hears which part of it is done, before each batch, and can
-    /// stop it.
-    pub(super) fn epoch(
+    /// Trains one epoch. Calls `before_batch` before each batch with the fraction of the epoch that
+    /// is done; an error stops the epoch.
+    pub(super) fn train_epoch(
         &mut self,
         mut before_batch: impl FnMut(f64) -> Result<(), OperationError>,
     ) -> Result<&EpochMetrics, OperationError> {
@@ -66,7 +78,7 @@ impl<'a> Trainer<'a> {
 
         for (at, batch) in order.chunks(self.request.batch_size).enumerate() {
             before_batch((at * self.request.batch_size) as f64 / rows as f64)?;
-            self.step(batch, &mut train);
+            self.train_batch(batch, &mut train);
         }
 
         let validation = self.validate(|| before_batch(1.0))?;
@@ -78,8 +90,7 @@ impl<'a> Trainer<'a> {
             val_accuracy: validation.accuracy(),
         };
 
-        // Later epochs cannot come back from here, and a model of such weights could not be
-        // written.
+        // Later epochs cannot recover from this, and a model with these weights cannot be written.
         if !metrics.train_loss.is_finite() || !metrics.val_loss.is_finite() {
             return Err(diverged(epoch));
         }
@@ -88,8 +99,8 @@ impl<'a> Trainer<'a> {
         self.state.history.0.last().ok_or_else(|| diverged(epoch))
     }
 
-    /// Answers the rows of a batch, counts the answers in `score`, and learns from them.
-    fn step(&mut self, batch: &[usize], score: &mut RunningScore) {
+    /// Predicts the rows of a batch, adds the predictions to `score`, and updates the weights.
+    fn train_batch(&mut self, batch: &[usize], score: &mut RunningScore) {
         let (rows, labels) = gather(&self.data.train, batch);
         let (logits, entered) = network::forward(&self.state.layers, rows);
 
@@ -102,7 +113,7 @@ impl<'a> Trainer<'a> {
             .collect();
 
         network::backward(&self.state.layers, &entered, by_logits, &mut self.gradient);
-        adam::step(&mut self.state, &self.gradient, self.request.learning_rate);
+        adam::update_weights(&mut self.state, &self.gradient, self.request.learning_rate);
     }
 
     fn validate(
@@ -127,9 +138,9 @@ impl<'a> Trainer<'a> {
     }
 }
 
-/// Features and labels of the rows of `part` with these numbers, in this order.
+/// The features and labels of `rows` of `part`, in this order.
 fn gather(part: &Part, rows: &[usize]) -> (Array2<f64>, Array1<f64>) {
-    // `select` does the same by way of a view of each row, which is much for eight numbers.
+    // `select` would create a view of each row, which costs more than copying eight numbers.
     let features = Array2::from_shape_fn((rows.len(), part.features.ncols()), |(at, column)| {
         part.features[[rows[at], column]]
     });

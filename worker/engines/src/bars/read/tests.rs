@@ -54,7 +54,7 @@ fn order_of_columns_quotes_bom_and_line_ends_do_not_matter() {
 }
 
 #[test]
-fn what_is_wrong_is_named_with_file_and_line() {
+fn errors_name_the_file_and_the_line() {
     for (from, to, expected) in [
         (
             "2024-01-05,",

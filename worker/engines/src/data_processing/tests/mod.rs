@@ -1,4 +1,4 @@
-//! Whole runs through the engine, as a worker makes them.
+//! Tests of whole runs of the engine.
 
 mod request;
 mod resume;
@@ -25,7 +25,7 @@ pub(super) fn dir_with(text: impl AsRef<[u8]>) -> TempDir {
     dir
 }
 
-/// What is in the directory, in order.
+/// The names in the directory, sorted.
 pub(super) fn names(dir: &Path) -> Vec<String> {
     let mut names: Vec<String> = std::fs::read_dir(dir)
         .unwrap()
@@ -42,7 +42,7 @@ pub(super) struct Outcome {
     pub(super) text: String,
 }
 
-/// Runs `operations` on a file of the text `source`.
+/// Runs `operations` on a file with the text `source`.
 pub(super) fn run(source: impl AsRef<[u8]>, operations: Value) -> Result<Outcome, String> {
     let dir = dir_with(source);
     let run = TestRun::in_dir(dir.path());
@@ -74,13 +74,13 @@ pub(super) fn run(source: impl AsRef<[u8]>, operations: Value) -> Result<Outcome
     }
 }
 
-/// Runs one operation; its output text and its figures.
+/// Runs one operation. Returns the output text and the result of the operation.
 pub(super) fn one(source: &str, operation: Value) -> (String, Value) {
     let mut outcome = run(source, json!([operation])).unwrap();
     (outcome.text, outcome.result["operations"][0].take())
 }
 
-/// The message of a run of one operation that fails.
+/// Runs one operation that must fail. Returns the message.
 pub(super) fn fails(source: impl AsRef<[u8]>, operation: Value) -> String {
     match run(source, json!([operation])) {
         Ok(outcome) => panic!("it should fail, but gave {}", outcome.result),
@@ -88,7 +88,7 @@ pub(super) fn fails(source: impl AsRef<[u8]>, operation: Value) -> String {
     }
 }
 
-/// A result in the form clients see.
+/// A result as clients receive it.
 pub(super) fn figures(result: &OperationResult) -> Value {
     serde_json::to_value(result).unwrap()
 }

@@ -1,4 +1,4 @@
-//! What is accepted as a request: by the schema (at the backend) and by the engine.
+//! Requests that the schema (at the backend) and the engine accept or refuse.
 
 use schemars::schema_for;
 use serde_json::{Value, json};
@@ -37,7 +37,7 @@ fn good() -> Vec<Value> {
     operations.into_iter().map(request).chain([whole]).collect()
 }
 
-/// Bad requests, each with a piece of the message that a person needs to find the mistake.
+/// Invalid requests, each with the part of the message that names the mistake.
 fn bad() -> Vec<(Value, &'static str)> {
     let operations = [
         (
@@ -162,7 +162,8 @@ fn bad() -> Vec<(Value, &'static str)> {
         .collect()
 }
 
-/// Well-formed, but refused when the engine begins; the schema knows these limits as well.
+/// Well-formed requests with values out of range. The engine refuses them at its start; the schema
+/// has these limits too.
 fn out_of_range() -> Vec<(Value, &'static str)> {
     vec![
         (
@@ -189,7 +190,7 @@ fn out_of_range() -> Vec<(Value, &'static str)> {
 }
 
 #[test]
-fn the_schema_accepts_and_refuses_what_the_engine_does() {
+fn the_schema_and_the_engine_accept_and_refuse_the_same() {
     let schema = schema_for!(DataProcessingRequest).to_value();
     let validator = jsonschema::validator_for(&schema).unwrap();
 
@@ -219,7 +220,7 @@ fn the_schema_accepts_and_refuses_what_the_engine_does() {
 }
 
 #[tokio::test]
-async fn what_no_schema_has_checked_is_refused_at_the_start() {
+async fn the_engine_checks_limits_without_the_schema() {
     let dir = super::dir_with("a\n1\n");
     for (request, message) in out_of_range() {
         let error = TestRun::in_dir(dir.path())

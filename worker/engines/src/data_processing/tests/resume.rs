@@ -1,4 +1,4 @@
-//! Going on where an earlier attempt was: the same result, and no row done twice that need not be.
+//! Resuming from a checkpoint: the result is the same, and no row is processed twice without need.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -13,11 +13,11 @@ use crate::data_processing::DataProcessing;
 use ktrdr_worker::OperationError;
 use ktrdr_worker::testing::TestRun;
 
-/// Every checkpoint there is an opportunity for.
+/// Save a checkpoint at every opportunity.
 const ALL: u64 = u64::MAX;
 
-/// Rows with everything in them that operations look at; 250 of them lie between two opportunities
-/// for a checkpoint.
+/// Rows with every kind of cell that operations treat differently. 250 rows lie between two
+/// opportunities for a checkpoint.
 fn rows(count: usize) -> String {
     let row = |i: usize| {
         let a = if i.is_multiple_of(7) {
@@ -39,7 +39,7 @@ fn rows(count: usize) -> String {
         .fold("a,b,c,t,down\n".to_owned(), |all, row| all + &row)
 }
 
-/// Requests that, together, use all that operations can remember.
+/// Requests that together use every kind of state.
 fn requests() -> Vec<Value> {
     let filled =
         json!({"op": "clean", "types": {"a": "number"}, "missing": {"a": "median", "b": "mode"}});
@@ -78,7 +78,7 @@ fn written(dir: &Path) -> Option<Vec<u8>> {
     fs::read(dir.join("out.csv")).ok()
 }
 
-/// What comes out, and how many opportunities for a checkpoint there are.
+/// A run without an interruption: its output and its number of opportunities for a checkpoint.
 struct Undisturbed {
     dir: TempDir,
     output: Value,
@@ -107,7 +107,7 @@ impl Undisturbed {
         self.dir.path()
     }
 
-    /// Nothing is left but the output, which goes now.
+    /// Checks that only the output is left, and removes it.
     fn forget(&self) {
         let wanted = if self.text.is_some() {
             &["in.csv", "out.csv"][..]
@@ -125,8 +125,8 @@ impl Undisturbed {
     }
 }
 
-/// Each attempt gets from one opportunity to the next. One that did a row again would need one
-/// attempt more.
+/// Each attempt gets from one opportunity to the next. If one processed a row again, one more
+/// attempt would be needed.
 #[test]
 fn every_attempt_goes_on_where_the_last_one_was() {
     let source = rows(1600);
@@ -155,8 +155,7 @@ fn every_attempt_goes_on_where_the_last_one_was() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// Attempts that get further than their last checkpoint, all the way to the end of the table
-    /// even, before they are lost.
+    /// Attempts are lost behind their last checkpoint, even at the end of the table.
     #[test]
     fn what_came_after_a_checkpoint_is_done_again(
         which in 0..requests().len(), count in 0_usize..1300, saved in proptest::collection::vec(0_u64..12, 1..4),
@@ -176,7 +175,7 @@ proptest! {
     }
 }
 
-/// Changes the source as `change` says, in a way that it cannot be told from the one before.
+/// Changes the source with `change`, but keeps its size and modification time.
 fn change_unnoticed(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
     let modified = path.metadata().unwrap().modified().unwrap();
     let mut text = fs::read(path).unwrap();
@@ -214,7 +213,8 @@ fn rows_before_the_checkpoint_are_not_even_read() {
     whole.assert_same(&output);
 }
 
-/// Interrupts a run, spoils something, and expects that the next attempt starts over and is right.
+/// Interrupts a run, damages something, and checks that the next attempt starts over with the right
+/// result.
 fn starts_over(spoil: impl FnOnce(&Path)) {
     let operations = &requests()[1];
     let whole = Undisturbed::run(&rows(1600), operations);
@@ -242,12 +242,12 @@ fn starts_over(spoil: impl FnOnce(&Path)) {
     assert_eq!(names(whole.path()), ["in.csv", "out.csv"]);
 }
 
-/// The newest file of the interrupted attempt that ends like this.
+/// The newest file of the interrupted attempt with this ending.
 fn left(dir: &Path, end: &str) -> std::path::PathBuf {
     let directory = dir.join(".unfinished/test");
     let mut found = names(&directory);
     found.retain(|name| name.ends_with(end));
-    // `1.9.state` comes before `1.10.state`.
+    // `1.9.state` is older than `1.10.state`.
     found.sort_by_key(String::len);
     directory.join(found.pop().unwrap())
 }
@@ -286,7 +286,7 @@ fn files_that_are_gone_or_damaged_are_not_gone_on_from() {
             .unwrap()
     });
 
-    // Three bytes in a row of which one at least is of a hash, which is as good a hash with another
+    // At least one of three adjacent bytes belongs to a hash, which stays a valid hash with another
     // bit.
     for byte in 0..3 {
         starts_over(|dir| {
@@ -326,7 +326,7 @@ fn a_resumed_operation_takes_the_files_of_the_old_one_and_removes_them_when_it_i
 
     assert_eq!(unfinished(), ["test"]);
 
-    // Cancelled before it has saved anything.
+    // Cancelled before the first checkpoint.
     let second = first.resumed_as(id("second")).saves_checkpoints(0);
 
     second.cancel();
@@ -356,7 +356,7 @@ fn only_the_files_that_are_needed_are_kept() {
 
     run(&first, operations).unwrap_err();
 
-    // When the fifth was made, the fourth was known to be saved.
+    // When the fifth checkpoint was written, the fourth was known to be saved.
     assert_eq!(there(), ["1.4.state", "1.5.state", "1.csv"]);
 
     let second = first.next_attempt().cancelled_at_checkpoint(1);
@@ -374,7 +374,7 @@ fn only_the_files_that_are_needed_are_kept() {
 
     assert_eq!(there(), ["3.1.state", "3.2.state", "3.csv"]);
 
-    // What is saved no more is not lost: the state of the newest that is saved stays.
+    // The state of the newest saved checkpoint stays, although later ones were not saved.
     let fourth = third.next_attempt().saves_checkpoints(1).taken_over();
 
     run(&fourth, operations).unwrap_err();

@@ -78,7 +78,7 @@ fn files_that_are_no_tables_fail_with_file_and_line() {
 
 #[test]
 fn an_unknown_column_fails_before_any_row_is_read() {
-    // The first row would fail, too, if it were read.
+    // The first row would also fail if it were read.
     let source = "a,b\n1\n";
     let message = "there is no column \"x\"; the columns are a, b";
 
@@ -212,7 +212,7 @@ async fn the_output_goes_beside_the_source_or_where_it_was_asked_for() {
         "new/deep/x.csv"
     );
 
-    // Once more, over the output of the first time.
+    // Run again, over the first output.
     request(dir.path(), body).await.unwrap();
 
     assert_eq!(names(&dir.path().join("new/deep")), ["x.csv"]);
@@ -281,7 +281,7 @@ fn operations_work_on_the_table_the_one_before_left() {
     assert_eq!(outcome.result["rows_processed"], 4);
 }
 
-/// Learning several figures in one pass must give what learning them one by one gives.
+/// Learning several statistics in one pass gives the same as learning them one by one.
 #[test]
 fn a_chain_gives_what_its_operations_give_one_by_one() {
     let operations = [
@@ -313,8 +313,7 @@ fn a_chain_gives_what_its_operations_give_one_by_one() {
     assert!(text.lines().count() > 100);
 }
 
-/// Also when a later operation has nothing to learn, and its rows are known before the pass that
-/// shows them.
+/// Also when a later operation learns nothing and its rows are final before the last pass.
 #[test]
 fn duplicates_are_found_behind_a_learnt_column_that_is_no_longer_there() {
     let source = "a,b\n1,x\n2,x\n,y\n4,y\n";
@@ -380,20 +379,20 @@ async fn tells_how_far_it_is() {
 
 #[tokio::test]
 async fn a_cancelled_run_leaves_nothing() {
-    // Seconds of work in a test build, none of which is done.
+    // This would take seconds in a test build; the cancel comes first.
     let dir = dir_with(format!("a,b\n{}", "1,2\n".repeat(2_000_000)));
     for operations in [
         json!(["clean"]),
         json!([{"op": "clean", "missing": {"a": "median"}}]),
     ] {
-        // It has no checkpoint yet.
+        // The run has no checkpoint yet.
         let run = TestRun::in_dir(dir.path()).checkpoint_interval(Duration::from_secs(3600));
         let request =
             json!({"source_file": "in.csv", "operations": operations, "output_file": "out.csv"});
         let request = serde_json::from_value(request).unwrap();
         let task = tokio::spawn(DataProcessing.run(run.ctx().clone(), request));
 
-        // It is at work as soon as its directory is there.
+        // The run works as soon as its directory exists.
         while names(dir.path()).len() < 2 && !task.is_finished() {
             tokio::task::yield_now().await;
         }
@@ -443,8 +442,8 @@ fn what_makes_no_records_makes_no_records() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Written as others write it, read and written by the engine, read as others read it: the same
-    /// cells.
+    /// Cells written by the csv crate, read and written by the engine, and read by the csv crate
+    /// stay the same.
     #[test]
     fn cleaning_with_everything_off_changes_nothing(
         (columns, cells) in (1_usize..5).prop_flat_map(|columns| {

@@ -1,4 +1,4 @@
-//! Figures that were computed by another implementation of the rules, on the sample data.
+//! Results of another implementation of the rules, on the sample data.
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -7,7 +7,8 @@ use super::{figures, names, samples};
 use crate::data_processing::{DataProcessing, DataProcessingOutput};
 use ktrdr_worker::testing::TestRun;
 
-/// Runs `operations` on a copy of the sample `file`; the output and the bytes written.
+/// Runs `operations` on a copy of the sample `file`. Returns the output and the bytes of the output
+/// file.
 async fn run(file: &str, operations: Value) -> (DataProcessingOutput, Vec<u8>) {
     let dir = tempfile::tempdir().unwrap();
     std::fs::copy(samples().join(file), dir.path().join("in.csv")).unwrap();

@@ -115,7 +115,7 @@ fn log_returns_need_two_positive_numbers_in_a_row() {
 }
 
 #[test]
-fn what_is_undefined_is_missing() {
+fn undefined_results_are_missing() {
     let both = json!([{"op": "zscore", "column": "v", "as": "z"}, {"op": "minmax", "column": "v", "as": "m"}]);
 
     assert_eq!(
