@@ -1,7 +1,15 @@
-//! What a worker does with a start request it was given, decided from the operation's log: pure, no I/O.
+//! What a worker does with a delivered start request: run it, drop it, or wait. Pure, no I/O.
 //!
-//! The decision is a guess until it is published: the event it leads to expects the tail of the log that was read, so a
-//! stale reading is refused by JetStream and decided anew.
+//! The problem: JetStream delivers a start request at least once. A worker may receive a request that
+//! another worker already runs, has finished, or was lost with. It may also wake up after a long
+//! suspension and still hold an old delivery. Exactly one worker may run the operation.
+//!
+//! The solution: the operation log decides. [`decide`] reads the log and proposes an event with the
+//! tail that the event must follow. JetStream refuses the event if the log has grown since. The worker
+//! then reads the log again and decides again, so a decision on an old reading can never take effect.
+//!
+//! Rejected: a lock per operation (it needs its own recovery when its holder is lost), and counting
+//! deliveries as attempts (a delivery that nobody acted on would use up an attempt).
 
 use crate::event::EventKind;
 use crate::id::OperationId;
@@ -17,22 +25,24 @@ pub enum ClaimDecision {
         attempt: u32,
         /// Sequence it must follow.
         expected: u64,
-        /// Another attempt ran before, so a cancel may have been asked for and a checkpoint left.
+        /// Another attempt ran before. It may have left a checkpoint, and somebody may have asked
+        /// to cancel the operation meanwhile.
         takeover: bool,
     },
     /// Publish `failed` ("worker lost"), expecting `expected`: no attempt is left.
     GiveUp {
-        /// Attempts there were.
+        /// Number of the last attempt.
         attempts: u32,
         /// Sequence it must follow.
         expected: u64,
     },
-    /// It waits for a retry that is not due: hand it back until then.
+    /// The retry is not due yet: release the request until this time.
     NotBefore(Timestamp),
-    /// Ended, or a second copy of the request: acknowledge and forget it.
+    /// The operation has ended, or another copy of the request runs: acknowledge the request. The
+    /// text says which.
     Drop(&'static str),
-    /// This delivery is older than the one that is being served. Forget it and say nothing: an acknowledgement would take
-    /// the request from the worker that has it.
+    /// Another worker has a later delivery of the request. Send no acknowledgement: it would take
+    /// the request away from that worker.
     Outdated,
 }
 
@@ -45,11 +55,24 @@ pub struct DeliveryInfo {
     pub count: u64,
 }
 
-/// Decides what to do with a start request, given the operation's log. `now` is by the clock that the log's times are by: the
-/// stream's. It matters only when [`waits_for_retry`].
+/// Decides what to do with a start request, given the operation's log.
 ///
-/// JetStream gives a request to a second worker only after the lease of the first has run out or the request was handed
-/// back, so a `started` on an earlier delivery of this very request means that its worker was lost.
+/// `now` must come from the stream's clock, like the times in the log. It matters only when
+/// [`waits_for_retry`] is true.
+///
+/// JetStream delivers a request to a second worker only when the lease of the first has run out or the
+/// first released the request. A `started` event for an earlier delivery of the same request therefore
+/// means that its worker was lost.
+///
+/// ```
+/// use ktrdr_protocol::claim::{ClaimDecision, DeliveryInfo, decide};
+/// use ktrdr_protocol::state::FoldedLog;
+/// use ktrdr_protocol::time::Timestamp;
+///
+/// let first_delivery = DeliveryInfo { start_sequence: 7, count: 1 };
+/// let decision = decide(&FoldedLog::default(), first_delivery, 3, Timestamp::now());
+/// assert_eq!(decision, ClaimDecision::Start { attempt: 1, expected: 0, takeover: false });
+/// ```
 pub fn decide(
     log: &FoldedLog,
     delivery: DeliveryInfo,
@@ -73,15 +96,15 @@ pub fn decide(
         EventKind::Completed { .. } | EventKind::Failed { .. } | EventKind::Cancelled { .. } => {
             ClaimDecision::Drop("the operation has ended")
         }
-        // The same operation id was queued twice (a start repeated after the duplicate window, or by hand). The other copy
-        // is being served; taking over here would run it twice.
+        // The same operation id was queued twice: a start was repeated after the duplicate window, or
+        // by hand. A worker runs the other copy; a takeover here would run the operation twice.
         EventKind::Started {
             start_sequence: other,
             ..
         } if *other != delivery.start_sequence => {
             ClaimDecision::Drop("another copy of this start request is being run")
         }
-        // Suspended with the request in hand, and woken up after somebody else had been given it.
+        // This worker was suspended with the request, and another worker has received it since.
         EventKind::Started {
             delivery: newer, ..
         } if *newer >= delivery.count => ClaimDecision::Outdated,
@@ -94,12 +117,12 @@ pub fn decide(
             retry_at: Some(due),
             ..
         } if *due > now => ClaimDecision::NotBefore(*due),
-        // A hand-back is nobody's fault and never uses up the last attempt.
+        // A release is not a failure of the worker, so it never uses up the last attempt.
         EventKind::Released { .. } => next,
     }
 }
 
-/// Whether the operation was handed back to be retried at some time.
+/// Whether the operation was released with a time before which it must not be retried.
 pub fn waits_for_retry(log: &FoldedLog) -> bool {
     log.last.as_ref().is_some_and(|last| {
         matches!(

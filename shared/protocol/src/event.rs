@@ -1,4 +1,11 @@
-//! The life-cycle events on an operation's subject `op.<worker_type>.<operation_id>`: the only record of what happened to it.
+//! The events of an operation log, on the subject `op.<worker_type>.<operation_id>`.
+//!
+//! The events are the only record of what happened to an operation. Everything else is derived from
+//! them: the state of the projection, the attempts, the decision of a worker about a delivered request.
+//!
+//! Reading them bounds how fast a backend replays the stream. Therefore [`Event`] is read through a
+//! plain struct with all fields of all kinds. serde's tagged and flattened enums were rejected: they
+//! buffer the whole message and read it twice.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -8,13 +15,24 @@ use crate::id::{OperationId, WorkerId};
 use crate::progress::Progress;
 use crate::time::Timestamp;
 
-/// The largest result that travels inside the `completed` event, in bytes; larger ones go to the object store.
+/// Largest result inside a `completed` event, in bytes. A larger one goes to the object store.
 pub const MAX_INLINE_RESULT: usize = 256 * 1024;
 
-/// One state change.
+/// One state change of an operation.
 ///
-/// Written as one flat JSON object (`{"event":"started","operation_id":…,"attempt":1,…}`) that a person can read with
-/// `nats sub`. Unknown fields are ignored; an unknown `event` does not parse and is skipped by readers.
+/// Written as one flat JSON object that a person can read with `nats sub`. Readers ignore unknown
+/// fields and skip an event of an unknown kind.
+///
+/// ```
+/// use ktrdr_protocol::event::Event;
+///
+/// let json = r#"{"event":"started","operation_id":"op-1","attempt":1,
+///     "at":"2025-11-10T10:30:00.123Z","worker_id":"worker-1","claim":"c1","start_sequence":7}"#;
+/// let event = Event::decode(json.as_bytes())?;
+/// assert_eq!(event.kind.name(), "started");
+/// assert_eq!(event.claim_id.as_deref(), Some("c1"));
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Debug, Clone, Deserialize)]
 #[serde(try_from = "Wire")]
 pub struct Event {
@@ -22,12 +40,12 @@ pub struct Event {
     pub operation_id: OperationId,
     /// When the publisher decided it.
     pub at: Timestamp,
-    /// The worker that speaks; `None` when a backend does.
+    /// The worker that published it; `None` for a backend.
     pub worker_id: Option<WorkerId>,
-    /// The attempt it belongs to; 0 for one that was cancelled before the first.
+    /// The attempt it belongs to; 0 when the operation was cancelled before its first attempt.
     pub attempt: u32,
-    /// Unique to one claim by one process. A worker recognises its own events by it: the worker id is not enough, since a
-    /// restarted worker has the same one.
+    /// Unique to one claim by one process; the field `claim` of the message. A worker recognizes its
+    /// own events by it. The worker id is not enough: a restarted worker has the same one.
     pub claim_id: Option<String>,
     /// What happened.
     pub kind: EventKind,
@@ -36,21 +54,21 @@ pub struct Event {
 /// What happened.
 #[derive(Debug, Clone)]
 pub enum EventKind {
-    /// A worker claimed the operation and starts attempt `attempt`.
+    /// A worker claimed the operation and starts an attempt.
     Started {
-        /// Stream sequence of the start request it acts on. A second copy of the request has another one.
+        /// Stream sequence of the claimed start request. A second copy of the request has another one.
         start_sequence: u64,
-        /// Which delivery of the request it acts on, from 1. A worker that was suspended with an earlier delivery in its
-        /// hands finds out by it that the request has long been given to somebody else.
+        /// Number of the claimed delivery, from 1. It tells a worker that was suspended with an earlier
+        /// delivery that another worker has received the request since.
         delivery: u64,
     },
-    /// The attempt was handed back; the operation is pending once more.
+    /// The worker gave the operation back to its queue; it is pending again.
     Released {
         /// Why.
         reason: ReleaseReason,
-        /// The failure that is going to be retried.
+        /// The failure that a further attempt follows.
         error: Option<Failure>,
-        /// Not to be run before this time.
+        /// The next attempt must not start before this time.
         retry_at: Option<Timestamp>,
     },
     /// Finished with a result.
@@ -60,29 +78,29 @@ pub enum EventKind {
         /// The last progress, at 100.
         progress: Option<Progress>,
     },
-    /// Finished with an error; nothing will be tried again.
+    /// Finished with an error; no attempt follows.
     Failed {
         /// What went wrong.
         error: Failure,
-        /// How far it had come, if whoever says this knows.
+        /// The last progress, if the publisher knows it.
         progress: Option<Progress>,
     },
     /// Cancelled at a user's request.
     Cancelled {
         /// Published by a backend because the worker did not confirm within the cancel grace.
         forced: bool,
-        /// How far it had come, if whoever says this knows.
+        /// The last progress, if the publisher knows it.
         progress: Option<Progress>,
     },
 }
 
-/// Why an attempt was handed back.
+/// Why a worker gave an operation back to its queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ReleaseReason {
     /// The worker is stopping.
     Shutdown,
-    /// The attempt failed and is going to be retried.
+    /// The attempt failed, and another one follows.
     Retry,
 }
 
@@ -130,7 +148,7 @@ impl EventKind {
         }
     }
 
-    /// How far the operation had come, where an end says so.
+    /// The progress in a terminal event.
     fn progress(&self) -> Option<&Progress> {
         match self {
             Self::Completed { progress, .. }
@@ -199,7 +217,9 @@ impl Event {
         serde_json::from_slice(payload)
     }
 
-    /// With the stream's time of the event for its publisher's: every publisher has a clock of its own, the stream has one.
+    /// Replaces the publisher's time by the stream's, and shifts `retry_at` by the same amount.
+    ///
+    /// Every publisher has its own clock. Only the stream's times can be compared.
     #[must_use]
     pub fn at_stream_time(mut self, stored_at: Timestamp) -> Self {
         if let EventKind::Released {
@@ -213,8 +233,10 @@ impl Event {
         self
     }
 
-    /// Whether both were published by the same claim and say the same thing: how a publish of unknown outcome is
-    /// recognised when it is read back.
+    /// Whether both are the same publish: same claim, same attempt, same kind.
+    ///
+    /// After a publish of unknown outcome, the publisher reads the log and recognizes its own event by
+    /// this.
     pub fn is_same_publish(&self, other: &Event) -> bool {
         self.kind.name() == other.kind.name()
             && self.attempt == other.attempt
@@ -223,8 +245,7 @@ impl Event {
     }
 }
 
-/// The flat form. A plain struct, because internally tagged and flattened enums are buffered by serde: replaying a stream
-/// of millions of events is bound by this type.
+/// The flat form of an event; see the module documentation.
 #[derive(Deserialize)]
 struct Wire {
     event: Name,

@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::requirements::Requirements;
 
-/// Takeovers allowed when a start request does not say: a request that kills three workers ends `failed`.
+/// Attempts allowed when the execution options do not say. An operation that kills three workers ends
+/// as failed.
 pub const DEFAULT_MAX_ATTEMPTS: u32 = 3;
 
 /// How an operation is to be run; the reserved key `execution` of a start body.

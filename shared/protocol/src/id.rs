@@ -1,8 +1,17 @@
 //! Names that become one token of a NATS subject.
 //!
-//! Operation ids come from users, worker ids from configuration, queue tokens from requirements. All of them end up inside
-//! subjects, consumer names and object names, so all obey one rule: `[A-Za-z0-9_-]{1,128}`. A value of these types has been
-//! checked; nothing else builds a subject from text.
+//! Operation ids come from users, worker ids from settings, queue names from requirements. All of them
+//! become part of subjects, consumer names and object names, so one rule holds for all:
+//! `[A-Za-z0-9_-]{1,128}`. A value of these types has been checked.
+//!
+//! ```
+//! use ktrdr_protocol::id::OperationId;
+//!
+//! let id = OperationId::new("import-2025_11")?;
+//! assert_eq!(id.as_str(), "import-2025_11");
+//! assert!(OperationId::new("import.*").is_err());
+//! # Ok::<(), ktrdr_protocol::id::InvalidName>(())
+//! ```
 
 use std::borrow::{Borrow, Cow};
 use std::fmt;
@@ -14,13 +23,13 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 /// The longest name accepted, in bytes.
 pub const MAX_LEN: usize = 128;
 
-/// A text that cannot be a name, and why.
+/// A text that cannot be a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invalid {what} {value:?}: use 1 to {MAX_LEN} of the characters A-Z a-z 0-9 _ -")]
 pub struct InvalidName {
-    /// Which kind of name was expected.
+    /// The kind of name that was expected.
     pub what: &'static str,
-    /// The offending text, shortened.
+    /// The refused text, shortened.
     pub value: String,
 }
 
@@ -76,7 +85,8 @@ macro_rules! name_type {
             }
         }
 
-        // By hand because several of these are in every message: no text of its own in between.
+        // Written by hand, because every message holds several names: this reads a name without a
+        // `String` in between.
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 struct Visit;
@@ -141,23 +151,23 @@ name_type!(
     "operation id"
 );
 name_type!(
-    /// Identifies one worker process.
+    /// Identifies one worker; it stays the same over a restart.
     WorkerId,
     "worker id"
 );
 name_type!(
-    /// Names a kind of work, for example `data_processing`; the guide's `operation_type` and `worker_type`.
+    /// Names the kind of work that an engine does, for example `data_processing`.
     WorkerType,
     "worker type"
 );
 name_type!(
-    /// The capability class of a queue, for example `any` or `gpu-mem24`; see [`crate::requirements`].
+    /// Names a queue, for example `any` or `gpu-mem24`; see [`crate::requirements`].
     Queue,
     "queue"
 );
 
 impl OperationId {
-    /// A fresh id; ids made later sort after ids made earlier (UUID version 7).
+    /// A new id (UUID version 7). Later ids sort after earlier ones.
     pub fn generate() -> Self {
         Self(uuid::Uuid::now_v7().simple().to_string().into())
     }

@@ -1,12 +1,13 @@
-//! What two programs must agree on, and nothing that runs: names, messages, the state machine, the claim rules.
+//! Everything that two programs must agree on: names, messages, the state machine, the claim rules,
+//! and the documents of the REST interfaces.
 //!
-//! Nothing here does I/O. The crate depends on no runtime, no NATS client and no HTTP server, so that a client, an SDK or
-//! a tool can depend on it alone.
+//! Nothing here does I/O. The crate depends on no runtime, no NATS client and no HTTP server, so a
+//! client, an SDK or a tool can depend on it alone.
 //!
 //! | module | holds |
 //! |---|---|
 //! | [`id`] | names that become one token of a subject: operation, worker, worker type, queue |
-//! | [`time`] | timestamps as they travel (RFC 3339, UTC, milliseconds) |
+//! | [`time`] | timestamps of messages and documents (RFC 3339, UTC, milliseconds) |
 //! | [`subject`] | every subject, stream, consumer and bucket name |
 //! | [`start_request`] | the start request, which makes an operation exist |
 //! | [`execution`] | execution options: requirements, time limit, attempts, retry delay |

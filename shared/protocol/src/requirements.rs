@@ -1,7 +1,8 @@
 //! Requirements of an operation ↔ the queue it waits in, and which workers may serve that queue.
 //!
-//! A queue token is canonical (`gpu-cores8-mem24`), so equal requirements share one queue and one consumer, and an operator
-//! reads from its name what it needs. A worker serves every queue whose requirements it meets.
+//! The name of a queue is canonical (`gpu-cores8-mem24`). Equal requirements therefore share one queue
+//! and one consumer, and an operator can read the requirements from the name. A worker serves every
+//! queue whose requirements it meets.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -10,6 +11,14 @@ use crate::id::Queue;
 use crate::worker::Capabilities;
 
 /// What a worker must have to run an operation.
+///
+/// ```
+/// use ktrdr_protocol::requirements::Requirements;
+///
+/// let needs = Requirements { gpu: true, memory_gb: Some(24), ..Requirements::default() };
+/// assert_eq!(needs.queue().as_str(), "gpu-mem24");
+/// assert_eq!(Requirements::from_queue("gpu-mem24"), Some(needs));
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Requirements {
@@ -27,12 +36,12 @@ pub struct Requirements {
 }
 
 impl Requirements {
-    /// Whether any worker will do.
+    /// Whether every worker meets them.
     pub fn is_any(&self) -> bool {
         *self == Self::default()
     }
 
-    /// The queue for these requirements: `any`, or the parts that are asked for in the order gpu, cores, mem.
+    /// The queue for these requirements: `any`, or the required parts in the order gpu, cores, mem.
     pub fn queue(&self) -> Queue {
         let mut parts = Vec::new();
         if self.gpu {
@@ -56,7 +65,7 @@ impl Requirements {
         Queue::new(token).expect("a canonical queue token is a valid name")
     }
 
-    /// The requirements behind a queue token; `None` when it is not the canonical form of any.
+    /// The requirements behind a queue's name; `None` when the name is not canonical.
     pub fn from_queue(queue: &str) -> Option<Self> {
         let mut requirements = Self::default();
         if queue != "any" {
@@ -73,7 +82,7 @@ impl Requirements {
         (requirements.queue().as_str() == queue).then_some(requirements)
     }
 
-    /// Whether a worker with these capabilities may run it. A capability that is not stated is not assumed.
+    /// Whether a worker with these capabilities meets them. An unknown capability meets nothing.
     pub fn met_by(&self, capabilities: &Capabilities) -> bool {
         (!self.gpu || capabilities.gpu)
             && self

@@ -7,16 +7,17 @@ use crate::execution::ExecutionOptions;
 use crate::id::{OperationId, WorkerType};
 use crate::time::Timestamp;
 
-/// The start request: queue entry and record of creation in one message on `start.<worker_type>.<queue>`.
+/// The start request: queue entry and record of creation in one message on
+/// `start.<worker_type>.<origin>`.
 ///
-/// There is no second write that could be lost: an operation exists exactly when this message is in the stream.
+/// No second write can be lost: an operation exists exactly when this message is in the stream.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct StartRequest {
-    /// Also the `Nats-Msg-Id`, so that publishing it again changes nothing.
+    /// Identifies the operation. Also the message id, so publishing the request again stores nothing.
     pub operation_id: OperationId,
-    /// The worker type that shall run it.
+    /// The worker type that runs it.
     pub operation_type: WorkerType,
-    /// The domain's own parameters: the body of the REST call without `task_id` and `execution`.
+    /// The engine's parameters: the start body without `task_id` and `execution`.
     #[serde(deserialize_with = "an_object")]
     pub parameters: Box<RawValue>,
     /// How to run it; the reserved body key `execution`.

@@ -6,19 +6,33 @@
 //!            └── running (attempt n) ───┼── failed
 //!    ▲             ▲        │           └── cancelled
 //!    │             └────────┘ worker lost: the next worker takes over, attempt n+1
-//!    └──────────────────────┘ released: handed back by a stopping worker, or to be retried
+//!    └──────────────────────┘ released: by a stopping worker, or to be retried
 //! ```
 //!
-//! All events of an operation are in one subject, each accepted by JetStream only if it follows the last one its publisher
-//! knew (`Nats-Expected-Last-Subject-Sequence`). So the log is linear already; this module says which successor makes sense,
-//! and ignores what a faulty or hostile publisher put there without the header.
+//! The problem: several processes publish about one operation: its worker, the next worker, every
+//! backend. All readers must agree on its state.
+//!
+//! The solution: all events of an operation are on one subject. JetStream accepts an event only if it
+//! follows the last one that its publisher knew (`Nats-Expected-Last-Subject-Sequence`), so the log is
+//! linear. This module says which event may follow which. A message that cannot follow, for example
+//! one that a faulty program published without the header, changes nothing in any reader.
+//!
+//! Rejected: a stored state that writers update (readers and writers need the history for attempts and
+//! fencing, and a log cannot lose an update).
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Event, EventKind};
 
-/// Where an operation stands.
+/// State of an operation.
+///
+/// ```
+/// use ktrdr_protocol::state::Status;
+///
+/// assert!(!Status::Running.is_terminal());
+/// assert_eq!(Status::Cancelled.to_string(), "cancelled");
+/// ```
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
 )]
@@ -72,11 +86,11 @@ impl std::fmt::Display for Status {
 /// The part of an operation that decides which event may come next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct State {
-    /// Where it stands.
+    /// Its status after the last accepted event.
     pub status: Status,
     /// `started` events so far.
     pub attempt: u32,
-    /// Stream sequence of the last accepted event; 0 before the first. What a successor must expect.
+    /// Stream sequence of the last accepted event; 0 before the first. The next event must expect it.
     pub last_sequence: u64,
 }
 
@@ -105,10 +119,27 @@ impl Default for State {
 }
 
 impl State {
-    /// Takes the event at `sequence` of the stream.
+    /// Applies the event at `sequence` of the stream.
     ///
     /// # Errors
-    /// [`Rejected`] when it changes nothing; the state is untouched then.
+    /// [`Rejected`] when the event cannot follow; the state is unchanged then.
+    ///
+    /// ```
+    /// use ktrdr_protocol::event::{Event, EventKind};
+    /// use ktrdr_protocol::id::{OperationId, WorkerId};
+    /// use ktrdr_protocol::state::{Rejected, State, Status};
+    ///
+    /// let id = OperationId::generate();
+    /// let worker = WorkerId::new("worker-1")?;
+    /// let kind = EventKind::Started { start_sequence: 7, delivery: 1 };
+    /// let started = Event::by_worker(&worker, "claim-1", &id, 1, kind);
+    ///
+    /// let mut state = State::default();
+    /// assert_eq!(state.apply(8, &started), Ok(()));
+    /// assert_eq!((state.status, state.attempt), (Status::Running, 1));
+    /// assert_eq!(state.apply(8, &started), Err(Rejected::Duplicate));
+    /// # Ok::<(), ktrdr_protocol::id::InvalidName>(())
+    /// ```
     pub fn apply(&mut self, sequence: u64, event: &Event) -> Result<(), Rejected> {
         if sequence <= self.last_sequence {
             return Err(Rejected::Duplicate);
@@ -128,7 +159,7 @@ impl State {
         let running = self.status == Status::Running;
         let current = event.attempt == self.attempt;
         let status = match &event.kind {
-            // From pending the first attempt or one after a release; from running a takeover.
+            // From pending: the first attempt, or one after a release. From running: a takeover.
             EventKind::Started { .. } if event.attempt == self.attempt + 1 => {
                 return Ok(State {
                     status: Status::Running,
@@ -138,8 +169,8 @@ impl State {
             }
             EventKind::Released { .. } if running && current => Status::Pending,
             EventKind::Completed { .. } if running && current => Status::Completed,
-            // Not only from running: the worker that finds no attempt left closes what a lost one left behind, and a backend
-            // closes a direct start whose worker died before claiming it.
+            // Not only from running. A worker that finds no attempt left closes the operation of a
+            // lost worker, and a backend closes a direct start whose worker died before its claim.
             EventKind::Failed { .. } if current => Status::Failed,
             EventKind::Cancelled { .. } if current => Status::Cancelled,
             _ => return Err(Rejected::OutOfOrder),
@@ -148,19 +179,21 @@ impl State {
     }
 }
 
-/// The log of one operation, folded message by message in stream order.
+/// The summary of one operation log, folded message by message in stream order.
 #[derive(Debug, Clone, Default)]
 pub struct FoldedLog {
-    /// Sequence of the last message on the subject, readable or not; 0 when there is none. What an append must expect.
+    /// Sequence of the last message on the subject, readable or not; 0 when there is none. The next
+    /// event must expect it.
     pub tail: u64,
-    /// Where the operation stands.
+    /// State after the last event that took effect.
     pub state: State,
     /// The last event that took effect.
     pub last: Option<Event>,
 }
 
 impl FoldedLog {
-    /// Takes the next message; `None` for one that is no event. Whatever cannot take effect only moves the tail.
+    /// Adds the next message; `None` for one that is no event. A message that cannot take effect
+    /// moves only the tail.
     pub fn push(&mut self, sequence: u64, event: Option<Event>) {
         if let Some(event) = event
             && self.state.apply(sequence, &event).is_ok()

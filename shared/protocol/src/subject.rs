@@ -1,9 +1,34 @@
-//! Every subject, stream, consumer and bucket name. Nothing else in the project builds one from text.
+//! Every subject, stream, consumer and bucket name. No other code builds one from text.
+//!
+//! | subject | carries | stored in |
+//! |---|---|---|
+//! | `start.<worker_type>.<origin>` | start requests | operations stream |
+//! | `op.<worker_type>.<operation_id>` | events: the operation log | operations stream |
+//! | `cancel.<worker_type>.<operation_id>` | cancel intents | operations stream |
+//! | `metrics.<worker_type>.<operation_id>` | batches of metric points | metrics stream |
+//! | `progress.<worker_type>.<operation_id>` | progress | not stored |
+//! | `heartbeat.<worker_type>.<worker_id>` | heartbeats | not stored |
+//! | `worker.<worker_id>.<verb>` | requests to one worker | not stored |
+//!
+//! The worker type comes first, so one wildcard selects everything about one worker type. The operation
+//! id is a token of its own, so JetStream keeps one last sequence per operation log. Every token is a
+//! checked [name](crate::id), so no token can contain a dot or a wildcard.
 
 use crate::id::{OperationId, Queue, WorkerId, WorkerType};
 use crate::origin::Origin;
 
-/// Names under one prefix (default `ktrdr`). Another prefix is another tenant: other subjects, other streams.
+/// All names under one prefix (default `ktrdr`). Another prefix is another tenant with subjects and
+/// streams of its own.
+///
+/// ```
+/// use ktrdr_protocol::id::{OperationId, WorkerType};
+/// use ktrdr_protocol::subject::SubjectNames;
+///
+/// let names = SubjectNames::new("ktrdr")?;
+/// let subject = names.operation(&WorkerType::new("training")?, &OperationId::new("op-1")?);
+/// assert_eq!(subject, "ktrdr.op.training.op-1");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SubjectNames {
     prefix: String,
@@ -47,10 +72,10 @@ pub enum Topic<'a> {
 pub const PRIORITY_GROUP: &str = "workers";
 
 impl SubjectNames {
-    /// Names under `prefix`.
+    /// All names under `prefix`.
     ///
     /// # Errors
-    /// [`InvalidPrefix`] when it cannot begin a subject.
+    /// [`InvalidPrefix`] when a subject cannot begin with it.
     pub fn new(prefix: &str) -> Result<Self, InvalidPrefix> {
         if prefix.len() > 64 || !prefix.split('.').all(crate::id::is_name) {
             return Err(InvalidPrefix(prefix.to_owned()));
@@ -149,7 +174,8 @@ impl SubjectNames {
         format!("{}.heartbeat.*.*", self.prefix)
     }
 
-    /// "Say hello now": a backend has just started. One token shorter than a heartbeat, so never mistaken for one.
+    /// A backend that has just started asks every worker for a heartbeat. The subject is one token
+    /// shorter than a heartbeat's, so it never matches one.
     pub fn heartbeat_request(&self) -> String {
         format!("{}.heartbeat.request", self.prefix)
     }
@@ -164,17 +190,17 @@ impl SubjectNames {
         format!("{worker_type}-{queue}")
     }
 
-    /// Core advisory of the server: a consumer was created on our stream.
+    /// The server's advisory that a consumer was created on the operations stream.
     pub fn consumer_created_advisory(&self) -> String {
         format!("$JS.EVENT.ADVISORY.CONSUMER.CREATED.{}.*", self.upper)
     }
 
-    /// JetStream's own subject for reading messages of `stream` directly, many with one request.
+    /// JetStream's subject for reading messages of `stream` directly, many with one request.
     pub fn direct_get(stream: &str) -> String {
         format!("$JS.API.DIRECT.GET.{stream}")
     }
 
-    /// Takes a subject of [`Self::stream`] apart; `None` when it is not one of ours.
+    /// Parses a subject of [`Self::stream`]; `None` for any other subject.
     pub fn parse<'a>(&self, subject: &'a str) -> Option<Topic<'a>> {
         let rest = subject.strip_prefix(&self.prefix)?.strip_prefix('.')?;
         let mut tokens = rest.split('.');
