@@ -112,7 +112,7 @@ pub(super) async fn show(
     let start = StartRoute {
         worker_type: state.core.worker_type.as_str(),
         path: Some(format!("/{}/start", info.domain)),
-        description: &info.description,
+        description: info.description,
         request_schema: &info.request_schema,
         result_schema: &info.result_schema,
     };
