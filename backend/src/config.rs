@@ -14,7 +14,7 @@ pub struct Config {
     /// others reach, everybody may start and cancel operations.
     #[arg(long, env = "KTRDR_API_ADDR", default_value = "127.0.0.1:8000")]
     pub api_addr: String,
-    /// How long a silent worker stays listed as TEMPORARILY_UNAVAILABLE before it is removed.
+    /// How long a silent worker stays listed as `TEMPORARILY_UNAVAILABLE` before it is removed.
     #[arg(long, env = "KTRDR_WORKER_REMOVE_AFTER", default_value = "5m", value_parser = parse_duration)]
     pub worker_remove_after: Duration,
     /// What to do with a start that no known worker can run: `queue` accepts it with a warning, `strict` answers 503.

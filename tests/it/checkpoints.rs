@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 async fn training_stack() -> Stack {
     Stack::start_with(|settings| {
         let data = std::env::temp_dir().join(format!("ktrdr-retry-{}", OperationId::generate()));
-        std::fs::create_dir_all(&data).unwrap();
-        std::fs::copy(
+        fs::create_dir_all(&data).unwrap();
+        fs::copy(
             settings.data_dir.join("GOOG_1d.csv"),
             data.join("GOOG_1d.csv"),
         )
@@ -97,8 +97,7 @@ async fn a_training_whose_worker_is_killed_goes_on_at_its_checkpoint_with_the_sa
     assert_eq!(done["result"]["history"], whole["result"]["history"]);
 
     let weights = |id: &str| {
-        let file =
-            std::fs::read(stack.settings.data_dir.join(format!("models/{id}.json"))).unwrap();
+        let file = fs::read(stack.settings.data_dir.join(format!("models/{id}.json"))).unwrap();
         serde_json::from_slice::<Value>(&file).unwrap()["layers"].take()
     };
     assert!(weights("killed").is_array());
@@ -123,7 +122,7 @@ async fn a_training_whose_worker_is_killed_goes_on_at_its_checkpoint_with_the_sa
         },
     )
     .await;
-    std::fs::remove_dir_all(&stack.settings.data_dir).unwrap();
+    fs::remove_dir_all(&stack.settings.data_dir).unwrap();
 }
 
 #[tokio::test]
@@ -160,7 +159,7 @@ async fn a_cancelled_training_is_resumed_as_a_new_operation() {
         "cancelled"
     );
 
-    std::fs::remove_dir_all(&stack.settings.data_dir).unwrap();
+    fs::remove_dir_all(&stack.settings.data_dir).unwrap();
 }
 
 /// A file that takes seconds to clean in a debug build, and a checkpoint as often as possible.

@@ -37,7 +37,7 @@ impl Mixed {
         };
         let old_programs = PathBuf::from(&directory)
             .canonicalize()
-            .unwrap_or_else(|error| panic!("KTRDR_TEST_OLD_BIN={directory:?}: {error}"));
+            .unwrap_or_else(|error| panic!("KTRDR_TEST_OLD_BIN={}: {error}", directory.display()));
 
         let nats = NatsServer::start().await;
         let bus = nats.bus().await;

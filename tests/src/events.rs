@@ -86,7 +86,7 @@ impl EventStream {
         for line in block.lines() {
             match line.split_once(": ") {
                 Some(("id", id)) => self.last_id = Some(id.parse().expect("a number")),
-                Some(("event", text)) => name = text.to_owned(),
+                Some(("event", text)) => text.clone_into(&mut name),
                 Some(("data", text)) => data.push(text),
                 Some(("", _)) => self.comments += 1,
                 _ => {}

@@ -56,7 +56,7 @@ pub async fn run(state: AppState) -> DutyError {
         watching
             .catalogue
             .follow(&watching.connection, &watching.names)
-            .await
+            .await;
     });
     duties.spawn(async move { reconcile::run(&state).await });
 

@@ -124,10 +124,10 @@ async fn ask_worker(state: &AppState, view: &View) {
             state.projection.apply_progress(worker, running);
         }
         Ok(_) => {
-            tracing::debug!(operation_id = %id, worker_id = %worker, "the worker does not run it")
+            tracing::debug!(operation_id = %id, worker_id = %worker, "the worker does not run it");
         }
         Err(error) => {
-            tracing::debug!(operation_id = %id, worker_id = %worker, error, "the worker could not be asked")
+            tracing::debug!(operation_id = %id, worker_id = %worker, error, "the worker could not be asked");
         }
     }
 }

@@ -83,11 +83,11 @@ pub async fn start(
         .map(|key| id_from_key(&domain, key.as_bytes()))
         .transpose()?;
     // Each of the two ids says whether the operation was started before.
-    let given = [&body.task_id, &key].into_iter().flatten();
-    if let Some(known) = given
-        .filter_map(|id| state.projection.get(id.as_str()))
-        .next()
-    {
+    let known = [&body.task_id, &key]
+        .into_iter()
+        .flatten()
+        .find_map(|id| state.projection.get(id.as_str()));
+    if let Some(known) = known {
         return repeated(&entry, &known);
     }
 

@@ -43,7 +43,7 @@ pub struct NatsOptions {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Protocol")]
 pub struct ProtocolOptions {
-    /// How often a worker says that it lives. Three missed ones make it TEMPORARILY_UNAVAILABLE.
+    /// How often a worker says that it lives. Three missed ones make it `TEMPORARILY_UNAVAILABLE`.
     #[arg(long, env = "KTRDR_HEARTBEAT_INTERVAL", default_value = "10s", value_parser = parse_duration)]
     pub heartbeat_interval: Duration,
     /// How long a worker may be silent before its operation is given to another one. Lives in the queue's consumer: the

@@ -129,7 +129,7 @@ impl<'de> Deserialize<'de> for Progress {
                         "percentage" => percentage = Some(map.next_value()?),
                         "current_step" => progress.current_step = map.next_value()?,
                         "estimated_remaining_seconds" => {
-                            progress.estimated_remaining_seconds = map.next_value()?
+                            progress.estimated_remaining_seconds = map.next_value()?;
                         }
                         _ => drop(progress.fields.insert(name.into_owned(), map.next_value()?)),
                     }

@@ -276,7 +276,7 @@ mod tests {
             "queue":"any","retry_at":"2025-11-10T10:30:02.000Z","retry_of":"b"}"#;
         let squeezed: String = text.lines().map(str::trim).collect();
 
-        let read: OperationDocument = serde_json::from_str(&squeezed).unwrap();
+        let read: OperationDocument<'_> = serde_json::from_str(&squeezed).unwrap();
 
         assert_eq!(serde_json::to_string(&read).unwrap(), squeezed);
         assert_eq!(read.progress.to_progress().unwrap().fields["rows"], 7);

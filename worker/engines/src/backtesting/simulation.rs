@@ -242,7 +242,7 @@ mod tests {
         assert_eq!(result.unwrap_err(), OperationError::Cancelled);
     }
 
-    fn price() -> impl proptest::strategy::Strategy<Value = f64> {
+    fn price() -> impl Strategy<Value = f64> {
         (1u32..20_000).prop_map(|cents| f64::from(cents) / 100.0)
     }
 

@@ -339,7 +339,7 @@ mod tests {
 
         let soon = SystemTime::now() + MAX_AGE + Duration::from_secs(60);
 
-        fs::File::open(dir.path().join("young/1.csv"))
+        File::open(dir.path().join("young/1.csv"))
             .unwrap()
             .set_modified(soon)
             .unwrap();

@@ -75,7 +75,7 @@ impl OutputTable {
 
     /// Writes the header.
     pub(super) fn write_header(&mut self, names: &[String]) -> Result<(), DataError> {
-        self.append_record(names.iter().map(|name| name.as_bytes()))
+        self.append_record(names.iter().map(String::as_bytes))
     }
 
     /// Writes a row.

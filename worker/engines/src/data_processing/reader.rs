@@ -350,7 +350,7 @@ mod tests {
     fn expect(text: &str, wanted: &[(u64, &[&str])]) {
         let wanted: Records = wanted
             .iter()
-            .map(|(line, cells)| (*line, cells.iter().map(|c| c.to_string()).collect()))
+            .map(|(line, cells)| (*line, cells.iter().map(ToString::to_string).collect()))
             .collect();
 
         assert_eq!(records(text.as_bytes()).unwrap(), wanted, "{text:?}");

@@ -19,7 +19,7 @@ use super::attempt_files::UNFINISHED;
 use super::checkpoint::CheckpointSaver;
 use super::error::DataError;
 use super::output::OutputTable;
-use super::plan::Plan;
+use super::plan::{Plan, PlannedOperation};
 use super::progress::{Position, ProgressReporter};
 use super::row::Row;
 use super::source::Source;
@@ -89,7 +89,7 @@ pub(super) fn process(
             .plan
             .operations
             .into_iter()
-            .map(|operation| operation.into_result())
+            .map(PlannedOperation::into_result)
             .collect(),
     })
 }

@@ -146,7 +146,9 @@ mod tests {
     use super::*;
 
     fn learnt(mut learner: Learner, cells: &[&str]) -> Option<String> {
-        cells.iter().for_each(|cell| learner.learn(cell.as_bytes()));
+        for cell in cells {
+            learner.learn(cell.as_bytes());
+        }
         learner
             .finish(6)
             .map(|text| String::from_utf8(text).unwrap())
@@ -186,12 +188,14 @@ mod tests {
     #[test]
     fn standard_deviation_of_the_population() {
         let mut moments = Moments::default();
-        [2.0, 4.0, 4.0, 4.0, 5.0, 5.0, 7.0, 9.0]
-            .into_iter()
-            .for_each(|value| moments.add(value));
+        for value in [2.0, 4.0, 4.0, 4.0, 5.0, 5.0, 7.0, 9.0] {
+            moments.add(value);
+        }
         assert_eq!((moments.mean(), moments.std()), (Some(5.0), Some(2.0)));
         let mut constant = Moments::default();
-        (0..1000).for_each(|_| constant.add(0.1));
+        for _ in 0..1000 {
+            constant.add(0.1);
+        }
         assert_eq!(constant.std(), Some(0.0));
     }
 }

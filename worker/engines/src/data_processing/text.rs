@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::ops::Range;
 
-/// The range of a cell without white space (Unicode White_Space) at both ends.
+/// The range of a cell without white space (Unicode `White_Space`) at both ends.
 pub(super) fn trimmed_range(cell: &[u8]) -> Range<usize> {
     let visible = |byte: Option<&u8>| byte.is_none_or(|&b| b > b' ' && b < 0x7f);
     // Fast path: nearly every cell begins and ends with a visible ASCII character.

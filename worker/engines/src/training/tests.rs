@@ -34,7 +34,7 @@ fn near(actual: f64, expected: f64, tolerance: f64) {
     );
 }
 
-/// Epoch, train_loss, train_accuracy, val_loss, val_accuracy.
+/// Epoch, `train_loss`, `train_accuracy`, `val_loss`, `val_accuracy`.
 type Line = (u32, f64, f64, f64, f64);
 
 async fn check_fixed(label: &str, lines: &[Line]) -> TrainingOutput {

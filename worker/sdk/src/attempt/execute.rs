@@ -233,7 +233,7 @@ mod tests {
     use super::*;
 
     fn size_of_future<A, F: Future>(_: fn(Arc<Core>, A) -> F) -> usize {
-        std::mem::size_of::<F>()
+        size_of::<F>()
     }
 
     #[test]

@@ -62,7 +62,7 @@ async fn store_object(
                 }));
             }
             Err(error) => {
-                tracing::warn!(%error, %object, "the result could not be stored; trying again")
+                tracing::warn!(%error, %object, "the result could not be stored; trying again");
             }
         }
         if let Err(NotVerified::Lost(lost)) = owned.verify(core).await {

@@ -183,7 +183,7 @@ impl RunningAttempt<'_> {
             self.handle.cancel.cancelled().await;
             match self.handle.stop_reason() {
                 Some(StopReason::Timeout | StopReason::Shutdown) => {
-                    tokio::time::sleep(STOP_GRACE).await
+                    tokio::time::sleep(STOP_GRACE).await;
                 }
                 // Only the engine confirms a user's cancel. If it never does, a backend forces it.
                 _ => std::future::pending().await,
@@ -336,7 +336,7 @@ impl RunningAttempt<'_> {
                     state.result = Some(result.clone());
                 }
                 Verdict::Fail(error) | Verdict::Retry { error, .. } => {
-                    state.error = Some(error.clone())
+                    state.error = Some(error.clone());
                 }
                 Verdict::Cancel | Verdict::HandBack => {}
             }

@@ -10,7 +10,7 @@ use axum::extract::{Path, Query, State};
 use ktrdr_http::answer::RenderedJson;
 use ktrdr_http::error::ApiError;
 use ktrdr_protocol::cancel::CancelIntent;
-use ktrdr_protocol::id::OperationId;
+use ktrdr_protocol::id::{OperationId, WorkerId};
 use ktrdr_protocol::rest::ErrorCode;
 use ktrdr_protocol::rest::cancel::CancelResponse;
 use ktrdr_protocol::rest::health::{HealthStatus, SlotStatus, WorkerHealth, WorkerNats};
@@ -245,7 +245,7 @@ fn document<'a>(operation: &'a LocalOperation, state: &'a LocalState) -> Operati
         progress: ProgressDocument::Value(Cow::Borrowed(&state.progress)),
         metadata: Metadata {
             parameters: Cow::Borrowed(&request.parameters),
-            worker_id: worker_id.map(|id| id.as_str()),
+            worker_id: worker_id.map(WorkerId::as_str),
         },
         execution: (!request.execution.is_default()).then_some(Cow::Borrowed(&request.execution)),
         created_at: request.created_at,

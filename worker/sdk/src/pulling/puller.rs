@@ -256,7 +256,7 @@ impl<F: FnMut(PulledRequest)> Puller<F> {
         (self.pause_until, self.delayed_until) = (None, None);
         self.take_back_surplus().await;
 
-        let priority = if self.core.capabilities.gpu { 0 } else { 1 };
+        let priority = u8::from(!self.core.capabilities.gpu);
         for served in self.pulls.values_mut() {
             let missing = served.missing(self.free, self.core.slots as usize);
             let delayed_until = served.unpulled_since.map(|since| since + BATCH_DELAY);

@@ -304,7 +304,7 @@ mod tests {
     #[test]
     fn points_are_bounded_and_keep_their_order() {
         let report = Report::new();
-        for i in 0..MAX_WAITING_POINTS + 1 {
+        for i in 0..=MAX_WAITING_POINTS {
             report.metric("x", i as f64);
         }
         let Points {

@@ -259,7 +259,7 @@ fn a_source_that_changed_is_read_from_the_beginning() {
             dir.join("in.csv"),
             rows(1600).replace("2020-01-05", "2020-01-06"),
         )
-        .unwrap()
+        .unwrap();
     });
     starts_over(|dir| {
         let source = File::options()
@@ -283,7 +283,7 @@ fn files_that_are_gone_or_damaged_are_not_gone_on_from() {
             .open(left(dir, ".csv"))
             .unwrap()
             .set_len(5000)
-            .unwrap()
+            .unwrap();
     });
 
     // At least one of three adjacent bytes belongs to a hash, which stays a valid hash with another

@@ -126,7 +126,9 @@ impl ComputedColumn {
         if pass >= self.ready_in {
             let x = number(row.cell(self.input));
             if self.learns_in(pass) {
-                x.into_iter().for_each(|x| formula.learn(x));
+                if let Some(x) = x {
+                    formula.learn(x);
+                }
             } else if let Some(result) = formula.compute(x) {
                 write_number(scratch, result, decimals);
             }
