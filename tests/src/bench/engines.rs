@@ -39,7 +39,9 @@ pub(super) async fn measure(plan: &Plan, report: &mut Report) {
     });
     let (rows, costs) = computed.await.expect("no panic");
 
-    rows.into_iter().for_each(|row| report.add(row));
+    for row in rows {
+        report.add(row);
+    }
     cleaning(
         report,
         scratch.path(),
@@ -67,7 +69,7 @@ impl Costs {
         };
         let check = each(1_000_000, &|| drop(black_box(ctx.check_cancelled())));
         let progress = each(300_000, &|| {
-            ctx.progress_with(|| Progress::new(50.0).step("Bar 1/2").field("current_bar", 1))
+            ctx.progress_with(|| Progress::new(50.0).step("Bar 1/2").field("current_bar", 1));
         });
         let metric = each(50_000, &|| ctx.metric("equity", 1.0));
 

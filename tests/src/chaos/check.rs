@@ -39,8 +39,10 @@ pub struct Verdict {
     pub violations: Vec<String>,
 }
 
-/// Waits until nothing is pending or running and no queue holds anything. Returns what is left
-/// after `limit`.
+/// Waits until nothing is pending or running and no queue holds anything.
+///
+/// # Errors
+/// Says what is left after `limit`.
 pub async fn drained(bus: &Bus, api: &Client, limit: Duration) -> Result<(), String> {
     let deadline = Instant::now() + limit;
     loop {
@@ -217,8 +219,7 @@ fn judge_files(
         let request = history
             .starts
             .first()
-            .map(|(_, request)| request)
-            .unwrap_or(&Value::Null);
+            .map_or(&Value::Null, |(_, request)| request);
         match request["operation_type"].as_str() {
             Some("stamp") => {
                 verdict.files += 1;
@@ -319,10 +320,7 @@ async fn compare(histories: &BTreeMap<String, OperationHistory>, apis: &[Client]
             .iter()
             .filter(|(_, history)| !history.starts.is_empty())
         {
-            let end = history
-                .end()
-                .map(|event| event.kind.name())
-                .unwrap_or("open");
+            let end = history.end().map_or("open", |event| event.kind.name());
             match shown.get(id) {
                 None => wrong.push(format!("{} does not know {id}", api.base())),
                 Some(operation) if operation["status"] != end => {

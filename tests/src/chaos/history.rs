@@ -161,7 +161,7 @@ impl OperationHistory {
 
         match last.map(|last| &last.kind) {
             Some(EventKind::Failed { error, .. }) if error.code == "worker_lost" => {
-                totals.given_up += 1
+                totals.given_up += 1;
             }
             Some(kind) if kind.is_terminal() => {}
             Some(kind) => {

@@ -183,7 +183,7 @@ async fn start_system(server_count: usize) -> System {
     }
 }
 
-/// A data directory with the table that the data_processing operations read.
+/// A data directory with the table that the `data_processing` operations read.
 fn source_table() -> Scratch {
     let data = Scratch::new("data");
     let rows: String = (0..2000)

@@ -48,7 +48,8 @@ pub(crate) async fn follow(
     loop {
         // A new connection starts again from the provisioning: its server may know nothing of us.
         let follow = follow_connected(&core, &options, &queues, &refresh, &mut consumer_created);
-        if let Some(error) = core.connection.while_up(follow).await {
+        // Boxed because it is large.
+        if let Some(error) = Box::pin(core.connection.while_up(follow)).await {
             return Err(error);
         }
     }

@@ -19,7 +19,7 @@ pub struct Config {
     #[arg(long, env = "WORKER_HOST", default_value = "127.0.0.1")]
     pub host: String,
     /// Port of the worker's REST interface; 0 takes any free one. The guide uses 5003 (backtesting),
-    /// 5004 (training) and 5005 (data_processing).
+    /// 5004 (training) and 5005 (`data_processing`).
     #[arg(long, env = "WORKER_PORT", default_value_t = 0)]
     pub port: u16,
     /// Name of this worker, unique among all running workers. Default: worker type, host name and
