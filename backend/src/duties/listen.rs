@@ -1,7 +1,9 @@
-//! Hears what workers say on core NATS: progress and heartbeats. Neither is stored; the newest word wins.
+//! Takes what workers publish on core NATS: progress and heartbeats. Neither is stored; the newest message
+//! replaces the one before.
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::StreamExt;
 use ktrdr_bus::telemetry::short;
 use ktrdr_protocol::progress::ProgressMessage;
@@ -11,68 +13,67 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::state::AppState;
 
-/// Most messages taken in one go.
-const BATCH: usize = 256;
+/// Messages taken in one go, at most.
+const MAX_BATCH: usize = 256;
 
-/// How often silent workers are looked for, at most.
-const SWEEP: Duration = Duration::from_secs(1);
+/// Longest interval at which the registry is swept for silent workers, and pause before subscribing again.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Listens until the task is dropped. Subscriptions survive reconnects; a broker that is away only means silence.
+/// Listens until the task is dropped. Subscriptions survive reconnects; while NATS is unreachable nothing
+/// arrives.
 pub async fn run(state: &AppState) {
     loop {
         match listen(state).await {
             Ok(()) => tracing::warn!("a subscription ended; subscribing again"),
             Err(error) => tracing::warn!(%error, "cannot subscribe; trying again"),
         }
-        tokio::time::sleep(SWEEP).await;
+        tokio::time::sleep(SWEEP_INTERVAL).await;
     }
 }
 
+/// Listens until a subscription ends.
 async fn listen(state: &AppState) -> Result<(), async_nats::Error> {
     let connection = &state.connection;
+    let client = &connection.client;
     let mut link = connection.link.clone();
-    let mut heartbeats = connection
-        .client
+    let mut heartbeats = client
         .subscribe(state.names.all_heartbeats())
         .await?
-        .ready_chunks(BATCH);
-    let mut progress = connection
-        .client
+        .ready_chunks(MAX_BATCH);
+    let mut progress = client
         .subscribe(state.names.all_progress())
         .await?
-        .ready_chunks(BATCH);
-    let mut sweep = tokio::time::interval(SWEEP.min(state.config.protocol.heartbeat_interval));
+        .ready_chunks(MAX_BATCH);
+    let interval = SWEEP_INTERVAL.min(state.config.protocol.heartbeat_interval);
+    let mut sweep = tokio::time::interval(interval);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // The current state of the connection counts as a change, too.
     link.mark_changed();
+
     loop {
         // All arms are cancel safe: chunks are built within one poll.
         tokio::select! {
             chunk = heartbeats.next() => {
                 let Some(chunk) = chunk else { return Ok(()) };
-                for message in chunk {
-                    if let Some(heartbeat) = read(&message) {
-                        hear(state, heartbeat);
-                    }
+                for heartbeat in chunk.iter().filter_map(read) {
+                    hear_heartbeat(state, heartbeat);
                 }
             }
             chunk = progress.next() => {
                 let Some(chunk) = chunk else { return Ok(()) };
-                for message in chunk {
-                    if let Some(ProgressMessage { operation_id, worker_id, attempt, report, progress, .. }) = read(&message) {
-                        let running = RunningOperation { operation_id, attempt, report, progress };
-                        state.projection.apply_progress(&worker_id, running);
-                    }
+                for message in chunk.iter().filter_map(read) {
+                    hear_progress(state, message);
                 }
             }
             changed = link.changed() => {
                 changed?;
-                let up = link.borrow_and_update().up;
-                if up {
-                    state.registry.listening(Instant::now());
-                    // On the wire after the subscriptions, so the answers are heard.
-                    connection.client.publish(state.names.heartbeat_request(), bytes::Bytes::new()).await?;
+                let is_up = link.borrow_and_update().up;
+                if is_up {
+                    state.registry.begin_listening(Instant::now());
+                    // Sent after the subscriptions, so the answers arrive.
+                    client.publish(state.names.heartbeat_request(), Bytes::new()).await?;
                 } else {
-                    state.registry.deaf(Instant::now());
+                    state.registry.stop_listening(Instant::now());
                 }
             }
             _ = sweep.tick() => state.registry.sweep(Instant::now()),
@@ -80,8 +81,8 @@ async fn listen(state: &AppState) -> Result<(), async_nats::Error> {
     }
 }
 
-fn hear(state: &AppState, heartbeat: Heartbeat) {
-    // A backend that has just started, or lost a progress message, shows it from here.
+fn hear_heartbeat(state: &AppState, heartbeat: Heartbeat) {
+    // A backend that has just started, or missed a progress message, has the progress from here.
     for running in &heartbeat.running {
         state
             .projection
@@ -90,10 +91,20 @@ fn hear(state: &AppState, heartbeat: Heartbeat) {
     state.registry.hear(heartbeat, Instant::now());
 }
 
+fn hear_progress(state: &AppState, message: ProgressMessage) {
+    let running = RunningOperation {
+        operation_id: message.operation_id,
+        attempt: message.attempt,
+        report: message.report,
+        progress: message.progress,
+    };
+    state.projection.apply_progress(&message.worker_id, running);
+}
+
 fn read<T: DeserializeOwned>(message: &async_nats::Message) -> Option<T> {
     serde_json::from_slice(&message.payload)
-        .inspect_err(
-            |error| tracing::warn!(subject = %message.subject, error = short(&error), "skipping a message that cannot be read"),
-        )
+        .inspect_err(|error| {
+            tracing::warn!(subject = %message.subject, error = short(&error), "skipping a message that cannot be read");
+        })
         .ok()
 }

@@ -1,10 +1,15 @@
-//! What happens to operations, counted for Prometheus while it happens.
+//! Transitions of operations, counted for Prometheus as they happen.
 //!
-//! Only what is taken after the replay counts: a backend that starts would otherwise tell the past as if it were now. Every
-//! backend counts all of it, so sum over types and statuses, never over backends.
+//! Only what is applied after the replay counts: otherwise a backend that starts would report the past as
+//! if it happened now. Every backend counts all of it, so take the maximum over backends, never the sum.
 
-use ktrdr_http::metrics::{Counters, Histograms, OPERATION_BUCKETS, Page};
+use ktrdr_http::metrics::{PerValue, operation_histogram, register};
 use ktrdr_protocol::state::Status;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
 
 use super::record::Record;
 
@@ -15,12 +20,12 @@ pub enum Transition {
     Created,
     /// An attempt began.
     Started {
-        /// Its predecessor's worker was lost.
+        /// Whether the worker of the attempt before was lost.
         takeover: bool,
-        /// Seconds since it was created, or was handed back.
+        /// Seconds since it was created or released.
         waited: f64,
     },
-    /// It was handed back, to be run again.
+    /// It was released, to be run again.
     Released,
     /// It ended.
     Ended {
@@ -31,64 +36,8 @@ pub enum Transition {
     Other,
 }
 
-/// The counts.
-#[derive(Debug)]
-pub struct OperationCounters {
-    created: Counters<1>,
-    started: Counters<1>,
-    takeovers: Counters<1>,
-    released: Counters<1>,
-    ended: Counters<2>,
-    waited: Histograms<1>,
-    ran: Histograms<2>,
-}
-
-impl Default for OperationCounters {
-    fn default() -> Self {
-        Self {
-            created: Counters::new(
-                "ktrdr_operations_created_total",
-                "Operations accepted.",
-                ["worker_type"],
-            ),
-            started: Counters::new(
-                "ktrdr_attempts_started_total",
-                "Attempts begun.",
-                ["worker_type"],
-            ),
-            takeovers: Counters::new(
-                "ktrdr_takeovers_total",
-                "Attempts that took over from a worker that was lost.",
-                ["worker_type"],
-            ),
-            released: Counters::new(
-                "ktrdr_operations_released_total",
-                "Operations handed back, by a worker that stopped or to be retried.",
-                ["worker_type"],
-            ),
-            ended: Counters::new(
-                "ktrdr_operations_ended_total",
-                "Operations ended, by how.",
-                ["worker_type", "status"],
-            ),
-            waited: Histograms::new(
-                "ktrdr_operation_wait_seconds",
-                "Time in the queue before an attempt.",
-                ["worker_type"],
-                OPERATION_BUCKETS,
-            ),
-            ran: Histograms::new(
-                "ktrdr_operation_run_seconds",
-                "Time that the last attempt ran, by how it ended.",
-                ["worker_type", "status"],
-                OPERATION_BUCKETS,
-            ),
-        }
-    }
-}
-
 impl Transition {
-    /// From an operation after an event, and its status before.
+    /// The transition of `record`, which had the status `before` and was then given an event.
     pub fn of(before: Status, record: &Record) -> Self {
         let attempts = record.attempts.as_slice();
         match (before, record.state.status) {
@@ -117,60 +66,195 @@ impl Transition {
     }
 }
 
-impl OperationCounters {
-    /// Begins to count operations of this type at 0: an increase from nothing to 1 is none to Prometheus.
-    pub fn add_worker_type(&self, worker_type: &str) {
-        for counters in [
-            &self.created,
-            &self.started,
-            &self.takeovers,
-            &self.released,
-        ] {
-            counters.add([worker_type], 0);
-        }
-        for status in Status::ALL
-            .into_iter()
-            .filter(|status| status.is_terminal())
-        {
-            self.ended.add([worker_type, status.as_str()], 0);
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TypeLabels {
+    worker_type: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EndLabels {
+    worker_type: String,
+    status: &'static str,
+}
+
+/// All metrics of transitions, each with one series per worker type.
+#[derive(Debug, Clone)]
+struct Families {
+    created: Family<TypeLabels, Counter>,
+    started: Family<TypeLabels, Counter>,
+    takeovers: Family<TypeLabels, Counter>,
+    released: Family<TypeLabels, Counter>,
+    ended: Family<EndLabels, Counter>,
+    waited: Family<TypeLabels, Histogram>,
+    ran: Family<EndLabels, Histogram>,
+}
+
+/// The metrics of one worker type.
+#[derive(Debug)]
+struct TypeMetrics {
+    created: Counter,
+    started: Counter,
+    takeovers: Counter,
+    released: Counter,
+    waited: Histogram,
+    completed: EndMetrics,
+    failed: EndMetrics,
+    cancelled: EndMetrics,
+}
+
+/// The metrics of one way to end.
+#[derive(Debug)]
+struct EndMetrics {
+    ended: Counter,
+    ran: Histogram,
+}
+
+/// The counters of all worker types.
+#[derive(Debug)]
+pub struct OperationCounters {
+    families: Families,
+    types: PerValue<TypeMetrics>,
+}
+
+impl Default for OperationCounters {
+    fn default() -> Self {
+        let families = Families {
+            created: Family::default(),
+            started: Family::default(),
+            takeovers: Family::default(),
+            released: Family::default(),
+            ended: Family::default(),
+            waited: Family::new_with_constructor(operation_histogram),
+            ran: Family::new_with_constructor(operation_histogram),
+        };
+        let shared = families.clone();
+        Self {
+            families,
+            types: PerValue::new(move |worker_type| shared.of_type(worker_type)),
         }
     }
+}
 
-    /// Counts a step of an operation of this type that led to `status`.
-    pub fn count(&self, worker_type: &str, status: Status, transition: Transition) {
+impl Families {
+    fn of_type(&self, worker_type: &str) -> TypeMetrics {
+        let labels = TypeLabels {
+            worker_type: worker_type.to_owned(),
+        };
+        let end = |status: Status| {
+            let labels = EndLabels {
+                worker_type: worker_type.to_owned(),
+                status: status.as_str(),
+            };
+            EndMetrics {
+                ended: self.ended.get_or_create_owned(&labels),
+                ran: self.ran.get_or_create_owned(&labels),
+            }
+        };
+
+        TypeMetrics {
+            created: self.created.get_or_create_owned(&labels),
+            started: self.started.get_or_create_owned(&labels),
+            takeovers: self.takeovers.get_or_create_owned(&labels),
+            released: self.released.get_or_create_owned(&labels),
+            waited: self.waited.get_or_create_owned(&labels),
+            completed: end(Status::Completed),
+            failed: end(Status::Failed),
+            cancelled: end(Status::Cancelled),
+        }
+    }
+}
+
+impl TypeMetrics {
+    fn count(&self, status: Status, transition: Transition) {
         match transition {
-            Transition::Created => self.created.add([worker_type], 1),
+            Transition::Created => {
+                self.created.inc();
+            }
             Transition::Started { takeover, waited } => {
-                self.started.add([worker_type], 1);
+                self.started.inc();
                 if takeover {
-                    self.takeovers.add([worker_type], 1);
+                    self.takeovers.inc();
                 } else {
-                    self.waited.observe([worker_type], waited);
+                    self.waited.observe(waited);
                 }
             }
-            Transition::Released => self.released.add([worker_type], 1),
+            Transition::Released => {
+                self.released.inc();
+            }
             Transition::Ended { ran } => {
-                self.ended.add([worker_type, status.as_str()], 1);
+                let end = match status {
+                    Status::Completed => &self.completed,
+                    Status::Failed => &self.failed,
+                    Status::Cancelled => &self.cancelled,
+                    Status::Pending | Status::Running => return,
+                };
+                end.ended.inc();
                 if let Some(ran) = ran {
-                    self.ran.observe([worker_type, status.as_str()], ran);
+                    end.ran.observe(ran);
                 }
             }
             Transition::Other => {}
         }
     }
+}
 
-    /// Writes all of them.
-    pub fn write(&self, page: &mut Page) {
-        for counters in [
-            &self.created,
-            &self.started,
-            &self.takeovers,
-            &self.released,
-        ] {
-            counters.write(page);
-        }
-        self.ended.write(page);
-        self.waited.write(page);
-        self.ran.write(page);
+impl OperationCounters {
+    /// Begins to count operations of this type at 0: Prometheus sees no increase in a counter that appears
+    /// as 1.
+    pub fn add_worker_type(&self, worker_type: &str) {
+        self.types.with(worker_type, |_| {});
+    }
+
+    /// Counts a transition of an operation of this type that led to `status`.
+    pub fn count(&self, worker_type: &str, status: Status, transition: Transition) {
+        self.types
+            .with(worker_type, |metrics| metrics.count(status, transition));
+    }
+
+    /// Adds all metrics to the page.
+    pub fn register(&self, registry: &mut Registry) {
+        let families = self.families.clone();
+        register(
+            registry,
+            "ktrdr_operations_created_total",
+            "Operations accepted.",
+            families.created,
+        );
+        register(
+            registry,
+            "ktrdr_attempts_started_total",
+            "Attempts begun.",
+            families.started,
+        );
+        register(
+            registry,
+            "ktrdr_takeovers_total",
+            "Attempts that took over from a worker that was lost.",
+            families.takeovers,
+        );
+        register(
+            registry,
+            "ktrdr_operations_released_total",
+            "Operations released, by a worker that stopped or to be retried.",
+            families.released,
+        );
+        register(
+            registry,
+            "ktrdr_operations_ended_total",
+            "Operations ended, by status.",
+            families.ended,
+        );
+        register(
+            registry,
+            "ktrdr_operation_wait_seconds",
+            "Time in the queue before an attempt.",
+            families.waited,
+        );
+        register(
+            registry,
+            "ktrdr_operation_run_seconds",
+            "Time that the last attempt ran, by the status it led to.",
+            families.ran,
+        );
     }
 }

@@ -1,65 +1,96 @@
-//! Workers as their heartbeats tell them. Pure book-keeping with the clock passed in; [`crate::duties::listen`] feeds it.
+//! The registry: the workers, as their heartbeats tell.
 //!
-//! Decisions use the monotonic clock. Silence counts only while this backend could have heard something: from when it began
-//! to listen, and not while NATS is away.
+//! The problem: workers announce themselves only by heartbeats on core NATS. Nothing says that one has
+//! died, heartbeats are lost while NATS is unreachable, and clocks of other machines may be wrong.
+//!
+//! How it is solved: a worker that missed three heartbeats counts as unavailable, and one that stays silent
+//! is removed. Silence is measured by this backend's monotonic clock, and only while heartbeats could
+//! arrive: not before the backend began to listen, and not while NATS is unreachable. So an outage makes no
+//! healthy worker look dead, and it does not make a dead one look alive. The clock is passed in, so tests
+//! need no waiting; [`crate::duties`] feeds the registry.
+//!
+//! Rejected: storing the workers in a bucket. Each backend can hear all heartbeats itself, and stored
+//! entries would outlive the workers.
+
+mod document;
+mod metrics;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ktrdr_http::metrics::{Counters, Page};
-use ktrdr_protocol::id::{OperationId, WorkerId, WorkerType};
+use ktrdr_protocol::id::{OperationId, WorkerId};
 use ktrdr_protocol::requirements::Requirements;
-use ktrdr_protocol::rest::worker::{CurrentOperation, WorkerDocument};
+use ktrdr_protocol::rest::worker::WorkerDocument;
 use ktrdr_protocol::time::Timestamp;
 use ktrdr_protocol::worker::{Heartbeat, WorkerStatus};
 use parking_lot::RwLock;
 use tokio::time::Instant;
 
+use self::metrics::HeartbeatCounters;
 use crate::changes::{Change, Changes};
 
 /// Missed heartbeats that make a worker unavailable.
-const MISSED: u32 = 3;
+const MISSED_HEARTBEATS: u32 = 3;
 
-/// Bounds for the interval a heartbeat states: a nonsensical one must not make a worker immortal or flicker.
-const INTERVALS: (f64, f64) = (0.05, 3600.0);
+/// Shortest heartbeat interval that is believed, in seconds: with a shorter one a worker would flicker.
+const MIN_INTERVAL: f64 = 0.05;
 
-/// Clocks less than this apart, in seconds, are the same to a user.
-const SAME_CLOCK: f64 = 5.0;
+/// Longest heartbeat interval that is believed, in seconds: with a longer one a worker would never count
+/// as silent.
+const MAX_INTERVAL: f64 = 3600.0;
+
+/// Clocks that differ by less, in seconds, count as equal: the time that a message takes is part of the
+/// difference.
+const CLOCK_TOLERANCE: f64 = 5.0;
 
 #[derive(Debug)]
 struct Worker {
+    /// The newest heartbeat.
     heartbeat: Heartbeat,
+    /// When it arrived, by the monotonic clock.
     heard: Instant,
-    /// For how long it had been silent when heartbeats could not be heard for a while, if that made it unavailable: a break
-    /// does not bring it back.
-    silent_before: Duration,
+    /// When it arrived, by this backend's clock.
     heard_at: Timestamp,
-    /// The instance that went by this id before.
+    /// Silence before the last outage of the broker. Kept only if it had already made the worker
+    /// unavailable, so that an outage does not make a dead worker look alive.
+    silent_before: Duration,
+    /// The instance that had this id before.
     replaced: Option<String>,
-    /// What was last announced.
+    /// The status that was announced last.
     status: WorkerStatus,
 }
 
-/// What is known of a worker by those who decide about its operations.
+/// What the registry knows about the worker of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Presence {
-    /// Not listed: it left, was removed, or never was.
+    /// Not listed: it has left, was removed, or was never here.
     Gone,
     /// Its heartbeats stopped.
     Silent,
-    /// It beats, and says that it runs the operation, or does not.
+    /// Its heartbeats arrive.
     Alive {
-        /// Whether the operation is among those it runs.
+        /// Whether they name the operation among those that run.
         runs_it: bool,
     },
+}
+
+/// How many workers could run an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Candidates {
+    /// Workers of the type that are not silent.
+    pub alive: usize,
+    /// Those among them that meet the requirements.
+    pub able: usize,
 }
 
 #[derive(Debug, Default)]
 struct Workers {
     known: BTreeMap<WorkerId, Worker>,
-    /// Since when heartbeats could be heard without a break.
+    /// Since when heartbeats could arrive without a break.
     listening_since: Option<Instant>,
-    /// Since when they cannot, because NATS is away.
+    /// Since when they cannot, because NATS is unreachable.
     deaf_since: Option<Instant>,
 }
 
@@ -67,8 +98,7 @@ struct Workers {
 #[derive(Debug)]
 pub struct Registry {
     workers: RwLock<Workers>,
-    heartbeats: Counters<2>,
-    fenced: Counters<1>,
+    counters: HeartbeatCounters,
     remove_after: Duration,
     changes: Changes,
 }
@@ -77,15 +107,15 @@ impl Worker {
     fn interval(&self) -> Duration {
         let seconds = self.heartbeat.interval_seconds;
         let seconds = if seconds.is_finite() {
-            seconds.clamp(INTERVALS.0, INTERVALS.1)
+            seconds.clamp(MIN_INTERVAL, MAX_INTERVAL)
         } else {
-            INTERVALS.1
+            MAX_INTERVAL
         };
         Duration::from_secs_f64(seconds)
     }
 
     fn status_after(&self, silence: Duration) -> WorkerStatus {
-        if silence >= self.interval() * MISSED {
+        if silence >= self.interval() * MISSED_HEARTBEATS {
             WorkerStatus::TemporarilyUnavailable
         } else {
             self.heartbeat.status
@@ -94,115 +124,81 @@ impl Worker {
 
     fn missed_after(&self, silence: Duration) -> u32 {
         let intervals = silence.as_secs_f64() / self.interval().as_secs_f64();
-        // A beat that is a little late is not a failure yet.
-        if intervals < f64::from(MISSED) {
+        if intervals < f64::from(MISSED_HEARTBEATS) {
+            // A heartbeat that is a little late is not a missed one.
             (intervals - 0.25).max(0.0) as u32
         } else {
             intervals as u32
         }
     }
 
-    /// A time that the worker told, by this backend's clock. A worker whose clock is off must not look as if it had not asked
-    /// for work for hours; within [`SAME_CLOCK`] the difference may as well be that of the way here.
-    fn by_our_clock(&self, told: Timestamp) -> Timestamp {
-        let beat = &self.heartbeat;
-        let apart = self
+    /// A time that the worker stated, by this backend's clock. Without it, a worker whose clock is wrong
+    /// would look as if it had not asked for work for hours.
+    fn by_our_clock(&self, stated: Timestamp) -> Timestamp {
+        let worker_now = self.heartbeat.at;
+        let difference = self
             .heard_at
-            .seconds_since(beat.at)
-            .max(beat.at.seconds_since(self.heard_at));
-        if apart < SAME_CLOCK {
-            told
+            .seconds_since(worker_now)
+            .max(worker_now.seconds_since(self.heard_at));
+        if difference < CLOCK_TOLERANCE {
+            stated
         } else {
-            told.moved(beat.at, self.heard_at)
-        }
-    }
-
-    fn document(&self, silence: Duration) -> WorkerDocument {
-        let beat = &self.heartbeat;
-        let current = |running: &ktrdr_protocol::worker::RunningOperation| CurrentOperation {
-            operation_id: running.operation_id.clone(),
-            attempt: running.attempt,
-            progress: running.progress.clone(),
-        };
-        WorkerDocument {
-            worker_id: beat.worker_id.clone(),
-            worker_type: beat.worker_type.clone(),
-            endpoint_url: beat.endpoint_url.clone(),
-            status: self.status_after(silence),
-            capabilities: beat.capabilities.clone(),
-            last_health_check: self.heard_at,
-            health_check_failures: self.missed_after(silence),
-            current_operation_id: beat
-                .running
-                .first()
-                .map(|running| running.operation_id.clone()),
-            registered_at: self.by_our_clock(beat.registered_at),
-            version: beat.version.clone(),
-            instance: beat.instance.clone(),
-            heartbeat_interval_seconds: beat.interval_seconds,
-            slots: beat.slots,
-            current_operations: beat.running.iter().map(current).collect(),
-            last_pull_at: beat.last_pull_at.map(|at| self.by_our_clock(at)),
-            finished: beat.finished,
-            fenced: beat.fenced,
+            stated.moved(worker_now, self.heard_at)
         }
     }
 }
 
 impl Workers {
-    /// How long nothing was heard of a worker though it could have been.
+    /// How long nothing was heard of a worker while its heartbeats could have arrived.
     fn silence(&self, worker: &Worker, now: Instant) -> Duration {
-        let now = self.deaf_since.unwrap_or(now);
-        let from = self
-            .listening_since
-            .map_or(worker.heard, |since| since.max(worker.heard));
-        worker.silent_before + now.saturating_duration_since(from)
+        let until = self.deaf_since.unwrap_or(now);
+        let from = match self.listening_since {
+            Some(since) => since.max(worker.heard),
+            None => worker.heard,
+        };
+        worker.silent_before + until.saturating_duration_since(from)
+    }
+
+    /// The status that a worker has now.
+    fn status(&self, worker: &Worker, now: Instant) -> WorkerStatus {
+        worker.status_after(self.silence(worker, now))
     }
 }
 
 impl Registry {
-    /// Knows nobody yet.
+    /// Knows no workers yet. A worker that is silent for `remove_after` is removed.
     pub fn new(remove_after: Duration, changes: Changes) -> Self {
         Self {
             workers: RwLock::default(),
-            heartbeats: Counters::new(
-                "ktrdr_heartbeats_total",
-                "Heartbeats heard, by what they said.",
-                ["worker_type", "status"],
-            ),
-            fenced: Counters::new(
-                "ktrdr_fenced_finishes_total",
-                "Ends that workers discarded because the operation had gone on without them.",
-                ["worker_type"],
-            ),
+            counters: HeartbeatCounters::default(),
             remove_after,
             changes,
         }
     }
 
-    /// Heartbeats can be heard from now on.
-    pub fn listening(&self, now: Instant) {
-        let mut guard = self.workers.write();
-        let mut known = std::mem::take(&mut guard.known);
+    /// Notes that heartbeats can arrive from now on.
+    pub fn begin_listening(&self, now: Instant) {
+        let mut workers = self.workers.write();
+        let mut known = std::mem::take(&mut workers.known);
         for worker in known.values_mut() {
-            let silence = guard.silence(worker, now);
+            let silence = workers.silence(worker, now);
             if worker.status_after(silence) == WorkerStatus::TemporarilyUnavailable {
                 worker.silent_before = silence;
             }
         }
-        *guard = Workers {
+        *workers = Workers {
             known,
             listening_since: Some(now),
             deaf_since: None,
         };
     }
 
-    /// Heartbeats cannot be heard any more.
-    pub fn deaf(&self, now: Instant) {
+    /// Notes that heartbeats can no longer arrive.
+    pub fn stop_listening(&self, now: Instant) {
         self.workers.write().deaf_since.get_or_insert(now);
     }
 
-    /// How long heartbeats could be heard without a break.
+    /// How long heartbeats could arrive without a break.
     pub fn listening_for(&self, now: Instant) -> Duration {
         let workers = self.workers.read();
         match (workers.listening_since, workers.deaf_since) {
@@ -211,66 +207,26 @@ impl Registry {
         }
     }
 
-    /// Takes a heartbeat.
+    /// Takes a heartbeat or a farewell.
     pub fn hear(&self, heartbeat: Heartbeat, now: Instant) {
-        let (worker_id, worker_type) = (heartbeat.worker_id.clone(), heartbeat.worker_type.clone());
-        let leaving = heartbeat.leaving;
-        let status = heartbeat.status;
-        self.heartbeats.add(
-            [
-                worker_type.as_str(),
-                if leaving {
-                    "LEAVING"
-                } else {
-                    describe(Some(status))
-                },
-            ],
-            1,
-        );
-        let changed = {
+        let worker_id = heartbeat.worker_id.clone();
+        let worker_type = heartbeat.worker_type.clone();
+        let status = (!heartbeat.leaving).then_some(heartbeat.status);
+
+        self.counters.count(worker_type.as_str(), status);
+        let is_changed = {
             let mut workers = self.workers.write();
-            let known = workers.known.get(&worker_id);
-            if let Some(known) =
-                known.filter(|known| known.heartbeat.instance == heartbeat.instance)
-            {
-                // Heartbeats tell a sum; what was added before this backend listened is not counted.
-                let more = heartbeat.fenced.saturating_sub(known.heartbeat.fenced);
-                self.fenced.add([worker_type.as_str()], more);
-            }
-            if leaving {
-                // The farewell of a process that a newer one with the same id has already replaced.
-                if known.is_none_or(|known| known.heartbeat.instance != heartbeat.instance) {
-                    return;
-                }
-                workers.known.remove(&worker_id);
-                true
+            self.count_fenced(&workers, &heartbeat);
+            if heartbeat.leaving {
+                remove_left(&mut workers, &heartbeat)
             } else {
-                let replaced = known.and_then(|known| {
-                    let same = known.heartbeat.instance == heartbeat.instance;
-                    // One that was replaced and comes back was never gone.
-                    if !same && known.replaced.as_ref() == Some(&heartbeat.instance) {
-                        tracing::warn!(%worker_id, endpoints = ?[&known.heartbeat.endpoint_url, &heartbeat.endpoint_url],
-                            "two workers have this id, and hide each other; give each its own WORKER_ID");
-                    }
-                    if same { known.replaced.clone() } else { Some(known.heartbeat.instance.clone()) }
-                });
-                let worker = Worker {
-                    status,
-                    heartbeat,
-                    heard: now,
-                    silent_before: Duration::ZERO,
-                    heard_at: Timestamp::now(),
-                    replaced,
-                };
-                workers
-                    .known
-                    .insert(worker_id.clone(), worker)
-                    .is_none_or(|old| old.status != status)
+                insert(&mut workers, heartbeat, now)
             }
         };
-        if changed {
-            let status = (!leaving).then_some(status);
-            tracing::info!(%worker_id, %worker_type, status = describe(status), "worker");
+
+        if is_changed {
+            let status = status.map_or("removed", status_label);
+            tracing::info!(%worker_id, %worker_type, status, "worker");
             self.changes.announce(Change::Worker {
                 worker_id,
                 worker_type,
@@ -278,41 +234,52 @@ impl Registry {
         }
     }
 
-    /// Notices who has fallen silent, and removes who has been silent for too long.
+    /// Counts the ends that the worker discarded since its last heartbeat. Heartbeats carry a sum, of
+    /// which the part before this backend listened is not counted.
+    fn count_fenced(&self, workers: &Workers, heartbeat: &Heartbeat) {
+        let known = workers.known.get(&heartbeat.worker_id);
+        if let Some(known) = known.filter(|known| known.heartbeat.instance == heartbeat.instance) {
+            let ends = heartbeat.fenced.saturating_sub(known.heartbeat.fenced);
+            if ends > 0 {
+                self.counters
+                    .count_fenced(heartbeat.worker_type.as_str(), ends);
+            }
+        }
+    }
+
+    /// Announces workers that have fallen silent, and removes those that were silent for too long.
     pub fn sweep(&self, now: Instant) {
-        let mut changes = Vec::new();
+        let mut silent = Vec::new();
         {
-            let mut guard = self.workers.write();
-            let workers = &mut *guard;
-            let silences: Vec<(WorkerId, Duration)> = workers
+            let mut workers = self.workers.write();
+            let changed: Vec<(WorkerId, Duration)> = workers
                 .known
                 .iter()
-                .map(|(id, worker)| (id.clone(), workers.silence(worker, now)))
-                .filter(|(id, silence)| {
-                    workers
-                        .known
-                        .get(id)
-                        .is_some_and(|worker| worker.status_after(*silence) != worker.status)
-                        || *silence >= self.remove_after
+                .map(|(id, worker)| (id, worker, workers.silence(worker, now)))
+                .filter(|(_, worker, silence)| {
+                    worker.status_after(*silence) != worker.status || *silence >= self.remove_after
                 })
+                .map(|(id, _, silence)| (id.clone(), silence))
                 .collect();
-            for (id, silence) in silences {
+
+            for (id, silence) in changed {
                 let Some(worker) = workers.known.get_mut(&id) else {
                     continue;
                 };
                 let worker_type = worker.heartbeat.worker_type.clone();
                 let status = if silence >= self.remove_after {
                     workers.known.remove(&id);
-                    None
+                    "removed"
                 } else {
                     worker.status = worker.status_after(silence);
-                    Some(worker.status)
+                    status_label(worker.status)
                 };
-                changes.push((id, worker_type, status));
+                silent.push((id, worker_type, status));
             }
         }
-        for (worker_id, worker_type, status) in changes {
-            tracing::warn!(%worker_id, %worker_type, status = describe(status), "worker is silent");
+
+        for (worker_id, worker_type, status) in silent {
+            tracing::warn!(%worker_id, %worker_type, status, "worker is silent");
             self.changes.announce(Change::Worker {
                 worker_id,
                 worker_type,
@@ -346,7 +313,7 @@ impl Registry {
         Some(worker.document(workers.silence(worker, now)))
     }
 
-    /// What is known of the worker that shall be running the operation.
+    /// What is known about the worker that should run this attempt.
     pub fn presence(
         &self,
         worker: &WorkerId,
@@ -358,81 +325,101 @@ impl Registry {
         let Some(known) = workers.known.get(worker) else {
             return Presence::Gone;
         };
-        if known.status_after(workers.silence(known, now)) == WorkerStatus::TemporarilyUnavailable {
+        if workers.status(known, now) == WorkerStatus::TemporarilyUnavailable {
             return Presence::Silent;
         }
+
         let runs_it = known
             .heartbeat
             .running
             .iter()
-            .any(|r| r.operation_id == *operation && r.attempt == attempt);
+            .any(|running| running.operation_id == *operation && running.attempt == attempt);
         Presence::Alive { runs_it }
     }
 
-    /// How many workers of the type are not silent, and how many of these meet the requirements.
-    pub fn able(
+    /// How many workers of the type could run an operation with these requirements.
+    pub fn candidates(
         &self,
         worker_type: &str,
         requirements: &Requirements,
         now: Instant,
-    ) -> (usize, usize) {
+    ) -> Candidates {
         let workers = self.workers.read();
-        let (mut alive, mut able) = (0, 0);
-        for worker in workers
-            .known
-            .values()
-            .filter(|w| w.heartbeat.worker_type.as_str() == worker_type)
-        {
-            if worker.status_after(workers.silence(worker, now))
-                != WorkerStatus::TemporarilyUnavailable
-            {
-                alive += 1;
-                able += usize::from(requirements.met_by(&worker.heartbeat.capabilities));
+        let mut candidates = Candidates { alive: 0, able: 0 };
+        for worker in workers.known.values() {
+            let is_candidate = worker.heartbeat.worker_type.as_str() == worker_type
+                && workers.status(worker, now) != WorkerStatus::TemporarilyUnavailable;
+            if is_candidate {
+                candidates.alive += 1;
+                candidates.able += usize::from(requirements.met_by(&worker.heartbeat.capabilities));
             }
         }
-        (alive, able)
-    }
-
-    /// Writes what is known of the workers.
-    pub fn write(&self, page: &mut Page, now: Instant) {
-        let mut counts: BTreeMap<(WorkerType, &str), f64> = BTreeMap::new();
-        for worker in self.list(None, None, now) {
-            for status in [
-                WorkerStatus::Available,
-                WorkerStatus::Busy,
-                WorkerStatus::TemporarilyUnavailable,
-            ] {
-                let count = counts
-                    .entry((worker.worker_type.clone(), describe(Some(status))))
-                    .or_default();
-                *count += f64::from(u8::from(worker.status == status));
-            }
-        }
-        let series = counts.iter().map(|((kind, status), count)| {
-            (
-                vec![("worker_type", kind.as_str()), ("status", *status)],
-                *count,
-            )
-        });
-        page.gauge("ktrdr_workers", "Workers listed, by status.", series);
-        self.heartbeats.write(page);
-        self.fenced.write(page);
+        candidates
     }
 
     /// How many workers of the type are not silent.
     pub fn alive(&self, worker_type: &str, now: Instant) -> usize {
-        self.able(worker_type, &Requirements::default(), now).0
+        self.candidates(worker_type, &Requirements::default(), now)
+            .alive
     }
 }
 
-fn describe(status: Option<WorkerStatus>) -> &'static str {
+/// Removes the worker that said farewell; returns whether it was listed. The farewell of an instance that
+/// a newer one with the same id has replaced removes nothing.
+fn remove_left(workers: &mut Workers, farewell: &Heartbeat) -> bool {
+    let is_listed = workers
+        .known
+        .get(&farewell.worker_id)
+        .is_some_and(|known| known.heartbeat.instance == farewell.instance);
+    if is_listed {
+        workers.known.remove(&farewell.worker_id);
+    }
+    is_listed
+}
+
+/// Lists the worker of this heartbeat; returns whether it is new or has another status.
+fn insert(workers: &mut Workers, heartbeat: Heartbeat, now: Instant) -> bool {
+    let known = workers.known.get(&heartbeat.worker_id);
+    let replaced = known.and_then(|known| replaced_by(known, &heartbeat));
+    let worker_id = heartbeat.worker_id.clone();
+    let status = heartbeat.status;
+    let worker = Worker {
+        status,
+        heartbeat,
+        heard: now,
+        heard_at: Timestamp::now(),
+        silent_before: Duration::ZERO,
+        replaced,
+    };
+
+    workers
+        .known
+        .insert(worker_id, worker)
+        .is_none_or(|before| before.status != status)
+}
+
+/// The instance that had the worker's id before this heartbeat. Warns when two instances take turns: one
+/// that was replaced and comes back was never gone.
+fn replaced_by(known: &Worker, heartbeat: &Heartbeat) -> Option<String> {
+    if known.heartbeat.instance == heartbeat.instance {
+        return known.replaced.clone();
+    }
+
+    if known.replaced.as_ref() == Some(&heartbeat.instance) {
+        tracing::warn!(
+            worker_id = %heartbeat.worker_id,
+            endpoints = ?[&known.heartbeat.endpoint_url, &heartbeat.endpoint_url],
+            "two workers have this id, and hide each other; give each its own WORKER_ID"
+        );
+    }
+    Some(known.heartbeat.instance.clone())
+}
+
+/// The word for a status in metrics and logs.
+fn status_label(status: WorkerStatus) -> &'static str {
     match status {
-        Some(WorkerStatus::Available) => "AVAILABLE",
-        Some(WorkerStatus::Busy) => "BUSY",
-        Some(WorkerStatus::TemporarilyUnavailable) => "TEMPORARILY_UNAVAILABLE",
-        None => "removed",
+        WorkerStatus::Available => "AVAILABLE",
+        WorkerStatus::Busy => "BUSY",
+        WorkerStatus::TemporarilyUnavailable => "TEMPORARILY_UNAVAILABLE",
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -20,7 +20,7 @@ fn beat(id: &str) -> Heartbeat {
 fn registry() -> (Registry, Instant) {
     let registry = Registry::new(Duration::from_secs(300), Changes::default());
     let now = Instant::now();
-    registry.listening(now);
+    registry.begin_listening(now);
     (registry, now)
 }
 
@@ -128,7 +128,7 @@ fn a_farewell_removes_at_once_but_not_the_successor() {
 fn nobody_falls_silent_while_nats_is_away() {
     let (registry, start) = registry();
     registry.hear(beat("w"), start);
-    registry.deaf(start + seconds(5));
+    registry.stop_listening(start + seconds(5));
     registry.sweep(start + seconds(1000));
     assert_eq!(
         shown(&registry, start + seconds(1000)).0,
@@ -138,7 +138,7 @@ fn nobody_falls_silent_while_nats_is_away() {
         registry.listening_for(start + seconds(1000)),
         Duration::ZERO
     );
-    registry.listening(start + seconds(1000));
+    registry.begin_listening(start + seconds(1000));
     assert_eq!(
         shown(&registry, start + seconds(1029)).0,
         json!("AVAILABLE")
@@ -153,8 +153,8 @@ fn nobody_falls_silent_while_nats_is_away() {
 fn a_break_brings_no_silent_worker_back() {
     let (registry, start) = registry();
     registry.hear(beat("w"), start);
-    registry.deaf(start + seconds(100));
-    registry.listening(start + seconds(150));
+    registry.stop_listening(start + seconds(100));
+    registry.begin_listening(start + seconds(150));
     assert_eq!(
         shown(&registry, start + seconds(150)),
         (json!("TEMPORARILY_UNAVAILABLE"), json!(10))
@@ -185,10 +185,22 @@ fn ability_counts_only_those_that_are_alive() {
         cores: Some(16),
         ..Requirements::default()
     };
-    assert_eq!(registry.able("dummy", &eight, now + seconds(20)), (2, 2));
-    assert_eq!(registry.able("dummy", &sixteen, now + seconds(20)), (2, 0));
-    assert_eq!(registry.able("dummy", &eight, now + seconds(40)), (1, 1));
-    assert_eq!(registry.able("training", &eight, now), (0, 0));
+    assert_eq!(
+        registry.candidates("dummy", &eight, now + seconds(20)),
+        Candidates { alive: 2, able: 2 }
+    );
+    assert_eq!(
+        registry.candidates("dummy", &sixteen, now + seconds(20)),
+        Candidates { alive: 2, able: 0 }
+    );
+    assert_eq!(
+        registry.candidates("dummy", &eight, now + seconds(40)),
+        Candidates { alive: 1, able: 1 }
+    );
+    assert_eq!(
+        registry.candidates("training", &eight, now),
+        Candidates { alive: 0, able: 0 }
+    );
 }
 
 #[test]

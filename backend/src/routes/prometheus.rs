@@ -1,102 +1,118 @@
-//! `GET /metrics`: figures for Prometheus. `docs/monitoring.md` says what they mean and what to alert on.
+//! `GET /metrics`: metrics for Prometheus. `docs/monitoring.md` says what they mean and what to alert on.
 
 use axum::extract::State;
 use ktrdr_http::answer::PrometheusText;
-use ktrdr_http::metrics::Page;
+use ktrdr_http::metrics::{register_counter, register_gauge, register_gauges, text};
 use ktrdr_protocol::state::Status;
 use ktrdr_protocol::time::Timestamp;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 
 use crate::projection::model::QueueState;
 use crate::state::AppState;
 
-/// Most types and queues shown. Queues come from requirements, which clients choose.
-const MOST: usize = 200;
+/// Worker types and queues shown, at most. Queues come from requirements, which clients choose.
+const MAX_SHOWN: usize = 200;
 
-/// Always answered, also while nothing has been read yet or NATS is away.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct VersionLabels {
+    version: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StatusLabels {
+    worker_type: String,
+    status: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct QueueLabels {
+    worker_type: String,
+    queue: String,
+}
+
+/// Always answered, also before anything has been read and while NATS is unreachable.
 pub async fn show(State(state): State<AppState>) -> PrometheusText {
-    let mut page = Page::new();
-    let version = vec![("version", env!("CARGO_PKG_VERSION"))];
-    page.gauge(
+    let mut registry = Registry::default();
+    let version = VersionLabels {
+        version: env!("CARGO_PKG_VERSION"),
+    };
+    register_gauges(
+        &mut registry,
         "ktrdr_backend_info",
         "The version of this backend.",
         [(version, 1.0)],
     );
-    operations(&state, &mut page);
+
+    register_operations(&state, &mut registry);
+    register_queues(&state, &mut registry);
+    let counters = &state.projection.counters;
     for entry in state.catalogue.all() {
-        state
-            .projection
-            .counters
-            .add_worker_type(entry.published.worker_type.as_str());
+        counters.add_worker_type(entry.published.worker_type.as_str());
     }
-    state.projection.counters.write(&mut page);
-    state.registry.write(&mut page, Instant::now());
-    projection(&state, &mut page);
-    let followers = state.events.followers();
-    page.single(
-        "ktrdr_event_streams",
-        "Clients that follow all live events.",
-        followers.all as f64,
-    );
-    page.single(
-        "ktrdr_event_operations_followed",
-        "Operations that clients follow live.",
-        followers.operations as f64,
-    );
-    state.requests.write(&mut page);
-    page.nats(&state.connection);
-    PrometheusText(page.into_text())
+    counters.register(&mut registry);
+    state
+        .registry
+        .register_metrics(&mut registry, Instant::now());
+    register_projection(&state, &mut registry);
+    register_followers(&state, &mut registry);
+    state.requests.register(&mut registry);
+    ktrdr_bus::metrics::register(&mut registry, &state.connection);
+
+    PrometheusText(text(&registry))
 }
 
-fn operations(state: &AppState, page: &mut Page) {
+fn register_operations(state: &AppState, registry: &mut Registry) {
     let mut counts = state.projection.counts();
     counts.sort();
-    counts.truncate(MOST);
+    counts.truncate(MAX_SHOWN);
+
     let series = counts.iter().flat_map(|(worker_type, counts)| {
-        let one = |(status, count): (Status, &u64)| {
-            (
-                vec![
-                    ("worker_type", worker_type.as_str()),
-                    ("status", status.as_str()),
-                ],
-                *count as f64,
-            )
+        let of_status = |(status, count): (Status, &u64)| {
+            let labels = StatusLabels {
+                worker_type: worker_type.to_string(),
+                status: status.as_str(),
+            };
+            (labels, *count as f64)
         };
-        Status::ALL.into_iter().zip(counts).map(one)
+        Status::ALL.into_iter().zip(counts).map(of_status)
     });
-    page.gauge(
+    register_gauges(
+        registry,
         "ktrdr_operations",
         "Retained operations, by type and status.",
         series,
     );
+}
+
+fn register_queues(state: &AppState, registry: &mut Registry) {
     let mut queues = state.projection.queues();
-    // Queues that hold nothing are left out, except where one is the rule: requirements make many.
+    // Requirements make many queues, so empty ones are left out, except the one without requirements.
     queues.retain(|queue| queue.pending + queue.running > 0 || queue.info.origin.as_str() == "any");
     queues.sort_by(|a, b| {
         (&a.info.worker_type, &a.info.origin).cmp(&(&b.info.worker_type, &b.info.origin))
     });
-    queues.truncate(MOST);
+    queues.truncate(MAX_SHOWN);
+
     let now = Timestamp::now();
-    let mut gauge = |name, help, value: &dyn Fn(&QueueState) -> f64| {
+    let mut register = |name, help, value: &dyn Fn(&QueueState) -> f64| {
         let series = queues.iter().map(|queue| {
-            let info = &queue.info;
-            (
-                vec![
-                    ("worker_type", info.worker_type.as_str()),
-                    ("queue", info.origin.as_str()),
-                ],
-                value(queue),
-            )
+            let labels = QueueLabels {
+                worker_type: queue.info.worker_type.to_string(),
+                queue: queue.info.origin.as_str().to_owned(),
+            };
+            (labels, value(queue))
         });
-        page.gauge(name, help, series);
+        register_gauges(registry, name, help, series);
     };
-    gauge("ktrdr_queue_depth", "Operations that wait.", &|queue| {
+    register("ktrdr_queue_depth", "Operations that wait.", &|queue| {
         queue.pending as f64
     });
-    gauge("ktrdr_queue_running", "Operations that run.", &|queue| {
+    register("ktrdr_queue_running", "Operations that run.", &|queue| {
         queue.running as f64
     });
-    gauge(
+    register(
         "ktrdr_queue_oldest_age_seconds",
         "Age of the oldest operation that waits; 0 when none does.",
         &|queue| {
@@ -107,34 +123,52 @@ fn operations(state: &AppState, page: &mut Page) {
     );
 }
 
-fn projection(state: &AppState, page: &mut Page) {
+fn register_projection(state: &AppState, registry: &mut Registry) {
     let projection = &state.projection;
-    let loaded = f64::from(u8::from(state.is_loaded()));
-    page.single(
+    register_gauge(
+        registry,
         "ktrdr_backend_ready",
         "Whether the stream has been read to its end.",
-        loaded,
+        f64::from(u8::from(state.is_loaded())),
     );
-    page.single(
+    register_gauge(
+        registry,
         "ktrdr_projection_operations",
         "Operations held in memory.",
         projection.len() as f64,
     );
-    let applied = projection.applied() as f64;
-    page.single(
+    register_gauge(
+        registry,
         "ktrdr_projection_applied_sequence",
-        "Stream sequence of the last message taken.",
-        applied,
+        "Stream sequence of the last message applied.",
+        projection.applied() as f64,
     );
-    page.single(
+    register_gauge(
+        registry,
         "ktrdr_projection_lag_messages",
-        "Messages in the stream not taken yet.",
+        "Messages in the stream not applied yet.",
         projection.lag() as f64,
     );
-    let help = "Messages that could not be read, or could not follow.";
-    page.count(
+    register_counter(
+        registry,
         "ktrdr_projection_skipped_messages_total",
-        help,
+        "Messages that could not be read, or could not follow.",
         projection.skipped(),
+    );
+}
+
+fn register_followers(state: &AppState, registry: &mut Registry) {
+    let followers = state.events.followers();
+    register_gauge(
+        registry,
+        "ktrdr_event_streams",
+        "Clients that follow all live events.",
+        followers.all as f64,
+    );
+    register_gauge(
+        registry,
+        "ktrdr_event_operations_followed",
+        "Operations that clients follow live.",
+        followers.operations as f64,
     );
 }

@@ -26,6 +26,7 @@ use crate::error::{ApiError, ErrorCode};
 use crate::idempotency::id_from_key;
 use crate::middleware::request_id::trace_of;
 use crate::projection::record::View;
+use crate::registry::Candidates;
 use crate::state::AppState;
 
 /// How long the answer waits for this backend's projection to apply the start.
@@ -226,7 +227,7 @@ pub(super) fn admit(
     execution: &ExecutionOptions,
 ) -> Result<Option<String>, ApiError> {
     let worker_type = &entry.published.worker_type;
-    let (alive, able) = state.registry.able(
+    let Candidates { alive, able } = state.registry.candidates(
         worker_type.as_str(),
         &execution.requirements,
         Instant::now(),

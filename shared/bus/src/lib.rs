@@ -7,10 +7,12 @@
 //! | [`backoff`] | growing pauses between tries |
 //! | [`topology`] | streams, consumers and buckets, and how they are provisioned |
 //! | [`oplog`] | appending to an operation's log under an expected sequence, and reading it back |
+//! | [`metrics`] | the connection's metrics for Prometheus |
 //! | [`telemetry`] | log set-up, and texts for log lines |
 //! | [`shutdown`] | signals |
 
 pub mod backoff;
+pub mod metrics;
 pub mod nats;
 pub mod oplog;
 pub mod settings;

@@ -7,7 +7,7 @@
 //! | [`openapi`] | the OpenAPI document, from the routes and the types of their handlers |
 //! | [`start_body`] | reads the body of a start request and checks all of it |
 //! | [`schema`] | checks a value against a JSON Schema, with violations that a person can correct |
-//! | [`metrics`] | counters and histograms, and the page that Prometheus scrapes |
+//! | [`metrics`] | what both programs need to offer Prometheus metrics |
 
 pub mod answer;
 pub mod error;

@@ -1,7 +1,6 @@
 //! Heartbeats: at every interval, at once on every change, on request, and a farewell.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -46,8 +45,8 @@ pub(crate) fn describe(core: &Core) -> Heartbeat {
         slots: core.slots,
         running: core.running.describe_all(),
         last_pull_at: core.last_pull.lock().map(time_of),
-        finished: core.counters.finished.load(Ordering::Relaxed),
-        fenced: core.counters.fenced.load(Ordering::Relaxed),
+        finished: core.counters.finished.get(),
+        fenced: core.counters.fenced.get(),
         leaving: false,
     }
 }

@@ -22,7 +22,7 @@ use crate::attempt::ownership::OwnedAttempt;
 use crate::attempt::supervise::RunningAttempt;
 use crate::pulling::lease::Lease;
 use crate::pulling::puller::{PulledRequest, Slot};
-use crate::worker::core::{Core, Counters};
+use crate::worker::core::Core;
 use crate::worker::running::AttemptHandle;
 
 /// A start request with everything needed to run it here.
@@ -69,7 +69,7 @@ pub(crate) async fn run_pulled_request(core: Arc<Core>, pulled: PulledRequest) {
             run_assignment(core, assignment).await;
         }
         Ok(request) => {
-            Counters::add(&core.counters.malformed);
+            core.counters.malformed.inc();
             tracing::warn!(
                 start_sequence,
                 operation_type = %request.operation_type,
@@ -78,7 +78,7 @@ pub(crate) async fn run_pulled_request(core: Arc<Core>, pulled: PulledRequest) {
             lease.terminate().await;
         }
         Err(error) => {
-            Counters::add(&core.counters.malformed);
+            core.counters.malformed.inc();
             tracing::warn!(
                 start_sequence,
                 error = short(&error),
@@ -131,7 +131,7 @@ async fn claim_and_run(core: Arc<Core>, mut assignment: Assignment) {
     };
 
     handle.set_claimed(owned.attempt);
-    Counters::add(&core.counters.started);
+    core.counters.started.inc();
     core.changed.notify_one();
     tracing::info!(attempt = owned.attempt, queue = %assignment.origin, "operation started");
     local.started(Attempt {
@@ -157,7 +157,7 @@ async fn claim_and_run(core: Arc<Core>, mut assignment: Assignment) {
     running.run().await;
 
     drop(registered);
-    Counters::add(&core.counters.finished);
+    core.counters.finished.inc();
 }
 
 /// Claims the operation. `None` when it is not this worker's to run; the request has then been

@@ -36,7 +36,7 @@ use crate::attempt::stop::{Lost, StopReason};
 use crate::engine::context::OwnerCheck;
 use crate::engine::error::OperationError;
 use crate::pulling::lease::Lease;
-use crate::worker::core::{Core, Counters};
+use crate::worker::core::Core;
 use crate::worker::running::AttemptHandle;
 
 /// Operations shorter than this are not watched. Watching costs a subscription each, and the end of
@@ -293,13 +293,13 @@ impl Guard<'_> {
     async fn extend_lease(&self) -> Duration {
         let third = self.lease.duration() / 3;
         if self.lease.is_queued() {
-            Counters::add(&self.core.counters.extensions);
+            self.core.counters.extensions.inc();
         }
 
         match self.lease.extend().await {
             Ok(()) => third,
             Err(error) => {
-                Counters::add(&self.core.counters.failed_extensions);
+                self.core.counters.failed_extensions.inc();
                 tracing::warn!(error = chain(&error), "trying again");
                 RETRY.min(third)
             }

@@ -37,7 +37,7 @@ use crate::engine::error::OperationError;
 use crate::pulling::lease::Lease;
 use crate::reporting::checkpoint;
 use crate::reporting::send::{flush_checkpoint, flush_metrics, send_reports};
-use crate::worker::core::{Core, Counters};
+use crate::worker::core::Core;
 use crate::worker::history::LocalOperation;
 use crate::worker::running::AttemptHandle;
 
@@ -343,17 +343,17 @@ impl RunningAttempt<'_> {
         });
     }
 
-    fn observe_duration(&self, outcome: &str) {
+    fn observe_duration(&self, outcome: &'static str) {
         let worker_type = self.core.worker_type.as_str();
         self.core
-            .attempts
-            .observe_duration([worker_type, outcome], self.begun.elapsed());
+            .attempt_durations
+            .observe(worker_type, outcome, self.begun.elapsed());
     }
 
     /// Discards the end of a lost attempt. Nothing is said about the request unless the operation
     /// has ended.
     async fn discard_end(&self, lost: Lost) {
-        Counters::add(&self.core.counters.fenced);
+        self.core.counters.fenced.inc();
         self.observe_duration("fenced");
         tracing::warn!(
             attempt = self.owned.attempt,

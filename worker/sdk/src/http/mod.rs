@@ -18,7 +18,6 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::CorsLayer;
 
 use self::openapi::{Routes, docs};
-pub(crate) use self::prometheus::attempts;
 use crate::pulling::puller::SlotRequests;
 use crate::worker::core::Core;
 

@@ -1,93 +1,119 @@
-//! `GET /metrics`: figures for Prometheus. `docs/monitoring.md` says what they mean and what to alert on.
-
-use std::sync::atomic::{AtomicU64, Ordering};
+//! `GET /metrics`: metrics for Prometheus. `docs/monitoring.md` says what they mean and what to alert on.
 
 use axum::extract::State;
 use ktrdr_http::answer::PrometheusText;
-use ktrdr_http::metrics::{Histograms, OPERATION_BUCKETS, Page};
+use ktrdr_http::metrics::{register, register_gauges, text};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
 
 use super::HttpState;
+use crate::worker::core::Core;
 
-/// Attempts by how they ended: `completed`, `failed`, `retried`, `cancelled`, `released`, `fenced`.
-pub(crate) fn attempts() -> Histograms<2> {
-    Histograms::new(
-        "ktrdr_worker_attempt_seconds",
-        "Attempts that ended, by how, and how long they took.",
-        ["worker_type", "outcome"],
-        OPERATION_BUCKETS,
-    )
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct InfoLabels {
+    worker_id: String,
+    worker_type: String,
+    version: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TypeLabels {
+    worker_type: String,
 }
 
 pub(super) async fn show(State(state): State<HttpState>) -> PrometheusText {
     let core = &state.core;
-    let kind = core.worker_type.as_str();
-    let mut page = Page::new();
-    let info = vec![
-        ("worker_id", core.worker_id.as_str()),
-        ("worker_type", kind),
-        ("version", env!("CARGO_PKG_VERSION")),
-    ];
-    page.gauge("ktrdr_worker_info", "Who this worker is.", [(info, 1.0)]);
-    let mut gauge =
-        |name, help, value| page.gauge(name, help, [(vec![("worker_type", kind)], value)]);
-    gauge(
+    let mut registry = Registry::default();
+    let info = InfoLabels {
+        worker_id: core.worker_id.to_string(),
+        worker_type: core.worker_type.to_string(),
+        version: env!("CARGO_PKG_VERSION"),
+    };
+    register_gauges(
+        &mut registry,
+        "ktrdr_worker_info",
+        "Who this worker is.",
+        [(info, 1.0)],
+    );
+    register_slots(core, &mut registry);
+    register_counters(core, &mut registry);
+    register(
+        &mut registry,
+        "ktrdr_worker_attempt_seconds",
+        "Attempts that ended, by how, and how long they took.",
+        core.attempt_durations.0.clone(),
+    );
+    ktrdr_bus::metrics::register(&mut registry, &core.connection);
+
+    PrometheusText(text(&registry))
+}
+
+fn labels(core: &Core) -> TypeLabels {
+    TypeLabels {
+        worker_type: core.worker_type.to_string(),
+    }
+}
+
+fn register_slots(core: &Core, registry: &mut Registry) {
+    let mut register = |name, help, value| {
+        register_gauges(registry, name, help, [(labels(core), value)]);
+    };
+    register(
         "ktrdr_worker_slots",
         "Operations that can run at a time.",
         f64::from(core.slots),
     );
-    gauge(
+    register(
         "ktrdr_worker_slots_busy",
         "Slots that are taken.",
         core.running.len() as f64,
     );
     if let Some(at) = *core.last_pull.lock() {
-        let age = at.elapsed().as_secs_f64();
-        gauge(
+        register(
             "ktrdr_worker_last_pull_age_seconds",
-            "Since work was last asked for.",
-            age,
+            "Seconds since work was last asked for.",
+            at.elapsed().as_secs_f64(),
         );
     }
+}
+
+fn register_counters(core: &Core, registry: &mut Registry) {
     let counters = &core.counters;
-    let mut count = |name, help, counter: &AtomicU64| {
-        page.count_of(
-            name,
-            help,
-            &[("worker_type", kind)],
-            counter.load(Ordering::Relaxed),
-        );
+    let mut register = |name, help, counter: &Counter| {
+        let family = Family::<TypeLabels, Counter>::default();
+        family.get_or_create(&labels(core)).inc_by(counter.get());
+        register(registry, name, help, family);
     };
-    count(
+    register(
         "ktrdr_worker_attempts_started_total",
         "Operations claimed.",
         &counters.started,
     );
-    count(
+    register(
         "ktrdr_worker_fenced_total",
         "Attempts whose end was discarded: the operation had gone on without them.",
         &counters.fenced,
     );
-    count(
+    register(
         "ktrdr_worker_malformed_requests_total",
         "Messages in a queue that are no start request.",
         &counters.malformed,
     );
-    count(
+    register(
         "ktrdr_worker_pulls_total",
         "Times that work was asked for.",
         &counters.pulls,
     );
-    count(
+    register(
         "ktrdr_worker_lease_extensions_total",
         "Lease extensions tried.",
         &counters.extensions,
     );
-    count(
+    register(
         "ktrdr_worker_lease_extensions_failed_total",
         "Lease extensions that NATS did not confirm.",
         &counters.failed_extensions,
     );
-    core.attempts.write(&mut page);
-    page.nats(&core.connection);
-    PrometheusText(page.into_text())
 }

@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::pulling::inbox::{Arrival, PullInbox};
 use crate::pulling::lease::{Lease, hand_back};
-use crate::worker::core::{Core, Counters};
+use crate::worker::core::Core;
 
 /// A pull is delayed while it would ask for less than this fraction of all slots (one sixteenth).
 const BATCH_FRACTION: usize = 16;
@@ -266,7 +266,7 @@ impl<F: FnMut(PulledRequest)> Puller<F> {
                 .min();
             if missing > 0 && served.inbox.pull(missing, priority).await.is_ok() {
                 *self.core.last_pull.lock() = Some(Instant::now());
-                Counters::add(&self.core.counters.pulls);
+                self.core.counters.pulls.inc();
             }
         }
     }

@@ -29,8 +29,9 @@ use crate::http;
 use crate::pulling::puller::ServedQueue;
 use crate::worker::capabilities::{InvalidCapabilities, determine};
 use crate::worker::config::Config;
-use crate::worker::core::{Core, Counters, EngineRuntime};
+use crate::worker::core::{Core, EngineRuntime};
 use crate::worker::lifecycle::launch;
+use crate::worker::metrics::{AttemptDurations, Counters};
 
 /// How long open REST requests may take when everything else has stopped.
 const HTTP_TIMEOUT: Duration = Duration::from_millis(250);
@@ -492,7 +493,7 @@ fn build_core(
         running: Default::default(),
         local: Default::default(),
         counters: Counters::default(),
-        attempts: http::attempts(),
+        attempt_durations: AttemptDurations::default(),
         changed: Notify::new(),
         last_pull: Mutex::new(None),
     })

@@ -1,12 +1,10 @@
 //! State that all parts of one worker share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ktrdr_bus::nats::Connection;
 use ktrdr_bus::oplog::OpLog;
-use ktrdr_http::metrics::Histograms;
 use ktrdr_protocol::id::{WorkerId, WorkerType};
 use ktrdr_protocol::subject::SubjectNames;
 use ktrdr_protocol::time::Timestamp;
@@ -18,6 +16,7 @@ use tokio::time::Instant;
 use crate::engine::data_dir::DataDir;
 use crate::engine::erased::{EngineInfo, ErasedEngine};
 use crate::worker::history::LocalOperations;
+use crate::worker::metrics::{AttemptDurations, Counters};
 use crate::worker::running::RunningAttempts;
 
 /// The identity, the connection and the tables of one worker.
@@ -47,29 +46,11 @@ pub(crate) struct Core {
     pub(crate) local: LocalOperations,
     pub(crate) counters: Counters,
     /// Durations of ended attempts, by outcome.
-    pub(crate) attempts: Histograms<2>,
+    pub(crate) attempt_durations: AttemptDurations,
     /// Notified when the next heartbeat would differ from the last one.
     pub(crate) changed: Notify,
     /// When the worker last sent a pull.
     pub(crate) last_pull: Mutex<Option<Instant>>,
-}
-
-/// Counts since the worker started.
-#[derive(Debug, Default)]
-pub(crate) struct Counters {
-    pub(crate) finished: AtomicU64,
-    pub(crate) fenced: AtomicU64,
-    pub(crate) malformed: AtomicU64,
-    pub(crate) started: AtomicU64,
-    pub(crate) pulls: AtomicU64,
-    pub(crate) extensions: AtomicU64,
-    pub(crate) failed_extensions: AtomicU64,
-}
-
-impl Counters {
-    pub(crate) fn add(counter: &AtomicU64) {
-        counter.fetch_add(1, Ordering::Relaxed);
-    }
 }
 
 /// Where an engine runs: on a runtime of its own, unless it never blocks.

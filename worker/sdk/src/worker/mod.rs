@@ -6,4 +6,5 @@ pub(crate) mod config;
 pub(crate) mod core;
 pub(crate) mod history;
 pub(crate) mod lifecycle;
+pub(crate) mod metrics;
 pub(crate) mod running;

@@ -1,0 +1,130 @@
+//! Prometheus metrics of the workers.
+
+use std::collections::BTreeMap;
+
+use ktrdr_http::metrics::{PerValue, register, register_gauges};
+use ktrdr_protocol::worker::WorkerStatus;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry as Page;
+use tokio::time::Instant;
+
+use super::{Registry, status_label};
+
+/// The label of a farewell in place of a status.
+const LEAVING: &str = "LEAVING";
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
+struct StatusLabels {
+    worker_type: String,
+    status: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TypeLabels {
+    worker_type: String,
+}
+
+/// Counters of heartbeats, one set for each worker type.
+#[derive(Debug)]
+pub struct HeartbeatCounters {
+    heartbeats: Family<StatusLabels, Counter>,
+    fenced: Family<TypeLabels, Counter>,
+    types: PerValue<TypeCounters>,
+}
+
+#[derive(Debug)]
+struct TypeCounters {
+    available: Counter,
+    busy: Counter,
+    unavailable: Counter,
+    leaving: Counter,
+    fenced: Counter,
+}
+
+impl Default for HeartbeatCounters {
+    fn default() -> Self {
+        let heartbeats = Family::<StatusLabels, Counter>::default();
+        let fenced = Family::<TypeLabels, Counter>::default();
+        let shared = (heartbeats.clone(), fenced.clone());
+        let types = PerValue::new(move |worker_type| {
+            let heartbeats = |status| {
+                shared.0.get_or_create_owned(&StatusLabels {
+                    worker_type: worker_type.to_owned(),
+                    status,
+                })
+            };
+            TypeCounters {
+                available: heartbeats(status_label(WorkerStatus::Available)),
+                busy: heartbeats(status_label(WorkerStatus::Busy)),
+                unavailable: heartbeats(status_label(WorkerStatus::TemporarilyUnavailable)),
+                leaving: heartbeats(LEAVING),
+                fenced: shared.1.get_or_create_owned(&TypeLabels {
+                    worker_type: worker_type.to_owned(),
+                }),
+            }
+        });
+        Self {
+            heartbeats,
+            fenced,
+            types,
+        }
+    }
+}
+
+impl HeartbeatCounters {
+    /// Counts a heartbeat of a worker of this type; `status` is `None` for a farewell.
+    pub fn count(&self, worker_type: &str, status: Option<WorkerStatus>) {
+        self.types.with(worker_type, |counters| {
+            let counter = match status {
+                Some(WorkerStatus::Available) => &counters.available,
+                Some(WorkerStatus::Busy) => &counters.busy,
+                Some(WorkerStatus::TemporarilyUnavailable) => &counters.unavailable,
+                None => &counters.leaving,
+            };
+            counter.inc();
+        });
+    }
+
+    /// Counts ends that a worker of this type discarded.
+    pub fn count_fenced(&self, worker_type: &str, ends: u64) {
+        self.types.with(worker_type, |counters| {
+            counters.fenced.inc_by(ends);
+        });
+    }
+}
+
+impl Registry {
+    /// Adds all metrics of the workers to the page.
+    pub fn register_metrics(&self, page: &mut Page, now: Instant) {
+        let statuses = [
+            WorkerStatus::Available,
+            WorkerStatus::Busy,
+            WorkerStatus::TemporarilyUnavailable,
+        ];
+        let mut counts: BTreeMap<StatusLabels, f64> = BTreeMap::new();
+        for worker in self.list(None, None, now) {
+            for status in statuses {
+                let labels = StatusLabels {
+                    worker_type: worker.worker_type.to_string(),
+                    status: status_label(status),
+                };
+                *counts.entry(labels).or_default() += f64::from(u8::from(worker.status == status));
+            }
+        }
+        register_gauges(page, "ktrdr_workers", "Workers listed, by status.", counts);
+        register(
+            page,
+            "ktrdr_heartbeats_total",
+            "Heartbeats received, by the status they reported.",
+            self.counters.heartbeats.clone(),
+        );
+        register(
+            page,
+            "ktrdr_fenced_finishes_total",
+            "Ends that workers discarded because the operation had gone on without them.",
+            self.counters.fenced.clone(),
+        );
+    }
+}
