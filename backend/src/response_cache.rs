@@ -1,79 +1,152 @@
-//! Answers about operations that have ended, kept as they were written: the newest ones are asked for over and over, and what
-//! has ended does not change.
+//! Rendered responses about operations that have ended.
+//!
+//! The problem: clients ask for the newest operations over and over. Most of them have ended and will not
+//! change any more, and rendering one costs several times as much as finding it.
+//!
+//! How it is solved: the bytes of the response are kept under the operation's id and the sequence of its
+//! last event, which together name one state of the operation. The cache is bounded in bytes, and evicts
+//! what is asked for least. A look-up allocates nothing.
+//!
+//! Rejected: a field in the record, which would make each of perhaps millions of operations larger; and
+//! keeping responses of operations that have not ended, since each event would make them useless.
 
-use std::sync::Arc;
+use std::hash::{Hash, Hasher};
 
 use axum::body::Bytes;
-use parking_lot::Mutex;
+use ktrdr_protocol::id::OperationId;
+use ktrdr_protocol::time::Timestamp;
+use quick_cache::sync::Cache;
+use quick_cache::{Equivalent, Weighter};
 
 use crate::projection::record::Record;
 
-/// How many answers are kept, at the most.
-const PLACES: usize = 1024;
+/// Bytes of all responses together, at most.
+const MAX_BYTES: u64 = 4 * 1024 * 1024;
 
-/// Longer answers, in bytes, are written anew each time: together the others take a few megabytes at the most.
-const LONGEST: usize = 4096;
+/// Longer responses, in bytes, are rendered each time.
+const MAX_RESPONSE_BYTES: usize = 4096;
 
-/// The answers. Each operation has one place, which it shares with others: the last one asked for is there.
-pub struct ResponseCache(Box<[Mutex<Option<Kept>>]>);
+/// Responses that are expected to be kept at a time.
+const EXPECTED_RESPONSES: usize = 2048;
 
-struct Kept {
-    /// Held, so it cannot change in place and its address is nobody else's: the same address is the same operation in the same
-    /// state.
-    of: Arc<Record>,
-    answer: Bytes,
+/// Responses by operation and state.
+pub struct ResponseCache(Cache<StoredKey, Bytes, ByBytes>);
+
+/// One state of one operation.
+#[derive(PartialEq, Eq)]
+struct Key<'a> {
+    id: &'a str,
+    last_sequence: u64,
+    /// A stream that replaces another one counts from 1 again, so the same id may end at the same sequence
+    /// once more, but not in the same millisecond.
+    completed_at: Option<Timestamp>,
+}
+
+struct StoredKey {
+    id: OperationId,
+    last_sequence: u64,
+    completed_at: Option<Timestamp>,
+}
+
+#[derive(Clone)]
+struct ByBytes;
+
+impl<'a> Key<'a> {
+    /// The state of an operation that has ended; `None` while it may still change.
+    fn of(record: &'a Record) -> Option<Self> {
+        record.state.status.is_terminal().then(|| Self {
+            id: record.id.as_str(),
+            last_sequence: record.state.last_sequence,
+            completed_at: record.completed_at,
+        })
+    }
+}
+
+impl StoredKey {
+    fn borrowed(&self) -> Key<'_> {
+        Key {
+            id: self.id.as_str(),
+            last_sequence: self.last_sequence,
+            completed_at: self.completed_at,
+        }
+    }
+}
+
+impl Hash for Key<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.id.hash(state);
+        self.last_sequence.hash(state);
+    }
+}
+
+impl Hash for StoredKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.borrowed().hash(state);
+    }
+}
+
+impl PartialEq for StoredKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.borrowed() == other.borrowed()
+    }
+}
+
+impl Eq for StoredKey {}
+
+impl Equivalent<StoredKey> for Key<'_> {
+    fn equivalent(&self, stored: &StoredKey) -> bool {
+        *self == stored.borrowed()
+    }
+}
+
+impl Weighter<StoredKey, Bytes> for ByBytes {
+    fn weight(&self, _: &StoredKey, response: &Bytes) -> u64 {
+        response.len() as u64
+    }
 }
 
 impl Default for ResponseCache {
     fn default() -> Self {
-        Self((0..PLACES).map(|_| Mutex::default()).collect())
+        Self(Cache::with_weighter(EXPECTED_RESPONSES, MAX_BYTES, ByBytes))
     }
 }
 
 impl ResponseCache {
-    /// The answer about this very record, if it is kept.
-    pub fn find(&self, record: &Arc<Record>) -> Option<Bytes> {
-        let place = self.place(record)?.lock();
-        place
-            .as_ref()
-            .filter(|kept| Arc::ptr_eq(&kept.of, record))
-            .map(|kept| kept.answer.clone())
+    /// The response about the operation in this very state, if it is kept.
+    pub fn find(&self, record: &Record) -> Option<Bytes> {
+        self.0.get(&Key::of(record)?)
     }
 
-    /// Keeps an answer, if it is one that will be the same next time.
-    pub fn keep(&self, record: &Arc<Record>, answer: &Bytes) {
-        if record.state.status.is_terminal()
-            && answer.len() <= LONGEST
-            && let Some(place) = self.place(record)
-        {
-            // What was there is dropped after the lock.
-            let _old = place.lock().replace(Kept {
-                of: Arc::clone(record),
-                answer: answer.clone(),
-            });
+    /// Keeps a response, if it is short and will be the same next time.
+    pub fn keep(&self, record: &Record, response: &Bytes) {
+        if response.len() > MAX_RESPONSE_BYTES {
+            return;
         }
-    }
-
-    fn place(&self, record: &Arc<Record>) -> Option<&Mutex<Option<Kept>>> {
-        // Addresses are multiples of a record's size, more or less.
-        self.0
-            .get(Arc::as_ptr(record).addr() / size_of::<Record>() % PLACES)
+        if let Some(key) = Key::of(record) {
+            let key = StoredKey {
+                id: record.id.clone(),
+                last_sequence: key.last_sequence,
+                completed_at: key.completed_at,
+            };
+            self.0.insert(key, response.clone());
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use ktrdr_protocol::execution::ExecutionOptions;
-    use ktrdr_protocol::id::{OperationId, WorkerType};
+    use ktrdr_protocol::id::WorkerType;
     use ktrdr_protocol::origin::Origin;
     use ktrdr_protocol::start_request::StartRequest;
     use ktrdr_protocol::state::Status;
-    use ktrdr_protocol::time::Timestamp;
 
     use super::*;
     use crate::projection::record::QueueInfo;
 
-    fn record(status: Status) -> Arc<Record> {
+    fn record(status: Status) -> Record {
         let worker_type = WorkerType::new("dummy").unwrap();
         let request = StartRequest {
             operation_id: OperationId::new("a").unwrap(),
@@ -92,30 +165,56 @@ mod tests {
         };
         let mut record = Record::new(request, 1, Arc::new(queue));
         record.state.status = status;
-        Arc::new(record)
+        record.completed_at = status.is_terminal().then_some(Timestamp::EPOCH);
+        record
     }
 
     #[test]
     fn what_has_ended_is_kept_until_it_is_another_record() {
-        let written = ResponseCache::default();
-        let mut ended = record(Status::Completed);
-        written.keep(&ended, &Bytes::from_static(b"answer"));
-        assert_eq!(written.find(&ended).as_deref(), Some(&b"answer"[..]));
-        // As the projection changes a record: one that is held elsewhere is copied.
-        Arc::make_mut(&mut ended).updated_at = Timestamp::from_millis(1);
-        assert_eq!(written.find(&ended), None);
+        let responses = ResponseCache::default();
+        let ended = record(Status::Completed);
+
+        responses.keep(&ended, &Bytes::from_static(b"answer"));
+
+        assert_eq!(responses.find(&ended).as_deref(), Some(&b"answer"[..]));
+        let mut other_id = ended.clone();
+        other_id.id = OperationId::new("b").unwrap();
+        assert_eq!(responses.find(&other_id), None);
+        let mut later = ended.clone();
+        later.state.last_sequence += 1;
+        assert_eq!(responses.find(&later), None);
+        let mut in_another_stream = ended;
+        in_another_stream.completed_at = Some(Timestamp::from_millis(1));
+        assert_eq!(responses.find(&in_another_stream), None);
     }
 
     #[test]
     fn what_may_change_or_is_long_is_not_kept() {
-        let written = ResponseCache::default();
+        let responses = ResponseCache::default();
+
         for status in [Status::Pending, Status::Running] {
             let open = record(status);
-            written.keep(&open, &Bytes::from_static(b"answer"));
-            assert_eq!(written.find(&open), None);
+            responses.keep(&open, &Bytes::from_static(b"answer"));
+            assert_eq!(responses.find(&open), None);
         }
+
         let ended = record(Status::Failed);
-        written.keep(&ended, &vec![b'x'; LONGEST + 1].into());
-        assert_eq!(written.find(&ended), None);
+        responses.keep(&ended, &vec![b'x'; MAX_RESPONSE_BYTES + 1].into());
+        assert_eq!(responses.find(&ended), None);
+    }
+
+    #[test]
+    fn all_responses_together_are_bounded() {
+        let responses = ResponseCache::default();
+        let mut ended = record(Status::Completed);
+        let response = Bytes::from(vec![b'x'; MAX_RESPONSE_BYTES]);
+
+        for sequence in 0..4 * MAX_BYTES / MAX_RESPONSE_BYTES as u64 {
+            ended.state.last_sequence = sequence;
+            responses.keep(&ended, &response);
+        }
+
+        assert!(responses.0.weight() <= MAX_BYTES);
+        assert!(responses.0.weight() > MAX_BYTES / 2);
     }
 }
