@@ -1,12 +1,13 @@
-//! The worker types, as the workers publish them into a KV bucket: which domain in the REST paths is which type, and the
-//! compiled schemas that start requests are checked against. A new worker type appears here with no rebuild.
+//! The catalogue: the worker types, as the workers publish them into a KV bucket. It says which domain in
+//! the REST paths is which worker type, and holds the compiled schemas that start requests are checked
+//! against. A new worker type appears here without a rebuild.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use async_nats::jetstream::kv::Operation;
+use async_nats::jetstream::kv::{Entry, Operation};
 use futures::StreamExt;
 use ktrdr_bus::nats::Connection;
 use ktrdr_bus::telemetry::short;
@@ -15,10 +16,10 @@ use ktrdr_protocol::subject::SubjectNames;
 use ktrdr_protocol::worker::WorkerTypeEntry;
 use parking_lot::RwLock;
 
-/// Pause before the bucket is watched again.
+/// Pause before an interrupted watch of the bucket is tried again.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Paths of the API's own, which a domain would hide or be hidden by.
+/// Path segments of the REST interface itself, which no domain may use.
 const RESERVED_DOMAINS: [&str; 7] = [
     "operations",
     "workers",
@@ -32,21 +33,33 @@ const RESERVED_DOMAINS: [&str; 7] = [
 /// One worker type.
 #[derive(Debug)]
 pub struct CatalogueEntry {
-    /// As it was published.
+    /// What its workers published.
     pub published: WorkerTypeEntry,
-    /// Its request schema; `None` when it cannot be compiled: the worker then decides alone.
+    /// The compiled request schema. `None` when it cannot be compiled: then only the worker checks
+    /// requests.
     pub schema: Option<Schema>,
 }
 
 /// All worker types.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Catalogue {
     entries: RwLock<BTreeMap<String, Arc<CatalogueEntry>>>,
     loaded: AtomicBool,
 }
 
+/// Why an entry of the bucket is not a worker type.
+#[derive(Debug, thiserror::Error)]
+enum EntryError {
+    #[error("it cannot be read: {0}")]
+    Unreadable(String),
+    #[error("it is the entry of {0}")]
+    OtherKey(String),
+    #[error("its domain {0:?} cannot be part of a path")]
+    Domain(String),
+}
+
 impl CatalogueEntry {
-    /// Compiles its schema.
+    /// Compiles the request schema of a published worker type.
     pub fn new(published: WorkerTypeEntry) -> Self {
         let schema = Schema::compile(&published.request_schema)
             .inspect_err(|error| {
@@ -57,17 +70,8 @@ impl CatalogueEntry {
     }
 }
 
-impl Default for Catalogue {
-    fn default() -> Self {
-        Self {
-            entries: RwLock::default(),
-            loaded: AtomicBool::new(false),
-        }
-    }
-}
-
 impl Catalogue {
-    /// The type behind a domain. When two types claim it, the first by name has it.
+    /// The worker type with this domain. When two types claim it, the first by name has it.
     pub fn by_domain(&self, domain: &str) -> Option<Arc<CatalogueEntry>> {
         self.entries
             .read()
@@ -76,12 +80,12 @@ impl Catalogue {
             .cloned()
     }
 
-    /// A type by its name.
+    /// A worker type by its name.
     pub fn by_type(&self, worker_type: &str) -> Option<Arc<CatalogueEntry>> {
         self.entries.read().get(worker_type).cloned()
     }
 
-    /// All types, by name.
+    /// All worker types, by name.
     pub fn all(&self) -> Vec<Arc<CatalogueEntry>> {
         self.entries.read().values().cloned().collect()
     }
@@ -99,7 +103,7 @@ impl Catalogue {
         domains
     }
 
-    /// Whether everything that is in the bucket has been read.
+    /// Whether everything that the bucket held when watching began has been read.
     pub fn is_loaded(&self) -> bool {
         self.loaded.load(Ordering::SeqCst)
     }
@@ -107,9 +111,9 @@ impl Catalogue {
     /// Follows the bucket until the task is dropped.
     pub async fn follow(&self, connection: &Connection, names: &SubjectNames) {
         loop {
-            connection.up().await;
-            if let Err(error) = self.watch(connection, names).await {
-                tracing::warn!(%error, "reading the worker types was interrupted; going on");
+            let watching = self.watch(connection, names);
+            if let Some(Err(error)) = connection.while_up(watching).await {
+                tracing::warn!(%error, "reading the worker types was interrupted; trying again");
                 tokio::time::sleep(PAUSE).await;
             }
         }
@@ -120,91 +124,84 @@ impl Catalogue {
         connection: &Connection,
         names: &SubjectNames,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        let mut link = connection.link.clone();
-        link.mark_unchanged();
         let bucket = connection
             .jetstream
             .get_key_value(names.worker_types_bucket())
             .await?;
-        // Asked before watching: an empty bucket gives the watcher nothing that says "that was all".
-        let empty = bucket.status().await?.values() == 0;
+        // Asked before watching: a watcher of an empty bucket delivers nothing that says so.
+        let is_empty = bucket.status().await?.values() == 0;
         let mut updates = bucket.watch_with_history(">").await?;
-        if empty {
+        if is_empty {
             self.entries.write().clear();
             self.loaded.store(true, Ordering::SeqCst);
         }
-        loop {
-            // Both arms are cancel safe: an entry that was not returned stays in the watcher.
-            let update = tokio::select! {
-                update = updates.next() => match update {
-                    Some(update) => update?,
-                    None => return Ok(()),
-                },
-                changed = link.changed() => {
-                    changed?;
-                    return Ok(());
-                }
-            };
-            match update.operation {
-                Operation::Put => self.put(&update.key, &update.value),
-                Operation::Delete | Operation::Purge => {
-                    if self.entries.write().remove(&update.key).is_some() {
-                        tracing::info!(worker_type = update.key, "worker type removed");
-                    }
-                }
-            }
+
+        while let Some(update) = updates.next().await {
+            let update = update?;
+            self.apply(&update);
             if update.delta == 0 {
                 self.loaded.store(true, Ordering::SeqCst);
+            }
+        }
+        Ok(())
+    }
+
+    fn apply(&self, update: &Entry) {
+        match update.operation {
+            Operation::Put => self.put(&update.key, &update.value),
+            Operation::Delete | Operation::Purge => {
+                if self.entries.write().remove(&update.key).is_some() {
+                    tracing::info!(worker_type = update.key, "worker type removed");
+                }
             }
         }
     }
 
     fn put(&self, key: &str, value: &[u8]) {
-        let entry: WorkerTypeEntry = match serde_json::from_slice(value) {
-            Ok(entry) => entry,
+        let published = match read(key, value) {
+            Ok(published) => published,
             Err(error) => {
-                tracing::warn!(
-                    key,
-                    error = short(&error),
-                    "skipping a worker type that cannot be read"
-                );
+                tracing::warn!(key, %error, "skipping a worker type");
                 return;
             }
         };
-        if entry.worker_type.as_str() != key {
-            tracing::warn!(key, worker_type = %entry.worker_type, "skipping a worker type under another one's key");
-            return;
-        }
-        if !ktrdr_protocol::id::is_name(&entry.domain)
-            || RESERVED_DOMAINS.contains(&entry.domain.as_str())
-        {
-            tracing::warn!(
-                key,
-                domain = entry.domain,
-                "skipping a worker type whose domain cannot be part of a path"
-            );
-            return;
-        }
         let mut entries = self.entries.write();
         if entries
             .get(key)
-            .is_some_and(|known| known.published == entry)
+            .is_some_and(|known| known.published == published)
         {
             return;
         }
-        if let Some(other) = entries.values().find(|other| {
-            other.published.domain == entry.domain && other.published.worker_type.as_str() != key
-        }) {
-            tracing::warn!(domain = entry.domain, one = %other.published.worker_type, other = key, "two worker types claim one domain");
+
+        let claims_the_same = |other: &&Arc<CatalogueEntry>| {
+            other.published.domain == published.domain
+                && other.published.worker_type.as_str() != key
+        };
+        if let Some(other) = entries.values().find(claims_the_same) {
+            tracing::warn!(domain = published.domain, one = %other.published.worker_type, other = key, "two worker types claim one domain");
         }
         tracing::info!(
             worker_type = key,
-            domain = entry.domain,
-            version = entry.version,
+            domain = published.domain,
+            version = published.version,
             "worker type"
         );
-        entries.insert(key.to_owned(), Arc::new(CatalogueEntry::new(entry)));
+        entries.insert(key.to_owned(), Arc::new(CatalogueEntry::new(published)));
     }
+}
+
+/// Reads the entry of the bucket at `key`.
+fn read(key: &str, value: &[u8]) -> Result<WorkerTypeEntry, EntryError> {
+    let published: WorkerTypeEntry =
+        serde_json::from_slice(value).map_err(|error| EntryError::Unreadable(short(&error)))?;
+    if published.worker_type.as_str() != key {
+        return Err(EntryError::OtherKey(published.worker_type.to_string()));
+    }
+    let domain = &published.domain;
+    if !ktrdr_protocol::id::is_name(domain) || RESERVED_DOMAINS.contains(&domain.as_str()) {
+        return Err(EntryError::Domain(domain.clone()));
+    }
+    Ok(published)
 }
 
 #[cfg(test)]

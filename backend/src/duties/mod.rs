@@ -74,8 +74,10 @@ pub async fn run(state: AppState) -> DutyError {
 /// When something exists that cannot be used: waiting would not help.
 async fn provision(state: &AppState) -> Result<(), TopologyError> {
     loop {
-        state.connection.up().await;
-        match provision_once(state).await {
+        let Some(provisioned) = state.connection.while_up(provision_once(state)).await else {
+            continue;
+        };
+        match provisioned {
             Ok(()) => return Ok(()),
             Err(error) if error.is_transient() => {
                 tracing::warn!(%error, cause = ?std::error::Error::source(&error), "cannot prepare JetStream; trying again");

@@ -48,8 +48,9 @@ pub async fn follow(
         last: None,
     };
     loop {
-        broadcaster.0.sources.connection.up().await;
-        if let Err(error) = follower.read().await {
+        // A consumer does not survive its connection.
+        let connection = &broadcaster.0.sources.connection;
+        if let Some(Err(error)) = connection.while_up(follower.read()).await {
             tracing::debug!(operation_id = %id, %error, "reading metric points was interrupted; trying again");
         }
         tokio::time::sleep(PAUSE).await;
@@ -66,29 +67,16 @@ struct Follower<'a> {
 }
 
 impl Follower<'_> {
-    /// Reads until the connection changes.
+    /// Reads until the consumer ends.
     async fn read(&mut self) -> Result<(), Error> {
-        let mut link = self.broadcaster.0.sources.connection.link.clone();
-        link.mark_unchanged();
-
         let consumer = self.create_consumer().await?;
         let mut messages = consumer.messages().await?.ready_chunks(MAX_CHUNK);
-        loop {
-            // Both arms are cancel safe: a chunk is built within one poll.
-            tokio::select! {
-                chunk = messages.next() => {
-                    let Some(chunk) = chunk else { return Ok(()) };
-                    let chunk = chunk.into_iter().collect::<Result<Vec<_>, _>>()?;
-                    self.send(&chunk)?;
-                    tokio::time::sleep(PAUSE).await;
-                }
-                // A consumer does not survive its connection.
-                changed = link.changed() => {
-                    changed?;
-                    return Ok(());
-                }
-            }
+        while let Some(chunk) = messages.next().await {
+            let chunk = chunk.into_iter().collect::<Result<Vec<_>, _>>()?;
+            self.send(&chunk)?;
+            tokio::time::sleep(PAUSE).await;
         }
+        Ok(())
     }
 
     async fn create_consumer(&self) -> Result<Consumer<push::OrderedConfig>, Error> {

@@ -51,8 +51,9 @@ pub async fn run(projection: &Projection, connection: &Connection, config: &Conf
         created: None,
     };
     loop {
-        connection.up().await;
-        if let Err(error) = follower.follow().await {
+        // A consumer does not survive its connection. To start anew at once is faster than to wait until the
+        // client library misses it.
+        if let Some(Err(error)) = connection.while_up(follower.follow()).await {
             tracing::warn!(%error, sequence = projection.applied(), "reading the stream was interrupted; trying again");
             tokio::time::sleep(PAUSE).await;
         }
@@ -77,11 +78,8 @@ struct LiveStream {
 }
 
 impl Follower<'_> {
-    /// Reads until the connection changes or the stream was replaced.
+    /// Reads until the stream was replaced or the consumer ended.
     async fn follow(&mut self) -> Result<(), Error> {
-        let mut link = self.connection.link.clone();
-        link.mark_unchanged();
-
         let info = self.settled_info().await?;
         self.accept_stream(&info);
         let mut stream = self.open(&info).await?;
@@ -103,12 +101,6 @@ impl Follower<'_> {
                     if let Some(failure) = failure {
                         return Err(failure.into());
                     }
-                }
-                // A consumer does not survive its connection. To start anew at once is faster than to
-                // wait until the client library misses it.
-                changed = link.changed() => {
-                    changed?;
-                    return Ok(());
                 }
                 _ = info_due.tick() => {
                     let info = self.info().await?;
