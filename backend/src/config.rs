@@ -1,8 +1,9 @@
 //! The backend's settings, each an environment variable and a flag.
 
+use std::ffi::OsString;
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
+use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use ktrdr_bus::settings::{NatsOptions, ProtocolOptions, masked_urls, parse_duration};
 use ktrdr_bus::telemetry::LogOptions;
 
@@ -10,8 +11,8 @@ use ktrdr_bus::telemetry::LogOptions;
 #[derive(Debug, Clone, Parser)]
 #[command(name = "ktrdr-backend", version)]
 pub struct Config {
-    /// Address and port of the REST interface; port 0 takes any free one. There is no authentication: on an address that
-    /// others reach, everybody may start and cancel operations.
+    /// Address and port of the REST interface; port 0 takes any free one. There is no authentication: whoever reaches the
+    /// address may start and cancel operations.
     #[arg(long, env = "KTRDR_API_ADDR", default_value = "127.0.0.1:8000")]
     pub api_addr: String,
     /// How long a silent worker stays listed as `TEMPORARILY_UNAVAILABLE` before it is removed.
@@ -20,8 +21,8 @@ pub struct Config {
     /// What to do with a start that no known worker can run: `queue` accepts it with a warning, `strict` answers 503.
     #[arg(long, env = "KTRDR_ADMISSION", default_value = "queue")]
     pub admission: Admission,
-    /// How long a running operation may take to confirm a cancel before it is closed without its worker. Too short, and
-    /// work that was being wound down in order is cut off.
+    /// How long a running operation may take to confirm a cancel before it is closed without its worker. If it is too
+    /// short, workers that are still stopping cleanly are cut off.
     #[arg(long, env = "KTRDR_CANCEL_GRACE", default_value = "30s", value_parser = parse_duration)]
     pub cancel_grace: Duration,
     /// Largest request body, for example `512KiB`. NATS' own `max_payload` (1 MiB by default) bounds it too.
@@ -33,103 +34,90 @@ pub struct Config {
     /// NATS connection.
     #[command(flatten)]
     pub nats: NatsOptions,
-    /// What backend and workers agree on.
+    /// Settings that backend and workers must agree on.
     #[command(flatten)]
     pub protocol: ProtocolOptions,
     /// Logs.
     #[command(flatten)]
     pub log: LogOptions,
+    #[arg(skip)]
+    effective: Vec<(String, String)>,
 }
 
 /// What to do with a start that no known worker can run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Admission {
-    /// Accept it; it waits.
+    /// Accept it: it waits for a worker.
     Queue,
     /// Refuse it with 503.
     Strict,
 }
 
 impl Config {
-    /// Every setting in force by variable name, secrets masked.
-    pub fn effective(&self) -> Vec<(&'static str, String)> {
-        let duration = |value: Duration| format!("{value:?}");
-        let secret =
-            |value: &Option<String>| value.as_ref().map_or("-".to_owned(), |_| "***".to_owned());
-        let path = |value: &Option<std::path::PathBuf>| {
-            value
-                .as_ref()
-                .map_or("-".into(), |p| p.display().to_string())
-        };
-        vec![
-            ("KTRDR_API_ADDR", self.api_addr.clone()),
-            (
-                "KTRDR_WORKER_REMOVE_AFTER",
-                duration(self.worker_remove_after),
-            ),
-            (
-                "KTRDR_ADMISSION",
-                format!("{:?}", self.admission).to_lowercase(),
-            ),
-            ("KTRDR_CANCEL_GRACE", duration(self.cancel_grace)),
-            ("KTRDR_MAX_BODY", self.max_body.to_string()),
-            ("KTRDR_SHUTDOWN_GRACE", duration(self.shutdown_grace)),
-            ("NATS_URL", masked_urls(&self.nats.nats_url)),
-            ("NATS_CREDS", path(&self.nats.nats_creds)),
-            (
-                "NATS_USER",
-                self.nats.nats_user.clone().unwrap_or("-".to_owned()),
-            ),
-            ("NATS_PASSWORD", secret(&self.nats.nats_password)),
-            ("NATS_TOKEN", secret(&self.nats.nats_token)),
-            ("NATS_CA", path(&self.nats.nats_ca)),
-            (
-                "KTRDR_SUBJECT_PREFIX",
-                self.nats.subject_prefix.prefix().to_owned(),
-            ),
-            (
-                "KTRDR_HEARTBEAT_INTERVAL",
-                duration(self.protocol.heartbeat_interval),
-            ),
-            ("KTRDR_LEASE", duration(self.protocol.lease)),
-            (
-                "KTRDR_STREAM_REPLICAS",
-                self.protocol.stream_replicas.to_string(),
-            ),
-            ("KTRDR_RETENTION", duration(self.protocol.retention)),
-            (
-                "KTRDR_STREAM_MAX_BYTES",
-                self.protocol.stream_max_bytes.to_string(),
-            ),
-            ("RUST_LOG", self.log.log.clone()),
-            ("KTRDR_LOG_JSON", self.log.log_json.to_string()),
-        ]
+    /// Reads flags and environment variables. Ends the program with a message when they cannot be used, or
+    /// when help or the version was asked for.
+    pub fn load() -> Self {
+        Self::load_from(std::env::args_os()).unwrap_or_else(|error| error.exit())
     }
 
-    /// Settings that are valid one by one and make no sense together.
+    fn load_from<I, T>(arguments: I) -> Result<Self, clap::Error>
+    where
+        I: IntoIterator<Item = T>,
+        T: Into<OsString> + Clone,
+    {
+        let mut command = Self::command();
+        let matches = command.try_get_matches_from_mut(arguments)?;
+        let mut config =
+            Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+        config.effective = effective(&command, &matches);
+        Ok(config)
+    }
+
+    /// Every setting with its value, by the name of its variable. Secrets are masked.
+    pub fn effective(&self) -> &[(String, String)] {
+        &self.effective
+    }
+
+    /// Describes settings that are valid one by one but contradict each other.
     pub fn contradictions(&self) -> Vec<String> {
         let mut found = Vec::new();
         let beats = self.protocol.heartbeat_interval * 3;
         if self.protocol.lease < beats {
             found.push(format!(
-                "KTRDR_LEASE ({:?}) is shorter than 3 heartbeats ({beats:?}): work is taken over from workers still shown as healthy",
+                "KTRDR_LEASE ({:?}) is shorter than 3 heartbeats ({beats:?}): operations are taken over from workers that are still shown as healthy",
                 self.protocol.lease
             ));
         }
         if self.worker_remove_after < beats {
             found.push(format!(
-                "KTRDR_WORKER_REMOVE_AFTER ({:?}) is shorter than 3 heartbeats ({beats:?}): silent workers vanish without ever being shown as unavailable",
+                "KTRDR_WORKER_REMOVE_AFTER ({:?}) is shorter than 3 heartbeats ({beats:?}): silent workers are removed without being shown as unavailable first",
                 self.worker_remove_after
             ));
         }
         if self.protocol.retention < self.protocol.lease {
             found.push(format!(
-                "KTRDR_RETENTION ({:?}) is shorter than KTRDR_LEASE ({:?}): operations are forgotten while they run",
+                "KTRDR_RETENTION ({:?}) is shorter than KTRDR_LEASE ({:?}): operations may be forgotten while they run",
                 self.protocol.retention, self.protocol.lease
             ));
         }
         found
     }
+}
+
+/// The value of every setting that has a variable, as text.
+fn effective(command: &Command, matches: &ArgMatches) -> Vec<(String, String)> {
+    let setting = |argument: &Arg| {
+        let name = argument.get_env()?.to_string_lossy().into_owned();
+        let values = matches.get_raw(argument.get_id().as_str());
+        let value = match values.and_then(|mut values| values.next()) {
+            None => "-".to_owned(),
+            Some(_) if argument.is_hide_env_values_set() => "***".to_owned(),
+            Some(value) if name == "NATS_URL" => masked_urls(&value.to_string_lossy()),
+            Some(value) => value.to_string_lossy().into_owned(),
+        };
+        Some((name, value))
+    };
+    command.get_arguments().filter_map(setting).collect()
 }
 
 /// Reads `1048576`, `512KiB`, `1MiB`, `500KB`.
@@ -184,7 +172,7 @@ mod tests {
 
     #[test]
     fn secrets_are_never_shown() {
-        let config = Config::try_parse_from([
+        let config = Config::load_from([
             "ktrdr-backend",
             "--nats-url",
             "nats://bob:hunter2@a:4222, tls://hunter2@b",
@@ -194,9 +182,31 @@ mod tests {
             "hunter2",
         ])
         .unwrap();
+
         let shown = format!("{:?}", config.effective());
+
         assert!(!shown.contains("hunter2"), "{shown}");
         assert!(shown.contains("nats://***@a:4222,tls://***@b"), "{shown}");
+        assert!(shown.contains(r#"("NATS_PASSWORD", "***")"#), "{shown}");
+    }
+
+    #[test]
+    fn every_setting_is_shown_with_its_value() {
+        let config = Config::load_from(["ktrdr-backend", "--lease", "42s"]).unwrap();
+
+        let shown = config.effective();
+
+        for (name, value) in [
+            ("KTRDR_LEASE", "42s"),
+            ("KTRDR_MAX_BODY", "512KiB"),
+            ("KTRDR_LOG_JSON", "false"),
+            ("NATS_CREDS", "-"),
+        ] {
+            assert!(
+                shown.contains(&(name.to_owned(), value.to_owned())),
+                "{shown:?}"
+            );
+        }
     }
 
     #[test]

@@ -134,7 +134,7 @@ pub async fn run(
 
 fn log_settings(config: &Config) {
     for (name, value) in config.effective() {
-        tracing::info!(setting = name, value, "in force");
+        tracing::info!(setting = name, value, "setting");
     }
     for contradiction in config.contradictions() {
         tracing::warn!("{contradiction}");

@@ -2,23 +2,23 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use ktrdr_backend::Config;
 use ktrdr_bus::shutdown;
 use ktrdr_bus::telemetry;
 
-/// A projection is made of many small pieces. What is known of its gain: docs/performance.md.
+/// A projection consists of many small allocations. docs/performance.md has the measured gain.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let config = Config::parse();
+    let config = Config::load();
     telemetry::init(&config.log);
+
     match start(config).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(error = %telemetry::chain(error.as_ref()), "the backend ends");
+            tracing::error!(error = %telemetry::chain(error.as_ref()), "the backend stops because of an error");
             ExitCode::FAILURE
         }
     }
@@ -26,7 +26,7 @@ async fn main() -> ExitCode {
 
 async fn start(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     let shutdown = shutdown::on_signals()?;
-    // Bound before any other work, so that a port in use is reported at once and probes are answered from the beginning.
+    // Bound first, so that a port in use is reported at once and probes are answered from the beginning.
     let listener = tokio::net::TcpListener::bind(&config.api_addr)
         .await
         .map_err(|error| {
