@@ -1,19 +1,19 @@
-//! The id behind an `Idempotency-Key`.
+//! The operation id behind an `Idempotency-Key`.
 
 use ktrdr_protocol::id::OperationId;
 
 use crate::error::{ApiError, ErrorCode};
 
-/// Namespace of the ids made from idempotency keys.
+/// Namespace of ids that are made from idempotency keys.
 const IDEMPOTENCY: uuid::Uuid = uuid::uuid!("6f4e0c5a-5f0b-4a0e-9b8e-3d1c1b0f7a52");
 
-/// Longest idempotency key.
+/// Length of an idempotency key in bytes, at most.
 const MAX_KEY: usize = 255;
 
-/// The operation id behind an `Idempotency-Key`: the same for the same key and domain, at every backend.
+/// The operation id behind an `Idempotency-Key`. The same key and domain give the same id at every backend.
 ///
 /// # Errors
-/// 400 when the key cannot be one.
+/// 400 when the key is empty, too long, or not printable ASCII.
 pub fn id_from_key(domain: &str, key: &[u8]) -> Result<OperationId, ApiError> {
     if key.is_empty()
         || key.len() > MAX_KEY
@@ -25,6 +25,7 @@ pub fn id_from_key(domain: &str, key: &[u8]) -> Result<OperationId, ApiError> {
             format!("The header Idempotency-Key must be 1 to {MAX_KEY} printable ASCII characters");
         return Err(ApiError::new(ErrorCode::InvalidHeader, text));
     }
+
     let name = [domain.as_bytes(), b"\0", key].concat();
     OperationId::new(uuid::Uuid::new_v5(&IDEMPOTENCY, &name).simple().to_string())
         .map_err(ApiError::internal)

@@ -1,8 +1,9 @@
-//! Reads the messages of one subject of a stream, page by page, without a consumer: JetStream's direct get with a batch, one
-//! request and one stream of answers.
+//! Reads the messages of one subject of a stream, page by page, without a consumer. It uses JetStream's
+//! direct get with a batch: one request, answered by one message per stored message.
 
 use std::time::Duration;
 
+use async_nats::Message;
 use bytes::Bytes;
 use futures::StreamExt;
 use ktrdr_bus::nats::Connection;
@@ -13,8 +14,17 @@ use serde_json::json;
 /// How long the next message of a page may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Bytes the server sends for one request.
+/// Bytes that the server sends for one request, at most.
 const PAGE_BYTES: usize = 4 * 1024 * 1024;
+
+/// Messages asked for at a time when all are read, at most.
+const PAGE_MESSAGES: usize = 1000;
+
+/// Status of the answer that ends a page.
+const END_OF_BATCH: u16 = 204;
+
+/// Status of the answer when there is no such message.
+const NO_MESSAGE: u16 = 404;
 
 /// A stored message.
 #[derive(Debug, Clone)]
@@ -32,32 +42,32 @@ pub struct StoredMessage {
 pub struct Page {
     /// In stream order.
     pub messages: Vec<StoredMessage>,
-    /// Whether there are further ones.
+    /// Whether there are further messages.
     pub more: bool,
 }
 
 /// Why nothing could be read.
 #[derive(Debug, thiserror::Error)]
 pub enum PageError {
-    /// The request did not leave.
+    /// The request could not be sent.
     #[error("cannot ask stream {stream}: {cause}")]
     Ask {
-        /// The stream.
+        /// Name of the stream.
         stream: String,
-        /// What the client said.
+        /// What the client library said.
         cause: String,
     },
     /// No answer in time.
     #[error("stream {0} did not answer in time")]
     Silent(String),
-    /// Refused.
+    /// The server refused the request.
     #[error("stream {stream} refused to be read: {status} {description}")]
     Refused {
-        /// The stream.
+        /// Name of the stream.
         stream: String,
         /// Status of the answer.
         status: u16,
-        /// Its text.
+        /// Text of the answer.
         description: String,
     },
 }
@@ -65,7 +75,7 @@ pub enum PageError {
 /// Reads up to `count` messages of `subject` from sequence `from` on.
 ///
 /// # Errors
-/// [`PageError`].
+/// [`PageError`] when the stream cannot be asked, does not answer, or refuses.
 pub async fn read_page(
     connection: &Connection,
     stream: &str,
@@ -74,7 +84,7 @@ pub async fn read_page(
     count: usize,
 ) -> Result<Page, PageError> {
     let client = &connection.client;
-    let ask = |cause: String| PageError::Ask {
+    let cannot_ask = |cause: String| PageError::Ask {
         stream: stream.to_owned(),
         cause,
     };
@@ -82,8 +92,13 @@ pub async fn read_page(
     let mut answers = client
         .subscribe(inbox.clone())
         .await
-        .map_err(|error| ask(error.to_string()))?;
-    let request = json!({"seq": from.max(1), "next_by_subj": subject, "batch": count, "max_bytes": PAGE_BYTES});
+        .map_err(|error| cannot_ask(error.to_string()))?;
+    let request = json!({
+        "seq": from.max(1),
+        "next_by_subj": subject,
+        "batch": count,
+        "max_bytes": PAGE_BYTES,
+    });
     client
         .publish_with_reply(
             SubjectNames::direct_get(stream),
@@ -91,46 +106,27 @@ pub async fn read_page(
             request.to_string().into(),
         )
         .await
-        .map_err(|error| ask(error.to_string()))?;
+        .map_err(|error| cannot_ask(error.to_string()))?;
+
     let mut page = Page::default();
     loop {
         let answer = tokio::time::timeout(PATIENCE, answers.next()).await;
         let Ok(Some(answer)) = answer else {
             return Err(PageError::Silent(stream.to_owned()));
         };
-        let header = |name: &str| {
-            answer
-                .headers
-                .as_ref()
-                .and_then(|headers| headers.get_last(name))
-        };
-        let number = |name: &str| header(name).and_then(|value| value.as_str().parse::<u64>().ok());
         match answer.status.map(|status| status.as_u16()) {
-            None => {
-                let Some(sequence) = number("Nats-Sequence") else {
-                    continue;
-                };
-                let time = header("Nats-Time-Stamp")
-                    .and_then(|time| serde_json::from_value(json!(time.as_str())).ok());
-                page.messages.push(StoredMessage {
-                    sequence,
-                    time,
-                    payload: answer.payload.clone(),
-                });
-            }
-            // End of the batch.
-            Some(204) => {
-                page.more = number("Nats-Num-Pending").is_some_and(|pending| pending > 0);
+            None => page.messages.extend(stored_message(&answer)),
+            Some(END_OF_BATCH) => {
+                let pending = number_in(&answer, "Nats-Num-Pending");
+                page.more = pending.is_some_and(|pending| pending > 0);
                 return Ok(page);
             }
-            // Nothing there.
-            Some(404) => return Ok(page),
+            Some(NO_MESSAGE) => return Ok(page),
             Some(status) => {
-                let description = answer.description.clone().unwrap_or_default();
                 return Err(PageError::Refused {
                     stream: stream.to_owned(),
                     status,
-                    description,
+                    description: answer.description.unwrap_or_default(),
                 });
             }
         }
@@ -140,7 +136,7 @@ pub async fn read_page(
 /// Reads all messages of `subject`, at most `limit`.
 ///
 /// # Errors
-/// [`PageError`].
+/// As [`read_page`].
 pub async fn read_all(
     connection: &Connection,
     stream: &str,
@@ -150,19 +146,35 @@ pub async fn read_all(
     let mut read = Page::default();
     let mut from = 1;
     loop {
-        let next = read_page(
-            connection,
-            stream,
-            subject,
-            from,
-            limit.saturating_sub(read.messages.len()).clamp(1, 1000),
-        )
-        .await?;
+        let wanted = limit
+            .saturating_sub(read.messages.len())
+            .clamp(1, PAGE_MESSAGES);
+        let next = read_page(connection, stream, subject, from, wanted).await?;
         read.more = next.more;
         read.messages.extend(next.messages);
+
         match read.messages.last() {
             Some(last) if read.more && read.messages.len() < limit => from = last.sequence + 1,
             _ => return Ok(read),
         }
     }
+}
+
+/// The stored message in an answer; `None` when the answer does not say where it is stored.
+fn stored_message(answer: &Message) -> Option<StoredMessage> {
+    let time = header(answer, "Nats-Time-Stamp");
+    Some(StoredMessage {
+        sequence: number_in(answer, "Nats-Sequence")?,
+        time: time.and_then(|time| serde_json::from_value(json!(time)).ok()),
+        payload: answer.payload.clone(),
+    })
+}
+
+fn header<'a>(answer: &'a Message, name: &str) -> Option<&'a str> {
+    let headers = answer.headers.as_ref()?;
+    headers.get_last(name).map(|value| value.as_str())
+}
+
+fn number_in(answer: &Message, name: &str) -> Option<u64> {
+    header(answer, name)?.parse().ok()
 }

@@ -1,5 +1,14 @@
-//! Pure: operation + event = operation. Which event may follow is decided by [`ktrdr_protocol::state`]; this module keeps the
-//! books: attempts and their outcomes, times, progress, result.
+//! Folds a message into an operation. Pure: no I/O, no clock.
+//!
+//! The problem: what users see of an operation (status, attempts, times, progress, result) must be the same
+//! at every backend and after every restart, although nothing but the messages is stored.
+//!
+//! How it is solved: the shared state machine, [`ktrdr_protocol::state`], decides whether an event may
+//! follow. If it may, this module records what the event says, and nothing else: times are stream times,
+//! and they never go backwards. Reported progress is shown only while the operation runs; its end replaces
+//! it by what the last event says, because some backends receive a report and others do not.
+//!
+//! Rejected: storing reported progress. It would multiply the stream for values that are old at once.
 
 use std::sync::Arc;
 
@@ -42,10 +51,10 @@ pub fn apply_progress(record: &mut Arc<Record>, report: ProgressReport<'_>) -> b
 const WORKER_LOST: &str = "worker_lost";
 
 impl Record {
-    /// Takes the event at `sequence`. `worker` is the shared copy of the event's worker id.
+    /// Applies the event at `sequence`. `worker` is the shared copy of the event's worker id.
     ///
     /// # Errors
-    /// [`Rejected`] when it changes nothing.
+    /// [`Rejected`] when the event cannot follow; nothing is changed then.
     pub fn apply(
         &mut self,
         sequence: u64,
@@ -53,33 +62,13 @@ impl Record {
         worker: Option<WorkerId>,
     ) -> Result<(), Rejected> {
         self.state.apply(sequence, &event)?;
-        // The stream's clock may be set; what a user sees must not go backwards.
+        // The stream's clock may be set back; times that users see must not.
         let at = event.at.max(self.updated_at);
         self.updated_at = at;
+
         match event.kind {
             EventKind::Started { start_sequence, .. } => {
-                self.end_attempt(
-                    at,
-                    AttemptOutcome::Lost,
-                    Some("its worker was lost; another one took over".to_owned()),
-                );
-                self.progress = StoredProgress::NotReported;
-                if let Some(rare) = &mut self.rare {
-                    rare.retry_at = None;
-                    rare.runs_direct = rare.direct_start == Some(start_sequence);
-                }
-                if let Some(worker_id) = worker {
-                    // Nearly all operations have exactly one attempt; `push` alone would make room for four.
-                    self.attempts.reserve_exact(1);
-                    self.attempts.push(Attempt {
-                        attempt: event.attempt,
-                        worker_id,
-                        started_at: at,
-                        ended_at: None,
-                        outcome: None,
-                        error: None,
-                    });
-                }
+                self.begin_attempt(at, event.attempt, start_sequence, worker);
             }
             EventKind::Released {
                 error, retry_at, ..
@@ -119,7 +108,8 @@ impl Record {
                 if forced {
                     self.rare_mut().forced = true;
                 }
-                // A backend that cancels what nobody runs stores no intent first: asking and confirming are one.
+                // A backend cancels an operation that nobody runs without storing an intent first: the request
+                // and its confirmation are one event.
                 if worker.is_none() && self.cancel_requested_at().is_none() {
                     self.rare_mut().cancel_requested_at = Some(at);
                 }
@@ -129,7 +119,7 @@ impl Record {
         Ok(())
     }
 
-    /// Takes a cancel intent; the first one counts. Says whether it changed anything.
+    /// Applies a cancel intent. Only the first one counts; returns whether this is it.
     pub fn intend_cancel(&mut self, intent: &CancelIntent) -> bool {
         if self.state.status.is_terminal() || self.cancel_requested_at().is_some() {
             return false;
@@ -168,6 +158,35 @@ impl Record {
         }));
     }
 
+    fn begin_attempt(
+        &mut self,
+        at: Timestamp,
+        attempt: u32,
+        start_sequence: u64,
+        worker: Option<WorkerId>,
+    ) {
+        let lost = "its worker was lost; another one took over".to_owned();
+        self.end_attempt(at, AttemptOutcome::Lost, Some(lost));
+        self.progress = StoredProgress::NotReported;
+        if let Some(rare) = &mut self.rare {
+            rare.retry_at = None;
+            rare.runs_direct = rare.direct_start == Some(start_sequence);
+        }
+
+        if let Some(worker_id) = worker {
+            // Nearly all operations have exactly one attempt; `push` alone would make room for four.
+            self.attempts.reserve_exact(1);
+            self.attempts.push(Attempt {
+                attempt,
+                worker_id,
+                started_at: at,
+                ended_at: None,
+                outcome: None,
+                error: None,
+            });
+        }
+    }
+
     fn end_attempt(&mut self, at: Timestamp, outcome: AttemptOutcome, error: Option<String>) {
         if let Some(attempt) = self.attempts.last_mut()
             && attempt.outcome.is_none()
@@ -182,7 +201,7 @@ impl Record {
         self.rare_mut().failure = Some(failure);
     }
 
-    /// Only what the event says counts: reports are heard by some backends and not by others, nor after a restart.
+    /// Shows the progress of the last event from now on, and no longer the reported one.
     fn finish(&mut self, at: Timestamp, last: Option<Progress>) {
         self.completed_at = Some(at);
         self.progress = match last.as_ref().map(serde_json::value::to_raw_value) {

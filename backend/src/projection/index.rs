@@ -1,19 +1,20 @@
-//! The indexes: who has which type and status, in creation order.
+//! The indexes: which operations have which type, status and queue, in the order of creation.
 //!
-//! Operations are numbered in the order of creation, so a set of operations is a compressed bitmap, its newest-first page is
-//! a walk from the end, and an offset is one `select`: O(log n + page), a few bits per operation and set.
+//! Operations are numbered in the order of creation, so a set of operations is a compressed bitmap of a few
+//! bits per operation. The newest page of a set is a walk from its end, and an offset is one `select`, so a
+//! page costs O(log n + page length).
 
 use ktrdr_protocol::state::Status;
 use roaring::RoaringBitmap;
 
-/// Where an operation stands in the indexes.
+/// The sets that an operation belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
     /// Number of its worker type.
     pub worker_type: u32,
-    /// Number of its queue (worker type and queue).
+    /// Number of its queue; the queues of all worker types are numbered together.
     pub queue: u32,
-    /// Its status.
+    /// The operation's status.
     pub status: Status,
 }
 
@@ -54,12 +55,12 @@ pub struct Index {
     any: Lists,
     types: Vec<Lists>,
     queues: Vec<QueueSets>,
-    /// Not ended, and a cancel was asked for.
+    /// Operations with a cancel intent that have not ended.
     cancelling: RoaringBitmap,
 }
 
 impl Index {
-    /// Takes a new operation.
+    /// Adds a new operation.
     pub fn insert(&mut self, number: u32, place: Place) {
         let (worker_type, queue) = (place.worker_type as usize, place.queue as usize);
         if self.types.len() <= worker_type {
@@ -73,7 +74,7 @@ impl Index {
         self.enter(number, place);
     }
 
-    /// Moves an operation from `place` to another status.
+    /// Gives the operation at `place` another status.
     pub fn shift(&mut self, number: u32, place: Place, to: Status) {
         if place.status == to {
             return;
@@ -91,7 +92,7 @@ impl Index {
         }
     }
 
-    /// Forgets an operation.
+    /// Removes an operation.
     pub fn remove(&mut self, number: u32, place: Place) {
         self.leave(number, place);
         self.any.all.remove(number);
@@ -117,17 +118,18 @@ impl Index {
         }
     }
 
-    /// Notes that a cancel was asked for.
+    /// Notes that a cancel was requested.
     pub fn cancelling(&mut self, number: u32) {
         self.cancelling.insert(number);
     }
 
-    /// The operations that have not ended though a cancel was asked for.
+    /// The operations with a cancel intent that have not ended.
     pub fn all_cancelling(&self) -> impl Iterator<Item = u32> + '_ {
         self.cancelling.iter()
     }
 
-    /// How many there are, and the numbers of one page of them, newest first. `worker_type` `None`: all types.
+    /// How many operations match, and the numbers of one page of them, newest first. `None` matches all
+    /// types or statuses.
     pub fn page(
         &self,
         worker_type: Option<u32>,
@@ -154,13 +156,13 @@ impl Index {
         (total, page)
     }
 
-    /// The place of a pending operation in its queue, from 1.
+    /// The position of a pending operation in its queue, from 1.
     pub fn queue_position(&self, queue: u32, number: u32) -> Option<u64> {
         let pending = &self.queues.get(queue as usize)?.pending;
         pending.contains(number).then(|| pending.rank(number))
     }
 
-    /// How many of a queue are pending and running, and the oldest pending one.
+    /// How many operations of a queue are pending and running, and the oldest pending one.
     pub fn queue(&self, queue: u32) -> (u64, u64, Option<u32>) {
         match self.queues.get(queue as usize) {
             Some(sets) => (sets.pending.len(), sets.running.len(), sets.pending.min()),
@@ -168,7 +170,7 @@ impl Index {
         }
     }
 
-    /// All of a queue that have not ended, oldest first.
+    /// All operations of a queue that have not ended, oldest first.
     pub fn open_in_queue(&self, queue: u32) -> Vec<u32> {
         self.queues
             .get(queue as usize)
@@ -184,24 +186,24 @@ mod tests {
     use proptest::prelude::*;
 
     #[derive(Debug, Clone)]
-    enum Step {
+    enum Action {
         Insert { worker_type: u32, queue: u32 },
         Shift { which: usize, to: usize },
         RemoveOldest,
     }
 
-    fn step() -> impl Strategy<Value = Step> {
+    fn action() -> impl Strategy<Value = Action> {
         prop_oneof![
-            4 => (0u32..3, 0u32..2).prop_map(|(worker_type, queue)| Step::Insert { worker_type, queue }),
-            4 => (any::<usize>(), 0usize..5).prop_map(|(which, to)| Step::Shift { which, to }),
-            1 => Just(Step::RemoveOldest),
+            4 => (0u32..3, 0u32..2).prop_map(|(worker_type, queue)| Action::Insert { worker_type, queue }),
+            4 => (any::<usize>(), 0usize..5).prop_map(|(which, to)| Action::Shift { which, to }),
+            1 => Just(Action::RemoveOldest),
         ]
     }
 
     proptest! {
         #[test]
         fn pages_and_positions_are_those_of_a_plain_list(
-            steps in proptest::collection::vec(step(), 0..200),
+            actions in proptest::collection::vec(action(), 0..200),
             worker_type in proptest::option::of(0u32..4),
             status in proptest::option::of(0usize..5),
             offset in 0u64..40,
@@ -210,22 +212,22 @@ mod tests {
             let mut index = Index::default();
             let mut naive: Vec<(u32, Place)> = Vec::new();
             let mut next = 0;
-            for step in steps {
-                match step {
-                    Step::Insert { worker_type, queue } => {
+            for action in actions {
+                match action {
+                    Action::Insert { worker_type, queue } => {
                         let place = Place { worker_type, queue: worker_type * 2 + queue, status: Status::Pending };
                         index.insert(next, place);
                         naive.push((next, place));
-                        // Numbers far apart meet several containers of the bitmaps.
+                        // Numbers far apart use several containers of the bitmaps.
                         next += 9_000;
                     }
-                    Step::Shift { which, to } if !naive.is_empty() => {
+                    Action::Shift { which, to } if !naive.is_empty() => {
                         let which = which % naive.len();
                         let (number, place) = naive[which];
                         index.shift(number, place, Status::ALL[to]);
                         naive[which].1.status = Status::ALL[to];
                     }
-                    Step::RemoveOldest if !naive.is_empty() => {
+                    Action::RemoveOldest if !naive.is_empty() => {
                         let (number, place) = naive.remove(0);
                         index.remove(number, place);
                     }

@@ -1,4 +1,4 @@
-//! How much happened in each of the last minutes, by the times in the stream: every backend counts the same.
+//! How much happened in each of the last minutes, by stream time, so every backend counts the same.
 
 use std::collections::BTreeMap;
 
@@ -6,6 +6,7 @@ use ktrdr_protocol::rest::stats::{MinuteCounts, MinuteStats};
 use ktrdr_protocol::state::Status;
 use ktrdr_protocol::time::Timestamp;
 
+/// Milliseconds.
 const MINUTE: i64 = 60_000;
 
 /// Minutes shown, the current one included.
@@ -19,7 +20,7 @@ impl RecentMinutes {
     /// Counts an operation that took this status at `at`.
     pub fn count(&mut self, status: Status, at: Timestamp, now: Timestamp) {
         let current = now.as_millis().div_euclid(MINUTE);
-        // Publishers' clocks may be ahead of ours.
+        // The stream's clock may be ahead of ours.
         let minute = at.as_millis().div_euclid(MINUTE).min(current);
         if minute <= current - SHOWN {
             return;

@@ -362,7 +362,7 @@ impl Projection {
     fn forget_before(&self, first_sequence: u64) {
         let forgotten = self.model.write().forget_before(first_sequence);
         if forgotten > 0 {
-            self.waiters.look_again();
+            self.waiters.wake_all();
             tracing::debug!(forgotten, first_sequence, "operations have left the stream");
         }
     }
@@ -375,7 +375,7 @@ impl Projection {
         self.stream_last.store(0, Ordering::Relaxed);
         self.generation.fetch_add(1, Ordering::Relaxed);
         drop(old);
-        self.waiters.look_again();
+        self.waiters.wake_all();
         self.changes.announce(Change::Everything);
     }
 

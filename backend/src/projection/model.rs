@@ -1,4 +1,5 @@
-//! The read model: the operations, numbered in the order of creation, and their indexes. In memory, no I/O, no locks.
+//! The read model: all operations, numbered in the order of creation, and their indexes. It does no I/O and
+//! takes no locks.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use super::record::{QueueInfo, Record, View};
 /// Why a message changed nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Skip {
-    /// Its operation is not known: its start request has left the stream, or never was there.
+    /// Its operation is not known: the start request has left the stream, or was never in it.
     #[error("it belongs to an operation that is not known")]
     Unknown,
     /// An operation with this id exists already.
@@ -30,50 +31,50 @@ pub enum Skip {
     /// The operation belongs to another worker type than the subject says.
     #[error("the operation is of another worker type")]
     OtherType,
-    /// It cannot follow.
+    /// It cannot follow the operation's last event.
     #[error("{0}")]
     Rejected(Rejected),
 }
 
-/// What a message changed.
+/// The operation that a message changed, as it is now.
 #[derive(Debug)]
 pub struct Applied {
-    /// The operation.
+    /// The operation id.
     pub operation_id: OperationId,
-    /// Its worker type and queue.
+    /// Its worker type and origin.
     pub queue: Arc<QueueInfo>,
-    /// Where it stands now.
+    /// Its status.
     pub status: Status,
-    /// What happened, to be counted.
+    /// What the message meant to it.
     pub transition: Transition,
 }
 
-/// One queue of one worker type.
+/// The operations of one queue.
 #[derive(Debug)]
 pub struct QueueState {
-    /// Which.
+    /// Worker type and origin.
     pub info: Arc<QueueInfo>,
-    /// How many wait.
+    /// Operations that wait.
     pub pending: u64,
-    /// How many run.
+    /// Operations that run.
     pub running: u64,
-    /// When the oldest waiting one was created.
+    /// When the oldest operation that waits was created.
     pub oldest_pending: Option<Timestamp>,
 }
 
 /// All retained operations.
 #[derive(Debug, Default)]
 pub struct Model {
-    /// Front = oldest. Shared, so that readers take one away without copying and without holding the lock; a change while a
-    /// reader holds one copies that one.
+    /// Oldest first. Records are shared: a reader takes one away without copying it and without holding the
+    /// lock, and a change while a reader holds one copies that one.
     records: VecDeque<Arc<Record>>,
-    /// Number of the front.
+    /// Number of the oldest record.
     base: u32,
     numbers: HashMap<OperationId, u32>,
     queues: Vec<Arc<QueueInfo>>,
     queue_numbers: HashMap<WorkerType, HashMap<Origin, u32>>,
     type_numbers: HashMap<WorkerType, u32>,
-    /// Operations that were started once more, directly on a worker.
+    /// Operations that were started a second time, directly on a worker.
     started_direct: HashSet<OperationId>,
     /// One shared copy of each worker id.
     workers: HashSet<WorkerId>,
@@ -85,10 +86,10 @@ pub struct Model {
 }
 
 impl Model {
-    /// Takes the start request at `sequence`, found on the subject of `origin`.
+    /// Applies the start request at `sequence`, which was found on the subject of `origin`.
     ///
     /// # Errors
-    /// [`Skip::Exists`].
+    /// [`Skip::Exists`] when the id is taken.
     pub fn start(
         &mut self,
         sequence: u64,
@@ -99,6 +100,7 @@ impl Model {
             self.note_direct(sequence, &origin, request);
             return Err(Skip::Exists);
         }
+
         if u32::try_from(self.records.len())
             .ok()
             .and_then(|len| self.base.checked_add(len))
@@ -106,18 +108,20 @@ impl Model {
         {
             self.renumber();
         }
+
         let queue = self.queue_info(&request.operation_type, origin);
         let number = self.base + self.records.len() as u32;
         let record = Record::new(request, sequence, queue);
         self.numbers.insert(record.id.clone(), number);
         self.index.insert(number, record.place());
+
         let applied = applied(&record, Transition::Created);
         self.records.push_back(Arc::new(record));
         Ok(applied)
     }
 
-    /// Notes a second start of an operation that waits in a queue, if it is one directly on a worker: its attempts are not
-    /// the queue's.
+    /// Notes a second start of an operation if it was made directly on a worker: the attempts that belong to
+    /// it are not in the queue.
     fn note_direct(&mut self, sequence: u64, origin: &Origin, request: StartRequest) {
         let StartRequest {
             operation_id,
@@ -132,10 +136,10 @@ impl Model {
         }
     }
 
-    /// Takes the event at `sequence`.
+    /// Applies the event at `sequence`.
     ///
     /// # Errors
-    /// [`Skip`].
+    /// [`Skip`] when it changes nothing.
     pub fn event(
         &mut self,
         sequence: u64,
@@ -152,20 +156,22 @@ impl Model {
                     id.clone()
                 }
             });
+
         let (number, record) = self.find_mut(worker_type, event.operation_id.as_str())?;
         let before = record.place();
         Arc::make_mut(record)
             .apply(sequence, event, worker)
             .map_err(Skip::Rejected)?;
+
         let applied = applied(record, Transition::of(before.status, record));
         self.index.shift(number, before, applied.status);
         Ok(applied)
     }
 
-    /// Takes a cancel intent.
+    /// Applies a cancel intent.
     ///
     /// # Errors
-    /// [`Skip`].
+    /// [`Skip`] when it changes nothing.
     pub fn cancel(&mut self, worker_type: &str, intent: &CancelIntent) -> Result<Applied, Skip> {
         let (number, record) = self.find_mut(worker_type, intent.operation_id.as_str())?;
         if !Arc::make_mut(record).intend_cancel(intent) {
@@ -176,7 +182,7 @@ impl Model {
         Ok(applied)
     }
 
-    /// Takes a progress report; returns whether it changed the operation.
+    /// Applies a progress report; returns whether it changed the operation.
     pub fn apply_progress(&mut self, id: &OperationId, report: ProgressReport<'_>) -> bool {
         let record = self
             .numbers
@@ -186,7 +192,7 @@ impl Model {
         record.is_some_and(|record| fold::apply_progress(record, report))
     }
 
-    /// Forgets operations whose start request has left the stream. Says how many.
+    /// Forgets operations whose start request has left the stream, and returns how many.
     pub fn forget_before(&mut self, first_sequence: u64) -> usize {
         let mut forgotten = 0;
         while let Some(record) = self.records.front()
@@ -222,16 +228,16 @@ impl Model {
                 number => number.copied(),
             },
         };
+
         let (total, page) = self.index.page(number, status, offset, limit);
-        (
-            total,
-            page.into_iter()
-                .filter_map(|number| self.view(number))
-                .collect(),
-        )
+        let views = page
+            .into_iter()
+            .filter_map(|number| self.view(number))
+            .collect();
+        (total, views)
     }
 
-    /// Every queue there ever was an operation in.
+    /// Every queue that ever had an operation.
     pub fn queues(&self) -> Vec<QueueState> {
         let state = |queue: &Arc<QueueInfo>| {
             let (pending, running, oldest) = self.index.queue(queue.number);
@@ -259,7 +265,7 @@ impl Model {
             .collect()
     }
 
-    /// Operations that have not ended though a cancel was asked for.
+    /// Operations with a cancel intent that have not ended.
     pub fn cancelling(&self) -> Vec<Arc<Record>> {
         self.index
             .all_cancelling()
@@ -267,17 +273,18 @@ impl Model {
             .collect()
     }
 
-    /// Operations that nobody will redeliver and that have not ended.
+    /// Operations that have not ended and that no queue will deliver again.
     pub fn open_direct(&self) -> Vec<Arc<Record>> {
         let queues = self.queues.iter().filter(|queue| queue.origin.is_direct());
         let in_queues = queues
             .flat_map(|queue| self.index.open_in_queue(queue.number))
             .filter_map(|number| self.record(number));
-        let again = self
+
+        let started_again = self
             .started_direct
             .iter()
             .filter_map(|id| self.record(*self.numbers.get(id)?));
-        let running = again.filter(|record| {
+        let running = started_again.filter(|record| {
             record.state.status == Status::Running
                 && record.rare.as_ref().is_some_and(|rare| rare.runs_direct)
         });
@@ -322,6 +329,7 @@ impl Model {
         if let Some(queue) = known.and_then(|number| self.queues.get(*number as usize)) {
             return Arc::clone(queue);
         }
+
         let next_type = self.type_numbers.len() as u32;
         let type_number = *self
             .type_numbers
@@ -342,7 +350,7 @@ impl Model {
         queue
     }
 
-    /// Numbers everything anew from 0: once in 4 billion operations.
+    /// Numbers all operations anew from 0. Needed once in 4 billion operations.
     fn renumber(&mut self) {
         self.base = 0;
         self.index = Index::default();

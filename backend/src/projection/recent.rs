@@ -1,10 +1,10 @@
-//! The newest changes, so that a live stream that was cut off can go on where it was.
+//! The newest changes, so that a client can continue an interrupted event stream.
 
 use std::collections::{HashSet, VecDeque};
 
 use ktrdr_protocol::id::OperationId;
 
-/// How many changes are kept. Also covers a backend that has just started: its replay fills it.
+/// Changes that are kept. The replay fills them, so a backend that has just started has them, too.
 const KEPT: usize = 8192;
 
 /// The last changes in stream order.
@@ -16,7 +16,7 @@ pub struct RecentChanges {
 }
 
 impl RecentChanges {
-    /// Takes the next change.
+    /// Adds the next change.
     pub fn push(&mut self, sequence: u64, id: OperationId) {
         if self.changes.len() == KEPT
             && let Some((sequence, _)) = self.changes.pop_front()
@@ -31,10 +31,11 @@ impl RecentChanges {
         self.changes.back().map_or(0, |(sequence, _)| *sequence)
     }
 
-    /// Every operation that changed after `sequence`, once, with the sequence of its newest change, in that order. `None`
-    /// when there are more than `most`, when not all of them are known any more, or when `sequence` lies in the future: then
-    /// it is of another stream, or of a backend that has read further.
-    pub fn after(&self, sequence: u64, most: usize) -> Option<Vec<(u64, OperationId)>> {
+    /// Every operation that changed after `sequence`, once, with the sequence of its newest change, in the
+    /// order of these. `None` when there are more than `limit`, when some of them are no longer kept, or
+    /// when `sequence` lies in the future: then it is of another stream, or of a backend that has read
+    /// further.
+    pub fn after(&self, sequence: u64, limit: usize) -> Option<Vec<(u64, OperationId)>> {
         if sequence < self.forgotten || sequence > self.last() {
             return None;
         }
@@ -47,7 +48,7 @@ impl RecentChanges {
             .take_while(|(at, _)| *at > sequence)
         {
             if seen.insert(id) {
-                if found.len() == most {
+                if found.len() == limit {
                     return None;
                 }
                 found.push((*at, id.clone()));

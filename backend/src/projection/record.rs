@@ -1,7 +1,7 @@
 //! One operation as the projection holds it, and how it is shown.
 //!
-//! There may be millions, so: names are shared, texts are exact-sized, what few operations have is boxed, and the progress of
-//! an ended one is kept as its JSON.
+//! There may be millions of records, so each is kept small: names are shared, texts have their exact size,
+//! fields that few operations have are boxed, and the progress of an ended operation is kept as JSON.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use serde_json::value::RawValue;
 
 use super::index::Place;
 
-/// A queue of a worker type.
+/// Where operations of one worker type came from: one of its queues, or direct starts.
 #[derive(Debug)]
 pub struct QueueInfo {
     /// Its number in the indexes.
@@ -30,82 +30,82 @@ pub struct QueueInfo {
     pub type_number: u32,
     /// The worker type.
     pub worker_type: WorkerType,
-    /// Its name.
+    /// The queue, or `direct`.
     pub origin: Origin,
 }
 
-/// How far an operation is.
+/// The progress of an operation, as it is stored.
 #[derive(Debug, Clone, Default)]
 pub enum StoredProgress {
-    /// Nothing was reported.
+    /// No progress was reported.
     #[default]
     NotReported,
-    /// It runs; changes often.
+    /// The operation runs, so its progress changes often.
     Running(Box<LatestProgress>),
-    /// It has ended; JSON, because the parsed form is several times as large.
+    /// The operation has ended. As JSON, because the parsed form is several times as large.
     Ended(Box<RawValue>),
 }
 
-/// The newest report of the attempt that runs.
+/// The newest progress of the attempt that runs.
 #[derive(Debug, Clone)]
 pub struct LatestProgress {
     /// Its number among the attempt's reports.
     pub number: u64,
-    /// The latest time that users were shown for it, by this backend's clock.
+    /// The latest time that was shown for it, by this backend's clock.
     pub shown_at: Timestamp,
-    /// What it said.
+    /// The progress itself.
     pub progress: Progress,
 }
 
-/// What few operations have.
+/// Fields that few operations have.
 #[derive(Debug, Clone, Default)]
 pub struct RareFields {
-    /// How to run it, when the start said so.
+    /// Execution options, when the start had any.
     pub execution: Option<ExecutionOptions>,
-    /// The operation this one repeats.
+    /// The operation that this one retries or resumes.
     pub retry_of: Option<OperationId>,
-    /// When a cancel was asked for.
+    /// When the first cancel was requested.
     pub cancel_requested_at: Option<Timestamp>,
-    /// Closed without the worker's confirmation.
+    /// Whether it was cancelled without the worker's confirmation.
     pub forced: bool,
-    /// Not to be run before this time.
+    /// The time before which it must not run again.
     pub retry_at: Option<Timestamp>,
-    /// What went wrong, once failed.
+    /// Why it failed.
     pub failure: Option<Failure>,
-    /// Where a large result is.
+    /// The reference to a large result.
     pub result_ref: Option<ResultRef>,
-    /// Sequence of a second start with this id, directly on a worker.
+    /// Sequence of a second start with the same id, made directly on a worker.
     pub direct_start: Option<u64>,
-    /// The newest attempt belongs to that one, so no queue hands it to another worker.
+    /// Whether the newest attempt belongs to that second start, so that no queue hands it to another worker.
     pub runs_direct: bool,
 }
 
 /// One operation.
 #[derive(Debug, Clone)]
 pub struct Record {
-    /// Its id.
+    /// The operation id.
     pub id: OperationId,
-    /// Its worker type and queue.
+    /// Its worker type and origin.
     pub queue: Arc<QueueInfo>,
-    /// Where it stands.
+    /// Status, attempt and last sequence.
     pub state: State,
-    /// Sequence of its start request: creation order, and how long it is retained.
+    /// Sequence of its start request. It gives the order of creation, and says when the stream forgets it.
     pub start_sequence: u64,
-    /// When the start was accepted.
+    /// Stream time of its start request.
     pub created_at: Timestamp,
-    /// When anything in the stream about it last changed.
+    /// Stream time of its newest message, or an earlier one's if the stream's clock was set back.
     pub updated_at: Timestamp,
     /// When it ended.
     pub completed_at: Option<Timestamp>,
-    /// The request's parameters.
+    /// Parameters of the start request.
     pub parameters: Box<RawValue>,
-    /// All attempts in order.
+    /// All attempts, in order.
     pub attempts: Vec<Attempt>,
-    /// How far it is.
+    /// Its progress.
     pub progress: StoredProgress,
-    /// The result, when it is small.
+    /// Its result, if it is small.
     pub result: Option<Box<RawValue>>,
-    /// What few operations have.
+    /// Fields that few operations have.
     pub rare: Option<Box<RareFields>>,
 }
 
@@ -144,7 +144,7 @@ impl Record {
         }
     }
 
-    /// Its place in the indexes.
+    /// Where the indexes must have it.
     pub fn place(&self) -> Place {
         Place {
             worker_type: self.queue.type_number,
@@ -153,7 +153,8 @@ impl Record {
         }
     }
 
-    /// Who runs it, or ran it last. Nobody while it is pending: the one that handed it back has nothing to do with it.
+    /// The worker that runs it or ran it last. `None` while it is pending: a worker that released it has no
+    /// part in it any more.
     pub fn worker_id(&self) -> Option<&WorkerId> {
         match self.state.status {
             Status::Pending => None,
@@ -161,23 +162,23 @@ impl Record {
         }
     }
 
-    /// When a cancel was asked for.
+    /// When the first cancel was requested.
     pub fn cancel_requested_at(&self) -> Option<Timestamp> {
         self.rare.as_ref().and_then(|rare| rare.cancel_requested_at)
     }
 
-    /// The failure, once failed.
+    /// Why it failed.
     pub fn failure(&self) -> Option<&Failure> {
         self.rare.as_ref().and_then(|rare| rare.failure.as_ref())
     }
 
-    /// Where a large result is.
+    /// The reference to a large result.
     pub fn result_ref(&self) -> Option<&ResultRef> {
         self.rare.as_ref().and_then(|rare| rare.result_ref.as_ref())
     }
 
-    /// When something last changed. Reports count while the operation runs; afterwards only what is in the stream does, so
-    /// that all backends say the same, also those that heard none.
+    /// When something last changed. Reported progress counts while the operation runs. Afterwards only the
+    /// stream does, so that all backends show the same, also those that received no report.
     pub fn shown_updated_at(&self) -> Timestamp {
         match &self.progress {
             StoredProgress::Running(reported) => self.updated_at.max(reported.shown_at),
@@ -185,7 +186,7 @@ impl Record {
         }
     }
 
-    /// What was last heard of the attempt that runs.
+    /// The newest progress of the attempt that runs.
     pub fn live_progress(&self) -> Option<Progress> {
         match &self.progress {
             StoredProgress::Running(reported) => Some(reported.progress.clone()),
@@ -193,11 +194,11 @@ impl Record {
         }
     }
 
-    /// How far it is; 100 once completed.
+    /// Its progress; 100 once it is completed.
     pub fn shown_progress(&self) -> Cow<'_, Progress> {
         match &self.progress {
             StoredProgress::Running(reported) => Cow::Borrowed(&reported.progress),
-            // Written by this process from a `Progress`; if it ever did not parse, 0 or 100 is still true.
+            // This process wrote it from a `Progress`, so it parses. If it did not, 0 or 100 would still be true.
             StoredProgress::Ended(json) => Cow::Owned(
                 serde_json::from_str(json.get()).unwrap_or_else(|_| self.bare_progress()),
             ),
@@ -225,29 +226,29 @@ impl Record {
         }
     }
 
-    /// What few operations have, to be written to.
+    /// The fields that few operations have, created when there are none.
     pub fn rare_mut(&mut self) -> &mut RareFields {
         self.rare.get_or_insert_default()
     }
 }
 
-/// An operation at one moment, with what depends on the others.
+/// An operation at one moment, with what depends on other operations.
 #[derive(Debug, Clone)]
 pub struct View {
-    /// The operation.
+    /// The operation itself.
     pub record: Arc<Record>,
-    /// While pending: its place in the queue.
+    /// Its position in the queue, from 1, while it is pending.
     pub queue_position: Option<u64>,
 }
 
 impl View {
-    /// Where it stands.
+    /// The operation's status.
     pub fn status(&self) -> Status {
         self.record.state.status
     }
 }
 
-/// A [`View`] without its result, which may be large: `result` is `null`.
+/// A [`View`] that is shown without its result, which may be large: `result` is `null`.
 #[derive(Debug)]
 pub struct WithoutResult<'a>(pub &'a View);
 

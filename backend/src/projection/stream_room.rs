@@ -1,15 +1,18 @@
-//! What is left of the operations stream's limit, and what of that is kept for operations that were accepted: a stream filled
-//! up with starts would have no room for the news that they were run.
+//! How much room is left in the operations stream.
+//!
+//! Part of it is reserved for operations that were accepted: a stream that is full of start requests would
+//! have no room for the events of the attempts that run them.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-/// Bytes kept for the state changes of one operation that has not ended: `started` and its end with a small result.
+/// Bytes reserved for the events of one operation that has not ended: `started`, and an end with a small
+/// result.
 const RESERVE: u64 = 2 * 1024;
 
-/// What a stored message takes beside its payload and subject: lengths, time, checksum, headers.
+/// Bytes that a stored message takes in addition to payload and subject: lengths, time, checksum, headers.
 const OVERHEAD: u64 = 128;
 
-/// The size of the stream as far as this backend knows. Exact when the server was just asked, then counted on.
+/// The size of the stream as far as this backend knows: what the server said last, and what was read since.
 #[derive(Debug, Default)]
 pub struct StreamRoom {
     limit: AtomicI64,
@@ -18,14 +21,15 @@ pub struct StreamRoom {
 }
 
 impl StreamRoom {
-    /// What the server says: its limit (none: 0 or less), its size, and the last message in it.
+    /// Takes what the server says about the stream: its limit in bytes (0 or less for none), its size, and
+    /// its last sequence.
     pub fn set_measured(&self, limit: i64, used: u64, last_sequence: u64) {
         self.limit.store(limit, Ordering::Relaxed);
         self.used.store(used, Ordering::Relaxed);
         self.counted_to.store(last_sequence, Ordering::Relaxed);
     }
 
-    /// A message was read that may be newer than the last look.
+    /// Adds a message that was read, unless the size that the server said includes it.
     pub fn add_message(&self, sequence: u64, subject: usize, payload: usize) {
         if sequence > self.counted_to.load(Ordering::Relaxed) {
             self.used
@@ -33,8 +37,8 @@ impl StreamRoom {
         }
     }
 
-    /// Whether a start request of this size fits, beside what `open` operations will still need. They are counted only when there
-    /// is a limit.
+    /// Whether a start request with a payload of this size fits beside what the `open` operations will still
+    /// need. `open` is called only when there is a limit.
     pub fn fits(&self, payload: usize, open: impl FnOnce() -> u64) -> bool {
         let Ok(limit @ 1..) = u64::try_from(self.limit.load(Ordering::Relaxed)) else {
             return true;
@@ -62,7 +66,7 @@ mod tests {
         room.set_measured(10 * RESERVE as i64, 0, 7);
         assert!(room.fits(100, || 8));
         assert!(!room.fits(100, || 9));
-        // Read again, or counted by the look: no growth.
+        // The size that the server said includes it.
         room.add_message(7, 10, 100_000);
         assert!(room.fits(100, || 8));
         room.add_message(8, 10, RESERVE as usize);

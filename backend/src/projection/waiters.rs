@@ -1,7 +1,7 @@
-//! Who waits for what: requests that wait for the projection to reach a sequence, and for an operation to end.
+//! Requests that wait for the projection to reach a sequence, or for an operation to end.
 //!
-//! Everybody waits on a channel of their own, so a change wakes exactly those it concerns, and one that leaves (its client
-//! has gone) is forgotten at once by the guard it holds.
+//! Each waits on a channel of its own, so a change wakes only the requests it concerns. A request that gives
+//! up, because its client has gone, drops its waiter and is forgotten at once.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +10,7 @@ use ktrdr_protocol::id::OperationId;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-/// All who wait.
+/// All waiting requests.
 #[derive(Debug, Default)]
 pub struct Waiters {
     next: AtomicU64,
@@ -19,7 +19,7 @@ pub struct Waiters {
 }
 
 impl Waiters {
-    /// Waits for `sequence`. Look whether it was reached after calling this, then await.
+    /// Waits for `sequence`. Check after this call whether it was reached already, then await.
     pub fn sequence(&self, sequence: u64) -> SequenceWaiter<'_> {
         let (sender, receiver) = oneshot::channel();
         let key = (sequence, self.next.fetch_add(1, Ordering::Relaxed));
@@ -31,7 +31,8 @@ impl Waiters {
         }
     }
 
-    /// Waits for the end of an operation. Look whether it has ended after calling this, then await, then look again.
+    /// Waits for the end of an operation. Check after this call whether it has ended already, then await, then
+    /// check again.
     pub fn operation(&self, id: &OperationId) -> OperationWaiter<'_> {
         let (sender, receiver) = oneshot::channel();
         let key = self.next.fetch_add(1, Ordering::Relaxed);
@@ -48,18 +49,18 @@ impl Waiters {
         }
     }
 
-    /// Wakes whoever waits for `sequence` or an earlier one.
+    /// Wakes all that wait for `sequence` or an earlier one.
     pub fn reached(&self, sequence: u64) {
         let mut waiting = self.sequences.lock();
         while let Some(entry) = waiting.first_entry()
             && entry.key().0 <= sequence
         {
-            // Fails when the waiter has gone, which is fine.
+            // Fails when the waiter has just gone.
             let _ = entry.remove().send(());
         }
     }
 
-    /// Wakes whoever waits for these operations.
+    /// Wakes all that wait for one of these operations.
     pub fn ended(&self, ids: &[OperationId]) {
         if ids.is_empty() {
             return;
@@ -75,8 +76,8 @@ impl Waiters {
         }
     }
 
-    /// Wakes everybody who waits for an operation: some of them may be gone.
-    pub fn look_again(&self) {
+    /// Wakes all that wait for an operation: some operations may be gone.
+    pub fn wake_all(&self) {
         for (_, sender) in std::mem::take(&mut *self.operations.lock())
             .into_values()
             .flatten()
@@ -97,7 +98,7 @@ impl Waiters {
     }
 }
 
-/// A place among those who wait for a sequence.
+/// A request that waits for a sequence.
 #[derive(Debug)]
 pub struct SequenceWaiter<'a> {
     waiters: &'a Waiters,
@@ -108,7 +109,7 @@ pub struct SequenceWaiter<'a> {
 impl SequenceWaiter<'_> {
     /// Resolves when the sequence was reached.
     pub async fn woken(&mut self) {
-        // An error would mean that the sender was dropped unsent, which only this waiter's own drop does.
+        // An error would mean that the sender was dropped unsent; only this waiter's own drop does that.
         let _ = (&mut self.receiver).await;
     }
 }
@@ -119,7 +120,7 @@ impl Drop for SequenceWaiter<'_> {
     }
 }
 
-/// A place among those who wait for an operation.
+/// A request that waits for the end of an operation.
 #[derive(Debug)]
 pub struct OperationWaiter<'a> {
     waiters: &'a Waiters,
@@ -129,7 +130,7 @@ pub struct OperationWaiter<'a> {
 }
 
 impl OperationWaiter<'_> {
-    /// Resolves when the operation has ended, or may be gone.
+    /// Resolves when the operation has ended or may be gone.
     pub async fn woken(&mut self) {
         let _ = (&mut self.receiver).await;
     }
