@@ -1,4 +1,17 @@
-//! The only code that publishes starts and cancels: message ids, expected sequences, and what to do when they do not hold.
+//! Publishes starts and cancels; nothing else in the backend does.
+//!
+//! The problem: a request decides by what this backend has read so far, and meanwhile a worker or another
+//! backend may have moved the operation on. NATS may also fail to confirm, so that nobody knows whether a
+//! message was stored.
+//!
+//! How it is solved: a start request has the operation id as its message id, so publishing it again stores
+//! nothing. Every event names the sequence it must follow. When another event came first, the stream
+//! refuses it and the log says what is true now: a cancel is then decided anew, and an end that was decided
+//! for a state that has passed is dropped. A publish without a confirmation is repeated for a while and
+//! then answered with `outcome_unknown`.
+//!
+//! Rejected: a lock around an operation. The stream already puts all events in one order, and a lock that
+//! its holder can lose protects nothing.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -11,7 +24,7 @@ use ktrdr_protocol::event::{Event, EventKind, Failure};
 use ktrdr_protocol::id::{OperationId, Queue, WorkerType};
 use ktrdr_protocol::origin::Origin;
 use ktrdr_protocol::start_request::StartRequest;
-use ktrdr_protocol::state::{FoldedLog, State, Status};
+use ktrdr_protocol::state::Status;
 use ktrdr_protocol::subject::SubjectNames;
 use ktrdr_protocol::trace::TraceParent;
 use parking_lot::Mutex;
@@ -19,10 +32,10 @@ use parking_lot::Mutex;
 use crate::error::ApiError;
 use crate::projection::record::Record;
 
-/// How long a request goes on trying to have a message confirmed.
+/// How long a request repeats a publish that is not confirmed.
 const PATIENCE: Duration = Duration::from_secs(6);
 
-/// How often a cancel is decided anew when other events come first. Each time means that the operation moved on.
+/// How often a cancel is decided when other events come first. Each time, the operation has moved on.
 const DECISIONS: usize = 8;
 
 /// Publishes starts and cancels.
@@ -31,24 +44,24 @@ pub struct Dispatch {
     names: SubjectNames,
     log: OpLog,
     lease: Duration,
-    /// Queues whose consumer was seen, and in which connection to which stream: a broker that came back, or a stream that
-    /// was made anew, may have lost them.
+    /// Queues whose consumer is known to exist, and since which connection and stream: a broker that came
+    /// back, or a new stream, may have lost it.
     queues: Mutex<HashMap<(WorkerType, Queue), (u64, u64)>>,
 }
 
-/// What became of a cancel.
+/// The outcome of a cancel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cancel {
-    /// It is cancelled, by the message at this sequence.
+    /// The operation is cancelled, by the event at this sequence.
     Done(u64),
-    /// A worker has been asked to stop, by the message at this sequence.
+    /// The worker was asked to stop, by the intent at this sequence.
     Asked(u64),
-    /// It had already ended.
+    /// The operation had already ended with this status.
     Ended(Status),
 }
 
 impl Dispatch {
-    /// Over this connection. `lease` goes into queues that are made here.
+    /// Publishes over this connection. Queues that are created here get this `lease`.
     pub fn new(connection: Connection, names: SubjectNames, log: OpLog, lease: Duration) -> Self {
         Self {
             connection,
@@ -59,9 +72,7 @@ impl Dispatch {
         }
     }
 
-    /// Publishes a start request: queue entry and record of creation in one message. Returns its sequence, and whether the
-    /// same id had been published before (then nothing was stored, and the sequence is that of the first). `generation` is
-    /// that of the projection.
+    /// Stores a start request. `generation` is the projection's.
     ///
     /// # Errors
     /// [`ApiError`]; only `outcome_unknown` leaves open whether it was stored.
@@ -74,13 +85,14 @@ impl Dispatch {
         let queue = request.execution.requirements.queue();
         self.ensure_queue(&request.operation_type, &queue, generation)
             .await?;
+
         self.log
             .start(request, &Origin::Queued(queue), trace, PATIENCE)
             .await
             .map_err(|error| ApiError::append(error, &request.operation_id))
     }
 
-    /// Sequence of the last message of an operation's log; 0 when there is none.
+    /// The last sequence of an operation's log; 0 when the log is empty.
     ///
     /// # Errors
     /// [`ApiError`] when NATS does not answer.
@@ -94,7 +106,7 @@ impl Dispatch {
             .map_err(|_| ApiError::nats_unavailable())
     }
 
-    /// Makes sure that the queue's consumer exists before something is put into it.
+    /// Creates the queue's consumer, unless it is known to exist.
     async fn ensure_queue(
         &self,
         worker_type: &WorkerType,
@@ -106,7 +118,8 @@ impl Dispatch {
         if self.queues.lock().get(&key) == Some(&epoch) {
             return Ok(());
         }
-        let made = topology::ensure_queue(
+
+        let created = topology::ensure_queue(
             &self.connection.jetstream,
             &self.names,
             worker_type,
@@ -114,7 +127,7 @@ impl Dispatch {
             self.lease,
         )
         .await;
-        match made {
+        match created {
             Ok(_) => {
                 self.queues.lock().insert(key, epoch);
                 Ok(())
@@ -127,7 +140,8 @@ impl Dispatch {
         }
     }
 
-    /// Cancels an operation, deciding anew whenever another event came first.
+    /// Cancels an operation: one that is pending at once, one that runs by asking its worker. Decides anew
+    /// whenever another event came first.
     ///
     /// # Errors
     /// [`ApiError`] when NATS does not confirm.
@@ -150,41 +164,25 @@ impl Dispatch {
                         .map(Cancel::Asked);
                 }
                 Status::Pending => {
-                    match self
-                        .close(
-                            record,
-                            state,
-                            tail,
-                            EventKind::Cancelled {
-                                forced: false,
-                                progress: None,
-                            },
-                        )
-                        .await
-                    {
+                    let kind = EventKind::Cancelled {
+                        forced: false,
+                        progress: None,
+                    };
+                    match self.append(record, state.attempt, tail, kind).await {
                         Ok(sequence) => return Ok(Cancel::Done(sequence)),
-                        Err(AppendError::Conflict(log)) => {
-                            let FoldedLog {
-                                tail: last,
-                                state: now,
-                                ..
-                            } = *log;
-                            (tail, state) = (last, now);
-                        }
+                        Err(AppendError::Conflict(log)) => (tail, state) = (log.tail, log.state),
                         Err(error) => return Err(ApiError::append(error, id)),
                     }
                 }
             }
         }
+
         Err(ApiError::internal(format!(
             "operation {id} changed {DECISIONS} times while it was being cancelled"
         )))
     }
 
-    /// Asks the worker to stop. Stored, so that a worker that takes over finds it.
-    ///
-    /// Repeating it is useful: the stream drops a message id it has seen, but the message is still handed to everybody who
-    /// listens on the subject at that moment, and it may be the first time that the worker hears it.
+    /// Asks the worker to stop. Repeating it reaches a worker that did not receive the intent before.
     ///
     /// # Errors
     /// [`ApiError`] when NATS does not confirm.
@@ -201,65 +199,60 @@ impl Dispatch {
             .map_err(|error| ApiError::append(error, id))
     }
 
-    /// Closes a running operation whose worker does not confirm the cancel.
+    /// Closes an operation whose worker does not confirm the cancel.
     ///
     /// # Errors
-    /// [`AppendError`]; a conflict means that somebody else was faster, for example the worker.
+    /// [`AppendError`]; a conflict means that another event came first, for example the worker's.
     pub async fn force_cancel(&self, record: &Record) -> Result<u64, AppendError> {
-        let forced = record.state.status == Status::Running;
-        self.close_known(
-            record,
-            EventKind::Cancelled {
-                forced,
-                progress: record.live_progress(),
-            },
-        )
-        .await
+        let kind = EventKind::Cancelled {
+            forced: record.state.status == Status::Running,
+            progress: record.live_progress(),
+        };
+        self.close(record, kind).await
     }
 
-    /// Closes an operation that nobody will ever redeliver and whose worker is gone.
+    /// Closes an operation whose worker is gone and that no queue will deliver again.
     ///
     /// # Errors
-    /// [`AppendError`]; a conflict means that somebody else was faster.
+    /// [`AppendError`]; a conflict means that another event came first.
     pub async fn fail_lost(&self, record: &Record, message: String) -> Result<u64, AppendError> {
         let error = Failure {
             code: "worker_lost".to_owned(),
             message,
             permanent: false,
         };
-        self.close_known(
-            record,
-            EventKind::Failed {
-                error,
-                progress: record.live_progress(),
-            },
-        )
-        .await
+        let kind = EventKind::Failed {
+            error,
+            progress: record.live_progress(),
+        };
+        self.close(record, kind).await
     }
 
-    /// Closes an operation if it is still in the state that was decided upon.
-    async fn close_known(&self, record: &Record, kind: EventKind) -> Result<u64, AppendError> {
+    /// Ends an operation if it is still in the state of `record`.
+    async fn close(&self, record: &Record, kind: EventKind) -> Result<u64, AppendError> {
         let state = record.state;
-        match self
-            .close(record, state, state.last_sequence, kind.clone())
-            .await
-        {
-            // What came after is no event: it cannot take effect, but a successor has to name it.
+        let appended = self
+            .append(record, state.attempt, state.last_sequence, kind.clone())
+            .await;
+        match appended {
+            // The message that came after is no event and changed nothing, but the next event must name its
+            // sequence.
             Err(AppendError::Conflict(log)) if log.state == state => {
-                self.close(record, state, log.tail, kind).await
+                self.append(record, state.attempt, log.tail, kind).await
             }
             outcome => outcome,
         }
     }
 
-    async fn close(
+    /// Appends an event about `attempt` that must follow `tail`.
+    async fn append(
         &self,
         record: &Record,
-        state: State,
+        attempt: u32,
         tail: u64,
         kind: EventKind,
     ) -> Result<u64, AppendError> {
-        let event = Event::by_backend(&record.id, state.attempt, kind);
+        let event = Event::by_backend(&record.id, attempt, kind);
         self.log
             .append(&record.queue.worker_type, &event, tail, PATIENCE)
             .await
