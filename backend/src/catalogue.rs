@@ -1,6 +1,6 @@
-//! The catalogue: the worker types, as the workers publish them into a KV bucket. It says which domain in
-//! the REST paths is which worker type, and holds the compiled schemas that start requests are checked
-//! against. A new worker type appears here without a rebuild.
+//! The catalogue: the worker types, as the workers publish them into a KV bucket. It says which
+//! domain in the REST paths is which worker type, and holds the compiled schemas that start
+//! requests are checked against. A new worker type appears here without a rebuild.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

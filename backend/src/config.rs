@@ -7,25 +7,28 @@ use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches, Parser, Val
 use ktrdr_bus::settings::{NatsOptions, ProtocolOptions, masked_urls, parse_duration};
 use ktrdr_bus::telemetry::LogOptions;
 
-/// REST interface of the KTRDR job system: validates, queues, shows and cancels operations that workers run.
+/// REST interface of the KTRDR job system: validates, queues, shows and cancels operations that
+/// workers run.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "ktrdr-backend", version)]
 pub struct Config {
-    /// Address and port of the REST interface; port 0 takes any free one. There is no authentication: whoever reaches the
-    /// address may start and cancel operations.
+    /// Address and port of the REST interface; port 0 takes any free one. There is no
+    /// authentication: whoever reaches the address may start and cancel operations.
     #[arg(long, env = "KTRDR_API_ADDR", default_value = "127.0.0.1:8000")]
     pub api_addr: String,
     /// How long a silent worker stays listed as `TEMPORARILY_UNAVAILABLE` before it is removed.
     #[arg(long, env = "KTRDR_WORKER_REMOVE_AFTER", default_value = "5m", value_parser = parse_duration)]
     pub worker_remove_after: Duration,
-    /// What to do with a start that no known worker can run: `queue` accepts it with a warning, `strict` answers 503.
+    /// What to do with a start that no known worker can run: `queue` accepts it with a warning,
+    /// `strict` answers 503.
     #[arg(long, env = "KTRDR_ADMISSION", default_value = "queue")]
     pub admission: Admission,
-    /// How long a running operation may take to confirm a cancel before it is closed without its worker. If it is too
-    /// short, workers that are still stopping cleanly are cut off.
+    /// How long a running operation may take to confirm a cancel before it is closed without its
+    /// worker. If it is too short, workers that are still stopping cleanly are cut off.
     #[arg(long, env = "KTRDR_CANCEL_GRACE", default_value = "30s", value_parser = parse_duration)]
     pub cancel_grace: Duration,
-    /// Largest request body, for example `512KiB`. NATS' own `max_payload` (1 MiB by default) bounds it too.
+    /// Largest request body, for example `512KiB`. NATS' own `max_payload` (1 MiB by default)
+    /// bounds it too.
     #[arg(long, env = "KTRDR_MAX_BODY", default_value = "512KiB", value_parser = parse_size)]
     pub max_body: usize,
     /// How long requests in flight may take to finish once the process has been asked to stop.
@@ -54,8 +57,8 @@ pub enum Admission {
 }
 
 impl Config {
-    /// Reads flags and environment variables. Ends the program with a message when they cannot be used, or
-    /// when help or the version was asked for.
+    /// Reads flags and environment variables. Ends the program with a message when they cannot be
+    /// used, or when help or the version was asked for.
     pub fn load() -> Self {
         Self::load_from(std::env::args_os()).unwrap_or_else(|error| error.exit())
     }

@@ -1,17 +1,17 @@
 //! Publishes starts and cancels; nothing else in the backend does.
 //!
-//! The problem: a request decides by what this backend has read so far, and meanwhile a worker or another
-//! backend may have moved the operation on. NATS may also fail to confirm, so that nobody knows whether a
-//! message was stored.
+//! The problem: a request decides by what this backend has read so far, and meanwhile a worker or
+//! another backend may have moved the operation on. NATS may also fail to confirm, so that nobody
+//! knows whether a message was stored.
 //!
-//! How it is solved: a start request has the operation id as its message id, so publishing it again stores
-//! nothing. Every event names the sequence it must follow. When another event came first, the stream
-//! refuses it and the log says what is true now: a cancel is then decided anew, and an end that was decided
-//! for a state that has passed is dropped. A publish without a confirmation is repeated for a while and
-//! then answered with `outcome_unknown`.
+//! How it is solved: a start request has the operation id as its message id, so publishing it again
+//! stores nothing. Every event names the sequence it must follow. When another event came first,
+//! the stream refuses it and the log says what is true now: a cancel is then decided anew, and an
+//! end that was decided for a state that has passed is dropped. A publish without a confirmation is
+//! repeated for a while and then answered with `outcome_unknown`.
 //!
-//! Rejected: a lock around an operation. The stream already puts all events in one order, and a lock that
-//! its holder can lose protects nothing.
+//! Rejected: a lock around an operation. The stream already puts all events in one order, and a
+//! lock that its holder can lose protects nothing.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -35,7 +35,8 @@ use crate::projection::record::Record;
 /// How long a request repeats a publish that is not confirmed.
 const PATIENCE: Duration = Duration::from_secs(6);
 
-/// How often a cancel is decided when other events come first. Each time, the operation has moved on.
+/// How often a cancel is decided when other events come first. Each time, the operation has moved
+/// on.
 const DECISIONS: usize = 8;
 
 /// Publishes starts and cancels.
@@ -44,8 +45,8 @@ pub struct Dispatch {
     names: SubjectNames,
     log: OpLog,
     lease: Duration,
-    /// Queues whose consumer is known to exist, and since which connection and stream: a broker that came
-    /// back, or a new stream, may have lost it.
+    /// Queues whose consumer is known to exist, and since which connection and stream: a broker
+    /// that came back, or a new stream, may have lost it.
     queues: Mutex<HashMap<(WorkerType, Queue), (u64, u64)>>,
 }
 
@@ -140,8 +141,8 @@ impl Dispatch {
         }
     }
 
-    /// Cancels an operation: one that is pending at once, one that runs by asking its worker. Decides anew
-    /// whenever another event came first.
+    /// Cancels an operation: one that is pending at once, one that runs by asking its worker.
+    /// Decides anew whenever another event came first.
     ///
     /// # Errors
     /// [`ApiError`] when NATS does not confirm.
@@ -182,7 +183,8 @@ impl Dispatch {
         )))
     }
 
-    /// Asks the worker to stop. Repeating it reaches a worker that did not receive the intent before.
+    /// Asks the worker to stop. Repeating it reaches a worker that did not receive the intent
+    /// before.
     ///
     /// # Errors
     /// [`ApiError`] when NATS does not confirm.
@@ -235,8 +237,8 @@ impl Dispatch {
             .append(record, state.attempt, state.last_sequence, kind.clone())
             .await;
         match appended {
-            // The message that came after is no event and changed nothing, but the next event must name its
-            // sequence.
+            // The message that came after is no event and changed nothing, but the next event must
+            // name its sequence.
             Err(AppendError::Conflict(log)) if log.state == state => {
                 self.append(record, state.attempt, log.tail, kind).await
             }

@@ -10,7 +10,8 @@ const IDEMPOTENCY: uuid::Uuid = uuid::uuid!("6f4e0c5a-5f0b-4a0e-9b8e-3d1c1b0f7a5
 /// Length of an idempotency key in bytes, at most.
 const MAX_KEY: usize = 255;
 
-/// The operation id behind an `Idempotency-Key`. The same key and domain give the same id at every backend.
+/// The operation id behind an `Idempotency-Key`. The same key and domain give the same id at every
+/// backend.
 ///
 /// # Errors
 /// 400 when the key is empty, too long, or not printable ASCII.

@@ -1,11 +1,11 @@
-//! The backend: validates requests, publishes them to JetStream, folds the stream into a projection, and
-//! serves it.
+//! The backend: validates requests, publishes them to JetStream, folds the stream into a
+//! projection, and serves it.
 //!
-//! It runs no operations and keeps nothing on disk: any number of backends may run side by side, and each
-//! may be killed and started again at any time.
+//! It runs no operations and keeps nothing on disk: any number of backends may run side by side,
+//! and each may be killed and started again at any time.
 //!
-//! Modules form layers: one uses only modules of the rows below its own. `tests/layers.rs` checks this
-//! table.
+//! Modules form layers: one uses only modules of the rows below its own. `tests/layers.rs` checks
+//! this table.
 //!
 //! | module | holds |
 //! |---|---|
@@ -88,11 +88,11 @@ impl From<DutyError> for RunError {
     }
 }
 
-/// Serves on `listener` until `shutdown`. Then requests in flight are answered (those that wait get the
-/// current state), and this returns, at the latest after the shutdown grace.
+/// Serves on `listener` until `shutdown`. Then requests in flight are answered (those that wait get
+/// the current state), and this returns, at the latest after the shutdown grace.
 ///
-/// NATS may be unreachable: the REST interface is up at once, `/ready` answers 503, and the backend waits
-/// for the connection.
+/// NATS may be unreachable: the REST interface is up at once, `/ready` answers 503, and the backend
+/// waits for the connection.
 ///
 /// # Errors
 /// [`RunError`] when the backend cannot go on.
@@ -114,8 +114,8 @@ pub async fn run(
         shutdown.cancelled().await;
         tokio::time::sleep(grace).await;
     };
-    // The first to end ends the backend. Requests need the duties, so these live until the last request
-    // was answered.
+    // The first to end ends the backend. Requests need the duties, so these live until the last
+    // request was answered.
     let outcome = tokio::select! {
         served = serving => served,
         error = duties::run(state) => Err(error.into()),
@@ -125,8 +125,8 @@ pub async fn run(
         }
     };
 
-    // Messages that were published without waiting must still leave. A broker that is unreachable cannot
-    // delay the end.
+    // Messages that were published without waiting must still leave. A broker that is unreachable
+    // cannot delay the end.
     let _ = tokio::time::timeout(FLUSH_LIMIT, client.flush()).await;
     tracing::info!("stopped");
     outcome

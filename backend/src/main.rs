@@ -26,7 +26,8 @@ async fn main() -> ExitCode {
 
 async fn start(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     let shutdown = shutdown::on_signals()?;
-    // Bound first, so that a port in use is reported at once and probes are answered from the beginning.
+    // Bound first, so that a port in use is reported at once and probes are answered from the
+    // beginning.
     let listener = tokio::net::TcpListener::bind(&config.api_addr)
         .await
         .map_err(|error| {

@@ -46,8 +46,8 @@ pub struct RouteMetrics(Arc<Route>);
 struct Route {
     name: Arc<str>,
     families: Families,
-    /// The few combinations of method and status that were answered so far, so that a request does not
-    /// build a label set.
+    /// The few combinations of method and status that were answered so far, so that a request does
+    /// not build a label set.
     answered: RwLock<Vec<AnswerMetrics>>,
 }
 
@@ -91,8 +91,8 @@ impl RequestMetrics {
         metrics
     }
 
-    /// The metrics of a request without a handler: either its path has none for its method, or no route
-    /// has its path.
+    /// The metrics of a request without a handler: either its path has none for its method, or no
+    /// route has its path.
     pub fn for_unmatched(&self, request: &Request) -> RouteMetrics {
         let path = request.extensions().get::<MatchedPath>();
         self.for_route(path.map_or(UNMATCHED, MatchedPath::as_str))

@@ -1,14 +1,15 @@
 //! Rendered responses about operations that have ended.
 //!
-//! The problem: clients ask for the newest operations over and over. Most of them have ended and will not
-//! change any more, and rendering one costs several times as much as finding it.
+//! The problem: clients ask for the newest operations over and over. Most of them have ended and
+//! will not change any more, and rendering one costs several times as much as finding it.
 //!
-//! How it is solved: the bytes of the response are kept under the operation's id and the sequence of its
-//! last event, which together name one state of the operation. The cache is bounded in bytes, and evicts
-//! what is asked for least. A look-up allocates nothing.
+//! How it is solved: the bytes of the response are kept under the operation's id and the sequence
+//! of its last event, which together name one state of the operation. The cache is bounded in
+//! bytes, and evicts what is asked for least. A look-up allocates nothing.
 //!
-//! Rejected: a field in the record, which would make each of perhaps millions of operations larger; and
-//! keeping responses of operations that have not ended, since each event would make them useless.
+//! Rejected: a field in the record, which would make each of perhaps millions of operations larger;
+//! and keeping responses of operations that have not ended, since each event would make them
+//! useless.
 
 use std::hash::{Hash, Hasher};
 
@@ -37,8 +38,8 @@ pub struct ResponseCache(Cache<StoredKey, Bytes, ByBytes>);
 struct Key<'a> {
     id: &'a str,
     last_sequence: u64,
-    /// A stream that replaces another one counts from 1 again, so the same id may end at the same sequence
-    /// once more, but not in the same millisecond.
+    /// A stream that replaces another one counts from 1 again, so the same id may end at the same
+    /// sequence once more, but not in the same millisecond.
     completed_at: Option<Timestamp>,
 }
 

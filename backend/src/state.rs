@@ -48,7 +48,8 @@ pub struct Parts {
     pub dispatch: Dispatch,
     /// Requests that publish: they run to their end even when their client hangs up.
     pub publishing: TaskTracker,
-    /// Set when the process has been asked to stop: requests that wait answer with the current state.
+    /// Set when the process has been asked to stop: requests that wait answer with the current
+    /// state.
     pub stopping: CancellationToken,
 }
 
@@ -107,8 +108,8 @@ impl AppState {
         }
     }
 
-    /// Runs `work` to its end, also when its client hangs up: a half-finished publish must not be left
-    /// behind, and the answer to a finished one may still be needed.
+    /// Runs `work` to its end, also when its client hangs up: a half-finished publish must not be
+    /// left behind, and the answer to a finished one may still be needed.
     ///
     /// # Errors
     /// Those of `work`; 500 when it panics.

@@ -1,5 +1,5 @@
-//! Reads the messages of one subject of a stream, page by page, without a consumer. It uses JetStream's
-//! direct get with a batch: one request, answered by one message per stored message.
+//! Reads the messages of one subject of a stream, page by page, without a consumer. It uses
+//! JetStream's direct get with a batch: one request, answered by one message per stored message.
 
 use std::time::Duration;
 

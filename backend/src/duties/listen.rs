@@ -1,5 +1,5 @@
-//! Takes what workers publish on core NATS: progress and heartbeats. Neither is stored; the newest message
-//! replaces the one before.
+//! Takes what workers publish on core NATS: progress and heartbeats. Neither is stored; the newest
+//! message replaces the one before.
 
 use std::time::Duration;
 
@@ -16,11 +16,12 @@ use crate::state::AppState;
 /// Messages taken in one go, at most.
 const MAX_BATCH: usize = 256;
 
-/// Longest interval at which the registry is swept for silent workers, and pause before subscribing again.
+/// Longest interval at which the registry is swept for silent workers, and pause before subscribing
+/// again.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Listens until the task is dropped. Subscriptions survive reconnects; while NATS is unreachable nothing
-/// arrives.
+/// Listens until the task is dropped. Subscriptions survive reconnects; while NATS is unreachable
+/// nothing arrives.
 pub async fn run(state: &AppState) {
     loop {
         match listen(state).await {

@@ -67,8 +67,8 @@ pub async fn run(state: AppState) -> DutyError {
     }
 }
 
-/// Creates streams and buckets, and gives every queue the lease of this backend's settings. Waits for
-/// NATS without limit.
+/// Creates streams and buckets, and gives every queue the lease of this backend's settings. Waits
+/// for NATS without limit.
 ///
 /// # Errors
 /// When something exists that cannot be used: waiting would not help.

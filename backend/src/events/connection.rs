@@ -140,8 +140,8 @@ impl AllEvents {
             match batch {
                 Ok(batch) => self.queue(&batch),
                 Err(RecvError::Lagged(_)) => {
-                    // The client was too slow. The batches it missed are gone, and whatever it fetches
-                    // after the reset is newer.
+                    // The client was too slow. The batches it missed are gone, and whatever it
+                    // fetches after the reset is newer.
                     self.seen = self.broadcaster.0.sources.projection.last_change();
                     self.batches = self.batches.resubscribe();
                     return Some(Frame::reset("the reader was too slow", self.seen).bytes);
@@ -260,8 +260,8 @@ impl OneOperation {
                 }
                 Ok(frame) => return Some(frame.bytes),
                 Err(RecvError::Lagged(_)) => {
-                    // The document replaces the states and the progress that were missed; metric points
-                    // are fetched by their cursor.
+                    // The document replaces the states and the progress that were missed; metric
+                    // points are fetched by their cursor.
                     self.subscription.frames = self.subscription.frames.resubscribe();
                     self.queue_document();
                 }

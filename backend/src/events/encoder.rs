@@ -1,18 +1,19 @@
 //! The task that turns changes into frames, once for all clients. It runs while anybody follows.
 //!
-//! The problem: thousands of operations may change every second, and thousands of clients may follow
-//! them. To encode each change for each client, or even each change once, would take the processor away
-//! from the requests that start operations.
+//! The problem: thousands of operations may change every second, and thousands of clients may
+//! follow them. To encode each change for each client, or even each change once, would take the
+//! processor away from the requests that start operations.
 //!
-//! How it is solved: a change says only which operation or worker changed. Changes are collected for a
-//! short time, and the state is read when the frame is made. Of several changes of one operation only
-//! one frame is sent, and it shows the state that all of them led to. So the work is bounded by the number
-//! of operations that change, not by how often they change. The pause between two batches grows with the
-//! bytes that all clients together receive, and a flood that many clients could not take in time becomes
-//! one `reset` event, after which each client fetches the page it shows.
+//! How it is solved: a change says only which operation or worker changed. Changes are collected
+//! for a short time, and the state is read when the frame is made. Of several changes of one
+//! operation only one frame is sent, and it shows the state that all of them led to. So the work is
+//! bounded by the number of operations that change, not by how often they change. The pause between
+//! two batches grows with the bytes that all clients together receive, and a flood that many
+//! clients could not take in time becomes one `reset` event, after which each client fetches the
+//! page it shows.
 //!
-//! Rejected: one task per client, which encodes the same operation once per client; and sending every
-//! change, because a client cannot show more than the newest state anyway.
+//! Rejected: one task per client, which encodes the same operation once per client; and sending
+//! every change, because a client cannot show more than the newest state anyway.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -36,8 +37,8 @@ const MIN_PAUSE: Duration = Duration::from_millis(20);
 /// Longest pause after a batch.
 const MAX_PAUSE: Duration = Duration::from_secs(2);
 
-/// Bytes a second sent to all clients that follow all events, together. More would take the processor
-/// away from the requests that start operations.
+/// Bytes a second sent to all clients that follow all events, together. More would take the
+/// processor away from the requests that start operations.
 const MAX_BYTES_PER_SECOND: u64 = 128 * 1024 * 1024;
 
 /// Estimated size of an operation before it is encoded.
@@ -190,7 +191,8 @@ impl PendingChanges {
         let projection = &broadcaster.0.sources.projection;
         let is_wanted = |id: &OperationId| all || broadcaster.is_followed(id);
 
-        // In stream order: a client that is cut off in between continues after the last one received.
+        // In stream order: a client that is cut off in between continues after the last one
+        // received.
         let mut operations: Vec<(u64, OperationId)> = self
             .operations
             .into_iter()

@@ -192,8 +192,8 @@ impl Batch {
     }
 }
 
-/// The beginning of every stream: after how long to reconnect, and from which sequence on. Browsers do
-/// not dispatch an event without data, but they remember its id.
+/// The beginning of every stream: after how long to reconnect, and from which sequence on. Browsers
+/// do not dispatch an event without data, but they remember its id.
 pub fn prelude(sequence: u64) -> Bytes {
     format!("retry: 1000\nid: {sequence}\n\n").into()
 }
@@ -206,14 +206,14 @@ fn write(name: &str, sequence: Option<u64>, data: &impl Serialize) -> Bytes {
     out.extend_from_slice(format!("event: {name}\ndata: ").as_bytes());
     let begin = out.len();
     if let Err(error) = serde_json::to_writer(&mut out, data) {
-        // Whatever the projection holds was read from JSON, so this cannot happen. If it did, an empty event
-        // would do less harm than a broken stream.
+        // Whatever the projection holds was read from JSON, so this cannot happen. If it did, an
+        // empty event would do less harm than a broken stream.
         tracing::error!(%error, event = name, "an event cannot be written");
         out.truncate(begin);
         out.extend_from_slice(b"{}");
     }
-    // Parameters keep the white space of the client that sent them. A line break in JSON can only be
-    // white space, and it would end the event.
+    // Parameters keep the white space of the client that sent them. A line break in JSON can only
+    // be white space, and it would end the event.
     for byte in &mut out[begin..] {
         if matches!(byte, b'\n' | b'\r') {
             *byte = b' ';

@@ -18,7 +18,8 @@ use super::frame::Frame;
 /// Messages put into one event, at most.
 const MAX_CHUNK: usize = 64;
 
-/// Pause after an event, in which further points gather, and before an interrupted read is tried again.
+/// Pause after an event, in which further points gather, and before an interrupted read is tried
+/// again.
 const PAUSE: Duration = Duration::from_millis(250);
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -114,8 +115,8 @@ impl Follower<'_> {
         let mut points = Vec::new();
         for message in chunk {
             let sequence = message.info()?.stream_sequence;
-            // A consumer that was lost before it delivered anything is recreated by the client library,
-            // and then starts from the first message.
+            // A consumer that was lost before it delivered anything is recreated by the client
+            // library, and then starts from the first message.
             if self.last.is_some_and(|last| sequence <= last) {
                 continue;
             }

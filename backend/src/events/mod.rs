@@ -7,8 +7,9 @@
 //! | [`metric_points`] | the task that follows the metric points of one operation, while anybody follows it |
 //! | [`connection`] | one client: what it was sent, what it skips, when it ends |
 //!
-//! Every event is encoded once, and all clients share its bytes. A client that does not keep up loses
-//! frames and is told so; nobody waits for it. While nobody follows, no task runs and nothing is encoded.
+//! Every event is encoded once, and all clients share its bytes. A client that does not keep up
+//! loses frames and is told so; nobody waits for it. While nobody follows, no task runs and nothing
+//! is encoded.
 
 pub mod connection;
 pub mod encoder;
@@ -101,8 +102,8 @@ impl Broadcaster {
         }))
     }
 
-    /// Follows all events. Read the projection after this call, not before it: then nothing is missed
-    /// in between.
+    /// Follows all events. Read the projection after this call, not before it: then nothing is
+    /// missed in between.
     fn subscribe_all(&self) -> broadcast::Receiver<Arc<Batch>> {
         let receiver = self.0.all.subscribe();
         self.ensure_encoding();

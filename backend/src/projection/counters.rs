@@ -1,7 +1,8 @@
 //! Transitions of operations, counted for Prometheus as they happen.
 //!
-//! Only what is applied after the replay counts: otherwise a backend that starts would report the past as
-//! if it happened now. Every backend counts all of it, so take the maximum over backends, never the sum.
+//! Only what is applied after the replay counts: otherwise a backend that starts would report the
+//! past as if it happened now. Every backend counts all of it, so take the maximum over backends,
+//! never the sum.
 
 use ktrdr_http::metrics::{PerValue, operation_histogram, register};
 use ktrdr_protocol::state::Status;
@@ -199,8 +200,8 @@ impl TypeMetrics {
 }
 
 impl OperationCounters {
-    /// Begins to count operations of this type at 0: Prometheus sees no increase in a counter that appears
-    /// as 1.
+    /// Begins to count operations of this type at 0: Prometheus sees no increase in a counter that
+    /// appears as 1.
     pub fn add_worker_type(&self, worker_type: &str) {
         self.types.with(worker_type, |_| {});
     }

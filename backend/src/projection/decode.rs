@@ -49,9 +49,9 @@ pub enum Content<'a> {
 
 /// Reads one message. A body that contradicts its subject is refused.
 ///
-/// Every time in the body is replaced by `stored_at`, the time at which the stream stored the message.
-/// So all times come from one clock, however many publishers there are and however wrong their clocks
-/// are. The publisher's own times remain in the operation's history.
+/// Every time in the body is replaced by `stored_at`, the time at which the stream stored the
+/// message. So all times come from one clock, however many publishers there are and however wrong
+/// their clocks are. The publisher's own times remain in the operation's history.
 pub fn decode<'a>(
     names: &SubjectNames,
     sequence: u64,

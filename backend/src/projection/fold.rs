@@ -1,14 +1,16 @@
 //! Folds a message into an operation. Pure: no I/O, no clock.
 //!
-//! The problem: what users see of an operation (status, attempts, times, progress, result) must be the same
-//! at every backend and after every restart, although nothing but the messages is stored.
+//! The problem: what users see of an operation (status, attempts, times, progress, result) must be
+//! the same at every backend and after every restart, although nothing but the messages is stored.
 //!
-//! How it is solved: the shared state machine, [`ktrdr_protocol::state`], decides whether an event may
-//! follow. If it may, this module records what the event says, and nothing else: times are stream times,
-//! and they never go backwards. Reported progress is shown only while the operation runs; its end replaces
-//! it by what the last event says, because some backends receive a report and others do not.
+//! How it is solved: the shared state machine, [`ktrdr_protocol::state`], decides whether an event
+//! may follow. If it may, this module records what the event says, and nothing else: times are
+//! stream times, and they never go backwards. Reported progress is shown only while the operation
+//! runs; its end replaces it by what the last event says, because some backends receive a report
+//! and others do not.
 //!
-//! Rejected: storing reported progress. It would multiply the stream for values that are old at once.
+//! Rejected: storing reported progress. It would multiply the stream for values that are old at
+//! once.
 
 use std::sync::Arc;
 
@@ -108,8 +110,8 @@ impl Record {
                 if forced {
                     self.rare_mut().forced = true;
                 }
-                // A backend cancels an operation that nobody runs without storing an intent first: the request
-                // and its confirmation are one event.
+                // A backend cancels an operation that nobody runs without storing an intent first:
+                // the request and its confirmation are one event.
                 if worker.is_none() && self.cancel_requested_at().is_none() {
                     self.rare_mut().cancel_requested_at = Some(at);
                 }
@@ -135,8 +137,8 @@ impl Record {
             && self.state.attempt == report.attempt
             && self.worker_id() == Some(report.worker);
         let is_new = match &self.progress {
-            // Reports come in three ways, and one may overtake another. Their times say nothing about their
-            // order: a worker's clock may be set while it runs.
+            // Reports come in three ways, and one may overtake another. Their times say nothing
+            // about their order: a worker's clock may be set while it runs.
             StoredProgress::Running(latest) => {
                 (report.number == 0 || report.number >= latest.number)
                     && latest.progress != report.progress
@@ -174,7 +176,8 @@ impl Record {
         }
 
         if let Some(worker_id) = worker {
-            // Nearly all operations have exactly one attempt; `push` alone would make room for four.
+            // Nearly all operations have exactly one attempt; `push` alone would make room for
+            // four.
             self.attempts.reserve_exact(1);
             self.attempts.push(Attempt {
                 attempt,
@@ -350,7 +353,8 @@ mod tests {
         assert!(!report(&mut record, 1, "w1", 1, 3100, Progress::new(40.0)));
         assert!(!report(&mut record, 1, "w1", 3, 3500, Progress::new(50.0)));
         assert_eq!(record.shown_updated_at(), at(3000));
-        // This backend's clock was set back; later reports count all the same, and no time shown falls.
+        // This backend's clock was set back; later reports count all the same, and no time shown
+        // falls.
         assert!(report(&mut record, 1, "w1", 4, 1000, Progress::new(60.0)));
         assert_eq!(record.shown_updated_at(), at(3000));
         // A worker that does not count.

@@ -1,17 +1,17 @@
 //! Keeps the projection up to date.
 //!
-//! The problem: the projection must show every message of the stream exactly once and in order, through
-//! outages of any length, and it must notice when the stream itself was replaced: deleted and made anew,
-//! or brought back from a backup.
+//! The problem: the projection must show every message of the stream exactly once and in order,
+//! through outages of any length, and it must notice when the stream itself was replaced: deleted
+//! and made anew, or brought back from a backup.
 //!
-//! How it is solved: the stream is read by an ordered consumer from the first message that the projection
-//! has not applied. Whatever interrupts the reading, it starts again from there, and messages that were
-//! applied already are never applied twice. On every start, and every few seconds, the stream is asked
-//! about itself. Another time of creation, or a last sequence below the one that was applied, means
-//! another stream, and the projection starts from nothing.
+//! How it is solved: the stream is read by an ordered consumer from the first message that the
+//! projection has not applied. Whatever interrupts the reading, it starts again from there, and
+//! messages that were applied already are never applied twice. On every start, and every few
+//! seconds, the stream is asked about itself. Another time of creation, or a last sequence below
+//! the one that was applied, means another stream, and the projection starts from nothing.
 //!
-//! Rejected: a durable consumer. Its position would be state outside of the memory it describes, and each
-//! backend would need one of its own.
+//! Rejected: a durable consumer. Its position would be state outside of the memory it describes,
+//! and each backend would need one of its own.
 
 use std::time::Duration;
 
@@ -51,8 +51,8 @@ pub async fn run(projection: &Projection, connection: &Connection, config: &Conf
         created: None,
     };
     loop {
-        // A consumer does not survive its connection. To start anew at once is faster than to wait until the
-        // client library misses it.
+        // A consumer does not survive its connection. To start anew at once is faster than to wait
+        // until the client library misses it.
         if let Some(Err(error)) = connection.while_up(follower.follow()).await {
             tracing::warn!(%error, sequence = projection.applied(), "reading the stream was interrupted; trying again");
             tokio::time::sleep(PAUSE).await;
@@ -87,7 +87,8 @@ impl Follower<'_> {
         let mut info_due = tokio::time::interval(INFO_INTERVAL);
         info_due.reset();
         loop {
-            // All arms are cancel safe: a chunk is built within one poll, and the others only signal.
+            // All arms are cancel safe: a chunk is built within one poll, and the others only
+            // signal.
             tokio::select! {
                 chunk = stream.messages.next() => {
                     let Some(chunk) = chunk else { return Ok(()) };
@@ -108,8 +109,8 @@ impl Follower<'_> {
                         return Ok(());
                     }
                     self.note_info(&info);
-                    // The last message was removed by hand or has expired: its sequence will never be
-                    // delivered.
+                    // The last message was removed by hand or has expired: its sequence will never
+                    // be delivered.
                     if stream.pending == 0 {
                         self.projection.set_caught_up();
                     }
@@ -120,9 +121,9 @@ impl Follower<'_> {
 
     /// The stream's own description, asked for again while it may be wrong.
     ///
-    /// A server that has just become the stream's leader may not have read its own log to the end, and
-    /// then reports too low a last sequence. A stream that was deleted and made anew has another time of
-    /// creation; one that was brought back from a backup stays as short as it is.
+    /// A server that has just become the stream's leader may not have read its own log to the end,
+    /// and then reports too low a last sequence. A stream that was deleted and made anew has
+    /// another time of creation; one that was brought back from a backup stays as short as it is.
     async fn settled_info(&self) -> Result<Info, Error> {
         let mut info = self.info().await?;
         for _ in 0..REPLACEMENT_CHECKS {
@@ -136,8 +137,8 @@ impl Follower<'_> {
         Ok(info)
     }
 
-    /// What the stream says about itself. One that has vanished is made anew, so that starts are accepted
-    /// again.
+    /// What the stream says about itself. One that has vanished is made anew, so that starts are
+    /// accepted again.
     async fn info(&self) -> Result<Info, Error> {
         use async_nats::jetstream::{ErrorCode, context::GetStreamErrorKind};
 
@@ -212,15 +213,16 @@ impl Follower<'_> {
         tracing::info!(from, to = target, "reading the stream");
 
         Ok(LiveStream {
-            // The consumer may be on a server that lags behind the stream's leader, so "nothing pending"
-            // is not believed at once.
+            // The consumer may be on a server that lags behind the stream's leader, so "nothing
+            // pending" is not believed at once.
             pending: consumer.cached_info().num_pending,
             messages: consumer.messages().await?.try_ready_chunks(MAX_BATCH),
             target,
         })
     }
 
-    /// Applies messages. Returns false when they are not the ones that follow: reading must start anew.
+    /// Applies messages. Returns false when they are not the ones that follow: reading must start
+    /// anew.
     fn apply(&self, chunk: &[Message], stream: &mut LiveStream) -> Result<bool, Error> {
         let names = &self.config.nats.subject_prefix;
         let mut batch = Vec::with_capacity(chunk.len());
@@ -228,8 +230,8 @@ impl Follower<'_> {
         for message in chunk {
             let info = message.info()?;
             let sequence = info.stream_sequence;
-            // When the client library recreates a consumer before its first message, the new one starts
-            // from the beginning of the stream.
+            // When the client library recreates a consumer before its first message, the new one
+            // starts from the beginning of the stream.
             if sequence <= self.projection.applied() {
                 return Ok(false);
             }

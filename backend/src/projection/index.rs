@@ -1,8 +1,8 @@
 //! The indexes: which operations have which type, status and queue, in the order of creation.
 //!
-//! Operations are numbered in the order of creation, so a set of operations is a compressed bitmap of a few
-//! bits per operation. The newest page of a set is a walk from its end, and an offset is one `select`, so a
-//! page costs O(log n + page length).
+//! Operations are numbered in the order of creation, so a set of operations is a compressed bitmap
+//! of a few bits per operation. The newest page of a set is a walk from its end, and an offset is
+//! one `select`, so a page costs O(log n + page length).
 
 use ktrdr_protocol::state::Status;
 use roaring::RoaringBitmap;
@@ -128,8 +128,8 @@ impl Index {
         self.cancelling.iter()
     }
 
-    /// How many operations match, and the numbers of one page of them, newest first. `None` matches all
-    /// types or statuses.
+    /// How many operations match, and the numbers of one page of them, newest first. `None` matches
+    /// all types or statuses.
     pub fn page(
         &self,
         worker_type: Option<u32>,

@@ -1,17 +1,17 @@
 //! The projection: every retained operation, folded from the stream, in memory.
 //!
-//! The problem: reads must be quick and may ask for anything (one operation, a page by type and status, a
-//! place in a queue), while the only record of what happened is a stream of messages.
+//! The problem: reads must be quick and may ask for anything (one operation, a page by type and
+//! status, a place in a queue), while the only record of what happened is a stream of messages.
 //!
-//! How it is solved: each backend reads the whole stream once and keeps the state that the messages lead
-//! to, with indexes. One task applies messages in batches under one write lock. Requests read under a read
-//! lock and take shared records away, so a long answer never blocks the stream. The stream is the truth: a
-//! projection can be thrown away and built again at any time, and those of several backends differ only by
-//! how far they have read.
+//! How it is solved: each backend reads the whole stream once and keeps the state that the messages
+//! lead to, with indexes. One task applies messages in batches under one write lock. Requests read
+//! under a read lock and take shared records away, so a long answer never blocks the stream. The
+//! stream is the truth: a projection can be thrown away and built again at any time, and those of
+//! several backends differ only by how far they have read.
 //!
-//! Rejected: a database beside the stream, which would be a second truth that can disagree with the first
-//! one and needs its own backup; and asking the stream for each request, which costs a round trip per
-//! operation and cannot list or count.
+//! Rejected: a database beside the stream, which would be a second truth that can disagree with the
+//! first one and needs its own backup; and asking the stream for each request, which costs a round
+//! trip per operation and cannot list or count.
 //!
 //! | module | holds |
 //! |---|---|
@@ -129,8 +129,8 @@ impl Projection {
         self.model.read().minutes.minutes(now)
     }
 
-    /// The operations that changed after `sequence`, and the sequence of the newest change that they show.
-    /// See [`recent::RecentChanges::after`] for when there is no answer.
+    /// The operations that changed after `sequence`, and the sequence of the newest change that
+    /// they show. See [`recent::RecentChanges::after`] for when there is no answer.
     pub fn changed_after(&self, sequence: u64, most: usize) -> (u64, Option<Vec<(u64, View)>>) {
         let model = self.model.read();
         let views = model.recent.after(sequence, most).map(|changes| {
@@ -197,12 +197,14 @@ impl Projection {
         self.generation.load(Ordering::Relaxed)
     }
 
-    /// Whether the projection is loaded: everything that the stream held when reading began was applied.
+    /// Whether the projection is loaded: everything that the stream held when reading began was
+    /// applied.
     pub fn is_caught_up(&self) -> bool {
         self.caught_up.load(Ordering::SeqCst)
     }
 
-    /// Waits until the message at `sequence` was applied. False when that takes longer than `patience`.
+    /// Waits until the message at `sequence` was applied. False when that takes longer than
+    /// `patience`.
     pub async fn reached(&self, sequence: u64, patience: Duration) -> bool {
         if self.applied() >= sequence {
             return true;
@@ -225,8 +227,8 @@ impl Projection {
         }
     }
 
-    /// Takes the progress that a worker reported: in a message of its own, in a heartbeat, or as an answer
-    /// to a question.
+    /// Takes the progress that a worker reported: in a message of its own, in a heartbeat, or as an
+    /// answer to a question.
     pub fn apply_progress(&self, worker: &WorkerId, running: RunningOperation) {
         let RunningOperation {
             operation_id,
@@ -248,7 +250,8 @@ impl Projection {
         }
     }
 
-    /// Applies messages in stream order: one lock for all of them, then one round of waking waiters.
+    /// Applies messages in stream order: one lock for all of them, then one round of waking
+    /// waiters.
     fn apply_batch(&self, batch: Vec<StreamMessage<'_>>) {
         let Some(last) = batch.last().map(|message| message.sequence) else {
             return;
@@ -256,8 +259,8 @@ impl Projection {
 
         let effects = {
             let mut model = self.model.write();
-            // Asked under the lock: a listener that subscribed before it reads the model either hears of
-            // this batch or reads what it led to.
+            // Asked under the lock: a listener that subscribed before it reads the model either
+            // hears of this batch or reads what it led to.
             let has_listeners = self.changes.has_listeners();
             let mut effects = Effects::new(self.is_caught_up(), has_listeners);
             for message in batch {
@@ -343,8 +346,8 @@ impl Projection {
             reason,
         } = skipped;
         match reason {
-            // Both are normal: an event may outlive its start request in the stream, and a cancel may be
-            // requested twice.
+            // Both are normal: an event may outlive its start request in the stream, and a cancel
+            // may be requested twice.
             Ok(why @ (Skip::Unknown | Skip::Rejected(Rejected::Duplicate))) => {
                 tracing::debug!(sequence, subject, reason = %why, "a message changed nothing");
             }
@@ -425,8 +428,8 @@ struct Skipped<'a> {
     reason: Result<Skip, String>,
 }
 
-/// The minute in which a message is counted; `None` when it is not. A released operation is pending once
-/// more, but it was created only once.
+/// The minute in which a message is counted; `None` when it is not. A released operation is pending
+/// once more, but it was created only once.
 fn counted_at(content: &Content<'_>) -> Option<Timestamp> {
     match content {
         Content::Start { request, .. } => Some(request.created_at),

@@ -1,5 +1,5 @@
-//! The read model: all operations, numbered in the order of creation, and their indexes. It does no I/O and
-//! takes no locks.
+//! The read model: all operations, numbered in the order of creation, and their indexes. It does no
+//! I/O and takes no locks.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -65,8 +65,8 @@ pub struct QueueState {
 /// All retained operations.
 #[derive(Debug, Default)]
 pub struct Model {
-    /// Oldest first. Records are shared: a reader takes one away without copying it and without holding the
-    /// lock, and a change while a reader holds one copies that one.
+    /// Oldest first. Records are shared: a reader takes one away without copying it and without
+    /// holding the lock, and a change while a reader holds one copies that one.
     records: VecDeque<Arc<Record>>,
     /// Number of the oldest record.
     base: u32,
@@ -120,8 +120,8 @@ impl Model {
         Ok(applied)
     }
 
-    /// Notes a second start of an operation if it was made directly on a worker: the attempts that belong to
-    /// it are not in the queue.
+    /// Notes a second start of an operation if it was made directly on a worker: the attempts that
+    /// belong to it are not in the queue.
     fn note_direct(&mut self, sequence: u64, origin: &Origin, request: StartRequest) {
         let StartRequest {
             operation_id,

@@ -31,10 +31,10 @@ impl RecentChanges {
         self.changes.back().map_or(0, |(sequence, _)| *sequence)
     }
 
-    /// Every operation that changed after `sequence`, once, with the sequence of its newest change, in the
-    /// order of these. `None` when there are more than `limit`, when some of them are no longer kept, or
-    /// when `sequence` lies in the future: then it is of another stream, or of a backend that has read
-    /// further.
+    /// Every operation that changed after `sequence`, once, with the sequence of its newest change,
+    /// in the order of these. `None` when there are more than `limit`, when some of them are no
+    /// longer kept, or when `sequence` lies in the future: then it is of another stream, or of a
+    /// backend that has read further.
     pub fn after(&self, sequence: u64, limit: usize) -> Option<Vec<(u64, OperationId)>> {
         if sequence < self.forgotten || sequence > self.last() {
             return None;

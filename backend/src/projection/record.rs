@@ -1,7 +1,8 @@
 //! One operation as the projection holds it, and how it is shown.
 //!
-//! There may be millions of records, so each is kept small: names are shared, texts have their exact size,
-//! fields that few operations have are boxed, and the progress of an ended operation is kept as JSON.
+//! There may be millions of records, so each is kept small: names are shared, texts have their
+//! exact size, fields that few operations have are boxed, and the progress of an ended operation is
+//! kept as JSON.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -76,7 +77,8 @@ pub struct RareFields {
     pub result_ref: Option<ResultRef>,
     /// Sequence of a second start with the same id, made directly on a worker.
     pub direct_start: Option<u64>,
-    /// Whether the newest attempt belongs to that second start, so that no queue hands it to another worker.
+    /// Whether the newest attempt belongs to that second start, so that no queue hands it to
+    /// another worker.
     pub runs_direct: bool,
 }
 
@@ -89,7 +91,8 @@ pub struct Record {
     pub queue: Arc<QueueInfo>,
     /// Status, attempt and last sequence.
     pub state: State,
-    /// Sequence of its start request. It gives the order of creation, and says when the stream forgets it.
+    /// Sequence of its start request. It gives the order of creation, and says when the stream
+    /// forgets it.
     pub start_sequence: u64,
     /// Stream time of its start request.
     pub created_at: Timestamp,
@@ -153,8 +156,8 @@ impl Record {
         }
     }
 
-    /// The worker that runs it or ran it last. `None` while it is pending: a worker that released it has no
-    /// part in it any more.
+    /// The worker that runs it or ran it last. `None` while it is pending: a worker that released
+    /// it has no part in it any more.
     pub fn worker_id(&self) -> Option<&WorkerId> {
         match self.state.status {
             Status::Pending => None,
@@ -177,8 +180,9 @@ impl Record {
         self.rare.as_ref().and_then(|rare| rare.result_ref.as_ref())
     }
 
-    /// When something last changed. Reported progress counts while the operation runs. Afterwards only the
-    /// stream does, so that all backends show the same, also those that received no report.
+    /// When something last changed. Reported progress counts while the operation runs. Afterwards
+    /// only the stream does, so that all backends show the same, also those that received no
+    /// report.
     pub fn shown_updated_at(&self) -> Timestamp {
         match &self.progress {
             StoredProgress::Running(reported) => self.updated_at.max(reported.shown_at),
@@ -198,7 +202,8 @@ impl Record {
     pub fn shown_progress(&self) -> Cow<'_, Progress> {
         match &self.progress {
             StoredProgress::Running(reported) => Cow::Borrowed(&reported.progress),
-            // This process wrote it from a `Progress`, so it parses. If it did not, 0 or 100 would still be true.
+            // This process wrote it from a `Progress`, so it parses. If it did not, 0 or 100 would
+            // still be true.
             StoredProgress::Ended(json) => Cow::Owned(
                 serde_json::from_str(json.get()).unwrap_or_else(|_| self.bare_progress()),
             ),
@@ -206,7 +211,8 @@ impl Record {
         }
     }
 
-    /// The same for a document. The progress of an ended operation is copied as text, not parsed and written again.
+    /// The same for a document. The progress of an ended operation is copied as text, not parsed
+    /// and written again.
     pub fn progress_document(&self) -> ProgressDocument<'_> {
         match &self.progress {
             StoredProgress::Running(reported) => {

@@ -1,18 +1,20 @@
 //! How much room is left in the operations stream.
 //!
-//! Part of it is reserved for operations that were accepted: a stream that is full of start requests would
-//! have no room for the events of the attempts that run them.
+//! Part of it is reserved for operations that were accepted: a stream that is full of start
+//! requests would have no room for the events of the attempts that run them.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-/// Bytes reserved for the events of one operation that has not ended: `started`, and an end with a small
-/// result.
+/// Bytes reserved for the events of one operation that has not ended: `started`, and an end with a
+/// small result.
 const RESERVE: u64 = 2 * 1024;
 
-/// Bytes that a stored message takes in addition to payload and subject: lengths, time, checksum, headers.
+/// Bytes that a stored message takes in addition to payload and subject: lengths, time, checksum,
+/// headers.
 const OVERHEAD: u64 = 128;
 
-/// The size of the stream as far as this backend knows: what the server said last, and what was read since.
+/// The size of the stream as far as this backend knows: what the server said last, and what was
+/// read since.
 #[derive(Debug, Default)]
 pub struct StreamRoom {
     limit: AtomicI64,
@@ -21,8 +23,8 @@ pub struct StreamRoom {
 }
 
 impl StreamRoom {
-    /// Takes what the server says about the stream: its limit in bytes (0 or less for none), its size, and
-    /// its last sequence.
+    /// Takes what the server says about the stream: its limit in bytes (0 or less for none), its
+    /// size, and its last sequence.
     pub fn set_measured(&self, limit: i64, used: u64, last_sequence: u64) {
         self.limit.store(limit, Ordering::Relaxed);
         self.used.store(used, Ordering::Relaxed);
@@ -37,8 +39,8 @@ impl StreamRoom {
         }
     }
 
-    /// Whether a start request with a payload of this size fits beside what the `open` operations will still
-    /// need. `open` is called only when there is a limit.
+    /// Whether a start request with a payload of this size fits beside what the `open` operations
+    /// will still need. `open` is called only when there is a limit.
     pub fn fits(&self, payload: usize, open: impl FnOnce() -> u64) -> bool {
         let Ok(limit @ 1..) = u64::try_from(self.limit.load(Ordering::Relaxed)) else {
             return true;

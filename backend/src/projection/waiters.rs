@@ -1,7 +1,7 @@
 //! Requests that wait for the projection to reach a sequence, or for an operation to end.
 //!
-//! Each waits on a channel of its own, so a change wakes only the requests it concerns. A request that gives
-//! up, because its client has gone, drops its waiter and is forgotten at once.
+//! Each waits on a channel of its own, so a change wakes only the requests it concerns. A request
+//! that gives up, because its client has gone, drops its waiter and is forgotten at once.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,8 +31,8 @@ impl Waiters {
         }
     }
 
-    /// Waits for the end of an operation. Check after this call whether it has ended already, then await, then
-    /// check again.
+    /// Waits for the end of an operation. Check after this call whether it has ended already, then
+    /// await, then check again.
     pub fn operation(&self, id: &OperationId) -> OperationWaiter<'_> {
         let (sender, receiver) = oneshot::channel();
         let key = self.next.fetch_add(1, Ordering::Relaxed);
@@ -109,7 +109,8 @@ pub struct SequenceWaiter<'a> {
 impl SequenceWaiter<'_> {
     /// Resolves when the sequence was reached.
     pub async fn woken(&mut self) {
-        // An error would mean that the sender was dropped unsent; only this waiter's own drop does that.
+        // An error would mean that the sender was dropped unsent; only this waiter's own drop does
+        // that.
         let _ = (&mut self.receiver).await;
     }
 }

@@ -1,16 +1,18 @@
 //! The registry: the workers, as their heartbeats tell.
 //!
-//! The problem: workers announce themselves only by heartbeats on core NATS. Nothing says that one has
-//! died, heartbeats are lost while NATS is unreachable, and clocks of other machines may be wrong.
+//! The problem: workers announce themselves only by heartbeats on core NATS. Nothing says that one
+//! has died, heartbeats are lost while NATS is unreachable, and clocks of other machines may be
+//! wrong.
 //!
-//! How it is solved: a worker that missed three heartbeats counts as unavailable, and one that stays silent
-//! is removed. Silence is measured by this backend's monotonic clock, and only while heartbeats could
-//! arrive: not before the backend began to listen, and not while NATS is unreachable. So an outage makes no
-//! healthy worker look dead, and it does not make a dead one look alive. The clock is passed in, so tests
-//! need no waiting; [`crate::duties`] feeds the registry.
+//! How it is solved: a worker that missed three heartbeats counts as unavailable, and one that
+//! stays silent is removed. Silence is measured by this backend's monotonic clock, and only while
+//! heartbeats could arrive: not before the backend began to listen, and not while NATS is
+//! unreachable. So an outage makes no healthy worker look dead, and it does not make a dead one
+//! look alive. The clock is passed in, so tests need no waiting; [`crate::duties`] feeds the
+//! registry.
 //!
-//! Rejected: storing the workers in a bucket. Each backend can hear all heartbeats itself, and stored
-//! entries would outlive the workers.
+//! Rejected: storing the workers in a bucket. Each backend can hear all heartbeats itself, and
+//! stored entries would outlive the workers.
 
 mod document;
 mod metrics;
@@ -34,15 +36,16 @@ use crate::changes::{Change, Changes};
 /// Missed heartbeats that make a worker unavailable.
 const MISSED_HEARTBEATS: u32 = 3;
 
-/// Shortest heartbeat interval that is believed, in seconds: with a shorter one a worker would flicker.
+/// Shortest heartbeat interval that is believed, in seconds: with a shorter one a worker would
+/// flicker.
 const MIN_INTERVAL: f64 = 0.05;
 
-/// Longest heartbeat interval that is believed, in seconds: with a longer one a worker would never count
-/// as silent.
+/// Longest heartbeat interval that is believed, in seconds: with a longer one a worker would never
+/// count as silent.
 const MAX_INTERVAL: f64 = 3600.0;
 
-/// Clocks that differ by less, in seconds, count as equal: the time that a message takes is part of the
-/// difference.
+/// Clocks that differ by less, in seconds, count as equal: the time that a message takes is part of
+/// the difference.
 const CLOCK_TOLERANCE: f64 = 5.0;
 
 #[derive(Debug)]
@@ -132,8 +135,8 @@ impl Worker {
         }
     }
 
-    /// A time that the worker stated, by this backend's clock. Without it, a worker whose clock is wrong
-    /// would look as if it had not asked for work for hours.
+    /// A time that the worker stated, by this backend's clock. Without it, a worker whose clock is
+    /// wrong would look as if it had not asked for work for hours.
     fn by_our_clock(&self, stated: Timestamp) -> Timestamp {
         let worker_now = self.heartbeat.at;
         let difference = self
@@ -234,8 +237,8 @@ impl Registry {
         }
     }
 
-    /// Counts the ends that the worker discarded since its last heartbeat. Heartbeats carry a sum, of
-    /// which the part before this backend listened is not counted.
+    /// Counts the ends that the worker discarded since its last heartbeat. Heartbeats carry a sum,
+    /// of which the part before this backend listened is not counted.
     fn count_fenced(&self, workers: &Workers, heartbeat: &Heartbeat) {
         let known = workers.known.get(&heartbeat.worker_id);
         if let Some(known) = known.filter(|known| known.heartbeat.instance == heartbeat.instance) {
@@ -364,8 +367,8 @@ impl Registry {
     }
 }
 
-/// Removes the worker that said farewell; returns whether it was listed. The farewell of an instance that
-/// a newer one with the same id has replaced removes nothing.
+/// Removes the worker that said farewell; returns whether it was listed. The farewell of an
+/// instance that a newer one with the same id has replaced removes nothing.
 fn remove_left(workers: &mut Workers, farewell: &Heartbeat) -> bool {
     let is_listed = workers
         .known
@@ -398,8 +401,8 @@ fn insert(workers: &mut Workers, heartbeat: Heartbeat, now: Instant) -> bool {
         .is_none_or(|before| before.status != status)
 }
 
-/// The instance that had the worker's id before this heartbeat. Warns when two instances take turns: one
-/// that was replaced and comes back was never gone.
+/// The instance that had the worker's id before this heartbeat. Warns when two instances take
+/// turns: one that was replaced and comes back was never gone.
 fn replaced_by(known: &Worker, heartbeat: &Heartbeat) -> Option<String> {
     if known.heartbeat.instance == heartbeat.instance {
         return known.replaced.clone();

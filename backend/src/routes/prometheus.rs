@@ -1,4 +1,5 @@
-//! `GET /metrics`: metrics for Prometheus. `docs/monitoring.md` says what they mean and what to alert on.
+//! `GET /metrics`: metrics for Prometheus. `docs/monitoring.md` says what they mean and what to
+//! alert on.
 
 use axum::extract::State;
 use ktrdr_http::answer::PrometheusText;
@@ -88,7 +89,8 @@ fn register_operations(state: &AppState, registry: &mut Registry) {
 
 fn register_queues(state: &AppState, registry: &mut Registry) {
     let mut queues = state.projection.queues();
-    // Requirements make many queues, so empty ones are left out, except the one without requirements.
+    // Requirements make many queues, so empty ones are left out, except the one without
+    // requirements.
     queues.retain(|queue| queue.pending + queue.running > 0 || queue.info.origin.as_str() == "any");
     queues.sort_by(|a, b| {
         (&a.info.worker_type, &a.info.origin).cmp(&(&b.info.worker_type, &b.info.origin))

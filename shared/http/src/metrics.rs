@@ -1,7 +1,8 @@
 //! What both programs need to offer Prometheus metrics with [`prometheus_client`].
 //!
-//! A page is a registry that is filled when Prometheus asks: metrics that count are shared handles, and
-//! values that are known elsewhere are read at that moment. Names are written as they appear on the page.
+//! A page is a registry that is filled when Prometheus asks: metrics that count are shared handles,
+//! and values that are known elsewhere are read at that moment. Names are written as they appear on
+//! the page.
 //!
 //! Label values are few: worker types, statuses, matched routes; never ids. Where others choose the
 //! values, [`PerValue`] bounds their number.
@@ -50,8 +51,9 @@ pub fn operation_histogram() -> Histogram {
     Histogram::new(OPERATION_BUCKETS)
 }
 
-/// Adds a metric to the page, under `name` as it appears there. Unlike [`Registry::register`] it announces
-/// a family that has no series yet, so that dashboards and alerts find every name from the beginning.
+/// Adds a metric to the page, under `name` as it appears there. Unlike [`Registry::register`] it
+/// announces a family that has no series yet, so that dashboards and alerts find every name from
+/// the beginning.
 pub fn register(
     registry: &mut Registry,
     name: &'static str,
@@ -121,8 +123,9 @@ impl<M: EncodeMetric + Debug + Send + Sync + 'static> Collector for Announced<M>
     }
 }
 
-/// The metrics of each value of a label that others choose, for example of each worker type. A value
-/// above the bound shares the metrics of `other`, so that made-up values cannot fill the memory.
+/// The metrics of each value of a label that others choose, for example of each worker type. A
+/// value above the bound shares the metrics of `other`, so that made-up values cannot fill the
+/// memory.
 ///
 /// Known values are found without building a label set: this is done for every event.
 pub struct PerValue<T> {

@@ -1,5 +1,5 @@
-//! Direct operations whose worker is gone: they are closed as failed, because no queue will ever hand
-//! them to another worker.
+//! Direct operations whose worker is gone: they are closed as failed, because no queue will ever
+//! hand them to another worker.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -43,8 +43,8 @@ impl AbandonedWatch {
                 self.0.remove(&record.id);
                 continue;
             };
-            // One look is not enough: a worker publishes `started` just before its heartbeat says so, and
-            // its last event may still wait for the broker.
+            // One look is not enough: a worker publishes `started` just before its heartbeat says
+            // so, and its last event may still wait for the broker.
             if now.duration_since(self.suspected_since(&record, now)) >= patience {
                 let message = format!(
                     "worker lost: {why}, and an operation started directly on a worker is run by nobody else"

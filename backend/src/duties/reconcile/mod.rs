@@ -1,17 +1,17 @@
-//! Ends operations that can no longer end by themselves: cancels that no worker confirms, and direct
-//! operations whose worker is gone.
+//! Ends operations that can no longer end by themselves: cancels that no worker confirms, and
+//! direct operations whose worker is gone.
 //!
-//! The problem: a worker that was asked to cancel may be dead, and an operation that was started directly
-//! on a worker is in no queue, so no other worker will ever take it over.
+//! The problem: a worker that was asked to cancel may be dead, and an operation that was started
+//! directly on a worker is in no queue, so no other worker will ever take it over.
 //!
 //! How it is solved: a timer and every cancel start a round. A round takes no input. It reads the
-//! projection and the registry anew, and does only what may be done twice. Several backends do it at the
-//! same time: each event names the sequence it must follow, so the stream accepts only the first one.
-//! Rounds keep nothing but when something was first seen, by the monotonic clock: a backend that starts
-//! anew waits its full time again.
+//! projection and the registry anew, and does only what may be done twice. Several backends do it
+//! at the same time: each event names the sequence it must follow, so the stream accepts only the
+//! first one. Rounds keep nothing but when something was first seen, by the monotonic clock: a
+//! backend that starts anew waits its full time again.
 //!
-//! Rejected: a leader among the backends. An election is one more thing that can fail, and the expected
-//! sequence makes it needless.
+//! Rejected: a leader among the backends. An election is one more thing that can fail, and the
+//! expected sequence makes it needless.
 
 mod abandoned;
 mod unconfirmed;
@@ -43,7 +43,8 @@ pub async fn run(state: &AppState) {
             () = tokio::time::sleep(pause) => {}
             () = state.projection.cancel_requested.notified() => {}
         }
-        // An old state leads to events that are refused; without a connection nothing can be published.
+        // An old state leads to events that are refused; without a connection nothing can be
+        // published.
         if state.connection.is_up() && state.projection.is_caught_up() {
             cancels.round(state).await;
             abandoned.round(state).await;

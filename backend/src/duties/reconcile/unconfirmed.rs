@@ -1,5 +1,5 @@
-//! Cancels that were requested and not confirmed: they are sent again, and after the cancel grace the
-//! operation is closed without its worker.
+//! Cancels that were requested and not confirmed: they are sent again, and after the cancel grace
+//! the operation is closed without its worker.
 
 use std::collections::HashMap;
 

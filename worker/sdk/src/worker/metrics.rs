@@ -20,8 +20,8 @@ pub(crate) struct Counters {
     pub(crate) failed_extensions: Counter,
 }
 
-/// How long attempts took, by how they ended: `completed`, `failed`, `retried`, `cancelled`, `released`,
-/// `fenced`. Cheap to clone.
+/// How long attempts took, by how they ended: `completed`, `failed`, `retried`, `cancelled`,
+/// `released`, `fenced`. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct AttemptDurations(pub(crate) Family<AttemptLabels, Histogram>);
 
