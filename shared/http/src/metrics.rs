@@ -195,7 +195,7 @@ mod tests {
             # HELP time_seconds Time.\n# TYPE time_seconds histogram\n\
             time_seconds_bucket{le=\"0.5\"} 1\ntime_seconds_bucket{le=\"1\"} 2\n\
             time_seconds_bucket{le=\"+Inf\"} 3\ntime_seconds_sum 10.2\ntime_seconds_count 3\n\
-            # HELP up Up.\n# TYPE up gauge\nup 1\n\
+            # HELP up Up.\n# TYPE up gauge\nup 1.0\n\
             # HELP seen_total Seen.\n# TYPE seen_total counter\nseen_total 7\n";
         assert_eq!(text(&registry), expected);
     }
