@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use axum::Json;
 use axum::extract::State;
-use ktrdr_protocol::rest::history::{History, HistoryEntry, HistoryResponse};
+use ktrdr_protocol::rest::history::{HistoryEntry, HistoryPage, HistoryResponse};
 use serde_json::Value;
 
 use super::{PathText, find};
@@ -54,7 +54,7 @@ pub async fn show(
 
     Ok(Json(HistoryResponse {
         success: true,
-        data: History {
+        data: HistoryPage {
             operation_id: Cow::Owned(record.id.clone()),
             history: entries,
             truncated,

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use ktrdr_protocol::rest::worker_type::{
-    QueueDocument, WorkerTypeDocument, WorkerTypes, WorkerTypesResponse,
+    QueueDocument, WorkerTypeDocument, WorkerTypeList, WorkerTypesResponse,
 };
 use ktrdr_protocol::time::Timestamp;
 use tokio::time::Instant;
@@ -47,7 +47,7 @@ pub async fn list(State(state): State<AppState>) -> Json<WorkerTypesResponse> {
 
     Json(WorkerTypesResponse {
         success: true,
-        data: WorkerTypes { worker_types },
+        data: WorkerTypeList { worker_types },
     })
 }
 

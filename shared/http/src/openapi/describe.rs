@@ -124,18 +124,35 @@ fn without_null(mut schema: Map<String, Value>) -> Value {
             }
         }
     }
-    // A choice among described words; generators want a plain enum.
-    let words = schema.get("oneOf").and_then(Value::as_array).map(|all| {
-        all.iter()
-            .map(|one| one["const"].clone())
-            .collect::<Vec<_>>()
-    });
-    if let Some(words) = words.filter(|words| words.iter().all(Value::is_string)) {
-        schema.remove("oneOf");
-        schema.insert("type".to_owned(), "string".into());
-        schema.insert("enum".to_owned(), words.into());
-    }
+    make_plain_enum(&mut schema);
     Value::Object(schema)
+}
+
+/// Turns a choice among words that each have a description into an enum. Generators make a type with named values of an enum,
+/// and an anonymous union of such a choice. The descriptions of the words go to the description of the enum.
+pub(super) fn make_plain_enum(schema: &mut Map<String, Value>) {
+    let Some(choices) = schema.get("oneOf").and_then(Value::as_array) else {
+        return;
+    };
+    let words: Vec<&str> = choices
+        .iter()
+        .filter_map(|choice| choice["const"].as_str())
+        .collect();
+    if words.is_empty() || words.len() < choices.len() {
+        return;
+    }
+
+    let own = schema.get("description").and_then(Value::as_str);
+    let of_words = choices.iter().filter_map(|choice| {
+        let word = choice["const"].as_str()?;
+        Some(format!("`{word}`: {}", choice["description"].as_str()?))
+    });
+    let description: Vec<String> = own.map(str::to_owned).into_iter().chain(of_words).collect();
+    let (words, description) = (Value::from(words), description.join(" ").into());
+    schema.remove("oneOf");
+    schema.insert("type".to_owned(), "string".into());
+    schema.insert("enum".to_owned(), words);
+    schema.insert("description".to_owned(), description);
 }
 
 /// A type of a handler's argument or return value that can describe its part of the route.

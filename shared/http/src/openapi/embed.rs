@@ -30,9 +30,10 @@ pub fn embed(components: &mut Map<String, Value>, name: &str, schema: &Value) {
         // What is no schema says nothing.
         _ => Map::new(),
     };
-    // They name the schema to the outside; here its place does.
-    root.remove("$schema");
-    root.remove("$id");
+    // Its place in the document names it. Generators would take the title for a name, and two schemas can have the same title.
+    for name in ["$schema", "$id", "title"] {
+        root.remove(name);
+    }
     let mut definitions = Vec::new();
     for key in ["$defs", "definitions"] {
         if let Some(Value::Object(found)) = root.remove(key) {
@@ -130,7 +131,8 @@ mod tests {
     fn references_lead_to_where_their_targets_went() {
         let mut components = Map::new();
         let schema = json!({
-            "$schema": "https://json-schema.org/draft/2020-12/schema", "$id": "https://example.org/x", "type": "object",
+            "$schema": "https://json-schema.org/draft/2020-12/schema", "$id": "https://example.org/x",
+            "title": "Request", "type": "object",
             "properties": {
                 "a": {"$ref": "#/$defs/A/properties/b"}, "ab": {"$ref": "#/$defs/AB"}, "self": {"$ref": "#"},
                 "beside": {"$ref": "#/properties/a"}, "default": {"$ref": "#/$defs/odd~1name"},
@@ -167,7 +169,9 @@ mod tests {
             "#/components/schemas/t_request_AB"
         );
         assert_eq!(components["t_request_AB"], true);
-        assert!(root.get("$id").is_none() && root.get("$defs").is_none());
+        for removed in ["$id", "$defs", "title"] {
+            assert!(root.get(removed).is_none(), "{removed}");
+        }
     }
 
     #[test]

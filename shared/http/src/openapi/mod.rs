@@ -98,6 +98,10 @@ pub fn document(
     }
 
     let mut components = generator.take_definitions(true);
+    components
+        .values_mut()
+        .filter_map(Value::as_object_mut)
+        .for_each(describe::make_plain_enum);
     add_types(&mut components, types);
     let tags: Vec<Value> = interface
         .tags
@@ -378,6 +382,8 @@ mod tests {
             json!(["worker_not_found", "unknown_route"])
         );
         assert_eq!(operation["parameters"][0]["name"], "id");
+        let status = &document["components"]["schemas"]["WorkerStatus"];
+        assert_eq!(status["enum"][0], "AVAILABLE");
     }
 
     #[test]

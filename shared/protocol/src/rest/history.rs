@@ -16,12 +16,12 @@ pub struct HistoryResponse<'a> {
     /// Always true.
     pub success: bool,
     /// The messages.
-    pub data: History<'a>,
+    pub data: HistoryPage<'a>,
 }
 
 /// The messages about one operation.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-pub struct History<'a> {
+pub struct HistoryPage<'a> {
     /// The id of the operation.
     pub operation_id: Cow<'a, OperationId>,
     /// The start request, every event and every cancel intent, in stream order.

@@ -14,12 +14,12 @@ pub struct WorkerTypesResponse {
     /// Always true.
     pub success: bool,
     /// The catalogue.
-    pub data: WorkerTypes,
+    pub data: WorkerTypeList,
 }
 
 /// All worker types.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-pub struct WorkerTypes {
+pub struct WorkerTypeList {
     /// By name.
     pub worker_types: Vec<WorkerTypeDocument>,
 }
