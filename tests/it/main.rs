@@ -7,7 +7,7 @@
 //! | What happens when a worker dies, freezes or stops? | [`takeover`], [`fencing`], [`lease`], [`checkpoints`], [`worker_shutdown`] |
 //! | What happens when NATS or a backend is away? | [`nats_outage`], [`backends`], [`cluster`] |
 //! | What if clocks, limits or messages are wrong? | [`clocks`], [`limits`], [`malformed_messages`] |
-//! | What do clients and operators see? | [`guide`], [`openapi`], [`live_events`], [`dashboard`], [`logs`], [`prometheus_metrics`], [`nats_cli`] |
+//! | What do clients and operators see? | [`guide`], [`openapi`], [`client`], [`live_events`], [`dashboard`], [`logs`], [`prometheus_metrics`], [`nats_cli`] |
 //! | Do programs of different versions work together? | [`interoperability`], [`wire_contract`] |
 //! | Does everything hold together at random? | [`chaos`] |
 //! | Are the documentation and the harness right? | [`documentation`], [`harness`] |
@@ -20,6 +20,7 @@
 mod backends;
 mod cancel;
 mod chaos;
+mod client;
 mod checkpoints;
 mod clocks;
 mod cluster;

@@ -1,0 +1,324 @@
+//! The client: one method for each route, and waiting for the end of an operation.
+
+use std::time::Duration;
+
+use ktrdr_protocol::event::Failure;
+use ktrdr_protocol::id::OperationId;
+use ktrdr_protocol::rest::OperationDocument;
+use ktrdr_protocol::rest::cancel::CancelResponse;
+use ktrdr_protocol::rest::operation::{OperationListResponse, OperationPage, OperationResponse};
+use ktrdr_protocol::rest::query::{CancelOperation, GetOperation, ListOperations, ListWorkers};
+use ktrdr_protocol::rest::result::ResultResponse;
+use ktrdr_protocol::rest::start::StartResponse;
+use ktrdr_protocol::rest::worker::WorkerDocument;
+use ktrdr_protocol::state::Status;
+use reqwest::{Method, RequestBuilder, Url};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+use tokio::time::Instant;
+
+use crate::error::{Error, Refusal};
+use crate::start::Start;
+
+/// How long the backend holds one request of [`Client::wait`].
+const WAIT: Duration = Duration::from_secs(30);
+
+/// How long an answer may take, without the time that the backend holds it.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Pause before a request is repeated for the first time; it doubles with each repetition.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+
+/// Longest pause between two repetitions.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// A client of one backend. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Client {
+    base: Url,
+    http: reqwest::Client,
+    patience: Duration,
+}
+
+impl Client {
+    /// A client of the backend at `address`, for example `http://127.0.0.1:8000`.
+    ///
+    /// # Errors
+    /// [`Error::InvalidAddress`].
+    pub fn new(address: &str) -> Result<Self, Error> {
+        Self::with_http(address, reqwest::Client::new())
+    }
+
+    /// The same with an HTTP client of your own: for TLS, a proxy, or headers that every request needs.
+    ///
+    /// # Errors
+    /// [`Error::InvalidAddress`].
+    pub fn with_http(address: &str, http: reqwest::Client) -> Result<Self, Error> {
+        let base = Url::parse(address)
+            .ok()
+            .filter(|url| url.has_host() && url.scheme().starts_with("http"))
+            .ok_or_else(|| Error::InvalidAddress(address.to_owned()))?;
+        Ok(Self {
+            base,
+            http,
+            patience: Duration::from_secs(30),
+        })
+    }
+
+    /// Sets for how long requests are repeated while the backend or NATS is not reachable. 30 s unless set.
+    #[must_use]
+    pub fn give_up_after(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// Starts an operation of the worker type with this domain. `parameters` must be written as a JSON object. Options are
+    /// set on the returned [`Start`]; `.await` sends it.
+    pub fn start<'a>(&'a self, domain: &'a str, parameters: &impl Serialize) -> Start<'a> {
+        Start::new(self, domain, parameters)
+    }
+
+    /// Starts an operation, waits until it has ended, and returns its result.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] and [`Error::Cancelled`] when the operation ended that way; see [`Error`] for the others.
+    pub async fn run<T: DeserializeOwned>(
+        &self,
+        domain: &str,
+        parameters: &impl Serialize,
+    ) -> Result<T, Error> {
+        self.start(domain, parameters).run().await
+    }
+
+    /// Waits until an operation has ended, however long that takes, and returns it. [`tokio::time::timeout`] limits the time;
+    /// dropping the future is safe.
+    ///
+    /// # Errors
+    /// See [`Error`]; `operation_not_found` when there is no such operation.
+    pub async fn wait(&self, id: &OperationId) -> Result<OperationDocument<'static>, Error> {
+        let query = GetOperation {
+            wait: Some(WAIT.as_secs_f64()),
+            force_refresh: None,
+        };
+        loop {
+            let request = self
+                .request(Method::GET, &["api", "v1", "operations", id.as_str()])
+                .query(&query)
+                .timeout(WAIT + TIMEOUT);
+            let response: OperationResponse<'static> = self.send(request).await?;
+            if response.status.is_terminal() {
+                return Ok(response.data);
+            }
+        }
+    }
+
+    /// Waits until an operation has ended, and returns its result.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] and [`Error::Cancelled`] when the operation ended that way; see [`Error`] for the others.
+    pub async fn wait_for_result<T: DeserializeOwned>(&self, id: &OperationId) -> Result<T, Error> {
+        let operation = self.wait(id).await?;
+        match operation.status {
+            Status::Completed => {}
+            Status::Cancelled => return Err(Error::Cancelled(id.clone())),
+            _ => {
+                return Err(Error::Failed {
+                    operation_id: id.clone(),
+                    failure: failure_of(operation),
+                });
+            }
+        }
+
+        match operation.result {
+            Some(result) => serde_json::from_str(result.get()).map_err(Error::UnexpectedAnswer),
+            // It is large, or it is `null`.
+            None => self.result(id).await,
+        }
+    }
+
+    /// The result of a completed operation.
+    ///
+    /// # Errors
+    /// See [`Error`]; `not_finished`, `no_result` or `result_gone` when there is no result.
+    pub async fn result<T: DeserializeOwned>(&self, id: &OperationId) -> Result<T, Error> {
+        let path = ["api", "v1", "operations", id.as_str(), "results"];
+        let response: ResultResponse<'static> = self.send(self.request(Method::GET, &path)).await?;
+        serde_json::from_str(response.data.get()).map_err(Error::UnexpectedAnswer)
+    }
+
+    /// One operation now.
+    ///
+    /// # Errors
+    /// See [`Error`]; `operation_not_found` when there is no such operation.
+    pub async fn get(&self, id: &OperationId) -> Result<OperationDocument<'static>, Error> {
+        let path = ["api", "v1", "operations", id.as_str()];
+        let response: OperationResponse<'static> =
+            self.send(self.request(Method::GET, &path)).await?;
+        Ok(response.data)
+    }
+
+    /// A page of operations, newest first.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn list(&self, query: &ListOperations) -> Result<OperationPage, Error> {
+        let request = self
+            .request(Method::GET, &["api", "v1", "operations"])
+            .query(query);
+        let response: OperationListResponse = self.send(request).await?;
+        Ok(response.data)
+    }
+
+    /// Cancels an operation. A running one is asked to stop; [`Client::wait`] tells when it has. Repeating it is harmless.
+    ///
+    /// # Errors
+    /// See [`Error`]; `already_finished` when the operation has completed or failed.
+    pub async fn cancel(
+        &self,
+        id: &OperationId,
+        reason: Option<&str>,
+    ) -> Result<CancelResponse<'static>, Error> {
+        let query = CancelOperation {
+            wait: None,
+            reason: reason.map(str::to_owned),
+        };
+        let path = ["api", "v1", "operations", id.as_str(), "cancel"];
+        self.send(self.request(Method::DELETE, &path).query(&query))
+            .await
+    }
+
+    /// Runs a failed or cancelled operation again, as a new operation.
+    ///
+    /// # Errors
+    /// See [`Error`]; `not_repeatable` when the operation has neither failed nor been cancelled.
+    pub async fn retry(&self, id: &OperationId) -> Result<StartResponse<'static>, Error> {
+        self.repeat(id, "retry").await
+    }
+
+    /// Runs a failed or cancelled operation again from its newest checkpoint, as a new operation.
+    ///
+    /// # Errors
+    /// As [`Client::retry`].
+    pub async fn resume(&self, id: &OperationId) -> Result<StartResponse<'static>, Error> {
+        self.repeat(id, "resume").await
+    }
+
+    /// The workers that are alive or were a moment ago.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn workers(&self, query: &ListWorkers) -> Result<Vec<WorkerDocument>, Error> {
+        let request = self
+            .request(Method::GET, &["api", "v1", "workers"])
+            .query(query);
+        self.send(request).await
+    }
+
+    pub(crate) async fn send_start(
+        &self,
+        domain: &str,
+        body: &Map<String, Value>,
+        idempotency_key: Option<String>,
+    ) -> Result<StartResponse<'static>, Error> {
+        let mut request = self
+            .request(Method::POST, &["api", "v1", domain, "start"])
+            .json(body);
+        if let Some(key) = idempotency_key {
+            request = request.header("idempotency-key", key);
+        }
+        self.send(request).await
+    }
+
+    async fn repeat(&self, id: &OperationId, how: &str) -> Result<StartResponse<'static>, Error> {
+        // A fresh key, so that a request that is sent twice starts one operation.
+        let key = OperationId::generate();
+        let request = self
+            .request(Method::POST, &["api", "v1", "operations", id.as_str(), how])
+            .header("idempotency-key", key.as_str());
+        self.send(request).await
+    }
+
+    fn request(&self, method: Method, path: &[&str]) -> RequestBuilder {
+        let mut url = self.base.clone();
+        // An address with a host always has path segments.
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(path);
+        }
+        self.http.request(method, url).timeout(TIMEOUT)
+    }
+
+    /// Sends a request, and repeats it while the backend or NATS is not reachable.
+    async fn send<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, Error> {
+        let give_up_at = Instant::now() + self.patience;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            // Every body is in memory, so the request can be cloned.
+            let Some(attempt) = request.try_clone() else {
+                return send_once(request).await;
+            };
+            match send_once(attempt).await {
+                Err(error) if error.is_temporary() && Instant::now() + pause < give_up_at => {
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+}
+
+async fn send_once<T: DeserializeOwned>(request: RequestBuilder) -> Result<T, Error> {
+    let response = request.send().await.map_err(Error::Unreachable)?;
+    let status = response.status();
+    let body = response.bytes().await.map_err(Error::Unreachable)?;
+
+    if status.is_success() {
+        serde_json::from_slice(&body).map_err(Error::UnexpectedAnswer)
+    } else {
+        let refusal = Refusal::read(status.as_u16(), &body);
+        Err(Error::Refused(Box::new(refusal)))
+    }
+}
+
+/// The failure of an operation that failed.
+fn failure_of(operation: OperationDocument<'static>) -> Failure {
+    let unknown = || Failure {
+        code: "unknown".to_owned(),
+        message: operation
+            .error_message
+            .map_or_else(String::new, |text| text.into_owned()),
+        permanent: false,
+    };
+    operation
+        .error
+        .map_or_else(unknown, |failure| failure.into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(address: &str, path: &[&str]) -> String {
+        let client = Client::new(address).unwrap();
+        let request = client.request(Method::GET, path).build().unwrap();
+        request.url().to_string()
+    }
+
+    #[test]
+    fn paths_follow_the_address_and_are_escaped() {
+        assert_eq!(url("http://h:1", &["a", "b"]), "http://h:1/a/b");
+        assert_eq!(url("http://h/base/", &["a"]), "http://h/base/a");
+        assert_eq!(url("http://h", &["../x", "é"]), "http://h/..%2Fx/%C3%A9");
+    }
+
+    #[test]
+    fn only_addresses_of_servers_are_accepted() {
+        for bad in ["", "127.0.0.1:8000", "mailto:a@b", "file:///x", "/api"] {
+            assert!(
+                matches!(Client::new(bad), Err(Error::InvalidAddress(_))),
+                "{bad}"
+            );
+        }
+    }
+}

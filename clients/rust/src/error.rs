@@ -1,0 +1,127 @@
+//! Why a call did not succeed.
+
+use ktrdr_protocol::event::Failure;
+use ktrdr_protocol::id::OperationId;
+use ktrdr_protocol::rest::{ErrorCode, Violation};
+use serde_json::{Map, Value};
+
+/// Why a call did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address is not the URL of a server.
+    #[error("{0:?} is not the address of a backend; use http://host:port")]
+    InvalidAddress(String),
+    /// The parameters of a start are not a JSON object.
+    #[error("the parameters cannot be written as a JSON object: {0}")]
+    InvalidParameters(String),
+    /// The backend cannot be reached, or the connection broke.
+    #[error("the backend cannot be reached")]
+    Unreachable(#[source] reqwest::Error),
+    /// The backend refused the request.
+    #[error(transparent)]
+    Refused(Box<Refusal>),
+    /// The answer is not the expected document, or the result is not of the expected type.
+    #[error("the answer of the backend cannot be read")]
+    UnexpectedAnswer(#[source] serde_json::Error),
+    /// The operation ended with an error.
+    #[error("operation {operation_id} failed: {}", failure.message)]
+    Failed {
+        /// The id of the operation.
+        operation_id: OperationId,
+        /// What went wrong.
+        failure: Failure,
+    },
+    /// The operation was cancelled.
+    #[error("operation {0} was cancelled")]
+    Cancelled(OperationId),
+}
+
+impl Error {
+    /// The error code of a refusal; `None` for other errors, and for a code that this version does not know.
+    pub fn code(&self) -> Option<ErrorCode> {
+        match self {
+            Self::Refused(refusal) => refusal.code,
+            _ => None,
+        }
+    }
+
+    /// Whether the same request may succeed a moment later.
+    pub(crate) fn is_temporary(&self) -> bool {
+        match self {
+            Self::Unreachable(_) => true,
+            Self::Refused(refusal) => matches!(
+                refusal.code,
+                Some(
+                    ErrorCode::NotReady | ErrorCode::NatsUnavailable | ErrorCode::OutcomeUnknown
+                )
+            ),
+            _ => false,
+        }
+    }
+}
+
+/// A request that the backend refused. `docs/errors.md` describes the codes.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{message} (HTTP status {status})")]
+pub struct Refusal {
+    /// The HTTP status.
+    pub status: u16,
+    /// The error code; `None` when this version does not know it, or when something between answered instead of the backend.
+    pub code: Option<ErrorCode>,
+    /// What went wrong and what to do about it.
+    pub message: String,
+    /// With [`ErrorCode::InvalidRequest`]: every place that does not match the schema.
+    pub violations: Vec<Violation>,
+    /// The whole error document, with the fields that only this code has.
+    pub document: Map<String, Value>,
+}
+
+impl Refusal {
+    /// Reads an error document. Reads what it can when the body is something else, for example a proxy's page.
+    pub(crate) fn read(status: u16, body: &[u8]) -> Self {
+        let document: Map<String, Value> = serde_json::from_slice(body).unwrap_or_default();
+        let text = |name: &str| document.get(name).and_then(Value::as_str);
+        let message = text("error").map_or_else(
+            || String::from_utf8_lossy(body).chars().take(200).collect(),
+            str::to_owned,
+        );
+        let violations = document.get("violations").cloned().unwrap_or_default();
+
+        Self {
+            status,
+            code: text("code").and_then(ErrorCode::from_word),
+            message,
+            violations: serde_json::from_value(violations).unwrap_or_default(),
+            document,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_has_everything_of_the_document() {
+        let body = br#"{"success":false,"error":"no","code":"invalid_request","status_code":422,
+            "violations":[{"path":"/steps","message":"too small"}],"hint":7}"#;
+
+        let refusal = Refusal::read(422, body);
+
+        assert_eq!(refusal.code, Some(ErrorCode::InvalidRequest));
+        assert_eq!(refusal.message, "no");
+        assert_eq!(refusal.violations[0].path, "/steps");
+        assert_eq!(refusal.document["hint"], 7);
+    }
+
+    #[test]
+    fn a_page_of_a_proxy_is_a_refusal_too() {
+        let refusal = Refusal::read(502, b"<html>Bad gateway</html>");
+
+        assert_eq!(refusal.code, None);
+        assert_eq!(
+            refusal.to_string(),
+            "<html>Bad gateway</html> (HTTP status 502)"
+        );
+    }
+}
