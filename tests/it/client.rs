@@ -124,10 +124,7 @@ async fn errors_say_what_happened() {
         .unwrap_err();
     let unknown = client.get(&id("none")).await.unwrap_err();
     let parameters = client.start("dummy", &[1]).await.unwrap_err();
-    let other_type = client
-        .run::<String>("dummy", &steps(0))
-        .await
-        .unwrap_err();
+    let other_type = client.run::<String>("dummy", &steps(0)).await.unwrap_err();
 
     assert!(matches!(failed, Error::Failed { .. }), "{failed:?}");
     let Error::Refused(refusal) = refused else {

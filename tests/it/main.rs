@@ -20,8 +20,8 @@
 mod backends;
 mod cancel;
 mod chaos;
-mod client;
 mod checkpoints;
+mod client;
 mod clocks;
 mod cluster;
 mod dashboard;

@@ -51,9 +51,7 @@ impl Error {
             Self::Unreachable(_) => true,
             Self::Refused(refusal) => matches!(
                 refusal.code,
-                Some(
-                    ErrorCode::NotReady | ErrorCode::NatsUnavailable | ErrorCode::OutcomeUnknown
-                )
+                Some(ErrorCode::NotReady | ErrorCode::NatsUnavailable | ErrorCode::OutcomeUnknown)
             ),
             _ => false,
         }
