@@ -17,7 +17,7 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 
 /// A panic of the dummy engine, asked for by the load: its place and its message in the log.
-const ENGINE: [&str; 2] = ["engines/dummy.rs", "panicked at step"];
+const ENGINE_PANIC: [&str; 2] = ["engines/src/dummy.rs", "panicked at step"];
 
 /// A program that takes part in the run.
 pub enum Member {
@@ -135,7 +135,7 @@ pub async fn run(
     observations.panics = log
         .lines()
         .filter(|line| {
-            line.contains(" panicked at ") && !ENGINE.iter().any(|ours| line.contains(ours))
+            line.contains(" panicked at ") && !ENGINE_PANIC.iter().any(|ours| line.contains(ours))
         })
         .count();
 
