@@ -111,7 +111,7 @@ struct Announced<M> {
 }
 
 impl<M: EncodeMetric + Debug + Send + Sync + 'static> Collector for Announced<M> {
-    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let kind = self.metric.metric_type();
         let name = match kind {
             // The encoder adds it again.
