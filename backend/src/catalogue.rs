@@ -111,7 +111,7 @@ impl Catalogue {
     /// Follows the bucket until the task is dropped.
     pub async fn follow(&self, connection: &Connection, names: &SubjectNames) {
         loop {
-            let watching = self.watch(connection, names);
+            let watching = Box::pin(self.watch(connection, names));
             if let Some(Err(error)) = connection.while_up(watching).await {
                 tracing::warn!(%error, "reading the worker types was interrupted; trying again");
                 tokio::time::sleep(PAUSE).await;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use async_nats::Message;
+use async_nats::{HeaderValue, Message};
 use bytes::Bytes;
 use futures::StreamExt;
 use ktrdr_bus::nats::Connection;
@@ -172,7 +172,7 @@ fn stored_message(answer: &Message) -> Option<StoredMessage> {
 
 fn header<'a>(answer: &'a Message, name: &str) -> Option<&'a str> {
     let headers = answer.headers.as_ref()?;
-    headers.get_last(name).map(|value| value.as_str())
+    headers.get_last(name).map(HeaderValue::as_str)
 }
 
 fn number_in(answer: &Message, name: &str) -> Option<u64> {

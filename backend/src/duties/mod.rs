@@ -74,7 +74,11 @@ pub async fn run(state: AppState) -> DutyError {
 /// When something exists that cannot be used: waiting would not help.
 async fn provision(state: &AppState) -> Result<(), TopologyError> {
     loop {
-        let Some(provisioned) = state.connection.while_up(provision_once(state)).await else {
+        let Some(provisioned) = state
+            .connection
+            .while_up(Box::pin(provision_once(state)))
+            .await
+        else {
             continue;
         };
         match provisioned {

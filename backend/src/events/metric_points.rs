@@ -51,7 +51,7 @@ pub async fn follow(
     loop {
         // A consumer does not survive its connection.
         let connection = &broadcaster.0.sources.connection;
-        if let Some(Err(error)) = connection.while_up(follower.read()).await {
+        if let Some(Err(error)) = connection.while_up(Box::pin(follower.read())).await {
             tracing::debug!(operation_id = %id, %error, "reading metric points was interrupted; trying again");
         }
         tokio::time::sleep(PAUSE).await;

@@ -53,7 +53,7 @@ pub async fn run(projection: &Projection, connection: &Connection, config: &Conf
     loop {
         // A consumer does not survive its connection. To start anew at once is faster than to wait
         // until the client library misses it.
-        if let Some(Err(error)) = connection.while_up(follower.follow()).await {
+        if let Some(Err(error)) = connection.while_up(Box::pin(follower.follow())).await {
             tracing::warn!(%error, sequence = projection.applied(), "reading the stream was interrupted; trying again");
             tokio::time::sleep(PAUSE).await;
         }

@@ -162,7 +162,7 @@ impl<T> Debug for PerValue<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("PerValue")
             .field("known", &self.known.read().len())
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 
