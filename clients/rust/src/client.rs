@@ -1,5 +1,6 @@
 //! The client: one method for each route, and waiting for the end of an operation.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use ktrdr_protocol::event::Failure;
@@ -287,12 +288,10 @@ fn failure_of(operation: OperationDocument<'static>) -> Failure {
         code: "unknown".to_owned(),
         message: operation
             .error_message
-            .map_or_else(String::new, |text| text.into_owned()),
+            .map_or_else(String::new, Cow::into_owned),
         permanent: false,
     };
-    operation
-        .error
-        .map_or_else(unknown, |failure| failure.into_owned())
+    operation.error.map_or_else(unknown, Cow::into_owned)
 }
 
 #[cfg(test)]

@@ -48,8 +48,7 @@ pub(crate) async fn follow(
     loop {
         // A new connection starts again from the provisioning: its server may know nothing of us.
         let follow = follow_connected(&core, &options, &queues, &refresh, &mut consumer_created);
-        // Boxed because it is large.
-        if let Some(error) = Box::pin(core.connection.while_up(follow)).await {
+        if let Some(error) = core.connection.while_up(follow).await {
             return Err(error);
         }
     }
