@@ -1,5 +1,5 @@
-//! Prints everything that is said under the subject prefix, one line each: a `nats sub 'ktrdr.>'` for machines without the
-//! `nats` program.
+//! Prints everything that is said under the subject prefix, one line each: a `nats sub 'ktrdr.>'`
+//! for machines without the `nats` program.
 //!
 //! ```sh
 //! cargo run --example tap                           # nats://127.0.0.1:4222, everything

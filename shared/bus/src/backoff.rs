@@ -1,4 +1,8 @@
-//! Pauses between tries: each twice as long as the one before, up to a limit.
+//! Pauses between the tries of a request to NATS: each twice as long as the one before, up to a
+//! limit.
+//!
+//! The delay before an operation is retried is another thing: the worker SDK computes it
+//! (`attempt/outcome.rs`).
 
 use std::time::Duration;
 
@@ -20,17 +24,17 @@ impl Backoff {
         }
     }
 
-    /// The pause that [`Self::wait`] makes next.
+    /// How long [`Self::wait`] will wait next.
     pub fn next_pause(&self) -> Duration {
         self.next
     }
 
-    /// Whether the next pause would last until `deadline` or longer. Never for `None`, which is no deadline.
+    /// Whether the next pause would last until `deadline` or longer. `None` is no deadline.
     pub fn reaches(&self, deadline: Option<Instant>) -> bool {
         deadline.is_some_and(|at| Instant::now() + self.next >= at)
     }
 
-    /// Waits for the next pause, and doubles the one after it.
+    /// Waits, and doubles the next pause.
     pub async fn wait(&mut self) {
         let pause = self.next;
         self.next = (pause * 2).min(self.longest);

@@ -1,4 +1,8 @@
-//! What backend and workers share to use NATS: connection, topology, operation log, settings, logs, shutdown.
+//! How backend, workers and tools use NATS: connection, streams, operation log, settings, logs,
+//! signals.
+//!
+//! The rules of the protocol are in [`ktrdr_protocol`], which does no I/O. This crate sends and
+//! reads what those rules say, and knows no HTTP.
 //!
 //! | module | holds |
 //! |---|---|
@@ -6,7 +10,7 @@
 //! | [`nats`] | the connection: credentials, TLS, reconnects, work that ends with a connection |
 //! | [`backoff`] | growing pauses between tries |
 //! | [`topology`] | streams, consumers and buckets, and how they are provisioned |
-//! | [`oplog`] | appending to an operation's log under an expected sequence, and reading it back |
+//! | [`oplog`] | appending to an operation's log behind an expected sequence, and reading it |
 //! | [`metrics`] | the connection's metrics for Prometheus |
 //! | [`telemetry`] | log set-up, and texts for log lines |
 //! | [`shutdown`] | signals |

@@ -1,4 +1,4 @@
-//! Prometheus metrics of the connection to NATS, which both programs offer.
+//! Prometheus metrics of the connection to NATS. Backend and workers both serve them.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -8,7 +8,7 @@ use prometheus_client::registry::Registry;
 
 use crate::nats::Connection;
 
-/// Adds the metrics of `connection` as they are now. Counters appear with the suffix `_total`.
+/// Adds the current metrics of `connection`. Counters are rendered with the suffix `_total`.
 pub fn register(registry: &mut Registry, connection: &Connection) {
     let link = *connection.link.borrow();
     registry.register(

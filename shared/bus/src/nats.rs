@@ -1,4 +1,18 @@
-//! The connection to NATS. Nothing else in the project connects.
+//! The connection to NATS. Every program connects here.
+//!
+//! The problem: NATS may be away when a program starts, and may go away at any time. The client
+//! library reconnects and subscribes again by itself, but requests that wait inside a server are
+//! gone with a connection: a pull, a consumer that is read, a watch of a bucket. Code that only
+//! waits for their next message would wait for ever.
+//!
+//! How it is solved: [`connect`] never gives up, and [`Link`] says whether there is a connection
+//! and counts them. [`Connection::while_up`] runs a piece of work while a connection lasts and
+//! drops it with the connection, so the work itself needs no code for outages. After an outage,
+//! [`Connection::others_return_within`] says how long other clients may still be on their way back,
+//! so nobody takes them for dead.
+//!
+//! Rejected: a deadline on each single wait. A deadline short enough to be useful is shorter than
+//! many quiet periods, and each reader would need its own.
 
 use std::time::Duration;
 
@@ -11,57 +25,59 @@ use crate::settings::NatsOptions;
 /// How long a request to JetStream may take before its outcome counts as unknown.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How often the server is pinged: an unresponsive connection is given up after two of these.
+/// How often the server is pinged. After two pings without an answer the connection is closed.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Longest pause between two attempts to connect.
 const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(2);
 
-/// How long after an interruption others may need that saw it, too: the longest pause, and a second to say that they are back.
+/// How long other clients may take to come back after an outage that they saw, too: the longest
+/// reconnect delay, and a second to connect and announce themselves.
 const RETURN: Duration = MAX_RECONNECT_DELAY.saturating_add(Duration::from_secs(1));
 
-/// Why no connection could even be attempted.
+/// Why a connection cannot even be tried.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// The credentials file cannot be used.
     #[error("cannot read the NATS credentials file {path}")]
     Credentials {
-        /// The file.
+        /// Path of the file.
         path: String,
-        /// The cause.
+        /// What the operating system said.
         #[source]
         source: std::io::Error,
     },
     /// The address or the TLS settings cannot be used.
     #[error("cannot connect to NATS at {url}")]
     Connect {
-        /// The address.
+        /// The addresses, without passwords.
         url: String,
-        /// The cause.
+        /// What the client said.
         #[source]
         source: async_nats::ConnectError,
     },
 }
 
-/// The state of the connection, as a level and a count.
+/// The state of the connection.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Link {
     /// Whether there is a connection now.
     pub up: bool,
-    /// How many connections there have been. Pulls and other requests that wait inside a server are gone with each.
+    /// Number of connections so far. Pulls and other requests that wait inside a server end with
+    /// their connection.
     pub epoch: u64,
-    /// When the newest one was made.
+    /// When the newest connection was made.
     pub since: Option<Instant>,
 }
 
-/// A connection that is kept up for as long as the process lives.
+/// A connection that reconnects for as long as the process lives. Cheap to clone.
 #[derive(Clone)]
 pub struct Connection {
-    /// The client.
+    /// Core NATS.
     pub client: async_nats::Client,
     /// JetStream over it, with [`REQUEST_TIMEOUT`].
     pub jetstream: async_nats::jetstream::Context,
-    /// Whether it is up; follow it to act on every reconnect.
+    /// The state of the connection. Watch it to act on every reconnect.
     pub link: watch::Receiver<Link>,
 }
 
@@ -71,8 +87,8 @@ impl Connection {
         self.link.borrow().up
     }
 
-    /// For how long others may still be on their way back, after an interruption that this process saw. They may be healthy
-    /// and only be silent for that.
+    /// How long other clients may still be reconnecting after an outage that this process saw, too.
+    /// `None` when that time is over. Until then, a silent client may be healthy.
     pub fn others_return_within(&self) -> Option<Duration> {
         let link = *self.link.borrow();
         let since = link.since.filter(|_| link.epoch > 1)?;
@@ -81,20 +97,22 @@ impl Connection {
             .filter(|left| !left.is_zero())
     }
 
-    /// Resolves when there is a connection.
+    /// Waits until there is a connection.
     pub async fn up(&self) {
-        // An error means that the client is gone, and with it the process's purpose; waiting is then as good as anything.
+        // An error means that the client is gone: the process is ending.
         let _ = self.link.clone().wait_for(|link| link.up).await;
     }
 
-    /// Waits for a connection and runs `work` while it lasts. Returns `None` when the connection was lost first.
+    /// Waits for a connection and runs `work` while it lasts. Returns `None` when the connection
+    /// was lost first.
     ///
-    /// Use it in a loop for everything that does not outlive a connection: a JetStream consumer, a watch of a bucket.
-    /// `work` then needs no code of its own to notice an outage, and starts again with the next connection.
+    /// Use it in a loop for everything that does not outlive a connection: a JetStream consumer, a
+    /// watch of a bucket. `work` then needs no code of its own to notice an outage, and starts
+    /// again with the next connection.
     ///
     /// # Cancel safety
-    /// When the connection is lost, `work` is dropped at one of its `await`s. State that must survive belongs into
-    /// variables outside of it.
+    /// When the connection is lost, `work` is dropped at one of its `await`s. State that must
+    /// survive belongs into variables outside of it.
     ///
     /// ```no_run
     /// # async fn read_stream(from: &mut u64) -> Result<(), std::io::Error> { Ok(()) }
@@ -129,13 +147,17 @@ async fn while_up<T>(mut link: watch::Receiver<Link>, work: impl Future<Output =
     }
 }
 
-/// Starts connecting and returns at once: a broker that is away is waited for, however long, and said so in the log.
+/// Starts connecting and returns at once.
+///
+/// When NATS cannot be reached, the client keeps trying in the background, without an end, and says
+/// so in the log.
 ///
 /// # Errors
 /// [`ConnectError`] when the settings themselves cannot work.
 pub async fn connect(options: &NatsOptions, name: &str) -> Result<Connection, ConnectError> {
     let (sender, link) = watch::channel(Link::default());
     let url = options.nats_url.clone();
+
     let mut connect = ConnectOptions::new()
         .name(name)
         .retry_on_initial_connect()
@@ -143,8 +165,9 @@ pub async fn connect(options: &NatsOptions, name: &str) -> Result<Connection, Co
         .ping_interval(PING_INTERVAL)
         .request_timeout(Some(REQUEST_TIMEOUT))
         .client_capacity(16 * 1024)
-        // Not memory until it is used. The server's flow-control window of an ordered consumer counts bytes (32 MiB), the
-        // client's buffer counts messages: at the default of 65,536 small messages overflow it, are dropped and read again.
+        // The server sends an ordered consumer up to 32 MiB ahead, and the client's buffer counts
+        // messages. Small messages would overflow the default of 65,536, be dropped and be read
+        // again. The buffer takes memory only when it is used.
         .subscription_capacity(1 << 19)
         .reconnect_delay_callback(|attempt| {
             Duration::from_millis(50)
@@ -165,12 +188,13 @@ pub async fn connect(options: &NatsOptions, name: &str) -> Result<Connection, Co
                 }
                 Event::Disconnected | Event::Closed => {
                     sender.send_modify(|link| link.up = false);
-                    tracing::warn!("connection to NATS lost; trying to get it back");
+                    tracing::warn!("lost the connection to NATS; reconnecting");
                 }
-                other => tracing::warn!(event = %other, "NATS"),
+                other => tracing::warn!(event = %other, "the NATS client reports an event"),
             }
             std::future::ready(())
         });
+
     if let Some(path) = &options.nats_creds {
         connect =
             connect
@@ -190,6 +214,7 @@ pub async fn connect(options: &NatsOptions, name: &str) -> Result<Connection, Co
     if let Some(ca) = &options.nats_ca {
         connect = connect.add_root_certificates(ca.clone()).require_tls(true);
     }
+
     let shown = crate::settings::masked_urls(&url);
     tracing::info!(url = %shown, "connecting to NATS");
     let addresses: Vec<String> = url.split(',').map(|part| part.trim().to_owned()).collect();
@@ -197,6 +222,7 @@ pub async fn connect(options: &NatsOptions, name: &str) -> Result<Connection, Co
         .connect(addresses)
         .await
         .map_err(|source| ConnectError::Connect { url: shown, source })?;
+
     let jetstream = async_nats::jetstream::context::ContextBuilder::new()
         .timeout(REQUEST_TIMEOUT)
         .ack_timeout(REQUEST_TIMEOUT)

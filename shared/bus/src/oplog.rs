@@ -1,7 +1,23 @@
-//! Appending to an operation's log under an expected sequence, and reading it back.
+//! Appends events to an operation's log and reads the log back. "No operation finishes twice" is
+//! enforced here.
 //!
-//! This is where "nothing is finished twice" is enforced: every state change goes through [`OpLog::append`], which publishes
-//! with `Nats-Expected-Last-Subject-Sequence` and resolves every unknown outcome by reading the subject.
+//! The problem: several workers and backends may want to move the same operation on at the same
+//! time, and only one of them may succeed. The answer to a publish can get lost, so a publisher
+//! does not always know whether its event was stored. In a cluster, a server that has just become
+//! the leader may answer with an older state.
+//!
+//! How it is solved: every event goes through [`OpLog::append`]. It names the sequence that the
+//! event must follow (`Nats-Expected-Last-Subject-Sequence`), so JetStream stores at most one event
+//! at each position. A publish without an answer is repeated. If the first one was stored, the
+//! repetition is refused, and the log then shows the event with the publisher's own claim id. A log
+//! that ends before the expected sequence is read again for about five seconds before that is
+//! believed. Start requests, cancel intents and metric batches have no position; they are stored
+//! once by their message id.
+//!
+//! Rejected: a lock per operation in a key-value bucket. A lock expires while its holder is paused,
+//! so the holder's late writes need an expected sequence anyway. Also rejected: message ids for
+//! events. The server forgets them after [two minutes](crate::topology), and a worker may come back
+//! later.
 
 use std::time::Duration;
 
@@ -34,15 +50,16 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// Longest pause between two tries.
 const MAX_PAUSE: Duration = Duration::from_secs(2);
 
-/// How often a log that ends before the event to be followed is read again before that is believed: about 5 s.
-const SHORT_READS: u32 = 8;
+/// How often a log is read that ends before the expected sequence, until that is believed. With
+/// the pauses in between this takes about 5 s.
+const MAX_SHORT_READS: u32 = 8;
 
 /// Room for headers and subject within the server's `max_payload`, in bytes.
 const HEADER_ROOM: usize = 1024;
 
-/// The time at which the stream stored a message.
+/// Converts the time at which the stream stored a message.
 pub fn stream_time(time: async_nats::datetime::DateTime) -> Timestamp {
-    // Divided as 64 bits: dividing as 128 bits is visible in the time of a replay.
+    // A 64-bit division: the 128-bit one shows in the time that a replay takes.
     Timestamp::from_millis(
         i64::try_from(time.unix_timestamp_nanos())
             .unwrap_or_default()
@@ -54,23 +71,23 @@ pub fn stream_time(time: async_nats::datetime::DateTime) -> Timestamp {
 #[derive(Debug, thiserror::Error)]
 #[error("cannot read the log of operation {operation_id}")]
 pub struct ReadLogError {
-    /// The operation.
+    /// The operation whose log was asked for.
     pub operation_id: OperationId,
-    /// The cause.
+    /// What NATS said.
     #[source]
     pub source: async_nats::jetstream::stream::RawMessageError,
 }
 
-/// How a publish failed.
+/// How one publish failed.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
-    /// The server said no.
+    /// The server refused the message.
     #[error("the server refused the message")]
     Refused(#[source] async_nats::jetstream::Error),
-    /// It did not answer, or the message did not leave.
+    /// The server did not answer, or the message was not sent.
     #[error("no answer to a publish")]
     Request(#[source] RequestError),
-    /// It said something else.
+    /// The answer is not one of JetStream.
     #[error("the answer to a publish cannot be read")]
     Unreadable(#[source] serde_json::Error),
 }
@@ -78,10 +95,11 @@ pub enum PublishError {
 /// Why a message was not stored.
 #[derive(Debug, thiserror::Error)]
 pub enum AppendError {
-    /// Another event came first, and nothing of this one was stored; or this one was, and others have followed it since.
+    /// The last event is another one. Either it came first and this one was not stored, or this
+    /// one was stored and others have followed it since.
     #[error("another event came first")]
     Conflict(Box<FoldedLog>),
-    /// The message is larger than the server takes.
+    /// The message exceeds the server's `max_payload`.
     #[error("the message is larger than the NATS server takes (max_payload)")]
     TooLarge,
     /// The stream or the disk is full; nothing was stored.
@@ -90,7 +108,7 @@ pub enum AppendError {
     /// The message cannot be written as JSON.
     #[error("the message cannot be written as JSON")]
     Encode(#[source] serde_json::Error),
-    /// NATS did not answer in time. It may have been stored.
+    /// NATS did not answer in time. The message may have been stored.
     #[error("NATS did not confirm in time")]
     Unknown(#[source] PublishError),
 }
@@ -100,8 +118,8 @@ pub enum AppendError {
 pub struct Stored {
     /// Its sequence in the stream.
     pub sequence: u64,
-    /// Somebody else stored a message with the same id before. Nothing was stored, and `sequence` is the earlier
-    /// message's.
+    /// Whether somebody else had stored a message with the same id. Then nothing was stored now,
+    /// and `sequence` is the sequence of the earlier message.
     pub was_known: bool,
 }
 
@@ -114,7 +132,7 @@ pub struct OpLog {
 }
 
 impl OpLog {
-    /// Over this connection.
+    /// The logs below the prefix of `names`, over this connection.
     pub fn new(jetstream: Context, names: SubjectNames) -> Self {
         Self {
             client: jetstream.client(),
@@ -125,8 +143,9 @@ impl OpLog {
 
     /// Appends `event` directly after `expected` (0: as the first), and returns its sequence.
     ///
-    /// A publish whose outcome is unknown is repeated until it is known or `patience` is over. That is safe: the server
-    /// checks the expected sequence first, so a repetition of one that landed is refused, and then recognised by its claim.
+    /// While the outcome is unknown, the publish is repeated, for at most `patience`. That is safe:
+    /// if the first publish was stored, the server refuses the repetition, and the stored event is
+    /// recognised by its claim id.
     ///
     /// # Errors
     /// [`AppendError`]; only [`AppendError::Unknown`] leaves the outcome open.
@@ -142,12 +161,14 @@ impl OpLog {
         let deadline = Instant::now().checked_add(patience);
         let mut backoff = Backoff::new(FIRST_PAUSE, MAX_PAUSE);
         let mut short_reads = 0;
+
         loop {
             let header = [(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, expected.to_string())];
             let failure = match self.publish(&subject, header, payload.clone()).await {
                 Ok(ack) => return Ok(ack.sequence),
                 Err(error) => error,
             };
+
             match classify(&failure) {
                 Refusal::WrongSequence => {
                     if let Ok(log) = self.read(worker_type, &event.operation_id).await {
@@ -158,13 +179,16 @@ impl OpLog {
                         {
                             return Ok(log.state.last_sequence);
                         }
-                        // In a cluster the refusal can be about a message that is not committed yet, and the answer can
-                        // come from a server that has just become the leader or does not know that it no longer is. Then
-                        // the tail is still the expected one, or an earlier one, and only time will tell. (An earlier one
-                        // that stays is that of a stream that was made anew.)
+
+                        // In a cluster, the server may refuse because of a message that is not
+                        // committed yet. The log may also come from a server that has just
+                        // become the leader, or that is no longer the leader and does not know it.
+                        // In both cases the tail is the expected one or an earlier one, so wait
+                        // and try again. An earlier tail that stays means that the stream was
+                        // deleted and created again.
                         let behind = log.tail < expected && {
                             short_reads += 1;
-                            short_reads < SHORT_READS
+                            short_reads < MAX_SHORT_READS
                         };
                         if log.tail != expected && !behind {
                             return Err(AppendError::Conflict(Box::new(log)));
@@ -177,6 +201,7 @@ impl OpLog {
                 }
                 Refusal::Full | Refusal::Unknown => {}
             }
+
             if backoff.reaches(deadline) {
                 return Err(AppendError::Unknown(failure));
             }
@@ -187,8 +212,8 @@ impl OpLog {
 
     /// Reads and folds the whole log of an operation.
     ///
-    /// Asks the stream's leader, not a replica: a direct get may answer from one that lags. Even so the answer can be old
-    /// by the time it is used; [`Self::append`] finds out.
+    /// Asks the stream's leader, because a direct get may be answered by a replica that lags.
+    /// Events may be appended after the answer; [`Self::append`] then returns a conflict.
     ///
     /// # Errors
     /// [`ReadLogError`] when NATS does not answer.
@@ -201,9 +226,12 @@ impl OpLog {
         Box::pin(self.read_now(worker_type, id)).await
     }
 
-    /// [`Self::read`], when it is known that the log reaches to `sequence`. In a cluster a server that has just become the
-    /// leader, or does not know that it no longer is, may not have it yet; so an answer that ends before is asked for again. It
-    /// is believed in the end: the stream may have been made anew.
+    /// Like [`Self::read`], for a log that is known to reach `sequence`.
+    ///
+    /// In a cluster, a server that has just become the leader, or is no longer the leader and does
+    /// not know it, may not have that event yet. So a log that ends earlier is read again, for
+    /// about five seconds. After that it is returned as it is: the stream may have been deleted and
+    /// created again.
     ///
     /// # Errors
     /// [`ReadLogError`] when NATS does not answer.
@@ -214,7 +242,7 @@ impl OpLog {
         sequence: u64,
     ) -> Result<FoldedLog, ReadLogError> {
         let mut backoff = Backoff::new(FIRST_PAUSE, MAX_PAUSE);
-        for _ in 1..SHORT_READS {
+        for _ in 1..MAX_SHORT_READS {
             let log = self.read(worker_type, id).await?;
             if log.tail >= sequence {
                 return Ok(log);
@@ -232,6 +260,7 @@ impl OpLog {
         let subject = self.names.operation(worker_type, id);
         let stream = self.stream(id).await?;
         let mut log = FoldedLog::default();
+
         loop {
             match stream
                 .raw_message_builder()
@@ -260,7 +289,7 @@ impl OpLog {
         }
     }
 
-    /// What the stream's clock shows: the one by which [`Self::read`] tells when things happened.
+    /// The time of the stream's clock, which also stamps the events that [`Self::read`] returns.
     ///
     /// # Errors
     /// When NATS does not answer.
@@ -269,12 +298,15 @@ impl OpLog {
         struct Info {
             ts: Timestamp,
         }
+
         let subject = format!("STREAM.INFO.{}", self.names.stream());
-        let asked = Box::pin(self.jetstream.request::<_, _, Response<Info>>(subject, &()));
-        match asked
+        // Boxed because it is rare: every operation's future would otherwise have room for it.
+        let request = Box::pin(self.jetstream.request::<_, _, Response<Info>>(subject, &()));
+        let answer = request
             .await
-            .map_err(|error| RequestError::with_source(RequestErrorKind::Other, error))?
-        {
+            .map_err(|error| RequestError::with_source(RequestErrorKind::Other, error))?;
+
+        match answer {
             Response::Ok(info) => Ok(info.ts),
             Response::Err { error } => {
                 Err(RequestError::with_source(RequestErrorKind::Other, error))
@@ -318,12 +350,14 @@ impl OpLog {
         }
     }
 
-    /// Stores a start request: the queue entry of an operation and the record of its creation in one message.
+    /// Stores a start request. The one message creates the operation and is its entry in a queue.
     ///
-    /// The operation id is the message id, so publishing a request again stores nothing. `trace` travels in a header.
+    /// The operation id is the message id, so publishing a request again stores nothing. `trace`
+    /// travels in a header.
     ///
     /// # Errors
-    /// [`AppendError`], never `Conflict`. Only [`AppendError::Unknown`] leaves open whether it was stored.
+    /// [`AppendError`], never `Conflict`. Only [`AppendError::Unknown`] leaves open whether it was
+    /// stored.
     pub async fn start(
         &self,
         request: &StartRequest,
@@ -343,11 +377,12 @@ impl OpLog {
             .await
     }
 
-    /// Stores a cancel intent, so that a worker that takes the operation over finds it. Returns its sequence.
+    /// Stores a cancel intent, so that a worker that takes the operation over finds it. Returns its
+    /// sequence.
     ///
-    /// The operation id makes the message id, so the stream keeps the first intent of an operation. Repeating it is
-    /// useful all the same: the server hands the message to everybody who listens on the subject at that moment, and it
-    /// may be the first time that the worker hears it.
+    /// The message id is made from the operation id, so the stream keeps only the first intent of
+    /// an operation. Repeating an intent still helps: the server passes the message on to everybody
+    /// who listens on the subject, and the worker may have missed the first one.
     ///
     /// # Errors
     /// [`AppendError`], never `Conflict`.
@@ -371,7 +406,8 @@ impl OpLog {
         .map(|stored| stored.sequence)
     }
 
-    /// Stores a batch of metric points. Publishing a batch again with the same `message_id` stores nothing.
+    /// Stores a batch of metric points. Publishing a batch again with the same `message_id` stores
+    /// nothing.
     ///
     /// # Errors
     /// [`AppendError`], never `Conflict`.
@@ -389,8 +425,9 @@ impl OpLog {
             .map(drop)
     }
 
-    /// Stores a message under an id of its own. Repeats the publish until its outcome is known or `patience` is over.
-    /// That is safe: the server drops a message whose id it has seen.
+    /// Stores a message under its own message id. While the outcome is unknown, the publish is
+    /// repeated, for at most `patience`. That is safe: the server drops a message whose id it has
+    /// seen.
     async fn publish_once(
         &self,
         subject: &str,
@@ -402,6 +439,7 @@ impl OpLog {
         let deadline = Instant::now().checked_add(patience);
         let mut backoff = Backoff::new(FIRST_PAUSE, MAX_PAUSE);
         let mut is_repetition = false;
+
         loop {
             let id_header = (NATS_MESSAGE_ID, message_id.to_owned());
             let trace_header = trace.map(|trace| {
@@ -411,11 +449,12 @@ impl OpLog {
                 )
             });
             let headers = std::iter::once(id_header).chain(trace_header);
+
             let failure = match self.publish(subject, headers, payload.clone()).await {
                 Ok(answer) => {
                     return Ok(Stored {
                         sequence: answer.sequence,
-                        // A repetition cannot tell whether its own first try was stored, so it counts as stored by it.
+                        // After a repetition, the earlier message is most likely our own first try.
                         was_known: answer.duplicate && !is_repetition,
                     });
                 }
@@ -427,6 +466,7 @@ impl OpLog {
                 Refusal::Full => return Err(AppendError::Full(failure)),
                 Refusal::WrongSequence | Refusal::Unknown => {}
             }
+
             if backoff.reaches(deadline) {
                 return Err(AppendError::Unknown(failure));
             }
@@ -446,6 +486,7 @@ impl OpLog {
         for (name, value) in named {
             headers.insert(name, value);
         }
+
         let request = async_nats::Request::new()
             .headers(headers)
             .payload(payload)
@@ -455,11 +496,13 @@ impl OpLog {
             .send_request(subject.to_owned(), request)
             .await
             .map_err(PublishError::Request)?;
+
         let answer: Answer =
             serde_json::from_slice(&message.payload).map_err(PublishError::Unreadable)?;
         match answer.error {
             Some(refused) => Err(PublishError::Refused(refused)),
-            // Streams count from 1: what says neither a sequence nor an error is no answer of a stream.
+            // Streams count from 1, so an answer with neither a sequence nor an error is not one of
+            // a stream.
             None if answer.sequence == 0 => Err(PublishError::Unreadable(
                 serde::de::Error::missing_field("seq"),
             )),
@@ -481,8 +524,10 @@ impl OpLog {
     }
 }
 
-/// What the stream answers to a publish. A plain struct, because two of these are read for every operation: the client
-/// library's own type is an enum that is tried one variant after the other.
+/// The stream's answer to a publish.
+///
+/// The client library has an untagged enum for it, which serde reads by trying each variant. Two
+/// answers are read for every operation, and a plain struct is faster.
 #[derive(Deserialize)]
 struct Answer {
     #[serde(default, rename = "seq")]
@@ -492,14 +537,16 @@ struct Answer {
     error: Option<async_nats::jetstream::Error>,
 }
 
+/// What a failed publish tells about the message.
 enum Refusal {
     WrongSequence,
     TooLarge,
     Full,
+    /// It may have been stored.
     Unknown,
 }
 
-/// What a failed publish says about the message: only refusals by the server are final.
+/// Only a refusal by the server is final. Without an answer the message may have been stored.
 fn classify(error: &PublishError) -> Refusal {
     match error {
         PublishError::Request(error) if error.kind() == RequestErrorKind::MaxPayloadExceeded => {

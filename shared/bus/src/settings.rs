@@ -1,4 +1,9 @@
-//! Settings both programs share, each an environment variable and a flag, and how durations are read.
+//! Settings that several programs share. Each is a flag and an environment variable; the doc
+//! comments of the fields are the `--help` texts.
+//!
+//! clap reads both, so flag, variable, default and help text stand in one place, and a test
+//! compares the variables with `.env.example`. Rejected: a settings file. Containers and service
+//! managers set environment variables, and a file would be a third source with an order of its own.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -31,41 +36,47 @@ pub struct NatsOptions {
     /// Token.
     #[arg(long, env = "NATS_TOKEN", hide_env_values = true, conflicts_with_all = ["nats_user", "nats_creds"])]
     pub nats_token: Option<String>,
-    /// Certificate authority (PEM) that the servers' certificates are checked against; turns TLS on.
+    /// Certificate authority (PEM file) for checking the servers' certificates. Turns TLS on.
     #[arg(long, env = "NATS_CA")]
     pub nats_ca: Option<PathBuf>,
-    /// First token(s) of every subject; another prefix is another tenant with streams of its own.
+    /// First tokens of every subject. Each prefix is a separate tenant with its own streams.
     #[arg(long, env = "KTRDR_SUBJECT_PREFIX", default_value = "ktrdr", value_parser = parse_names)]
     pub subject_prefix: SubjectNames,
 }
 
-/// What backend and workers should agree on.
+/// Settings that should be the same for backends and workers.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Protocol")]
 pub struct ProtocolOptions {
-    /// How often a worker says that it lives. Three missed ones make it `TEMPORARILY_UNAVAILABLE`.
+    /// Time between two heartbeats of a worker. After three missed ones the worker is
+    /// `TEMPORARILY_UNAVAILABLE`.
     #[arg(long, env = "KTRDR_HEARTBEAT_INTERVAL", default_value = "10s", value_parser = parse_duration)]
     pub heartbeat_interval: Duration,
-    /// How long a worker may be silent before its operation is given to another one. Lives in the queue's consumer: the
-    /// backend writes it there, a worker uses it only for a queue that does not exist yet. Shorter than a few round trips or
-    /// garbage pauses, and operations are taken from healthy workers.
+    /// How long a worker may be silent before its operation is given to another one.
+    ///
+    /// The lease is stored in the queue's consumer. The backend writes it there when it starts; a
+    /// worker uses its own setting only for a queue that does not exist yet. It must be longer than
+    /// a few round trips and the longest pause of a worker process, otherwise healthy workers lose
+    /// their operations.
     #[arg(long, env = "KTRDR_LEASE", default_value = "30s", value_parser = parse_duration)]
     pub lease: Duration,
-    /// How many servers keep each stream: 1, 3 or 5.
+    /// Number of NATS servers that keep a copy of each stream: 1, 3 or 5.
     #[arg(long, env = "KTRDR_STREAM_REPLICAS", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=5))]
     pub stream_replicas: u8,
-    /// How long operations, metrics and results are kept. Also the longest an operation may wait and run.
+    /// How long operations, metrics and results are kept. An operation must also wait and run
+    /// within this time.
     #[arg(long, env = "KTRDR_RETENTION", default_value = "7d", value_parser = parse_duration)]
     pub retention: Duration,
-    /// Largest size of the operations stream in bytes; -1 for no limit. A full stream refuses starts (507) and loses nothing.
+    /// Largest size of the operations stream in bytes; -1 for no limit. When the stream is full,
+    /// starts are refused (507) and nothing is lost.
     #[arg(long, env = "KTRDR_STREAM_MAX_BYTES", default_value_t = -1, allow_negative_numbers = true)]
     pub stream_max_bytes: i64,
 }
 
-/// Reads `10s`, `500ms`, `7d`; a bare number counts seconds.
+/// Reads a duration such as `10s`, `500ms` or `7d`. A number without a unit means seconds.
 ///
 /// # Errors
-/// A text saying what is accepted, also for zero.
+/// The text says what is accepted. Zero is an error, too.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let parsed = match text.trim().parse::<f64>() {
         Ok(seconds) => Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string()),
@@ -78,10 +89,10 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Like [`parse_duration`], and accepts 0 for "not at all".
+/// Like [`parse_duration`], but also accepts zero.
 ///
 /// # Errors
-/// A text saying what is accepted.
+/// The text says what is accepted.
 pub fn parse_duration_or_zero(text: &str) -> Result<Duration, String> {
     match text.trim() {
         "0" | "0s" | "0ms" => Ok(Duration::ZERO),
@@ -89,7 +100,7 @@ pub fn parse_duration_or_zero(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Server addresses without the user names, passwords and tokens they may carry: for logs.
+/// Server addresses for logs: without the user names, passwords and tokens that they may contain.
 pub fn masked_urls(urls: &str) -> String {
     let mask = |url: &str| match (url.find("://"), url.rfind('@')) {
         (Some(scheme), Some(at)) if at > scheme => {

@@ -1,11 +1,15 @@
-//! Logs: to standard error, filtered by `RUST_LOG`, as text or as JSON lines.
+//! Log set-up, and texts for log lines.
+//!
+//! Logs go to standard error, filtered by `RUST_LOG`, as text or as one JSON object per line.
+//! Metrics are not here: each program serves its own for Prometheus (see [`crate::metrics`]). Spans
+//! are not exported; an operation's trace id is a field of its log lines instead.
 
 use std::io::IsTerminal;
 
 use clap::Args;
 use tracing_subscriber::EnvFilter;
 
-/// How to log.
+/// Settings of the logs.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Logs")]
 pub struct LogOptions {
@@ -17,7 +21,7 @@ pub struct LogOptions {
     pub log_json: bool,
 }
 
-/// Starts logging for this process. A filter that does not parse is reported and replaced by `info`.
+/// Starts logging for this process. When the filter is not valid, logs at `info` and warns.
 pub fn init(options: &LogOptions) {
     let (filter, bad) = match EnvFilter::try_new(&options.log) {
         Ok(filter) => (filter, None),
@@ -27,26 +31,27 @@ pub fn init(options: &LogOptions) {
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
-    // A second initialisation (tests in one process) keeps the first.
+    // Tests in one process call this several times; the first call counts.
     let _ = if options.log_json {
         builder.json().flatten_event(true).try_init()
     } else {
         builder.with_target(false).try_init()
     };
     if let Some(error) = bad {
-        tracing::warn!(filter = %options.log, %error, "RUST_LOG does not parse; logging at info");
+        tracing::warn!(filter = %options.log, %error, "RUST_LOG is not a valid filter; logging at info");
     }
 }
 
-/// Longest text of [`short`], in characters.
+/// Longest text that [`short`] returns, in characters.
 const SHORT: usize = 300;
 
-/// The beginning of a text for a log line: what was wrong may be quoted in it, and be of any size.
+/// The beginning of a text, for a log line. Error texts may quote a client's input, which can have
+/// any size.
 pub fn short(text: &dyn std::fmt::Display) -> String {
     beginning(text.to_string(), SHORT)
 }
 
-/// At most so many characters of a text, and a sign when there are more.
+/// The first `most` characters of a text, with `…` when there are more.
 pub fn beginning(text: String, most: usize) -> String {
     match text.char_indices().nth(most) {
         Some((end, _)) => format!("{}…", &text[..end]),
@@ -54,7 +59,8 @@ pub fn beginning(text: String, most: usize) -> String {
     }
 }
 
-/// An error and its causes in one line: each `Display` says only its own layer.
+/// An error and its causes in one line. The `Display` of an error in this project names only its
+/// own layer, not its cause.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

@@ -1,7 +1,18 @@
 //! Streams, consumers and buckets: what they must look like, and how they are provisioned.
 //!
-//! Several processes may do this at the same time. Whoever finds something missing creates it; only a backend changes what
-//! exists, and only once, when it starts, so two processes with different settings never rewrite it in turns.
+//! The problem: backends and workers may start in any order and at the same time, each with its
+//! own settings. A start must not depend on a set-up step, and two processes with different
+//! settings must not overwrite each other again and again.
+//!
+//! How it is solved: every process creates what is missing. Only a backend changes what exists, and
+//! only once, when it starts. It changes the settings that the protocol needs and keeps all others,
+//! for example the placement that an operator chose. What cannot be changed (storage, retention
+//! policy) is an error that says how to get out of it. The lease is a setting of each queue's
+//! consumer, so all workers of a queue use the same one.
+//!
+//! Rejected: a separate program that provisions, because every demo, test and upgrade would have
+//! to run it first. Also rejected: letting workers change streams, because one worker with an old
+//! setting could then shorten the retention for all.
 
 use std::time::Duration;
 
@@ -18,31 +29,32 @@ use ktrdr_protocol::id::{Queue, WorkerType};
 use ktrdr_protocol::origin::Origin;
 use ktrdr_protocol::subject::{PRIORITY_GROUP, SubjectNames};
 
-/// How long the server remembers message ids. A start repeated within it is recognised by the server; later ones are
-/// recognised by the projection.
+/// How long the server remembers message ids. The server recognises a start that is repeated within
+/// this time, and the projection recognises later ones.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 
-/// Operations of one queue that may run at a time. The server's default of 1,000 would stop a large fleet silently.
+/// How many operations of one queue may run at a time. With the server's default of 1,000, a large
+/// fleet would stop getting work without any error.
 const MAX_ACK_PENDING: i64 = 100_000;
 
-/// Idle workers that may wait on one queue. The server's default of 512 would turn further ones away.
+/// How many idle workers may wait on one queue. The server's default of 512 would turn away others.
 const MAX_WAITING: i64 = 65_536;
 
 /// Why something could not be provisioned.
 #[derive(Debug, thiserror::Error)]
 pub enum TopologyError {
-    /// It exists and cannot be used or changed into what is needed.
+    /// It exists with a setting that does not fit and cannot be changed.
     #[error(
         "{what} exists with {field} {found}, but {wanted} is needed: remove it, or choose another KTRDR_SUBJECT_PREFIX"
     )]
     Incompatible {
         /// The stream, bucket or consumer.
         what: String,
-        /// The setting.
+        /// The setting that does not fit.
         field: &'static str,
-        /// What it is.
+        /// Its value.
         found: String,
-        /// What it must be.
+        /// The value that is needed.
         wanted: String,
     },
     /// NATS refused or did not answer.
@@ -57,7 +69,7 @@ pub enum TopologyError {
 }
 
 impl TopologyError {
-    /// Whether waiting and trying again may help.
+    /// Whether trying again later may help.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Nats { .. })
     }
@@ -70,7 +82,7 @@ fn nats(what: &str, source: impl Into<async_nats::Error>) -> TopologyError {
     }
 }
 
-/// Who provisions.
+/// Which program provisions. It decides what may be changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// Creates what is missing and changes what differs.
@@ -89,7 +101,8 @@ pub fn operations_stream(names: &SubjectNames, options: &ProtocolOptions) -> Con
         subjects: names.stream_subjects(),
         retention: RetentionPolicy::Limits,
         storage: StorageType::File,
-        // A full stream must refuse new work: discarding old messages would lose operations that were acknowledged.
+        // A full stream must refuse new work: discarding old messages would lose operations that
+        // were acknowledged.
         discard: DiscardPolicy::New,
         max_bytes: options.stream_max_bytes,
         max_age: options.retention,
@@ -100,7 +113,8 @@ pub fn operations_stream(names: &SubjectNames, options: &ProtocolOptions) -> Con
     }
 }
 
-/// The stream of metric batches. Here the oldest may give way: metrics are an aid, not a promise.
+/// The stream of metric batches. When it is full, the oldest batches are dropped: no operation
+/// depends on them.
 pub fn metrics_stream(names: &SubjectNames, options: &ProtocolOptions) -> Config {
     Config {
         name: names.metrics_stream(),
@@ -112,7 +126,7 @@ pub fn metrics_stream(names: &SubjectNames, options: &ProtocolOptions) -> Config
     }
 }
 
-/// The durable pull consumer of one queue: its members are the workers.
+/// The durable pull consumer of one queue. The workers of the queue share it.
 pub fn queue_consumer(
     names: &SubjectNames,
     worker_type: &WorkerType,
@@ -136,7 +150,7 @@ pub fn queue_consumer(
     }
 }
 
-/// Provisions everything that does not belong to one worker type.
+/// Provisions everything that does not belong to a single worker type.
 ///
 /// # Errors
 /// [`TopologyError`].
@@ -148,6 +162,7 @@ pub async fn ensure(
 ) -> Result<(), TopologyError> {
     ensure_stream(jetstream, operations_stream(names, options), role).await?;
     ensure_stream(jetstream, metrics_stream(names, options), role).await?;
+
     let replicas = usize::from(options.stream_replicas);
     ensure_kv(
         jetstream,
@@ -201,7 +216,8 @@ pub async fn ensure(
     Ok(())
 }
 
-/// Brings the stream behind a bucket to this many copies and this retention: it may have been made with other settings.
+/// Changes the stream behind a bucket to this number of replicas and this retention. It may have
+/// been created with other settings.
 async fn adjust_bucket(
     jetstream: &Context,
     name: &str,
@@ -216,16 +232,18 @@ async fn adjust_bucket(
         .cached_info()
         .config
         .clone();
+
     let mut wanted = existing.clone();
     wanted.num_replicas = replicas;
     wanted.max_age = max_age.unwrap_or(existing.max_age);
-    // The server refuses a memory of message ids that is longer than the messages last.
+    // The server refuses to remember message ids for longer than it keeps the messages.
     if !wanted.max_age.is_zero() {
         wanted.duplicate_window = existing.duplicate_window.min(wanted.max_age);
     }
     if wanted == existing {
         return Ok(());
     }
+
     tracing::info!(
         stream = name,
         replicas,
@@ -238,7 +256,7 @@ async fn adjust_bucket(
         .map_err(|error| nats(&what, error))
 }
 
-/// Creates the stream, or makes sure that the existing one will do.
+/// Creates the stream, or checks the existing one. A backend also changes what differs.
 ///
 /// # Errors
 /// [`TopologyError`].
@@ -254,7 +272,7 @@ pub async fn ensure_stream(
         {
             match jetstream.create_stream(&wanted).await {
                 Ok(_) => return Ok(()),
-                // Somebody else was faster, with settings of their own.
+                // Another process created it in the meantime, maybe with other settings.
                 Err(error) if matches!(error.kind(), CreateStreamErrorKind::JetStream(ref e) if e.error_code() == ErrorCode::STREAM_NAME_EXIST) =>
                 {
                     let stream = jetstream
@@ -268,6 +286,7 @@ pub async fn ensure_stream(
         }
         Err(error) => return Err(nats(&what, error)),
     };
+
     let incompatible = |field, found: String, wanted: String| {
         Err(TopologyError::Incompatible {
             what: what.clone(),
@@ -293,7 +312,8 @@ pub async fn ensure_stream(
     if existing.sealed || existing.mirror.is_some() {
         return incompatible("a mirror or seal", "set".to_owned(), "none".to_owned());
     }
-    // What is not named here keeps the operator's own setting (placement, compression, further subjects …).
+
+    // All other settings stay as the operator chose them (placement, compression, more subjects …).
     let mut merged = existing.clone();
     merged.subjects.extend(
         wanted
@@ -311,8 +331,9 @@ pub async fn ensure_stream(
     if merged == existing {
         return Ok(());
     }
+
     if role == Role::Worker {
-        tracing::debug!(stream = %wanted.name, "the stream differs from this worker's settings; the backend's count");
+        tracing::debug!(stream = %wanted.name, "the stream differs from this worker's settings; only a backend changes it");
         return Ok(());
     }
     tracing::info!(stream = %wanted.name, "changing the stream to this backend's settings");
@@ -330,7 +351,7 @@ async fn ensure_kv(jetstream: &Context, config: kv::Config) -> Result<(), Topolo
     let what = format!("bucket {}", config.bucket);
     match jetstream.create_key_value(config.clone()).await {
         Ok(_) => Ok(()),
-        // Created by somebody else in between; its settings are theirs.
+        // Another process created it in the meantime.
         Err(_) if jetstream.get_key_value(&config.bucket).await.is_ok() => Ok(()),
         Err(error) => Err(nats(&what, error)),
     }
@@ -351,7 +372,8 @@ async fn ensure_object_store(
     }
 }
 
-/// Creates the consumer of a queue if it is missing, and returns the lease in force: the consumer's `ack_wait`.
+/// Creates the consumer of a queue if it is missing, and returns the lease that applies: the
+/// consumer's `ack_wait`.
 ///
 /// # Errors
 /// [`TopologyError`], also when another queue's consumer has this name.
@@ -364,6 +386,7 @@ pub async fn ensure_queue(
 ) -> Result<Duration, TopologyError> {
     let config = queue_consumer(names, worker_type, queue, lease);
     let what = format!("consumer {}", names.consumer(worker_type, queue));
+
     match jetstream
         .create_consumer_strict_on_stream(config.clone(), names.stream())
         .await
@@ -372,6 +395,7 @@ pub async fn ensure_queue(
         Err(error) if says_it_exists(&error.kind()) => {}
         Err(error) => return Err(nats(&what, error)),
     }
+
     let consumer: consumer::PullConsumer = jetstream
         .get_consumer_from_stream(names.consumer(worker_type, queue), names.stream())
         .await
@@ -401,7 +425,7 @@ fn says_it_exists(kind: &ConsumerCreateStrictErrorKind) -> bool {
     }
 }
 
-/// Brings every existing queue consumer to `lease`. For a backend that has just started; nobody else writes leases.
+/// Sets the lease of every existing queue consumer. Only a backend does this, when it starts.
 ///
 /// # Errors
 /// [`TopologyError`].
@@ -421,6 +445,7 @@ pub async fn apply_lease(
         .try_collect()
         .await
         .map_err(|error| nats(&what, error))?;
+
     for info in consumers {
         if queue_of(names, &info.config).is_none() {
             continue;
@@ -441,8 +466,8 @@ pub async fn apply_lease(
     Ok(())
 }
 
-/// The worker type and queue that a consumer serves; `None` when it is not the consumer of a queue, but for example somebody
-/// else's on the same subject.
+/// The worker type and queue of a consumer; `None` when it is not a queue's consumer, for example
+/// when an operator created it on the same subject.
 pub fn queue_of(names: &SubjectNames, consumer: &consumer::Config) -> Option<(WorkerType, Queue)> {
     let ktrdr_protocol::subject::Topic::Start { worker_type, queue } =
         names.parse(&consumer.filter_subject)?
