@@ -1,5 +1,16 @@
-//! `GET /metrics`: metrics for Prometheus. `docs/monitoring.md` says what they mean and what to
-//! alert on.
+//! `GET /metrics`: Prometheus metrics of this backend. `docs/monitoring.md` explains them and says
+//! what to alert on.
+//!
+//! The problem: most figures are sizes of the projection, registry and queues, which change all the
+//! time, while Prometheus asks every few seconds. And clients choose requirements, so the number of
+//! queues has no bound, but the number of series must have one.
+//!
+//! How it is solved: each scrape fills a new registry from the current state. Only counters and
+//! histograms of events (requests, ends of operations) live on between scrapes. Series per worker
+//! type or queue are cut off at 200; empty queues are left out first.
+//!
+//! Rejected: gauges that every state change updates. They cost time on the hot path and can drift
+//! away from the state that they describe.
 
 use axum::extract::State;
 use ktrdr_http::answer::PrometheusText;
@@ -13,7 +24,7 @@ use tokio::time::Instant;
 use crate::projection::model::QueueState;
 use crate::state::AppState;
 
-/// Worker types and queues shown, at most. Queues come from requirements, which clients choose.
+/// At most this many worker types and queues are shown.
 const MAX_SHOWN: usize = 200;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -33,7 +44,7 @@ struct QueueLabels {
     queue: String,
 }
 
-/// Always answered, also before anything has been read and while NATS is unreachable.
+/// Answers at any time, also while the stream is being replayed or NATS is unreachable.
 pub async fn show(State(state): State<AppState>) -> PrometheusText {
     let mut registry = Registry::default();
     let version = VersionLabels {
@@ -48,11 +59,13 @@ pub async fn show(State(state): State<AppState>) -> PrometheusText {
 
     register_operations(&state, &mut registry);
     register_queues(&state, &mut registry);
+
     let counters = &state.projection.counters;
     for entry in state.catalogue.all() {
         counters.add_worker_type(entry.published.worker_type.as_str());
     }
     counters.register(&mut registry);
+
     state
         .registry
         .register_metrics(&mut registry, Instant::now());
@@ -89,7 +102,7 @@ fn register_operations(state: &AppState, registry: &mut Registry) {
 
 fn register_queues(state: &AppState, registry: &mut Registry) {
     let mut queues = state.projection.queues();
-    // Requirements make many queues, so empty ones are left out, except the one without
+    // Different requirements make many queues, so empty ones are left out, except the queue without
     // requirements.
     queues.retain(|queue| queue.pending + queue.running > 0 || queue.info.origin.as_str() == "any");
     queues.sort_by(|a, b| {

@@ -1,4 +1,5 @@
-//! Answers that are not a success, of backend and worker: one error document, and the headers that belong to it.
+//! Answers that are not a success, of backend and worker: one error document, and the headers that
+//! belong to it.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -16,7 +17,8 @@ pub struct ApiError {
     cause: Option<Cause>,
 }
 
-/// The cause of an internal error, as an extension of the answer: the request log writes it, the client does not see it.
+/// The cause of an internal error, as an extension of the answer: the request log writes it, the
+/// client does not see it.
 #[derive(Debug, Clone)]
 pub struct Cause(pub String);
 
@@ -99,7 +101,8 @@ impl ApiError {
         error.with("operation_id", id.as_str())
     }
 
-    /// The stream is full, or the remaining room is reserved for operations that were accepted before.
+    /// The stream is full, or the remaining room is reserved for operations that were accepted
+    /// before.
     pub fn storage_full() -> Self {
         Self::new(
             ErrorCode::StorageFull,

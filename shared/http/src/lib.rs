@@ -1,13 +1,17 @@
-//! What the REST interfaces of backend and workers share.
+//! Code that the REST interfaces of backend and workers share: reading start bodies, errors,
+//! OpenAPI, Prometheus metrics.
+//!
+//! The documents and error codes themselves are in `ktrdr_protocol::rest`, so a client does not
+//! depend on an HTTP server.
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`error`] | answers that are not a success |
+//! | [`error`] | error answers, with the codes of `ktrdr_protocol::rest::ErrorCode` |
 //! | [`answer`] | answers that are rendered text |
-//! | [`openapi`] | the OpenAPI document, from the routes and the types of their handlers |
+//! | [`openapi`] | the OpenAPI document, made from the routes and the types of their handlers |
 //! | [`start_body`] | reads the body of a start request and checks all of it |
 //! | [`schema`] | checks a value against a JSON Schema, with violations that a person can correct |
-//! | [`metrics`] | what both programs need to offer Prometheus metrics |
+//! | [`metrics`] | helpers for Prometheus metrics |
 
 pub mod answer;
 pub mod error;

@@ -1,4 +1,13 @@
-//! Checks a value against a JSON Schema, and says where it does not match so that a person can correct it.
+//! Checks a value against a JSON Schema. The violations tell a person where to correct the value.
+//!
+//! The problem: for a choice (`oneOf`, `anyOf`), a validator lists the errors of all alternatives
+//! or says only that none matches. A person who mistyped one member learns nothing from either.
+//!
+//! How it is solved: the violations are those of the alternative that comes closest, or the list of
+//! allowed values when the tag itself is wrong.
+//!
+//! Rejected: reading the body into the engine's own type, because the backend does not have it, and
+//! because serde stops at the first mistake.
 
 use std::mem::discriminant;
 use std::sync::Arc;
@@ -45,8 +54,8 @@ impl Schema {
     }
 }
 
-/// Adds an error to `found`. For a choice without a matching alternative it adds the allowed values, or the errors of the
-/// alternative that comes closest.
+/// Adds an error to `found`. For a choice without a matching alternative it adds the allowed
+/// values, or the errors of the alternative that comes closest.
 fn add_error(prefix: &str, error: &ValidationError<'_>, found: &mut Vec<Violation>) {
     if found.len() >= MAX_VIOLATIONS {
         return;
@@ -71,8 +80,8 @@ fn add_error(prefix: &str, error: &ValidationError<'_>, found: &mut Vec<Violatio
     }
 }
 
-/// The errors of each alternative of a choice, choices among its alternatives included. Empty when the error is not about a
-/// choice.
+/// The errors of each alternative of a choice, choices among its alternatives included. Empty when
+/// the error is not about a choice.
 fn alternatives<'e, 'v>(error: &'e ValidationError<'v>) -> Vec<Vec<&'e ValidationError<'v>>> {
     let (ErrorKind::AnyOf { context } | ErrorKind::OneOfNotValid { context }) = error.kind() else {
         return Vec::new();
@@ -92,8 +101,9 @@ fn alternatives<'e, 'v>(error: &'e ValidationError<'v>) -> Vec<Vec<&'e Validatio
     all
 }
 
-/// For a choice among fixed values, or a tagged choice whose tag matches no alternative: the path of the value or tag, and a
-/// message with the allowed values. Alternatives of another JSON type are ignored.
+/// For a choice among fixed values, or a tagged choice whose tag matches no alternative: the path
+/// of the value or tag, and a message with the allowed values. Alternatives of another JSON type
+/// are ignored.
 fn choices(path: &str, alternatives: &[Vec<&ValidationError<'_>>]) -> Option<(String, String)> {
     let of_another_type = |error: &ValidationError<'_>| match error.kind() {
         ErrorKind::Type { .. } => true,
@@ -141,8 +151,8 @@ fn accepted<'e>(error: &'e ValidationError<'_>) -> Option<&'e [Value]> {
     }
 }
 
-/// How far the value at `path` is from an alternative: one of another type is not meant at all, one with another tag (`"op"`, `"type"`)
-/// hardly; between the rest the number of errors decides.
+/// How far the value at `path` is from an alternative: one of another type is not meant at all, one
+/// with another tag (`"op"`, `"type"`) hardly; between the rest the number of errors decides.
 fn distance(path: &str, errors: &[&ValidationError<'_>]) -> usize {
     let weight = |error: &&ValidationError<'_>| match error.kind() {
         ErrorKind::Type { .. } if error.instance_path().as_str() == path => 10_000,

@@ -1,5 +1,16 @@
-//! The body of `POST …/start`, on a backend and on a worker: what is ours (`task_id`, `execution`) apart, the rest checked
-//! against the domain's schema.
+//! Reads and checks the body of `POST …/start`, on backend and worker.
+//!
+//! The problem: a start body mixes our fields (`task_id`, `execution`) with the parameters of an
+//! engine that the backend does not know. A client should see all its mistakes in one answer. The
+//! parameters must reach the engine as the client wrote them: reading and writing a number again
+//! can change it. And a large body must not keep other requests waiting.
+//!
+//! How it is solved: the body is parsed once as a JSON value, which is checked against two schemas,
+//! ours and the worker type's, and once as raw members. The parameters are put together from the
+//! raw text. Bodies above 32 KiB are checked on a thread of their own.
+//!
+//! Rejected: one struct with flattened parameters, because serde stops at the first mistake and
+//! writes numbers anew.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -17,7 +28,8 @@ use ktrdr_protocol::rest::Violation;
 
 use crate::schema::Schema;
 
-/// How many times the limit is read of a body that is too large, so that its sender gets to read the answer.
+/// Of a body that is too large, this many times the limit is read and discarded, so that its sender
+/// gets to read the answer.
 const MAX_DISCARDED: usize = 32;
 
 /// Bodies above this size, in bytes, are checked on a thread of their own.
@@ -32,35 +44,35 @@ static EXECUTION_SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
     Schema::compile(&schema).expect("the schema of `execution` compiles")
 });
 
-/// A start body that is fine.
+/// A start body that passed all checks.
 #[derive(Debug)]
 pub struct StartBody {
-    /// The id the client chose.
+    /// The operation id, when the client chose one.
     pub task_id: Option<OperationId>,
-    /// How to run it.
+    /// How to run the operation.
     pub execution: ExecutionOptions,
-    /// The domain's own parameters, as the client wrote them.
+    /// The engine's parameters, as the client wrote them.
     pub parameters: Box<RawValue>,
 }
 
-/// Why the bytes of a body could not be had.
+/// Why a body could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ReadBodyError {
-    /// There are more than the limit.
+    /// It is larger than the limit.
     #[error("the body is larger than {limit} bytes")]
     TooLarge {
         /// The limit, in bytes.
         limit: usize,
     },
-    /// The connection broke.
+    /// The connection broke before the end of the body.
     #[error("the body could not be read to its end")]
     Broken,
 }
 
 /// Reads a body of at most `limit` bytes.
 ///
-/// What is larger is read on and thrown away, within bounds: an answer that is sent while the client still sends its body
-/// is lost to many clients, because the connection is then reset under it.
+/// The rest of a larger body is read and discarded, up to a bound. Many clients do not see an
+/// answer that is sent while they are still sending, because their connection is then reset.
 ///
 /// # Errors
 /// [`ReadBodyError`].
@@ -124,7 +136,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut members: Vec<(String, &'de RawValue)> = Vec::new();
-                // There can be tens of thousands: looking through all that came before would take seconds.
+                // A set, because there can be tens of thousands of members, and comparing each with
+                // all before it would take seconds.
                 let mut known = HashSet::new();
                 while let Some((name, value)) = map.next_entry::<String, &'de RawValue>()? {
                     if !known.insert(name.clone()) {
@@ -140,7 +153,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
 }
 
 impl StartBody {
-    /// [`Self::read`], where others are not kept waiting: a large body that is wrong in many ways takes seconds.
+    /// Like [`Self::read`], but checks a large body on a thread of its own. A large body with many
+    /// mistakes takes seconds, and must not keep other requests waiting.
     ///
     /// # Errors
     /// [`BodyError`].
@@ -150,18 +164,19 @@ impl StartBody {
         }
         match tokio::task::spawn_blocking(move || Self::read(&body, schema.as_ref())).await {
             Ok(read) => read,
-            // As if it had happened here.
+            // A panic while checking is handled like one in the handler.
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
     }
 
-    /// Takes a body apart and checks all of it. Without a schema the parameters go unchecked: the engine decides alone.
+    /// Takes a body apart and checks all of it. Without a schema the parameters are not checked
+    /// here, only by the engine.
     ///
     /// # Errors
     /// [`BodyError`], with every violation at once.
     pub fn read(body: &[u8], schema: Option<&Schema>) -> Result<Self, BodyError> {
         let not_json = |error: serde_json::Error| BodyError::NotJson(error.to_string());
-        // Parsed as a whole first: it says where the JSON breaks, and bounds the depth.
+        // Parsed as a value first: the error then names the place, and the depth is limited.
         let mut whole: Value = serde_json::from_slice(body).map_err(not_json)?;
         if !whole.is_object() {
             return Err(BodyError::NotAnObject);
@@ -172,7 +187,7 @@ impl StartBody {
         let execution = read_execution(&whole, &mut found);
         let parameters = parameters(&members).map_err(not_json)?;
         if let (Some(schema), Some(members)) = (schema, whole.as_object_mut()) {
-            // What is left are the parameters: `Members` has refused names that are there twice.
+            // The rest are the parameters. `Members` has refused duplicate names.
             members.remove("task_id");
             members.remove("execution");
             found.extend(schema.violations("", &whole));
@@ -226,11 +241,11 @@ fn read_execution(body: &Value, found: &mut Vec<Violation>) -> ExecutionOptions 
     ExecutionOptions::default()
 }
 
-/// Writes whole numbers without a point: for JSON Schema `3.0` is an integer, for serde it is none.
+/// Turns `3.0` into `3`: JSON Schema accepts `3.0` as an integer, serde does not.
 pub fn integral_numbers(value: &mut Value) {
     match value {
         Value::Number(number) if number.is_f64() => {
-            // Above 2^53 a float says nothing about units.
+            // Above 2^53 a float is not exact.
             let whole = number
                 .as_f64()
                 .filter(|float| float.fract() == 0.0 && float.abs() <= 9_007_199_254_740_992.0);
@@ -244,7 +259,8 @@ pub fn integral_numbers(value: &mut Value) {
     }
 }
 
-/// The body without what is ours, spliced from the client's own text: numbers keep their form.
+/// The body without our fields, put together from the client's own text, so that numbers do not
+/// change.
 fn parameters(members: &[(String, &RawValue)]) -> Result<Box<RawValue>, serde_json::Error> {
     let mut text = String::from("{");
     for (name, value) in members

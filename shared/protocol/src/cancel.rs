@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use crate::id::OperationId;
 use crate::time::Timestamp;
 
-/// Asks the running worker to stop, on `cancel.<worker_type>.<operation_id>`; stored, and heard live.
+/// Asks the running worker to stop, on `cancel.<worker_type>.<operation_id>`; stored, and heard
+/// live.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CancelIntent {
     /// The operation.

@@ -1,12 +1,13 @@
 //! What a worker does with a delivered start request: run it, drop it, or wait. Pure, no I/O.
 //!
-//! The problem: JetStream delivers a start request at least once. A worker may receive a request that
-//! another worker already runs, has finished, or was lost with. It may also wake up after a long
-//! suspension and still hold an old delivery. Exactly one worker may run the operation.
+//! The problem: JetStream delivers a start request at least once. A worker may receive a request
+//! that another worker already runs, has finished, or was lost with. It may also wake up after a
+//! long suspension and still hold an old delivery. Exactly one worker may run the operation.
 //!
 //! The solution: the operation log decides. [`decide`] reads the log and proposes an event with the
-//! tail that the event must follow. JetStream refuses the event if the log has grown since. The worker
-//! then reads the log again and decides again, so a decision on an old reading can never take effect.
+//! tail that the event must follow. JetStream refuses the event if the log has grown since. The
+//! worker then reads the log again and decides again, so a decision on an old reading can never
+//! take effect.
 //!
 //! Rejected: a lock per operation (it needs its own recovery when its holder is lost), and counting
 //! deliveries as attempts (a delivery that nobody acted on would use up an attempt).
@@ -60,9 +61,9 @@ pub struct DeliveryInfo {
 /// `now` must come from the stream's clock, like the times in the log. It matters only when
 /// [`waits_for_retry`] is true.
 ///
-/// JetStream delivers a request to a second worker only when the lease of the first has run out or the
-/// first released the request. A `started` event for an earlier delivery of the same request therefore
-/// means that its worker was lost.
+/// JetStream delivers a request to a second worker only when the lease of the first has run out or
+/// the first released the request. A `started` event for an earlier delivery of the same request
+/// therefore means that its worker was lost.
 ///
 /// ```
 /// use ktrdr_protocol::claim::{ClaimDecision, DeliveryInfo, decide};
@@ -96,8 +97,8 @@ pub fn decide(
         EventKind::Completed { .. } | EventKind::Failed { .. } | EventKind::Cancelled { .. } => {
             ClaimDecision::Drop("the operation has ended")
         }
-        // The same operation id was queued twice: a start was repeated after the duplicate window, or
-        // by hand. A worker runs the other copy; a takeover here would run the operation twice.
+        // The same operation id was queued twice: a start was repeated after the duplicate window,
+        // or by hand. A worker runs the other copy; a takeover here would run the operation twice.
         EventKind::Started {
             start_sequence: other,
             ..

@@ -1,11 +1,12 @@
 //! The events of an operation log, on the subject `op.<worker_type>.<operation_id>`.
 //!
 //! The events are the only record of what happened to an operation. Everything else is derived from
-//! them: the state of the projection, the attempts, the decision of a worker about a delivered request.
+//! them: the state of the projection, the attempts, the decision of a worker about a delivered
+//! request.
 //!
 //! Reading them bounds how fast a backend replays the stream. Therefore [`Event`] is read through a
-//! plain struct with all fields of all kinds. serde's tagged and flattened enums were rejected: they
-//! buffer the whole message and read it twice.
+//! plain struct with all fields of all kinds. serde's tagged and flattened enums were rejected:
+//! they buffer the whole message and read it twice.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -44,8 +45,8 @@ pub struct Event {
     pub worker_id: Option<WorkerId>,
     /// The attempt it belongs to; 0 when the operation was cancelled before its first attempt.
     pub attempt: u32,
-    /// Unique to one claim by one process; the field `claim` of the message. A worker recognizes its
-    /// own events by it. The worker id is not enough: a restarted worker has the same one.
+    /// Unique to one claim by one process; the field `claim` of the message. A worker recognizes
+    /// its own events by it. The worker id is not enough: a restarted worker has the same one.
     pub claim_id: Option<String>,
     /// What happened.
     pub kind: EventKind,
@@ -56,10 +57,11 @@ pub struct Event {
 pub enum EventKind {
     /// A worker claimed the operation and starts an attempt.
     Started {
-        /// Stream sequence of the claimed start request. A second copy of the request has another one.
+        /// Stream sequence of the claimed start request. A second copy of the request has another
+        /// one.
         start_sequence: u64,
-        /// Number of the claimed delivery, from 1. It tells a worker that was suspended with an earlier
-        /// delivery that another worker has received the request since.
+        /// Number of the claimed delivery, from 1. It tells a worker that was suspended with an
+        /// earlier delivery that another worker has received the request since.
         delivery: u64,
     },
     /// The worker gave the operation back to its queue; it is pending again.
@@ -107,7 +109,8 @@ pub enum ReleaseReason {
 /// A failure as it is recorded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Failure {
-    /// A stable word for programs: `engine_error`, `invalid_request`, `panic`, `timeout`, `worker_lost`, …
+    /// A stable word for programs: `engine_error`, `invalid_request`, `panic`, `timeout`,
+    /// `worker_lost`, …
     pub code: String,
     /// What happened, for people.
     pub message: String,
@@ -130,7 +133,8 @@ pub enum ResultPayload {
 pub struct ResultRef {
     /// The object store bucket.
     pub bucket: String,
-    /// The object's name: operation id and attempt, so that a fenced attempt cannot overwrite the winner's.
+    /// The object's name: operation id and attempt, so that a fenced attempt cannot overwrite the
+    /// winner's.
     pub object: String,
     /// Its size in bytes.
     pub size: u64,
@@ -188,8 +192,8 @@ impl Event {
 
     /// An event that a backend publishes about an operation whose last attempt is `attempt`.
     ///
-    /// It gets a claim id of its own. Two backends may publish the same event at the same time, and each must recognize
-    /// which of the two is in the log.
+    /// It gets a claim id of its own. Two backends may publish the same event at the same time, and
+    /// each must recognize which of the two is in the log.
     pub fn by_backend(operation_id: &OperationId, attempt: u32, kind: EventKind) -> Self {
         Self {
             operation_id: operation_id.clone(),
@@ -235,8 +239,8 @@ impl Event {
 
     /// Whether both are the same publish: same claim, same attempt, same kind.
     ///
-    /// After a publish of unknown outcome, the publisher reads the log and recognizes its own event by
-    /// this.
+    /// After a publish of unknown outcome, the publisher reads the log and recognizes its own event
+    /// by this.
     pub fn is_same_publish(&self, other: &Event) -> bool {
         self.kind.name() == other.kind.name()
             && self.attempt == other.attempt

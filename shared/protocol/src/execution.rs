@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::requirements::Requirements;
 
-/// Attempts allowed when the execution options do not say. An operation that kills three workers ends
-/// as failed.
+/// Attempts allowed when the execution options do not say. An operation that kills three workers
+/// ends as failed.
 pub const DEFAULT_MAX_ATTEMPTS: u32 = 3;
 
 /// How an operation is to be run; the reserved key `execution` of a start body.
@@ -17,16 +17,19 @@ pub struct ExecutionOptions {
     /// What a worker must have to run it; decides the queue.
     #[serde(default, skip_serializing_if = "Requirements::is_any")]
     pub requirements: Requirements,
-    /// Seconds one attempt may run before it is stopped and counted as failed. No limit when absent.
+    /// Seconds one attempt may run before it is stopped and counted as failed. No limit when
+    /// absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0.001, max = 31_536_000.0))]
     pub timeout_seconds: Option<f64>,
-    /// How many attempts there may be in all. Absent: 3 when workers are lost, and a failure is final at once.
+    /// How many attempts there may be in all. Absent: 3 when workers are lost, and a failure is
+    /// final at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1000))]
     pub max_attempts: Option<u32>,
-    /// Seconds before a failed attempt is tried again; doubled for each further one (with jitter, at most one hour).
-    /// Setting this or `max_attempts` makes failures retry; errors that the engine calls permanent never do.
+    /// Seconds before a failed attempt is tried again; doubled for each further one (with jitter,
+    /// at most one hour). Setting this or `max_attempts` makes failures retry; errors that the
+    /// engine calls permanent never do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0.0, max = 3600.0))]
     pub retry_delay: Option<f64>,

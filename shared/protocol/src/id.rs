@@ -1,7 +1,7 @@
 //! Names that become one token of a NATS subject.
 //!
-//! Operation ids come from users, worker ids from settings, queue names from requirements. All of them
-//! become part of subjects, consumer names and object names, so one rule holds for all:
+//! Operation ids come from users, worker ids from settings, queue names from requirements. All of
+//! them become part of subjects, consumer names and object names, so one rule holds for all:
 //! `[A-Za-z0-9_-]{1,128}`. A value of these types has been checked.
 //!
 //! ```

@@ -1,4 +1,8 @@
-//! Metric points: values that an engine measured.
+//! Metric points: values that an engine measured while it ran, for example the loss of each epoch.
+//!
+//! An engine may measure thousands of values, so points travel in batches, in a stream of their
+//! own. That stream may drop the oldest batches when it is full; the operation log never does.
+//! Metrics of the programs themselves are another thing: "Prometheus metrics" in the glossary.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -11,12 +15,12 @@ use crate::time::Timestamp;
 pub struct MetricPoint {
     /// When it was measured.
     pub timestamp: Timestamp,
-    /// What was measured, for example `rows_processed` or `val_loss`.
+    /// The name of the series, for example `rows_processed` or `val_loss`.
     pub name: String,
-    /// The value; one that is not finite becomes `null`.
+    /// The value. `null` for infinity and NaN, which JSON cannot express.
     pub value: Option<f64>,
-    /// The attempt that measured it: one that took over may measure the same again. Absent within a [`MetricBatch`], which says
-    /// it for all of its points.
+    /// The number of the attempt that measured it, because a later attempt may measure the same
+    /// again. Absent within a [`MetricBatch`], which has it once for all points.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<u32>,
 }
@@ -24,18 +28,18 @@ pub struct MetricPoint {
 /// A batch of points on `metrics.<worker_type>.<operation_id>`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct MetricBatch {
-    /// The operation.
+    /// Which operation.
     pub operation_id: OperationId,
-    /// Who measured.
+    /// The worker that measured.
     pub worker_id: WorkerId,
-    /// In which attempt.
+    /// The number of the attempt.
     pub attempt: u32,
-    /// In the order in which they were measured.
+    /// The points, in the order in which they were measured.
     pub points: Vec<MetricPoint>,
 }
 
 impl MetricBatch {
-    /// Its points, each with the attempt.
+    /// The points, each with the number of the attempt.
     pub fn into_points(self) -> impl Iterator<Item = MetricPoint> {
         let attempt = Some(self.attempt);
         self.points

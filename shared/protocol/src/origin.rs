@@ -1,8 +1,9 @@
 //! How an operation came to a worker: from a queue, or directly.
 //!
-//! The origin is the last token of a start request's subject, `start.<worker_type>.<origin>`. A queue has a consumer, which
-//! delivers its requests to workers and delivers them again when a worker is lost. The token `direct` has no consumer: the
-//! request was sent to a worker's own REST interface, that worker runs it, and nobody delivers it again.
+//! The origin is the last token of a start request's subject, `start.<worker_type>.<origin>`. A
+//! queue has a consumer, which delivers its requests to workers and delivers them again when a
+//! worker is lost. The token `direct` has no consumer: the request was sent to a worker's own REST
+//! interface, that worker runs it, and nobody delivers it again.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;

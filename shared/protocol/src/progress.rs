@@ -1,4 +1,16 @@
-//! How far an operation is: in events, heartbeats, reports and documents.
+//! How far an attempt is, in events, heartbeats, progress messages and documents.
+//!
+//! The problem: engines report progress at any rate, each with counters of its own, and every
+//! reader wants the newest report. Storing each report would cost more than most operations.
+//!
+//! How it is solved: one type, [`Progress`], everywhere. It has three fields that everybody knows,
+//! and an engine's own counters beside them. Running attempts send it over core NATS, which stores
+//! nothing; the last one is stored with the end of the attempt. Attempt and report number say which
+//! of two reports is newer, so clocks do not matter.
+//!
+//! Rejected: an object for the engine's own counters. The guide shows them beside `percentage`.
+//! Also rejected: a type parameter per engine, because backends read progress of worker types that
+//! they have never heard of.
 
 use std::borrow::Cow;
 
@@ -10,26 +22,27 @@ use serde_json::{Map, Value};
 use crate::id::{OperationId, WorkerId};
 use crate::time::Timestamp;
 
-/// How far an operation is. `percentage` is 0 to 100; fields of the engine's own stand beside it.
+/// How far an attempt is. An engine's own counters stand beside `percentage`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, JsonSchema)]
 pub struct Progress {
     /// 0 to 100, never falling within one attempt.
     #[serde(serialize_with = "whole_numbers_without_point")]
     #[schemars(with = "f64", range(min = 0.0, max = 100.0))]
     pub percentage: f64,
-    /// What is being done, for people: `Cleaning: 4500/10000 rows`.
+    /// The current step, as a text for people: `Cleaning: 4500/10000 rows`.
     #[schemars(default)]
     pub current_step: Option<String>,
     /// Estimate of the seconds left, when there is one.
     #[schemars(default)]
     pub estimated_remaining_seconds: Option<u64>,
-    /// The engine's own counters, for example `rows_processed`. One that is named like a member above is not written.
+    /// The engine's own counters, for example `rows_processed`. A counter with the name of one of
+    /// the fields above is not written.
     #[serde(flatten, serialize_with = "own_fields")]
     pub fields: Map<String, Value>,
 }
 
 impl Progress {
-    /// Progress at `percentage`, brought into 0..=100; what is no number counts as 0.
+    /// Progress at `percentage`, limited to 0 to 100. NaN counts as 0.
     pub fn new(percentage: f64) -> Self {
         let percentage = if percentage.is_nan() {
             0.0
@@ -42,7 +55,7 @@ impl Progress {
         }
     }
 
-    /// `done` of `total` as a percentage; 0 when there is no total yet.
+    /// Progress at `done` of `total`. When `total` is 0, the percentage is 0.
     pub fn ratio(done: u64, total: u64) -> Self {
         Self::new(if total == 0 {
             0.0
@@ -51,28 +64,28 @@ impl Progress {
         })
     }
 
-    /// With a text saying what is being done.
+    /// Sets the current step, a text for people.
     #[must_use]
     pub fn step(mut self, text: impl Into<String>) -> Self {
         self.current_step = Some(text.into());
         self
     }
 
-    /// With an estimate of the seconds left.
+    /// Sets the estimate of the seconds left.
     #[must_use]
     pub fn remaining_seconds(mut self, seconds: Option<u64>) -> Self {
         self.estimated_remaining_seconds = seconds;
         self
     }
 
-    /// With a counter of the engine's own.
+    /// Adds a counter of the engine's own.
     #[must_use]
     pub fn field(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
         self.fields.insert(name.into(), value.into());
         self
     }
 
-    /// What a completed operation shows: everything of the last report, at 100.
+    /// The progress of a completed operation: the last report, with the percentage at 100.
     #[must_use]
     pub fn finished(mut self) -> Self {
         self.percentage = 100.0;
@@ -81,7 +94,7 @@ impl Progress {
     }
 }
 
-/// `100`, not `100.0`: scripts compare the printed number.
+/// Writes `100`, not `100.0`: scripts compare the printed number.
 fn whole_numbers_without_point<S: Serializer>(
     value: &f64,
     serializer: S,
@@ -89,12 +102,13 @@ fn whole_numbers_without_point<S: Serializer>(
     if value.fract() == 0.0 && (0.0..=100.0).contains(value) {
         serializer.serialize_u64(*value as u64)
     } else {
-        // What is no number would be written as `null`, which nobody could read.
+        // serde_json writes NaN as `null`, which no reader accepts as a percentage.
         serializer.serialize_f64(if value.is_finite() { *value } else { 0.0 })
     }
 }
 
-/// A member that is there twice would make the whole event unreadable.
+/// Leaves out counters with the name of a known field: JSON with the same member twice cannot be
+/// read, and with it the whole event.
 fn own_fields<S: Serializer>(
     fields: &Map<String, Value>,
     serializer: S,
@@ -107,11 +121,11 @@ fn own_fields<S: Serializer>(
     )
 }
 
-// By hand, because flattened fields are buffered and read twice by serde: every operation that has ended has a progress, and
-// a backend reads all of them when it starts.
+// Written by hand because serde buffers the members of a struct with flattened fields and reads
+// them twice. A backend reads the progress of every retained operation when it starts.
 impl<'de> Deserialize<'de> for Progress {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // Not copied, as a plain `Cow` would be.
+        // serde always copies a plain `Cow`; `borrow` avoids that.
         #[derive(serde::Deserialize)]
         struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
         struct Visit;
@@ -143,18 +157,20 @@ impl<'de> Deserialize<'de> for Progress {
     }
 }
 
-/// The newest progress of a running attempt, on `progress.<worker_type>.<operation_id>` (core NATS, not stored).
+/// The newest progress of a running attempt, on `progress.<worker_type>.<operation_id>` (core NATS,
+/// not stored).
 #[derive(Debug, Clone, Serialize, serde::Deserialize)]
 pub struct ProgressMessage {
-    /// The operation.
+    /// Which operation.
     pub operation_id: OperationId,
-    /// Who runs it.
+    /// The worker that runs it.
     pub worker_id: WorkerId,
-    /// The attempt it belongs to; backends drop progress of an attempt that is no longer the current one.
+    /// The number of the attempt. Backends drop the progress of any attempt but the current one.
     pub attempt: u32,
     /// When it was reported, by the worker's clock.
     pub at: Timestamp,
-    /// How many reports the attempt has made: which of two is newer. 0 from a worker that does not count.
+    /// How often the engine has reported in this attempt. It tells which of two reports is newer.
+    /// 0 from a worker that does not count.
     #[serde(default)]
     pub report: u64,
     /// The progress itself.
@@ -166,7 +182,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_written_is_read_and_what_cannot_be_is_named() {
+    fn progress_is_read_as_it_was_written_and_other_json_is_refused() {
         let progress = Progress::new(45.5)
             .step("half \"done\"")
             .remaining_seconds(Some(3))

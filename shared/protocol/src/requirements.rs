@@ -1,8 +1,8 @@
 //! Requirements of an operation ↔ the queue it waits in, and which workers may serve that queue.
 //!
-//! The name of a queue is canonical (`gpu-cores8-mem24`). Equal requirements therefore share one queue
-//! and one consumer, and an operator can read the requirements from the name. A worker serves every
-//! queue whose requirements it meets.
+//! The name of a queue is canonical (`gpu-cores8-mem24`). Equal requirements therefore share one
+//! queue and one consumer, and an operator can read the requirements from the name. A worker serves
+//! every queue whose requirements it meets.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

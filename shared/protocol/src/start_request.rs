@@ -13,7 +13,8 @@ use crate::time::Timestamp;
 /// No second write can be lost: an operation exists exactly when this message is in the stream.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct StartRequest {
-    /// Identifies the operation. Also the message id, so publishing the request again stores nothing.
+    /// Identifies the operation. Also the message id, so publishing the request again stores
+    /// nothing.
     pub operation_id: OperationId,
     /// The worker type that runs it.
     pub operation_type: WorkerType,

@@ -12,13 +12,13 @@
 //! The problem: several processes publish about one operation: its worker, the next worker, every
 //! backend. All readers must agree on its state.
 //!
-//! The solution: all events of an operation are on one subject. JetStream accepts an event only if it
-//! follows the last one that its publisher knew (`Nats-Expected-Last-Subject-Sequence`), so the log is
-//! linear. This module says which event may follow which. A message that cannot follow, for example
-//! one that a faulty program published without the header, changes nothing in any reader.
+//! The solution: all events of an operation are on one subject. JetStream accepts an event only if
+//! it follows the last one that its publisher knew (`Nats-Expected-Last-Subject-Sequence`), so the
+//! log is linear. This module says which event may follow which. A message that cannot follow, for
+//! example one that a faulty program published without the header, changes nothing in any reader.
 //!
-//! Rejected: a stored state that writers update (readers and writers need the history for attempts and
-//! fencing, and a log cannot lose an update).
+//! Rejected: a stored state that writers update (readers and writers need the history for attempts
+//! and fencing, and a log cannot lose an update).
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -90,7 +90,8 @@ pub struct State {
     pub status: Status,
     /// `started` events so far.
     pub attempt: u32,
-    /// Stream sequence of the last accepted event; 0 before the first. The next event must expect it.
+    /// Stream sequence of the last accepted event; 0 before the first. The next event must expect
+    /// it.
     pub last_sequence: u64,
 }
 

@@ -10,9 +10,9 @@
 //! | `heartbeat.<worker_type>.<worker_id>` | heartbeats | not stored |
 //! | `worker.<worker_id>.<verb>` | requests to one worker | not stored |
 //!
-//! The worker type comes first, so one wildcard selects everything about one worker type. The operation
-//! id is a token of its own, so JetStream keeps one last sequence per operation log. Every token is a
-//! checked [name](crate::id), so no token can contain a dot or a wildcard.
+//! The worker type comes first, so one wildcard selects everything about one worker type. The
+//! operation id is a token of its own, so JetStream keeps one last sequence per operation log.
+//! Every token is a checked [name](crate::id), so no token can contain a dot or a wildcard.
 
 use crate::id::{OperationId, Queue, WorkerId, WorkerType};
 use crate::origin::Origin;

@@ -12,8 +12,9 @@ const YEAR_10_000: u64 = 253_402_300_800_000;
 
 /// A moment in UTC with millisecond precision, written as RFC 3339 (`2025-11-10T10:30:00.123Z`).
 ///
-/// For display and records only. Leases, time-outs and throttles use the monotonic clock, so a jump of
-/// the wall clock changes no decision. Processes compare only times that the stream gave to messages.
+/// For display and records only. Leases, time-outs and throttles use the monotonic clock, so a jump
+/// of the wall clock changes no decision. Processes compare only times that the stream gave to
+/// messages.
 ///
 /// ```
 /// use ktrdr_protocol::time::Timestamp;
@@ -48,7 +49,8 @@ impl Timestamp {
         (self.0.saturating_sub(earlier.0)).max(0) as f64 / 1000.0
     }
 
-    /// Converts this moment to another clock, which shows `there` when this moment's clock shows `here`.
+    /// Converts this moment to another clock, which shows `there` when this moment's clock shows
+    /// `here`.
     #[must_use]
     pub fn moved(self, here: Timestamp, there: Timestamp) -> Self {
         Self(self.0.saturating_sub(here.0).saturating_add(there.0))
@@ -79,13 +81,14 @@ impl Timestamp {
 }
 
 impl Timestamp {
-    /// The common form, which humantime writes and reads: a moment of the years 1970 to 9999 in UTC.
+    /// The common form, which humantime writes and reads: a moment of the years 1970 to 9999 in
+    /// UTC.
     ///
-    /// Every message holds two timestamps and a backend reads all of them when it starts, so reading
-    /// this form must be cheap. Calendar arithmetic of our own, which humantime replaced, read a JSON
-    /// timestamp in 50 ns and wrote one in 48 ns; with humantime it is 47 ns and 70 ns (release build,
-    /// side by side in one process). chrono reads in 36 ns where humantime needs 18 ns, and jiff in
-    /// 55 ns. chrono does the rest: other years, and other offsets than `Z`.
+    /// Every message holds two timestamps and a backend reads all of them when it starts, so
+    /// reading this form must be cheap. Calendar arithmetic of our own, which humantime replaced,
+    /// read a JSON timestamp in 50 ns and wrote one in 48 ns; with humantime it is 47 ns and 70 ns
+    /// (release build, side by side in one process). chrono reads in 36 ns where humantime needs 18
+    /// ns, and jiff in 55 ns. chrono does the rest: other years, and other offsets than `Z`.
     fn common_form(self) -> Option<humantime::Rfc3339Timestamp> {
         let millis = u64::try_from(self.0)
             .ok()

@@ -1,18 +1,21 @@
-//! W3C trace context: what ties one operation's log lines together, from the REST request through NATS into the worker.
+//! W3C trace context. It connects the log lines of one operation: from the REST request through
+//! NATS to the worker.
 //!
-//! It is passed on and logged; no spans are exported.
+//! The programs pass it on and log the trace id. They export no spans, so they need no tracing
+//! library, and a caller's own tracing system still finds its id in the logs.
 
 use std::fmt;
 
-/// The header, of HTTP requests and of NATS messages.
+/// The name of the header, in HTTP requests and in NATS messages.
 pub const HEADER: &str = "traceparent";
 
-/// A `traceparent` that has been checked: it ends up in logs and headers.
+/// A checked `traceparent`. It is copied into logs and headers, so nothing else may pass.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TraceParent(String);
 
 impl TraceParent {
-    /// Reads `00-<trace id>-<parent id>-<flags>`; `None` for what is none. Of later versions the known beginning is kept.
+    /// Reads `00-<trace id>-<parent id>-<flags>`. `None` when the text is not valid. Later versions
+    /// may add more parts; those are dropped.
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.trim().split('-');
         let (version, trace, parent, flags) =
@@ -24,6 +27,7 @@ impl TraceParent {
                     .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
         };
         let zero = |part: &str| part.bytes().all(|b| b == b'0');
+
         let lengths = hex(version, 2) && hex(trace, 32) && hex(parent, 16) && hex(flags, 2);
         let allowed = version != "ff"
             && !zero(trace)
@@ -32,12 +36,12 @@ impl TraceParent {
         (lengths && allowed).then(|| Self(format!("00-{trace}-{parent}-{flags}")))
     }
 
-    /// The trace it belongs to.
+    /// The trace id: the same for all log lines of an operation.
     pub fn trace_id(&self) -> &str {
         self.0.get(3..35).unwrap_or_default()
     }
 
-    /// As it travels.
+    /// The text for a header.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -54,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_one_is_taken() {
+    fn only_a_valid_trace_parent_is_accepted() {
         let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         assert_eq!(
             TraceParent::parse(good).unwrap().trace_id(),

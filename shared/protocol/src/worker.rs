@@ -1,4 +1,17 @@
-//! Workers as they describe themselves: capabilities, heartbeats, and the catalogue entry of a worker type.
+//! How workers describe themselves: capabilities, heartbeats, and the catalogue entry of a worker
+//! type.
+//!
+//! The problem: workers come and go, and backends must know who is there, what each one runs and
+//! how to start operations of its type, without being configured or restarted.
+//!
+//! How it is solved: a worker publishes a [`Heartbeat`] at an interval and after every change. It
+//! is complete, so a lost one costs nothing and a backend that has just started knows everything
+//! after one interval. Its worker type is a [`WorkerTypeEntry`] in a bucket, with the schemas of
+//! parameters and result. The entry stays when the last worker stops, so starts can wait for one.
+//!
+//! Rejected: registration at a backend over HTTP. A worker would have to know every backend and
+//! register again after each restart. Also rejected: presence from NATS connections, because a
+//! worker that hangs still has one.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -9,10 +22,10 @@ use crate::id::{OperationId, WorkerId, WorkerType};
 use crate::progress::Progress;
 use crate::time::Timestamp;
 
-/// What a worker has to offer. Further keys of an operator's own are kept and shown.
+/// What a worker has: GPU, cores, memory. An operator may add other keys; they are kept and shown.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Capabilities {
-    /// Whether it can compute on a GPU. Only ever true when the engine was built for one.
+    /// Whether it can compute on a GPU. Never true for an engine that was not built for one.
     #[serde(default)]
     pub gpu: bool,
     /// Processor cores.
@@ -21,7 +34,7 @@ pub struct Capabilities {
     /// Memory in GiB, rounded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_gb: Option<u32>,
-    /// Anything else the operator stated.
+    /// Other keys that the operator added.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
@@ -34,74 +47,79 @@ pub enum WorkerStatus {
     Available,
     /// All its slots are taken.
     Busy,
-    /// Its heartbeats stopped. Only backends say this of a worker.
+    /// Its heartbeats stopped. Only backends set this status.
     TemporarilyUnavailable,
 }
 
-/// A worker's word about itself on `heartbeat.<worker_type>.<worker_id>`: at every interval, and at once on every change.
+/// A worker's report about itself, on `heartbeat.<worker_type>.<worker_id>`. It is sent at an
+/// interval, and at once after every change.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Heartbeat {
-    /// The worker.
+    /// The same over a restart of the worker.
     pub worker_id: WorkerId,
-    /// What it runs.
+    /// The type of operations that it runs.
     pub worker_type: WorkerType,
-    /// Tells two processes that use the same worker id, one after the other, apart.
+    /// Unique to the process, so a restarted worker can be told from the process before it.
     pub instance: String,
-    /// Where its HTTP interface listens, as others reach it.
+    /// The address of its REST interface, as others reach it.
     pub endpoint_url: String,
     /// `AVAILABLE` or `BUSY`.
     pub status: WorkerStatus,
-    /// What it has.
+    /// Compared with the requirements of operations.
     pub capabilities: Capabilities,
     /// Version of the worker program.
     pub version: String,
     /// When the process started.
     pub registered_at: Timestamp,
-    /// When this was said.
+    /// When the heartbeat was sent, by the worker's clock.
     pub at: Timestamp,
-    /// Seconds until the next regular heartbeat at the latest; three missed ones make it unavailable.
+    /// Longest time to the next heartbeat, in seconds. After three missed ones the worker is
+    /// unavailable.
     pub interval_seconds: f64,
     /// How many operations it can run at a time.
     pub slots: u32,
-    /// What it runs now, oldest first.
+    /// The operations that it runs now, oldest first.
     pub running: Vec<RunningOperation>,
-    /// When it last asked for work (`None`: not yet). One that is AVAILABLE and has not asked for long is deaf.
+    /// When it last pulled from a queue; `None` before the first time. A worker that is `AVAILABLE`
+    /// and has not pulled for 90 seconds is "not pulling".
     #[serde(default)]
     pub last_pull_at: Option<Timestamp>,
-    /// Attempts that came to an end since the process started, however they ended.
+    /// Number of attempts that have ended since the process started, whatever their outcome.
     #[serde(default)]
     pub finished: u64,
-    /// Finishes that were refused because another attempt had taken over.
+    /// Number of ends that were refused because the attempt was lost.
     #[serde(default)]
     pub fenced: u64,
-    /// The farewell of a worker that stops: remove it at once.
+    /// Whether this is the farewell of a worker that stops. Backends then remove it at once.
     #[serde(default)]
     pub leaving: bool,
 }
 
-/// One operation a worker runs now.
+/// One operation that a worker runs now.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunningOperation {
-    /// The operation.
+    /// Its id.
     pub operation_id: OperationId,
-    /// The attempt.
+    /// The number of the attempt, from 1.
     pub attempt: u32,
-    /// How many times its engine has reported progress: which of two reports is newer. 0 from a worker that does not count.
+    /// How often the engine has reported progress in this attempt. It tells which of two reports is
+    /// newer. 0 from a worker that does not count.
     #[serde(default)]
     pub report: u64,
-    /// Its newest progress, so that a backend that has just started can show it.
+    /// The newest progress. A backend that has just started shows it.
     #[serde(default)]
     pub progress: Progress,
 }
 
-/// A worker type as published in the bucket `KTRDR_WORKER_TYPES`, key = worker type.
+/// A worker type, as its workers publish it in the bucket `KTRDR_WORKER_TYPES` (key: worker type).
 ///
-/// From it every backend routes, validates and documents `POST /api/v1/{domain}/start`, with no rebuild.
+/// From it every backend routes, checks and documents `POST /api/v1/{domain}/start` without being
+/// rebuilt or restarted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WorkerTypeEntry {
-    /// The type.
+    /// The key of the entry.
     pub worker_type: WorkerType,
-    /// Its place in REST paths, for example `data-processing`.
+    /// The segment of its start route, for example `data-processing`.
     pub domain: String,
     /// One sentence for people.
     pub description: String,
@@ -116,16 +134,16 @@ pub struct WorkerTypeEntry {
     pub execution_defaults: ExecutionDefaults,
 }
 
-/// Asks a worker for the newest word on one of its operations, at `worker.<worker_id>.operation`.
+/// Asks a worker for the newest progress of an operation, on `worker.<worker_id>.operation`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct OperationQuery {
-    /// The operation.
+    /// Which operation.
     pub operation_id: OperationId,
 }
 
 /// The answer to an [`OperationQuery`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct OperationAnswer {
-    /// The operation as it runs now; `None` when this worker does not run it.
+    /// The operation as it is now; `None` when this worker does not run it.
     pub running: Option<RunningOperation>,
 }

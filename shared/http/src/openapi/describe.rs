@@ -128,8 +128,9 @@ fn without_null(mut schema: Map<String, Value>) -> Value {
     Value::Object(schema)
 }
 
-/// Turns a choice among words that each have a description into an enum. Generators make a type with named values of an enum,
-/// and an anonymous union of such a choice. The descriptions of the words go to the description of the enum.
+/// Turns a choice among words that each have a description into an enum. Generators make a type
+/// with named values of an enum, and an anonymous union of such a choice. The descriptions of the
+/// words go to the description of the enum.
 pub(super) fn make_plain_enum(schema: &mut Map<String, Value>) {
     let Some(choices) = schema.get("oneOf").and_then(Value::as_array) else {
         return;
@@ -161,7 +162,8 @@ pub trait Describe {
     fn describe(description: &mut Description<'_>);
 }
 
-/// A handler whose argument types and return type describe themselves. `T` is the same as in [`axum::handler::Handler`].
+/// A handler whose argument types and return type describe themselves. `T` is the same as in
+/// [`axum::handler::Handler`].
 pub trait DescribeHandler<T> {
     /// Adds parameters and answers to the description.
     fn describe(description: &mut Description<'_>);

@@ -1,5 +1,15 @@
-//! Schemas that workers publish, made part of the document: each becomes a component, its definitions become components of
-//! their own, and every reference inside is rewritten to where its target went.
+//! Puts the schemas that workers publish into the OpenAPI document.
+//!
+//! The problem: a worker's schema is a document of its own. Its references (`#/$defs/…`) point to
+//! its own root, and inside the OpenAPI document they would point to something else or to nothing.
+//!
+//! How it is solved: each schema becomes a component, each of its definitions becomes another
+//! component, and every reference is rewritten to the new place. Definitions get the name of the
+//! schema as a prefix, so two worker types may use the same name.
+//!
+//! Rejected: inlining the definitions, because a schema may refer to itself and because generators
+//! make a named class only of a component. Also rejected: keeping `$id` and the references as they
+//! are. JSON Schema allows it, but most generators do not support it.
 
 use std::collections::HashMap;
 
@@ -8,10 +18,11 @@ use serde_json::{Map, Value};
 /// Where components are.
 const COMPONENTS: &str = "#/components/schemas/";
 
-/// Keys whose value is data, not a schema: whatever looks like a reference there is none.
+/// Keys whose value is data, not a schema. A member `$ref` in there is not a reference.
 const DATA: [&str; 5] = ["const", "enum", "default", "examples", "example"];
 
-/// Keys whose value maps names to schemas: a member called like a keyword is no keyword.
+/// Keys whose value maps names to schemas. A name in there is not a keyword, even if it looks like
+/// one.
 const MAPS: [&str; 4] = [
     "properties",
     "patternProperties",
@@ -19,7 +30,7 @@ const MAPS: [&str; 4] = [
     "$defs",
 ];
 
-/// Puts `schema` into `components` under `name`, with everything it defines.
+/// Adds `schema` to `components` as `name`, and its definitions beside it.
 pub fn embed(components: &mut Map<String, Value>, name: &str, schema: &Value) {
     let mut root = match schema {
         Value::Object(root) => root.clone(),
@@ -27,13 +38,14 @@ pub fn embed(components: &mut Map<String, Value>, name: &str, schema: &Value) {
             components.insert(name.to_owned(), schema.clone());
             return;
         }
-        // What is no schema says nothing.
+        // Anything else is not a schema, and restricts nothing.
         _ => Map::new(),
     };
-    // Its place in the document names it. Generators would take the title for a name, and two schemas can have the same title.
+    // Generators prefer a title over the component's name, and two schemas can have the same title.
     for name in ["$schema", "$id", "title"] {
         root.remove(name);
     }
+
     let mut definitions = Vec::new();
     for key in ["$defs", "definitions"] {
         if let Some(Value::Object(found)) = root.remove(key) {
@@ -44,6 +56,7 @@ pub fn embed(components: &mut Map<String, Value>, name: &str, schema: &Value) {
             );
         }
     }
+
     let mut places = HashMap::new();
     for (pointer, word, _) in &definitions {
         let plain: String = word
@@ -62,6 +75,7 @@ pub fn embed(components: &mut Map<String, Value>, name: &str, schema: &Value) {
         }
         places.insert(pointer.clone(), place);
     }
+
     for (pointer, _, mut schema) in definitions {
         rewrite(&mut schema, name, &places);
         if let Some(place) = places.get(&pointer) {
@@ -73,6 +87,7 @@ pub fn embed(components: &mut Map<String, Value>, name: &str, schema: &Value) {
     components.insert(name.to_owned(), root);
 }
 
+/// Rewrites every reference inside `schema`.
 fn rewrite(schema: &mut Value, name: &str, places: &HashMap<String, String>) {
     match schema {
         Value::Object(map) => {
@@ -100,7 +115,7 @@ fn rewrite(schema: &mut Value, name: &str, places: &HashMap<String, String>) {
     }
 }
 
-/// Where the target of a reference within the schema went; `None` for one that leads elsewhere.
+/// The new place of a reference's target. `None` when the reference leaves the schema.
 fn moved(target: &str, name: &str, places: &HashMap<String, String>) -> Option<String> {
     let inside = target.strip_prefix('#')?;
     if inside.is_empty() {
@@ -117,7 +132,7 @@ fn moved(target: &str, name: &str, places: &HashMap<String, String>) -> Option<S
     })
 }
 
-/// A name as part of a JSON pointer.
+/// Escapes a name for a JSON pointer.
 fn escape(name: &str) -> String {
     name.replace('~', "~0").replace('/', "~1")
 }
@@ -128,7 +143,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn references_lead_to_where_their_targets_went() {
+    fn references_point_to_the_new_places_of_their_targets() {
         let mut components = Map::new();
         let schema = json!({
             "$schema": "https://json-schema.org/draft/2020-12/schema", "$id": "https://example.org/x",
@@ -175,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_schema_says_nothing() {
+    fn anything_that_is_not_a_schema_restricts_nothing() {
         let mut components = Map::new();
         for odd in [json!(null), json!("x"), json!([1])] {
             embed(&mut components, "t", &odd);

@@ -1,12 +1,17 @@
-//! The OpenAPI 3.1 document of a REST interface, made from its routes and from the worker types that are known.
+//! The OpenAPI 3.1 document of a REST interface.
 //!
-//! The document must describe what the handlers really take and return. So the table of routes takes a route only together
-//! with its handler, and [`describe`] reads the parameters and answers off the handler's argument and return types. By hand
-//! is written only what types do not say: [`Doc`] with the operation id, a summary, and the error codes.
+//! The problem: a document that is written beside the code differs from the code sooner or later.
+//! And start routes appear at run time, when a worker publishes a new worker type.
 //!
-//! Rejected: `aide`, because its router replaces axum's and boxes each handler again, while a backend wraps handlers itself
-//! for speed, and because routes of worker types that appear at run time have no place in it; `utoipa`, because its macros
-//! repeat the return types of the handlers by name, so the two can differ.
+//! How it is solved: the table of routes takes a route only together with its handler, and
+//! [`describe`] derives parameters and answers from the handler's argument and return types. Only
+//! what types cannot say is written by hand, in a [`Doc`]: operation id, summary, error codes. The
+//! document is made for each request, from the worker types that are known then.
+//!
+//! Rejected: `aide`. Its router replaces axum's and boxes each handler again, while a backend wraps
+//! its handlers itself for speed; and it has no place for routes that appear at run time. Also
+//! rejected: `utoipa`, because its macros repeat the handlers' return types by name, so the two can
+//! differ.
 //!
 //! | module | holds |
 //! |---|---|
@@ -39,7 +44,8 @@ pub struct Interface {
     pub description: &'static str,
     /// The groups of routes with their descriptions, in the order in which they are shown.
     pub tags: &'static [(&'static str, &'static str)],
-    /// Links from a start's answer to other operations of the interface, as pairs of name and operation id.
+    /// Links from a start's answer to other operations of the interface, as pairs of name and
+    /// operation id.
     pub links: &'static [(&'static str, &'static str)],
 }
 
@@ -148,7 +154,8 @@ fn add_types(components: &mut Map<String, Value>, types: &[StartRoute<'_>]) {
         .get_mut("ResultResponse")
         .and_then(|response| response.pointer_mut("/properties/data"));
     if let Some(data) = data {
-        // A result may be older than the newest version of its worker type, or of a type that is gone.
+        // A result may be older than the newest version of its worker type, or of a type that is
+        // gone.
         results.push(json!({"title": "of a worker type or version that is no longer known"}));
         *data = json!({
             "description": "The result, as the worker type's result schema describes it.",

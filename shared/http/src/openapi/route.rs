@@ -21,8 +21,8 @@ pub struct Doc {
     pub answer: &'static str,
     /// Optional request headers.
     pub headers: &'static [Header],
-    /// The codes that this route itself refuses with. [`super::document`] adds the ones that follow from the parameters, the
-    /// path and the projection.
+    /// The codes that this route itself refuses with. [`super::document`] adds the ones that follow
+    /// from the parameters, the path and the projection.
     pub errors: &'static [ErrorCode],
 }
 
@@ -64,7 +64,8 @@ pub struct Route {
 }
 
 impl Route {
-    /// Describes the route that `handler` serves. The handler itself is not used: its argument and return types are.
+    /// Describes the route that `handler` serves. The handler itself is not used: its argument and
+    /// return types are.
     pub fn new<H: DescribeHandler<T>, T>(
         method: &'static str,
         path: impl Into<Cow<'static, str>>,

@@ -136,8 +136,8 @@ pub struct Violation {
     pub message: String,
 }
 
-/// The body of every answer that is not a success. `code` is for programs, `error` for people. Some codes add fields of
-/// their own, which docs/errors.md names.
+/// The body of every answer that is not a success. `code` is for programs, `error` for people. Some
+/// codes add fields of their own, which docs/errors.md names.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Problem {
     /// Always false.

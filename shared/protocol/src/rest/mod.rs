@@ -1,12 +1,12 @@
 //! The documents of both REST interfaces, backend and worker.
 //!
-//! One type describes one document. The handlers return these types, the OpenAPI documents take their schemas from the
-//! handlers' return types, and `ktrdr-client` reads the same types. So what is sent, what is described and what a client
-//! expects cannot differ.
+//! One type describes one document. The handlers return these types, the OpenAPI documents take
+//! their schemas from the handlers' return types, and `ktrdr-client` reads the same types. So what
+//! is sent, what is described and what a client expects cannot differ.
 //!
-//! Documents that show large or frequent data borrow it (`Cow`): a backend writes an operation without copying it, and a
-//! client gets the same type with `'static` data. Separate types for writing and for reading were rejected, because their
-//! fields would have to be kept equal by hand.
+//! Documents that show large or frequent data borrow it (`Cow`): a backend writes an operation
+//! without copying it, and a client gets the same type with `'static` data. Separate types for
+//! writing and for reading were rejected, because their fields would have to be kept equal by hand.
 //!
 //! | module | holds |
 //! |---|---|

@@ -157,7 +157,8 @@ pub enum AttemptOutcome {
     Lost,
 }
 
-/// Progress as a value, or as JSON that was written before and is copied into the document as it is.
+/// Progress as a value, or as JSON that was written before and is copied into the document as it
+/// is.
 #[derive(Debug, Clone, Serialize)]
 #[serde(untagged)]
 pub enum ProgressDocument<'a> {
@@ -203,10 +204,12 @@ impl<'de> Deserialize<'de> for Metadata<'_> {
 }
 
 impl Serialize for Metadata<'_> {
-    /// One flat object; a parameter that is itself called `worker_id` keeps its value until a worker is known.
+    /// One flat object; a parameter that is itself called `worker_id` keeps its value until a
+    /// worker is known.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         use serde::ser::Error;
-        // Splicing the text keeps the parameters' own characters and avoids parsing them for every answer.
+        // Splicing the text keeps the parameters' own characters and avoids parsing them for every
+        // answer.
         let text = self.parameters.get().trim();
         let Some(worker_id) = self.worker_id else {
             return self.parameters.serialize(serializer);

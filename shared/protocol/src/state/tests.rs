@@ -1,5 +1,5 @@
-//! The state machine under every order of messages: a model of the log with workers that crash, come back and repeat
-//! themselves, and a reader that meets each message any number of times.
+//! The state machine under every order of messages: a model of the log with workers that crash,
+//! come back and repeat themselves, and a reader that meets each message any number of times.
 
 use proptest::prelude::*;
 use serde_json::value::RawValue;
@@ -121,8 +121,9 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
-    /// Whatever is delivered to whom and whoever comes back from the dead, the log holds at most one terminal event, it is
-    /// the last one, every event in it is legal, and attempts count up by one.
+    /// Whatever is delivered to whom and whoever comes back from the dead, the log holds at most
+    /// one terminal event, it is the last one, every event in it is legal, and attempts count up by
+    /// one.
     #[test]
     fn no_schedule_yields_two_terminal_states(steps in prop::collection::vec(step(), 1..60)) {
         let mut log = Log::default();
@@ -170,7 +171,8 @@ proptest! {
         }
     }
 
-    /// A reader that meets messages repeatedly (a replay that starts over) ends where a reader that met each once does.
+    /// A reader that meets messages repeatedly (a replay that starts over) ends where a reader that
+    /// met each once does.
     #[test]
     fn duplicates_and_replays_change_nothing(
         events in prop::collection::vec((0u8..5, 0u32..4), 1..30),
@@ -193,7 +195,8 @@ proptest! {
         prop_assert_eq!(repeated, once);
     }
 
-    /// Messages nobody of ours would publish, in any order: never a step backwards, and an end is an end.
+    /// Messages nobody of ours would publish, in any order: never a step backwards, and an end is
+    /// an end.
     #[test]
     fn garbage_never_steps_backwards(events in prop::collection::vec((0u8..5, 0u32..6, 1u64..40), 1..60)) {
         let mut state = State::default();
