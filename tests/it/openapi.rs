@@ -1,4 +1,5 @@
-//! `/openapi.json` and `/docs`: every route is described, and what is answered is what is described.
+//! `/openapi.json` and `/docs`: every route is described, and what is answered is what is
+//! described.
 
 use ktrdr_tests::browser::Browser;
 use ktrdr_tests::contract::Contract;
@@ -60,8 +61,8 @@ async fn a_new_worker_type_appears_with_its_schemas() {
     satisfies_generators(&document);
 }
 
-/// What generators of clients need: references that lead somewhere, unique names, declared tags, answers whose schemas have
-/// names, and an error document for every operation.
+/// What generators of clients need: references that lead somewhere, unique names, declared tags,
+/// answers whose schemas have names, and an error document for every operation.
 fn satisfies_generators(document: &Value) {
     let mut targets = Vec::new();
     references(document, &mut targets);

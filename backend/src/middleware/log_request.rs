@@ -1,5 +1,5 @@
-//! The request log: a debug line when a request arrives, so that a hanging one shows, and a debug line when it is answered. An
-//! internal error is an error line with its cause.
+//! The request log: a debug line when a request arrives, so that a hanging one shows, and a debug
+//! line when it is answered. An internal error is an error line with its cause.
 
 use std::time::Duration;
 
@@ -24,7 +24,8 @@ impl Logged {
         Self { method, uri }
     }
 
-    /// Logs the answer. The line of an internal error has the request id as a field: not every request has a span.
+    /// Logs the answer. The line of an internal error has the request id as a field: not every
+    /// request has a span.
     pub fn end(self, id: &HeaderValue, response: &Response, took: Duration) {
         let Self { method, uri } = self;
         let (path, status) = (uri.path(), response.status().as_u16());

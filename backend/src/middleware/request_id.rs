@@ -1,4 +1,5 @@
-//! Request ids: the client's own if it is valid, otherwise a new one. Every log line of the request and the answer carry it.
+//! Request ids: the client's own if it is valid, otherwise a new one. Every log line of the request
+//! and the answer carry it.
 
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
@@ -29,7 +30,8 @@ macro_rules! request_span {
     };
 }
 
-/// The span of a request's log lines. Reads get a DEBUG span: they rarely log, and a span costs 20 % of the cheapest one.
+/// The span of a request's log lines. Reads get a DEBUG span: they rarely log, and a span costs 20
+/// % of the cheapest one.
 pub fn span(id: &HeaderValue, request: &Request) -> Span {
     let span = if request.method().is_safe() {
         request_span!(Level::DEBUG, id)

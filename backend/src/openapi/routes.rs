@@ -1,4 +1,5 @@
-//! The router that takes a route only together with its description: what is served and what is documented cannot differ.
+//! The router that takes a route only together with its description: what is served and what is
+//! documented cannot differ.
 
 use axum::Router;
 use axum::handler::Handler;

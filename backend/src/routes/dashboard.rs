@@ -1,4 +1,5 @@
-//! `GET /` and `GET /dashboard/{file}`: the dashboard, from inside the binary. It uses nothing but the REST interface.
+//! `GET /` and `GET /dashboard/{file}`: the dashboard, from inside the binary. It uses nothing but
+//! the REST interface.
 
 use axum::http::HeaderMap;
 

@@ -1,4 +1,5 @@
-//! One file per resource: extract, call, respond. No NATS here beyond what the handles in [`crate::state`] offer.
+//! One file per resource: extract, call, respond. No NATS here beyond what the handles in
+//! [`crate::state`] offer.
 
 pub mod api_docs;
 mod assets;

@@ -1,8 +1,8 @@
 //! Query parameters, with errors that say what is accepted.
 //!
-//! Parameters with unknown names are ignored. If a parameter is given several times, the last one counts. The types in
-//! [`ktrdr_protocol::rest::query`] name the parameters; each of them is read here and not by serde, because serde's errors
-//! do not name the parameter.
+//! Parameters with unknown names are ignored. If a parameter is given several times, the last one
+//! counts. The types in [`ktrdr_protocol::rest::query`] name the parameters; each of them is read
+//! here and not by serde, because serde's errors do not name the parameter.
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;

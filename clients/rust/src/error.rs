@@ -37,7 +37,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// The error code of a refusal; `None` for other errors, and for a code that this version does not know.
+    /// The error code of a refusal; `None` for other errors, and for a code that this version does
+    /// not know.
     pub fn code(&self) -> Option<ErrorCode> {
         match self {
             Self::Refused(refusal) => refusal.code,
@@ -64,7 +65,8 @@ impl Error {
 pub struct Refusal {
     /// The HTTP status.
     pub status: u16,
-    /// The error code; `None` when this version does not know it, or when something between answered instead of the backend.
+    /// The error code; `None` when this version does not know it, or when something between
+    /// answered instead of the backend.
     pub code: Option<ErrorCode>,
     /// What went wrong and what to do about it.
     pub message: String,
@@ -75,7 +77,8 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// Reads an error document. Reads what it can when the body is something else, for example a proxy's page.
+    /// Reads an error document. Reads what it can when the body is something else, for example a
+    /// proxy's page.
     pub(crate) fn read(status: u16, body: &[u8]) -> Self {
         let document: Map<String, Value> = serde_json::from_slice(body).unwrap_or_default();
         let text = |name: &str| document.get(name).and_then(Value::as_str);

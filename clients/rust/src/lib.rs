@@ -29,14 +29,14 @@
 //!
 //! # Repeated requests
 //!
-//! The client repeats a request when the backend is not reachable or answers that NATS is not, until
-//! [`Client::give_up_after`] has passed. That is safe: the client chooses the id of an operation before it sends the start,
-//! so a start that arrives twice starts one operation.
+//! The client repeats a request when the backend is not reachable or answers that NATS is not,
+//! until [`Client::give_up_after`] has passed. That is safe: the client chooses the id of an
+//! operation before it sends the start, so a start that arrives twice starts one operation.
 //!
 //! # HTTPS
 //!
-//! This crate enables no TLS feature of `reqwest`. For an `https` address, depend on `reqwest` with the TLS feature of your
-//! choice, and pass its client to [`Client::with_http`].
+//! This crate enables no TLS feature of `reqwest`. For an `https` address, depend on `reqwest` with
+//! the TLS feature of your choice, and pass its client to [`Client::with_http`].
 
 mod client;
 mod error;

@@ -59,8 +59,9 @@ impl<'a> Start<'a> {
         }
     }
 
-    /// Sets the id of the operation. A second start with the same id starts nothing and answers with the first operation.
-    /// Without an id and without an idempotency key, the client chooses an id.
+    /// Sets the id of the operation. A second start with the same id starts nothing and answers
+    /// with the first operation. Without an id and without an idempotency key, the client chooses
+    /// an id.
     pub fn operation_id(mut self, id: OperationId) -> Self {
         self.operation_id = Some(id);
         self
@@ -72,7 +73,8 @@ impl<'a> Start<'a> {
         self
     }
 
-    /// Sets the header `Idempotency-Key`: the backend derives the id of the operation from it and from the domain.
+    /// Sets the header `Idempotency-Key`: the backend derives the id of the operation from it and
+    /// from the domain.
     pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
         self.idempotency_key = Some(key.into());
         self
@@ -81,7 +83,8 @@ impl<'a> Start<'a> {
     /// Sends the start, waits until the operation has ended, and returns its result.
     ///
     /// # Errors
-    /// [`Error::Failed`] and [`Error::Cancelled`] when the operation ended that way; see [`Error`] for the others.
+    /// [`Error::Failed`] and [`Error::Cancelled`] when the operation ended that way; see [`Error`]
+    /// for the others.
     pub async fn run<T: DeserializeOwned>(self) -> Result<T, Error> {
         let client = self.client;
         let started = self.send().await?;

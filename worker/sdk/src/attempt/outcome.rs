@@ -127,7 +127,8 @@ pub(crate) fn decide_verdict(
                 None,
             )
         }
-        // The engine finished before it noticed that it should stop. The work is done, so it counts.
+        // The engine finished before it noticed that it should stop. The work is done, so it
+        // counts.
         (EngineOutcome::Completed(result), _) => return Verdict::Complete(result),
         (_, Some(StopReason::Cancel)) | (EngineOutcome::Error(OperationError::Cancelled), None) => {
             return Verdict::Cancel;
@@ -175,8 +176,8 @@ pub(crate) fn decide_verdict(
 }
 
 /// The pause after failed attempt `attempt` (from 1): `base` seconds, doubled with each further
-/// attempt, at most an hour. It is then shortened by up to a quarter, so that operations that failed
-/// together do not come back together. `random` is in 0..1.
+/// attempt, at most an hour. It is then shortened by up to a quarter, so that operations that
+/// failed together do not come back together. `random` is in 0..1.
 fn retry_delay(base: Option<f64>, attempt: u32, random: f64) -> Duration {
     let exponent = i32::try_from(attempt.saturating_sub(1).min(40)).unwrap_or(40);
     let seconds = base.unwrap_or(DEFAULT_RETRY_SECONDS).max(0.0) * 2f64.powi(exponent);

@@ -15,8 +15,8 @@ use std::time::Duration;
 /// request nor the engine asks for retries.
 ///
 /// With `?`, an [`std::io::Error`] and an [`anyhow::Error`] become `Failed` with the code
-/// `engine_error` and the causes in the message. An `OperationError` inside an `anyhow::Error` keeps
-/// its kind and code, so [`Cancelled`](Self::Cancelled) passes through functions that return
+/// `engine_error` and the causes in the message. An `OperationError` inside an `anyhow::Error`
+/// keeps its kind and code, so [`Cancelled`](Self::Cancelled) passes through functions that return
 /// `anyhow::Result`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OperationError {

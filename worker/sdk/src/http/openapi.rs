@@ -1,4 +1,5 @@
-//! `GET /openapi.json` of a worker, and the router that takes a route only together with its description.
+//! `GET /openapi.json` of a worker, and the router that takes a route only together with its
+//! description.
 
 use std::borrow::Cow;
 use std::sync::Arc;

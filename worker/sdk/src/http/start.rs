@@ -1,7 +1,7 @@
 //! `POST /{domain}/start` on a worker: it runs the operation at once, or answers that it is busy.
 //!
-//! The start request goes to `start.<worker_type>.direct`, which has no consumer: every backend shows the operation, and no
-//! other worker gets it.
+//! The start request goes to `start.<worker_type>.direct`, which has no consumer: every backend
+//! shows the operation, and no other worker gets it.
 
 use std::borrow::Cow;
 use std::time::Duration;

@@ -9,8 +9,8 @@
 //! are dropped. Points that may or may not have been stored are sent again as the same batch, so
 //! that the stream recognises the duplicate.
 //!
-//! Rejected: a channel per report. An unbounded one fills the memory during an outage, and a bounded
-//! one either blocks the engine or drops the newest report.
+//! Rejected: a channel per report. An unbounded one fills the memory during an outage, and a
+//! bounded one either blocks the engine or drops the newest report.
 
 use std::time::{Duration, Instant};
 
@@ -144,9 +144,9 @@ impl Report {
     /// The number of the checkpoint to make now; `None` when none is due.
     ///
     /// A checkpoint is due when none waits to be saved, `interval` has passed since the last one or
-    /// since the beginning, and the engine has worked [`CHECKPOINT_PAUSE`] times as long as the last
-    /// one took. An `interval` of zero makes as many as can be saved. An engine that is asked to
-    /// stop (`stopping`) may make one more.
+    /// since the beginning, and the engine has worked [`CHECKPOINT_PAUSE`] times as long as the
+    /// last one took. An `interval` of zero makes as many as can be saved. An engine that is asked
+    /// to stop (`stopping`) may make one more.
     pub(crate) fn next_checkpoint(&self, interval: Duration, stopping: bool) -> Option<u64> {
         let state = self.state.lock();
         let due = match state.last_checkpoint {
@@ -228,8 +228,8 @@ impl Report {
         }
     }
 
-    /// Puts back points that could not be sent, before those that were measured since. The outcome of
-    /// the first `uncertain` is unknown.
+    /// Puts back points that could not be sent, before those that were measured since. The outcome
+    /// of the first `uncertain` is unknown.
     pub(crate) fn return_points(&self, mut points: Vec<MetricPoint>, uncertain: usize) {
         let mut state = self.state.lock();
         state.before_points -= points.len() as u64;

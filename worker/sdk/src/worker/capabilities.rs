@@ -14,8 +14,8 @@ pub struct InvalidCapabilities(String);
 /// one.
 ///
 /// # Errors
-/// [`InvalidCapabilities`] when a stated value has the wrong type, or claims a GPU for an engine that
-/// does not use one.
+/// [`InvalidCapabilities`] when a stated value has the wrong type, or claims a GPU for an engine
+/// that does not use one.
 pub(crate) fn determine(
     stated: &Map<String, Value>,
     uses_gpu: bool,
