@@ -64,6 +64,14 @@ impl Browser {
     /// When a browser is installed and does not start, and when none is installed although
     /// `KTRDR_TEST_BROWSER=required`.
     pub async fn start() -> Option<Self> {
+        Self::start_with(&[]).await
+    }
+
+    /// The same with further arguments for Chromium.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    pub async fn start_with(more: &[&str]) -> Option<Self> {
         let chromium = find(&[
             "chromium",
             "chromium-browser",
@@ -103,7 +111,8 @@ impl Browser {
         })
         .await;
 
-        let mut arguments: Vec<String> = ARGUMENTS.map(str::to_owned).into();
+        let given = ARGUMENTS.iter().chain(more);
+        let mut arguments: Vec<String> = given.map(|&argument| argument.to_owned()).collect();
         arguments.push(format!(
             "--user-data-dir={}",
             scratch.join("profile").display()

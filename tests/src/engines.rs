@@ -39,6 +39,8 @@ pub struct Gate {
 pub struct GateRequest {
     /// Keeps waiting at the gate when it is cancelled.
     pub ignore_cancel: bool,
+    /// Any text; the engine does not read it.
+    pub note: String,
 }
 
 impl GateEngine {
