@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use ktrdr_bus::settings::{NatsOptions, ProtocolOptions, masked_urls, parse_duration};
 use ktrdr_bus::telemetry::LogOptions;
+use ktrdr_http::browsers::BrowserOptions;
 
 /// REST interface of the KTRDR job system: validates, queues, shows and cancels operations that
 /// workers run.
@@ -34,6 +35,9 @@ pub struct Config {
     /// How long requests in flight may take to finish once the process has been asked to stop.
     #[arg(long, env = "KTRDR_SHUTDOWN_GRACE", default_value = "10s", value_parser = parse_duration)]
     pub shutdown_grace: Duration,
+    /// Which names and web pages the REST interface answers.
+    #[command(flatten)]
+    pub browsers: BrowserOptions,
     /// NATS connection.
     #[command(flatten)]
     pub nats: NatsOptions,

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::handler::Handler;
 use axum::{Extension, Router};
-use tower_http::cors::CorsLayer;
 
 use crate::middleware::served::Served;
 use crate::openapi::docs;
@@ -90,15 +88,9 @@ pub fn router(state: AppState) -> Router {
         )
         .into_parts();
     table.extend(described);
-    // A browser asks with OPTIONS what it may do from another origin; no route takes that method.
-    let preflight = CorsLayer::permissive().vary([]);
     open.layer(Extension(Arc::new(table)))
         .merge(api)
-        .fallback(Served::unmatched(
-            fallback::unknown_route.layer(preflight.clone()),
-        ))
-        .method_not_allowed_fallback(Served::unmatched(
-            fallback::method_not_allowed.layer(preflight),
-        ))
+        .fallback(Served::unmatched(fallback::unknown_route))
+        .method_not_allowed_fallback(Served::unmatched(fallback::method_not_allowed))
         .with_state(state)
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ktrdr_bus::nats::Connection;
 use ktrdr_bus::oplog::OpLog;
+use ktrdr_http::browsers::BrowserRules;
 use ktrdr_protocol::subject::SubjectNames;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -28,6 +29,8 @@ pub struct AppState(Arc<Parts>);
 pub struct Parts {
     /// Settings.
     pub config: Config,
+    /// What web pages may do.
+    pub browsers: BrowserRules,
     /// Subjects and streams.
     pub names: SubjectNames,
     /// The connection to NATS.
@@ -75,7 +78,10 @@ impl AppState {
             config.protocol.lease,
         );
 
+        let browsers = BrowserRules::new(&config.browsers, &[&config.api_addr]);
+
         Self(Arc::new(Parts {
+            browsers,
             projection,
             responses: ResponseCache::default(),
             registry,

@@ -8,6 +8,7 @@
 //! | What happens when NATS or a backend is away? | [`nats_outage`], [`backends`], [`cluster`] |
 //! | What if clocks, limits or messages are wrong? | [`clocks`], [`limits`], [`malformed_messages`] |
 //! | What do clients and operators see? | [`guide`], [`openapi`], [`client`], [`live_events`], [`dashboard`], [`logs`], [`prometheus_metrics`], [`nats_cli`] |
+//! | What can others do who reach it? | [`browsers`] |
 //! | Do programs of different versions work together? | [`interoperability`], [`wire_contract`] |
 //! | Does everything hold together at random? | [`chaos`] |
 //! | Are the documentation and the harness right? | [`documentation`], [`harness`] |
@@ -18,6 +19,7 @@
 )]
 
 mod backends;
+mod browsers;
 mod cancel;
 mod chaos;
 mod checkpoints;

@@ -119,10 +119,6 @@ impl Bundle {
                 HeaderValue::from_static(POLICY),
             ),
             (
-                header::X_CONTENT_TYPE_OPTIONS,
-                HeaderValue::from_static("nosniff"),
-            ),
-            (
                 header::REFERRER_POLICY,
                 HeaderValue::from_static("no-referrer"),
             ),

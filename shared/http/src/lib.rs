@@ -8,12 +8,14 @@
 //! |---|---|
 //! | [`error`] | error answers, with the codes of `ktrdr_protocol::rest::ErrorCode` |
 //! | [`answer`] | answers that are rendered text |
+//! | [`browsers`] | what web pages may do: checks of requests, headers of answers |
 //! | [`openapi`] | the OpenAPI document, made from the routes and the types of their handlers |
 //! | [`start_body`] | reads the body of a start request and checks all of it |
 //! | [`schema`] | checks a value against a JSON Schema, with violations that a person can correct |
 //! | [`metrics`] | helpers for Prometheus metrics |
 
 pub mod answer;
+pub mod browsers;
 pub mod error;
 pub mod metrics;
 pub mod openapi;

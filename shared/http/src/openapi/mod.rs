@@ -235,7 +235,14 @@ fn operation(
     } = description;
 
     let mut parameters = path_parameters(&route.path);
-    codes.push(ErrorCode::Internal);
+    codes.extend([
+        ErrorCode::Internal,
+        ErrorCode::InvalidHeader,
+        ErrorCode::HostNotAllowed,
+    ]);
+    if route.method != "get" {
+        codes.extend([ErrorCode::OriginNotAllowed, ErrorCode::UnsupportedMediaType]);
+    }
     codes.extend(doc.errors);
     if !parameters.is_empty() {
         // A variable part that is not UTF-8.

@@ -44,6 +44,8 @@ error_codes! {
     InvalidCursor = 400 "invalid_cursor",
     /// A request header has a value that is not accepted.
     InvalidHeader = 400 "invalid_header",
+    /// A web page of another origin wants to change something.
+    OriginNotAllowed = 403 "origin_not_allowed",
     /// Nothing is served at this path.
     UnknownRoute = 404 "unknown_route",
     /// No worker type with this domain is known.
@@ -68,6 +70,10 @@ error_codes! {
     ResultGone = 410 "result_gone",
     /// The body is larger than the server or NATS accepts.
     BodyTooLarge = 413 "body_too_large",
+    /// A browser sent a body that is not declared as JSON.
+    UnsupportedMediaType = 415 "unsupported_media_type",
+    /// The request is for a host name that is not this server's.
+    HostNotAllowed = 421 "host_not_allowed",
     /// The body does not match the schema.
     InvalidRequest = 422 "invalid_request",
     /// The server has a fault.

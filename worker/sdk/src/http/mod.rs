@@ -9,13 +9,13 @@ mod start;
 use std::future::IntoFuture;
 use std::sync::{Arc, OnceLock};
 
-use axum::{Extension, Router};
+use axum::{Extension, Router, middleware};
+use ktrdr_http::browsers::{self, BrowserRules};
 use ktrdr_http::schema::Schema;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::cors::CorsLayer;
 
 use self::openapi::{Routes, docs};
 use crate::pulling::puller::SlotRequests;
@@ -46,7 +46,12 @@ impl HttpState {
 }
 
 /// The routes of one worker.
-pub(crate) fn router(core: Arc<Core>, slots: SlotRequests, operations: TaskTracker) -> Router {
+pub(crate) fn router(
+    core: Arc<Core>,
+    browsers: Arc<BrowserRules>,
+    slots: SlotRequests,
+    operations: TaskTracker,
+) -> Router {
     let start_path = format!("/{}/start", core.info.domain);
     let state = HttpState {
         core,
@@ -90,7 +95,7 @@ pub(crate) fn router(core: Arc<Core>, slots: SlotRequests, operations: TaskTrack
         .fallback(answers::unknown_route)
         .method_not_allowed_fallback(answers::method_not_allowed)
         .layer(CatchPanicLayer::custom(answers::panicked))
-        .layer(CorsLayer::permissive())
+        .layer(middleware::from_fn_with_state(browsers, browsers::guard))
         .with_state(state)
 }
 

@@ -14,6 +14,7 @@ use ktrdr_bus::shutdown;
 use ktrdr_bus::telemetry;
 use ktrdr_bus::telemetry::chain;
 use ktrdr_bus::topology::TopologyError;
+use ktrdr_http::browsers::BrowserRules;
 use ktrdr_protocol::id::{InvalidName, WorkerId, WorkerType};
 use ktrdr_protocol::time::Timestamp;
 use parking_lot::Mutex;
@@ -186,6 +187,10 @@ impl WorkerBuilder {
         refuse_duplicates(&engines)?;
 
         let endpoint = Endpoint::of(self.address, &config).await?;
+        let browsers = Arc::new(BrowserRules::new(
+            &config.browsers,
+            &[&config.host, &endpoint.url],
+        ));
         let several = engines.len() > 1;
         let mut identities = Vec::with_capacity(engines.len());
         for (info, _) in &engines {
@@ -207,6 +212,7 @@ impl WorkerBuilder {
             worker_ids.push(core.worker_id.clone());
             let launched = launch(
                 core.clone(),
+                browsers.clone(),
                 config.protocol.clone(),
                 config.shutdown_grace,
                 &mut tasks,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{CommandFactory, FromArgMatches, Parser};
 use ktrdr_bus::settings::{NatsOptions, ProtocolOptions, parse_duration_or_zero};
 use ktrdr_bus::telemetry::LogOptions;
+use ktrdr_http::browsers::BrowserOptions;
 use ktrdr_protocol::id::WorkerId;
 use serde_json::{Map, Value};
 
@@ -48,6 +49,9 @@ pub struct Config {
     /// them back at once.
     #[arg(long, env = "WORKER_SHUTDOWN_GRACE", default_value = "0s", value_parser = parse_duration_or_zero)]
     pub shutdown_grace: Duration,
+    /// Which names and web pages the REST interface answers.
+    #[command(flatten)]
+    pub browsers: BrowserOptions,
     /// How to reach NATS.
     #[command(flatten)]
     pub nats: NatsOptions,

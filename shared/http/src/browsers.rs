@@ -1,0 +1,722 @@
+//! What web pages may do with a REST interface. Checked for every request, before any handler.
+//!
+//! The problem: a page of any site can make a browser send requests to every address that the
+//! browser reaches, `localhost` included. The page can read the answers when the server allows it
+//! (CORS), or when it makes its own host name lead to the server (DNS rebinding). It can start and
+//! cancel operations without reading any answer.
+//!
+//! The solution: a browser says in headers, which a page cannot set, for whom it asks.
+//! - `Host` must be an IP address, `localhost`, or a known name of this server. A rebound name is
+//!   none of these.
+//! - A request that may change something must not come from a page of another origin (`Origin`,
+//!   `Sec-Fetch-Site`).
+//! - A body that a browser sends must be declared as JSON; forms cannot do that.
+//! - Only configured origins are told by CORS headers that they may read answers.
+//!
+//! Programs other than browsers send neither `Origin` nor `Sec-Fetch-*`, so for them only the check
+//! of the host matters.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD,
+    CONTENT_TYPE, HOST, ORIGIN, VARY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+};
+use axum::http::{self, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use clap::Args;
+use ktrdr_protocol::rest::ErrorCode;
+
+use crate::error::ApiError;
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName =
+    HeaderName::from_static("cross-origin-resource-policy");
+
+/// Request headers that pages of configured origins may set.
+const ALLOWED_HEADERS: &str = "authorization, content-type, idempotency-key, if-none-match, last-event-id, traceparent, x-request-id";
+/// Answer headers that pages of configured origins may read, besides those that all pages may.
+const EXPOSED_HEADERS: &str = "allow, etag, location, retry-after, x-request-id";
+
+/// Which names and pages a REST interface answers.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Browsers")]
+pub struct BrowserOptions {
+    /// Further host names under which clients reach the REST interface, separated by commas. IP
+    /// addresses, `localhost` and the configured name are always accepted; requests for other names
+    /// are refused (421), because a web page can make its own name lead here.
+    #[arg(
+        long,
+        env = "KTRDR_ALLOWED_HOSTS",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub allowed_hosts: HostNames,
+    /// Origins whose web pages may use the REST interface from a browser, separated by commas, for
+    /// example `https://jobs.example.com`. Default: none but its own pages.
+    #[arg(
+        long,
+        env = "KTRDR_CORS_ORIGINS",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub cors_origins: WebOrigins,
+}
+
+/// Host names without ports, in lower case.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HostNames(Vec<String>);
+
+/// Origins of web pages, as browsers write them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WebOrigins(Vec<HeaderValue>);
+
+/// Why a setting of [`BrowserOptions`] cannot be used.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidOption {
+    /// Not a host name.
+    #[error(
+        "{0:?} is no host name; write names without scheme, port and `*`, for example jobs.example.com"
+    )]
+    HostName(String),
+    /// Not an origin.
+    #[error(
+        "{0:?} is no origin; write scheme, host and port if there is one, without a path, for example https://jobs.example.com"
+    )]
+    Origin(String),
+}
+
+fn entries(list: &str) -> impl Iterator<Item = &str> {
+    list.split(',')
+        .map(str::trim)
+        .filter(|entry| !entry.is_empty())
+}
+
+impl FromStr for HostNames {
+    type Err = InvalidOption;
+
+    fn from_str(list: &str) -> Result<Self, InvalidOption> {
+        let name = |entry: &str| {
+            let name = entry.strip_suffix('.').unwrap_or(entry);
+            if is_host_name(name) {
+                Ok(name.to_ascii_lowercase())
+            } else {
+                Err(InvalidOption::HostName(entry.to_owned()))
+            }
+        };
+        entries(list).map(name).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl FromStr for WebOrigins {
+    type Err = InvalidOption;
+
+    fn from_str(list: &str) -> Result<Self, InvalidOption> {
+        let origin =
+            |entry: &str| web_origin(entry).ok_or_else(|| InvalidOption::Origin(entry.to_owned()));
+        entries(list)
+            .map(origin)
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+}
+
+fn is_host_name(text: &str) -> bool {
+    (1..=253).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
+}
+
+/// An origin as browsers write it: in lower case, without the scheme's usual port.
+fn web_origin(text: &str) -> Option<HeaderValue> {
+    let text = text.to_ascii_lowercase();
+    let (scheme, authority) = text.split_once("://")?;
+    let (host, port) = split_port(authority)?;
+    let is_scheme = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+        && scheme
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));
+    if !is_scheme || !(is_host_name(host) || is_ip_address(host)) {
+        return None;
+    }
+
+    let origin = match (scheme, port) {
+        (_, None) | ("http", Some("80")) | ("https", Some("443")) => format!("{scheme}://{host}"),
+        (_, Some(port)) => format!("{scheme}://{host}:{port}"),
+    };
+    HeaderValue::from_str(&origin).ok()
+}
+
+/// Host and port of an authority; `None` when it is not written like one.
+fn split_port(authority: &str) -> Option<(&str, Option<&str>)> {
+    let end = if authority.starts_with('[') {
+        authority.find(']')? + 1
+    } else {
+        authority.find(':').unwrap_or(authority.len())
+    };
+    let (host, rest) = authority.split_at_checked(end)?;
+    match rest.strip_prefix(':') {
+        None if rest.is_empty() => Some((host, None)),
+        Some(port) if port.bytes().all(|b| b.is_ascii_digit()) => Some((host, Some(port))),
+        _ => None,
+    }
+}
+
+fn is_ip_address(host: &str) -> bool {
+    match host.strip_prefix('[') {
+        Some(rest) => rest
+            .strip_suffix(']')
+            .is_some_and(|address| address.parse::<Ipv6Addr>().is_ok()),
+        None => host.parse::<Ipv4Addr>().is_ok(),
+    }
+}
+
+/// `localhost` and everything below it: nobody can register these names.
+fn is_localhost(name: &str) -> bool {
+    const NAME: &str = "localhost";
+    let Some((below, tail)) = name
+        .len()
+        .checked_sub(NAME.len())
+        .and_then(|at| name.split_at_checked(at))
+    else {
+        return false;
+    };
+    tail.eq_ignore_ascii_case(NAME) && (below.is_empty() || below.ends_with('.'))
+}
+
+/// Why a request is not answered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The host is missing, there are several, or it is not text.
+    #[error("The request must have one header Host")]
+    HostHeader,
+    /// The host is no known name of this server.
+    #[error(
+        "This server does not know the host name {0:?}: use its IP address or localhost, or add the name to KTRDR_ALLOWED_HOSTS"
+    )]
+    HostNotAllowed(String),
+    /// A page of another origin wants to change something.
+    #[error(
+        "A web page of another origin ({0}) may not change anything here; add the origin to KTRDR_CORS_ORIGINS if it should"
+    )]
+    OriginNotAllowed(String),
+    /// The body comes from a browser and is not declared as JSON.
+    #[error("A browser must send the body as application/json, not as {0}")]
+    UnsupportedMediaType(String),
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        let code = match &refusal {
+            Refusal::HostHeader => ErrorCode::InvalidHeader,
+            Refusal::HostNotAllowed(_) => ErrorCode::HostNotAllowed,
+            Refusal::OriginNotAllowed(_) => ErrorCode::OriginNotAllowed,
+            Refusal::UnsupportedMediaType(_) => ErrorCode::UnsupportedMediaType,
+        };
+        Self::new(code, refusal.to_string())
+    }
+}
+
+/// The beginning of a header value, for an error text.
+fn shown(value: &[u8]) -> String {
+    String::from_utf8_lossy(value).chars().take(128).collect()
+}
+
+/// The checks of one REST interface.
+#[derive(Debug)]
+pub struct BrowserRules {
+    names: Vec<String>,
+    origins: Vec<HeaderValue>,
+}
+
+impl BrowserRules {
+    /// `addresses` are those that the interface is configured with or advertises: URLs, or a host
+    /// with or without a port. A name in them is accepted.
+    pub fn new(options: &BrowserOptions, addresses: &[&str]) -> Self {
+        let own = addresses.iter().filter_map(|address| {
+            let authority = address.split_once("://").map_or(*address, |(_, rest)| rest);
+            let authority = authority.split(['/', '?', '#']).next()?;
+            let (host, _) = split_port(authority)?;
+            HostNames::from_str(host).ok()
+        });
+        let names = own.flat_map(|names| names.0);
+
+        Self {
+            names: names
+                .chain(options.allowed_hosts.0.iter().cloned())
+                .collect(),
+            origins: options.cors_origins.0.clone(),
+        }
+    }
+
+    /// Whether the request may reach its handler.
+    ///
+    /// # Errors
+    /// [`Refusal`] when it may not.
+    pub fn check<B>(&self, request: &http::Request<B>) -> Result<(), Refusal> {
+        let authority = authority(request)?;
+        if let Some(authority) = authority
+            && !self.knows(authority)
+        {
+            return Err(Refusal::HostNotAllowed(shown(authority.as_bytes())));
+        }
+        if request.method().is_safe() {
+            return Ok(());
+        }
+
+        self.check_origin(request.headers(), authority)?;
+        check_content_type(request.headers())
+    }
+
+    fn knows(&self, authority: &str) -> bool {
+        let Some((host, _)) = split_port(authority) else {
+            return false;
+        };
+        let name = host.strip_suffix('.').unwrap_or(host);
+        is_ip_address(host)
+            || is_localhost(name)
+            || self
+                .names
+                .iter()
+                .any(|known| known.eq_ignore_ascii_case(name))
+    }
+
+    fn check_origin(&self, headers: &HeaderMap, own: Option<&str>) -> Result<(), Refusal> {
+        let Some(origin) = headers.get(ORIGIN) else {
+            return match headers.get(SEC_FETCH_SITE) {
+                Some(site) if site != "same-origin" && site != "none" => {
+                    Err(Refusal::OriginNotAllowed(shown(site.as_bytes())))
+                }
+                _ => Ok(()),
+            };
+        };
+        if is_own(origin, own) || self.origins.contains(origin) {
+            Ok(())
+        } else {
+            Err(Refusal::OriginNotAllowed(shown(origin.as_bytes())))
+        }
+    }
+
+    /// The answer to a request that must not reach its handler, or that no handler answers: a
+    /// refusal, or the permission that a browser asks for before it sends a request from a page of
+    /// a configured origin.
+    pub fn answer<B>(&self, request: &http::Request<B>) -> Option<Response> {
+        match self.check(request) {
+            Err(refusal) => Some(ApiError::from(refusal).into_response()),
+            Ok(()) if request.method() == Method::OPTIONS => self.preflight(request.headers()),
+            Ok(()) => None,
+        }
+    }
+
+    fn preflight(&self, headers: &HeaderMap) -> Option<Response> {
+        let is_configured = self.origins.contains(headers.get(ORIGIN)?);
+        if !is_configured || !headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD) {
+            return None;
+        }
+        let permissions = [
+            (ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, POST, DELETE"),
+            (ACCESS_CONTROL_ALLOW_HEADERS, ALLOWED_HEADERS),
+            (ACCESS_CONTROL_MAX_AGE, "600"),
+        ];
+        Some((StatusCode::NO_CONTENT, permissions).into_response())
+    }
+
+    /// The headers for the answer to a request with these headers.
+    pub fn answer_headers(&self, request: &HeaderMap) -> AnswerHeaders {
+        let reader = || {
+            let origin = request.get(ORIGIN)?;
+            self.origins.iter().find(|known| *known == origin).cloned()
+        };
+        let depends_on_origin = !self.origins.is_empty();
+        AnswerHeaders {
+            depends_on_origin,
+            reader: if depends_on_origin { reader() } else { None },
+        }
+    }
+}
+
+/// Headers that keep an answer from pages that may not read it.
+#[derive(Debug)]
+pub struct AnswerHeaders {
+    depends_on_origin: bool,
+    /// The configured origin that asks.
+    reader: Option<HeaderValue>,
+}
+
+impl AnswerHeaders {
+    /// Adds them to an answer.
+    pub fn add_to(self, headers: &mut HeaderMap) {
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+        headers.insert(
+            CROSS_ORIGIN_RESOURCE_POLICY,
+            HeaderValue::from_static("same-origin"),
+        );
+        if self.depends_on_origin {
+            headers.append(VARY, HeaderValue::from_static("Origin"));
+        }
+        if let Some(origin) = self.reader {
+            headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+            let exposed = HeaderValue::from_static(EXPOSED_HEADERS);
+            headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
+        }
+    }
+}
+
+/// All of it as axum middleware, for [`axum::middleware::from_fn_with_state`].
+pub async fn guard(
+    State(rules): State<Arc<BrowserRules>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let headers = rules.answer_headers(request.headers());
+    let mut answer = match rules.answer(&request) {
+        Some(answer) => answer,
+        None => next.run(request).await,
+    };
+    headers.add_to(answer.headers_mut());
+    answer
+}
+
+/// Host and port that the request asks for: of an absolute URI, otherwise of the header. A request
+/// of HTTP/1.0 may have none; it comes from no browser.
+fn authority<B>(request: &http::Request<B>) -> Result<Option<&str>, Refusal> {
+    if let Some(authority) = request.uri().authority() {
+        return Ok(Some(authority.as_str()));
+    }
+    let mut hosts = request.headers().get_all(HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (None, _) if request.version() <= Version::HTTP_10 => Ok(None),
+        (Some(host), None) => host.to_str().map(Some).map_err(|_| Refusal::HostHeader),
+        _ => Err(Refusal::HostHeader),
+    }
+}
+
+/// Whether a page of this origin was loaded from the authority that the request asks for.
+fn is_own(origin: &HeaderValue, authority: Option<&str>) -> bool {
+    let (Some(origin), Some(authority)) = (origin.as_bytes().strip_prefix(b"http://"), authority)
+    else {
+        return false;
+    };
+    let authority = authority.strip_suffix(":80").unwrap_or(authority);
+    origin.eq_ignore_ascii_case(authority.as_bytes())
+}
+
+fn check_content_type(headers: &HeaderMap) -> Result<(), Refusal> {
+    match headers.get(CONTENT_TYPE) {
+        Some(kind) if !is_json(kind.as_bytes()) && is_from_browser(headers) => {
+            Err(Refusal::UnsupportedMediaType(shown(kind.as_bytes())))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn is_json(kind: &[u8]) -> bool {
+    let essence = kind.split(|&b| b == b';').next().unwrap_or_default();
+    essence
+        .trim_ascii()
+        .eq_ignore_ascii_case(b"application/json")
+}
+
+fn is_from_browser(headers: &HeaderMap) -> bool {
+    headers
+        .keys()
+        .any(|name| name == ORIGIN || name.as_str().starts_with("sec-fetch-"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules() -> BrowserRules {
+        let options = BrowserOptions {
+            allowed_hosts: "jobs.example.com., Node-7".parse().unwrap(),
+            cors_origins: "https://page.example.com,http://[::1]:3000"
+                .parse()
+                .unwrap(),
+        };
+        BrowserRules::new(
+            &options,
+            &[
+                "0.0.0.0:8000",
+                "http://advertised.test:5003/worker",
+                "bound",
+            ],
+        )
+    }
+
+    fn request(method: &str, uri: &str, headers: &[(&str, &str)]) -> http::Request<()> {
+        let request = http::Request::builder().method(method).uri(uri);
+        headers
+            .iter()
+            .fold(request, |request, (name, value)| {
+                request.header(*name, *value)
+            })
+            .body(())
+            .unwrap()
+    }
+
+    fn code(outcome: Result<(), Refusal>) -> &'static str {
+        match outcome {
+            Ok(()) => "ok",
+            Err(Refusal::HostHeader) => "header",
+            Err(Refusal::HostNotAllowed(_)) => "host",
+            Err(Refusal::OriginNotAllowed(_)) => "origin",
+            Err(Refusal::UnsupportedMediaType(_)) => "type",
+        }
+    }
+
+    #[test]
+    fn the_host_decides_whether_a_request_is_for_this_server() {
+        for (host, expected) in [
+            ("127.0.0.1:8000", "ok"),
+            ("127.0.0.1", "ok"),
+            ("127.0.0.1:", "ok"),
+            ("203.0.113.9:80", "ok"),
+            ("[::1]:8000", "ok"),
+            ("[2001:db8::7]", "ok"),
+            ("localhost:8000", "ok"),
+            ("LocalHost", "ok"),
+            ("localhost.", "ok"),
+            ("a.b.localhost:8000", "ok"),
+            ("JOBS.example.com:443", "ok"),
+            ("jobs.example.com.", "ok"),
+            ("node-7", "ok"),
+            ("advertised.test:1", "ok"),
+            ("bound:8000", "ok"),
+            ("", "host"),
+            (".", "host"),
+            (":8000", "host"),
+            ("rebind.test", "host"),
+            ("xlocalhost", "host"),
+            ("localhost.rebind.test", "host"),
+            ("127.0.0.1.rebind.test", "host"),
+            ("127.0.0.1.", "host"),
+            ("127.0.0.1:80:80", "host"),
+            ("127.0.0.1:8a", "host"),
+            ("user@127.0.0.1", "host"),
+            ("user:1@localhost", "host"),
+            ("[::1", "host"),
+            ("[::1]x", "host"),
+            ("[::1].rebind.test", "host"),
+            ("::1", "host"),
+            ("sub.jobs.example.com", "host"),
+            ("jobs.example.com,rebind.test", "host"),
+            ("localhost\u{e9}", "header"),
+            ("äocalhost", "header"),
+        ] {
+            for method in ["GET", "OPTIONS", "POST", "DELETE"] {
+                let asked = request(method, "/", &[("host", host)]);
+
+                assert_eq!(code(rules().check(&asked)), expected, "{method} {host:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_absolute_uri_is_judged_by_its_authority() {
+        for (uri, host, expected) in [
+            ("http://localhost/x", "rebind.test", "ok"),
+            ("http://rebind.test/x", "localhost", "host"),
+            ("http://user@rebind.test/x", "localhost", "host"),
+        ] {
+            let asked = request("GET", uri, &[("host", host)]);
+
+            assert_eq!(code(rules().check(&asked)), expected, "{uri}");
+        }
+    }
+
+    #[test]
+    fn only_old_clients_may_leave_the_host_out() {
+        let mut old = request("POST", "/", &[]);
+        *old.version_mut() = Version::HTTP_10;
+        let mut page = request("POST", "/", &[("origin", "http://a.test")]);
+        *page.version_mut() = Version::HTTP_10;
+        let new = request("POST", "/", &[]);
+        let twice = request("POST", "/", &[("host", "localhost"), ("host", "localhost")]);
+
+        let codes = [old, page, new, twice].map(|asked| code(rules().check(&asked)));
+
+        assert_eq!(codes, ["ok", "origin", "header", "header"]);
+    }
+
+    #[test]
+    fn a_change_comes_from_no_page_or_from_a_known_one() {
+        let (own, other) = (
+            ("origin", "http://localhost:8000"),
+            ("origin", "http://a.test"),
+        );
+        let site = |site| ("sec-fetch-site", site);
+        for (headers, expected) in [
+            (&[][..], "ok"),
+            (&[own], "ok"),
+            (&[own, site("same-origin")], "ok"),
+            (&[site("same-origin")], "ok"),
+            (&[site("none")], "ok"),
+            (
+                &[("origin", "https://page.example.com"), site("cross-site")],
+                "ok",
+            ),
+            (&[("origin", "http://[::1]:3000")], "ok"),
+            (&[other], "origin"),
+            (&[other, site("same-origin")], "origin"),
+            (&[("origin", "null")], "origin"),
+            (&[("origin", "")], "origin"),
+            (&[("origin", "*")], "origin"),
+            (&[("origin", "https://localhost:8000")], "origin"),
+            (&[("origin", "http://localhost")], "origin"),
+            (&[("origin", "http://localhost:80001")], "origin"),
+            (&[("origin", "http://page.example.com")], "origin"),
+            (&[("origin", "https://page.example.com.a.test")], "origin"),
+            (&[site("same-site")], "origin"),
+            (&[site("cross-site")], "origin"),
+            (&[site("something-new")], "origin"),
+        ] {
+            let headers = [&[("host", "localhost:8000")], headers].concat();
+            for method in ["POST", "DELETE", "PUT", "PATCH", "CONNECT", "MADE-UP"] {
+                let asked = request(method, "/", &headers);
+                assert_eq!(
+                    code(rules().check(&asked)),
+                    expected,
+                    "{method} {headers:?}"
+                );
+            }
+
+            // Whether a page may read an answer is the browser's decision, by the headers of the
+            // answer.
+            let asked = request("GET", "/", &headers);
+            assert_eq!(code(rules().check(&asked)), "ok", "{headers:?}");
+        }
+    }
+
+    #[test]
+    fn the_usual_port_may_be_written_or_not() {
+        for (host, origin) in [
+            ("localhost:80", "http://localhost"),
+            ("localhost", "http://localhost"),
+        ] {
+            let asked = request("POST", "/", &[("host", host), ("origin", origin)]);
+
+            assert_eq!(code(rules().check(&asked)), "ok", "{host}");
+        }
+    }
+
+    #[test]
+    fn a_browser_declares_json() {
+        let own = ("origin", "http://localhost");
+        for (kind, expected) in [
+            ("application/json", "ok"),
+            ("Application/JSON ; charset=utf-8", "ok"),
+            ("text/plain", "type"),
+            ("text/plain;application/json", "type"),
+            ("text/plain, application/json", "type"),
+            ("application/json, text/plain", "type"),
+            ("application/jsonp", "type"),
+            ("application/x-www-form-urlencoded", "type"),
+            ("multipart/form-data; boundary=x", "type"),
+            ("", "type"),
+        ] {
+            let kind = ("content-type", kind);
+            for browser in [own, ("sec-fetch-mode", "cors"), ("sec-fetch-site", "none")] {
+                let asked = request("POST", "/", &[("host", "localhost"), kind, browser]);
+                assert_eq!(
+                    code(rules().check(&asked)),
+                    expected,
+                    "{kind:?} {browser:?}"
+                );
+            }
+
+            let curl = request("POST", "/", &[("host", "localhost"), kind]);
+            assert_eq!(code(rules().check(&curl)), "ok", "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn settings_are_lists_of_names_and_of_origins() {
+        for bad in [
+            "*",
+            "*.example.com",
+            "http://a.test",
+            "a.test:80",
+            "a b",
+            "a/b",
+            "é",
+        ] {
+            assert!(HostNames::from_str(bad).is_err(), "{bad}");
+        }
+        for bad in [
+            "*",
+            "null",
+            "a.test",
+            "https://*.example.com",
+            "https://a.test/",
+            "https://a.test/x",
+            "https://user@a.test",
+            "https://",
+            "://a.test",
+            "https://a.test:https",
+        ] {
+            assert!(WebOrigins::from_str(bad).is_err(), "{bad}");
+        }
+
+        assert_eq!("".parse(), Ok(HostNames::default()));
+        assert_eq!(" , ".parse(), Ok(WebOrigins::default()));
+        let written: WebOrigins = "HTTPS://A.test:443, http://a.test:80,http://a.test:8080"
+            .parse()
+            .unwrap();
+        let expected = ["https://a.test", "http://a.test", "http://a.test:8080"];
+        assert_eq!(written.0, expected);
+    }
+
+    #[test]
+    fn preflights_are_granted_to_configured_origins() {
+        let ask = |origin| {
+            let asked = request(
+                "OPTIONS",
+                "/",
+                &[
+                    ("host", "localhost"),
+                    ("origin", origin),
+                    ("access-control-request-method", "POST"),
+                ],
+            );
+            rules().answer(&asked).map(|answer| answer.status())
+        };
+
+        assert_eq!(
+            ask("https://page.example.com"),
+            Some(StatusCode::NO_CONTENT)
+        );
+        assert_eq!(ask("https://a.test"), None);
+        assert_eq!(ask("null"), None);
+    }
+
+    #[test]
+    fn answers_name_only_the_origin_that_asks() {
+        let headers_for = |rules: &BrowserRules, origin: &'static str| {
+            let asked = HeaderMap::from_iter([(ORIGIN, HeaderValue::from_static(origin))]);
+            let mut headers = HeaderMap::new();
+            rules.answer_headers(&asked).add_to(&mut headers);
+            headers
+        };
+        let nobody = BrowserRules::new(&BrowserOptions::default(), &[]);
+
+        let configured = headers_for(&rules(), "https://page.example.com");
+        let other = headers_for(&rules(), "https://a.test");
+        let none = headers_for(&nobody, "https://page.example.com");
+
+        let allowed = &configured[ACCESS_CONTROL_ALLOW_ORIGIN];
+        assert_eq!(allowed, "https://page.example.com");
+        assert!(!other.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN));
+        assert_eq!(other[VARY], "Origin");
+        assert!(!none.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN));
+        assert!(!none.contains_key(VARY));
+        assert_eq!(none[X_CONTENT_TYPE_OPTIONS], "nosniff");
+    }
+}
