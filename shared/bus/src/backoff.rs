@@ -1,8 +1,8 @@
 //! Pauses between the tries of a request to NATS: each twice as long as the one before, up to a
 //! limit.
 //!
-//! The delay before an operation is retried is another thing: the worker SDK computes it
-//! (`attempt/outcome.rs`).
+//! The delay before a failed attempt is retried is another thing: the worker SDK computes it
+//! (`attempt/retry_delay.rs`).
 
 use std::time::Duration;
 

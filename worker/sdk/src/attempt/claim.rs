@@ -190,7 +190,7 @@ async fn next_step(
     })
 }
 
-/// What an appended event means for the claim.
+/// The meaning of an appended event for the claim.
 fn accepted(event: Event, claim_id: String, sequence: u64) -> Claimed {
     match event.kind {
         EventKind::Started { .. } => Claimed::Owned(OwnedAttempt {

@@ -5,19 +5,21 @@
 //! 1. [`execute`] registers the attempt and claims the operation ([`claim`]).
 //! 2. [`supervise`] runs the engine, and beside it the guard of [`ownership`], which keeps the
 //!    lease and notices when the attempt is lost.
-//! 3. [`outcome`] decides what becomes of the operation. A large result is stored ([`results`]).
+//! 3. [`outcome`] decides what happens to the operation. A large result is stored ([`results`]). A
+//!    failed attempt that is retried waits for its [`retry_delay`].
 //! 4. The end is appended to the operation's log.
 //! 5. Only then is the request acknowledged or handed back. A crash before this step costs a
 //!    redelivery, and the worker that receives it reads that the operation has ended.
 //!
-//! Nothing is said about a request unless the end of this attempt was accepted, or the log says
-//! that the operation has ended: acknowledgements carry no attempt, so those of a lost attempt
-//! would hit the request of its successor.
+//! A request is acknowledged only when the end of this attempt was accepted, or when the log says
+//! that the operation has ended. An acknowledgement does not name an attempt, so one from a lost
+//! attempt would hit the request of its successor.
 
 pub(crate) mod claim;
 pub(crate) mod execute;
 pub(crate) mod outcome;
 pub(crate) mod ownership;
 pub(crate) mod results;
+pub(crate) mod retry_delay;
 pub(crate) mod stop;
 pub(crate) mod supervise;

@@ -1,7 +1,8 @@
-//! What becomes of an operation when its engine has ended: one table, no I/O.
+//! Decides what happens to an operation when its engine has ended. One table, no I/O.
 //!
-//! [`EngineOutcome`] says what the engine did. [`Verdict`] says what happens to the operation: it
+//! [`EngineOutcome`] is the end of the engine. [`Verdict`] is the decision about the operation. It
 //! also depends on why the engine was asked to stop, and on the attempts that are left.
+//! [`super::retry_delay`] computes when the next attempt may start.
 
 use std::time::Duration;
 
@@ -13,17 +14,12 @@ use ktrdr_protocol::state::Status;
 use serde_json::value::RawValue;
 use tokio::task::{JoinError, JoinHandle};
 
+use crate::attempt::retry_delay::retry_delay;
 use crate::attempt::stop::StopReason;
 use crate::engine::error::OperationError;
 
 /// The longest failure text that is recorded, in bytes.
 const MAX_MESSAGE: usize = 8 * 1024;
-
-/// The pause before the second attempt when the request does not say, in seconds.
-const DEFAULT_RETRY_SECONDS: f64 = 1.0;
-
-/// The longest pause before a retry, in seconds.
-const MAX_RETRY_SECONDS: f64 = 3600.0;
 
 /// The task of a running engine.
 pub(crate) type EngineHandle = JoinHandle<Result<Box<RawValue>, OperationError>>;
@@ -173,16 +169,6 @@ pub(crate) fn decide_verdict(
     } else {
         Verdict::Fail(error)
     }
-}
-
-/// The pause after failed attempt `attempt` (from 1): `base` seconds, doubled with each further
-/// attempt, at most an hour. It is then shortened by up to a quarter, so that operations that
-/// failed together do not come back together. `random` is in 0..1.
-fn retry_delay(base: Option<f64>, attempt: u32, random: f64) -> Duration {
-    let exponent = i32::try_from(attempt.saturating_sub(1).min(40)).unwrap_or(40);
-    let seconds = base.unwrap_or(DEFAULT_RETRY_SECONDS).max(0.0) * 2f64.powi(exponent);
-    let jittered = seconds.min(MAX_RETRY_SECONDS) * (1.0 - 0.25 * random);
-    Duration::try_from_secs_f64(jittered).unwrap_or(Duration::from_secs(1))
 }
 
 fn failure(code: &str, mut message: String, permanent: bool) -> Failure {
@@ -376,18 +362,6 @@ mod tests {
             decide_verdict(failed(), None, &thrice(), 1, &Origin::Direct),
             Verdict::Fail(_)
         ));
-    }
-
-    #[test]
-    fn a_retry_delay_doubles_up_to_an_hour_and_varies_by_a_quarter() {
-        let seconds = |base, attempt, random| retry_delay(base, attempt, random).as_secs_f64();
-
-        assert_eq!(seconds(None, 1, 0.0), 1.0);
-        assert_eq!(seconds(Some(2.0), 3, 0.0), 8.0);
-        assert_eq!(seconds(Some(2.0), 3, 1.0), 6.0);
-        assert_eq!(seconds(Some(2.0), u32::MAX, 0.0), 3600.0);
-        assert_eq!(seconds(Some(0.0), 5, 0.5), 0.0);
-        assert_eq!(seconds(Some(f64::NAN), 1, 0.0), 0.0);
     }
 
     #[test]

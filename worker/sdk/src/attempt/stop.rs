@@ -9,14 +9,14 @@ pub(crate) enum StopReason {
     Timeout,
     /// The worker is stopping.
     Shutdown,
-    /// The attempt is no longer this worker's.
+    /// Another attempt took over, or the operation ended without this one.
     Lost(Lost),
 }
 
-/// The attempt is no longer this worker's: another attempt took over, or the operation ended
-/// without this one. See [`crate::attempt::ownership`].
+/// The attempt is lost: another attempt took over, or the operation ended without this one. See
+/// [`crate::attempt::ownership`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Lost {
-    /// The operation has ended, so its request may be acknowledged.
+    /// Whether the operation has ended. Then its request may be acknowledged.
     pub(crate) terminal: bool,
 }
