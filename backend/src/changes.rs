@@ -1,7 +1,7 @@
 //! Announces changes of operations and workers inside the process; live events are made from them.
 //!
 //! A change says only what changed, never how: a listener reads the current state from the
-//! projection or the registry. Nothing is built while nobody listens.
+//! projection or the registry. Without a listener, nothing is built.
 
 use std::sync::Arc;
 

@@ -14,7 +14,7 @@ use ktrdr_http::browsers::BrowserOptions;
 #[command(name = "ktrdr-backend", version)]
 pub struct Config {
     /// Address and port of the REST interface; port 0 takes any free one. There is no
-    /// authentication: whoever reaches the address may start and cancel operations.
+    /// authentication: everybody who reaches the address may start and cancel operations.
     #[arg(long, env = "KTRDR_API_ADDR", default_value = "127.0.0.1:8000")]
     pub api_addr: String,
     /// How long a silent worker stays listed as `TEMPORARILY_UNAVAILABLE` before it is removed.

@@ -6,7 +6,7 @@
 //!
 //! How it is solved: a start request has the operation id as its message id, so publishing it again
 //! stores nothing. Every event names the sequence it must follow. When another event came first,
-//! the stream refuses it and the log says what is true now: a cancel is then decided anew, and an
+//! the stream refuses it and the log has the current state: a cancel is then decided again, and an
 //! end that was decided for a state that has passed is dropped. A publish without a confirmation is
 //! repeated for a while and then answered with `outcome_unknown`.
 //!
@@ -142,7 +142,7 @@ impl Dispatch {
     }
 
     /// Cancels an operation: one that is pending at once, one that runs by asking its worker.
-    /// Decides anew whenever another event came first.
+    /// Decides again whenever another event came first.
     ///
     /// # Errors
     /// [`ApiError`] when NATS does not confirm.

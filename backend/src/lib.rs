@@ -95,7 +95,7 @@ impl From<DutyError> for RunError {
 /// waits for the connection.
 ///
 /// # Errors
-/// [`RunError`] when the backend cannot go on.
+/// [`RunError`] when the backend cannot continue.
 pub async fn run(
     config: Config,
     listener: TcpListener,

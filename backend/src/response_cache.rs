@@ -5,7 +5,7 @@
 //!
 //! How it is solved: the bytes of the response are kept under the operation's id and the sequence
 //! of its last event, which together name one state of the operation. The cache is bounded in
-//! bytes, and evicts what is asked for least. A look-up allocates nothing.
+//! bytes, and evicts the responses that are asked for least. A look-up allocates nothing.
 //!
 //! Rejected: a field in the record, which would make each of perhaps millions of operations larger;
 //! and keeping responses of operations that have not ended, since each event would make them

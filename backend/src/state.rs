@@ -102,7 +102,7 @@ impl AppState {
         self.projection.is_caught_up() && self.catalogue.is_loaded()
     }
 
-    /// Refuses what cannot be done without NATS, before anything is begun.
+    /// Refuses a request that needs NATS, before anything is begun.
     ///
     /// # Errors
     /// 503 while there is no connection.

@@ -54,7 +54,7 @@ pub enum PageError {
     Ask {
         /// Name of the stream.
         stream: String,
-        /// What the client library said.
+        /// The error of the client library.
         cause: String,
     },
     /// No answer in time.

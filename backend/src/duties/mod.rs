@@ -21,7 +21,7 @@ use crate::state::AppState;
 /// Pause before provisioning is tried again.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Why the backend cannot go on.
+/// Why the backend cannot continue.
 #[derive(Debug, thiserror::Error)]
 pub enum DutyError {
     /// Streams or buckets exist that cannot be used.
@@ -32,7 +32,8 @@ pub enum DutyError {
     Ended(String),
 }
 
-/// Runs all duties. Returns only when the backend cannot go on; dropping the future ends them all.
+/// Runs all duties. Returns only when the backend cannot continue; dropping the future ends them
+/// all.
 pub async fn run(state: AppState) -> DutyError {
     let mut duties = JoinSet::new();
     let listening = state.clone();

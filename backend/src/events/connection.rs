@@ -95,7 +95,7 @@ pub fn all_events(
 }
 
 /// Queues what was missed since `last_id`, and returns the sequence up to which the client is then
-/// informed. A client that missed too much is told to fetch anew.
+/// informed. A client that missed too much is told to fetch again.
 fn catch_up(
     projection: &Projection,
     filter: &Filter,

@@ -53,7 +53,7 @@ const MAX_DRAINED: usize = 1024;
 /// Bytes after which a batch is sent and the next one begins.
 const BATCH_BYTES: usize = 256 * 1024;
 
-/// Why clients are told to fetch anew when too much happens.
+/// The reason that clients get when too much happens and they must fetch again.
 const FLOOD: &str = "too many changes at once";
 
 /// Changes that were not sent yet.
@@ -63,11 +63,11 @@ struct PendingChanges {
     operations: HashMap<OperationId, u64>,
     progress: HashSet<OperationId>,
     workers: HashMap<WorkerId, WorkerType>,
-    /// Why clients must fetch anew.
+    /// Why clients must fetch again.
     reset: Option<&'static str>,
 }
 
-/// Encodes until nobody follows.
+/// Encodes as long as there is a subscription.
 pub async fn run(broadcaster: Broadcaster, mut changes: broadcast::Receiver<Arc<Change>>) {
     let mut comment = tokio::time::interval_at(Instant::now() + COMMENT_INTERVAL, COMMENT_INTERVAL);
     comment.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::projection::record::{View, WithoutResult};
 
-/// What a frame is about.
+/// The subject of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FrameKind {
     /// An operation changed.
@@ -20,7 +20,7 @@ pub enum FrameKind {
     Metrics,
     /// A worker appeared, changed its status, or left.
     Worker,
-    /// Events were missed: the client fetches anew.
+    /// Events were missed, so the client must fetch again.
     Reset,
     /// Keeps a quiet connection open.
     Comment,
@@ -35,7 +35,7 @@ pub struct Frame {
     pub operation: Option<OperationId>,
     /// The type of the operation or the worker.
     pub worker_type: Option<WorkerType>,
-    /// Sequence of the change in the stream; 0 for what is not stored.
+    /// Sequence of the change in the stream; 0 for changes that are not stored.
     pub sequence: u64,
     /// Whether the operation has ended, so that nothing follows.
     pub last: bool,
@@ -68,7 +68,7 @@ impl Frame {
         }
     }
 
-    /// The progress of the operation. `None` when nobody runs it.
+    /// The progress of the operation. `None` when no worker runs it.
     pub fn progress(view: &View) -> Option<Self> {
         #[derive(Serialize)]
         struct Data<'a> {

@@ -1,7 +1,7 @@
 //! Transitions of operations, counted for Prometheus as they happen.
 //!
-//! Only what is applied after the replay counts: otherwise a backend that starts would report the
-//! past as if it happened now. Every backend counts all of it, so take the maximum over backends,
+//! Only messages after the replay count, otherwise a backend that starts would report the past as
+//! if it happened now. Every backend counts all of them, so take the maximum over backends,
 //! never the sum.
 
 use ktrdr_http::metrics::{PerValue, operation_histogram, register};
@@ -14,7 +14,7 @@ use prometheus_client::registry::Registry;
 
 use super::record::Record;
 
-/// What one message of the stream meant to an operation.
+/// The effect of one message of the stream on an operation.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Transition {
     /// It was accepted.

@@ -17,11 +17,11 @@ pub struct StreamMessage<'a> {
     pub sequence: u64,
     /// Its subject, for the log.
     pub subject: &'a str,
-    /// What it says, or why it cannot be read.
+    /// The content, or why it cannot be read.
     pub content: Result<Content<'a>, String>,
 }
 
-/// What a message says.
+/// The content of a message.
 #[derive(Debug)]
 pub enum Content<'a> {
     /// A new operation.

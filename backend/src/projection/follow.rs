@@ -2,7 +2,7 @@
 //!
 //! The problem: the projection must show every message of the stream exactly once and in order,
 //! through outages of any length, and it must notice when the stream itself was replaced: deleted
-//! and made anew, or brought back from a backup.
+//! and created again, or restored from a backup.
 //!
 //! How it is solved: the stream is read by an ordered consumer from the first message that the
 //! projection has not applied. Whatever interrupts the reading, it starts again from there, and
@@ -51,7 +51,7 @@ pub async fn run(projection: &Projection, connection: &Connection, config: &Conf
         created: None,
     };
     loop {
-        // A consumer does not survive its connection. To start anew at once is faster than to wait
+        // A consumer does not survive its connection. Starting again at once is faster than to wait
         // until the client library misses it.
         if let Some(Err(error)) = connection.while_up(Box::pin(follower.follow())).await {
             tracing::warn!(%error, sequence = projection.applied(), "reading the stream was interrupted; trying again");
@@ -122,7 +122,7 @@ impl Follower<'_> {
     /// The stream's own description, asked for again while it may be wrong.
     ///
     /// A server that has just become the stream's leader may not have read its own log to the end,
-    /// and then reports too low a last sequence. A stream that was deleted and made anew has
+    /// and then reports too low a last sequence. A stream that was deleted and created again has
     /// another time of creation; one that was brought back from a backup stays as short as it is.
     async fn settled_info(&self) -> Result<Info, Error> {
         let mut info = self.info().await?;
@@ -137,8 +137,8 @@ impl Follower<'_> {
         Ok(info)
     }
 
-    /// What the stream says about itself. One that has vanished is made anew, so that starts are
-    /// accepted again.
+    /// The stream's own information. A stream that has vanished is created again, so that starts
+    /// are accepted again.
     async fn info(&self) -> Result<Info, Error> {
         use async_nats::jetstream::{ErrorCode, context::GetStreamErrorKind};
 

@@ -20,7 +20,7 @@ impl RecentMinutes {
     /// Counts an operation that took this status at `at`.
     pub fn count(&mut self, status: Status, at: Timestamp, now: Timestamp) {
         let current = now.as_millis().div_euclid(MINUTE);
-        // The stream's clock may be ahead of ours.
+        // The stream's clock may be ahead of this machine's.
         let minute = at.as_millis().div_euclid(MINUTE).min(current);
         if minute <= current - SHOWN {
             return;

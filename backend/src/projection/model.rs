@@ -45,7 +45,7 @@ pub struct Applied {
     pub queue: Arc<QueueInfo>,
     /// Its status.
     pub status: Status,
-    /// What the message meant to it.
+    /// The effect of the message.
     pub transition: Transition,
 }
 
@@ -350,7 +350,7 @@ impl Model {
         queue
     }
 
-    /// Numbers all operations anew from 0. Needed once in 4 billion operations.
+    /// Numbers all operations again from 0. Needed once in 4 billion operations.
     fn renumber(&mut self) {
         self.base = 0;
         self.index = Index::default();

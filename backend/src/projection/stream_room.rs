@@ -13,7 +13,7 @@ const RESERVE: u64 = 2 * 1024;
 /// headers.
 const OVERHEAD: u64 = 128;
 
-/// The size of the stream as far as this backend knows: what the server said last, and what was
+/// The size of the stream as far as this backend knows: the server's last answer, and what was
 /// read since.
 #[derive(Debug, Default)]
 pub struct StreamRoom {

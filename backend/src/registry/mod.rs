@@ -65,7 +65,7 @@ struct Worker {
     status: WorkerStatus,
 }
 
-/// What the registry knows about the worker of an operation.
+/// The registry's knowledge about the worker of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Presence {
     /// Not listed: it has left, was removed, or was never here.

@@ -1,4 +1,10 @@
-//! Pages and their files; the binary contains them.
+//! Serves the files of the pages (dashboard and API page), which the binary contains. The routes
+//! are in `dashboard.rs` and `api_docs.rs`.
+//!
+//! The files are compiled in, so a backend is one file to deploy and the pages always match its
+//! REST interface. All files of a page share one `ETag`: a browser asks each time and gets 304
+//! until a new version runs. Rejected: a build step (bundler, minifier), because the files are
+//! small and readable as they are.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::OnceLock;
@@ -9,7 +15,8 @@ use ktrdr_http::openapi::{Describe, Description};
 
 use crate::error::{ApiError, ErrorCode};
 
-/// Content security policy: only files of this server, no inline scripts, no markup from text, no framing.
+/// Content security policy: only files of this server, no inline scripts, no markup from text, no
+/// framing.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
      base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'";
 
@@ -17,7 +24,7 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 pub struct Asset {
     /// The name of the file.
     pub name: &'static str,
-    /// The media type.
+    /// The value of `Content-Type`.
     pub kind: &'static str,
     /// The text of the file.
     pub content: &'static str,
@@ -65,7 +72,8 @@ pub struct Bundle {
     pub tag: OnceLock<String>,
 }
 
-/// `bundle! { static NAME = "directory": "file" "media type", … }`: files of `backend/assets/<directory>`.
+/// `bundle! { static NAME = "directory": "file" "media type", … }`: files of
+/// `backend/assets/<directory>`.
 macro_rules! bundle {
     (static $bundle:ident = $directory:literal: $($name:literal $kind:literal,)*) => {
         static $bundle: Bundle = Bundle {
@@ -111,7 +119,8 @@ impl Bundle {
         let tag = HeaderValue::from_str(self.tag()).map_err(ApiError::internal)?;
         let common = [
             (header::ETAG, tag),
-            // The client asks each time, so that nobody sees a mix of old and new files after an upgrade.
+            // The client asks each time, so that nobody sees a mix of old and new files after an
+            // upgrade.
             (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
             (header::CONTENT_TYPE, HeaderValue::from_static(asset.kind)),
             (
@@ -142,7 +151,8 @@ impl Bundle {
         Ok(AssetAnswer((common, asset.content).into_response()))
     }
 
-    /// Checks that every file that another one asks for exists, and that none turns text into markup.
+    /// Checks that every file that another one asks for exists, and that none turns text into
+    /// markup.
     #[cfg(test)]
     pub fn check(&self) {
         let own = format!("\"/{}/", self.name);

@@ -1,5 +1,9 @@
-//! One file per resource: extract, call, respond. No NATS here beyond what the handles in
-//! [`crate::state`] offer.
+//! The request handlers, one file per resource. Each handler extracts, calls and responds. It uses
+//! NATS only through the handles in [`crate::state`].
+//!
+//! Files that are not a resource: [`query`] reads query parameters, [`wait`] holds a request until
+//! an operation has ended, [`assets`] serves the files of the pages, [`fallback`] answers requests
+//! that match no route.
 
 pub mod api_docs;
 mod assets;

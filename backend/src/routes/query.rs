@@ -1,4 +1,4 @@
-//! Query parameters, with errors that say what is accepted.
+//! Query parameters. Their errors say which values are accepted.
 //!
 //! Parameters with unknown names are ignored. If a parameter is given several times, the last one
 //! counts. The types in [`ktrdr_protocol::rest::query`] name the parameters; each of them is read

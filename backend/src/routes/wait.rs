@@ -6,8 +6,9 @@ use ktrdr_protocol::id::OperationId;
 
 use crate::state::AppState;
 
-/// Returns when the operation has ended, the time is over, or the process is asked to stop; the caller looks what it is. A
-/// client that leaves drops this, and with it the place among those who wait.
+/// Returns when the operation has ended, when the time is over, or when the process is asked to
+/// stop. The caller reads the operation to find out. Cancel safe: a client that hangs up leaves
+/// nothing behind.
 pub async fn until_ended(state: &AppState, id: &OperationId, patience: Option<Duration>) {
     let Some(patience) = patience.filter(|patience| !patience.is_zero()) else {
         return;

@@ -3,13 +3,13 @@
 //! The problem: NATS may be away when a program starts, and may go away at any time. The client
 //! library reconnects and subscribes again by itself, but requests that wait inside a server are
 //! gone with a connection: a pull, a consumer that is read, a watch of a bucket. Code that only
-//! waits for their next message would wait for ever.
+//! waits for their next message would never wake up.
 //!
 //! How it is solved: [`connect`] never gives up, and [`Link`] says whether there is a connection
 //! and counts them. [`Connection::while_up`] runs a piece of work while a connection lasts and
 //! drops it with the connection, so the work itself needs no code for outages. After an outage,
 //! [`Connection::others_return_within`] says how long other clients may still be on their way back,
-//! so nobody takes them for dead.
+//! so they are not taken for dead.
 //!
 //! Rejected: a deadline on each single wait. A deadline short enough to be useful is shorter than
 //! many quiet periods, and each reader would need its own.
@@ -43,7 +43,7 @@ pub enum ConnectError {
     Credentials {
         /// Path of the file.
         path: String,
-        /// What the operating system said.
+        /// The error of the operating system.
         #[source]
         source: std::io::Error,
     },
@@ -52,7 +52,7 @@ pub enum ConnectError {
     Connect {
         /// The addresses, without passwords.
         url: String,
-        /// What the client said.
+        /// The error of the client library.
         #[source]
         source: async_nats::ConnectError,
     },

@@ -73,7 +73,7 @@ pub fn stream_time(time: async_nats::datetime::DateTime) -> Timestamp {
 pub struct ReadLogError {
     /// The operation whose log was asked for.
     pub operation_id: OperationId,
-    /// What NATS said.
+    /// The error of the client library.
     #[source]
     pub source: async_nats::jetstream::stream::RawMessageError,
 }

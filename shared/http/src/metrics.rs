@@ -35,7 +35,7 @@ const OPERATION_BUCKETS: [f64; 14] = [
     0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 43_200.0, 86_400.0,
 ];
 
-/// Values of one label, at most. With more, somebody is making up names.
+/// At most this many values of one label. More means that a client invents names.
 const MAX_VALUES: usize = 1000;
 
 /// The label value that all values above [`MAX_VALUES`] share.

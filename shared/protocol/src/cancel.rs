@@ -13,7 +13,7 @@ pub struct CancelIntent {
     pub operation_id: OperationId,
     /// When it was asked for.
     pub requested_at: Timestamp,
-    /// Why, when the user said so.
+    /// The user's reason, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }

@@ -1,5 +1,8 @@
-//! Direct operations whose worker is gone: they are closed as failed, because no queue will ever
-//! hand them to another worker.
+//! Decides when the worker of a direct operation is lost, and then ends the operation as failed. No
+//! queue will ever give it to another worker.
+//!
+//! Queued operations are not looked at here: when a worker is lost, its lease expires and the queue
+//! delivers the start request to another worker.
 
 use std::collections::HashMap;
 use std::time::Duration;

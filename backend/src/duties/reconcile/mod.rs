@@ -5,13 +5,13 @@
 //! directly on a worker is in no queue, so no other worker will ever take it over.
 //!
 //! How it is solved: a timer and every cancel start a round. A round takes no input. It reads the
-//! projection and the registry anew, and does only what may be done twice. Several backends do it
-//! at the same time: each event names the sequence it must follow, so the stream accepts only the
-//! first one. Rounds keep nothing but when something was first seen, by the monotonic clock: a
-//! backend that starts anew waits its full time again.
+//! projection and the registry, and its actions may be repeated without harm. Several backends do
+//! it at the same time: each event names the sequence it must follow, so the stream accepts only
+//! the first one. Between rounds, a backend remembers only when it first saw something, by the
+//! monotonic clock. After a restart it waits the full time again.
 //!
 //! Rejected: a leader among the backends. An election is one more thing that can fail, and the
-//! expected sequence makes it needless.
+//! expected sequence makes it unnecessary.
 
 mod abandoned;
 mod unconfirmed;

@@ -90,7 +90,7 @@ impl Log {
     }
 }
 
-/// What one of the workers believes: the attempt it holds and the sequence of its own `started`.
+/// The belief of one worker: the attempt it holds and the sequence of its own `started`.
 #[derive(Clone, Copy)]
 struct Held {
     attempt: u32,
@@ -99,7 +99,7 @@ struct Held {
 
 #[derive(Debug, Clone, Copy)]
 enum Step {
-    /// The request is delivered (again) to a worker, whatever it is doing: the harshest redelivery.
+    /// The request is delivered (again) to a worker, even to one that is busy.
     Deliver(u8),
     /// A worker finishes what it believes it holds, however long ago it was fenced.
     Finish(u8, u8),
@@ -121,7 +121,7 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
-    /// Whatever is delivered to whom and whoever comes back from the dead, the log holds at most
+    /// In any order of deliveries, deaths and late returns, the log holds at most
     /// one terminal event, it is the last one, every event in it is legal, and attempts count up by
     /// one.
     #[test]
@@ -195,8 +195,8 @@ proptest! {
         prop_assert_eq!(repeated, once);
     }
 
-    /// Messages nobody of ours would publish, in any order: never a step backwards, and an end is
-    /// an end.
+    /// Messages that no program of ours publishes, in any order: never a step backwards, and an end
+    /// is an end.
     #[test]
     fn garbage_never_steps_backwards(events in prop::collection::vec((0u8..5, 0u32..6, 1u64..40), 1..60)) {
         let mut state = State::default();

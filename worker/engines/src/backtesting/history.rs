@@ -1,4 +1,4 @@
-//! What a backtest leaves behind: its trades and its equity.
+//! The history of a backtest: its trades and its equity.
 
 use std::borrow::Cow;
 

@@ -30,7 +30,7 @@ pub fn sma(closes: &[f64], period: usize) -> Indicator {
     let mut values = Vec::with_capacity((closes.len() + 1).saturating_sub(period));
 
     for (i, close) in closes.iter().enumerate() {
-        // A running sum accumulates rounding errors, so it is computed anew once per period. That
+        // A running sum accumulates rounding errors, so it is computed again once per period. That
         // costs no more than the running sum.
         if (i + 1).is_multiple_of(period) {
             sum = closes[i + 1 - period..=i].iter().sum();

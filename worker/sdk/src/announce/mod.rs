@@ -1,4 +1,4 @@
-//! What a worker tells backends about itself, and what backends ask of it.
+//! Heartbeats, which tell backends about a worker, and the requests that backends send to it.
 
 pub(crate) mod heartbeat;
 pub(crate) mod service;

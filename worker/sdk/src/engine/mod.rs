@@ -1,5 +1,5 @@
-//! What a worker author implements ([`Engine`]), is given ([`context`], [`data_dir`]), and returns
-//! ([`error`]).
+//! The interface for worker authors: they implement [`Engine`], get [`context`] and [`data_dir`],
+//! and return an output or an error ([`error`]).
 
 pub(crate) mod context;
 pub(crate) mod data_dir;
@@ -25,9 +25,9 @@ use crate::engine::error::OperationError;
 /// end was recorded. So `run` must give the same outcome when it runs again from the start.
 ///
 /// `TIMEOUT`, `MAX_ATTEMPTS` and `RETRY_DELAY` count for a start request that does not set the
-/// option itself (`execution.timeout_seconds`, `max_attempts`, `retry_delay`). Option by option, the
-/// request is used first, then the engine's constant, then the protocol's default. The worker that
-/// runs an attempt applies the constants of its own version.
+/// option itself (`execution.timeout_seconds`, `max_attempts`, `retry_delay`). Option by option,
+/// the request is used first, then the engine's constant, then the protocol's default. The worker
+/// that runs an attempt applies the constants of its own version.
 pub trait Engine: Send + Sync + 'static {
     /// The worker type, for example `data_processing`: a lower-case name that clients and queues
     /// use. It is a contract, so never make it from a Rust type name.

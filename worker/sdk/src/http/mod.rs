@@ -1,4 +1,5 @@
-//! The worker's own REST interface (the guide's WorkerAPIBase): health, the operations this worker has run, a direct start.
+//! The worker's own REST interface (the guide's WorkerAPIBase): health, the operations that this
+//! worker has run, and direct starts.
 
 mod answers;
 mod openapi;
@@ -31,8 +32,8 @@ pub(crate) struct HttpState {
 }
 
 impl HttpState {
-    /// The compiled request schema. Compiled at the first direct start: most workers only ever pull from queues, and a
-    /// compiled schema takes a tenth of an idle worker's memory.
+    /// The compiled request schema. Compiled at the first direct start: most workers only ever pull
+    /// from queues, and a compiled schema takes a tenth of an idle worker's memory.
     fn schema(&self) -> Option<&Schema> {
         let prepare = || {
             Schema::compile(&self.core.info.request_schema)

@@ -1,4 +1,5 @@
-//! `GET /metrics`: metrics for Prometheus. `docs/monitoring.md` says what they mean and what to alert on.
+//! `GET /metrics`: Prometheus metrics of a worker, built from `worker/metrics.rs` at each request.
+//! `docs/monitoring.md` explains them and says what to alert on.
 
 use axum::extract::State;
 use ktrdr_http::answer::PrometheusText;

@@ -1,5 +1,7 @@
-//! Checkpoints in a KV bucket, one per operation. The next attempt resumes from it. Every checkpoint
-//! is a valid place to resume from; the newest saves the most work.
+//! Writes and reads checkpoints. They are in a KV bucket, one per operation.
+//!
+//! The next attempt resumes from the newest checkpoint. Every checkpoint is a valid place to resume
+//! from, so a write that fails is only logged: the next one makes up for it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -125,7 +127,8 @@ async fn bucket(core: &Core) -> Result<async_nats::jetstream::kv::Store, async_n
         .await?)
 }
 
-/// Reads the bucket's entry: its revision, and the checkpoint unless it was removed or is unreadable.
+/// Reads the bucket's entry: its revision, and the checkpoint unless it was removed or is
+/// unreadable.
 async fn read(
     core: &Core,
     id: &OperationId,

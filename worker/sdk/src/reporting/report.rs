@@ -145,8 +145,8 @@ impl Report {
     ///
     /// A checkpoint is due when none waits to be saved, `interval` has passed since the last one or
     /// since the beginning, and the engine has worked [`CHECKPOINT_PAUSE`] times as long as the
-    /// last one took. An `interval` of zero makes as many as can be saved. An engine that is asked
-    /// to stop (`stopping`) may make one more.
+    /// last one took. An `interval` of zero makes a checkpoint whenever the last one is saved. An
+    /// engine that is asked to stop (`stopping`) may make one more.
     pub(crate) fn next_checkpoint(&self, interval: Duration, stopping: bool) -> Option<u64> {
         let state = self.state.lock();
         let due = match state.last_checkpoint {

@@ -27,7 +27,7 @@ pub(crate) struct Core {
     pub(crate) engines: EngineRuntime,
     pub(crate) worker_type: WorkerType,
     pub(crate) worker_id: WorkerId,
-    /// Differs from that of an earlier process with the same worker id.
+    /// Unique to the process. An earlier process with the same worker id had another one.
     pub(crate) instance: String,
     pub(crate) endpoint_url: String,
     pub(crate) capabilities: Capabilities,

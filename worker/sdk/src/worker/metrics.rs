@@ -1,4 +1,4 @@
-//! What a worker counts for Prometheus.
+//! Counters and histograms of a worker for Prometheus. `http/prometheus.rs` serves them.
 
 use std::time::Duration;
 
