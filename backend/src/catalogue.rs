@@ -63,7 +63,7 @@ impl CatalogueEntry {
     pub fn new(published: WorkerTypeEntry) -> Self {
         let schema = Schema::compile(&published.request_schema)
             .inspect_err(|error| {
-                tracing::warn!(worker_type = %published.worker_type, %error, "the request schema cannot be used; requests go unchecked");
+                tracing::warn!(worker_type = %published.worker_type, %error, "the request schema cannot be used; start requests are not checked");
             })
             .ok();
         Self { published, schema }

@@ -35,6 +35,7 @@ impl Skewed {
             Arc::new(AtomicU64::new(0)),
         );
         let running = json!([{"operation_id": operation, "attempt": 1}]);
+
         let (to, offset, count) = (bus.clone(), ahead.clone(), beats.clone());
         let beating = tokio::spawn(async move {
             let mut ticks = tokio::time::interval(Duration::from_millis(100));
@@ -51,6 +52,7 @@ impl Skewed {
                 count.fetch_add(1, Ordering::Relaxed);
             }
         });
+
         Self {
             bus,
             id,

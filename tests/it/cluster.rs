@@ -36,11 +36,13 @@ impl Loaded {
             log: "info,async_nats=warn".to_owned(),
             ..settings
         };
+
         let bus = Bus::connect(&cluster.url(), SubjectNames::new("ktrdr").unwrap()).await;
         let backends = vec![
             BackendProcess::start(&settings).await,
             BackendProcess::start(&settings).await,
         ];
+
         let crew = settings.with("WORKER_CONCURRENCY", "8");
         let workers = vec![
             WorkerProcess::start(&crew, "dummy", "w1").await,
@@ -48,11 +50,13 @@ impl Loaded {
             WorkerProcess::launch_program(&crew, &["ktrdr-chaos", "stamp-worker"], "stamp", "s1"),
             WorkerProcess::start(&crew, "data_processing", "t1").await,
         ];
+
         for backend in &backends {
             for worker in ["w1", "w2", "s1", "t1"] {
                 backend.api.wait_for_worker(worker, "AVAILABLE").await;
             }
         }
+
         Self {
             cluster,
             bus,

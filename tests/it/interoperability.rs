@@ -1,4 +1,4 @@
-//! Programs of an earlier version beside those of today: old backends with new workers, new
+//! Programs of an earlier version beside today's programs: old backends with new workers, new
 //! backends with old workers, and all of them on one NATS server.
 //!
 //! `KTRDR_TEST_OLD_BIN` names the directory with `ktrdr-backend` and `ktrdr-worker` of the earlier

@@ -1,5 +1,4 @@
-//! `/openapi.json` and `/docs`: every route is described, and what is answered is what is
-//! described.
+//! `/openapi.json` and `/docs`: every route is described, and its answers match the description.
 
 use ktrdr_tests::browser::Browser;
 use ktrdr_tests::contract::Contract;
@@ -451,6 +450,7 @@ async fn without_nats_and_before_the_stream_is_read_answers_are_as_documented_to
     let mut stack =
         Stack::start_with(|settings: Settings| settings.with("KTRDR_ADMISSION", "strict")).await;
     stack.worker("dummy", "w1").await.process.stop().await;
+
     let contract = Contract::read(stack.api()).await;
     wait_for("the farewell", LIMIT, async || {
         match stack.api().workers().await.len() {
@@ -459,11 +459,13 @@ async fn without_nats_and_before_the_stream_is_read_answers_are_as_documented_to
         }
     })
     .await;
+
     let refusal = contract
         .post("/api/v1/dummy/start", &json!({}))
         .await
         .expect_problem(503, "no_workers_available");
     assert_eq!(refusal.header("retry-after"), "1");
+
     stack.nats.stop().await;
     wait_for("the loss to be noticed", LIMIT, async || {
         match contract.get("/ready").await.status {
@@ -511,6 +513,7 @@ async fn the_page_lists_the_routes_and_tries_them() {
         policy.contains("default-src 'none'") && !policy.contains("unsafe"),
         "{policy}"
     );
+
     let Some(browser) = Browser::start().await else {
         return;
     };
@@ -523,6 +526,7 @@ async fn the_page_lists_the_routes_and_tries_them() {
             "return document.querySelectorAll('.route').length > 20",
         )
         .await;
+
     browser.click("#start_dummy > summary").await;
     browser
         .fill(
@@ -535,11 +539,13 @@ async fn the_page_lists_the_routes_and_tries_them() {
     browser
         .wait_for_text("#start_dummy .answer", "from-the-docs")
         .await;
+
     browser.screenshot("docs").await;
     stack
         .api()
         .wait_for_status("from-the-docs", "completed")
         .await;
+
     browser.look(false, 390).await;
     browser
         .wait(

@@ -127,6 +127,7 @@ impl Bus {
             .get_stream_no_info(stream)
             .await
             .expect("a connection");
+
         let mut found: Vec<Stored> = Vec::new();
         loop {
             let from = found.last().map_or(1, |message| message.sequence + 1);

@@ -9,7 +9,7 @@
 //! | [`settings`] | short heartbeats and leases, as environment and as flags |
 //! | [`client`] | the REST APIs as a user sees them |
 //! | [`mod@bench`] | the program behind scripts/bench |
-//! | [`contract`] | whether what is answered is what `/openapi.json` says |
+//! | [`contract`] | whether answers match `/openapi.json` |
 //! | [`bus`] | what is on NATS: publish anything, read every event of an operation, look at the queues |
 //! | [`events`] | server-sent events as a client reads them |
 //! | [`browser`] | a headless Chromium, to look at the dashboard with |

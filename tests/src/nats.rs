@@ -95,9 +95,11 @@ impl NatsServer {
                 self.spawn();
                 return Err(ended);
             }
+
             let client = async_nats::connect(&url)
                 .await
                 .map_err(|error| error.to_string())?;
+
             // An account without JetStream, or one still being recovered, answers with an error.
             let jetstream = async_nats::jetstream::new(client);
             jetstream

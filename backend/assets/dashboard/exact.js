@@ -1,4 +1,4 @@
-// JSON in which every number keeps its value, and comparisons of what was read.
+// Reads and writes JSON so that every number keeps its value, and compares such values.
 
 /**
  * A number that would change as a JavaScript number: an integer above 2^53, or one with more digits

@@ -10,7 +10,7 @@ const clockTime = new Intl.DateTimeFormat(undefined, {
   hour: '2-digit', minute: '2-digit', second: '2-digit', hour12: false,
 });
 
-/** Shown for what is not known. */
+/** Shown for a value that is not known. */
 const UNKNOWN = '–';
 
 /** @type {[string, number][]} */

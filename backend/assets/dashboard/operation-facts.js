@@ -7,7 +7,8 @@ import { progressBar } from './progress-bar.js';
 
 /** @typedef {[string, string | number][]} Pairs */
 
-// Of a progress report, what has its own place on the page. The rest are the engine's counters.
+// Parts of a progress report that have their own place on the page. All others are the engine's
+// counters.
 const SHOWN_ELSEWHERE = ['percentage', 'current_step', 'estimated_remaining_seconds'];
 
 /** @param {string} id */

@@ -46,7 +46,7 @@ export default function operationView({ root, signal, listen, argument = '', set
     facts.update(current);
   });
 
-  // What is drawn anew only when one of these changes.
+  // Failure, attempts and timeline are drawn again only when one of these changes.
   let drawnKey = '';
 
   /** @param {Api.Operation} operation */

@@ -111,8 +111,8 @@ export function mapControl(form, schema, spec) {
   function addEntry(called, item) {
     made += 1;
     const key = `${path}/\n${made}`;
-    // Beside the entry's path, not inside it: what is inside is made anew when another shape is
-    // chosen.
+    // Beside the entry's path, not inside it: the fields inside are made again when another shape
+    // is chosen.
     const nameKey = `${path}/\nname ${made}`;
     const field = form.field('value', entrySpec(spec, mapSchema(schema), key, item));
     const { cell, name } = nameCell(form, nameKey, called);

@@ -69,7 +69,7 @@ export class FieldErrors {
   }
 
   /**
-   * Forgets the fields inside a path, which are about to be made anew.
+   * Forgets the fields inside a path, which are about to be made again.
    * @param {string} path
    */
   forgetInside(path) {

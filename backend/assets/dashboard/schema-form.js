@@ -1,5 +1,5 @@
-// A form from a JSON Schema (2020-12), as worker types publish it. What the form cannot express is
-// entered as JSON.
+// A form from a JSON Schema (2020-12), as worker types publish it. Values that the form cannot
+// express are entered as JSON.
 
 import { FieldErrors } from './schema-errors.js';
 import { labelledField, makeControl, objectFields } from './schema-fields.js';
@@ -36,7 +36,7 @@ export function schemaForm(schema, { value, base = '', root = schema } = {}) {
     element: control.element,
     /** The value. Throws `InvalidForm` when something cannot be sent. */
     read: () => errors.collect(readValue),
-    /** What can be read, whatever is wrong with the rest. */
+    /** The parts that can be read, even if others cannot. */
     peek: readValue,
     clearErrors: () => errors.clear(),
     /** @param {Api.Violation[]} violations */

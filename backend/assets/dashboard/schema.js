@@ -251,7 +251,8 @@ export function orderedNames(schema) {
 }
 
 /**
- * What a text should look like that does not match its pattern, unless the field says so anyway.
+ * Advice for a text that does not match its pattern. Empty when the field's own description says
+ * enough.
  * @param {Schema} schema
  */
 export function patternAdvice({ pattern, hiddenDescription, examples = [] }) {

@@ -15,7 +15,7 @@ export function recordServerTime(dateHeader, sentAt, receivedAt = Date.now()) {
   const server = Date.parse(dateHeader ?? '');
   if (!Number.isFinite(server)) return;
 
-  // The header is cut to the second: half a second is the mean of what is missing.
+  // The header is cut to the second, so on average it is half a second too early.
   const difference = server + 500 - (sentAt + receivedAt) / 2;
   skewMs = Math.abs(difference) < TOLERANCE_MS ? 0 : difference;
 }

@@ -55,8 +55,8 @@ function withDefaults(execution, openApi) {
 }
 
 /**
- * One body from its parts. Requirements that ask for nothing are left out, so that the operation
- * shows only what was asked.
+ * One body from its parts. Requirements without a value are left out, so that the operation shows
+ * only those that were set.
  * @param {Record<Part, Record<string, any>>} parts
  */
 export function joinParts({ id, execution, parameters }) {

@@ -59,7 +59,7 @@ export default function start({ root, signal, argument, listen }) {
   }
 
   /**
-   * What was entered stays, whatever comes.
+   * Values that the user has entered stay.
    * @param {Api.WorkerType[]} found
    */
   function takeTypes(found) {

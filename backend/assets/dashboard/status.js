@@ -27,7 +27,7 @@ export function isNewer(one, other) {
 }
 
 /**
- * What the chip of an operation says.
+ * The label of an operation's chip.
  * @param {Api.Operation} operation
  */
 export function statusLabel({ status, cancel_requested_at: cancelRequestedAt }) {

@@ -169,7 +169,7 @@ function indented(text) {
   try {
     return writeJson(readJson(text), 2);
   } catch {
-    // Not JSON, whatever the header says: shown as it came.
+    // The header says JSON, but it is not: shown as it came.
     return text;
   }
 }

@@ -112,6 +112,7 @@ impl Frame {
             worker_type: &'a WorkerType,
             removed: bool,
         }
+
         let bytes = match document {
             Some(document) => write("worker", None, document),
             None => write(
@@ -124,6 +125,7 @@ impl Frame {
                 },
             ),
         };
+
         Self {
             worker_type: Some(worker_type),
             bytes,

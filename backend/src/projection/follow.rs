@@ -153,7 +153,7 @@ impl Follower<'_> {
         if !has_vanished {
             return Err(error.into());
         }
-        tracing::error!(stream = name, "the stream has vanished; making a new one");
+        tracing::error!(stream = name, "the stream has vanished; creating it again");
         let names = &self.config.nats.subject_prefix;
         topology::ensure(jetstream, names, &self.config.protocol, Role::Backend).await?;
         Ok(jetstream.get_stream(&name).await?.cached_info().clone())

@@ -229,7 +229,7 @@ impl Registry {
 
         if is_changed {
             let status = status.map_or("removed", status_label);
-            tracing::info!(%worker_id, %worker_type, status, "worker");
+            tracing::info!(%worker_id, %worker_type, status, "worker changed");
             self.changes.announce(Change::Worker {
                 worker_id,
                 worker_type,

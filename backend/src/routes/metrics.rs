@@ -1,4 +1,5 @@
-//! `GET /api/v1/operations/{id}/metrics`: points read from the metrics stream; the cursor is a position in it.
+//! `GET /api/v1/operations/{id}/metrics`: points read from the metrics stream; the cursor is a
+//! position in it.
 
 use std::borrow::Cow;
 
@@ -17,7 +18,8 @@ use crate::subject_pager::{self, Page, StoredMessage};
 /// Batches in one read.
 const BATCHES: usize = 256;
 
-/// Points after the cursor, oldest first. Every answer has a cursor: polling with it misses nothing and repeats nothing.
+/// Points after the cursor, oldest first. Every answer has a cursor: polling with it misses nothing
+/// and repeats nothing.
 pub async fn show(
     State(state): State<AppState>,
     PathText(id): PathText,
@@ -70,7 +72,8 @@ struct Reading {
     /// Where the client continues.
     cursor: Cursor,
     has_more: bool,
-    /// Stream sequence of the next batch to read. Ahead of the cursor while it only looks for one more point.
+    /// Stream sequence of the next batch to read. Ahead of the cursor while it only looks for one
+    /// more point.
     next: u64,
     done: bool,
 }
@@ -113,16 +116,19 @@ impl Reading {
                 return false;
             }
         };
+
         let skip = if message.sequence == self.cursor.sequence {
             self.cursor.index
         } else {
             0
         };
+
         let mut points = batch.into_points().skip(skip);
         let room = self.limit - self.points.len();
         let before = self.points.len();
         self.points.extend(points.by_ref().take(room));
         let taken = self.points.len() - before;
+
         if points.next().is_some() {
             self.has_more = true;
             if taken > 0 {

@@ -48,7 +48,8 @@ pub async fn list(
     })
 }
 
-/// One operation; `wait` holds the answer until it has ended, `force_refresh` asks its worker first.
+/// One operation; `wait` holds the answer until it has ended, `force_refresh` asks its worker
+/// first.
 pub async fn show(
     State(state): State<AppState>,
     PathText(id): PathText,
@@ -93,7 +94,8 @@ fn render(view: &View, warning: Option<String>) -> Result<Bytes, ApiError> {
     Ok(text.into())
 }
 
-/// Asks the worker for its newest progress and gives it to the projection. A worker that does not answer changes nothing.
+/// Asks the worker for its newest progress and gives it to the projection. A worker that does not
+/// answer changes nothing.
 async fn ask_worker(state: &AppState, view: &View) {
     let Some(worker) = view.record.worker_id() else {
         return;
@@ -101,12 +103,14 @@ async fn ask_worker(state: &AppState, view: &View) {
     if !state.connection.is_up() {
         return;
     }
+
     let id = &view.record.id;
     let Ok(query) = serde_json::to_vec(&OperationQuery {
         operation_id: id.clone(),
     }) else {
         return;
     };
+
     let request = state
         .connection
         .client
@@ -117,6 +121,7 @@ async fn ask_worker(state: &AppState, view: &View) {
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err("no answer in time".to_owned()),
     };
+
     match answer {
         Ok(OperationAnswer {
             running: Some(running),
@@ -124,7 +129,7 @@ async fn ask_worker(state: &AppState, view: &View) {
             state.projection.apply_progress(worker, running);
         }
         Ok(_) => {
-            tracing::debug!(operation_id = %id, worker_id = %worker, "the worker does not run it");
+            tracing::debug!(operation_id = %id, worker_id = %worker, "the worker does not run this operation");
         }
         Err(error) => {
             tracing::debug!(operation_id = %id, worker_id = %worker, error, "the worker could not be asked");

@@ -71,6 +71,7 @@ fn no_result(view: &View, status: Status) -> ApiError {
             format!("Operation {id} is {status}; there is no result yet"),
         ),
     };
+
     error
         .with("operation_id", id.as_str())
         .with("status", status.as_str())
@@ -115,7 +116,8 @@ fn before_data(id: &OperationId) -> String {
 /// The text of a [`ResultResponse`] after its data.
 const AFTER_DATA: &[u8] = b"}";
 
-/// The chunks of an object. A read error breaks the connection, so that no client takes half a result for a whole one.
+/// The chunks of an object. A read error breaks the connection, so that no client takes half a
+/// result for a whole one.
 fn pieces(object: Object) -> impl Stream<Item = io::Result<Bytes>> {
     stream::try_unfold(object, |mut object| async move {
         let mut piece = Vec::with_capacity(CHUNK);

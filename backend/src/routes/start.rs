@@ -63,7 +63,8 @@ impl Describe for StartAnswer {
     }
 }
 
-/// Starts an operation: 202 once it is stored and visible here, 200 when the same id was started before.
+/// Starts an operation: 202 once it is stored and visible here, 200 when the same id was started
+/// before.
 pub async fn start(
     State(state): State<AppState>,
     PathText(domain): PathText,
@@ -113,9 +114,10 @@ pub async fn start(
         .await
 }
 
-/// Looks for an operation that has a log although this projection does not know it. Either another backend started it a
-/// moment ago, or it is so old that its start request has left the stream before its events. The second case is refused: a
-/// worker would take a new start with this id for the operation that has ended.
+/// Looks for an operation that has a log although this projection does not know it. Either another
+/// backend started it a moment ago, or it is so old that its start request has left the stream
+/// before its events. The second case is refused: a worker would take a new start with this id for
+/// the operation that has ended.
 async fn used_before(
     state: &AppState,
     entry: &CatalogueEntry,
@@ -128,6 +130,7 @@ async fn used_before(
     if tail == 0 {
         return Ok(None);
     }
+
     let read = state.projection.reached(tail, READ_YOUR_WRITES).await;
     match state.projection.get(id.as_str()) {
         Some(known) => Ok(Some(known)),
@@ -158,6 +161,7 @@ pub(super) async fn publish(
     if !state.projection.has_room(request.parameters.get().len()) {
         return Err(ApiError::storage_full().with("operation_id", id.as_str()));
     }
+
     let Stored {
         sequence,
         was_known,
@@ -165,6 +169,7 @@ pub(super) async fn publish(
         .dispatch
         .start(&request, state.projection.generation(), trace.as_ref())
         .await?;
+
     let seen = state.projection.reached(sequence, READ_YOUR_WRITES).await;
     let view = state.projection.get(id.as_str());
     if let Some(view) = view.as_ref()
@@ -173,10 +178,12 @@ pub(super) async fn publish(
     {
         return repeated(entry, view);
     }
+
     tracing::info!(operation_id = %id, worker_type = %entry.published.worker_type, sequence, "accepted");
     let late = (!seen).then(|| {
         "The operation is stored, but this backend lags behind and does not show it yet".to_owned()
     });
+
     let view = view.as_ref();
     Ok(StartAnswer {
         status: StatusCode::ACCEPTED,
@@ -220,7 +227,8 @@ pub(super) fn repeated(entry: &CatalogueEntry, view: &View) -> Result<StartAnswe
     })
 }
 
-/// Checks whether a listed worker could run it. If none can: a warning, or a refusal with strict admission.
+/// Checks whether a listed worker could run it. If none can: a warning, or a refusal with strict
+/// admission.
 pub(super) fn admit(
     state: &AppState,
     entry: &CatalogueEntry,

@@ -1,4 +1,4 @@
-//! Prints everything that is said under the subject prefix, one line each: a `nats sub 'ktrdr.>'`
+//! Prints every message under the subject prefix, one line each: a `nats sub 'ktrdr.>'`
 //! for machines without the `nats` program.
 //!
 //! ```sh
@@ -33,11 +33,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let options = Options::parse();
     telemetry::init(&options.log);
     let stop = shutdown::on_signals()?;
+
     let connection = nats::connect(&options.nats, "tap").await?;
     let subject = options
         .subject
         .unwrap_or_else(|| format!("{}.>", options.nats.subject_prefix.prefix()));
     let mut messages = connection.client.subscribe(subject).await?;
+
     loop {
         // Both arms are cancel safe: a message that was not taken stays in the subscription.
         let message = tokio::select! {
@@ -47,12 +49,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let Some(message) = message else {
             return Ok(());
         };
+
         let line = format!(
             "{} {}",
             message.subject,
             String::from_utf8_lossy(&message.payload).replace('\n', " ")
         );
-        // Whoever reads this may have seen enough: that is the end, and no error.
+        // The reader of a pipe may close it when it has seen enough. That is not an error.
         if writeln!(std::io::stdout().lock(), "{line}").is_err() {
             return Ok(());
         }

@@ -17,6 +17,7 @@ pub fn on_signals() -> std::io::Result<CancellationToken> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+
     let token = CancellationToken::new();
     let stop = token.clone();
     // Runs as long as the process. It holds nothing, so nobody has to wait for it.
@@ -27,6 +28,7 @@ pub fn on_signals() -> std::io::Result<CancellationToken> {
                 _ = terminate.recv() => "SIGTERM",
                 _ = interrupt.recv() => "SIGINT",
             };
+
             if signals == 0 {
                 tracing::info!(
                     signal = name,
@@ -39,5 +41,6 @@ pub fn on_signals() -> std::io::Result<CancellationToken> {
             }
         }
     });
+
     Ok(token)
 }

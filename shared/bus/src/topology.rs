@@ -62,7 +62,7 @@ pub enum TopologyError {
     Nats {
         /// The stream, bucket or consumer.
         what: String,
-        /// The cause.
+        /// The error of the client library.
         #[source]
         source: async_nats::Error,
     },

@@ -181,7 +181,9 @@ impl StartBody {
         if !whole.is_object() {
             return Err(BodyError::NotAnObject);
         }
+
         let Members(members) = serde_json::from_slice(body).map_err(not_json)?;
+
         let mut found = Vec::new();
         let task_id = read_task_id(&whole, &mut found);
         let execution = read_execution(&whole, &mut found);
@@ -192,6 +194,7 @@ impl StartBody {
             members.remove("execution");
             found.extend(schema.violations("", &whole));
         }
+
         if found.is_empty() {
             Ok(Self {
                 task_id,

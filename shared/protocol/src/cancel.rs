@@ -9,7 +9,7 @@ use crate::time::Timestamp;
 /// live.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CancelIntent {
-    /// The operation.
+    /// Which operation.
     pub operation_id: OperationId,
     /// When it was asked for.
     pub requested_at: Timestamp,

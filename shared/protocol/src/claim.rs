@@ -88,11 +88,13 @@ pub fn decide(
             takeover: false,
         };
     };
+
     let next = ClaimDecision::Start {
         attempt: event.attempt.saturating_add(1),
         expected,
         takeover: true,
     };
+
     match &event.kind {
         EventKind::Completed { .. } | EventKind::Failed { .. } | EventKind::Cancelled { .. } => {
             ClaimDecision::Drop("the operation has ended")

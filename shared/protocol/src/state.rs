@@ -157,6 +157,7 @@ impl State {
         if self.status.is_terminal() {
             return Err(Rejected::Ended);
         }
+
         let running = self.status == Status::Running;
         let current = event.attempt == self.attempt;
         let status = match &event.kind {
@@ -176,6 +177,7 @@ impl State {
             EventKind::Cancelled { .. } if current => Status::Cancelled,
             _ => return Err(Rejected::OutOfOrder),
         };
+
         Ok(State { status, ..*self })
     }
 }

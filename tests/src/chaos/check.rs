@@ -60,11 +60,13 @@ pub async fn drained(bus: &Bus, api: &Client, limit: Duration) -> Result<(), Str
                 Err(error) => open.push(error),
             }
         }
+
         match bus.try_backlog().await {
             Ok(queues) if queues.is_empty() => {}
             Ok(queues) => open.push(format!("unacknowledged: {queues:?}")),
             Err(error) => open.push(error),
         }
+
         if open.is_empty() {
             return Ok(());
         }
@@ -113,6 +115,7 @@ fn judge_histories(verdict: &mut Verdict, histories: &BTreeMap<String, Operation
             .violations
             .extend(wrong.into_iter().map(|text| format!("{id}: {text}")));
         moments.extend(history.events.iter().map(|(_, event)| event.at.as_millis()));
+
         let Some(end) = history.end() else { continue };
         *verdict.ends.entry(end.kind.name()).or_default() += 1;
         let created = history
@@ -158,6 +161,7 @@ fn judge_ledger(
                 .push(format!("{id} was acknowledged ({start:?}) and is nowhere"));
             continue;
         };
+
         let end = history
             .end()
             .map(|event| event.kind.name())
@@ -167,11 +171,13 @@ fn judge_ledger(
                 .violations
                 .push(format!("{id} was answered to be cancelled, and is {end}"));
         }
+
         let wanted = match start.kind {
             "failing" | "panicking" | "retried" | "timed out" => "failed",
             "cancelled" | "deaf to cancels" => continue,
             _ => "completed",
         };
+
         let given_up = history
             .events
             .iter()

@@ -297,6 +297,7 @@ impl Load {
                 None,
             )
             .await;
+
             match reply {
                 Reply::Answer(answer) if answer.status == 200 => {
                     let status = answer.json["status"]

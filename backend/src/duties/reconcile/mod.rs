@@ -62,13 +62,15 @@ fn pause(config: &Config) -> Duration {
     (shortest / 2).clamp(MIN_PAUSE, MAX_PAUSE)
 }
 
-/// Logs what became of an attempt to end an operation.
+/// Logs the outcome of ending an operation.
 fn log_outcome(record: &Record, done: &str, outcome: Result<u64, AppendError>) {
     let operation_id = &record.id;
     match outcome {
         Ok(_) => tracing::info!(%operation_id, "{done}"),
         // The worker or another backend was faster; the next round sees its event.
         Err(AppendError::Conflict(_)) => tracing::debug!(%operation_id, "another event came first"),
-        Err(error) => tracing::warn!(%operation_id, %error, "could not be {done}; trying again"),
+        Err(error) => {
+            tracing::warn!(%operation_id, %error, "the operation could not be {done}; trying again")
+        }
     }
 }

@@ -27,9 +27,9 @@ pub struct OperationResponse<'a> {
     /// How far it is; 100 once completed.
     #[schemars(with = "Progress")]
     pub progress: ProgressDocument<'a>,
-    /// The operation.
+    /// All fields of the operation.
     pub data: OperationDocument<'a>,
-    /// What the user should know, for example that the worker does not answer.
+    /// A warning for the user, for example that the worker does not answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warning: Option<String>,
 }

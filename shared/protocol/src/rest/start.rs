@@ -22,7 +22,7 @@ pub struct StartResponse<'a> {
     /// While it waits: its place in the queue, from 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue_position: Option<u64>,
-    /// What the user should know, for example that no worker could run it now.
+    /// A warning for the user, for example that no worker could run it now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warning: Option<String>,
 }

@@ -7,7 +7,7 @@ use super::worker_type::QueueDocument;
 use crate::id::WorkerType;
 use crate::time::Timestamp;
 
-/// What an overview shows, in one small answer.
+/// The figures of an overview, in one small answer.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct StatsResponse {
     /// Always true.

@@ -14,13 +14,13 @@ use crate::worker::{Capabilities, WorkerStatus};
 pub struct WorkerDocument {
     /// The id of the worker.
     pub worker_id: WorkerId,
-    /// What it runs.
+    /// The type of operations that it runs.
     pub worker_type: WorkerType,
     /// Where its own REST interface listens.
     pub endpoint_url: String,
     /// Available, busy or unavailable.
     pub status: WorkerStatus,
-    /// What it has.
+    /// Compared with the requirements of operations.
     pub capabilities: Capabilities,
     /// When its last heartbeat arrived.
     pub last_health_check: Timestamp,
@@ -38,7 +38,7 @@ pub struct WorkerDocument {
     pub heartbeat_interval_seconds: f64,
     /// How many operations it can run at a time.
     pub slots: u32,
-    /// What it runs, oldest first.
+    /// The operations that it runs, oldest first.
     pub current_operations: Vec<CurrentOperation>,
     /// When it last pulled from a queue, by the backend's clock.
     pub last_pull_at: Option<Timestamp>,

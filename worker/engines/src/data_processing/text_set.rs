@@ -2,7 +2,7 @@
 //!
 //! The problem: `drop_duplicates`, `unique` and `duplicate_row` must know every row seen so far,
 //! and the rows of a large file do not fit into memory. Only a 128-bit hash of each text is kept. A
-//! Bloom filter was rejected because it drops rows that are no duplicates at a rate that one can
+//! Bloom filter was rejected because it drops rows that are not duplicates at a rate that one can
 //! observe; sorting the file on disk was rejected because it needs a second pass and loses the
 //! order of rows.
 

@@ -102,7 +102,7 @@ fn default_seed() -> u64 {
     42
 }
 
-/// What the network predicts about the next bar.
+/// The prediction of the network about the next bar.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Label {

@@ -64,8 +64,10 @@ pub(crate) async fn beat(
     if queues.wait_for(|queues| !queues.is_empty()).await.is_err() {
         return Ok(());
     }
+
     let mut asked = client.subscribe(core.names.heartbeat_request()).await?;
     let mut link = core.connection.link.clone();
+
     loop {
         let mut gap = MIN_GAP;
         if core.connection.is_up() {
@@ -74,6 +76,7 @@ pub(crate) async fn beat(
                 .saturating_mul(u32::try_from(heartbeat.running.len()).unwrap_or(u32::MAX));
             publish(&core, &heartbeat).await;
         }
+
         let sent = Instant::now();
         // Cancel safe: a notification or message that is not taken stays.
         tokio::select! {

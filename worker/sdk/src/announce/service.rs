@@ -16,7 +16,8 @@ use crate::announce::heartbeat::describe;
 use crate::attempt::stop::StopReason;
 use crate::worker::core::Core;
 
-/// Serves `worker.<worker_id>.operation` (fresh state of one operation) and `worker.<worker_id>.health`.
+/// Serves `worker.<worker_id>.operation` (fresh state of one operation) and
+/// `worker.<worker_id>.health`.
 ///
 /// # Errors
 /// When the service cannot be registered.
@@ -26,6 +27,7 @@ pub(crate) async fn serve(core: Arc<Core>) -> Result<(), async_nats::Error> {
         ("worker_type".to_owned(), core.worker_type.to_string()),
         ("endpoint_url".to_owned(), core.endpoint_url.clone()),
     ]);
+
     let service = core
         .connection
         .client
@@ -37,6 +39,7 @@ pub(crate) async fn serve(core: Arc<Core>) -> Result<(), async_nats::Error> {
             env!("CARGO_PKG_VERSION"),
         )
         .await?;
+
     let add = |verb: &'static str| {
         service
             .endpoint_builder()
@@ -45,6 +48,7 @@ pub(crate) async fn serve(core: Arc<Core>) -> Result<(), async_nats::Error> {
     };
     let mut operation = add("operation").await?;
     let mut health = add("health").await?;
+
     loop {
         // Cancel safe: requests not taken stay in their endpoint.
         tokio::select! {

@@ -42,8 +42,8 @@ pub(crate) struct Assignment {
     pub(crate) trace: Option<TraceParent>,
 }
 
-/// Runs a pulled request. A payload that is no start request is removed from the queue, because no
-/// operation exists for it.
+/// Runs a pulled request. A payload that is not a start request is removed from the queue, because
+/// no operation exists for it.
 pub(crate) async fn run_pulled_request(core: Arc<Core>, pulled: PulledRequest) {
     let PulledRequest {
         slot,
@@ -82,7 +82,7 @@ pub(crate) async fn run_pulled_request(core: Arc<Core>, pulled: PulledRequest) {
             tracing::warn!(
                 start_sequence,
                 error = short(&error),
-                "removed a message that is no start request from the queue"
+                "removed a message that is not a start request from the queue"
             );
             lease.terminate().await;
         }

@@ -1,4 +1,5 @@
-//! Is this attempt still mine? The only module that answers the question.
+//! Decides whether an attempt is still its worker's, and so whether a late worker may finish. No
+//! other module decides it.
 //!
 //! The problem: a worker that was suspended, or cut off from NATS for longer than its lease, does
 //! not notice that another worker has taken its operation over. It must not finish the operation
@@ -100,7 +101,8 @@ impl OwnedAttempt {
                 Ok(_) => return Ok(()),
                 Err(AppendError::Conflict(log)) => {
                     self.check(&log).map_err(NotEnded::Lost)?;
-                    // A message that is no valid event moved the tail. The attempt is still ours.
+                    // A message that is not a valid event moved the tail. The attempt is still
+                    // ours.
                     expected = log.tail;
                 }
                 Err(error) => return Err(NotEnded::Unstorable(error)),
@@ -259,7 +261,7 @@ impl Guard<'_> {
                     Err(NotVerified::Unknown(error)) => {
                         tracing::debug!(
                             error = chain(&error),
-                            "cannot read whether the operation is still ours; trying again"
+                            "cannot read whether the attempt still owns the operation; trying again"
                         );
                         tokio::time::sleep(RETRY).await;
                         continue;
@@ -300,7 +302,10 @@ impl Guard<'_> {
             Ok(()) => third,
             Err(error) => {
                 self.core.counters.failed_extensions.inc();
-                tracing::warn!(error = chain(&error), "trying again");
+                tracing::warn!(
+                    error = chain(&error),
+                    "the lease could not be extended; trying again"
+                );
                 RETRY.min(third)
             }
         }

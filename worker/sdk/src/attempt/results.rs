@@ -52,6 +52,7 @@ async fn store_object(
     // The name has the attempt's number, so that a lost attempt cannot overwrite the result of its
     // successor.
     let object = format!("{}.{}", owned.operation_id, owned.attempt);
+
     loop {
         match put(core, &bucket, &object, text).await {
             Ok(()) => {
@@ -65,6 +66,7 @@ async fn store_object(
                 tracing::warn!(%error, %object, "the result could not be stored; trying again");
             }
         }
+
         if let Err(NotVerified::Lost(lost)) = owned.verify(core).await {
             return Err(lost);
         }

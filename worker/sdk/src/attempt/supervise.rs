@@ -226,7 +226,7 @@ impl RunningAttempt<'_> {
             Err(NotEnded::Lost(lost)) => Recorded::Lost(lost),
             Err(NotEnded::Unstorable(error)) => {
                 let status = verdict.status();
-                tracing::error!(%error, %status, "an end could not be stored");
+                tracing::error!(%error, %status, "the end of an attempt could not be stored");
                 // The event itself is at fault, so the operation fails with a small one.
                 let failure = Failure {
                     code: "result_too_large".to_owned(),
@@ -248,7 +248,7 @@ impl RunningAttempt<'_> {
             Ok(()) => Recorded::Accepted(Verdict::Fail(failure)),
             Err(NotEnded::Lost(lost)) => Recorded::Lost(lost),
             Err(NotEnded::Unstorable(error)) => {
-                tracing::error!(%error, "a failure could not be stored either");
+                tracing::error!(%error, "the failure of an attempt could not be stored");
                 Recorded::Nothing
             }
         }

@@ -25,8 +25,8 @@ impl DataDir {
     /// The full path of `relative`, which may not exist yet.
     ///
     /// # Errors
-    /// A permanent error when the path is empty, is absolute, contains `..`, or leaves the directory
-    /// through a symbolic link.
+    /// A permanent error when the path is empty, is absolute, contains `..`, or leaves the
+    /// directory through a symbolic link.
     pub fn resolve(&self, relative: &str) -> Result<PathBuf, OperationError> {
         let refuse = |why: &str| {
             Err(OperationError::invalid(format!(
@@ -64,7 +64,7 @@ impl DataDir {
 }
 
 /// Opens a regular file for reading. Anything else is refused: opening a pipe, for example, would
-/// wait for a writer for ever.
+/// wait for a writer forever.
 ///
 /// # Errors
 /// [`InvalidInput`](std::io::ErrorKind::InvalidInput) when `path` is not a regular file; otherwise

@@ -60,6 +60,7 @@ pub(crate) fn router(
         operations,
         schema: Arc::default(),
     };
+
     let (routes, table) = Routes::default()
         .get("/health", operations::health, docs::HEALTH)
         .get("/metrics", prometheus::show, docs::PROMETHEUS)
@@ -91,6 +92,7 @@ pub(crate) fn router(
         )
         .post(start_path, start::start, docs::START_OPERATION)
         .into_parts();
+
     routes
         .layer(Extension(Arc::new(table)))
         .fallback(answers::unknown_route)

@@ -87,7 +87,8 @@ impl PullInbox {
         self.expires_at + PULL_OVERDUE
     }
 
-    /// Asks for up to `batch` requests. GPU workers have priority 0, others 1: the server serves the lowest number first.
+    /// Asks for up to `batch` requests. GPU workers have priority 0, others 1: the server serves
+    /// the lowest number first.
     ///
     /// # Errors
     /// When the client is closed.
@@ -144,7 +145,8 @@ impl PullInbox {
                     retry_after: Some(Duration::ZERO),
                 }
             }
-            // The consumer moved, was deleted, or has too many waiting pulls; 503: nobody serves it.
+            // The consumer moved, was deleted, or has too many waiting pulls; 503: nobody serves
+            // it.
             _ => {
                 tracing::debug!(status = status.as_u16(), description = ?message.description, "a pull ended");
                 self.outstanding = self
@@ -159,11 +161,12 @@ impl PullInbox {
 
     /// Takes all pulls back. Returns the start requests that arrived before the server knew.
     ///
-    /// Afterwards nobody listens on the inbox, and the server discards pulls without a listener.
+    /// Then nothing listens on the inbox any more, and the server discards its pulls.
     pub(crate) async fn close(mut self) -> Vec<Message> {
         if self.outstanding == 0 {
             return Vec::new();
         }
+
         let fillers = self.outstanding + STATUS_MESSAGES;
         let mut requests = Vec::new();
         let closing = async {
@@ -177,6 +180,7 @@ impl PullInbox {
                     .await
                     .ok()?;
             }
+
             while let Some(message) = self.subscriber.next().await {
                 // The filler messages have no reply subject; a start request has one for its ack.
                 if message.status.is_none() && message.reply.is_some() {
@@ -185,6 +189,7 @@ impl PullInbox {
             }
             Some(())
         };
+
         if tokio::time::timeout(CLOSE_TIMEOUT, closing).await.is_err() {
             // Without a connection the server has discarded the pulls already.
             tracing::debug!("taking a pull back timed out");

@@ -90,18 +90,18 @@ impl Lease {
         Ok(())
     }
 
-    /// Acknowledges the request. Does not wait for a confirmation: if the ack is lost, the request is
-    /// delivered again, and the worker that receives it reads that the operation has ended.
+    /// Acknowledges the request. Does not wait for a confirmation: if the ack is lost, the request
+    /// is delivered again, and the worker that receives it reads that the operation has ended.
     pub(crate) async fn ack(&self) {
         self.send(AckKind::Ack).await;
     }
 
     /// Hands the request back, to be delivered again after `delay`.
     ///
-    /// Does nothing when the lease may have run out: another worker may have been given the request,
-    /// and the nak would take it away. Without a connection it does nothing either, because the nak
-    /// would wait in the client until it is too late. The request then comes again when the lease
-    /// ends.
+    /// Does nothing when the lease may have run out: another worker may have been given the
+    /// request, and the nak would take it away. Without a connection it does nothing either,
+    /// because the nak would wait in the client until it is too late. The request then comes again
+    /// when the lease ends.
     pub(crate) async fn nak(&self, delay: Option<Duration>) {
         let connected = self
             .message
@@ -114,7 +114,7 @@ impl Lease {
         self.send(AckKind::Nak(delay)).await;
     }
 
-    /// Removes a message that is no start request from the queue.
+    /// Removes a message that is not a start request from the queue.
     pub(crate) async fn terminate(&self) {
         self.send(AckKind::Term).await;
     }

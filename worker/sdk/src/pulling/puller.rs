@@ -1,4 +1,5 @@
-//! Slots, and filling them: one request is pulled per free slot, from every queue this worker serves.
+//! Slots, and filling them: one request is pulled per free slot, from every queue this worker
+//! serves.
 //!
 //! The problem: a worker has a fixed number of slots and serves several queues. It must never take
 //! more requests than it has slots: a request that waits inside a worker waits although another
@@ -6,8 +7,8 @@
 //!
 //! The solution: one task owns the slots and all pulls, so "is a slot free?" has one answer. Every
 //! queue may be asked for as many requests as there are free slots. When a slot is taken, surplus
-//! pulls are taken back ([`PullInbox::close`]). A request that arrives without a free slot is handed
-//! back at once.
+//! pulls are taken back ([`PullInbox::close`]). A request that arrives without a free slot is
+//! handed back at once.
 //!
 //! Rejected: a buffer of requests, because their leases would run while they wait. Rejected: one
 //! task per queue, because a shared counter of free slots would race with the pulls.
@@ -356,20 +357,23 @@ impl<F: FnMut(PulledRequest)> Puller<F> {
                 let Some(lease) = self.pulls.get(&queue).map(|served| served.settings.lease) else {
                     return hand_back(message).await;
                 };
+
                 let delivery = match message.info() {
                     Ok(info) => claim::DeliveryInfo {
                         start_sequence: info.stream_sequence,
                         count: u64::try_from(info.delivered).unwrap_or(1),
                     },
                     Err(error) => {
-                        tracing::warn!(%error, "ignored a message on a pull inbox that is no delivery");
+                        tracing::warn!(%error, "ignoring a message on a pull inbox that is not a delivery");
                         return;
                     }
                 };
+
                 let Some(slot) = self.take_slot() else {
                     tracing::debug!(%queue, "no slot is free; handing the request back");
                     return hand_back(message).await;
                 };
+
                 let payload = message.payload.clone();
                 let trace = message
                     .headers
@@ -412,8 +416,8 @@ impl<F: FnMut(PulledRequest)> Puller<F> {
             .min()
     }
 
-    /// Clears what was due at [`Self::wake_at`], also without a connection: a moment that stayed due
-    /// would make the loop spin.
+    /// Clears what was due at [`Self::wake_at`], also without a connection: a moment that stayed
+    /// due would make the loop spin.
     fn wake(&mut self) {
         let now = Instant::now();
         self.pause_until = self.pause_until.filter(|until| now < *until);

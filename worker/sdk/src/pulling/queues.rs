@@ -96,7 +96,7 @@ fn publish_queues(queues: &watch::Sender<Vec<ServedQueue>>, found: Vec<ServedQue
             return false;
         }
         let names: Vec<_> = found.iter().map(|queue| queue.queue.as_str()).collect();
-        tracing::info!(queues = names.join(","), "serving");
+        tracing::info!(queues = names.join(","), "serving queues");
         *known = found;
         true
     });
@@ -179,6 +179,7 @@ async fn publish_type(core: &Core) -> Result<(), TopologyError> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         execution_defaults: core.info.execution_defaults,
     };
+
     let store = core
         .connection
         .jetstream
@@ -189,6 +190,7 @@ async fn publish_type(core: &Core) -> Result<(), TopologyError> {
         .get(core.worker_type.as_str())
         .await
         .map_err(|error| failed(error.into()))?;
+
     if known
         .and_then(|bytes| serde_json::from_slice::<WorkerTypeEntry>(&bytes).ok())
         .as_ref()

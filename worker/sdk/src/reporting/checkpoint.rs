@@ -69,10 +69,12 @@ async fn read_newest(
                 }
             }
         };
+
         let Some((_, Some(entry))) = found else {
             continue;
         };
         tracing::info!(from = %id, from_attempt = entry.attempt, saved_at = %entry.at, "resuming from a checkpoint");
+
         // A resume of this operation finds it there even if this attempt gets no further.
         if *id != request.operation_id
             && let Err(error) = save(core, owned, entry.state.clone()).await

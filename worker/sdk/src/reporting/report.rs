@@ -267,6 +267,7 @@ mod tests {
             ),
             (None, None)
         );
+
         assert_eq!(report.next_checkpoint(Duration::ZERO, false), Some(1));
         report.checkpoint(Some(RawValue::NULL.to_owned()), Duration::ZERO);
         assert_eq!(
@@ -279,6 +280,7 @@ mod tests {
             Some(2),
             "the last one may replace it"
         );
+
         assert_eq!(report.take_checkpoint().map(|(number, _)| number), Some(1));
         report.checkpoint_is_saved(1);
         assert_eq!(
@@ -288,6 +290,7 @@ mod tests {
             ),
             (1, Some(2))
         );
+
         // One that took an hour, and failed.
         report.checkpoint(None, hour);
         assert_eq!(report.next_checkpoint(Duration::from_nanos(1), false), None);

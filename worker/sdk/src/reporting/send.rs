@@ -39,6 +39,7 @@ pub(crate) async fn send_reports(
     loop {
         tokio::time::sleep(pause).await;
         pause = INTERVAL;
+
         if let Some((report, progress)) = handle.report.take_unsent_progress() {
             let message = ProgressMessage {
                 operation_id: owned.operation_id.clone(),
@@ -48,6 +49,7 @@ pub(crate) async fn send_reports(
                 report,
                 progress,
             };
+
             let subject = core.names.progress(&core.worker_type, &owned.operation_id);
             if let Ok(payload) = serde_json::to_vec(&message)
                 && core.connection.is_up()
@@ -60,6 +62,7 @@ pub(crate) async fn send_reports(
                     .await;
             }
         }
+
         flush_metrics(core, handle, owned, local, PATIENCE).await;
         flush_checkpoint(core, handle, owned).await;
     }
@@ -101,14 +104,17 @@ pub(crate) async fn flush_metrics(
             "more metric points than can be kept while NATS is away; the oldest were dropped"
         );
     }
+
     // The worker's own REST interface shows them also while NATS is away.
     local.record_points(before, &points);
+
     // If this future is dropped half-way, points that are not stored yet go back to the report.
     let mut waiting = Waiting {
         handle,
         points,
         uncertain,
     };
+
     while !waiting.points.is_empty() {
         // A batch whose outcome is unknown is sent again unchanged. With newer points in it, the
         // stream would not recognise the duplicate.
@@ -118,6 +124,7 @@ pub(crate) async fn flush_metrics(
             waiting.points.len().min(MAX_BATCH)
         };
         waiting.uncertain = count;
+
         if !Box::pin(store_batch(
             core,
             owned,
@@ -129,10 +136,12 @@ pub(crate) async fn flush_metrics(
         {
             return false;
         }
+
         waiting.points.drain(..count);
         waiting.uncertain = 0;
         before += count as u64;
     }
+
     true
 }
 
@@ -170,6 +179,7 @@ async fn store_batch(
     // The id makes a batch that is sent twice count once. It has the number of the first point and
     // not its time: two batches can begin at the same time.
     let id = format!("{}-{before}-{}", owned.claim_id, points.len());
+
     match core
         .oplog
         .store_metrics(&core.worker_type, &batch, &id, patience)
@@ -185,7 +195,7 @@ async fn store_batch(
             true
         }
         Err(error) => {
-            tracing::debug!(error = chain(&error), "metric points wait");
+            tracing::debug!(error = chain(&error), "metric points are not stored yet");
             false
         }
     }

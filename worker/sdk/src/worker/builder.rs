@@ -46,7 +46,7 @@ pub enum WorkerError {
     /// Two engines have the same name.
     #[error("two engines have the name {0}; start a second process to run an engine twice")]
     DuplicateEngine(String),
-    /// A worker type or a worker id is no valid name.
+    /// A worker type or a worker id is not a valid name.
     #[error("the engine cannot be served")]
     Name(#[from] InvalidName),
     /// The stated capabilities do not fit.

@@ -124,6 +124,7 @@ impl LocalOperations {
                 points_seen: 0,
             }),
         });
+
         let mut entries = self.entries.write();
         // A running operation must stay: clients ask about it and cancel it here.
         if entries.len() >= MAX_OPERATIONS

@@ -70,7 +70,7 @@ pub(super) struct Clean {
     state: CleanState,
 }
 
-/// The state: what the operation has learnt and counted.
+/// The state: values learnt from the table, and counters.
 #[derive(Serialize, Deserialize)]
 struct CleanState {
     duplicates: FoundDuplicates,

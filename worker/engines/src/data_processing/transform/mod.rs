@@ -64,7 +64,7 @@ pub(super) struct Transform {
     state: TransformState,
 }
 
-/// The state: what the operation has learnt and counted.
+/// The state: values learnt from the table, and counters.
 #[derive(Default, Serialize, Deserialize)]
 struct TransformState {
     rows_in: u64,
