@@ -237,8 +237,8 @@ impl Dispatch {
             .append(record, state.attempt, state.last_sequence, kind.clone())
             .await;
         match appended {
-            // The message that came after is no event and changed nothing, but the next event must
-            // name its sequence.
+            // The message that came first is not an event and changed nothing, but the next event
+            // must name its sequence.
             Err(AppendError::Conflict(log)) if log.state == state => {
                 self.append(record, state.attempt, log.tail, kind).await
             }

@@ -93,7 +93,7 @@ async fn a_killed_backend_gives_the_same_answers_when_it_is_back() {
 }
 
 #[tokio::test]
-async fn an_operation_goes_on_while_the_backend_is_dead() {
+async fn an_operation_continues_while_the_backend_is_dead() {
     let mut stack = Stack::start().await;
     let _worker = stack.worker("dummy", "w1").await;
 

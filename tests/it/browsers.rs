@@ -260,7 +260,7 @@ async fn a_request_of_another_origin_changes_nothing() {
     assert_eq!(scene.operations().await, before);
     assert!(!scene.is_cancelled().await);
 
-    // Its own pages, and what is no page, go on as before.
+    // Its own pages, and programs that are not a page, still work.
     for interface in scene.interfaces() {
         let own = interface.api.base();
         for headers in [

@@ -69,7 +69,7 @@ async fn metric_epochs(stack: &Stack, id: &str) -> usize {
 }
 
 #[tokio::test]
-async fn a_training_whose_worker_is_killed_goes_on_at_its_checkpoint_with_the_same_numbers() {
+async fn a_training_whose_worker_is_killed_resumes_from_its_checkpoint_with_the_same_numbers() {
     let stack = training_stack().await;
     let mut first = stack.worker("training", "t1").await;
 
@@ -242,11 +242,11 @@ fn figures(operation: &Value) -> Value {
 fn went_on(worker: &WorkerProcess, row: u64) -> bool {
     let log = worker.process.log();
     log.lines()
-        .any(|line| line.contains("resuming behind a row") && line.contains(&row.to_string()))
+        .any(|line| line.contains("resuming after a row") && line.contains(&row.to_string()))
 }
 
 #[tokio::test]
-async fn a_cleaning_whose_worker_is_killed_goes_on_behind_its_checkpoint_and_writes_the_same_table()
+async fn a_cleaning_whose_worker_is_killed_resumes_after_its_checkpoint_and_writes_the_same_table()
 {
     let (data, stack) = data_stack().await;
     let mut first = stack.worker("data_processing", "d1").await;
@@ -288,7 +288,7 @@ async fn a_cleaning_whose_worker_is_killed_goes_on_behind_its_checkpoint_and_wri
 }
 
 #[tokio::test]
-async fn a_cleaning_whose_worker_is_asked_to_stop_goes_on_where_it_stopped() {
+async fn a_cleaning_whose_worker_is_asked_to_stop_resumes_where_it_stopped() {
     let (data, stack) = data_stack().await;
     let mut first = stack.worker("data_processing", "d1").await;
 

@@ -60,7 +60,7 @@ async fn two_servers_are_strangers() {
 }
 
 #[tokio::test]
-async fn a_frozen_server_goes_on_where_it_was() {
+async fn a_frozen_server_continues_where_it_was() {
     let mut server = NatsServer::start().await;
 
     let bus = create_stream(&server).await;

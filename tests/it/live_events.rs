@@ -140,7 +140,7 @@ async fn progress_and_metrics_arrive_while_it_runs() {
 }
 
 #[tokio::test]
-async fn a_cut_stream_goes_on_where_it_was_also_at_a_restarted_backend() {
+async fn a_cut_stream_continues_where_it_was_also_at_a_restarted_backend() {
     let mut stack = Stack::start().await;
     let mut events = EventStream::open(stack.api(), ALL, None).await;
 
@@ -230,7 +230,7 @@ async fn too_much_missed_is_a_reset() {
 }
 
 #[tokio::test]
-async fn followers_go_on_when_the_stream_was_made_anew() {
+async fn followers_continue_when_the_stream_is_created_again() {
     let stack = Stack::start().await;
     let _worker = stack.worker("dummy", "w1").await;
 
@@ -321,7 +321,7 @@ async fn workers_come_fall_silent_come_back_and_leave() {
 }
 
 #[tokio::test]
-async fn a_slow_reader_is_told_what_it_missed_and_hurts_nobody() {
+async fn a_slow_reader_learns_that_it_missed_events_and_slows_nobody() {
     let stack = Stack::start().await;
     let mut slow = EventStream::open(stack.api(), ALL, None).await;
     let mut quick = EventStream::open(stack.api(), ALL, None).await;

@@ -192,7 +192,7 @@ impl Bus {
     /// All events of an operation, in order.
     ///
     /// # Panics
-    /// When its log cannot be read, or holds something that is no event.
+    /// When its log cannot be read, or holds something that is not an event.
     pub async fn events(&self, worker_type: &str, operation_id: &str) -> Vec<Event> {
         let worker_type = WorkerType::new(worker_type).expect("a worker type");
         let id = OperationId::new(operation_id).expect("an operation id");

@@ -16,7 +16,7 @@ pub struct Answer {
     pub status: u16,
     /// The headers.
     pub headers: HeaderMap,
-    /// The body; `null` when it is no JSON.
+    /// The body; `null` when it is not JSON.
     pub json: Value,
     /// The body as it came.
     pub text: String,
@@ -289,7 +289,7 @@ impl Client {
     /// `GET /api/v1/workers`, as a list.
     ///
     /// # Panics
-    /// When the answer is no list.
+    /// When the answer is not a list.
     pub async fn workers(&self) -> Vec<Value> {
         let answer = self.get("/api/v1/workers").await.expect(200);
         answer

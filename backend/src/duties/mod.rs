@@ -1,4 +1,7 @@
-//! The background duties: what runs beside the REST interface, and what its end means.
+//! The background duties, which run beside the REST interface.
+//!
+//! Each duty runs in a loop and survives outages of NATS. If one ends all the same, the backend
+//! stops: it would answer with a state that no longer changes.
 //!
 //! | duty | does |
 //! |---|---|

@@ -140,7 +140,7 @@ impl AllEvents {
             match batch {
                 Ok(batch) => self.queue(&batch),
                 Err(RecvError::Lagged(_)) => {
-                    // The client was too slow. The batches it missed are gone, and whatever it
+                    // The client was too slow. The batches it missed are gone, and all that it
                     // fetches after the reset is newer.
                     self.seen = self.broadcaster.0.sources.projection.last_change();
                     self.batches = self.batches.resubscribe();

@@ -5,11 +5,11 @@
 //! | [`frame`] | one event as bytes on the wire |
 //! | [`encoder`] | the one task that turns changes into frames, while anybody follows |
 //! | [`metric_points`] | the task that follows the metric points of one operation, while anybody follows it |
-//! | [`connection`] | one client: what it was sent, what it skips, when it ends |
+//! | [`connection`] | one client: the position it has reached, the frames it skips, its end |
 //!
 //! Every event is encoded once, and all clients share its bytes. A client that does not keep up
-//! loses frames and is told so; nobody waits for it. While nobody follows, no task runs and nothing
-//! is encoded.
+//! loses frames and gets a reset frame; the others do not wait for it. Without a subscription, no
+//! task runs and nothing is encoded.
 
 pub mod connection;
 pub mod encoder;
@@ -167,7 +167,7 @@ impl Broadcaster {
         }
     }
 
-    /// Whether nobody follows any more. The encoder must then end at once: it counts as ended.
+    /// Whether no subscription is left. The encoder must then end at once: it counts as ended.
     fn end_encoding_if_unfollowed(&self) -> bool {
         let mut encoding = self.0.encoding.lock();
         *encoding = self.has_followers();

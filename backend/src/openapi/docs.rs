@@ -1,4 +1,5 @@
-//! What the types of a handler do not say about its route, in the order of the router.
+//! Descriptions of the routes, in the order of the router: operation ids, summaries, error codes.
+//! Parameters and answers come from the types of the handlers.
 
 use ktrdr_http::openapi::{Doc, Header, HeaderValues};
 

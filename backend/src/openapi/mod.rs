@@ -3,7 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`routes`] | the router that takes a route only together with its description |
-//! | [`docs`] | what the types of a handler do not say about its route |
+//! | [`docs`] | operation id, summary and error codes of each route |
 
 pub mod docs;
 pub mod routes;

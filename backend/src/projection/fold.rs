@@ -4,10 +4,10 @@
 //! the same at every backend and after every restart, although nothing but the messages is stored.
 //!
 //! How it is solved: the shared state machine, [`ktrdr_protocol::state`], decides whether an event
-//! may follow. If it may, this module records what the event says, and nothing else: times are
+//! may follow. If it may, this module records the content of the event and nothing else. Times are
 //! stream times, and they never go backwards. Reported progress is shown only while the operation
-//! runs; its end replaces it by what the last event says, because some backends receive a report
-//! and others do not.
+//! runs. The end replaces it by the progress of the last event, because some backends receive a
+//! report and others do not.
 //!
 //! Rejected: storing reported progress. It would multiply the stream for values that are old at
 //! once.

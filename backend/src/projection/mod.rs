@@ -6,8 +6,8 @@
 //! How it is solved: each backend reads the whole stream once and keeps the state that the messages
 //! lead to, with indexes. One task applies messages in batches under one write lock. Requests read
 //! under a read lock and take shared records away, so a long answer never blocks the stream. The
-//! stream is the truth: a projection can be thrown away and built again at any time, and those of
-//! several backends differ only by how far they have read.
+//! stream is the truth: a projection can be thrown away and built again at any time, and the
+//! projections of several backends differ only in how far they have read.
 //!
 //! Rejected: a database beside the stream, which would be a second truth that can disagree with the
 //! first one and needs its own backup; and asking the stream for each request, which costs a round
@@ -16,15 +16,15 @@
 //! | module | holds |
 //! |---|---|
 //! | [`follow`] | the loop: reads the stream from its first message, applies, follows |
-//! | [`decode`] | message → what it says |
+//! | [`decode`] | message → event, start request or cancel intent |
 //! | [`fold`] | pure: operation + event = operation |
 //! | [`record`] | one operation in memory, and how it is shown |
 //! | [`model`] | records and indexes: the read model and its queries |
 //! | [`index`] | bitmaps over operation numbers: type, status, queue |
 //! | [`recent`] | the newest changes, for clients that continue an interrupted event stream |
 //! | [`counters`] | transitions of operations, counted for Prometheus |
-//! | [`minutes`] | what happened in each of the last minutes |
-//! | [`stream_room`] | how much room is left in the stream |
+//! | [`minutes`] | starts and ends in each of the last minutes |
+//! | [`stream_room`] | the room that is left in the stream |
 //! | [`waiters`] | requests that wait for a sequence or for the end of an operation |
 
 pub mod counters;

@@ -238,7 +238,7 @@ impl Record {
     }
 }
 
-/// An operation at one moment, with what depends on other operations.
+/// An operation at one moment, with the facts that depend on other operations.
 #[derive(Debug, Clone)]
 pub struct View {
     /// The operation itself.

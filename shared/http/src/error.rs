@@ -1,5 +1,5 @@
-//! Answers that are not a success, of backend and worker: one error document, and the headers that
-//! belong to it.
+//! Error answers of backend and worker: one error document, and the headers that belong to it. The
+//! codes are in [`ktrdr_protocol::rest::ErrorCode`].
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -17,8 +17,8 @@ pub struct ApiError {
     cause: Option<Cause>,
 }
 
-/// The cause of an internal error, as an extension of the answer: the request log writes it, the
-/// client does not see it.
+/// The cause of an internal error. It is an extension of the answer: the request log writes it, and
+/// the client does not see it.
 #[derive(Debug, Clone)]
 pub struct Cause(pub String);
 

@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn made_up_names_do_not_grow_for_ever() {
+    fn made_up_names_do_not_grow_forever() {
         let family = Family::<Labels, Counter>::default();
         let shared = family.clone();
         let counters =

@@ -195,8 +195,8 @@ pub struct FoldedLog {
 }
 
 impl FoldedLog {
-    /// Adds the next message; `None` for one that is no event. A message that cannot take effect
-    /// moves only the tail.
+    /// Adds the next message; `None` for a message that is not an event. A message that cannot take
+    /// effect moves only the tail.
     pub fn push(&mut self, sequence: u64, event: Option<Event>) {
         if let Some(event) = event
             && self.state.apply(sequence, &event).is_ok()

@@ -15,7 +15,7 @@ pub struct OperationHistory {
     pub starts: Vec<(u64, Value)>,
     /// Its events in order, with their sequences.
     pub events: Vec<(u64, Event)>,
-    /// Messages on its subject that are no events.
+    /// Messages on its subject that are not events.
     pub unreadable: usize,
 }
 

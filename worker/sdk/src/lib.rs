@@ -53,12 +53,12 @@
 //!
 //! | folder | holds |
 //! |---|---|
-//! | `engine` | what a worker author implements, is given, and returns |
-//! | `worker` | one worker from start to stop, its settings, what it runs and has run |
-//! | `pulling` | which queues are served, one pull per free slot, the lease on a request |
+//! | `engine` | the interface for worker authors: `Engine`, `Context`, errors, data directory |
+//! | `worker` | one worker from start to stop: settings, running and past operations, metrics |
+//! | `pulling` | the queues that are served, one pull per free slot, the lease on a request |
 //! | `attempt` | one attempt from a start request to its acknowledgement: claim, ownership, run, outcome, result |
 //! | `reporting` | progress, metrics and checkpoints on their way out |
-//! | `announce` | heartbeats, and what backends ask of a worker |
+//! | `announce` | heartbeats, and answers to requests of backends |
 //! | `http` | the worker's own REST interface |
 
 mod announce;
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rust_code_of_the_guide_is_that_of_an_example() {
+    fn the_rust_code_of_the_guide_is_the_code_of_an_example() {
         let example = include_str!("../examples/word_count.rs");
 
         let blocks = blocks("rust");

@@ -35,12 +35,12 @@ use serde_json::{Map, Value, json};
 pub use self::describe::{Describe, DescribeHandler, Description};
 pub use self::route::{Doc, Header, HeaderValues, Route};
 
-/// What the document says about the interface as a whole.
+/// The parts of the document that describe the interface as a whole.
 #[derive(Debug, Clone, Copy)]
 pub struct Interface {
     /// The name of the interface.
     pub title: &'static str,
-    /// What it is for.
+    /// The purpose of the interface.
     pub description: &'static str,
     /// The groups of routes with their descriptions, in the order in which they are shown.
     pub tags: &'static [(&'static str, &'static str)],
@@ -130,7 +130,7 @@ pub fn document(
     }))
 }
 
-/// Adds the schemas of worker types, and those of start bodies.
+/// Adds the schemas of worker types and of start bodies.
 fn add_types(components: &mut Map<String, Value>, types: &[StartRoute<'_>]) {
     // Clients write it and never read it: the fields that have defaults are optional.
     let mut for_reading = SchemaSettings::draft2020_12()
@@ -341,7 +341,7 @@ fn header_parameter(header: &Header) -> Value {
     })
 }
 
-/// What can be done with an operation that was started.
+/// Links from the answer to a start to the routes of the new operation.
 fn links(interface: &Interface) -> Value {
     let link = |(name, target): &(&str, &str)| {
         let parameters = json!({"id": "$response.body#/operation_id"});

@@ -6,18 +6,18 @@ use ktrdr_protocol::rest::ErrorCode;
 
 use super::describe::{Describe, DescribeHandler, Description};
 
-/// What the types of a handler do not say about its route.
+/// The description of a route, as far as the types of its handler do not contain it.
 #[derive(Debug, Clone, Copy)]
 pub struct Doc {
     /// `operationId`: unique in the interface; generated clients use it as a function name.
     pub id: &'static str,
     /// The group of the route.
     pub tag: &'static str,
-    /// What the route does, in a few words.
+    /// The purpose of the route, in a few words.
     pub summary: &'static str,
-    /// More about it; may be empty.
+    /// A longer text; may be empty.
     pub details: &'static str,
-    /// What a 200 means.
+    /// The meaning of a 200.
     pub answer: &'static str,
     /// Optional request headers.
     pub headers: &'static [Header],
@@ -31,7 +31,7 @@ pub struct Doc {
 pub struct Header {
     /// Its name.
     pub name: &'static str,
-    /// What it does.
+    /// The effect of the header.
     pub description: &'static str,
     /// Its values.
     pub values: HeaderValues,
@@ -55,7 +55,7 @@ pub struct Route {
     pub method: &'static str,
     /// The path with its variable parts in braces; axum and OpenAPI write it the same way.
     pub path: Cow<'static, str>,
-    /// What the handler's types do not say.
+    /// The description that is written by hand.
     pub doc: Doc,
     /// Whether the route answers 503 until the projection is loaded.
     pub needs_projection: bool,

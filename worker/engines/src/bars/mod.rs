@@ -46,7 +46,7 @@ impl Bars {
         self.bars.len()
     }
 
-    /// Whether there is no bar.
+    /// Whether the file has no bar in the range.
     pub fn is_empty(&self) -> bool {
         self.bars.is_empty()
     }

@@ -6,9 +6,9 @@
 //!
 //! The problem: two attempts of one operation can run at the same time, because an attempt that was
 //! lost may not know it yet. They share the directory. So an attempt writes only its own files, and
-//! removes only its own files and those of earlier attempts. Nobody creates a directory again that
-//! an attempt removed when it completed the operation. Locks were rejected: a data directory may be
-//! on a network file system, where the lock of a dead worker can outlive it.
+//! removes only its own files and files of earlier attempts. When an attempt has completed the
+//! operation and removed the directory, no other attempt creates it again. Locks were rejected: a
+//! data directory may be on a network file system, where the lock of a dead worker can outlive it.
 //!
 //! Files that no attempt comes back for are removed by the first run that finds them older than
 //! seven days.

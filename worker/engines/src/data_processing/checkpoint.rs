@@ -155,7 +155,7 @@ impl<'a> CheckpointSaver<'a> {
         {
             Ok(()) => {
                 let (row, pass) = (last.position.rows, last.position.pass + 1);
-                tracing::info!(row, pass, from = %last.operation_id, from_attempt = last.attempt, "resuming behind a row");
+                tracing::info!(row, pass, from = %last.operation_id, from_attempt = last.attempt, "resuming after a row");
                 Ok((plan, Some(last.position)))
             }
             Err(error) => {

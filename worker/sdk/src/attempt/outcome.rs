@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_retried_that_nobody_would_deliver_again() {
+    fn a_direct_operation_is_not_retried() {
         assert!(matches!(
             decide_verdict(failed(), None, &thrice(), 1, &Origin::Direct),
             Verdict::Fail(_)

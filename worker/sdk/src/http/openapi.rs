@@ -12,7 +12,7 @@ use ktrdr_http::openapi::{DescribeHandler, Doc, Interface, OpenApiDocument, Rout
 
 use super::HttpState;
 
-/// What the types of a handler do not say about its route.
+/// Descriptions of the routes: operation ids, summaries, error codes.
 pub(super) mod docs {
     use ktrdr_http::openapi::Doc;
     use ktrdr_protocol::rest::ErrorCode;

@@ -1,4 +1,4 @@
-//! One worker from start to stop: its settings, its parts, what it runs, and what it has run.
+//! One worker from start to stop: settings, parts, running and past operations, metrics.
 
 pub(crate) mod builder;
 pub(crate) mod capabilities;

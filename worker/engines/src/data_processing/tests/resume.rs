@@ -128,7 +128,7 @@ impl Undisturbed {
 /// Each attempt gets from one opportunity to the next. If one processed a row again, one more
 /// attempt would be needed.
 #[test]
-fn every_attempt_goes_on_where_the_last_one_was() {
+fn every_attempt_resumes_where_the_last_one_stopped() {
     let source = rows(1600);
     for operations in requests() {
         let whole = Undisturbed::run(&source, &operations);
@@ -273,7 +273,7 @@ fn a_source_that_changed_is_read_from_the_beginning() {
 }
 
 #[test]
-fn files_that_are_gone_or_damaged_are_not_gone_on_from() {
+fn files_that_are_gone_or_damaged_are_not_resumed_from() {
     starts_over(|dir| fs::remove_file(left(dir, ".state")).unwrap());
     starts_over(|dir| fs::remove_file(left(dir, ".csv")).unwrap());
     starts_over(|dir| fs::remove_dir_all(dir.join(".unfinished")).unwrap());
@@ -304,7 +304,7 @@ fn files_that_are_gone_or_damaged_are_not_gone_on_from() {
 }
 
 #[test]
-fn another_request_does_not_go_on_from_this_one() {
+fn another_request_does_not_resume_from_this_one() {
     let operations = [&requests()[0], &requests()[1]];
     let whole = Undisturbed::run(&rows(1600), operations[1]);
     let first = TestRun::in_dir(whole.path()).cancelled_at_checkpoint(2);
