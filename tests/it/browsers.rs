@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 use axum::Router;
 use axum::response::Html;
 use ktrdr_tests::browser::Browser;
-use ktrdr_tests::engines::GateEngine;
+use ktrdr_tests::engines::{BlockingEngine, FlakyEngine, GateEngine};
 use ktrdr_tests::{Answer, Client, LocalWorker, Settings, Stack, wait_for};
+use ktrdr_worker::Worker;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -423,6 +424,33 @@ async fn answers_are_of_no_use_to_other_pages() {
                 assert_ne!(value, "*", "{path}: {name}");
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn several_workers_in_one_process_are_protected_alike() {
+    let stack = Stack::start().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let api = Client::new(format!("http://{}", listener.local_addr().unwrap()));
+    let _worker = Worker::builder()
+        .engine(FlakyEngine)
+        .engine(BlockingEngine)
+        .config(LocalWorker::config(&stack.settings, "both", &[]))
+        .listener(listener)
+        .start()
+        .await
+        .unwrap();
+
+    for path in [
+        "/flaky/health",
+        "/blocking/openapi.json",
+        "/flaky/nothing",
+        "/nothing",
+    ] {
+        let request = api.request(Method::GET, path).header("host", "rebind.test");
+        api.send(request)
+            .await
+            .expect_problem(421, "host_not_allowed");
     }
 }
 

@@ -24,13 +24,14 @@ fn functions(directory: &Path, found: &mut BTreeSet<String>) {
 }
 
 #[test]
-fn every_test_that_is_named_in_the_reliability_page_exists() {
+fn every_test_that_is_named_in_the_docs_exists() {
     let mut known = BTreeSet::new();
     for directory in ["shared", "worker", "backend/src", "tests/src", "tests/it"] {
         functions(&repository().join(directory), &mut known);
     }
 
-    let page = std::fs::read_to_string(repository().join("docs/reliability.md")).unwrap();
+    let read = |page| std::fs::read_to_string(repository().join("docs").join(page)).unwrap();
+    let page = read("reliability.md") + &read("security.md");
     let quoted = page.split('`').skip(1).step_by(2);
     let names = quoted.filter(|text| {
         text.contains("::")

@@ -10,8 +10,7 @@ mod start;
 use std::future::IntoFuture;
 use std::sync::{Arc, OnceLock};
 
-use axum::{Extension, Router, middleware};
-use ktrdr_http::browsers::{self, BrowserRules};
+use axum::{Extension, Router};
 use ktrdr_http::schema::Schema;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -47,12 +46,7 @@ impl HttpState {
 }
 
 /// The routes of one worker.
-pub(crate) fn router(
-    core: Arc<Core>,
-    browsers: Arc<BrowserRules>,
-    slots: SlotRequests,
-    operations: TaskTracker,
-) -> Router {
+pub(crate) fn router(core: Arc<Core>, slots: SlotRequests, operations: TaskTracker) -> Router {
     let start_path = format!("/{}/start", core.info.domain);
     let state = HttpState {
         core,
@@ -98,7 +92,6 @@ pub(crate) fn router(
         .fallback(answers::unknown_route)
         .method_not_allowed_fallback(answers::method_not_allowed)
         .layer(CatchPanicLayer::custom(answers::panicked))
-        .layer(middleware::from_fn_with_state(browsers, browsers::guard))
         .with_state(state)
 }
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Router, middleware};
 use clap::Parser;
 use futures::FutureExt;
 use ktrdr_bus::nats::{self, ConnectError, Connection};
@@ -14,7 +14,7 @@ use ktrdr_bus::shutdown;
 use ktrdr_bus::telemetry;
 use ktrdr_bus::telemetry::chain;
 use ktrdr_bus::topology::TopologyError;
-use ktrdr_http::browsers::BrowserRules;
+use ktrdr_http::browsers::{self, BrowserRules};
 use ktrdr_protocol::id::{InvalidName, WorkerId, WorkerType};
 use ktrdr_protocol::time::Timestamp;
 use parking_lot::Mutex;
@@ -187,10 +187,6 @@ impl WorkerBuilder {
         refuse_duplicates(&engines)?;
 
         let endpoint = Endpoint::of(self.address, &config).await?;
-        let browsers = Arc::new(BrowserRules::new(
-            &config.browsers,
-            &[&config.host, &endpoint.url],
-        ));
         let several = engines.len() > 1;
         let mut identities = Vec::with_capacity(engines.len());
         for (info, _) in &engines {
@@ -212,7 +208,6 @@ impl WorkerBuilder {
             worker_ids.push(core.worker_id.clone());
             let launched = launch(
                 core.clone(),
-                browsers.clone(),
                 config.protocol.clone(),
                 config.shutdown_grace,
                 &mut tasks,
@@ -225,6 +220,11 @@ impl WorkerBuilder {
                 launched.router
             };
         }
+        let rules = BrowserRules::new(&config.browsers, &[&config.host, &endpoint.url]);
+        let router = router.layer(middleware::from_fn_with_state(
+            Arc::new(rules),
+            browsers::guard,
+        ));
 
         let task = tokio::spawn(supervise(
             tasks,

@@ -16,7 +16,6 @@ use std::time::Duration;
 
 use axum::Router;
 use ktrdr_bus::settings::ProtocolOptions;
-use ktrdr_http::browsers::BrowserRules;
 use tokio::sync::{Notify, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
@@ -62,7 +61,6 @@ struct Parts {
 /// cannot repair.
 pub(crate) fn launch(
     core: Arc<Core>,
-    browsers: Arc<BrowserRules>,
     options: ProtocolOptions,
     shutdown_grace: Duration,
     tasks: &mut JoinSet<Result<(), WorkerError>>,
@@ -102,7 +100,7 @@ pub(crate) fn launch(
     ));
     helpers.spawn(log_end("the NATS service", service::serve(core.clone())));
 
-    let router = http::router(core.clone(), browsers, slots, operations.clone());
+    let router = http::router(core.clone(), slots, operations.clone());
     let parts = Parts {
         core,
         options,
