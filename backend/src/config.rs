@@ -8,7 +8,7 @@ use ktrdr_bus::settings::{NatsOptions, ProtocolOptions, masked_urls, parse_durat
 use ktrdr_bus::telemetry::LogOptions;
 use ktrdr_http::browsers::BrowserOptions;
 
-/// REST interface of the KTRDR job system: validates, queues, shows and cancels operations that
+/// REST interface of KTRDR Workers: checks, queues, shows and cancels operations that
 /// workers run.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "ktrdr-backend", version)]

@@ -1,4 +1,5 @@
-//! What web pages may do with a REST interface. Checked for every request, before any handler.
+//! Limits what web pages may do with a REST interface. Checked for every request, before any
+//! handler.
 //!
 //! The problem: a page of any site can make a browser send requests to every address that the
 //! browser reaches, `localhost` included. The page can read the answers when the server allows it
@@ -81,12 +82,12 @@ pub struct WebOrigins(Vec<HeaderValue>);
 pub enum InvalidOption {
     /// Not a host name.
     #[error(
-        "{0:?} is no host name; write names without scheme, port and `*`, for example jobs.example.com"
+        "{0:?} is not a host name; write names without scheme, port and `*`, for example jobs.example.com"
     )]
     HostName(String),
     /// Not an origin.
     #[error(
-        "{0:?} is no origin; write scheme, host and port if there is one, without a path, for example https://jobs.example.com"
+        "{0:?} is not an origin; write scheme, host and port if there is one, without a path, for example https://jobs.example.com"
     )]
     Origin(String),
 }
@@ -196,7 +197,7 @@ pub enum Refusal {
     /// The host is missing, there are several, or it is not text.
     #[error("The request must have one header Host")]
     HostHeader,
-    /// The host is no known name of this server.
+    /// The host is not a known name of this server.
     #[error(
         "This server does not know the host name {0:?}: use its IP address or localhost, or add the name to KTRDR_ALLOWED_HOSTS"
     )]

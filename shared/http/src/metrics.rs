@@ -1,4 +1,4 @@
-//! What both programs need to offer Prometheus metrics with [`prometheus_client`].
+//! Helpers with which both programs serve Prometheus metrics ([`prometheus_client`]).
 //!
 //! A page is a registry that is filled when Prometheus asks: metrics that count are shared handles,
 //! and values that are known elsewhere are read at that moment. Names are written as they appear on
@@ -127,7 +127,7 @@ impl<M: EncodeMetric + Debug + Send + Sync + 'static> Collector for Announced<M>
 /// value above the bound shares the metrics of `other`, so that made-up values cannot fill the
 /// memory.
 ///
-/// Known values are found without building a label set: this is done for every event.
+/// A known value is found without building a label set, because events look it up all the time.
 pub struct PerValue<T> {
     known: RwLock<HashMap<String, T>>,
     create: Box<dyn Fn(&str) -> T + Send + Sync>,

@@ -11,7 +11,7 @@ use crate::time::Timestamp;
 pub struct CancelIntent {
     /// Which operation.
     pub operation_id: OperationId,
-    /// When it was asked for.
+    /// When the cancel was requested.
     pub requested_at: Timestamp,
     /// The user's reason, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -19,7 +19,7 @@ pub struct CancelIntent {
 }
 
 impl CancelIntent {
-    /// An intent to cancel, asked for now.
+    /// An intent to cancel, requested now.
     pub fn new(operation_id: OperationId, reason: Option<String>) -> Self {
         Self {
             operation_id,

@@ -45,7 +45,7 @@ pub struct Event {
     pub worker_id: Option<WorkerId>,
     /// The attempt it belongs to; 0 when the operation was cancelled before its first attempt.
     pub attempt: u32,
-    /// Unique to one claim by one process; the field `claim` of the message. A worker recognizes
+    /// Unique to one claim by one process; the field `claim` of the message. A worker recognises
     /// its own events by it. The worker id is not enough: a restarted worker has the same one.
     pub claim_id: Option<String>,
     /// What happened.
@@ -193,7 +193,7 @@ impl Event {
     /// An event that a backend publishes about an operation whose last attempt is `attempt`.
     ///
     /// It gets a claim id of its own. Two backends may publish the same event at the same time, and
-    /// each must recognize which of the two is in the log.
+    /// each must recognise which of the two is in the log.
     pub fn by_backend(operation_id: &OperationId, attempt: u32, kind: EventKind) -> Self {
         Self {
             operation_id: operation_id.clone(),
@@ -239,7 +239,7 @@ impl Event {
 
     /// Whether both are the same publish: same claim, same attempt, same kind.
     ///
-    /// After a publish of unknown outcome, the publisher reads the log and recognizes its own event
+    /// After a publish of unknown outcome, the publisher reads the log and recognises its own event
     /// by this.
     pub fn is_same_publish(&self, other: &Event) -> bool {
         self.kind.name() == other.kind.name()

@@ -42,7 +42,7 @@ pub struct SubjectNames {
 )]
 pub struct InvalidPrefix(String);
 
-/// What a message on one of our subjects is about.
+/// The kind of a message and the ids in its subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Topic<'a> {
     /// A start request.

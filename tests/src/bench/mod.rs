@@ -54,7 +54,7 @@ const GROUPS: [&str; 10] = [
     "fsync",
 ];
 
-/// Measures the job system beside its own physical floors.
+/// Measures the system beside its own physical floors.
 #[derive(Debug, Parser)]
 #[command(name = "ktrdr-bench")]
 struct Args {

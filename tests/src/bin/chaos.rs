@@ -8,7 +8,7 @@ use clap::Parser;
 use ktrdr_tests::chaos::stamp::StampEngine;
 use ktrdr_tests::chaos::{Options, run};
 
-/// Kills, freezes and restarts the programs of a job system under load, and checks that nothing was
+/// Kills, freezes and restarts the programs of the system under load, and checks that nothing was
 /// lost or done twice.
 #[derive(Debug, Parser)]
 #[command(name = "chaos")]

@@ -40,7 +40,7 @@ pub struct DirectStartResponse<'a> {
     pub worker_id: Cow<'a, WorkerId>,
 }
 
-/// What became of a direct start.
+/// The outcome of a direct start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DirectStartStatus {

@@ -107,12 +107,12 @@ pub struct WorkerCounts {
     pub temporarily_unavailable: u64,
 }
 
-/// What happened in one minute, by the stream's clock.
+/// The starts and ends in one minute, by the stream's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct MinuteStats {
     /// Its beginning.
     pub minute: Timestamp,
-    /// What happened.
+    /// The starts and ends.
     #[serde(flatten)]
     pub counts: MinuteCounts,
 }

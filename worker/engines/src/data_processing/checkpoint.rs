@@ -59,7 +59,7 @@ struct Checkpoint {
     resumed: BTreeSet<OperationId>,
 }
 
-/// A state file, and how to recognize that it is intact.
+/// A state file, and how to recognise that it is intact.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct StateFile {
