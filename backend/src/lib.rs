@@ -23,6 +23,8 @@
 //! | `catalogue` | the worker types: domains and schemas |
 //! | `changes` | announces changes of operations and workers inside the process |
 //! | `subject_pager` | reads the messages of one subject page by page: metric points and history |
+//! | `refused` | reads messages of the bus, and counts those that are not believed |
+//! | `json_check` | checks that bytes which arrive piece by piece are one JSON value |
 //! | `request_metrics` | HTTP requests, counted and timed |
 //! | `idempotency` | the operation id behind an `Idempotency-Key` |
 //! | `error` | every failure of a request in one shape; the only failure status codes |
@@ -36,9 +38,11 @@ mod duties;
 mod error;
 mod events;
 mod idempotency;
+mod json_check;
 mod middleware;
 mod openapi;
 mod projection;
+mod refused;
 mod registry;
 mod request_metrics;
 mod response_cache;

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use async_nats::jetstream::object_store::ObjectStore;
 use ktrdr_bus::nats::Connection;
 use ktrdr_bus::oplog::OpLog;
 use ktrdr_http::browsers::BrowserRules;
 use ktrdr_protocol::subject::SubjectNames;
+use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
@@ -17,6 +19,7 @@ use crate::dispatch::Dispatch;
 use crate::error::ApiError;
 use crate::events::{Broadcaster, Sources};
 use crate::projection::Projection;
+use crate::refused::{LoggedOnce, RefusedMessages};
 use crate::registry::Registry;
 use crate::request_metrics::RequestMetrics;
 use crate::response_cache::ResponseCache;
@@ -43,6 +46,12 @@ pub struct Parts {
     pub registry: Arc<Registry>,
     /// Sends live events to clients.
     pub events: Broadcaster,
+    /// Messages of the bus that were not believed.
+    pub refused: RefusedMessages,
+    /// The operations whose stored result cannot be served.
+    pub invalid_results: LoggedOnce,
+    /// The bucket of large results, once it was needed.
+    pub results: OnceCell<ObjectStore>,
     /// HTTP requests, counted and timed.
     pub requests: RequestMetrics,
     /// All worker types.
@@ -63,12 +72,14 @@ impl AppState {
         let changes = Changes::default();
         let projection = Arc::new(Projection::new(changes.clone()));
         let registry = Arc::new(Registry::new(config.worker_remove_after, changes.clone()));
+        let refused = RefusedMessages::default();
         let sources = Sources {
             projection: Arc::clone(&projection),
             registry: Arc::clone(&registry),
             changes,
             connection: connection.clone(),
             names: names.clone(),
+            refused: refused.clone(),
         };
         let log = OpLog::new(connection.jetstream.clone(), names.clone());
         let dispatch = Dispatch::new(
@@ -86,6 +97,9 @@ impl AppState {
             responses: ResponseCache::default(),
             registry,
             events: Broadcaster::new(sources, stopping.clone()),
+            refused,
+            invalid_results: LoggedOnce::default(),
+            results: OnceCell::new(),
             requests: RequestMetrics::default(),
             catalogue: Catalogue::default(),
             dispatch,

@@ -1,14 +1,12 @@
 //! Takes what workers publish on core NATS: progress and heartbeats. Neither is stored; the newest
-//! message replaces the one before.
+//! message replaces the one before. One that contradicts its subject is not believed.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use ktrdr_bus::telemetry::short;
 use ktrdr_protocol::progress::ProgressMessage;
 use ktrdr_protocol::worker::{Heartbeat, RunningOperation};
-use serde::de::DeserializeOwned;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::state::AppState;
@@ -56,13 +54,13 @@ async fn listen(state: &AppState) -> Result<(), async_nats::Error> {
         tokio::select! {
             chunk = heartbeats.next() => {
                 let Some(chunk) = chunk else { return Ok(()) };
-                for heartbeat in chunk.iter().filter_map(read) {
-                    hear_heartbeat(state, heartbeat);
+                for message in &chunk {
+                    hear_heartbeat(state, message);
                 }
             }
             chunk = progress.next() => {
                 let Some(chunk) = chunk else { return Ok(()) };
-                for message in chunk.iter().filter_map(read) {
+                for message in &chunk {
                     hear_progress(state, message);
                 }
             }
@@ -82,30 +80,50 @@ async fn listen(state: &AppState) -> Result<(), async_nats::Error> {
     }
 }
 
-fn hear_heartbeat(state: &AppState, heartbeat: Heartbeat) {
-    // A backend that has just started, or missed a progress message, has the progress from here.
-    for running in &heartbeat.running {
-        state
-            .projection
-            .apply_progress(&heartbeat.worker_id, running.clone());
+fn hear_heartbeat(state: &AppState, message: &async_nats::Message) {
+    let subject = message.subject.as_str();
+    let read = state
+        .refused
+        .read::<Heartbeat>(&state.names, subject, &message.payload);
+    let Some((_, heartbeat)) = read else {
+        return;
+    };
+
+    let (worker_id, worker_type) = (heartbeat.worker_id.clone(), heartbeat.worker_type.clone());
+    let running = heartbeat.running.clone();
+    if let Err(why) = state.registry.hear(heartbeat, Instant::now()) {
+        return state.refused.note("heartbeat", subject, &why.to_string());
     }
-    state.registry.hear(heartbeat, Instant::now());
+    // A backend that has just started, or missed a progress message, has the progress from here.
+    for running in running {
+        let applied = state
+            .projection
+            .apply_progress(worker_type.as_str(), &worker_id, running);
+        if let Err(why) = applied {
+            state.refused.note("heartbeat", subject, &why.to_string());
+        }
+    }
 }
 
-fn hear_progress(state: &AppState, message: ProgressMessage) {
+fn hear_progress(state: &AppState, message: &async_nats::Message) {
+    let subject = message.subject.as_str();
+    let read = state
+        .refused
+        .read::<ProgressMessage>(&state.names, subject, &message.payload);
+    let Some((worker_type, message)) = read else {
+        return;
+    };
+
     let running = RunningOperation {
         operation_id: message.operation_id,
         attempt: message.attempt,
         report: message.report,
         progress: message.progress,
     };
-    state.projection.apply_progress(&message.worker_id, running);
-}
-
-fn read<T: DeserializeOwned>(message: &async_nats::Message) -> Option<T> {
-    serde_json::from_slice(&message.payload)
-        .inspect_err(|error| {
-            tracing::warn!(subject = %message.subject, error = short(&error), "skipping a message that cannot be read");
-        })
-        .ok()
+    let applied = state
+        .projection
+        .apply_progress(worker_type, &message.worker_id, running);
+    if let Err(why) = applied {
+        state.refused.note("progress", subject, &why.to_string());
+    }
 }

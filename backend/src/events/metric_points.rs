@@ -5,15 +5,14 @@ use std::time::Duration;
 use async_nats::jetstream::Message;
 use async_nats::jetstream::consumer::{Consumer, DeliverPolicy, push};
 use futures::StreamExt;
-use ktrdr_bus::telemetry::short;
 use ktrdr_protocol::id::{OperationId, WorkerType};
 use ktrdr_protocol::metric::{MetricBatch, MetricPoint};
 use ktrdr_protocol::rest::metrics::Cursor;
 use serde::Serialize;
 use tokio::sync::broadcast;
 
-use super::Broadcaster;
 use super::frame::Frame;
+use super::{Broadcaster, Sources};
 
 /// Messages put into one event, at most.
 const MAX_CHUNK: usize = 64;
@@ -120,16 +119,9 @@ impl Follower<'_> {
             if self.last.is_some_and(|last| sequence <= last) {
                 continue;
             }
-            match serde_json::from_slice::<MetricBatch>(&message.payload) {
-                Ok(batch) => points.extend(batch.into_points()),
-                Err(error) => {
-                    tracing::warn!(
-                        sequence,
-                        error = short(&error),
-                        "skipping metric points that cannot be read"
-                    );
-                }
-            }
+            let Sources { refused, names, .. } = &self.broadcaster.0.sources;
+            let read = refused.read::<MetricBatch>(names, &message.subject, &message.payload);
+            points.extend(read.into_iter().flat_map(|(_, batch)| batch.into_points()));
             self.last = Some(sequence);
         }
 

@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use self::frame::{Batch, Frame};
 use crate::changes::Changes;
 use crate::projection::Projection;
+use crate::refused::RefusedMessages;
 use crate::registry::Registry;
 
 /// Batches that a client of all events may lag behind. A batch is bounded in bytes, so this bounds
@@ -55,6 +56,8 @@ pub struct Sources {
     pub connection: nats::Connection,
     /// Subjects and streams.
     pub names: SubjectNames,
+    /// Counts messages that are not believed.
+    pub refused: RefusedMessages,
 }
 
 struct Shared {

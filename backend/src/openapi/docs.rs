@@ -86,6 +86,7 @@ pub const RESULTS: Doc = Doc {
         ErrorCode::NotFinished,
         ErrorCode::NoResult,
         ErrorCode::ResultGone,
+        ErrorCode::InvalidResult,
     ],
     ..Doc::new(
         OPERATIONS,

@@ -7,7 +7,7 @@ use ktrdr_protocol::cancel::CancelIntent;
 use ktrdr_protocol::event::Event;
 use ktrdr_protocol::origin::Origin;
 use ktrdr_protocol::start_request::StartRequest;
-use ktrdr_protocol::subject::{SubjectNames, Topic};
+use ktrdr_protocol::subject::{Addressed, SubjectMismatch, SubjectNames, Topic};
 use ktrdr_protocol::time::Timestamp;
 
 /// A message of the stream.
@@ -73,16 +73,14 @@ fn read<'a>(
     payload: &[u8],
 ) -> Result<Content<'a>, String> {
     let unreadable = |error: serde_json::Error| format!("it cannot be read: {}", short(&error));
-    let mismatch = |field: &str| Err(format!("its {field} is not the one in its subject"));
-    let foreign = || "its subject is not one of ours".to_owned();
+    let mismatch = |error: SubjectMismatch| error.to_string();
+    let foreign = || SubjectMismatch::Foreign.to_string();
 
     match names.parse(subject).ok_or_else(foreign)? {
         Topic::Start { worker_type, queue } => {
             let origin = Origin::from_token(queue).map_err(|_| foreign())?;
             let mut request: StartRequest = serde_json::from_slice(payload).map_err(unreadable)?;
-            if request.operation_type.as_str() != worker_type {
-                return mismatch("operation_type");
-            }
+            request.agrees(worker_type, queue).map_err(mismatch)?;
             request.created_at = stored_at;
             Ok(Content::Start { origin, request })
         }
@@ -91,9 +89,7 @@ fn read<'a>(
             operation_id,
         } => {
             let event = Event::decode(payload).map_err(unreadable)?;
-            if event.operation_id.as_str() != operation_id {
-                return mismatch("operation_id");
-            }
+            event.agrees(worker_type, operation_id).map_err(mismatch)?;
             let event = event.at_stream_time(stored_at);
             Ok(Content::Event { worker_type, event })
         }
@@ -102,9 +98,7 @@ fn read<'a>(
             operation_id,
         } => {
             let mut intent: CancelIntent = serde_json::from_slice(payload).map_err(unreadable)?;
-            if intent.operation_id.as_str() != operation_id {
-                return mismatch("operation_id");
-            }
+            intent.agrees(worker_type, operation_id).map_err(mismatch)?;
             intent.requested_at = stored_at;
             Ok(Content::Cancel {
                 worker_type,

@@ -13,6 +13,7 @@
 //! once.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ktrdr_protocol::cancel::CancelIntent;
 use ktrdr_protocol::event::{Event, EventKind, Failure, ResultPayload};
@@ -21,6 +22,7 @@ use ktrdr_protocol::progress::Progress;
 use ktrdr_protocol::rest::operation::{Attempt, AttemptOutcome};
 use ktrdr_protocol::state::{Rejected, Status};
 use ktrdr_protocol::time::Timestamp;
+use tokio::time::Instant;
 
 use super::record::{LatestProgress, Record, StoredProgress};
 
@@ -35,6 +37,8 @@ pub struct ProgressReport<'a> {
     pub number: u64,
     /// When it arrived, by this backend's clock.
     pub heard_at: Timestamp,
+    /// When it arrived, by the monotonic clock.
+    pub heard: Instant,
     /// What it says.
     pub progress: Progress,
 }
@@ -48,6 +52,10 @@ pub fn apply_progress(record: &mut Arc<Record>, report: ProgressReport<'_>) -> b
     }
     is_accepted
 }
+
+/// How long a report can be on its way while a later one overtakes it. A lower number counts after
+/// this time, so that one report with a made-up number does not hide all that follow.
+const OVERTAKEN_WITHIN: Duration = Duration::from_secs(3);
 
 /// The code of a failure that says that a worker was lost.
 const WORKER_LOST: &str = "worker_lost";
@@ -140,8 +148,10 @@ impl Record {
             // Reports come in three ways, and one may overtake another. Their times say nothing
             // about their order: a worker's clock may be set while it runs.
             StoredProgress::Running(latest) => {
-                (report.number == 0 || report.number >= latest.number)
-                    && latest.progress != report.progress
+                let may_follow = report.number == 0
+                    || report.number >= latest.number
+                    || report.heard.duration_since(latest.heard) >= OVERTAKEN_WITHIN;
+                may_follow && latest.progress != report.progress
             }
             _ => true,
         };
@@ -154,7 +164,12 @@ impl Record {
             _ => (0, Timestamp::EPOCH),
         };
         self.progress = StoredProgress::Running(Box::new(LatestProgress {
-            number: report.number.max(last_number),
+            number: if report.number == 0 {
+                last_number
+            } else {
+                report.number
+            },
+            heard: report.heard,
             shown_at: report.heard_at.max(last_shown_at),
             progress: report.progress,
         }));
@@ -216,6 +231,8 @@ impl Record {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use ktrdr_protocol::event::ReleaseReason;
     use ktrdr_protocol::execution::ExecutionOptions;
     use ktrdr_protocol::id::{OperationId, WorkerType};
@@ -283,11 +300,14 @@ mod tests {
         heard_at: i64,
         progress: Progress,
     ) -> bool {
+        static BEGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
+        let heard = Duration::from_millis(u64::try_from(heard_at).unwrap());
         let report = ProgressReport {
             worker: &worker(worker_name),
             attempt,
             number,
             heard_at: Timestamp::from_millis(heard_at),
+            heard: *BEGIN + heard,
             progress,
         };
         apply_progress(record, report)
@@ -360,6 +380,22 @@ mod tests {
         // A worker that does not count.
         assert!(report(&mut record, 1, "w1", 0, 3600, Progress::new(70.0)));
         assert!(!report(&mut record, 1, "w1", 3, 3700, Progress::new(65.0)));
+    }
+
+    #[test]
+    fn a_made_up_number_hides_the_reports_that_follow_only_for_a_moment() {
+        let mut record = record();
+        apply(&mut record, 2, event(Some("w1"), 1, 2000, STARTED)).unwrap();
+        assert!(report(&mut record, 1, "w1", 7, 3000, Progress::new(10.0)));
+        let forged = Progress::new(99.0);
+        assert!(report(&mut record, 1, "w1", u64::MAX, 3100, forged));
+
+        let shortly_after = report(&mut record, 1, "w1", 8, 4000, Progress::new(11.0));
+        let later = report(&mut record, 1, "w1", 9, 6100, Progress::new(12.0));
+        let overtaken = report(&mut record, 1, "w1", 8, 6200, Progress::new(11.0));
+
+        assert!(!shortly_after && later && !overtaken);
+        assert_eq!(shown(&record)["progress"]["percentage"], 12);
     }
 
     #[test]

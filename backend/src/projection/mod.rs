@@ -50,6 +50,7 @@ use ktrdr_protocol::time::Timestamp;
 use ktrdr_protocol::worker::RunningOperation;
 use parking_lot::RwLock;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use self::counters::OperationCounters;
 use self::decode::{Content, StreamMessage};
@@ -227,9 +228,18 @@ impl Projection {
         }
     }
 
-    /// Takes the progress that a worker reported: in a message of its own, in a heartbeat, or as an
-    /// answer to a question.
-    pub fn apply_progress(&self, worker: &WorkerId, running: RunningOperation) {
+    /// Takes the progress that a worker of this type reported: in a message of its own, in a
+    /// heartbeat, or as an answer to a question.
+    ///
+    /// # Errors
+    /// [`Skip::OtherType`] when the operation is of another worker type. Progress of an operation
+    /// or attempt that does not run is no error: it may have been on its way.
+    pub fn apply_progress(
+        &self,
+        worker_type: &str,
+        worker: &WorkerId,
+        running: RunningOperation,
+    ) -> Result<(), Skip> {
         let RunningOperation {
             operation_id,
             attempt,
@@ -241,13 +251,22 @@ impl Projection {
             attempt,
             number: report,
             heard_at: Timestamp::now(),
+            heard: Instant::now(),
             progress,
         };
 
-        let is_accepted = self.model.write().apply_progress(&operation_id, report);
-        if is_accepted && self.changes.has_listeners() {
-            self.changes.announce(Change::Progress { operation_id });
+        let applied = self
+            .model
+            .write()
+            .apply_progress(worker_type, &operation_id, report);
+        match applied {
+            Ok(true) if self.changes.has_listeners() => {
+                self.changes.announce(Change::Progress { operation_id });
+            }
+            Ok(_) | Err(Skip::Unknown) => {}
+            Err(why) => return Err(why),
         }
+        Ok(())
     }
 
     /// Applies messages in stream order: one lock for all of them, then one round of waking

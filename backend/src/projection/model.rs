@@ -183,13 +183,17 @@ impl Model {
     }
 
     /// Applies a progress report; returns whether it changed the operation.
-    pub fn apply_progress(&mut self, id: &OperationId, report: ProgressReport<'_>) -> bool {
-        let record = self
-            .numbers
-            .get(id.as_str())
-            .and_then(|number| number.checked_sub(self.base))
-            .and_then(|position| self.records.get_mut(position as usize));
-        record.is_some_and(|record| fold::apply_progress(record, report))
+    ///
+    /// # Errors
+    /// [`Skip`] when the operation is not known, or is of another worker type.
+    pub fn apply_progress(
+        &mut self,
+        worker_type: &str,
+        id: &OperationId,
+        report: ProgressReport<'_>,
+    ) -> Result<bool, Skip> {
+        let (_, record) = self.find_mut(worker_type, id.as_str())?;
+        Ok(fold::apply_progress(record, report))
     }
 
     /// Forgets operations whose start request has left the stream, and returns how many.

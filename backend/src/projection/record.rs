@@ -19,6 +19,7 @@ use ktrdr_protocol::time::Timestamp;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
+use tokio::time::Instant;
 
 use super::index::Place;
 
@@ -52,6 +53,8 @@ pub enum StoredProgress {
 pub struct LatestProgress {
     /// Its number among the attempt's reports.
     pub number: u64,
+    /// When it arrived, by the monotonic clock.
+    pub heard: Instant,
     /// The latest time that was shown for it, by this backend's clock.
     pub shown_at: Timestamp,
     /// The progress itself.
@@ -173,6 +176,11 @@ impl Record {
     /// Why it failed.
     pub fn failure(&self) -> Option<&Failure> {
         self.rare.as_ref().and_then(|rare| rare.failure.as_ref())
+    }
+
+    /// The operation that this one retries or resumes.
+    pub fn retry_of(&self) -> Option<&OperationId> {
+        self.rare.as_ref().and_then(|rare| rare.retry_of.as_ref())
     }
 
     /// The reference to a large result.

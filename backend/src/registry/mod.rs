@@ -22,7 +22,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ktrdr_protocol::id::{OperationId, WorkerId};
+use ktrdr_protocol::id::{OperationId, WorkerId, WorkerType};
 use ktrdr_protocol::requirements::Requirements;
 use ktrdr_protocol::rest::worker::WorkerDocument;
 use ktrdr_protocol::time::Timestamp;
@@ -87,6 +87,11 @@ pub struct Candidates {
     /// Those among them that meet the requirements.
     pub able: usize,
 }
+
+/// The id of a heartbeat belongs to a worker of this other type.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("its worker_id belongs to a worker of type {0}; give each worker its own WORKER_ID")]
+pub struct TakenId(WorkerType);
 
 #[derive(Debug, Default)]
 struct Workers {
@@ -162,6 +167,21 @@ impl Workers {
         worker.silent_before + until.saturating_duration_since(from)
     }
 
+    /// Checks that no worker of another type has the id of this heartbeat. A worker that is silent
+    /// gives its id up to a heartbeat, but to no farewell.
+    fn check_id(&self, heartbeat: &Heartbeat, now: Instant) -> Result<(), TakenId> {
+        match self.known.get(&heartbeat.worker_id) {
+            Some(known)
+                if known.heartbeat.worker_type != heartbeat.worker_type
+                    && (heartbeat.leaving
+                        || self.status(known, now) != WorkerStatus::TemporarilyUnavailable) =>
+            {
+                Err(TakenId(known.heartbeat.worker_type.clone()))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The status that a worker has now.
     fn status(&self, worker: &Worker, now: Instant) -> WorkerStatus {
         worker.status_after(self.silence(worker, now))
@@ -211,14 +231,18 @@ impl Registry {
     }
 
     /// Takes a heartbeat or a farewell.
-    pub fn hear(&self, heartbeat: Heartbeat, now: Instant) {
+    ///
+    /// # Errors
+    /// [`TakenId`] when the id belongs to a worker of another type; nothing is changed then.
+    pub fn hear(&self, heartbeat: Heartbeat, now: Instant) -> Result<(), TakenId> {
         let worker_id = heartbeat.worker_id.clone();
         let worker_type = heartbeat.worker_type.clone();
         let status = (!heartbeat.leaving).then_some(heartbeat.status);
 
-        self.counters.count(worker_type.as_str(), status);
         let is_changed = {
             let mut workers = self.workers.write();
+            workers.check_id(&heartbeat, now)?;
+            self.counters.count(worker_type.as_str(), status);
             self.count_fenced(&workers, &heartbeat);
             if heartbeat.leaving {
                 remove_left(&mut workers, &heartbeat)
@@ -235,6 +259,7 @@ impl Registry {
                 worker_type,
             });
         }
+        Ok(())
     }
 
     /// Counts the ends that the worker discarded since its last heartbeat. Heartbeats carry a sum,
@@ -316,16 +341,19 @@ impl Registry {
         Some(worker.document(workers.silence(worker, now)))
     }
 
-    /// What is known about the worker that should run this attempt.
+    /// What is known about the worker of this type that should run this attempt.
     pub fn presence(
         &self,
+        worker_type: &WorkerType,
         worker: &WorkerId,
         operation: &OperationId,
         attempt: u32,
         now: Instant,
     ) -> Presence {
         let workers = self.workers.read();
-        let Some(known) = workers.known.get(worker) else {
+        let known = workers.known.get(worker);
+        let of_type = |known: &&Worker| known.heartbeat.worker_type == *worker_type;
+        let Some(known) = known.filter(of_type) else {
             return Presence::Gone;
         };
         if workers.status(known, now) == WorkerStatus::TemporarilyUnavailable {

@@ -39,7 +39,7 @@ fn shown(registry: &Registry, now: Instant) -> (Value, Value) {
 #[test]
 fn three_missed_heartbeats_make_a_worker_unavailable_and_a_new_one_brings_it_back() {
     let (registry, start) = registry();
-    registry.hear(beat("w"), start);
+    registry.hear(beat("w"), start).unwrap();
     assert_eq!(
         shown(&registry, start + seconds(10)),
         (json!("AVAILABLE"), json!(0))
@@ -60,7 +60,7 @@ fn three_missed_heartbeats_make_a_worker_unavailable_and_a_new_one_brings_it_bac
         shown(&registry, start + seconds(65)),
         (json!("TEMPORARILY_UNAVAILABLE"), json!(6))
     );
-    registry.hear(beat("w"), start + seconds(70));
+    registry.hear(beat("w"), start + seconds(70)).unwrap();
     assert_eq!(
         shown(&registry, start + seconds(70)),
         (json!("AVAILABLE"), json!(0))
@@ -71,7 +71,7 @@ fn three_missed_heartbeats_make_a_worker_unavailable_and_a_new_one_brings_it_bac
 fn a_silent_worker_is_removed_in_the_end_and_announced() {
     let (registry, start) = registry();
     let mut changes = registry.changes.subscribe();
-    registry.hear(beat("w"), start);
+    registry.hear(beat("w"), start).unwrap();
     assert_eq!(announced(&mut changes), 1);
     assert_eq!(shown(&registry, start).0, json!("AVAILABLE"));
 
@@ -110,24 +110,58 @@ fn a_farewell_removes_at_once_but_not_the_successor() {
         leaving: true,
         ..beat("w")
     };
-    registry.hear(beat("w"), now);
-    registry.hear(farewell.clone(), now);
+    registry.hear(beat("w"), now).unwrap();
+    registry.hear(farewell.clone(), now).unwrap();
     assert!(registry.get("w", now).is_none());
-    registry.hear(
-        Heartbeat {
-            instance: "i2".into(),
-            ..beat("w")
-        },
-        now,
-    );
-    registry.hear(farewell, now);
+    registry
+        .hear(
+            Heartbeat {
+                instance: "i2".into(),
+                ..beat("w")
+            },
+            now,
+        )
+        .unwrap();
+    registry.hear(farewell, now).unwrap();
     assert!(registry.get("w", now).is_some());
+}
+
+#[test]
+fn an_id_belongs_to_one_type_until_its_worker_leaves_or_falls_silent() {
+    let (registry, now) = registry();
+    let of_another_type: Heartbeat = Heartbeat {
+        worker_type: WorkerType::new("training").unwrap(),
+        ..beat("w")
+    };
+    let farewell = Heartbeat {
+        leaving: true,
+        ..of_another_type.clone()
+    };
+    registry.hear(beat("w"), now).unwrap();
+    let (worker, operation) = (WorkerId::new("w").unwrap(), OperationId::new("op").unwrap());
+    let presence = |worker_type: &str, at| {
+        let worker_type = WorkerType::new(worker_type).unwrap();
+        registry.presence(&worker_type, &worker, &operation, 1, at)
+    };
+
+    assert!(registry.hear(of_another_type.clone(), now).is_err());
+    assert!(registry.hear(farewell.clone(), now).is_err());
+    assert_eq!(presence("dummy", now), Presence::Alive { runs_it: false });
+
+    let later = now + seconds(31);
+    assert!(registry.hear(farewell, later).is_err());
+    registry.hear(of_another_type, later).unwrap();
+    assert_eq!(presence("dummy", later), Presence::Gone);
+    assert_eq!(
+        presence("training", later),
+        Presence::Alive { runs_it: false }
+    );
 }
 
 #[test]
 fn nobody_falls_silent_while_nats_is_away() {
     let (registry, start) = registry();
-    registry.hear(beat("w"), start);
+    registry.hear(beat("w"), start).unwrap();
     registry.stop_listening(start + seconds(5));
     registry.sweep(start + seconds(1000));
     assert_eq!(
@@ -152,7 +186,7 @@ fn nobody_falls_silent_while_nats_is_away() {
 #[test]
 fn a_break_brings_no_silent_worker_back() {
     let (registry, start) = registry();
-    registry.hear(beat("w"), start);
+    registry.hear(beat("w"), start).unwrap();
     registry.stop_listening(start + seconds(100));
     registry.begin_listening(start + seconds(150));
     assert_eq!(
@@ -165,7 +199,7 @@ fn a_break_brings_no_silent_worker_back() {
     assert!(registry.get("w", start).is_some());
     registry.sweep(start + seconds(350));
     assert!(registry.get("w", start).is_none());
-    registry.hear(beat("w"), start + seconds(351));
+    registry.hear(beat("w"), start + seconds(351)).unwrap();
     assert_eq!(
         shown(&registry, start + seconds(351)),
         (json!("AVAILABLE"), json!(0))
@@ -175,8 +209,8 @@ fn a_break_brings_no_silent_worker_back() {
 #[test]
 fn ability_counts_only_those_that_are_alive() {
     let (registry, now) = registry();
-    registry.hear(beat("w"), now);
-    registry.hear(beat("v"), now + seconds(20));
+    registry.hear(beat("w"), now).unwrap();
+    registry.hear(beat("v"), now + seconds(20)).unwrap();
     let eight = Requirements {
         cores: Some(8),
         ..Requirements::default()
@@ -207,13 +241,15 @@ fn ability_counts_only_those_that_are_alive() {
 fn nonsense_intervals_are_bounded() {
     let (registry, now) = registry();
     for interval in [f64::NAN, f64::INFINITY, -1.0, 0.0, 1e300] {
-        registry.hear(
-            Heartbeat {
-                interval_seconds: interval,
-                ..beat("w")
-            },
-            now,
-        );
+        registry
+            .hear(
+                Heartbeat {
+                    interval_seconds: interval,
+                    ..beat("w")
+                },
+                now,
+            )
+            .unwrap();
         assert_eq!(shown(&registry, now).0, json!("AVAILABLE"));
         assert_eq!(
             shown(&registry, now + seconds(4 * 3600)).0,

@@ -40,12 +40,16 @@ pub async fn show(
     let record = &view.record;
     let subject = state.names.metrics(&record.queue.worker_type, &record.id);
     let stream = state.names.metrics_stream();
+    let read_batch = |message: &StoredMessage| {
+        let read = state.refused.read(&state.names, &subject, &message.payload);
+        read.map(|(_, batch)| batch)
+    };
     let mut reading = Reading::new(cursor, limit);
     while let Some(from) = reading.next_read() {
         let page = subject_pager::read_page(&state.connection, &stream, &subject, from, BATCHES)
             .await
             .map_err(ApiError::nats_read)?;
-        reading.take(page);
+        reading.take(page, read_batch);
     }
     let Reading {
         points,
@@ -95,12 +99,15 @@ impl Reading {
         (!self.done).then_some(self.next)
     }
 
-    fn take(&mut self, page: Page) {
+    /// Takes the batches of a page; `read_batch` returns `None` for one that is not believed.
+    fn take(&mut self, page: Page, read_batch: impl Fn(&StoredMessage) -> Option<MetricBatch>) {
         let Page { messages, more } = page;
         self.done = !more || messages.is_empty();
         for message in messages {
             self.next = message.sequence + 1;
-            if self.read(&message) {
+            if let Some(batch) = read_batch(&message)
+                && self.add(message.sequence, batch)
+            {
                 self.done = true;
                 return;
             }
@@ -108,16 +115,8 @@ impl Reading {
     }
 
     /// Returns whether reading is done.
-    fn read(&mut self, message: &StoredMessage) -> bool {
-        let batch: MetricBatch = match serde_json::from_slice(&message.payload) {
-            Ok(batch) => batch,
-            Err(error) => {
-                tracing::warn!(sequence = message.sequence, %error, "skipping metrics that cannot be read");
-                return false;
-            }
-        };
-
-        let skip = if message.sequence == self.cursor.sequence {
+    fn add(&mut self, sequence: u64, batch: MetricBatch) -> bool {
+        let skip = if sequence == self.cursor.sequence {
             self.cursor.index
         } else {
             0
@@ -133,7 +132,7 @@ impl Reading {
             self.has_more = true;
             if taken > 0 {
                 self.cursor = Cursor {
-                    sequence: message.sequence,
+                    sequence,
                     index: skip + taken,
                 };
             }
@@ -141,7 +140,7 @@ impl Reading {
         }
         if taken > 0 || room > 0 {
             self.cursor = Cursor {
-                sequence: message.sequence + 1,
+                sequence: sequence + 1,
                 index: 0,
             };
         }
@@ -196,7 +195,9 @@ mod tests {
             loop {
                 let mut reading = Reading::new(cursor, limit);
                 while let Some(from) = reading.next_read() {
-                    reading.take(page(from));
+                    reading.take(page(from), |message| {
+                        serde_json::from_slice(&message.payload).ok()
+                    });
                 }
                 values.extend(
                     reading

@@ -126,7 +126,11 @@ async fn ask_worker(state: &AppState, view: &View) {
         Ok(OperationAnswer {
             running: Some(running),
         }) if running.operation_id == *id => {
-            state.projection.apply_progress(worker, running);
+            let worker_type = view.record.queue.worker_type.as_str();
+            // The answer is about this operation, so it is of its type.
+            let _ = state
+                .projection
+                .apply_progress(worker_type, worker, running);
         }
         Ok(_) => {
             tracing::debug!(operation_id = %id, worker_id = %worker, "the worker does not run this operation");
@@ -145,21 +149,23 @@ fn warning(state: &AppState, view: &View) -> Option<String> {
     }
     let worker = record.worker_id()?;
     let now = Instant::now();
-    let what = match state
-        .registry
-        .presence(worker, &record.id, record.state.attempt, now)
-    {
-        Presence::Alive { .. } => return None,
-        Presence::Silent => "does not answer",
-        // A backend that has only just begun to listen knows nobody yet.
-        Presence::Gone
-            if state.registry.listening_for(now)
-                <= state.config.protocol.heartbeat_interval * 3 =>
+    let worker_type = &record.queue.worker_type;
+    let what =
+        match state
+            .registry
+            .presence(worker_type, worker, &record.id, record.state.attempt, now)
         {
-            return None;
-        }
-        Presence::Gone => "is not listed",
-    };
+            Presence::Alive { .. } => return None,
+            Presence::Silent => "does not answer",
+            // A backend that has only just begun to listen knows nobody yet.
+            Presence::Gone
+                if state.registry.listening_for(now)
+                    <= state.config.protocol.heartbeat_interval * 3 =>
+            {
+                return None;
+            }
+            Presence::Gone => "is not listed",
+        };
     let then = if record.queue.origin.is_direct() {
         "the operation was started directly on it and will be closed as failed"
     } else {

@@ -2,26 +2,32 @@
 
 use std::borrow::Cow;
 use std::io;
+use std::time::Duration;
 
-use async_nats::jetstream::object_store::{GetErrorKind, Object};
+use async_nats::jetstream::object_store::{InfoErrorKind, Object};
 use axum::body::{Body, Bytes};
 use axum::extract::State;
-use futures::{Stream, StreamExt, stream};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
 use ktrdr_http::answer::RenderedJson;
 use ktrdr_protocol::event::ResultRef;
-use ktrdr_protocol::id::OperationId;
+use ktrdr_protocol::id::{OperationId, is_name};
 use ktrdr_protocol::rest::result::ResultResponse;
 use ktrdr_protocol::state::Status;
+use ktrdr_protocol::subject::SubjectNames;
 use serde_json::value::RawValue;
 use tokio::io::AsyncReadExt;
 
 use super::{PathText, find};
 use crate::error::{ApiError, ErrorCode};
-use crate::projection::record::View;
+use crate::json_check::{JsonCheck, NotJson};
+use crate::projection::record::{Record, View};
 use crate::state::AppState;
 
 /// Bytes of a large result that are in memory at the same time.
 const CHUNK: usize = 128 * 1024;
+
+/// How long the next bytes of a large result may take.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The result of a completed operation.
 pub async fn show(
@@ -35,7 +41,7 @@ pub async fn show(
     }
     let record = &view.record;
     if let Some(stored) = record.result_ref() {
-        return large(&state, &record.id, stored).await;
+        return large(&state, record, stored).await;
     }
     let data = record.result.as_deref().unwrap_or(RawValue::NULL);
     let response = ResultResponse {
@@ -80,32 +86,169 @@ fn no_result(view: &View, status: Status) -> ApiError {
 /// A result from the object store, in the same document, sent chunk by chunk.
 async fn large(
     state: &AppState,
-    id: &OperationId,
+    record: &Record,
     stored: &ResultRef,
 ) -> Result<RenderedJson<ResultResponse<'static>>, ApiError> {
-    state.need_nats()?;
-    let bucket = state
-        .connection
-        .jetstream
-        .get_object_store(&stored.bucket)
-        .await
-        .map_err(ApiError::nats_read)?;
-    let object = match bucket.get(&stored.object).await {
-        Ok(object) => object,
-        Err(error) if error.kind() == GetErrorKind::NotFound => {
-            let text = format!("The result of operation {id} is no longer in the object store");
-            return Err(
-                ApiError::new(ErrorCode::ResultGone, text).with("operation_id", id.as_str())
-            );
-        }
-        Err(error) => return Err(ApiError::nats_read(error)),
-    };
+    let id = &record.id;
+    let opened = open(state, record, stored).await;
+    let mut checked = opened.map_err(|error| error.answer(state, id))?;
+    // The first piece decides between an answer and an error document. Many results have no other.
+    let first = checked.next().await;
+    let first = first.map_err(|error| Unservable::from(error).answer(state, id))?;
 
-    let head = Bytes::from(before_data(id));
-    let body = stream::once(async { Ok(head) })
-        .chain(pieces(object))
+    let head = [before_data(id).into(), first.unwrap_or_default()];
+    let (state, id) = (state.clone(), id.clone());
+    let rest = checked.pieces().inspect_err(move |error| {
+        if error.kind() == io::ErrorKind::InvalidData {
+            log_invalid(&state, &id, &error.to_string());
+        }
+    });
+    let body = stream::iter(head.map(Ok))
+        .chain(rest)
         .chain(stream::once(async { Ok(Bytes::from_static(AFTER_DATA)) }));
     Ok(RenderedJson::new(Body::from_stream(body)))
+}
+
+/// Why a stored result cannot be served.
+#[derive(Debug)]
+enum Unservable {
+    /// It is not the result that the operation's own worker stores.
+    Invalid(String),
+    /// It is no longer there.
+    Gone,
+    /// NATS did not answer.
+    Unreachable(String),
+}
+
+impl Unservable {
+    fn answer(self, state: &AppState, id: &OperationId) -> ApiError {
+        let error = match self {
+            Self::Invalid(why) => {
+                log_invalid(state, id, &why);
+                let text = format!(
+                    "The stored result of operation {id} cannot be served: {why}. Run the operation again"
+                );
+                ApiError::new(ErrorCode::InvalidResult, text)
+            }
+            Self::Gone => ApiError::new(
+                ErrorCode::ResultGone,
+                format!("The result of operation {id} is no longer in the object store"),
+            ),
+            Self::Unreachable(cause) => return ApiError::nats_read(cause),
+        };
+        error.with("operation_id", id.as_str())
+    }
+}
+
+impl From<io::Error> for Unservable {
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::InvalidData {
+            Self::Invalid(error.to_string())
+        } else {
+            Self::Unreachable(error.to_string())
+        }
+    }
+}
+
+fn log_invalid(state: &AppState, id: &OperationId, why: &str) {
+    if state.invalid_results.is_first(id) {
+        tracing::warn!(operation_id = %id, why, "a stored result cannot be served");
+    }
+}
+
+/// Opens the object of a result. The reference comes from a worker, so it is followed only into the
+/// bucket of results, and only to the object of this operation.
+async fn open(
+    state: &AppState,
+    record: &Record,
+    stored: &ResultRef,
+) -> Result<CheckedResult, Unservable> {
+    let invalid = |why: &str| Err(Unservable::Invalid(why.to_owned()));
+    let unreachable = |error: &dyn std::error::Error| Unservable::Unreachable(error.to_string());
+    let name = SubjectNames::result_object(&record.id, record.state.attempt);
+    let bucket = state.names.results_bucket();
+    if stored.bucket != bucket || stored.object != name {
+        return invalid("the event names another object");
+    }
+    if !state.connection.is_up() {
+        return Err(Unservable::Unreachable("no connection".to_owned()));
+    }
+
+    let open_bucket = || state.connection.jetstream.get_object_store(&bucket);
+    let store = state.results.get_or_try_init(open_bucket).await;
+    let store = store.map_err(|error| unreachable(&error))?;
+    let info = match store.info(&name).await {
+        Ok(info) => info,
+        Err(error) if error.kind() == InfoErrorKind::NotFound => return Err(Unservable::Gone),
+        Err(error) => return Err(unreachable(&error)),
+    };
+    if info.deleted {
+        return Err(Unservable::Gone);
+    }
+    // The client library follows links, into other buckets too, and reads the chunks that the
+    // description names.
+    let is_link = info.options.is_some_and(|options| options.link.is_some());
+    if is_link || info.bucket != bucket || info.name != name || !is_name(&info.nuid) {
+        return invalid("the object is not one of its own");
+    }
+    if info.size as u64 != stored.size || stored.size == 0 {
+        return invalid("the object has another size than the event says");
+    }
+    let object = store.get(&name).await;
+    let object = object.map_err(|error| unreachable(&error))?;
+    if object.info.nuid != info.nuid {
+        return invalid("the object was replaced while it was read");
+    }
+    Ok(CheckedResult {
+        object,
+        check: JsonCheck::default(),
+        left: stored.size,
+    })
+}
+
+/// A stored result while it is read. What it returns is always the beginning of a JSON value.
+struct CheckedResult {
+    object: Object,
+    check: JsonCheck,
+    /// Bytes that are missing.
+    left: u64,
+}
+
+impl CheckedResult {
+    /// The next piece; `None` behind the last one.
+    ///
+    /// # Errors
+    /// `InvalidData` when the content is not JSON or has another length.
+    async fn next(&mut self) -> io::Result<Option<Bytes>> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        let mut piece = Vec::with_capacity(CHUNK.min(usize::try_from(self.left).unwrap_or(CHUNK)));
+        let mut chunk = (&mut self.object).take(CHUNK as u64);
+        tokio::time::timeout(PATIENCE, chunk.read_to_end(&mut piece)).await??;
+
+        let invalid = |why| io::Error::new(io::ErrorKind::InvalidData, why);
+        let left = self.left.checked_sub(piece.len() as u64);
+        self.left = left.ok_or_else(|| invalid("the object is longer than it says"))?;
+        if piece.is_empty() {
+            return Err(invalid("the object is shorter than it says"));
+        }
+        let checked = self.check.push(&piece);
+        let checked = checked.and_then(|()| match self.left {
+            0 => self.check.finish(),
+            _ => Ok(()),
+        });
+        checked.map_err(|NotJson| invalid("the content is not JSON"))?;
+        Ok(Some(Bytes::from(piece)))
+    }
+
+    /// The pieces that are left. An error breaks the connection, so that no client takes half a
+    /// result for a whole one.
+    fn pieces(self) -> impl Stream<Item = io::Result<Bytes>> {
+        stream::try_unfold(self, |mut result| async move {
+            Ok(result.next().await?.map(|piece| (piece, result)))
+        })
+    }
 }
 
 /// The text of a [`ResultResponse`] up to its data.
@@ -115,19 +258,6 @@ fn before_data(id: &OperationId) -> String {
 
 /// The text of a [`ResultResponse`] after its data.
 const AFTER_DATA: &[u8] = b"}";
-
-/// The chunks of an object. A read error breaks the connection, so that no client takes half a
-/// result for a whole one.
-fn pieces(object: Object) -> impl Stream<Item = io::Result<Bytes>> {
-    stream::try_unfold(object, |mut object| async move {
-        let mut piece = Vec::with_capacity(CHUNK);
-        let read = (&mut object)
-            .take(CHUNK as u64)
-            .read_to_end(&mut piece)
-            .await?;
-        Ok((read > 0).then(|| (Bytes::from(piece), object)))
-    })
-}
 
 #[cfg(test)]
 mod tests {

@@ -141,7 +141,8 @@ impl Client {
     /// The result of a completed operation.
     ///
     /// # Errors
-    /// See [`Error`]; `not_finished`, `no_result` or `result_gone` when there is no result.
+    /// See [`Error`]; `not_finished`, `no_result`, `result_gone` or `invalid_result` when there is no
+    /// result.
     pub async fn result<T: DeserializeOwned>(&self, id: &OperationId) -> Result<T, Error> {
         let path = ["api", "v1", "operations", id.as_str(), "results"];
         let response: ResultResponse<'static> = self.send(self.request(Method::GET, &path)).await?;

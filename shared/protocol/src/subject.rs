@@ -14,8 +14,14 @@
 //! operation id is a token of its own, so JetStream keeps one last sequence per operation log.
 //! Every token is a checked [name](crate::id), so no token can contain a dot or a wildcard.
 
+use crate::cancel::CancelIntent;
+use crate::event::Event;
 use crate::id::{OperationId, Queue, WorkerId, WorkerType};
+use crate::metric::MetricBatch;
 use crate::origin::Origin;
+use crate::progress::ProgressMessage;
+use crate::start_request::StartRequest;
+use crate::worker::Heartbeat;
 
 /// All names under one prefix (default `ktrdr`). Another prefix is another tenant with subjects and
 /// streams of its own.
@@ -66,6 +72,102 @@ pub enum Topic<'a> {
         /// The operation.
         operation_id: &'a str,
     },
+}
+
+/// A message whose body repeats names that are in its subject.
+///
+/// Permissions of the server are about subjects, so only the subject says who may have published a
+/// message. [`SubjectNames::check`] refuses a body that says something else.
+pub trait Addressed {
+    /// The token of its subjects behind the prefix.
+    const TOPIC: &'static str;
+
+    /// The field that repeats the worker type, and its value; `None` when only the subject names it.
+    fn worker_type(&self) -> Option<(&'static str, &WorkerType)> {
+        None
+    }
+
+    /// The field that repeats the last token, and its value; `None` when only the subject has it.
+    fn last_token(&self) -> Option<(&'static str, &str)> {
+        None
+    }
+
+    /// Checks that the body agrees with the last two tokens of its subject.
+    ///
+    /// # Errors
+    /// [`SubjectMismatch::Field`] when it does not.
+    fn agrees(&self, worker_type: &str, last: &str) -> Result<(), SubjectMismatch> {
+        match (self.worker_type(), self.last_token()) {
+            (Some((field, named)), _) if named.as_str() != worker_type => {
+                Err(SubjectMismatch::Field(field))
+            }
+            (_, Some((field, named))) if named != last => Err(SubjectMismatch::Field(field)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Why a message is not believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SubjectMismatch {
+    /// No message of this kind belongs on the subject.
+    #[error("its subject is not one of ours")]
+    Foreign,
+    /// The body contradicts the subject.
+    #[error("its {0} is not the one in its subject")]
+    Field(&'static str),
+}
+
+impl Addressed for StartRequest {
+    const TOPIC: &'static str = "start";
+
+    fn worker_type(&self) -> Option<(&'static str, &WorkerType)> {
+        Some(("operation_type", &self.operation_type))
+    }
+}
+
+impl Addressed for Event {
+    const TOPIC: &'static str = "op";
+
+    fn last_token(&self) -> Option<(&'static str, &str)> {
+        Some(("operation_id", self.operation_id.as_str()))
+    }
+}
+
+impl Addressed for CancelIntent {
+    const TOPIC: &'static str = "cancel";
+
+    fn last_token(&self) -> Option<(&'static str, &str)> {
+        Some(("operation_id", self.operation_id.as_str()))
+    }
+}
+
+impl Addressed for MetricBatch {
+    const TOPIC: &'static str = "metrics";
+
+    fn last_token(&self) -> Option<(&'static str, &str)> {
+        Some(("operation_id", self.operation_id.as_str()))
+    }
+}
+
+impl Addressed for ProgressMessage {
+    const TOPIC: &'static str = "progress";
+
+    fn last_token(&self) -> Option<(&'static str, &str)> {
+        Some(("operation_id", self.operation_id.as_str()))
+    }
+}
+
+impl Addressed for Heartbeat {
+    const TOPIC: &'static str = "heartbeat";
+
+    fn worker_type(&self) -> Option<(&'static str, &WorkerType)> {
+        Some(("worker_type", &self.worker_type))
+    }
+
+    fn last_token(&self) -> Option<(&'static str, &str)> {
+        Some(("worker_id", self.worker_id.as_str()))
+    }
 }
 
 /// The priority group of every queue consumer.
@@ -200,14 +302,61 @@ impl SubjectNames {
         format!("$JS.API.DIRECT.GET.{stream}")
     }
 
-    /// Parses a subject of [`Self::stream`]; `None` for any other subject.
-    pub fn parse<'a>(&self, subject: &'a str) -> Option<Topic<'a>> {
+    /// The object that holds the large result of an attempt: `<operation_id>.<attempt>`. An attempt
+    /// that was lost cannot overwrite the result of its successor.
+    pub fn result_object(id: &OperationId, attempt: u32) -> String {
+        format!("{id}.{attempt}")
+    }
+
+    /// The key of an operation's checkpoint: `<worker_type>.<operation_id>`.
+    pub fn checkpoint(worker_type: &WorkerType, id: &OperationId) -> String {
+        format!("{worker_type}.{id}")
+    }
+
+    /// Checks that the body of a message agrees with the subject on which it came. Returns the
+    /// worker type of the subject.
+    ///
+    /// # Errors
+    /// [`SubjectMismatch`] when it does not: the message must not be believed.
+    ///
+    /// ```
+    /// use ktrdr_protocol::cancel::CancelIntent;
+    /// use ktrdr_protocol::id::OperationId;
+    /// use ktrdr_protocol::subject::{SubjectMismatch, SubjectNames};
+    ///
+    /// let names = SubjectNames::new("ktrdr")?;
+    /// let intent = CancelIntent::new(OperationId::new("op-1")?, None);
+    /// assert_eq!(names.check("ktrdr.cancel.training.op-1", &intent), Ok("training"));
+    /// assert_eq!(
+    ///     names.check("ktrdr.cancel.training.op-2", &intent),
+    ///     Err(SubjectMismatch::Field("operation_id"))
+    /// );
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn check<'a, M: Addressed>(
+        &self,
+        subject: &'a str,
+        message: &M,
+    ) -> Result<&'a str, SubjectMismatch> {
+        let (topic, worker_type, last) = self.tokens(subject).ok_or(SubjectMismatch::Foreign)?;
+        if topic != M::TOPIC {
+            return Err(SubjectMismatch::Foreign);
+        }
+        message.agrees(worker_type, last)?;
+        Ok(worker_type)
+    }
+
+    /// The three tokens behind the prefix; `None` when there are more or fewer.
+    fn tokens<'a>(&self, subject: &'a str) -> Option<(&'a str, &'a str, &'a str)> {
         let rest = subject.strip_prefix(&self.prefix)?.strip_prefix('.')?;
         let mut tokens = rest.split('.');
-        let (kind, worker_type, last) = (tokens.next()?, tokens.next()?, tokens.next()?);
-        if tokens.next().is_some() {
-            return None;
-        }
+        let three = (tokens.next()?, tokens.next()?, tokens.next()?);
+        tokens.next().is_none().then_some(three)
+    }
+
+    /// Parses a subject of [`Self::stream`]; `None` for any other subject.
+    pub fn parse<'a>(&self, subject: &'a str) -> Option<Topic<'a>> {
+        let (kind, worker_type, last) = self.tokens(subject)?;
         match kind {
             "start" => Some(Topic::Start {
                 worker_type,
@@ -256,6 +405,37 @@ mod tests {
             "ktrdr.progress.a.b",
         ] {
             assert_eq!(names.parse(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_body_must_agree_with_its_subject() {
+        let names = SubjectNames::new("ktrdr").unwrap();
+        let heartbeat: Heartbeat = serde_json::from_str(
+            r#"{"worker_id":"w1","worker_type":"dummy","instance":"i","endpoint_url":"","status":"BUSY",
+            "capabilities":{},"version":"1","registered_at":"2025-11-10T10:30:00Z",
+            "at":"2025-11-10T10:30:00Z","interval_seconds":1,"slots":1,"running":[]}"#,
+        )
+        .unwrap();
+
+        let check = |subject: &str| names.check(subject, &heartbeat).map(str::to_owned);
+
+        assert_eq!(check("ktrdr.heartbeat.dummy.w1"), Ok("dummy".to_owned()));
+        assert_eq!(
+            check("ktrdr.heartbeat.training.w1"),
+            Err(SubjectMismatch::Field("worker_type"))
+        );
+        assert_eq!(
+            check("ktrdr.heartbeat.dummy.w2"),
+            Err(SubjectMismatch::Field("worker_id"))
+        );
+        for foreign in [
+            "ktrdr.progress.dummy.w1",
+            "ktrdr.heartbeat.dummy",
+            "ktrdr.heartbeat.dummy.w1.x",
+            "other.heartbeat.dummy.w1",
+        ] {
+            assert_eq!(check(foreign), Err(SubjectMismatch::Foreign), "{foreign}");
         }
     }
 

@@ -83,9 +83,10 @@ fn why_abandoned(state: &AppState, record: &Record, now: Instant) -> Option<(Str
         return Some(("nobody claimed it".to_owned(), patience));
     };
 
+    let (worker_type, attempt) = (&record.queue.worker_type, record.state.attempt);
     let presence = state
         .registry
-        .presence(worker, &record.id, record.state.attempt, now);
+        .presence(worker_type, worker, &record.id, attempt, now);
     match presence {
         Presence::Gone => Some((
             format!("worker {worker} has left"),

@@ -78,6 +78,8 @@ error_codes! {
     InvalidRequest = 422 "invalid_request",
     /// The server has a fault.
     Internal = 500 "internal",
+    /// What a worker stored as the result cannot be served.
+    InvalidResult = 502 "invalid_result",
     /// The backend has not read the operations yet.
     NotReady = 503 "not_ready",
     /// NATS is not reachable; nothing was changed.

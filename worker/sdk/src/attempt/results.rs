@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::object_store::ObjectMetadata;
 use ktrdr_protocol::event::{MAX_INLINE_RESULT, ResultPayload, ResultRef};
+use ktrdr_protocol::subject::SubjectNames;
 use serde_json::value::RawValue;
 
 use crate::attempt::ownership::{NotVerified, OwnedAttempt};
@@ -49,9 +50,7 @@ async fn store_object(
     text: &str,
 ) -> Result<ResultPayload, Lost> {
     let bucket = core.names.results_bucket();
-    // The name has the attempt's number, so that a lost attempt cannot overwrite the result of its
-    // successor.
-    let object = format!("{}.{}", owned.operation_id, owned.attempt);
+    let object = SubjectNames::result_object(&owned.operation_id, owned.attempt);
 
     loop {
         match put(core, &bucket, &object, text).await {
