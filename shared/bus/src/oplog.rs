@@ -54,6 +54,10 @@ const MAX_PAUSE: Duration = Duration::from_secs(2);
 /// the pauses in between this takes about 5 s.
 const MAX_SHORT_READS: u32 = 8;
 
+/// Messages on the subject of an operation's cancel that are read, at most. With more that are no
+/// intent, the operation is ended by a backend after the cancel grace.
+const MAX_CANCEL_READS: usize = 64;
+
 /// Room for headers and subject within the server's `max_payload`, in bytes.
 const HEADER_ROOM: usize = 1024;
 
@@ -314,7 +318,8 @@ impl OpLog {
         }
     }
 
-    /// Whether somebody asked to cancel the operation.
+    /// Whether a cancel of the operation is stored. Messages on the subject that are no intent, or
+    /// one of another operation, do not count.
     ///
     /// # Errors
     /// [`ReadLogError`] when NATS does not answer.
@@ -334,20 +339,36 @@ impl OpLog {
     ) -> Result<bool, ReadLogError> {
         let stream = self.stream(id).await?;
         let subject = self.names.cancel(worker_type, id);
-        let newest = stream
-            .raw_message_builder()
-            .last_by_subject(subject.as_str())
-            .send()
-            .await;
+        let is_intent = |payload: &[u8]| {
+            serde_json::from_slice::<CancelIntent>(payload)
+                .is_ok_and(|intent| self.names.check(&subject, &intent).is_ok())
+        };
 
-        match newest {
-            Ok(_) => Ok(true),
-            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(false),
-            Err(source) => Err(ReadLogError {
-                operation_id: id.clone(),
-                source,
-            }),
+        // Backends store an intent once, so it is the newest message, or is among a few.
+        let mut request = stream.raw_message_builder().last_by_subject(&subject);
+        for read in 0..MAX_CANCEL_READS {
+            let found = match request.send().await {
+                Ok(found) => found,
+                Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => {
+                    return Ok(false);
+                }
+                Err(source) => {
+                    return Err(ReadLogError {
+                        operation_id: id.clone(),
+                        source,
+                    });
+                }
+            };
+            if is_intent(&found.payload) {
+                return Ok(true);
+            }
+            let next = if read == 0 { 1 } else { found.sequence + 1 };
+            request = stream
+                .raw_message_builder()
+                .sequence(next)
+                .next_by_subject(&subject);
         }
+        Ok(false)
     }
 
     /// Stores a start request. The one message creates the operation and is its entry in a queue.

@@ -1,20 +1,29 @@
 //! What backends ask of this worker: its NATS service (`nats micro ls`, `info`, `stats`, `ping`),
 //! and cancel intents that are heard live.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
+use async_nats::Message;
 use async_nats::service::{Request, ServiceExt, error::Error as ReplyError};
 use bytes::Bytes;
 use futures::StreamExt;
-use ktrdr_bus::telemetry::short;
+use futures::stream::FuturesUnordered;
+use ktrdr_bus::telemetry::{chain, short};
+use ktrdr_protocol::cancel::CancelIntent;
 use ktrdr_protocol::id::OperationId;
-use ktrdr_protocol::subject::Topic;
 use ktrdr_protocol::worker::{OperationAnswer, OperationQuery};
 
 use crate::announce::heartbeat::describe;
 use crate::attempt::stop::StopReason;
 use crate::worker::core::Core;
+
+/// How often the stored intent is looked for after a cancel was heard: for 1.3 seconds.
+const CHECKS: u32 = 7;
+
+/// Pause before it is looked for again; doubled each time.
+const FIRST_CHECK: Duration = Duration::from_millis(10);
 
 /// Serves `worker.<worker_id>.operation` (fresh state of one operation) and
 /// `worker.<worker_id>.health`.
@@ -88,27 +97,75 @@ fn internal(error: serde_json::Error) -> ReplyError {
 
 /// Passes cancel intents on to the operations that run here, until the client is closed.
 ///
+/// What is heard proves nothing: anything can be published on the subject, and the stream may
+/// refuse it. So an operation stops only when the stored intent was read. Nothing is read for
+/// operations that do not run here.
+///
 /// An intent that is missed during an interruption is repeated by the backends for as long as
 /// heartbeats show the operation running.
 ///
 /// # Errors
 /// When the client is closed.
 pub(crate) async fn listen_for_cancels(core: Arc<Core>) -> Result<(), async_nats::SubscribeError> {
-    let mut intents = core
+    let mut heard = core
         .connection
         .client
         .subscribe(core.names.cancels_of(&core.worker_type))
         .await?;
-    while let Some(message) = intents.next().await {
-        let Some(Topic::Cancel { operation_id, .. }) = core.names.parse(&message.subject) else {
-            continue;
-        };
-        let Ok(id) = OperationId::new(operation_id) else {
-            continue;
-        };
-        if core.running.stop(&id, StopReason::Cancel) > 0 {
-            tracing::info!(operation_id = %id, "cancel requested");
+    // One check for each operation that runs here, at most.
+    let mut checked: HashSet<OperationId> = HashSet::new();
+    let mut checks = FuturesUnordered::new();
+    loop {
+        // Cancel safe: what is not taken stays in the subscription and in the set.
+        tokio::select! {
+            message = heard.next() => {
+                let Some(message) = message else { return Ok(()) };
+                let Some(id) = read_intent(&core, &message) else { continue };
+                if core.running.find(&id).is_some() && checked.insert(id.clone()) {
+                    checks.push(check_intent(&core, id));
+                }
+            }
+            Some((id, is_stored)) = checks.next() => {
+                checked.remove(&id);
+                if is_stored && core.running.stop(&id, StopReason::Cancel) > 0 {
+                    tracing::info!(operation_id = %id, "cancel requested");
+                }
+            }
         }
     }
-    Ok(())
+}
+
+/// The operation that an intent is about; `None` for anything else than an intent.
+fn read_intent(core: &Core, message: &Message) -> Option<OperationId> {
+    let subject = message.subject.as_str();
+    let read = serde_json::from_slice::<CancelIntent>(&message.payload)
+        .map_err(|error| short(&error))
+        .and_then(|intent| match core.names.check(subject, &intent) {
+            Ok(_) => Ok(intent.operation_id),
+            Err(error) => Err(error.to_string()),
+        });
+    read.inspect_err(|error| {
+        core.counters.refused_cancels.inc();
+        tracing::debug!(subject, error, "refused a cancel");
+    })
+    .ok()
+}
+
+/// Looks for the stored intent, several times: it is heard before it is stored.
+async fn check_intent(core: &Core, id: OperationId) -> (OperationId, bool) {
+    let mut pause = FIRST_CHECK;
+    for _ in 0..CHECKS {
+        match core.oplog.is_cancel_requested(&core.worker_type, &id).await {
+            Ok(true) => return (id, true),
+            Ok(false) => {}
+            Err(error) => {
+                tracing::debug!(operation_id = %id, error = chain(&error), "a cancel cannot be checked yet");
+            }
+        }
+        tokio::time::sleep(pause).await;
+        pause *= 2;
+    }
+    core.counters.refused_cancels.inc();
+    tracing::warn!(operation_id = %id, "heard a cancel that is not stored; the operation goes on");
+    (id, false)
 }

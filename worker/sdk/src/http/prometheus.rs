@@ -103,6 +103,11 @@ fn register_counters(core: &Core, registry: &mut Registry) {
         &counters.malformed,
     );
     register(
+        "ktrdr_worker_refused_cancels_total",
+        "Cancels that were heard and are no intent, or are not stored.",
+        &counters.refused_cancels,
+    );
+    register(
         "ktrdr_worker_pulls_total",
         "Times that work was asked for.",
         &counters.pulls,

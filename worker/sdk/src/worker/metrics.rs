@@ -14,6 +14,7 @@ pub(crate) struct Counters {
     pub(crate) finished: Counter,
     pub(crate) fenced: Counter,
     pub(crate) malformed: Counter,
+    pub(crate) refused_cancels: Counter,
     pub(crate) started: Counter,
     pub(crate) pulls: Counter,
     pub(crate) extensions: Counter,
