@@ -157,6 +157,7 @@ mod tests {
             created_at: Timestamp::EPOCH,
             retry_of: None,
             resume_from: None,
+            resume_ancestors: Vec::new(),
         };
         let queue = QueueInfo {
             number: 0,

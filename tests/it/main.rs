@@ -6,7 +6,7 @@
 //! | How does it end? | [`failures`], [`results`], [`cancel`], [`retry`] |
 //! | What happens when a worker dies, freezes or stops? | [`takeover`], [`fencing`], [`lease`], [`checkpoints`], [`worker_shutdown`] |
 //! | What happens when NATS or a backend is away? | [`nats_outage`], [`backends`], [`cluster`] |
-//! | What if clocks, limits or messages are wrong? | [`clocks`], [`limits`], [`malformed_messages`] |
+//! | What if clocks, limits or messages are wrong? | [`clocks`], [`limits`], [`malformed_messages`], [`forged_messages`] |
 //! | What do clients and operators see? | [`guide`], [`openapi`], [`client`], [`live_events`], [`dashboard`], [`logs`], [`prometheus_metrics`], [`nats_cli`] |
 //! | What can others do who reach it? | [`browsers`] |
 //! | Do programs of different versions work together? | [`interoperability`], [`wire_contract`] |
@@ -31,6 +31,7 @@ mod direct_start;
 mod documentation;
 mod failures;
 mod fencing;
+mod forged_messages;
 mod guide;
 mod harness;
 mod interoperability;

@@ -92,7 +92,7 @@ fn kind_of(subject: &str) -> Option<&'static str> {
         ["ktrdr", "heartbeat", _, _] => "heartbeat",
         ["ktrdr", "worker", _, "operation"] => "operation_query",
         ["$KV", "KTRDR_WORKER_TYPES", _] => "worker_type_entry",
-        ["$KV", "KTRDR_CHECKPOINTS", _] => "checkpoint",
+        ["$KV", "KTRDR_CHECKPOINTS", _] | ["$KV", "KTRDR_CHECKPOINTS", _, _] => "checkpoint",
         _ => return None,
     })
 }

@@ -258,6 +258,7 @@ mod tests {
             created_at: Timestamp::from_millis(1000),
             retry_of: None,
             resume_from: None,
+            resume_ancestors: Vec::new(),
         };
         Arc::new(Record::new(request, 1, queue))
     }

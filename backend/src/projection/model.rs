@@ -398,6 +398,7 @@ mod tests {
             created_at: Timestamp::from_millis(sequence as i64),
             retry_of: None,
             resume_from: None,
+            resume_ancestors: Vec::new(),
         };
         model.start(sequence, Origin::from_token(origin).unwrap(), request)
     }

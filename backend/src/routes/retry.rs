@@ -14,6 +14,7 @@ use super::{PathText, find};
 use crate::error::{ApiError, ErrorCode};
 use crate::idempotency::id_from_key;
 use crate::middleware::request_id::trace_of;
+use crate::projection::record::Record;
 use crate::state::AppState;
 
 /// Runs a failed or cancelled operation again, from the beginning.
@@ -32,6 +33,22 @@ pub async fn resume(
     headers: HeaderMap,
 ) -> Result<StartAnswer, ApiError> {
     again(state, path, headers, true).await
+}
+
+/// Operations of a chain of resumes that a start request names, at most.
+const MAX_ANCESTORS: usize = 32;
+
+/// The operations that `old` repeats, newest first: the checkpoint that a resume of it finds may be
+/// one of theirs.
+fn ancestors(state: &AppState, old: &Record) -> Vec<OperationId> {
+    let mut found = Vec::new();
+    let mut next = old.retry_of().cloned();
+    while let Some(id) = next.filter(|id| found.len() < MAX_ANCESTORS && !found.contains(id)) {
+        let view = state.projection.get(id.as_str());
+        next = view.and_then(|view| view.record.retry_of().cloned());
+        found.push(id);
+    }
+    found
 }
 
 async fn again(
@@ -90,7 +107,7 @@ async fn again(
         execution,
     );
     let request = if from_checkpoint {
-        request.resuming(old.id.clone())
+        request.resuming(old.id.clone(), ancestors(&state, &old))
     } else {
         request.retrying(old.id.clone())
     };

@@ -277,6 +277,7 @@ impl OpLog {
                     let stored_at = stream_time(message.time);
                     let event = Event::decode(&message.payload)
                         .ok()
+                        .filter(|event| self.names.check(&subject, event).is_ok())
                         .map(|event| event.at_stream_time(stored_at));
                     log.push(message.sequence, event);
                 }

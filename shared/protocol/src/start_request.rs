@@ -32,6 +32,10 @@ pub struct StartRequest {
     /// The operation whose checkpoint this one starts from (`POST …/resume`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resume_from: Option<OperationId>,
+    /// The operations that the one in `resume_from` was resumed from, newest first. A worker believes
+    /// a checkpoint only if it belongs to one of all these operations.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resume_ancestors: Vec<OperationId>,
 }
 
 impl StartRequest {
@@ -50,6 +54,7 @@ impl StartRequest {
             created_at: Timestamp::now(),
             retry_of: None,
             resume_from: None,
+            resume_ancestors: Vec::new(),
         }
     }
 
@@ -60,11 +65,19 @@ impl StartRequest {
         self
     }
 
-    /// Repeats the operation `old` from its newest checkpoint.
+    /// Repeats the operation `old` from its newest checkpoint. `ancestors` are the operations that
+    /// `old` repeats, newest first.
     #[must_use]
-    pub fn resuming(mut self, old: OperationId) -> Self {
+    pub fn resuming(mut self, old: OperationId, ancestors: Vec<OperationId>) -> Self {
         self.resume_from = Some(old.clone());
+        self.resume_ancestors = ancestors;
         self.retrying(old)
+    }
+
+    /// The operations whose checkpoints and files this one may continue from and remove, beside its
+    /// own.
+    pub fn resumes(&self) -> impl Iterator<Item = &OperationId> {
+        self.resume_from.iter().chain(&self.resume_ancestors)
     }
 }
 

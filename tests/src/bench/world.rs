@@ -141,6 +141,7 @@ pub(super) fn start_request(parameters: &str) -> StartRequest {
         created_at: Timestamp::now(),
         retry_of: None,
         resume_from: None,
+        resume_ancestors: Vec::new(),
     }
 }
 

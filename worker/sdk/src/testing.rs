@@ -67,12 +67,13 @@ impl TestRun {
     pub fn in_dir(data_dir: impl AsRef<Path>) -> Self {
         #[expect(clippy::expect_used, reason = "a constant that is a valid name")]
         let id = OperationId::new("test").expect("a valid name");
-        Self::attempt_of(id, 1, DataDir::new(data_dir.as_ref()), None)
+        Self::attempt_of(id, 1, Vec::new(), DataDir::new(data_dir.as_ref()), None)
     }
 
     fn attempt_of(
         operation_id: OperationId,
         attempt: u32,
+        resumes: Vec<OperationId>,
         data_dir: DataDir,
         checkpoint: Option<Box<RawValue>>,
     ) -> Self {
@@ -82,6 +83,7 @@ impl TestRun {
         let ctx = Context::new(Inner {
             operation_id,
             attempt,
+            resumes,
             cancel: cancel.clone(),
             report: report.clone(),
             data_dir,
@@ -104,6 +106,7 @@ impl TestRun {
         Self::attempt_of(
             ctx.operation_id().clone(),
             ctx.attempt() + 1,
+            ctx.resumes().to_vec(),
             ctx.data_dir().clone(),
             self.newest_checkpoint(),
         )
@@ -112,7 +115,12 @@ impl TestRun {
     /// The first attempt at another operation that resumes from this one's newest checkpoint.
     #[must_use]
     pub fn resumed_as(&self, id: OperationId) -> Self {
-        Self::attempt_of(id, 1, self.ctx.data_dir().clone(), self.newest_checkpoint())
+        let ancestors = self.ctx.resumes().iter().cloned();
+        let resumes = std::iter::once(self.ctx.operation_id().clone())
+            .chain(ancestors)
+            .collect();
+        let data_dir = self.ctx.data_dir().clone();
+        Self::attempt_of(id, 1, resumes, data_dir, self.newest_checkpoint())
     }
 
     /// The checkpoint that the next attempt resumes from.

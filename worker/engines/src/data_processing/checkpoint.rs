@@ -13,6 +13,9 @@
 //! files of its own. An attempt that was lost but still runs can therefore not damage the files of
 //! its successor.
 //!
+//! Others may be able to write checkpoints. So a run uses and removes only files of its own
+//! operation and of those that its start request names.
+//!
 //! A run resumes only when everything fits: the format, the request, the source file, the state and
 //! the table. Otherwise it logs the reason and starts from the beginning, which costs time and
 //! nothing else. Storing the state in the object store was rejected: it would send hundreds of
@@ -115,7 +118,7 @@ impl<'a> CheckpointSaver<'a> {
         if let Some(last) = &last {
             resumed.clone_from(&last.resumed);
             resumed.insert(last.operation_id.clone());
-            resumed.remove(ctx.operation_id());
+            resumed.retain(|id| id != ctx.operation_id() && ctx.resumes().contains(id));
         }
 
         let (request, source) = (
@@ -168,7 +171,12 @@ impl<'a> CheckpointSaver<'a> {
 
     /// Fails unless the checkpoint belongs to this request, source and version.
     fn check_fits(&self, last: &Checkpoint, last_pass: usize) -> io::Result<()> {
+        let own = self.ctx.operation_id();
         let fits = [
+            (
+                last.operation_id == *own || self.ctx.resumes().contains(&last.operation_id),
+                "it belongs to an operation that the start request does not name",
+            ),
             (
                 last.format == FORMAT,
                 "it was made by another version of the worker",

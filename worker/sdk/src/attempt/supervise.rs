@@ -144,6 +144,7 @@ impl RunningAttempt<'_> {
         Context::new(Inner {
             operation_id: self.owned.operation_id.clone(),
             attempt: self.owned.attempt,
+            resumes: self.request.resumes().cloned().collect(),
             cancel: self.handle.cancel.clone(),
             report: self.handle.report.clone(),
             data_dir: self.core.data_dir.clone(),

@@ -30,6 +30,8 @@ pub struct Context {
 pub(crate) struct Inner {
     pub(crate) operation_id: OperationId,
     pub(crate) attempt: u32,
+    /// The operations that the start request names as those to resume from.
+    pub(crate) resumes: Vec<OperationId>,
     pub(crate) cancel: CancellationToken,
     pub(crate) report: Arc<Report>,
     pub(crate) data_dir: DataDir,
@@ -67,6 +69,13 @@ impl Context {
     /// alive, and must not share a file with this one.
     pub fn attempt(&self) -> u32 {
         self.inner.attempt
+    }
+
+    /// The operations that this one continues, newest first; empty unless it is a resume. A
+    /// checkpoint comes from a place that others can write to: an engine whose checkpoint names files
+    /// of an operation uses them only if it is this operation or one of these.
+    pub fn resumes(&self) -> &[OperationId] {
+        &self.inner.resumes
     }
 
     /// The data directory. Resolve every path of a request with [`DataDir::resolve`].

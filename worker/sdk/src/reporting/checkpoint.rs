@@ -2,12 +2,19 @@
 //!
 //! The next attempt resumes from the newest checkpoint. Every checkpoint is a valid place to resume
 //! from, so a write that fails is only logged: the next one makes up for it.
+//!
+//! The key is `<worker_type>.<operation_id>`, so that permissions of the server can keep worker types
+//! apart. Workers of version 0.1.0 use `<operation_id>`. While some of them may be running, both keys
+//! are written, and the checkpoint of the later attempt is read: no version repeats work that the
+//! other has saved.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::jetstream::kv::{Operation, Store};
 use ktrdr_protocol::id::OperationId;
 use ktrdr_protocol::start_request::StartRequest;
+use ktrdr_protocol::subject::SubjectNames;
 use ktrdr_protocol::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -70,7 +77,7 @@ async fn read_newest(
             }
         };
 
-        let Some((_, Some(entry))) = found else {
+        let Some(entry) = found else {
             continue;
         };
         tracing::info!(from = %id, from_attempt = entry.attempt, saved_at = %entry.at, "resuming from a checkpoint");
@@ -99,29 +106,35 @@ pub(crate) async fn save(
     };
     let payload: bytes::Bytes = serde_json::to_vec(&entry)?.into();
     let store = bucket(core).await?;
-    let revision = match read(core, &owned.operation_id).await? {
-        Some((_, Some(newer))) if newer.attempt > owned.attempt => return Ok(()),
-        Some((revision, _)) => revision,
-        None => 0,
-    };
-    // With the revision, a save by another attempt in between makes this one fail.
-    store
-        .update(owned.operation_id.as_str(), payload, revision)
-        .await?;
+    // The key that names the type comes first: it decides when both are of the same attempt.
+    for key in keys(core, &owned.operation_id) {
+        let revision = match read_key(&store, &key).await? {
+            Some((_, Some(newer))) if newer.attempt > owned.attempt => return Ok(()),
+            Some((revision, _)) => revision,
+            None => 0,
+        };
+        // With the revision, a save by another attempt in between makes this one fail.
+        store.update(&key, payload.clone(), revision).await?;
+    }
     Ok(())
 }
 
 /// Removes the checkpoint of an operation that completed.
 pub(crate) async fn remove(core: &Core, id: &OperationId) {
-    let removed =
-        async { Ok::<_, async_nats::Error>(bucket(core).await?.purge(id.as_str()).await?) };
+    let removed = async {
+        let store = bucket(core).await?;
+        for key in keys(core, id) {
+            store.purge(key).await?;
+        }
+        Ok::<_, async_nats::Error>(())
+    };
     if let Err(error) = removed.await {
         // It expires with the bucket's age limit.
         tracing::debug!(%error, "a checkpoint was not removed");
     }
 }
 
-async fn bucket(core: &Core) -> Result<async_nats::jetstream::kv::Store, async_nats::Error> {
+async fn bucket(core: &Core) -> Result<Store, async_nats::Error> {
     Ok(core
         .connection
         .jetstream
@@ -129,14 +142,38 @@ async fn bucket(core: &Core) -> Result<async_nats::jetstream::kv::Store, async_n
         .await?)
 }
 
+/// The keys of an operation's checkpoint: the one that names the worker type, and the one under
+/// which workers of version 0.1.0 read and write it.
+fn keys(core: &Core, id: &OperationId) -> impl Iterator<Item = String> + use<> {
+    let typed = SubjectNames::checkpoint(&core.worker_type, id);
+    let old = core.old_checkpoint_keys.then(|| id.to_string());
+    std::iter::once(typed).chain(old)
+}
+
+/// Reads the newest checkpoint of an operation. An older worker writes under the old key alone, so
+/// the one of the later attempt counts.
+async fn read(core: &Core, id: &OperationId) -> Result<Option<Entry>, async_nats::Error> {
+    let store = bucket(core).await?;
+    let mut newest: Option<Entry> = None;
+    for key in keys(core, id) {
+        if let Some((_, Some(entry))) = read_key(&store, &key).await?
+            && newest
+                .as_ref()
+                .is_none_or(|newest| entry.attempt > newest.attempt)
+        {
+            newest = Some(entry);
+        }
+    }
+    Ok(newest)
+}
+
 /// Reads the bucket's entry: its revision, and the checkpoint unless it was removed or is
 /// unreadable.
-async fn read(
-    core: &Core,
-    id: &OperationId,
+async fn read_key(
+    store: &Store,
+    key: &str,
 ) -> Result<Option<(u64, Option<Entry>)>, async_nats::Error> {
-    use async_nats::jetstream::kv::Operation;
-    let Some(found) = bucket(core).await?.entry(id.as_str()).await? else {
+    let Some(found) = store.entry(key).await? else {
         return Ok(None);
     };
     let entry = match found.operation {

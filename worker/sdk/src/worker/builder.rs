@@ -492,6 +492,7 @@ fn build_core(
         heartbeat_interval: config.protocol.heartbeat_interval,
         default_lease: config.protocol.lease,
         checkpoint_interval: config.checkpoint_interval,
+        old_checkpoint_keys: config.old_checkpoint_keys,
         data_dir: DataDir::new(&config.data_dir),
         oplog: OpLog::new(connection.jetstream.clone(), names.clone()),
         names,

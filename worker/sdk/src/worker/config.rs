@@ -45,6 +45,11 @@ pub struct Config {
     /// checkpoint is a message to NATS.
     #[arg(long, env = "KTRDR_CHECKPOINT_INTERVAL", default_value = "1s", value_parser = parse_duration_or_zero)]
     pub checkpoint_interval: Duration,
+    /// Whether checkpoints are also kept under the keys of version 0.1.0, which do not name the
+    /// worker type. Workers of both versions then continue from each other's checkpoints. Set it to
+    /// false once no worker of version 0.1.0 is left.
+    #[arg(long, env = "KTRDR_OLD_CHECKPOINT_KEYS", default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    pub old_checkpoint_keys: bool,
     /// How long a stopping worker lets its operations finish before it hands them back. 0: it hands
     /// them back at once.
     #[arg(long, env = "WORKER_SHUTDOWN_GRACE", default_value = "0s", value_parser = parse_duration_or_zero)]

@@ -38,6 +38,8 @@ pub(crate) struct Core {
     pub(crate) default_lease: Duration,
     /// Shortest time between two checkpoints of an operation.
     pub(crate) checkpoint_interval: Duration,
+    /// Whether checkpoints are also kept under keys without the worker type.
+    pub(crate) old_checkpoint_keys: bool,
     pub(crate) data_dir: DataDir,
     pub(crate) names: SubjectNames,
     pub(crate) connection: Connection,
