@@ -49,7 +49,7 @@ impl ApiError {
     pub fn internal(cause: impl std::fmt::Display) -> Self {
         let error = Self::new(
             ErrorCode::Internal,
-            "Internal error; the server's log has the cause under this request's id",
+            "Internal error; the server's log has the cause",
         );
         Self {
             cause: Some(Cause(cause.to_string())),

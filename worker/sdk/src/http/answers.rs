@@ -1,10 +1,13 @@
-//! Answers to requests that match no route or whose handler panicked.
+//! Answers to requests that match no route or whose handler panicked, and the log line of an
+//! internal error.
 
 use std::any::Any;
 
+use axum::extract::Request;
 use axum::http::{Method, Uri};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use ktrdr_http::error::ApiError;
+use ktrdr_http::error::{ApiError, Cause};
 use ktrdr_protocol::rest::ErrorCode;
 
 pub(crate) async fn unknown_route(uri: Uri) -> ApiError {
@@ -26,4 +29,70 @@ pub(crate) fn panicked(_: Box<dyn Any + Send>) -> Response {
         "Internal error; the worker's log has the cause",
     )
     .into_response()
+}
+
+/// Logs the cause of an internal error: the client does not see it.
+pub(crate) async fn log_internal_error(request: Request, next: Next) -> Response {
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    let response = next.run(request).await;
+
+    if let Some(Cause(cause)) = response.extensions().get::<Cause>() {
+        tracing::error!(%method, path = uri.path(), cause, "internal error");
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::Arc;
+
+    use axum::routing::get;
+    use axum::{Router, middleware};
+    use parking_lot::Mutex;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Log {
+        fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().write(text)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn the_cause_of_an_internal_error_is_logged_and_not_sent() {
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(move || writer.clone())
+            .finish();
+        // For this thread, on which the server's task runs, too.
+        let _guard = tracing::subscriber::set_default(subscriber);
+        let router = Router::new()
+            .route("/faulty", get(async || ApiError::internal("wrong wiring")))
+            .layer(middleware::from_fn(log_internal_error));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async { axum::serve(listener, router).await });
+
+        let response = reqwest::get(format!("http://{address}/faulty"))
+            .await
+            .unwrap();
+
+        assert_eq!(response.status().as_u16(), 500);
+        assert!(!response.text().await.unwrap().contains("wrong wiring"));
+        let log = String::from_utf8(log.0.lock().clone()).unwrap();
+        assert!(
+            log.contains("/faulty") && log.contains("wrong wiring"),
+            "{log}"
+        );
+    }
 }

@@ -10,7 +10,7 @@ mod start;
 use std::future::IntoFuture;
 use std::sync::{Arc, OnceLock};
 
-use axum::{Extension, Router};
+use axum::{Extension, Router, middleware};
 use ktrdr_http::schema::Schema;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -91,6 +91,7 @@ pub(crate) fn router(core: Arc<Core>, slots: SlotRequests, operations: TaskTrack
         .layer(Extension(Arc::new(table)))
         .fallback(answers::unknown_route)
         .method_not_allowed_fallback(answers::method_not_allowed)
+        .layer(middleware::from_fn(answers::log_internal_error))
         .layer(CatchPanicLayer::custom(answers::panicked))
         .with_state(state)
 }
