@@ -43,6 +43,8 @@ async fn two_engines_in_one_process_are_two_workers() {
 
         let own = Client::new(format!("{base}/{domain}"));
         own.get("/health").await.expect(200);
+        let document = own.get("/openapi.json").await.expect(200).json;
+        assert_eq!(document["servers"][0]["url"], format!("/{domain}"));
         own.get(&format!("/api/v1/operations/{operation}"))
             .await
             .expect(200);

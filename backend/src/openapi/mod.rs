@@ -49,5 +49,5 @@ pub fn document(routes: &[Route], entries: &[Arc<CatalogueEntry>]) -> OpenApiDoc
             result_schema: &entry.published.result_schema,
         })
         .collect();
-    ktrdr_http::openapi::document(&INTERFACE, routes, &types)
+    ktrdr_http::openapi::document(&INTERFACE, "/", routes, &types)
 }

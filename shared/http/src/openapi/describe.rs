@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::{BytesRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::{MatchedPath, Path, Query, State};
 use axum::http::HeaderMap;
 use axum::{Extension, Json};
 use ktrdr_protocol::rest::ErrorCode;
@@ -183,6 +183,7 @@ describes_nothing! {
     [E] Extension<E>,
     [P] Path<P>,
     [] HeaderMap,
+    [] MatchedPath,
     [] Result<Bytes, BytesRejection>,
 }
 

@@ -70,9 +70,11 @@ pub struct StartRoute<'a> {
 #[schemars(inline)]
 pub struct OpenApiDocument(#[schemars(with = "Map<String, Value>")] pub Value);
 
-/// The document for these routes and worker types.
+/// The document for these routes and worker types. `base` is the path below which the routes are
+/// served, `/` for none.
 pub fn document(
     interface: &Interface,
+    base: &str,
     routes: &[Route],
     types: &[StartRoute<'_>],
 ) -> OpenApiDocument {
@@ -123,7 +125,7 @@ pub fn document(
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "jsonSchemaDialect": "https://json-schema.org/draft/2020-12/schema",
-        "servers": [{"url": "/"}],
+        "servers": [{"url": base}],
         "tags": tags,
         "paths": paths,
         "components": {"schemas": components},
@@ -383,7 +385,7 @@ mod tests {
     fn the_answer_of_a_route_is_the_type_that_its_handler_returns() {
         let route = Route::new::<_, ((), _, _)>("get", "/workers/{id}", &show, DOC);
 
-        let OpenApiDocument(document) = document(&INTERFACE, &[route], &[]);
+        let OpenApiDocument(document) = document(&INTERFACE, "/", &[route], &[]);
 
         let operation = &document["paths"]["/workers/{id}"]["get"];
         let schema = |status: &str| {

@@ -58,7 +58,7 @@ pub(crate) fn router(core: Arc<Core>, slots: SlotRequests, operations: TaskTrack
     let (routes, table) = Routes::default()
         .get("/health", operations::health, docs::HEALTH)
         .get("/metrics", prometheus::show, docs::PROMETHEUS)
-        .get("/openapi.json", openapi::show, docs::OPENAPI)
+        .get(openapi::PATH, openapi::show, docs::OPENAPI)
         .get(
             "/api/v1/operations",
             operations::list,

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::{MatchedPath, State};
 use axum::handler::Handler;
 use axum::routing::{delete, get, post};
 use axum::{Extension, Json, Router};
@@ -104,10 +104,14 @@ const INTERFACE: Interface = Interface {
     links: &[],
 };
 
+/// The path of the document.
+pub(super) const PATH: &str = "/openapi.json";
+
 /// The document of this worker.
 pub(super) async fn show(
     State(state): State<HttpState>,
     Extension(routes): Extension<Arc<Vec<Route>>>,
+    path: MatchedPath,
 ) -> Json<OpenApiDocument> {
     let info = &state.core.info;
     let start = StartRoute {
@@ -117,7 +121,17 @@ pub(super) async fn show(
         request_schema: &info.request_schema,
         result_schema: &info.result_schema,
     };
-    Json(ktrdr_http::openapi::document(&INTERFACE, &routes, &[start]))
+    // A worker that shares a listener, or whose router a program mounts, is served below a path.
+    let base = match path.as_str().strip_suffix(PATH) {
+        None | Some("") => "/",
+        Some(prefix) => prefix,
+    };
+    Json(ktrdr_http::openapi::document(
+        &INTERFACE,
+        base,
+        &routes,
+        &[start],
+    ))
 }
 
 /// Routes with their descriptions.
