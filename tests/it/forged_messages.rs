@@ -406,7 +406,8 @@ async fn a_cancel_is_believed_only_when_it_is_stored() {
     assert_eq!(done["result"]["steps"], 25);
     assert_eq!(done["cancel_requested_at"], Value::Null);
 
-    // A real one is found among the garbage, by the worker that hears it and by one that takes over.
+    // A real one is found among the garbage, by the worker that hears it and by one that takes
+    // over.
     let id = api
         .running("dummy", &json!({"steps": 1000, "step_ms": 100}))
         .await;

@@ -202,7 +202,8 @@ impl Browser {
             .ok_or_else(|| found.to_string())
     }
 
-    /// Waits for an element and clicks it as a user would: the element must be visible and uncovered.
+    /// Waits for an element and clicks it as a user would: the element must be visible and
+    /// uncovered.
     pub async fn click(&self, selector: &str) {
         wait_for(&format!("a click on {selector}"), LIMIT, async || {
             let element = self.find(selector).await?;
@@ -319,8 +320,8 @@ pub fn screenshots() -> PathBuf {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // Chromium outlives a ChromeDriver that is killed. So the session ends first, also when a test
-        // has failed.
+        // Chromium outlives a ChromeDriver that is killed. So the session ends first, also when a
+        // test has failed.
         let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) else {
             return;
         };

@@ -51,7 +51,8 @@ impl Client {
         Self::with_http(address, reqwest::Client::new())
     }
 
-    /// The same with an HTTP client of your own: for TLS, a proxy, or headers that every request needs.
+    /// The same with an HTTP client of your own: for TLS, a proxy, or headers that every request
+    /// needs.
     ///
     /// # Errors
     /// [`Error::InvalidAddress`].
@@ -67,15 +68,16 @@ impl Client {
         })
     }
 
-    /// Sets for how long requests are repeated while the backend or NATS is not reachable. 30 s unless set.
+    /// Sets for how long requests are repeated while the backend or NATS is not reachable. 30 s
+    /// unless set.
     #[must_use]
     pub fn give_up_after(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self
     }
 
-    /// Starts an operation of the worker type with this domain. `parameters` must be written as a JSON object. Options are
-    /// set on the returned [`Start`]; `.await` sends it.
+    /// Starts an operation of the worker type with this domain. `parameters` must be written as a
+    /// JSON object. Options are set on the returned [`Start`]; `.await` sends it.
     pub fn start<'a>(&'a self, domain: &'a str, parameters: &impl Serialize) -> Start<'a> {
         Start::new(self, domain, parameters)
     }
@@ -83,7 +85,8 @@ impl Client {
     /// Starts an operation, waits until it has ended, and returns its result.
     ///
     /// # Errors
-    /// [`Error::Failed`] and [`Error::Cancelled`] when the operation ended that way; see [`Error`] for the others.
+    /// [`Error::Failed`] and [`Error::Cancelled`] when the operation ended that way; see [`Error`]
+    /// for the others.
     pub async fn run<T: DeserializeOwned>(
         &self,
         domain: &str,
@@ -92,8 +95,8 @@ impl Client {
         self.start(domain, parameters).run().await
     }
 
-    /// Waits until an operation has ended, however long that takes, and returns it. [`tokio::time::timeout`] limits the time;
-    /// dropping the future is safe.
+    /// Waits until an operation has ended, however long that takes, and returns it.
+    /// [`tokio::time::timeout`] limits the time; dropping the future is safe.
     ///
     /// # Errors
     /// See [`Error`]; `operation_not_found` when there is no such operation.
@@ -117,7 +120,8 @@ impl Client {
     /// Waits until an operation has ended, and returns its result.
     ///
     /// # Errors
-    /// [`Error::Failed`] and [`Error::Cancelled`] when the operation ended that way; see [`Error`] for the others.
+    /// [`Error::Failed`] and [`Error::Cancelled`] when the operation ended that way; see [`Error`]
+    /// for the others.
     pub async fn wait_for_result<T: DeserializeOwned>(&self, id: &OperationId) -> Result<T, Error> {
         let operation = self.wait(id).await?;
         match operation.status {
@@ -141,8 +145,8 @@ impl Client {
     /// The result of a completed operation.
     ///
     /// # Errors
-    /// See [`Error`]; `not_finished`, `no_result`, `result_gone` or `invalid_result` when there is no
-    /// result.
+    /// See [`Error`]; `not_finished`, `no_result`, `result_gone` or `invalid_result` when there is
+    /// no result.
     pub async fn result<T: DeserializeOwned>(&self, id: &OperationId) -> Result<T, Error> {
         let path = ["api", "v1", "operations", id.as_str(), "results"];
         let response: ResultResponse<'static> = self.send(self.request(Method::GET, &path)).await?;
@@ -172,7 +176,8 @@ impl Client {
         Ok(response.data)
     }
 
-    /// Cancels an operation. A running one is asked to stop; [`Client::wait`] tells when it has. Repeating it is harmless.
+    /// Cancels an operation. A running one is asked to stop; [`Client::wait`] tells when it has.
+    /// Repeating it is harmless.
     ///
     /// # Errors
     /// See [`Error`]; `already_finished` when the operation has completed or failed.

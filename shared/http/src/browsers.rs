@@ -48,7 +48,7 @@ const EXPOSED_HEADERS: &str = "allow, etag, location, retry-after, x-request-id"
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Browsers")]
 pub struct BrowserOptions {
-    /// Further host names under which clients reach the REST interface, separated by commas. IP
+    /// Other host names under which clients reach the REST interface, separated by commas. IP
     /// addresses, `localhost` and the configured name are always accepted; requests for other names
     /// are refused (421), because a web page can make its own name lead here.
     #[arg(

@@ -32,8 +32,8 @@ pub struct StartRequest {
     /// The operation whose checkpoint this one starts from (`POST …/resume`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resume_from: Option<OperationId>,
-    /// The operations that the one in `resume_from` was resumed from, newest first. A worker believes
-    /// a checkpoint only if it belongs to one of all these operations.
+    /// The operations that the one in `resume_from` was resumed from, newest first. A worker
+    /// believes a checkpoint only if it belongs to one of all these operations.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub resume_ancestors: Vec<OperationId>,
 }

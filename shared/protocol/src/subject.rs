@@ -82,7 +82,8 @@ pub trait Addressed {
     /// The token of its subjects behind the prefix.
     const TOPIC: &'static str;
 
-    /// The field that repeats the worker type, and its value; `None` when only the subject names it.
+    /// The field that repeats the worker type, and its value; `None` when only the subject names
+    /// it.
     fn worker_type(&self) -> Option<(&'static str, &WorkerType)> {
         None
     }

@@ -3,10 +3,10 @@
 //! The next attempt resumes from the newest checkpoint. Every checkpoint is a valid place to resume
 //! from, so a write that fails is only logged: the next one makes up for it.
 //!
-//! The key is `<worker_type>.<operation_id>`, so that permissions of the server can keep worker types
-//! apart. Workers of version 0.1.0 use `<operation_id>`. While some of them may be running, both keys
-//! are written, and the checkpoint of the later attempt is read: no version repeats work that the
-//! other has saved.
+//! The key is `<worker_type>.<operation_id>`, so that permissions of the server can keep worker
+//! types apart. Workers of version 0.1.0 use `<operation_id>`. While some of them may be running,
+//! both keys are written, and the checkpoint of the later attempt is read: no version repeats work
+//! that the other has saved.
 
 use std::sync::Arc;
 use std::time::Duration;

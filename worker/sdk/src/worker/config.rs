@@ -19,8 +19,8 @@ pub struct Config {
     /// Address that the worker's REST interface listens on.
     #[arg(long, env = "WORKER_HOST", default_value = "127.0.0.1")]
     pub host: String,
-    /// Port of the worker's REST interface; 0 takes any free one. The guide uses 5003 (backtesting),
-    /// 5004 (training) and 5005 (`data_processing`).
+    /// Port of the worker's REST interface; 0 takes any free one. The guide uses 5003
+    /// (backtesting), 5004 (training) and 5005 (`data_processing`).
     #[arg(long, env = "WORKER_PORT", default_value_t = 0)]
     pub port: u16,
     /// Name of this worker, unique among all running workers. Default: worker type, host name and
@@ -40,7 +40,7 @@ pub struct Config {
     /// Directory that requests may read from and write to.
     #[arg(long, env = "KTRDR_DATA_DIR", default_value = "data")]
     pub data_dir: PathBuf,
-    /// Minimum time between two checkpoints of an operation. Bounds the work that is lost on a
+    /// Minimum time between two checkpoints of an operation. It bounds the work that is lost on a
     /// takeover. Large checkpoints are spaced further apart; 0 disables all spacing. Each
     /// checkpoint is a message to NATS.
     #[arg(long, env = "KTRDR_CHECKPOINT_INTERVAL", default_value = "1s", value_parser = parse_duration_or_zero)]
