@@ -7,8 +7,8 @@
 //! How it is solved: every piece is checked before it is sent, so what a client received is always
 //! the beginning of a JSON value. Only the open brackets are remembered between two pieces.
 //!
-//! Rejected: serde_json, which needs the whole text or a thread that waits for it; and push parsers
-//! such as actson, which keep whole strings in memory.
+//! Rejected: `serde_json`, which needs the whole text or a thread that waits for it; and push
+//! parsers such as `actson`, which keep whole strings in memory.
 
 use std::fmt;
 
