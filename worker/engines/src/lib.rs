@@ -7,15 +7,17 @@
 //! | [`training`] | Engine: trains a small neural network on past price bars. |
 //! | [`dummy`] | Engine: waits in steps; for trials and load tests. |
 //! | [`bars`] | Price bars and indicators, for backtesting and training. |
+//! | `bounded` | Reads files from outside within bounds. |
 //! | `datetime` | The dates and times of all engines. |
 //!
-//! Dependencies go one way: `data_processing`, `bars` → `datetime`; `training` → `bars`;
+//! Dependencies go one way: `data_processing`, `bars` → `datetime`, `bounded`; `training` → `bars`;
 //! `backtesting` → `training` (to trade a trained model), `bars`. The crate uses only the public
 //! interface of `ktrdr-worker`, like the engine of any other author. `docs/engines` states the exact
 //! rules of each engine.
 
 pub mod backtesting;
 pub mod bars;
+mod bounded;
 pub mod data_processing;
 mod datetime;
 pub mod dummy;

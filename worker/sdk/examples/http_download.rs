@@ -7,11 +7,12 @@
 //!     -d '{"url": "http://localhost:8000/openapi.json", "file": "api.json"}'
 //! ```
 
+use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use ktrdr_worker::{Context, Engine, OperationError};
+use ktrdr_worker::{Context, Engine, NamedBy, OperationError};
 use reqwest::StatusCode;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -35,20 +36,17 @@ impl Engine for Download {
     type Output = usize;
 
     async fn run(&self, ctx: Context, request: DownloadRequest) -> Result<usize, OperationError> {
-        let target = ctx.data_dir().resolve(&request.file)?;
+        let output = ctx.output(&request.file, NamedBy::Request, false)?;
 
         let body = tokio::select! {
             body = fetch(&request.url) => body?,
             () = ctx.cancelled() => return Err(OperationError::Cancelled),
         };
 
-        // Two attempts may be alive at once, so each writes a file of its own.
-        let name = format!("{}.{}.{}", request.file, ctx.operation_id(), ctx.attempt());
-        let temporary = ctx.data_dir().resolve(&name)?;
-        tokio::fs::write(&temporary, &body).await?;
-        ctx.ensure_owner().await?;
-        tokio::fs::rename(&temporary, &target).await?;
-        Ok(body.len())
+        let len = body.len();
+        ctx.blocking(move |_| Ok(output.write(|file| file.write_all(&body))?))
+            .await?;
+        Ok(len)
     }
 }
 

@@ -56,10 +56,7 @@ impl Engine for WordCount {
 }
 
 fn count(ctx: &Context, request: &WordCountRequest) -> Result<WordCountOutput, OperationError> {
-    let path = ctx.data_dir().resolve(&request.file)?;
-    let file = std::fs::File::open(&path).map_err(|error| {
-        OperationError::invalid(format!("cannot read {}: {error}", request.file))
-    })?;
+    let file = ctx.data_dir().open(&request.file)?;
     let total = file.metadata()?.len();
 
     let (mut lines, mut words, mut bytes) = (0, 0, 0);

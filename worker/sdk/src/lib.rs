@@ -40,7 +40,7 @@
 //!
 //! | To | see |
 //! |---|---|
-//! | write an engine | [`Engine`], [`Context`], [`OperationError`], [`DataDir`] |
+//! | write an engine | [`Engine`], [`Context`], [`OperationError`], [`DataDir`], [`Output`] |
 //! | test an engine without NATS | [`testing::TestRun`] |
 //! | run it as a program | [`main`], [`Config`] |
 //! | run several engines, or embed a worker in a program | [`Worker::builder`] |
@@ -77,8 +77,9 @@ struct Readme;
 
 pub use engine::Engine;
 pub use engine::context::Context;
-pub use engine::data_dir::{DataDir, open_file};
+pub use engine::data_dir::{DataDir, FileError};
 pub use engine::error::OperationError;
+pub use engine::output::{NamedBy, Output, OutputError};
 pub use ktrdr_protocol::id::{OperationId, WorkerId};
 pub use ktrdr_protocol::progress::Progress;
 pub use worker::builder::{Worker, WorkerBuilder, WorkerError, main};

@@ -34,8 +34,8 @@ use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::Engine;
-use crate::engine::context::{Context, Inner};
-use crate::engine::data_dir::DataDir;
+use crate::engine::context::{Context, Inner, Lineage};
+use crate::engine::data_dir::{DataDir, FileError};
 use crate::engine::error::OperationError;
 use crate::reporting::report::Report;
 
@@ -86,7 +86,12 @@ impl TestRun {
             resumes,
             cancel: cancel.clone(),
             report: report.clone(),
-            data_dir,
+            data_dir: data_dir.reopened(),
+            lineage: Lineage {
+                worker_type: "test",
+                parameters: Box::default(),
+                repeats: false,
+            },
             checkpoint,
             checkpoint_interval: Duration::ZERO,
             owner: Box::new(|| Box::pin(std::future::ready(Ok(())))),
@@ -121,6 +126,34 @@ impl TestRun {
             .collect();
         let data_dir = self.ctx.data_dir().clone();
         Self::attempt_of(id, 1, resumes, data_dir, self.newest_checkpoint())
+            .change(|inner| inner.lineage.repeats = true)
+    }
+
+    /// The first attempt at another operation, in the same data directory.
+    #[must_use]
+    pub fn another(&self, id: OperationId) -> Self {
+        Self::attempt_of(id, 1, Vec::new(), self.ctx.data_dir().clone(), None)
+    }
+
+    /// Puts outputs only below `folder`, as `KTRDR_OUTPUT_DIR` does.
+    ///
+    /// # Errors
+    /// The error of [`DataDir::with_outputs_below`].
+    pub fn outputs_below(self, folder: &str) -> Result<Self, FileError> {
+        let data_dir = self.ctx.data_dir().clone().with_outputs_below(folder)?;
+        Ok(self.change(|inner| inner.data_dir = data_dir))
+    }
+
+    /// Calls `hook` when the engine asks whether it still owns its operation, which is right before
+    /// others see its output.
+    #[must_use]
+    pub fn before_publishing(self, hook: impl Fn() + Send + Sync + 'static) -> Self {
+        self.change(|inner| {
+            inner.owner = Box::new(move || {
+                hook();
+                Box::pin(std::future::ready(Ok(())))
+            });
+        })
     }
 
     /// The checkpoint that the next attempt resumes from.

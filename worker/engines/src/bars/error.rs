@@ -46,6 +46,14 @@ pub enum BarsError {
         /// The problem.
         problem: String,
     },
+    /// More bars lie in the range than fit into memory.
+    #[error("{file}: more than {most} bars are selected: give a shorter range with start and end")]
+    TooMany {
+        /// The path of the file, relative to the data directory.
+        file: String,
+        /// The most bars that are accepted.
+        most: usize,
+    },
     /// No bar lies in the requested range.
     #[error("{file}: no bars between {start} and {end}; the file holds {held}")]
     NoneInRange {
@@ -85,6 +93,7 @@ impl From<BarsError> for OperationError {
             BarsError::Io { .. } => return Self::failed(error.to_string()),
             BarsError::NotFound { .. } => "bars_not_found",
             BarsError::Column { .. } | BarsError::Line { .. } => "invalid_bars",
+            BarsError::TooMany { .. } => "too_many_bars",
             BarsError::NoneInRange { .. } | BarsError::TooFew { .. } => "insufficient_data",
         };
 

@@ -11,17 +11,19 @@
 //! in a second read of the file.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
-use std::path::Path;
+use std::io::{self, BufRead, BufReader, Read, Seek};
 
 use csv::StringRecord;
 
 use super::{Bar, BarSelection, BarTime, Bars, BarsError};
-use ktrdr_worker::Context;
-use ktrdr_worker::open_file;
+use crate::bounded::{Bounded, MAX_RECORD, Stopped};
+use ktrdr_worker::{Context, FileError};
 
 /// Rows between two checks for cancellation.
 const ROWS_PER_CHECK: u64 = 1000;
+
+/// The most bars of one selection. They take about a gigabyte.
+const MAX_BARS: usize = 10_000_000;
 
 /// The columns that every file must have, in the order of [`Columns::index`].
 const COLUMNS: [&str; 6] = ["timestamp", "open", "high", "low", "close", "volume"];
@@ -34,22 +36,19 @@ impl Bars {
     /// range; also when the operation was cancelled.
     pub fn load(ctx: &Context, selection: &BarSelection) -> Result<Bars, BarsError> {
         let file = selection.file();
-        let path = ctx.data_dir().resolve(&file).map_err(BarsError::Refused)?;
-        let opened = open_file(&path).map_err(|source| match source.kind() {
-            io::ErrorKind::NotFound => BarsError::NotFound { file: file.clone() },
-            _ => BarsError::Io {
-                file: file.clone(),
-                source,
-            },
+        let opened = ctx.data_dir().open(&file).map_err(|error| match error {
+            FileError::NotFound { name } => BarsError::NotFound { file: name },
+            FileError::Io { name, source } => BarsError::Io { file: name, source },
+            refused => BarsError::Refused(refused.into()),
         })?;
 
         FileReader {
             ctx,
             selection,
-            path: &path,
+            opened: &opened,
             file,
         }
-        .read(opened)
+        .read()
     }
 
     /// Fails when there are fewer than `needed` bars.
@@ -77,12 +76,13 @@ impl Bars {
 struct FileReader<'a> {
     ctx: &'a Context,
     selection: &'a BarSelection,
-    path: &'a Path,
+    opened: &'a File,
     file: String,
 }
 
 impl FileReader<'_> {
-    fn read(self, source: impl Read) -> Result<Bars, BarsError> {
+    fn read(self) -> Result<Bars, BarsError> {
+        let source = Bounded::new(self.ctx, self.opened, MAX_RECORD);
         // `flexible`: rows of another length are refused below, with the right line.
         let mut reader = csv::ReaderBuilder::new()
             .has_headers(false)
@@ -113,6 +113,12 @@ impl FileReader<'_> {
             last = Some(bar.time);
 
             if self.selection.contains(bar.time) {
+                if bars.len() == MAX_BARS {
+                    return Err(BarsError::TooMany {
+                        file: self.file,
+                        most: MAX_BARS,
+                    });
+                }
                 bars.push(bar);
             }
         }
@@ -129,15 +135,25 @@ impl FileReader<'_> {
 
     fn next<R: Read>(
         &self,
-        reader: &mut csv::Reader<R>,
+        reader: &mut csv::Reader<Bounded<'_, R>>,
         record: &mut StringRecord,
     ) -> Result<bool, BarsError> {
+        let begin = reader.position().byte();
+        reader.get_mut().allow(MAX_RECORD);
+
         reader.read_record(record).map_err(|error| {
             let byte = error.position().map(csv::Position::byte);
             match error.into_kind() {
-                csv::ErrorKind::Io(source) => BarsError::Io {
-                    file: self.file.clone(),
-                    source,
+                csv::ErrorKind::Io(source) => match Stopped::cause_of(&source) {
+                    Some(Stopped::Cancelled) => BarsError::Cancelled,
+                    Some(Stopped::TooLong) => self.at_byte(
+                        begin,
+                        format!("the record is longer than {MAX_RECORD} bytes; is a closing quote missing?"),
+                    ),
+                    None => BarsError::Io {
+                        file: self.file.clone(),
+                        source,
+                    },
                 },
                 kind => self.at_byte(byte.unwrap_or(0), csv_problem(&kind)),
             }
@@ -191,16 +207,47 @@ impl FileReader<'_> {
     }
 
     fn at_byte(&self, byte: u64, problem: String) -> BarsError {
-        match line_of(self.path, byte) {
+        match self.line_of(byte) {
             Ok(line) => BarsError::Line {
                 file: self.file.clone(),
                 line,
                 problem,
             },
+            Err(source) if Stopped::cause_of(&source).is_some() => BarsError::Cancelled,
             Err(source) => BarsError::Io {
                 file: self.file.clone(),
                 source,
             },
+        }
+    }
+
+    /// The line of the record that begins at `byte`, or behind empty lines there.
+    ///
+    /// The csv crate counts those empty lines as part of the record. Counting again costs a second
+    /// read of the file, only on an error.
+    fn line_of(&self, byte: u64) -> io::Result<u64> {
+        let mut file = self.opened;
+        file.rewind()?;
+        let mut source = BufReader::new(Bounded::new(self.ctx, file, u64::MAX));
+        let (mut line, mut at) = (1, 0);
+
+        loop {
+            let buffer = source.fill_buf()?;
+            if buffer.is_empty() {
+                return Ok(line);
+            }
+
+            for &read in buffer {
+                if at >= byte && !matches!(read, b'\r' | b'\n') {
+                    return Ok(line);
+                }
+                line += u64::from(read == b'\n');
+                at += 1;
+            }
+
+            let length = buffer.len();
+
+            source.consume(length);
         }
     }
 }
@@ -209,34 +256,6 @@ fn csv_problem(kind: &csv::ErrorKind) -> String {
     match kind {
         csv::ErrorKind::Utf8 { err, .. } => format!("column {} is not UTF-8", err.field() + 1),
         other => format!("{other:?}"),
-    }
-}
-
-/// The line of the record that begins at `byte`, or behind empty lines there.
-///
-/// The csv crate counts those empty lines as part of the record. Counting again costs a second read
-/// of the file, only on an error.
-fn line_of(path: &Path, byte: u64) -> io::Result<u64> {
-    let mut source = BufReader::new(File::open(path)?);
-    let (mut line, mut at) = (1, 0);
-
-    loop {
-        let buffer = source.fill_buf()?;
-        if buffer.is_empty() {
-            return Ok(line);
-        }
-
-        for &read in buffer {
-            if at >= byte && !matches!(read, b'\r' | b'\n') {
-                return Ok(line);
-            }
-            line += u64::from(read == b'\n');
-            at += 1;
-        }
-
-        let length = buffer.len();
-
-        source.consume(length);
     }
 }
 

@@ -13,17 +13,16 @@
 //! Files that no attempt comes back for are removed by the first run that finds them older than
 //! seven days.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use ktrdr_worker::OperationId;
+use cap_std::fs::{Dir, OpenOptions};
+use ktrdr_worker::{DataDir, OperationId};
 
-use ktrdr_worker::DataDir;
-
-/// Name of the directory, inside the data directory.
-pub(super) const UNFINISHED: &str = ".unfinished";
+/// Name of the directory, inside the directory of outputs.
+const UNFINISHED: &str = ".unfinished";
 
 /// Age after which abandoned files are removed: the default retention of checkpoints
 /// (`KTRDR_RETENTION`).
@@ -34,6 +33,8 @@ const DIRECTORY_TRIES: usize = 100;
 
 /// The files of one attempt. Dropping it removes the files that are no longer needed.
 pub(super) struct AttemptFiles {
+    data_dir: DataDir,
+    /// Relative to the data directory, like all paths here.
     directory: PathBuf,
     attempt: u32,
     directory_made: bool,
@@ -61,11 +62,10 @@ impl AttemptFiles {
         attempt: u32,
         has_checkpoint: bool,
     ) -> Self {
-        remove_abandoned(
-            &data_dir.root().join(UNFINISHED),
-            id.as_str(),
-            SystemTime::now(),
-        );
+        if let Ok(dir) = data_dir.dir() {
+            let unfinished = data_dir.outputs().join(UNFINISHED);
+            remove_abandoned(dir, &unfinished, id.as_str(), SystemTime::now());
+        }
 
         let files = Self::of(data_dir, id, attempt);
 
@@ -78,6 +78,7 @@ impl AttemptFiles {
     fn of(data_dir: &DataDir, id: &OperationId, attempt: u32) -> Self {
         let directory = operation_directory(data_dir, id);
         Self {
+            data_dir: data_dir.clone(),
             directory,
             attempt,
             directory_made: false,
@@ -113,12 +114,15 @@ impl AttemptFiles {
 
     /// Removes the state file of checkpoint `number`, which failed.
     pub(super) fn discard(&self, number: u64) {
-        let _ = fs::remove_file(Self::state_path(&self.directory, self.attempt, number));
+        self.remove_file(&Self::state_path(&self.directory, self.attempt, number));
     }
 
     /// Creates a file, and the directory if this is the first file. A directory that is gone later
     /// was removed by an attempt that completed the operation, and is not created again.
     fn create(&mut self, path: &Path) -> io::Result<File> {
+        let dir = self.data_dir.dir()?;
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true);
         let mut tries = if self.directory_made {
             1
         } else {
@@ -127,7 +131,7 @@ impl AttemptFiles {
 
         loop {
             if !self.directory_made {
-                match fs::create_dir_all(&self.directory) {
+                match dir.create_dir_all(&self.directory) {
                     Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
                     _ => {}
                 }
@@ -135,11 +139,11 @@ impl AttemptFiles {
 
             tries -= 1;
 
-            match File::create_new(path) {
+            match dir.open_with(path, &options) {
                 Err(error) if error.kind() == ErrorKind::NotFound && tries > 0 => {}
                 created => {
                     self.directory_made |= created.is_ok();
-                    return created;
+                    return created.map(cap_std::fs::File::into_std);
                 }
             }
         }
@@ -161,20 +165,24 @@ impl AttemptFiles {
     /// Removes the files that are `unneeded`. A file that cannot be removed now is removed when it
     /// is old.
     fn remove_files(&self, unneeded: impl Fn(FileName) -> bool) {
-        for entry in fs::read_dir(&self.directory)
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
+        let entries = self
+            .data_dir
+            .dir()
+            .and_then(|dir| dir.read_dir(&self.directory));
+        for entry in entries.into_iter().flatten().flatten() {
             let name = entry.file_name();
             if name
                 .to_str()
                 .and_then(FileName::parse)
                 .is_some_and(&unneeded)
             {
-                let _ = fs::remove_file(entry.path());
+                self.remove_file(&self.directory.join(name));
             }
         }
+    }
+
+    fn remove_file(&self, path: &Path) {
+        let _ = self.data_dir.dir().and_then(|dir| dir.remove_file(path));
     }
 }
 
@@ -186,14 +194,16 @@ impl Drop for AttemptFiles {
             OnDrop::RemoveAll => self.remove_files(|file| file.attempt <= self.attempt),
         }
         // These fail when the directories still hold files, which somebody needs.
-        let _ = fs::remove_dir(&self.directory);
-        let _ = self.directory.parent().map(fs::remove_dir);
+        if let Ok(dir) = self.data_dir.dir() {
+            let _ = dir.remove_dir(&self.directory);
+            let _ = self.directory.parent().map(|parent| dir.remove_dir(parent));
+        }
     }
 }
 
-/// The directory of an operation's files.
+/// The directory of an operation's files, relative to the data directory.
 pub(super) fn operation_directory(data_dir: &DataDir, id: &OperationId) -> PathBuf {
-    data_dir.root().join(UNFINISHED).join(id.as_str())
+    data_dir.outputs().join(UNFINISHED).join(id.as_str())
 }
 
 /// The parts of a file name.
@@ -220,26 +230,37 @@ impl FileName {
 
 /// Removes old files of all operations except `own`. Errors are ignored: they must not stop this
 /// run, and the next run tries again.
-fn remove_abandoned(unfinished: &Path, own: &str, now: SystemTime) {
+fn remove_abandoned(dir: &Dir, unfinished: &Path, own: &str, now: SystemTime) {
     let is_old = |path: &Path| {
-        let modified = path.metadata().and_then(|metadata| metadata.modified());
-        modified.is_ok_and(|modified| now.duration_since(modified).is_ok_and(|age| age > MAX_AGE))
+        let modified = dir
+            .symlink_metadata(path)
+            .and_then(|metadata| metadata.modified());
+        modified.is_ok_and(|modified| {
+            now.duration_since(modified.into_std())
+                .is_ok_and(|age| age > MAX_AGE)
+        })
+    };
+    let names = |path: &Path| {
+        let entries = dir.read_dir(path).into_iter().flatten().flatten();
+        entries.map(|entry| entry.file_name()).collect::<Vec<_>>()
     };
 
-    for entry in fs::read_dir(unfinished).into_iter().flatten().flatten() {
-        let path = entry.path();
-        let files = || fs::read_dir(&path).into_iter().flatten().flatten();
-        if entry.file_name() != own && is_old(&path) && files().all(|file| is_old(&file.path())) {
+    for name in names(unfinished) {
+        let path = unfinished.join(&name);
+        let files_are_old = || names(&path).iter().all(|file| is_old(&path.join(file)));
+        if name != own && is_old(&path) && files_are_old() {
             tracing::info!(path = %path.display(), "removing the files of an abandoned operation");
-            let _ = fs::remove_dir_all(&path);
+            let _ = dir.remove_dir_all(&path);
         }
     }
 
-    let _ = fs::remove_dir(unfinished);
+    let _ = dir.remove_dir(unfinished);
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn id(name: &str) -> OperationId {
@@ -260,7 +281,7 @@ mod tests {
     fn an_attempt_removes_its_own_files_and_those_of_earlier_ones() {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::new(dir.path());
-        let there = || names(&operation_directory(&data, &id("a")));
+        let there = || names(&dir.path().join(operation_directory(&data, &id("a"))));
         let mut first = AttemptFiles::open(&data, &id("a"), 1, false);
 
         first.create_output().unwrap();
@@ -343,11 +364,14 @@ mod tests {
             .unwrap()
             .set_modified(soon)
             .unwrap();
-        remove_abandoned(dir.path(), "own", SystemTime::now());
+        let data = DataDir::new(dir.path());
+        let sweep = |now| remove_abandoned(data.dir().unwrap(), Path::new("."), "own", now);
+
+        sweep(SystemTime::now());
 
         assert_eq!(names(dir.path()), ["old", "own", "young"]);
 
-        remove_abandoned(dir.path(), "own", soon);
+        sweep(soon);
 
         assert_eq!(names(dir.path()), ["own", "young"]);
     }

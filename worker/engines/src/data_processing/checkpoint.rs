@@ -23,8 +23,9 @@
 //! directory anyway.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
+use std::path::Path;
 
 use ktrdr_worker::OperationId;
 use serde::{Deserialize, Serialize};
@@ -208,9 +209,10 @@ impl<'a> CheckpointSaver<'a> {
         output: Option<&mut OutputTable>,
     ) -> io::Result<()> {
         let directory = operation_directory(self.ctx.data_dir(), &last.operation_id);
+        let open = |path: &Path| self.ctx.data_dir().open_path(path);
         let state = AttemptFiles::state_path(&directory, last.attempt, last.state.number);
         let mut state = BufReader::new(verify_state(
-            File::open(state).map_err(describe("state"))?,
+            open(&state).map_err(describe("state"))?,
             &last.state,
         )?);
 
@@ -221,12 +223,11 @@ impl<'a> CheckpointSaver<'a> {
         }
 
         match output {
-            Some(output) if last.output_len > 0 => output
-                .copy_from(
-                    &AttemptFiles::output_path(&directory, last.attempt),
-                    last.output_len,
-                )
-                .map_err(describe("the table so far")),
+            Some(output) if last.output_len > 0 => {
+                open(&AttemptFiles::output_path(&directory, last.attempt))
+                    .and_then(|table| output.copy_from(table, last.output_len))
+                    .map_err(describe("the table so far"))
+            }
             _ => Ok(()),
         }
     }
@@ -325,7 +326,12 @@ impl<'a> CheckpointSaver<'a> {
     /// Removes the files of the completed operation and of the operations it was resumed from.
     pub(super) fn complete(self) {
         for id in &self.resumed {
-            let _ = fs::remove_dir_all(operation_directory(self.ctx.data_dir(), id));
+            let directory = operation_directory(self.ctx.data_dir(), id);
+            let _ = self
+                .ctx
+                .data_dir()
+                .dir()
+                .and_then(|dir| dir.remove_dir_all(directory));
         }
         self.files.complete();
     }

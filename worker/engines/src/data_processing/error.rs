@@ -1,6 +1,6 @@
 //! The errors of this engine. Their messages name the file and the line.
 
-use ktrdr_worker::OperationError;
+use ktrdr_worker::{FileError, OperationError, OutputError};
 
 use crate::datetime::InvalidTimeFormat;
 
@@ -76,7 +76,13 @@ pub(super) enum DataError {
         file: String,
         source: std::io::Error,
     },
-    /// The operation was cancelled, or a path leaves the data directory.
+    /// The output cannot be written, or may not.
+    #[error(transparent)]
+    Output(#[from] OutputError),
+    /// The source cannot be opened.
+    #[error(transparent)]
+    File(FileError),
+    /// The operation was cancelled.
     #[error(transparent)]
     Operation(#[from] OperationError),
 }
@@ -104,6 +110,8 @@ impl From<DataError> for OperationError {
         let message = error.to_string();
         match error {
             DataError::Operation(error) => error,
+            DataError::Output(error) => error.into(),
+            DataError::File(error) => error.into(),
             DataError::SourceMissing { .. } | DataError::NotAFile { .. } => {
                 Self::permanent("source_not_found", message)
             }

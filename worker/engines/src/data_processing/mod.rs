@@ -66,6 +66,12 @@ pub struct DataProcessingRequest {
     pub operations: Vec<NameOrObject<OperationParams>>,
     /// The CSV file to write. The default is `<stem>.processed.csv` beside the source.
     pub output_file: Option<String>,
+    /// Replace the output file if it exists. False fails with `output_exists`, unless the operation
+    /// itself, or the one that it retries or resumes, wrote the file. Without `output_file`, the
+    /// output of an earlier operation of this type is also replaced.
+    // Not written when it is false: checkpoints hold a hash of the request, and stay valid.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub overwrite: bool,
     /// Estimated number of rows. Progress shows it until the real number is known.
     pub estimated_rows: Option<u64>,
 }

@@ -1,14 +1,14 @@
 //! Writes the output table: first to a file of the attempt, which gets the requested name when the
 //! table is complete.
 
-use std::fs::{self, File};
-use std::io::{self, ErrorKind, Read, Seek, Write};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+use std::path::PathBuf;
 
 use super::attempt_files::AttemptFiles;
 use super::error::DataError;
 use super::row::Row;
-use ktrdr_worker::Context;
+use ktrdr_worker::Output;
 
 /// Bytes written at a time.
 const CHUNK: usize = 256 * 1024;
@@ -19,28 +19,17 @@ pub(super) struct OutputTable {
     buffer: Vec<u8>,
     /// Bytes in the file.
     written: u64,
+    /// Path of the file, relative to the data directory.
     temporary: PathBuf,
-    target: PathBuf,
-    /// The name in the request, for messages.
-    name: String,
+    output: Output,
 }
 
 impl OutputTable {
-    /// Creates the table that will be published as `target`, which the request calls `name`.
-    pub(super) fn create(
-        files: &mut AttemptFiles,
-        target: PathBuf,
-        name: &str,
-    ) -> Result<Self, DataError> {
-        // Fail before the work when the directory cannot be created.
-        if let Some(directory) = target.parent() {
-            fs::create_dir_all(directory)
-                .map_err(DataError::io("create the directory of", name))?;
-        }
-
+    /// Creates the table that will be published as `output`.
+    pub(super) fn create(files: &mut AttemptFiles, output: Output) -> Result<Self, DataError> {
         let (file, temporary) = files
             .create_output()
-            .map_err(DataError::io("create", name))?;
+            .map_err(DataError::io("create", output.name()))?;
         let buffer = Vec::with_capacity(CHUNK + 4096);
 
         Ok(Self {
@@ -48,14 +37,13 @@ impl OutputTable {
             buffer,
             written: 0,
             temporary,
-            target,
-            name: name.to_owned(),
+            output,
         })
     }
 
     /// Starts with the first `len` bytes of the table that another attempt wrote.
-    pub(super) fn copy_from(&mut self, path: &Path, len: u64) -> io::Result<()> {
-        self.written = io::copy(&mut File::open(path)?.take(len), &mut self.file)?;
+    pub(super) fn copy_from(&mut self, table: File, len: u64) -> io::Result<()> {
+        self.written = io::copy(&mut table.take(len), &mut self.file)?;
         if self.written == len {
             Ok(())
         } else {
@@ -70,7 +58,7 @@ impl OutputTable {
         self.file
             .set_len(0)
             .and_then(|()| self.file.rewind())
-            .map_err(DataError::io("write", &self.name))
+            .map_err(DataError::io("write", self.output.name()))
     }
 
     /// Writes the header.
@@ -98,7 +86,7 @@ impl OutputTable {
     fn flush(&mut self) -> Result<(), DataError> {
         self.file
             .write_all(&self.buffer)
-            .map_err(DataError::io("write", &self.name))?;
+            .map_err(DataError::io("write", self.output.name()))?;
         self.written += self.buffer.len() as u64;
         self.buffer.clear();
         Ok(())
@@ -109,62 +97,14 @@ impl OutputTable {
         self.flush()?;
         self.file
             .sync_data()
-            .map_err(DataError::io("write", &self.name))?;
+            .map_err(DataError::io("write", self.output.name()))?;
         Ok(self.written)
     }
 
-    /// Syncs the table to disk and renames it to its target. Others see the whole table or nothing.
-    pub(super) fn publish(mut self, ctx: &Context) -> Result<(), DataError> {
+    /// Syncs the table to disk and gives it its name. Others see the whole table or nothing.
+    pub(super) fn publish(mut self) -> Result<(), DataError> {
         self.flush()?;
-        ctx.check_cancelled()?;
-        self.file
-            .sync_all()
-            .map_err(DataError::io("write", &self.name))?;
-
-        // The last check before others can see the table: no other attempt has taken over.
-        ctx.ensure_owner_blocking()?;
-
-        match fs::rename(&self.temporary, &self.target) {
-            Err(error) if error.kind() == ErrorKind::CrossesDevices => self.publish_copy(ctx)?,
-            renamed => renamed.map_err(DataError::io("write", &self.name))?,
-        }
-
-        // Sync the directory too, so that the new name survives a power failure. Some file systems
-        // cannot; then nothing more can be done.
-        if let Some(directory) = self.target.parent() {
-            let _ = File::open(directory).and_then(|directory| directory.sync_all());
-        }
-
-        Ok(())
-    }
-
-    /// Publishes to another device: copies the table beside its target, then renames the copy.
-    fn publish_copy(&self, ctx: &Context) -> Result<(), DataError> {
-        let beside = |attempt| {
-            self.target
-                .with_file_name(format!(".{}.{attempt}.tmp", ctx.operation_id()))
-        };
-
-        // Remove copies of attempts that died here.
-        for earlier in 1..=ctx.attempt() {
-            let _ = fs::remove_file(beside(earlier));
-        }
-
-        let copy = beside(ctx.attempt());
-        let published = (|| {
-            let io = || DataError::io("write", &self.name);
-            let mut file = File::create_new(&copy).map_err(io())?;
-            io::copy(&mut File::open(&self.temporary).map_err(io())?, &mut file).map_err(io())?;
-            file.sync_all().map_err(io())?;
-            ctx.ensure_owner_blocking()?;
-            fs::rename(&copy, &self.target).map_err(io())
-        })();
-
-        if published.is_err() {
-            let _ = fs::remove_file(&copy);
-        }
-
-        published
+        Ok(self.output.publish(&self.file, &self.temporary)?)
     }
 }
 
@@ -207,8 +147,11 @@ fn append_quoted(text: &mut Vec<u8>, cell: &[u8]) {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::data_processing::tests::names;
+    use ktrdr_worker::NamedBy;
     use ktrdr_worker::testing::TestRun;
 
     #[test]
@@ -230,14 +173,15 @@ mod tests {
         );
     }
 
-    fn table(run: &TestRun, target: &Path) -> (AttemptFiles, OutputTable) {
+    fn table(run: &TestRun) -> (AttemptFiles, OutputTable) {
         let mut files = AttemptFiles::open(
             run.ctx().data_dir(),
             run.ctx().operation_id(),
             run.ctx().attempt(),
             false,
         );
-        let table = OutputTable::create(&mut files, target.to_owned(), "out.csv").unwrap();
+        let output = run.ctx().output("out.csv", NamedBy::Request, true).unwrap();
+        let table = OutputTable::create(&mut files, output).unwrap();
         (files, table)
     }
 
@@ -245,7 +189,7 @@ mod tests {
     fn appears_whole_or_not_at_all() {
         let dir = tempfile::tempdir().unwrap();
         let (run, target) = (TestRun::in_dir(dir.path()), dir.path().join("out.csv"));
-        let (files, mut first) = table(&run, &target);
+        let (files, mut first) = table(&run);
 
         first.write_header(&["a".into()]).unwrap();
 
@@ -258,9 +202,9 @@ mod tests {
 
         assert!(names(dir.path()).is_empty());
 
-        let (files, second) = table(&run, &target);
+        let (files, second) = table(&run);
 
-        second.publish(run.ctx()).unwrap();
+        second.publish().unwrap();
         files.complete();
 
         assert_eq!(names(dir.path()), ["out.csv"]);
@@ -268,48 +212,14 @@ mod tests {
         fs::write(&target, "the one before").unwrap();
         run.cancel();
 
-        let (files, third) = table(&run, &target);
+        let (files, third) = table(&run);
 
-        assert!(third.publish(run.ctx()).is_err());
+        assert!(third.publish().is_err());
 
         drop(files);
 
         assert_eq!(names(dir.path()), ["out.csv"]);
         assert_eq!(fs::read_to_string(&target).unwrap(), "the one before");
-    }
-
-    #[test]
-    fn a_target_on_another_device_gets_a_copy() {
-        let dir = tempfile::tempdir().unwrap();
-        let (run, target) = (TestRun::in_dir(dir.path()), dir.path().join("out.csv"));
-
-        // The copy of an attempt that was killed.
-        fs::write(dir.path().join(".test.1.tmp"), "half a tab").unwrap();
-
-        let (files, mut whole) = table(&run, &target);
-
-        whole.write_header(&["a".into()]).unwrap();
-        whole.sync().unwrap();
-        whole.publish_copy(run.ctx()).unwrap();
-        files.complete();
-
-        assert_eq!(
-            (names(dir.path()), fs::read_to_string(&target).unwrap()),
-            (vec!["out.csv".into()], "a\n".into())
-        );
-
-        let (files, whole) = table(&run, &target);
-
-        run.cancel();
-
-        assert!(whole.publish_copy(run.ctx()).is_err());
-
-        drop(files);
-
-        assert_eq!(
-            (names(dir.path()), fs::read_to_string(&target).unwrap()),
-            (vec!["out.csv".into()], "a\n".into())
-        );
     }
 
     #[test]
@@ -319,17 +229,17 @@ mod tests {
 
         fs::write(&other, "a\n1\nhalf a r").unwrap();
 
-        let (_files, mut table) = table(&run, &dir.path().join("out.csv"));
+        let (_files, mut table) = table(&run);
 
-        assert!(table.copy_from(&other, 100).is_err());
+        assert!(table.copy_from(File::open(&other).unwrap(), 100).is_err());
 
         table.truncate().unwrap();
-        table.copy_from(&other, 4).unwrap();
+        table.copy_from(File::open(&other).unwrap(), 4).unwrap();
         table.write_row(&Row::of(&["2"])).unwrap();
 
         assert_eq!(table.sync().unwrap(), 6);
 
-        table.publish(run.ctx()).unwrap();
+        table.publish().unwrap();
 
         assert_eq!(
             fs::read_to_string(dir.path().join("out.csv")).unwrap(),

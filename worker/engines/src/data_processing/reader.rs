@@ -12,13 +12,14 @@ use std::io::Read;
 
 use super::error::DataError;
 use super::row::{Row, Span};
+use crate::bounded;
 
 /// Bytes read at a time.
 const CHUNK: usize = 256 * 1024;
 
 /// The longest accepted record, in bytes. It bounds the memory used when a closing quote is
 /// missing.
-pub(super) const MAX_RECORD: usize = 16 * 1024 * 1024;
+pub(super) const MAX_RECORD: usize = bounded::MAX_RECORD as usize;
 
 const BOM: &[u8] = b"\xef\xbb\xbf";
 

@@ -12,10 +12,9 @@
 //! is due, and stops when the operation was cancelled. A later attempt resumes behind the row of
 //! the last checkpoint (see `checkpoint`).
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
-use super::attempt_files::UNFINISHED;
 use super::checkpoint::CheckpointSaver;
 use super::error::DataError;
 use super::output::OutputTable;
@@ -25,7 +24,7 @@ use super::row::Row;
 use super::source::Source;
 use super::table::Table;
 use super::{DataProcessingOutput, DataProcessingRequest};
-use ktrdr_worker::Context;
+use ktrdr_worker::{Context, NamedBy, Output};
 
 /// Executes `request`. Resumes from the checkpoint of an earlier attempt if there is one.
 pub(super) fn process(
@@ -39,10 +38,7 @@ pub(super) fn process(
         ));
     }
 
-    let source = Source::open(
-        &ctx.data_dir().resolve(&request.source_file)?,
-        &request.source_file,
-    )?;
+    let source = Source::open(ctx.data_dir(), &request.source_file)?;
     let header = read_header(&source)?;
     let fresh = || {
         Plan::new(
@@ -56,8 +52,9 @@ pub(super) fn process(
     let plan = fresh()?;
     let target = output_target(ctx, request, &source)?;
     let mut saver = CheckpointSaver::new(ctx, request, &source)?;
-    let mut output = match &target {
-        Some((path, name)) => Some(OutputTable::create(&mut saver.files, path.clone(), name)?),
+    let name = target.as_ref().map(|target| target.name().to_owned());
+    let mut output = match target {
+        Some(target) => Some(OutputTable::create(&mut saver.files, target)?),
         None => None,
     };
     let (plan, position) = saver.resume(plan, fresh, output.as_mut())?;
@@ -83,7 +80,7 @@ pub(super) fn process(
 
     Ok(DataProcessingOutput {
         rows_processed: progress.rows_processed(),
-        output_file: target.map(|(_, name)| name),
+        output_file: name,
         duration_seconds: started.elapsed().as_secs_f64(),
         operations: run
             .plan
@@ -104,12 +101,12 @@ fn read_header(source: &Source) -> Result<Row, DataError> {
     }
 }
 
-/// The path of the output table and its name in the request. None when no operation makes a table.
+/// The file of the output table. None when no operation makes a table.
 fn output_target(
     ctx: &Context,
     request: &DataProcessingRequest,
     source: &Source,
-) -> Result<Option<(PathBuf, String)>, DataError> {
+) -> Result<Option<Output>, DataError> {
     if !request
         .operations
         .iter()
@@ -118,31 +115,19 @@ fn output_target(
         return Ok(None);
     }
 
-    let name = request
-        .output_file
-        .clone()
-        .unwrap_or_else(|| default_output(&request.source_file));
-    let path = ctx.data_dir().resolve(&name)?;
+    let (name, named_by) = match &request.output_file {
+        Some(name) => (name.clone(), NamedBy::Request),
+        None => (default_output(&request.source_file), NamedBy::Engine),
+    };
+    let place = ctx.data_dir().place_output(&name)?;
 
-    if source.is_at(&path) {
+    if source.is_at(ctx.data_dir(), &place) {
         return Err(DataError::Request(format!(
             "output_file {name:?} is the source file: give another name"
         )));
     }
 
-    if path.is_dir() || path.file_name().is_none() {
-        return Err(DataError::Request(format!(
-            "output_file {name:?} is a directory: give the name of a file"
-        )));
-    }
-
-    if path.starts_with(ctx.data_dir().root().join(UNFINISHED)) {
-        return Err(DataError::Request(format!(
-            "output_file {name:?} lies in {UNFINISHED}, the directory of unfinished operations: give another name"
-        )));
-    }
-
-    Ok(Some((path, name)))
+    Ok(Some(ctx.output(&place, named_by, request.overwrite)?))
 }
 
 /// The default output file: `a/b.csv` becomes `a/b.processed.csv`.
@@ -183,7 +168,7 @@ impl Run<'_> {
         self.run_pass(last, progress, output.as_mut(), position)?;
 
         match output {
-            Some(output) => output.publish(self.ctx),
+            Some(output) => output.publish(),
             None => Ok(self.ctx.check_cancelled()?),
         }
     }

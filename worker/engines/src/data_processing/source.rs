@@ -1,15 +1,14 @@
 //! The source file, which a run reads once or several times.
 
 use std::fs::{File, Metadata};
-use std::io::{ErrorKind, Seek, SeekFrom};
+use std::io::{Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::error::DataError;
 use super::reader::CsvReader;
-use ktrdr_worker::open_file;
+use ktrdr_worker::{DataDir, FileError};
 
 /// An open source file. It stays the same file when somebody replaces it by name.
 pub(super) struct Source {
@@ -37,16 +36,12 @@ impl Fingerprint {
 }
 
 impl Source {
-    /// Opens `path`, called `name` in the request.
-    pub(super) fn open(path: &Path, name: &str) -> Result<Self, DataError> {
-        let file = open_file(path).map_err(|error| match error.kind() {
-            ErrorKind::InvalidInput => DataError::NotAFile {
-                file: name.to_owned(),
-            },
-            ErrorKind::NotFound | ErrorKind::NotADirectory => DataError::SourceMissing {
-                file: name.to_owned(),
-            },
-            _ => DataError::io("open", name)(error),
+    /// Opens the file that the request calls `name`.
+    pub(super) fn open(data_dir: &DataDir, name: &str) -> Result<Self, DataError> {
+        let file = data_dir.open(name).map_err(|error| match error {
+            FileError::NotAFile { name } => DataError::NotAFile { file: name },
+            FileError::NotFound { name } => DataError::SourceMissing { file: name },
+            other => DataError::File(other),
         })?;
         let metadata = file.metadata().map_err(DataError::io("read", name))?;
 
@@ -67,9 +62,13 @@ impl Source {
         self.metadata.len()
     }
 
-    /// Whether `path` names this file, also through a link.
-    pub(super) fn is_at(&self, path: &Path) -> bool {
-        path.metadata().is_ok_and(|other| {
+    /// Whether `name` in the data directory is this file, also through a link.
+    pub(super) fn is_at(&self, data_dir: &DataDir, name: &str) -> bool {
+        let other = data_dir
+            .open(name)
+            .ok()
+            .and_then(|file| file.metadata().ok());
+        other.is_some_and(|other| {
             (other.dev(), other.ino()) == (self.metadata.dev(), self.metadata.ino())
         })
     }

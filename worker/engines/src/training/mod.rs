@@ -63,13 +63,8 @@ impl Engine for Training {
 pub fn train(ctx: &Context, request: &TrainingRequest) -> Result<TrainingOutput, OperationError> {
     request.check()?;
 
-    let model_file = request
-        .model_file
-        .clone()
-        .unwrap_or_else(|| format!("models/{}.json", ctx.operation_id()));
-
-    // Fail before the work when the name is invalid.
-    let target = ModelWriter::new(ctx, &model_file)?;
+    // Fail before the work when the file cannot be written.
+    let target = ModelWriter::new(ctx, request.model_file.as_deref(), request.overwrite)?;
     let bars = Bars::load(ctx, &request.selection())?;
     let data = Dataset::new(&bars, request)?;
 
@@ -81,16 +76,16 @@ pub fn train(ctx: &Context, request: &TrainingRequest) -> Result<TrainingOutput,
     let mut progress = ProgressReporter::new(ctx, request.epochs, state.epochs_done());
     let state = learn(request, &data, state, &mut progress)?;
     let model = ModelFile::new(request, &data, &state)
-        .map_err(|error| OperationError::failed(format!("{model_file}: {error}")))?;
+        .map_err(|error| OperationError::failed(format!("{}: {error}", target.name())))?;
 
-    target.write(ctx, &model)?;
+    target.write(&model)?;
     progress.finish();
 
     Ok(TrainingOutput::new(
         data,
         state.history,
         request.epochs,
-        model_file,
+        target.name().to_owned(),
     ))
 }
 

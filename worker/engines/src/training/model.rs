@@ -10,8 +10,10 @@
 //! rejected: it would need a large dependency for a network of a few matrix products, and has no
 //! place for the features.
 
-use std::io::{self, BufReader};
+use std::fmt;
+use std::io::{self, BufReader, Read, Seek};
 
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -23,8 +25,8 @@ use super::loss::probability;
 use super::network;
 use super::request::{Label, TrainingRequest};
 use super::state::TrainingState;
-use ktrdr_worker::open_file;
-use ktrdr_worker::{Context, OperationError};
+use crate::bounded::{Bounded, Stopped};
+use ktrdr_worker::{Context, FileError, OperationError};
 
 /// The format name in the file.
 const FORMAT: &str = "ktrdr-dense-network";
@@ -32,8 +34,17 @@ const FORMAT: &str = "ktrdr-dense-network";
 /// The format version that this worker writes and reads.
 const VERSION: u32 = 1;
 
-/// The largest model file to read, in bytes. Ten million weights take less.
-const MAX_BYTES: u64 = 512 * 1024 * 1024;
+/// The largest model file to read, in bytes. Ten million weights, the most that a training may
+/// have, take less.
+const MAX_BYTES: u64 = 256 * 1024 * 1024;
+
+/// The most layers, and the most weights in a row of a layer, as in `TrainingRequest`. They bound
+/// the memory that a file takes: at most four times its size.
+const MAX_LAYERS: usize = 17;
+const MAX_WIDTH: usize = 4096;
+
+/// Characters of a value in a message.
+const SHOWN: usize = 100;
 
 /// Rows computed at once. Bounds the memory and the time between two checks for cancellation.
 const ROWS_AT_ONCE: usize = 4096;
@@ -47,24 +58,55 @@ pub(super) struct ModelFile {
     label: Label,
     /// The median that the label compares with, if any.
     label_threshold: Option<f64>,
+    #[serde(deserialize_with = "limited::<_, _, MAX_WIDTH>")]
     feature_names: Vec<String>,
+    #[serde(deserialize_with = "limited::<_, _, MAX_WIDTH>")]
     means: Vec<f64>,
+    #[serde(deserialize_with = "limited::<_, _, MAX_WIDTH>")]
     stds: Vec<f64>,
+    #[serde(deserialize_with = "limited::<_, _, MAX_WIDTH>")]
     layer_sizes: Vec<usize>,
+    #[serde(deserialize_with = "limited::<_, _, MAX_LAYERS>")]
     layers: Vec<LayerFile>,
     /// The measurements of the last epoch.
     metrics: Option<EpochMetrics>,
     /// The request with defaults filled in. For people; the reader ignores it.
+    #[serde(deserialize_with = "ignored")]
     parameters: Value,
+}
+
+/// What the reader of a model file looks at first.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Head {
+    format: Shown,
+    format_version: Shown,
+}
+
+/// A value as JSON for a message, and to compare with. A long one is cut.
+#[derive(Debug, PartialEq, Eq)]
+struct Shown(String);
+
+impl Default for Shown {
+    fn default() -> Self {
+        Self("null".to_owned())
+    }
 }
 
 /// One layer: `weights[output][input]`, `biases[output]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct LayerFile {
-    weights: Vec<Vec<f64>>,
+    #[serde(deserialize_with = "limited::<_, _, MAX_WIDTH>")]
+    weights: Vec<Weights>,
+    #[serde(deserialize_with = "limited::<_, _, MAX_WIDTH>")]
     biases: Vec<f64>,
 }
+
+/// The weights of one output.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+struct Weights(#[serde(deserialize_with = "limited::<_, _, MAX_WIDTH>")] Vec<f64>);
 
 impl ModelFile {
     pub(super) fn new(
@@ -77,7 +119,7 @@ impl ModelFile {
                 .weights
                 .rows()
                 .into_iter()
-                .map(|row| row.to_vec())
+                .map(|row| Weights(row.to_vec()))
                 .collect(),
             biases: layer.biases.to_vec(),
         };
@@ -146,8 +188,14 @@ impl ModelFile {
 impl LayerFile {
     fn checked(&self, inputs: usize, outputs: usize) -> Option<Layer> {
         let shaped =
-            self.weights.len() == outputs && self.weights.iter().all(|row| row.len() == inputs);
-        let layer = Layer::new(inputs, outputs, self.weights.concat(), self.biases.clone()).ok()?;
+            self.weights.len() == outputs && self.weights.iter().all(|row| row.0.len() == inputs);
+        let weights = self
+            .weights
+            .iter()
+            .flat_map(|row| &row.0)
+            .copied()
+            .collect();
+        let layer = Layer::new(inputs, outputs, weights, self.biases.clone()).ok()?;
         shaped.then_some(layer)
     }
 }
@@ -166,46 +214,48 @@ impl Model {
     /// A permanent error that names the file when it does not exist or is not a valid model of this
     /// version.
     pub fn load(ctx: &Context, file: &str) -> Result<Self, OperationError> {
-        let path = ctx.data_dir().resolve(file)?;
         let refuse =
             |why: String| OperationError::permanent("invalid_model", format!("{file}: {why}"));
-        let opened = open_file(&path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => OperationError::permanent(
+        let opened = ctx.data_dir().open(file).map_err(|error| match error {
+            FileError::NotFound { .. } => OperationError::permanent(
                 "model_not_found",
                 format!("{file}: the file does not exist in the data directory: check model_file"),
             ),
-            io::ErrorKind::InvalidInput => refuse(error.to_string()),
-            _ => OperationError::failed(format!("{file}: {error}")),
+            FileError::NotAFile { .. } => refuse("it is not a regular file".to_owned()),
+            other => other.into(),
         })?;
 
-        if opened.metadata()?.len() > MAX_BYTES {
-            return Err(refuse(format!(
-                "the file is larger than the {MAX_BYTES} bytes that a model may have"
+        Self::read(ctx, &opened).map_err(|error| match error {
+            ReadError::Invalid(why) => refuse(why),
+            ReadError::Io(error) => match Stopped::cause_of(&error) {
+                Some(Stopped::Cancelled) => OperationError::Cancelled,
+                Some(Stopped::TooLong) => refuse(format!(
+                    "the file is larger than the {MAX_BYTES} bytes that a model may have"
+                )),
+                None => OperationError::failed(format!("{file}: {error}")),
+            },
+        })
+    }
+
+    /// Reads a model from its file, which it reads twice.
+    fn read<R: Read + Seek>(ctx: &Context, mut input: R) -> Result<Self, ReadError> {
+        // Check the version first: a file of another version may also have unknown fields.
+        let head: Head = from_reader(ctx, &mut input)?;
+        let wanted = (Shown(format!("{FORMAT:?}")), Shown(VERSION.to_string()));
+        if (&head.format, &head.format_version) != (&wanted.0, &wanted.1) {
+            return Err(ReadError::Invalid(format!(
+                "this worker reads format {FORMAT:?} version {VERSION}, and the file says {} version {}",
+                head.format.0, head.format_version.0
             )));
         }
 
-        let contents: Value = serde_json::from_reader(BufReader::new(opened)).map_err(|error| {
-            match error.io_error_kind() {
-                Some(_) => OperationError::failed(format!("{file}: {error}")),
-                None => refuse(format!("not JSON: {error}")),
-            }
-        })?;
-
-        Self::from_json(contents).map_err(refuse)
+        input.rewind().map_err(ReadError::Io)?;
+        let file: ModelFile = from_reader(ctx, &mut input)?;
+        Self::new(file).map_err(ReadError::Invalid)
     }
 
     /// The model in the contents of a file.
-    fn from_json(contents: Value) -> Result<Self, String> {
-        // Check the version first: a file of another version may also have unknown fields.
-        if contents["format"] != FORMAT || contents["format_version"] != VERSION {
-            return Err(format!(
-                "this worker reads format {FORMAT:?} version {VERSION}, and the file says {} version {}",
-                contents["format"], contents["format_version"]
-            ));
-        }
-
-        let file: ModelFile =
-            serde_json::from_value(contents).map_err(|error| error.to_string())?;
+    fn new(file: ModelFile) -> Result<Self, String> {
         if file.feature_names != FEATURES {
             return Err(format!(
                 "feature_names {:?} are not {FEATURES:?}",
@@ -240,10 +290,126 @@ impl Model {
     }
 }
 
+/// Why a model could not be read.
+enum ReadError {
+    /// The contents are not a model.
+    Invalid(String),
+    /// The file could not be read, or not to its end.
+    Io(io::Error),
+}
+
+fn from_reader<T: for<'de> Deserialize<'de>>(
+    ctx: &Context,
+    input: impl Read,
+) -> Result<T, ReadError> {
+    let input = BufReader::new(Bounded::new(ctx, input, MAX_BYTES));
+    serde_json::from_reader(input).map_err(|error| {
+        if error.is_io() {
+            ReadError::Io(error.into())
+        } else {
+            ReadError::Invalid(error.to_string())
+        }
+    })
+}
+
+/// Reads a list of at most `MAX` items.
+fn limited<'de, D, T, const MAX: usize>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    struct Items<T, const MAX: usize>(Vec<T>);
+
+    impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for Items<T, MAX> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "a list of at most {MAX} items")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(mut self, mut items: A) -> Result<Vec<T>, A::Error> {
+            while let Some(item) = items.next_element()? {
+                if self.0.len() == MAX {
+                    return Err(serde::de::Error::invalid_length(MAX + 1, &self));
+                }
+                self.0.push(item);
+            }
+            Ok(self.0)
+        }
+    }
+
+    deserializer.deserialize_seq(Items::<T, MAX>(Vec::new()))
+}
+
+fn ignored<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Value, D::Error> {
+    deserializer.deserialize_ignored_any(IgnoredAny)?;
+    Ok(Value::Null)
+}
+
+impl<'de> Deserialize<'de> for Shown {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Any;
+
+        impl<'de> Visitor<'de> for Any {
+            type Value = Shown;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a value")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Shown, E> {
+                let text: String = text.chars().take(SHOWN).collect();
+                Ok(Shown(format!("{text:?}")))
+            }
+
+            fn visit_bool<E>(self, value: bool) -> Result<Shown, E> {
+                Ok(Shown(value.to_string()))
+            }
+
+            fn visit_i64<E>(self, value: i64) -> Result<Shown, E> {
+                Ok(Shown(value.to_string()))
+            }
+
+            fn visit_u64<E>(self, value: u64) -> Result<Shown, E> {
+                Ok(Shown(value.to_string()))
+            }
+
+            fn visit_f64<E>(self, value: f64) -> Result<Shown, E> {
+                Ok(Shown(value.to_string()))
+            }
+
+            fn visit_unit<E>(self) -> Result<Shown, E> {
+                Ok(Shown::default())
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Shown, A::Error> {
+                while items.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Shown("[…]".to_owned()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut items: A) -> Result<Shown, A::Error> {
+                while items.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(Shown("{…}".to_owned()))
+            }
+        }
+
+        deserializer.deserialize_any(Any)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
+
+    fn from_json(contents: Value) -> Result<Model, String> {
+        let run = ktrdr_worker::testing::TestRun::new();
+        let text = io::Cursor::new(contents.to_string());
+        Model::read(run.ctx(), text).map_err(|error| match error {
+            ReadError::Invalid(why) => why,
+            ReadError::Io(error) => error.to_string(),
+        })
+    }
 
     /// A model of one layer.
     fn contents() -> Value {
@@ -257,7 +423,7 @@ mod tests {
 
     #[test]
     fn a_sound_model_answers() {
-        let model = Model::from_json(contents()).ok().unwrap();
+        let model = from_json(contents()).ok().unwrap();
         let run = ktrdr_worker::testing::TestRun::new();
         let answers = model
             .probabilities(
@@ -291,18 +457,27 @@ mod tests {
             let mut broken = contents();
             *broken.pointer_mut(pointer).unwrap() = value.clone();
 
-            let error = Model::from_json(broken).err().unwrap_or_default();
+            let error = from_json(broken).err().unwrap_or_default();
 
             assert!(error.contains(expected), "{pointer} {value}: {error}");
         }
 
-        assert!(Model::from_json(json!([])).is_err());
+        assert!(from_json(json!([])).is_err());
+
+        let mut wide = contents();
+        wide["layers"][0]["weights"] = json!(vec![vec![0.0]; MAX_WIDTH + 1]);
+        assert!(
+            from_json(wide)
+                .err()
+                .unwrap()
+                .contains("at most 4096 items")
+        );
 
         let mut unknown = contents();
 
         unknown["extra"] = json!(1);
 
-        assert!(Model::from_json(unknown).is_err());
+        assert!(from_json(unknown).is_err());
     }
 
     #[test]

@@ -1,99 +1,54 @@
 //! Writes a model file, whole or not at all.
 
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::io::Write;
+use std::path::Path;
 
 use super::model::ModelFile;
-use ktrdr_worker::{Context, OperationError};
+use ktrdr_worker::{Context, NamedBy, OperationError, Output};
 
 /// Writes one model file.
-#[derive(Debug)]
 pub(super) struct ModelWriter {
-    /// The name in the request.
-    name: String,
-    path: PathBuf,
-    temporary: PathBuf,
+    output: Output,
 }
 
 impl ModelWriter {
-    /// Prepares to write `name`, which is relative to the data directory.
-    ///
-    /// The temporary file is beside the model and belongs to this attempt alone, because an earlier
-    /// attempt may still be writing.
-    pub(super) fn new(ctx: &Context, name: &str) -> Result<Self, OperationError> {
-        let refuse = || {
-            OperationError::invalid(format!(
-                "model_file {name:?}: give the name of a file ending in .json"
-            ))
+    /// Prepares to write the model that the request calls `name`. Without a name it goes to
+    /// `models/{operation_id}.json`.
+    pub(super) fn new(
+        ctx: &Context,
+        name: Option<&str>,
+        overwrite: bool,
+    ) -> Result<Self, OperationError> {
+        let output = match name {
+            Some(name) => ctx.output(name, NamedBy::Request, overwrite)?,
+            None => {
+                let name = format!("models/{}.json", ctx.operation_id());
+                ctx.output(&name, NamedBy::Engine, overwrite)?
+            }
         };
-        let path = ctx.data_dir().resolve(name)?;
-        let file_name = path
-            .file_name()
-            .and_then(|file| file.to_str())
-            .ok_or_else(refuse)?;
-        let in_folder = path
-            .ancestors()
-            .skip(1)
-            .find(|folder| folder.exists())
-            .is_some_and(Path::is_dir);
 
-        // The required ending prevents overwriting a file of bars by mistake. The name `.json`
-        // alone would be a hidden file.
-        if !file_name.ends_with(".json") || file_name == ".json" || path.is_dir() || !in_folder {
-            return Err(refuse());
+        // The required ending prevents overwriting a file of bars by mistake.
+        if Path::new(output.name()).extension() != Some("json".as_ref()) {
+            return Err(OperationError::invalid(format!(
+                "model_file {:?}: give the name of a file ending in .json",
+                output.name()
+            )));
         }
 
-        let temporary = path.with_file_name(format!(
-            ".model-{}-{}.tmp",
-            ctx.operation_id(),
-            ctx.attempt()
-        ));
+        Ok(Self { output })
+    }
 
-        Ok(Self {
-            name: name.to_owned(),
-            path,
-            temporary,
-        })
+    /// The name of the file, relative to the data directory.
+    pub(super) fn name(&self) -> &str {
+        self.output.name()
     }
 
     /// Writes the file. Leaves no file on an error or when the operation was cancelled.
-    pub(super) fn write(&self, ctx: &Context, model: &ModelFile) -> Result<(), OperationError> {
-        let failed = |error: io::Error| {
-            OperationError::failed(format!("model_file {:?}: {error}", self.name))
-        };
-        let folder = self.path.parent().unwrap_or(Path::new("."));
-
-        fs::create_dir_all(folder).map_err(failed)?;
-
-        let _temporary = Temporary(&self.temporary);
-
-        write_synced(&self.temporary, model).map_err(failed)?;
-
-        // An attempt that was lost must not overwrite the model of its successor.
-        ctx.ensure_owner_blocking()?;
-        fs::rename(&self.temporary, &self.path).map_err(failed)?;
-
-        // Sync the directory, so that the new name survives a power failure.
-        File::open(folder)
-            .and_then(|folder| folder.sync_all())
-            .map_err(failed)
-    }
-}
-
-fn write_synced(path: &Path, model: &ModelFile) -> io::Result<()> {
-    let mut file = BufWriter::new(File::create(path)?);
-    serde_json::to_writer(&mut file, model)?;
-    file.write_all(b"\n")?;
-    file.into_inner()?.sync_all()
-}
-
-/// Removes the temporary file on drop. After the rename the file does not exist, and nothing
-/// happens.
-struct Temporary<'a>(&'a Path);
-
-impl Drop for Temporary<'_> {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(self.0);
+    pub(super) fn write(&self, model: &ModelFile) -> Result<(), OperationError> {
+        self.output.write(|file| {
+            serde_json::to_writer(&mut *file, model)?;
+            file.write_all(b"\n")
+        })?;
+        Ok(())
     }
 }

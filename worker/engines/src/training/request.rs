@@ -72,6 +72,11 @@ pub struct TrainingRequest {
     #[serde(default)]
     #[schemars(length(max = 1024), regex(pattern = r"\.json$"))]
     pub model_file: Option<String>,
+    /// Replace the model file if it exists. False fails with `output_exists`, unless the operation
+    /// itself, or the one that it retries or resumes, wrote the file.
+    // Not written when it is false: a model file records the request, and stays the same then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub overwrite: bool,
 }
 
 fn default_split() -> f64 {

@@ -440,14 +440,11 @@ fn a_cancel_before_the_renaming_leaves_the_earlier_model() {
 
     std::fs::write(dir.path().join("model.json"), "earlier").unwrap();
 
-    let target = ModelWriter::new(run.ctx(), "model.json").unwrap();
+    let target = ModelWriter::new(run.ctx(), Some("model.json"), true).unwrap();
 
     run.cancel();
 
-    assert_eq!(
-        target.write(run.ctx(), &model),
-        Err(OperationError::Cancelled)
-    );
+    assert_eq!(target.write(&model), Err(OperationError::Cancelled));
     assert_eq!(
         std::fs::read_to_string(dir.path().join("model.json")).unwrap(),
         "earlier"

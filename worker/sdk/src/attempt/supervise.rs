@@ -32,7 +32,7 @@ use crate::attempt::outcome::{EngineHandle, EngineOutcome, Verdict, decide_verdi
 use crate::attempt::ownership::{Guard, NotEnded, OwnedAttempt, owner_check};
 use crate::attempt::results::store_result;
 use crate::attempt::stop::{Lost, StopReason};
-use crate::engine::context::{Context, Inner};
+use crate::engine::context::{Context, Inner, Lineage};
 use crate::engine::error::OperationError;
 use crate::pulling::lease::Lease;
 use crate::reporting::checkpoint;
@@ -147,7 +147,12 @@ impl RunningAttempt<'_> {
             resumes: self.request.resumes().cloned().collect(),
             cancel: self.handle.cancel.clone(),
             report: self.handle.report.clone(),
-            data_dir: self.core.data_dir.clone(),
+            data_dir: self.core.data_dir.reopened(),
+            lineage: Lineage {
+                worker_type: self.core.info.worker_type,
+                parameters: self.request.parameters.clone(),
+                repeats: self.request.retry_of.is_some(),
+            },
             checkpoint: checkpoint::load(self.core, self.request, self.owned, &self.handle.cancel)
                 .await,
             checkpoint_interval: self.core.checkpoint_interval,
@@ -157,11 +162,11 @@ impl RunningAttempt<'_> {
 
     fn spawn_engine(&self, ctx: Context) -> EngineHandle {
         let engine = self.core.engine.clone();
-        let parameters = self.request.parameters.clone();
         // In the operation's span, so that the engine's own log lines name the operation.
-        self.core
-            .engines
-            .spawn(async move { engine.run(ctx, &parameters).await }.in_current_span())
+        self.core.engines.spawn(
+            async move { engine.run(ctx.clone(), &ctx.lineage().parameters).await }
+                .in_current_span(),
+        )
     }
 
     /// Waits for the engine and sends its reports meanwhile. Stops it when its time is up.

@@ -35,10 +35,19 @@ pub(crate) struct Inner {
     pub(crate) cancel: CancellationToken,
     pub(crate) report: Arc<Report>,
     pub(crate) data_dir: DataDir,
+    pub(crate) lineage: Lineage,
     /// The checkpoint to resume from.
     pub(crate) checkpoint: Option<Box<RawValue>>,
     pub(crate) checkpoint_interval: Duration,
     pub(crate) owner: OwnerCheck,
+}
+
+/// What decides whether an earlier operation is of the same family.
+pub(crate) struct Lineage {
+    pub(crate) worker_type: &'static str,
+    pub(crate) parameters: Box<RawValue>,
+    /// Whether the operation retries or resumes another one, which had the same parameters.
+    pub(crate) repeats: bool,
 }
 
 /// Checks that this attempt still owns its operation. The engine returns the error.
@@ -78,9 +87,14 @@ impl Context {
         &self.inner.resumes
     }
 
-    /// The data directory. Resolve every path of a request with [`DataDir::resolve`].
+    /// The data directory. Read files of a request with [`DataDir::open`], and write them with
+    /// [`Self::output`].
     pub fn data_dir(&self) -> &DataDir {
         &self.inner.data_dir
+    }
+
+    pub(crate) fn lineage(&self) -> &Lineage {
+        &self.inner.lineage
     }
 
     /// Reports progress. The SDK sends the newest one a few times a second. A percentage below the

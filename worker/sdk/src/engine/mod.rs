@@ -1,10 +1,11 @@
-//! The interface for worker authors: they implement [`Engine`], get [`context`] and [`data_dir`],
-//! and return an output or an error ([`error`]).
+//! The interface for worker authors: they implement [`Engine`], get [`context`], [`data_dir`] and
+//! [`output`], and return an output or an error ([`error`]).
 
 pub(crate) mod context;
 pub(crate) mod data_dir;
 pub(crate) mod erased;
 pub(crate) mod error;
+pub(crate) mod output;
 
 use std::future::Future;
 use std::time::Duration;

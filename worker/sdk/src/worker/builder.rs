@@ -493,7 +493,7 @@ fn build_core(
         default_lease: config.protocol.lease,
         checkpoint_interval: config.checkpoint_interval,
         old_checkpoint_keys: config.old_checkpoint_keys,
-        data_dir: DataDir::new(&config.data_dir),
+        data_dir: data_dir(config)?,
         oplog: OpLog::new(connection.jetstream.clone(), names.clone()),
         names,
         connection: connection.clone(),
@@ -504,6 +504,16 @@ fn build_core(
         changed: Notify::new(),
         last_pull: Mutex::new(None),
     })
+}
+
+fn data_dir(config: &Config) -> Result<DataDir, WorkerError> {
+    let whole = DataDir::new(&config.data_dir);
+    match config.output_dir.as_deref() {
+        None | Some("") => Ok(whole),
+        Some(folder) => whole
+            .with_outputs_below(folder)
+            .map_err(|error| WorkerError::Settings(format!("KTRDR_OUTPUT_DIR: {error}"))),
+    }
 }
 
 fn host_name() -> String {

@@ -40,6 +40,11 @@ pub struct Config {
     /// Directory that requests may read from and write to.
     #[arg(long, env = "KTRDR_DATA_DIR", default_value = "data")]
     pub data_dir: PathBuf,
+    /// Folder of the data directory that takes all outputs, relative to it; not a link. An output
+    /// that a request names elsewhere goes below it. Default: outputs may be anywhere in the data
+    /// directory.
+    #[arg(long, env = "KTRDR_OUTPUT_DIR")]
+    pub output_dir: Option<String>,
     /// Minimum time between two checkpoints of an operation. It bounds the work that is lost on a
     /// takeover. Large checkpoints are spaced further apart; 0 disables all spacing. Each
     /// checkpoint is a message to NATS.

@@ -164,12 +164,12 @@ async fn paths_are_checked() {
             "other.csv",
             "output_file \"other.csv\" is the source file",
         ),
-        ("in.csv", "sub", "output_file \"sub\" is a directory"),
-        ("in.csv", ".", "output_file \".\" is a directory"),
+        ("in.csv", "sub", "output file \"sub\" is a directory"),
+        ("in.csv", ".", "output file \".\" is a directory"),
         (
             "in.csv",
             "./.unfinished/x",
-            "output_file \"./.unfinished/x\" lies in .unfinished",
+            "output file \"./.unfinished/x\" is hidden or lies in a hidden directory",
         ),
     ] {
         let body = json!({"source_file": source, "output_file": output, "operations": ["clean"]});

@@ -1,0 +1,666 @@
+//! Output files: where they may be, what they may replace, and how they appear.
+//!
+//! The problem: the files in the data directory are the user's, and nothing else can bring them
+//! back. A request names its output, so a wrong or hostile name must not replace such a file. An
+//! operation can run more than once, however, and must be able to replace what it wrote before: an
+//! attempt can die between the rename and the end of its operation.
+//!
+//! So each output carries a mark, which says who wrote it: an extended attribute of the file. The
+//! mark is set before the file gets its name, so a file has both or none, also after a crash. A
+//! mark holds as long as nobody changes the content or the name of the file. Two alternatives were
+//! rejected: a file beside each output, which would outlive it or be renamed apart from it, and a
+//! list in the data directory, which a crash could leave behind the files.
+//!
+//! Some file systems have no extended attributes, and workers of old versions set none. There a
+//! repeated run compares: it keeps an existing file that has the same bytes, and refuses another.
+
+use std::ffi::OsStr;
+use std::fmt::Write as _;
+use std::fs::{File, Metadata};
+use std::io::{self, BufWriter, ErrorKind, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use cap_std::fs::{Dir, OpenOptions};
+use ktrdr_protocol::id::OperationId;
+use rustix::fs::{XattrFlags, fgetxattr, fsetxattr};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::engine::context::Context;
+use crate::engine::data_dir::{DataDir, FileError, is_hidden, leads_out, real_path, relative};
+use crate::engine::error::OperationError;
+
+/// The extended attribute of an output.
+const MARK: &str = "user.ktrdr.output";
+
+/// Bytes that a mark may have. An operation id and a name are much shorter.
+const MAX_MARK: usize = 4096;
+
+/// Bytes compared at a time.
+const CHUNK: usize = 64 * 1024;
+
+/// Who chose the name of an output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NamedBy {
+    /// The request gives the name.
+    Request,
+    /// The engine makes the name from the request, as the table of `a.csv` goes to
+    /// `a.processed.csv`. Such an output may be replaced by a later one of the same worker type.
+    Engine,
+}
+
+/// Why an output cannot be written.
+#[derive(Debug, thiserror::Error)]
+pub enum OutputError {
+    /// The name cannot be that of an output.
+    #[error("output file {name:?} {why}: give another name")]
+    Name {
+        /// The name in the request.
+        name: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// The path leaves the data directory.
+    #[error(transparent)]
+    Path(#[from] FileError),
+    /// A file has this name, and this operation may not replace it.
+    #[error(
+        "output file {name:?} exists, and this operation did not write it: give another name, remove the file, or set overwrite to true"
+    )]
+    Exists {
+        /// The name, relative to the data directory.
+        name: String,
+    },
+    /// The system refuses to write.
+    #[error("cannot write {name:?}: {source}")]
+    Io {
+        /// The name, relative to the data directory.
+        name: String,
+        /// The error of the system.
+        source: io::Error,
+    },
+    /// The operation was cancelled, or another attempt has taken over.
+    #[error(transparent)]
+    Stopped(#[from] OperationError),
+}
+
+impl From<OutputError> for OperationError {
+    fn from(error: OutputError) -> Self {
+        let message = error.to_string();
+        match error {
+            OutputError::Name { .. } => Self::invalid(message),
+            OutputError::Path(error) => error.into(),
+            OutputError::Exists { .. } => Self::permanent("output_exists", message),
+            // A disk may have room later.
+            OutputError::Io { .. } => Self::failed(message),
+            OutputError::Stopped(error) => error,
+        }
+    }
+}
+
+impl DataDir {
+    /// Where the output that a request calls `name` goes, relative to the data directory. This is
+    /// the one place that knows which names outputs may have.
+    ///
+    /// With `KTRDR_OUTPUT_DIR`, a name that is not below that folder is put below it.
+    ///
+    /// # Errors
+    /// [`OutputError::Name`] and [`OutputError::Path`] when the name cannot be that of an output.
+    pub fn place_output(&self, name: &str) -> Result<String, OutputError> {
+        let refuse = |why| {
+            Err(OutputError::Name {
+                name: name.to_owned(),
+                why,
+            })
+        };
+        let path = relative(name)?;
+
+        if name.chars().any(char::is_control) {
+            return refuse("holds a control character");
+        }
+        if path.as_os_str().is_empty() || name.ends_with('/') || name.ends_with("/.") {
+            return refuse("is a directory");
+        }
+        if is_hidden(&path) {
+            return refuse("is hidden or lies in a hidden directory");
+        }
+
+        let path = if path.starts_with(self.outputs()) {
+            path
+        } else {
+            self.outputs().join(path)
+        };
+        // Only the path changed, so it is still text.
+        Ok(path.to_string_lossy().into_owned())
+    }
+}
+
+/// A file that an operation is to write. Others see the whole file or nothing.
+#[derive(Clone)]
+pub struct Output {
+    ctx: Context,
+    name: String,
+    named_by: NamedBy,
+    overwrite: bool,
+}
+
+/// What has the name of an output now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Existing {
+    /// Nothing.
+    Nothing,
+    /// A file that this operation may replace.
+    Replaceable,
+    /// A file that this operation may have written: nothing says who did.
+    Unknown,
+    /// A file that this operation may not replace.
+    Foreign,
+}
+
+/// Who wrote a file. It holds as long as the file has this name, length and time.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Mark {
+    operation_id: OperationId,
+    worker_type: String,
+    /// SHA-256 of the parameters. Retries and resumes of an operation have the same.
+    parameters: String,
+    /// Whether the engine made the name.
+    derived: bool,
+    name: String,
+    len: u64,
+    modified: i64,
+}
+
+impl Context {
+    /// Prepares the output file `name`. Fails before the work when the file cannot be written, and
+    /// creates nothing.
+    ///
+    /// A file that exists is replaced only when `overwrite` says so, or when this operation, or one
+    /// that it retries or resumes, wrote it. See also [`NamedBy::Engine`].
+    ///
+    /// # Errors
+    /// [`OutputError`] when the name cannot be that of an output, or when a file has it that this
+    /// operation may not replace.
+    pub fn output(
+        &self,
+        name: &str,
+        named_by: NamedBy,
+        overwrite: bool,
+    ) -> Result<Output, OutputError> {
+        let output = Output {
+            name: self.data_dir().place_output(name)?,
+            ctx: self.clone(),
+            named_by,
+            overwrite,
+        };
+
+        match output.look()? {
+            Existing::Foreign => Err(output.exists()),
+            _ => Ok(output),
+        }
+    }
+}
+
+impl Output {
+    /// The name, relative to the data directory.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Writes the file: `write` gets a temporary file beside it, which takes the name at the end.
+    /// Leaves no file on an error, or when the operation was cancelled. Blocks.
+    ///
+    /// # Errors
+    /// [`OutputError`] when the file cannot be written or may not be replaced, and when this
+    /// attempt is lost.
+    pub fn write(
+        &self,
+        write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+    ) -> Result<(), OutputError> {
+        let folder = self.create_folder()?;
+        self.write_in(&folder, write)
+    }
+
+    fn write_in(
+        &self,
+        folder: &Dir,
+        write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+    ) -> Result<(), OutputError> {
+        let temporary = |attempt| format!(".{}.{attempt}.tmp", self.ctx.operation_id());
+
+        // Remove those of attempts that died here. Another attempt may be alive, so each has its
+        // own.
+        for attempt in 1..=self.ctx.attempt() {
+            let _ = folder.remove_file(temporary(attempt));
+        }
+
+        let temporary = Temporary {
+            folder,
+            name: temporary(self.ctx.attempt()),
+        };
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true);
+        let file = folder
+            .open_with(&temporary.name, &options)
+            .map_err(self.io())?;
+        let mut file = BufWriter::new(file.into_std());
+
+        write(&mut file).map_err(self.io())?;
+
+        let file = file
+            .into_inner()
+            .map_err(io::IntoInnerError::into_error)
+            .map_err(self.io())?;
+
+        self.publish_from(folder, Path::new(&temporary.name), &file)
+    }
+
+    /// Gives the name to `file`, a complete file that is now called `temporary`, a path relative to
+    /// the data directory. `temporary` may remain as a second name. Blocks.
+    ///
+    /// # Errors
+    /// [`OutputError`], as [`Self::write`].
+    pub fn publish(&self, file: &File, temporary: &Path) -> Result<(), OutputError> {
+        let from = self.ctx.data_dir().dir().map_err(self.io())?;
+
+        match self.publish_from(from, temporary, file) {
+            Err(OutputError::Io { source, .. }) if source.kind() == ErrorKind::CrossesDevices => {
+                self.publish_copy(temporary)
+            }
+            published => published,
+        }
+    }
+
+    /// Publishes to another device, where a file cannot be renamed to: publishes a copy.
+    fn publish_copy(&self, temporary: &Path) -> Result<(), OutputError> {
+        let folder = self.create_folder()?;
+        let mut file = self
+            .ctx
+            .data_dir()
+            .open_path(temporary)
+            .map_err(self.io())?;
+
+        self.write_in(&folder, |copy| io::copy(&mut file, copy).map(drop))
+    }
+
+    fn publish_from(&self, from: &Dir, temporary: &Path, file: &File) -> Result<(), OutputError> {
+        self.mark(file).map_err(self.io())?;
+        file.sync_all().map_err(self.io())?;
+
+        // The last check before others can see the file: no other attempt has taken over.
+        self.ctx.ensure_owner_blocking()?;
+
+        let folder = self.create_folder()?;
+        let target = self.file_name();
+
+        match self.look_in(&folder).map_err(self.io())? {
+            Existing::Nothing => self.take_free_name(from, temporary, &folder)?,
+            Existing::Replaceable => from.rename(temporary, &folder, target).map_err(self.io())?,
+            Existing::Unknown if self.holds_the_same(&folder, from, temporary)? => {}
+            Existing::Unknown | Existing::Foreign => return Err(self.exists()),
+        }
+
+        // Sync the directory too, so that the new name survives a power failure. Some file systems
+        // cannot; then nothing more can be done.
+        let _ = folder
+            .try_clone()
+            .and_then(|folder| folder.into_std_file().sync_all());
+
+        Ok(())
+    }
+
+    /// Gives the name to the file when nothing has it. A link does not replace a file that appeared
+    /// a moment ago; a rename would.
+    fn take_free_name(
+        &self,
+        from: &Dir,
+        temporary: &Path,
+        folder: &Dir,
+    ) -> Result<(), OutputError> {
+        let target = self.file_name();
+
+        match from.hard_link(temporary, folder, target) {
+            Ok(()) => {
+                let _ = from.remove_file(temporary);
+                Ok(())
+            }
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(self.exists()),
+            // Some file systems have no links; they have renames.
+            Err(error) if error.kind() != ErrorKind::CrossesDevices => {
+                from.rename(temporary, folder, target).map_err(self.io())
+            }
+            Err(error) => Err(self.io()(error)),
+        }
+    }
+
+    fn file_name(&self) -> &OsStr {
+        Path::new(&self.name).file_name().unwrap_or_default()
+    }
+
+    fn exists(&self) -> OutputError {
+        OutputError::Exists {
+            name: self.name.clone(),
+        }
+    }
+
+    fn io(&self) -> impl FnOnce(io::Error) -> OutputError {
+        |source| self.describe(source)
+    }
+
+    fn describe(&self, source: io::Error) -> OutputError {
+        let name = self.name.clone();
+        match source.kind() {
+            _ if leads_out(&source) => OutputError::Path(FileError::Path {
+                name,
+                why: "leads out of the data directory",
+            }),
+            ErrorKind::NotADirectory => OutputError::Name {
+                name,
+                why: "lies in something that is not a directory",
+            },
+            ErrorKind::IsADirectory => OutputError::Name {
+                name,
+                why: "is a directory",
+            },
+            _ => OutputError::Io { name, source },
+        }
+    }
+
+    /// The real folder of the output, which may not exist yet.
+    fn real_folder(&self, dir: &Dir) -> Result<PathBuf, OutputError> {
+        let folder = Path::new(&self.name).parent().unwrap_or(Path::new(""));
+        let real = real_path(dir, folder).map_err(self.io())?;
+
+        // A link has led to it.
+        if is_hidden(&real) {
+            return Err(OutputError::Name {
+                name: self.name.clone(),
+                why: "lies in a hidden directory",
+            });
+        }
+        if !real.starts_with(self.ctx.data_dir().outputs()) {
+            return Err(OutputError::Name {
+                name: self.name.clone(),
+                why: "leads out of the directory of outputs",
+            });
+        }
+
+        Ok(real)
+    }
+
+    fn create_folder(&self) -> Result<Dir, OutputError> {
+        let dir = self.ctx.data_dir().create_dir().map_err(self.io())?;
+        let real = self.real_folder(dir)?;
+
+        if real.as_os_str().is_empty() {
+            return dir.try_clone().map_err(self.io());
+        }
+        dir.create_dir_all(&real).map_err(self.io())?;
+        dir.open_dir(&real).map_err(self.io())
+    }
+
+    /// What has the name now.
+    fn look(&self) -> Result<Existing, OutputError> {
+        let dir = match self.ctx.data_dir().dir() {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Existing::Nothing),
+            opened => opened.map_err(self.io())?,
+        };
+        let real = self.real_folder(dir)?;
+
+        if real.as_os_str().is_empty() {
+            return self.look_in(dir).map_err(self.io());
+        }
+        match dir.open_dir(&real) {
+            Ok(folder) => self.look_in(&folder).map_err(self.io()),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Existing::Nothing),
+            Err(error) => Err(self.describe(error)),
+        }
+    }
+
+    fn look_in(&self, folder: &Dir) -> io::Result<Existing> {
+        let target = self.file_name();
+        let metadata = match folder.symlink_metadata(target) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Existing::Nothing),
+            metadata => metadata?,
+        };
+
+        if metadata.is_dir() {
+            return Err(ErrorKind::IsADirectory.into());
+        }
+        // A pipe or a device is nobody's output.
+        if !metadata.is_file() && !metadata.is_symlink() {
+            return Ok(Existing::Foreign);
+        }
+        if self.overwrite {
+            return Ok(Existing::Replaceable);
+        }
+        if metadata.is_symlink() {
+            return Ok(Existing::Foreign);
+        }
+
+        // A file that cannot be read tells nothing.
+        let Ok(file) = folder.open(target) else {
+            return Ok(Existing::Foreign);
+        };
+        Ok(self.judge(&file.into_std()))
+    }
+
+    /// Whether this operation may replace `file`, by its mark.
+    fn judge(&self, file: &File) -> Existing {
+        let lineage = self.ctx.lineage();
+        let repeated = self.ctx.attempt() > 1 || lineage.repeats;
+        let (Ok(mark), Ok(metadata)) = (read_mark(file), file.metadata()) else {
+            return Existing::Unknown;
+        };
+
+        match mark {
+            Some(mark) if !mark.holds(&self.name, &metadata) => Existing::Foreign,
+            Some(mark) => {
+                let own = mark.operation_id == *self.ctx.operation_id();
+                let of_type = mark.worker_type == lineage.worker_type;
+                let family = lineage.repeats && mark.parameters == self.parameters_digest();
+                let derived = self.named_by == NamedBy::Engine && mark.derived;
+
+                if of_type && (own || family || derived) {
+                    Existing::Replaceable
+                } else {
+                    Existing::Foreign
+                }
+            }
+            None if repeated => Existing::Unknown,
+            None => Existing::Foreign,
+        }
+    }
+
+    fn holds_the_same(
+        &self,
+        folder: &Dir,
+        from: &Dir,
+        temporary: &Path,
+    ) -> Result<bool, OutputError> {
+        let theirs = folder.open(self.file_name()).map_err(self.io())?;
+        let ours = from.open(temporary).map_err(self.io())?;
+        let same = same_bytes(&theirs.into_std(), &ours.into_std()).map_err(self.io())?;
+        if same {
+            let _ = from.remove_file(temporary);
+        }
+        Ok(same)
+    }
+
+    /// Marks a complete file as written by this operation.
+    fn mark(&self, file: &File) -> io::Result<()> {
+        let metadata = file.metadata()?;
+        let lineage = self.ctx.lineage();
+        let mark = Mark {
+            operation_id: self.ctx.operation_id().clone(),
+            worker_type: lineage.worker_type.to_owned(),
+            parameters: self.parameters_digest(),
+            derived: self.named_by == NamedBy::Engine,
+            name: self.name.clone(),
+            len: metadata.len(),
+            modified: metadata.mtime(),
+        };
+
+        // Without a mark only the next run of this operation has more work: it compares.
+        if let Err(error) = fsetxattr(file, MARK, &serde_json::to_vec(&mark)?, XattrFlags::empty())
+        {
+            tracing::debug!(%error, output = self.name, "the file system keeps no mark on an output");
+        }
+        Ok(())
+    }
+
+    fn parameters_digest(&self) -> String {
+        let digest = Sha256::digest(self.ctx.lineage().parameters.get());
+        digest.iter().fold(String::new(), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+    }
+}
+
+impl Mark {
+    fn holds(&self, name: &str, metadata: &Metadata) -> bool {
+        self.name == name && self.len == metadata.len() && self.modified == metadata.mtime()
+    }
+}
+
+/// The mark of a file; none when it has none that can be read.
+fn read_mark(file: &File) -> io::Result<Option<Mark>> {
+    let mut bytes = [0; MAX_MARK];
+    match fgetxattr(file, MARK, &mut bytes[..]) {
+        Ok(len) => Ok(serde_json::from_slice(&bytes[..len]).ok()),
+        Err(Errno::NOTSUP) => Err(Errno::NOTSUP.into()),
+        Err(_) => Ok(None),
+    }
+}
+
+fn same_bytes(mut one: &File, mut other: &File) -> io::Result<bool> {
+    if one.metadata()?.len() != other.metadata()?.len() {
+        return Ok(false);
+    }
+
+    let (mut left, mut right) = (vec![0; CHUNK], vec![0; CHUNK]);
+    loop {
+        let read = one.read(&mut left)?;
+        if read == 0 {
+            return Ok(true);
+        }
+
+        other.read_exact(&mut right[..read])?;
+        if left[..read] != right[..read] {
+            return Ok(false);
+        }
+    }
+}
+
+/// Removes the temporary file on drop. After the rename it does not exist, and nothing happens.
+struct Temporary<'a> {
+    folder: &'a Dir,
+    name: String,
+}
+
+impl Drop for Temporary<'_> {
+    fn drop(&mut self) {
+        let _ = self.folder.remove_file(&self.name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+    use crate::testing::TestRun;
+
+    fn names(dir: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(dir).unwrap().map(Result::unwrap);
+        let mut names: Vec<_> = entries
+            .map(|entry| entry.file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    fn output(run: &TestRun) -> Output {
+        run.ctx().output("out", NamedBy::Request, false).unwrap()
+    }
+
+    #[test]
+    fn a_target_on_another_device_gets_a_copy() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let run = TestRun::in_dir(dir.path());
+
+        // The copy of an attempt that was killed.
+        std::fs::write(path(".test.1.tmp"), "half a tab").unwrap();
+        std::fs::write(path("table"), "whole").unwrap();
+
+        output(&run).publish_copy(Path::new("table")).unwrap();
+
+        assert_eq!(std::fs::read_to_string(path("out")).unwrap(), "whole");
+        assert_eq!(names(dir.path()), ["out", "table"]);
+
+        // What it wrote it may replace.
+        std::fs::write(path("table"), "more").unwrap();
+        output(&run).publish_copy(Path::new("table")).unwrap();
+        run.cancel();
+        std::fs::write(path("table"), "most").unwrap();
+
+        assert!(output(&run).publish_copy(Path::new("table")).is_err());
+
+        assert_eq!(std::fs::read_to_string(path("out")).unwrap(), "more");
+        assert_eq!(names(dir.path()), ["out", "table"]);
+    }
+
+    /// An old worker wrote the file, or the file system keeps no marks.
+    #[test]
+    fn a_repeated_run_keeps_a_file_with_the_same_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = TestRun::in_dir(dir.path());
+        let second = first.next_attempt();
+        std::fs::write(dir.path().join("out"), "the same").unwrap();
+        let write = |run: &TestRun, text: &'static str| {
+            output(run).write(|file| file.write_all(text.as_bytes()))
+        };
+
+        assert!(matches!(
+            first.ctx().output("out", NamedBy::Request, false),
+            Err(OutputError::Exists { .. })
+        ));
+        write(&second, "the same").unwrap();
+        for other in ["the Same", "the same and more", ""] {
+            assert!(matches!(
+                write(&second, other),
+                Err(OutputError::Exists { .. })
+            ));
+        }
+
+        assert_eq!(
+            std::fs::read_to_string(dir.path().join("out")).unwrap(),
+            "the same"
+        );
+        assert_eq!(names(dir.path()), ["out"]);
+    }
+
+    #[test]
+    fn a_link_is_not_written_through() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = TestRun::in_dir(dir.path());
+        std::fs::write(dir.path().join("target"), "the user's").unwrap();
+        std::os::unix::fs::symlink("target", dir.path().join("out")).unwrap();
+
+        let refused = run.ctx().output("out", NamedBy::Request, false);
+        assert!(matches!(refused, Err(OutputError::Exists { .. })));
+
+        let allowed = run.ctx().output("out", NamedBy::Request, true).unwrap();
+        allowed.write(|file| file.write_all(b"new")).unwrap();
+
+        let read = |name| std::fs::read_to_string(dir.path().join(name)).unwrap();
+        assert_eq!(
+            (read("out"), read("target")),
+            ("new".into(), "the user's".into())
+        );
+    }
+}
