@@ -139,6 +139,24 @@ async fn progress_and_metrics_arrive_while_it_runs() {
     assert!(events.next().await.is_none());
 }
 
+/// Waits until the projection has read this many operations.
+async fn wait_for_total(stack: &Stack, expected: usize) {
+    wait_for("the projection to have read all", LIMIT, async || {
+        let total = stack
+            .api()
+            .operations("limit=1")
+            .await
+            .at("/data/total")
+            .clone();
+        if total == expected {
+            Ok(())
+        } else {
+            Err(total.to_string())
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_cut_stream_continues_where_it_was_also_at_a_restarted_backend() {
     let mut stack = Stack::start().await;
@@ -151,6 +169,7 @@ async fn a_cut_stream_continues_where_it_was_also_at_a_restarted_backend() {
     drop(events);
     store(&stack, "fake", "first", 1).await;
     let second = store(&stack, "fake", "second", 1).await;
+    wait_for_total(&stack, 3).await;
     stack.api().cancel("first").await.expect(200);
     let mut missed = EventStream::open(stack.api(), ALL, Some(before)).await;
 
@@ -205,20 +224,7 @@ async fn too_much_missed_is_a_reset() {
     for number in 1..=1001 {
         last = store(&stack, "fake", &format!("op-{number}"), 1).await;
     }
-    wait_for("the projection to have read all", LIMIT, async || {
-        let total = stack
-            .api()
-            .operations("limit=1")
-            .await
-            .at("/data/total")
-            .clone();
-        if total == 1002 {
-            Ok(())
-        } else {
-            Err(total.to_string())
-        }
-    })
-    .await;
+    wait_for_total(&stack, 1002).await;
     let mut events = EventStream::open(stack.api(), ALL, Some(first)).await;
 
     let reset = events.next().await.unwrap();
