@@ -293,13 +293,8 @@ impl Output {
         self.ctx.ensure_owner_blocking()?;
 
         let folder = self.create_folder()?;
-        let target = self.file_name();
-
-        match self.look_in(&folder).map_err(self.io())? {
-            Existing::Nothing => self.take_free_name(from, temporary, &folder)?,
-            Existing::Replaceable => from.rename(temporary, &folder, target).map_err(self.io())?,
-            Existing::Unknown if self.holds_the_same(&folder, from, temporary)? => {}
-            Existing::Unknown | Existing::Foreign => return Err(self.exists()),
+        if !self.take_free_name(from, temporary, &folder)? {
+            self.replace(from, temporary, &folder)?;
         }
 
         // Sync the directory too, so that the new name survives a power failure. Some file systems
@@ -311,27 +306,42 @@ impl Output {
         Ok(())
     }
 
-    /// Gives the name to the file when nothing has it. A link does not replace a file that appeared
-    /// a moment ago; a rename would.
+    /// Gives the name to the file and returns true, when nothing has the name. A link does not
+    /// replace a file that appeared a moment ago; a rename would.
     fn take_free_name(
         &self,
         from: &Dir,
         temporary: &Path,
         folder: &Dir,
-    ) -> Result<(), OutputError> {
+    ) -> Result<bool, OutputError> {
         let target = self.file_name();
 
         match from.hard_link(temporary, folder, target) {
             Ok(()) => {
                 let _ = from.remove_file(temporary);
-                Ok(())
+                Ok(true)
             }
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(self.exists()),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+            Err(error) if error.kind() == ErrorKind::CrossesDevices => Err(self.describe(error)),
             // Some file systems have no links; they have renames.
-            Err(error) if error.kind() != ErrorKind::CrossesDevices => {
-                from.rename(temporary, folder, target).map_err(self.io())
-            }
-            Err(error) => Err(self.io()(error)),
+            Err(_) => match self.look_in(folder).map_err(self.io())? {
+                Existing::Nothing => {
+                    from.rename(temporary, folder, target).map_err(self.io())?;
+                    Ok(true)
+                }
+                _ => Ok(false),
+            },
+        }
+    }
+
+    /// Gives the name to the file in place of the one that has it, if this is allowed.
+    fn replace(&self, from: &Dir, temporary: &Path, folder: &Dir) -> Result<(), OutputError> {
+        match self.look_in(folder).map_err(self.io())? {
+            Existing::Nothing | Existing::Replaceable => from
+                .rename(temporary, folder, self.file_name())
+                .map_err(self.io()),
+            Existing::Unknown if self.holds_the_same(folder, from, temporary)? => Ok(()),
+            Existing::Unknown | Existing::Foreign => Err(self.exists()),
         }
     }
 
