@@ -1,6 +1,8 @@
 //! Attacks on the data directory through the engines' requests: what is there already stays, and
 //! nothing leads out of it.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests may panic")]
+
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
