@@ -1,50 +1,110 @@
 //! The catalogue: the worker types, as the workers publish them into a KV bucket. It says which
 //! domain in the REST paths is which worker type, and holds the compiled schemas that start
 //! requests are checked against. A new worker type appears here without a rebuild.
+//!
+//! Nothing in an entry is believed without bounds: [`ktrdr_http::schema`] has those of schemas, and a
+//! domain stays with the worker type that had it first. Backends record that in the same bucket, at
+//! the key [`domain_key`], with a write that only the first of them can do. So all backends agree,
+//! also after a restart, and although a worker type's own entry is written again with each version.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use async_nats::jetstream::kv::{Entry, Operation};
+use async_nats::jetstream::kv::{Entry, Operation, Store};
 use futures::StreamExt;
 use ktrdr_bus::nats::Connection;
 use ktrdr_bus::telemetry::short;
-use ktrdr_http::schema::Schema;
+use ktrdr_http::schema::cost::{MAX_BYTES, length};
+use ktrdr_http::schema::{Schema, UnusableSchema};
+use ktrdr_protocol::id::WorkerType;
 use ktrdr_protocol::subject::SubjectNames;
-use ktrdr_protocol::worker::WorkerTypeEntry;
+use ktrdr_protocol::worker::{WorkerTypeEntry, domain_key, domain_of_key, is_domain};
 use parking_lot::RwLock;
+use serde_json::Value;
+use tokio::sync::OnceCell;
+
+use crate::error::ApiError;
 
 /// Pause before an interrupted watch of the bucket is tried again.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Path segments of the REST interface itself, which no domain may use.
-const RESERVED_DOMAINS: [&str; 7] = [
-    "operations",
-    "workers",
-    "worker-types",
-    "health",
-    "ready",
-    "events",
-    "stats",
-];
+/// Most worker types.
+const MAX_TYPES: usize = 200;
+
+/// Most records of the owners of domains; nothing removes one, because a domain may come back.
+const MAX_CLAIMS: usize = 2 * MAX_TYPES;
+
+/// Longest description of a worker type that is kept, in characters.
+const MAX_DESCRIPTION: usize = 4096;
+
+/// Longest version of a worker type that is kept, in characters.
+const MAX_VERSION: usize = 128;
+
+/// How long the record of a domain's owner may take to be written. A backend that may not write
+/// there goes on without: the owner is then the oldest entry.
+const CLAIM_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// One worker type.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct CatalogueEntry {
-    /// What its workers published.
+    /// What its workers published, without what is too large.
     pub published: WorkerTypeEntry,
-    /// The compiled request schema. `None` when it cannot be compiled: then only the worker checks
-    /// requests.
-    pub schema: Option<Schema>,
+    /// The compiled request schema, or why there is none. Compiled beside the catalogue, which does
+    /// not wait for it.
+    schema: Arc<OnceCell<Result<Schema, UnusableSchema>>>,
+    /// The worker type that has the domain, when it is another one.
+    pub domain_owner: Option<WorkerType>,
+    /// The revision of the bucket at which it was published.
+    revision: u64,
+}
+
+impl CatalogueEntry {
+    /// The schema that start requests are checked against, once it is compiled.
+    ///
+    /// # Errors
+    /// 503 `schema_unusable`: what cannot be checked is not started.
+    pub async fn usable_schema(&self) -> Result<Schema, ApiError> {
+        self.compiled().await.clone().map_err(|reason| {
+            ApiError::schema_unusable(self.published.worker_type.as_str(), &reason)
+        })
+    }
+
+    /// Why the schema cannot be used, if that is known.
+    pub fn schema_error(&self) -> Option<&UnusableSchema> {
+        self.schema.get()?.as_ref().err()
+    }
+
+    async fn compiled(&self) -> &Result<Schema, UnusableSchema> {
+        let compile = || Schema::compile_apart(self.published.request_schema.clone());
+        self.schema.get_or_init(compile).await
+    }
 }
 
 /// All worker types.
 #[derive(Debug, Default)]
 pub struct Catalogue {
-    entries: RwLock<BTreeMap<String, Arc<CatalogueEntry>>>,
+    contents: RwLock<Contents>,
     loaded: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Contents {
+    entries: BTreeMap<String, Arc<CatalogueEntry>>,
+    /// Recorded owners by domain.
+    claims: BTreeMap<String, Claim>,
+    /// The worker type that has each domain. Follows from the other two.
+    owners: HashMap<String, WorkerType>,
+    /// Whether the limit of worker types was logged.
+    warned_of_limit: bool,
+}
+
+/// The record that a worker type has a domain.
+#[derive(Debug, Clone)]
+struct Claim {
+    worker_type: String,
+    revision: u64,
 }
 
 /// Why an entry of the bucket is not a worker type.
@@ -54,52 +114,111 @@ enum EntryError {
     Unreadable(String),
     #[error("it is the entry of {0}")]
     OtherKey(String),
-    #[error("its domain {0:?} cannot be part of a path")]
+    #[error("its domain {0:?} cannot be part of a path, or is reserved")]
     Domain(String),
 }
 
-impl CatalogueEntry {
-    /// Compiles the request schema of a published worker type.
-    pub fn new(published: WorkerTypeEntry) -> Self {
-        let schema = Schema::compile(&published.request_schema)
-            .inspect_err(|error| {
-                tracing::warn!(worker_type = %published.worker_type, %error, "the request schema cannot be used; start requests are not checked");
-            })
-            .ok();
-        Self { published, schema }
+impl Contents {
+    /// Whether another entry fits.
+    fn has_room(&mut self, key: &str) -> bool {
+        if self.entries.len() < MAX_TYPES || self.entries.contains_key(key) {
+            return true;
+        }
+        if !self.warned_of_limit {
+            self.warned_of_limit = true;
+            tracing::warn!(
+                key,
+                "there are {MAX_TYPES} worker types already; this one and all further ones are left out. Delete the entries of types that are gone"
+            );
+        }
+        false
+    }
+
+    /// Decides again which worker type has which domain: the one on record if it still claims the
+    /// domain, otherwise the one whose entry is the oldest.
+    fn settle(&mut self) {
+        let mut owners: HashMap<String, (u64, WorkerType)> = HashMap::new();
+        for (key, entry) in &self.entries {
+            let domain = &entry.published.domain;
+            let is_recorded = self
+                .claims
+                .get(domain)
+                .is_some_and(|claim| claim.worker_type == *key);
+            let age = if is_recorded { 0 } else { entry.revision };
+            let is_first = owners.get(domain).is_none_or(|(other, _)| age < *other);
+            if is_first {
+                let owner = (age, entry.published.worker_type.clone());
+                owners.insert(domain.clone(), owner);
+            }
+        }
+        self.owners = owners
+            .into_iter()
+            .map(|(domain, (_, owner))| (domain, owner))
+            .collect();
+
+        for entry in self.entries.values_mut() {
+            let published = &entry.published;
+            let owner = self
+                .owners
+                .get(&published.domain)
+                .filter(|owner| **owner != published.worker_type);
+            if entry.domain_owner.as_ref() == owner {
+                continue;
+            }
+            match owner {
+                Some(owner) => {
+                    tracing::warn!(worker_type = %published.worker_type, domain = published.domain, %owner, "the domain belongs to another worker type; this one has no start route. Give it another domain");
+                }
+                None => {
+                    tracing::info!(worker_type = %published.worker_type, domain = published.domain, "the domain belongs to this worker type now");
+                }
+            }
+            let owner = owner.cloned();
+            Arc::make_mut(entry).domain_owner = owner;
+        }
+    }
+
+    /// The owners that are not on record, each with the revision of the record to replace.
+    fn unrecorded(&self) -> Vec<(String, WorkerType, Option<u64>)> {
+        let mut room = MAX_CLAIMS.saturating_sub(self.claims.len());
+        let mut found = Vec::new();
+        for (domain, owner) in &self.owners {
+            match self.claims.get(domain) {
+                Some(claim) if claim.worker_type == owner.as_str() => {}
+                Some(claim) => found.push((domain.clone(), owner.clone(), Some(claim.revision))),
+                None if room > 0 => {
+                    room -= 1;
+                    found.push((domain.clone(), owner.clone(), None));
+                }
+                None => {}
+            }
+        }
+        found
     }
 }
 
 impl Catalogue {
-    /// The worker type with this domain. When two types claim it, the first by name has it.
+    /// The worker type that has this domain.
     pub fn by_domain(&self, domain: &str) -> Option<Arc<CatalogueEntry>> {
-        self.entries
-            .read()
-            .values()
-            .find(|entry| entry.published.domain == domain)
-            .cloned()
+        let contents = self.contents.read();
+        let owner = contents.owners.get(domain)?;
+        contents.entries.get(owner.as_str()).cloned()
     }
 
     /// A worker type by its name.
     pub fn by_type(&self, worker_type: &str) -> Option<Arc<CatalogueEntry>> {
-        self.entries.read().get(worker_type).cloned()
+        self.contents.read().entries.get(worker_type).cloned()
     }
 
     /// All worker types, by name.
     pub fn all(&self) -> Vec<Arc<CatalogueEntry>> {
-        self.entries.read().values().cloned().collect()
+        self.contents.read().entries.values().cloned().collect()
     }
 
     /// Every domain, in order.
     pub fn domains(&self) -> Vec<String> {
-        let mut domains: Vec<String> = self
-            .entries
-            .read()
-            .values()
-            .map(|entry| entry.published.domain.clone())
-            .collect();
+        let mut domains: Vec<String> = self.contents.read().owners.keys().cloned().collect();
         domains.sort();
-        domains.dedup();
         domains
     }
 
@@ -132,76 +251,183 @@ impl Catalogue {
         let is_empty = bucket.status().await?.values() == 0;
         let mut updates = bucket.watch_with_history(">").await?;
         if is_empty {
-            self.entries.write().clear();
+            *self.contents.write() = Contents::default();
             self.loaded.store(true, Ordering::SeqCst);
         }
 
+        // What this connection has tried to record: another backend may have been faster, and a
+        // backend without the permission must not try for ever.
+        let mut tried = BTreeSet::new();
         while let Some(update) = updates.next().await {
             let update = update?;
             self.apply(&update);
             if update.delta == 0 {
+                self.contents.write().settle();
                 self.loaded.store(true, Ordering::SeqCst);
+                self.record_owners(&bucket, &mut tried).await;
             }
         }
         Ok(())
     }
 
-    fn apply(&self, update: &Entry) {
-        match update.operation {
-            Operation::Put => self.put(&update.key, &update.value),
-            Operation::Delete | Operation::Purge => {
-                if self.entries.write().remove(&update.key).is_some() {
-                    tracing::info!(worker_type = update.key, "worker type removed");
-                }
+    /// Writes down who has which domain. Only the first writer succeeds, and everybody hears of it by
+    /// the watch.
+    async fn record_owners(&self, bucket: &Store, tried: &mut BTreeSet<(String, u64, WorkerType)>) {
+        let unrecorded = self.contents.read().unrecorded();
+        for (domain, owner, replaces) in unrecorded {
+            if !tried.insert((domain.clone(), replaces.unwrap_or(0), owner.clone())) {
+                continue;
             }
+            let (key, value) = (domain_key(&domain), owner.as_str().to_owned().into());
+            let written = async {
+                match replaces {
+                    Some(revision) => bucket.update(&key, value, revision).await.map(drop).is_ok(),
+                    None => bucket.create(&key, value).await.map(drop).is_ok(),
+                }
+            };
+            let is_written = tokio::time::timeout(CLAIM_TIMEOUT, written).await;
+            tracing::debug!(domain, %owner, ?is_written, "recorded the owner of a domain");
         }
     }
 
-    fn put(&self, key: &str, value: &[u8]) {
-        let published = match read(key, value) {
-            Ok(published) => published,
+    fn apply(&self, update: &Entry) {
+        let is_put = update.operation == Operation::Put;
+        if let Some(domain) = domain_of_key(&update.key) {
+            return self.apply_claim(domain, is_put.then_some(&*update.value), update.revision);
+        }
+        if is_put {
+            self.put(&update.key, &update.value, update.revision);
+            return;
+        }
+
+        let mut contents = self.contents.write();
+        if contents.entries.remove(&update.key).is_some() {
+            contents.settle();
+            tracing::info!(worker_type = update.key, "worker type removed");
+        }
+    }
+
+    /// Takes the record of a domain's owner; `None` when it was deleted.
+    fn apply_claim(&self, domain: &str, value: Option<&[u8]>, revision: u64) {
+        let owner = value
+            .and_then(|value| std::str::from_utf8(value).ok())
+            .filter(|owner| ktrdr_protocol::id::is_name(owner));
+        let mut contents = self.contents.write();
+        match owner {
+            Some(_)
+                if contents.claims.len() >= MAX_CLAIMS && !contents.claims.contains_key(domain) =>
+            {
+                return;
+            }
+            Some(owner) if is_domain(domain) => {
+                let claim = Claim {
+                    worker_type: owner.to_owned(),
+                    revision,
+                };
+                contents.claims.insert(domain.to_owned(), claim);
+            }
+            _ => {
+                contents.claims.remove(domain);
+            }
+        }
+        if self.is_loaded() {
+            contents.settle();
+        }
+    }
+
+    fn put(&self, key: &str, value: &[u8], revision: u64) {
+        if !self.contents.write().has_room(key) {
+            return;
+        }
+        let (published, refused) = match read(key, value) {
+            Ok(read) => read,
             Err(error) => {
                 tracing::warn!(key, %error, "skipping a worker type");
                 return;
             }
         };
-        let mut entries = self.entries.write();
-        if entries
-            .get(key)
-            .is_some_and(|known| known.published == published)
-        {
-            return;
-        }
-
-        let claims_the_same = |other: &&Arc<CatalogueEntry>| {
-            other.published.domain == published.domain
-                && other.published.worker_type.as_str() != key
+        let known = self.by_type(key);
+        let schema = match (&known, refused) {
+            (_, Some(reason)) => Arc::new(OnceCell::new_with(Some(Err(reason)))),
+            (Some(known), None)
+                if known.published.request_schema == published.request_schema
+                    && known.schema_error() != Some(&UnusableSchema::Slow) =>
+            {
+                known.schema.clone()
+            }
+            _ => Arc::default(),
         };
-        if let Some(other) = entries.values().find(claims_the_same) {
-            tracing::warn!(domain = published.domain, one = %other.published.worker_type, other = key, "two worker types claim one domain");
+
+        let is_news = known.is_none_or(|known| known.published != published);
+        if is_news {
+            tracing::info!(
+                worker_type = key,
+                domain = published.domain,
+                version = published.version,
+                "worker type"
+            );
         }
-        tracing::info!(
-            worker_type = key,
-            domain = published.domain,
-            version = published.version,
-            "worker type"
-        );
-        entries.insert(key.to_owned(), Arc::new(CatalogueEntry::new(published)));
+        let mut contents = self.contents.write();
+        let entry = CatalogueEntry {
+            domain_owner: contents
+                .entries
+                .get(key)
+                .and_then(|known| known.domain_owner.clone()),
+            published,
+            schema,
+            revision,
+        };
+        let entry = Arc::new(entry);
+        contents.entries.insert(key.to_owned(), entry.clone());
+        // While the bucket is being read, the record of an owner may still come.
+        if self.is_loaded() {
+            contents.settle();
+        }
+        drop(contents);
+
+        if is_news {
+            tokio::spawn(async move {
+                if let Err(error) = entry.compiled().await {
+                    tracing::warn!(worker_type = %entry.published.worker_type, %error, "the request schema cannot be used; every start of this worker type is refused");
+                }
+            });
+        }
     }
 }
 
-/// Reads the entry of the bucket at `key`.
-fn read(key: &str, value: &[u8]) -> Result<WorkerTypeEntry, EntryError> {
-    let published: WorkerTypeEntry =
+/// Reads the entry of the bucket at `key`. What is too large is left out, and a request schema that
+/// is missing for this reason is named as the reason to refuse starts.
+fn read(key: &str, value: &[u8]) -> Result<(WorkerTypeEntry, Option<UnusableSchema>), EntryError> {
+    let mut published: WorkerTypeEntry =
         serde_json::from_slice(value).map_err(|error| EntryError::Unreadable(short(&error)))?;
     if published.worker_type.as_str() != key {
-        return Err(EntryError::OtherKey(published.worker_type.to_string()));
+        return Err(EntryError::OtherKey(short(&published.worker_type)));
     }
-    let domain = &published.domain;
-    if !ktrdr_protocol::id::is_name(domain) || RESERVED_DOMAINS.contains(&domain.as_str()) {
-        return Err(EntryError::Domain(domain.clone()));
+    if !is_domain(&published.domain) {
+        return Err(EntryError::Domain(short(&published.domain)));
     }
-    Ok(published)
+
+    let bytes = length(&published.request_schema);
+    let refused = (bytes > MAX_BYTES).then(|| {
+        published.request_schema = Value::Object(serde_json::Map::new());
+        UnusableSchema::TooLarge { bytes }
+    });
+    if length(&published.result_schema) > MAX_BYTES {
+        tracing::warn!(
+            worker_type = key,
+            "the result schema is too large and is not shown"
+        );
+        published.result_schema = Value::Object(serde_json::Map::new());
+    }
+    for (text, limit) in [
+        (&mut published.description, MAX_DESCRIPTION),
+        (&mut published.version, MAX_VERSION),
+    ] {
+        if let Some((end, _)) = text.char_indices().nth(limit) {
+            text.truncate(end);
+        }
+    }
+    Ok((published, refused))
 }
 
 #[cfg(test)]
@@ -209,7 +435,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn put(catalogue: &Catalogue, worker_type: &str, domain: &str) {
+    fn put(catalogue: &Catalogue, worker_type: &str, domain: &str, revision: u64) {
         let entry = json!({
             "worker_type": worker_type, "domain": domain, "description": "", "version": "1", "result_schema": {},
             "request_schema": {
@@ -217,24 +443,38 @@ mod tests {
                 "properties": {"source_file": {"type": "string"}, "operations": {"type": "array", "items": {"type": "string"}}}
             }
         });
-        catalogue.put(worker_type, entry.to_string().as_bytes());
+        catalogue.put(worker_type, entry.to_string().as_bytes(), revision);
     }
 
-    #[test]
-    fn violations_name_the_place() {
+    fn loaded() -> Catalogue {
         let catalogue = Catalogue::default();
-        put(&catalogue, "data_processing", "data-processing");
+        catalogue.loaded.store(true, Ordering::SeqCst);
+        catalogue
+    }
+
+    fn owner(catalogue: &Catalogue, domain: &str) -> String {
+        let entry = catalogue.by_domain(domain).unwrap();
+        assert_eq!(entry.domain_owner, None);
+        entry.published.worker_type.to_string()
+    }
+
+    #[tokio::test]
+    async fn violations_name_the_place() {
+        let catalogue = loaded();
+        put(&catalogue, "data_processing", "data-processing", 1);
         let schema = catalogue
             .by_domain("data-processing")
             .unwrap()
-            .schema
-            .clone()
+            .usable_schema()
+            .await
             .unwrap();
         assert_eq!(
             schema.violations("", &json!({"source_file": "a", "operations": ["clean"]})),
-            []
+            Ok(vec![])
         );
-        let found = schema.violations("", &json!({"operations": ["clean", 7], "x": 1}));
+        let found = schema
+            .violations("", &json!({"operations": ["clean", 7], "x": 1}))
+            .unwrap();
         let mut paths: Vec<&str> = found
             .iter()
             .map(|violation| violation.path.as_str())
@@ -249,15 +489,77 @@ mod tests {
         );
     }
 
-    #[test]
-    fn what_cannot_be_a_type_is_skipped() {
-        let catalogue = Catalogue::default();
-        put(&catalogue, "a", "operations");
-        put(&catalogue, "b", "not a path");
-        catalogue.put("c", b"{");
-        catalogue.put("d", json!({"worker_type": "e"}).to_string().as_bytes());
+    #[tokio::test]
+    async fn what_cannot_be_a_type_is_skipped() {
+        let catalogue = loaded();
+        put(&catalogue, "a", "operations", 1);
+        put(&catalogue, "b", "not a path", 2);
+        catalogue.put("c", b"{", 3);
+        let other = json!({"worker_type": "e"}).to_string();
+        catalogue.put("d", other.as_bytes(), 4);
         assert!(catalogue.all().is_empty());
-        put(&catalogue, "f", "fine");
+
+        put(&catalogue, "f", "fine", 5);
         assert_eq!(catalogue.domains(), ["fine"]);
+    }
+
+    #[tokio::test]
+    async fn a_domain_stays_with_the_type_that_had_it_first() {
+        let catalogue = loaded();
+        put(&catalogue, "victim", "shared", 1);
+        catalogue.apply_claim("shared", Some(b"victim"), 2);
+        put(&catalogue, "aaa", "shared", 3);
+        // A new version of the owner: its entry is the newer one now.
+        put(&catalogue, "victim", "other", 4);
+        assert_eq!(owner(&catalogue, "shared"), "aaa");
+        put(&catalogue, "victim", "shared", 5);
+
+        assert_eq!(owner(&catalogue, "shared"), "victim");
+        let refused = catalogue.by_type("aaa").unwrap();
+        assert_eq!(refused.domain_owner.as_ref().unwrap().as_str(), "victim");
+        assert_eq!(catalogue.domains(), ["shared"]);
+        assert!(catalogue.contents.read().unrecorded().is_empty());
+
+        // The owner is gone: the record is replaced.
+        catalogue.contents.write().entries.remove("victim");
+        catalogue.contents.write().settle();
+        assert_eq!(owner(&catalogue, "shared"), "aaa");
+        let to_record = catalogue.contents.read().unrecorded();
+        assert_eq!(to_record.len(), 1);
+        assert_eq!(to_record[0].2, Some(2));
+    }
+
+    #[tokio::test]
+    async fn without_a_record_the_oldest_entry_has_the_domain() {
+        let catalogue = loaded();
+        put(&catalogue, "aaa", "shared", 7);
+        put(&catalogue, "zzz", "shared", 3);
+
+        assert_eq!(owner(&catalogue, "shared"), "zzz");
+    }
+
+    #[tokio::test]
+    async fn the_number_of_types_and_the_size_of_an_entry_are_bounded() {
+        let catalogue = loaded();
+        for number in 0..MAX_TYPES + 10 {
+            let name = format!("t{number}");
+            put(&catalogue, &name, &name, number as u64);
+        }
+        assert_eq!(catalogue.all().len(), MAX_TYPES);
+        // A known one may change.
+        put(&catalogue, "t0", "another", 1000);
+        assert_eq!(owner(&catalogue, "another"), "t0");
+
+        let large = json!({
+            "worker_type": "t1", "domain": "t1", "description": "x".repeat(300_000), "version": "1",
+            "request_schema": {"pattern": "x".repeat(200_000)}, "result_schema": {"title": "x".repeat(200_000)},
+        });
+        catalogue.put("t1", large.to_string().as_bytes(), 1001);
+        let kept = catalogue.by_type("t1").unwrap();
+        assert!(serde_json::to_string(&kept.published).unwrap().len() < 10_000);
+        assert!(matches!(
+            kept.schema_error(),
+            Some(UnusableSchema::TooLarge { .. })
+        ));
     }
 }

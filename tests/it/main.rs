@@ -6,7 +6,7 @@
 //! | How does it end? | [`failures`], [`results`], [`cancel`], [`retry`] |
 //! | What happens when a worker dies, freezes or stops? | [`takeover`], [`fencing`], [`lease`], [`checkpoints`], [`worker_shutdown`] |
 //! | What happens when NATS or a backend is away? | [`nats_outage`], [`backends`], [`cluster`] |
-//! | What if clocks, limits or messages are wrong? | [`clocks`], [`limits`], [`malformed_messages`], [`forged_messages`] |
+//! | What if clocks, limits or messages are wrong? | [`clocks`], [`limits`], [`malformed_messages`], [`forged_messages`], [`hostile_schemas`] |
 //! | What do clients and operators see? | [`guide`], [`openapi`], [`client`], [`live_events`], [`dashboard`], [`logs`], [`prometheus_metrics`], [`nats_cli`] |
 //! | What can others do who reach it? | [`browsers`] |
 //! | Do programs of different versions work together? | [`interoperability`], [`wire_contract`] |
@@ -34,6 +34,7 @@ mod fencing;
 mod forged_messages;
 mod guide;
 mod harness;
+mod hostile_schemas;
 mod interoperability;
 mod lease;
 mod limits;

@@ -31,12 +31,9 @@ const INTERFACE: Interface = Interface {
 
 /// The document for these routes and worker types.
 pub fn document(routes: &[Route], entries: &[Arc<CatalogueEntry>]) -> OpenApiDocument {
+    // As requests are routed: a domain is one type's.
     let start_route = |entry: &Arc<CatalogueEntry>| {
-        // As requests are routed: when two types claim a domain, the first by name has it.
-        let owner = entries
-            .iter()
-            .find(|other| other.published.domain == entry.published.domain);
-        let has_domain = owner.is_some_and(|owner| Arc::ptr_eq(owner, entry));
+        let has_domain = entry.domain_owner.is_none();
         has_domain.then(|| format!("/api/v1/{}/start", entry.published.domain))
     };
     let types: Vec<StartRoute<'_>> = entries

@@ -82,6 +82,8 @@ async fn again(
             ApiError::new(ErrorCode::UnknownDomain, text)
                 .with("known_domains", state.catalogue.domains())
         })?;
+    // The parameters were checked before, but a type that nothing can be checked for takes no starts.
+    entry.usable_schema().await?;
 
     let chosen = match headers.get("idempotency-key") {
         Some(key) => Some(id_from_key(&format!("retry {id}"), key.as_bytes())?),

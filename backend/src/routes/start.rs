@@ -78,7 +78,7 @@ pub async fn start(
     };
 
     let body = read_body(body, state.config.max_body).await?;
-    let body = StartBody::check(body, entry.schema.clone()).await?;
+    let body = StartBody::check(body, Some(entry.usable_schema().await?)).await?;
 
     let key = headers
         .get("idempotency-key")

@@ -20,8 +20,8 @@ pub async fn list(State(state): State<AppState>) -> Json<WorkerTypesResponse> {
         .catalogue
         .all()
         .iter()
-        .map(|entry| {
-            let entry = &entry.published;
+        .map(|listed| {
+            let entry = &listed.published;
             let queues = queues
                 .iter()
                 .filter(|queue| queue.info.worker_type == entry.worker_type)
@@ -33,6 +33,8 @@ pub async fn list(State(state): State<AppState>) -> Json<WorkerTypesResponse> {
                 description: entry.description.clone(),
                 version: entry.version.clone(),
                 start: format!("/api/v1/{}/start", entry.domain),
+                domain_owner: listed.domain_owner.clone(),
+                schema_error: listed.schema_error().map(ToString::to_string),
                 request_schema: entry.request_schema.clone(),
                 result_schema: entry.result_schema.clone(),
                 execution_defaults: entry.execution_defaults,

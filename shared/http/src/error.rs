@@ -8,6 +8,7 @@ use ktrdr_protocol::id::OperationId;
 use ktrdr_protocol::rest::{ErrorCode, Problem};
 use serde_json::Value;
 
+use crate::schema::UnusableSchema;
 use crate::start_body::{BodyError, ReadBodyError};
 
 /// Why a request was refused, as an answer.
@@ -110,6 +111,16 @@ impl ApiError {
         )
     }
 
+    /// The request schema of this worker type cannot be used, so nothing can be checked or started.
+    pub fn schema_unusable(worker_type: &str, reason: &UnusableSchema) -> Self {
+        let text = format!(
+            "Nothing was started: the request schema that worker type {worker_type} has published cannot be used: {reason}. Correct the worker's schema"
+        );
+        Self::new(ErrorCode::SchemaUnusable, text)
+            .with("worker_type", worker_type)
+            .with("reason", reason.to_string())
+    }
+
     /// The body is larger than `limit` bytes; without a limit: larger than NATS takes.
     pub fn too_large(limit: Option<usize>) -> Self {
         match limit {
@@ -154,6 +165,7 @@ impl From<BodyError> for ApiError {
                 error.problem.violations = found;
                 error
             }
+            BodyError::TooCostly => Self::new(ErrorCode::CheckTimeout, text),
         }
     }
 }

@@ -26,13 +26,13 @@ use ktrdr_protocol::execution::ExecutionOptions;
 use ktrdr_protocol::id::OperationId;
 use ktrdr_protocol::rest::Violation;
 
-use crate::schema::Schema;
+use crate::schema::{Schema, TooCostly, check_apart};
 
 /// Of a body that is too large, this many times the limit is read and discarded, so that its sender
 /// gets to read the answer.
 const MAX_DISCARDED: usize = 32;
 
-/// Bodies above this size, in bytes, are checked on a thread of their own.
+/// Bodies above this size, in bytes, are always checked on a thread of their own.
 const LARGE: usize = 32 * 1024;
 
 #[expect(
@@ -110,6 +110,17 @@ pub enum BodyError {
     /// 422 `invalid_request`.
     #[error("The request does not match what this operation asks for: {}", list(.0))]
     Violations(Vec<Violation>),
+    /// 503 `check_timeout`.
+    #[error(
+        "The request takes too long to check against the schema of this operation, or too many others are checked. Send less at once, or try again"
+    )]
+    TooCostly,
+}
+
+impl From<TooCostly> for BodyError {
+    fn from(_: TooCostly) -> Self {
+        Self::TooCostly
+    }
 }
 
 fn list(found: &[Violation]) -> String {
@@ -153,20 +164,20 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
 }
 
 impl StartBody {
-    /// Like [`Self::read`], but checks a large body on a thread of its own. A large body with many
-    /// mistakes takes seconds, and must not keep other requests waiting.
+    /// [`Self::read`], where others are not kept waiting: a large body, or a costly schema, is checked
+    /// on a thread of its own.
     ///
     /// # Errors
     /// [`BodyError`].
     pub async fn check(body: Bytes, schema: Option<Schema>) -> Result<Self, BodyError> {
-        if body.len() <= LARGE {
+        let is_cheap = schema
+            .as_ref()
+            .is_none_or(|schema| schema.is_cheap_for(body.len()));
+        if is_cheap && body.len() <= LARGE {
             return Self::read(&body, schema.as_ref());
         }
-        match tokio::task::spawn_blocking(move || Self::read(&body, schema.as_ref())).await {
-            Ok(read) => read,
-            // A panic while checking is handled like one in the handler.
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
-        }
+        let checked = schema.clone();
+        check_apart(schema, move || Self::read(&body, checked.as_ref())).await?
     }
 
     /// Takes a body apart and checks all of it. Without a schema the parameters are not checked
@@ -186,13 +197,13 @@ impl StartBody {
 
         let mut found = Vec::new();
         let task_id = read_task_id(&whole, &mut found);
-        let execution = read_execution(&whole, &mut found);
+        let execution = read_execution(&whole, &mut found)?;
         let parameters = parameters(&members).map_err(not_json)?;
         if let (Some(schema), Some(members)) = (schema, whole.as_object_mut()) {
             // The rest are the parameters. `Members` has refused duplicate names.
             members.remove("task_id");
             members.remove("execution");
-            found.extend(schema.violations("", &whole));
+            found.extend(schema.violations("", &whole)?);
         }
 
         if found.is_empty() {
@@ -224,16 +235,16 @@ fn read_task_id(body: &Value, found: &mut Vec<Violation>) -> Option<OperationId>
     None
 }
 
-fn read_execution(body: &Value, found: &mut Vec<Violation>) -> ExecutionOptions {
+fn read_execution(body: &Value, found: &mut Vec<Violation>) -> Result<ExecutionOptions, TooCostly> {
     let Some(value) = body.get("execution").filter(|value| !value.is_null()) else {
-        return ExecutionOptions::default();
+        return Ok(ExecutionOptions::default());
     };
-    let wrong = EXECUTION_SCHEMA.violations("/execution", value);
+    let wrong = EXECUTION_SCHEMA.violations("/execution", value)?;
     if wrong.is_empty() {
         let mut value = value.clone();
         integral_numbers(&mut value);
         match ExecutionOptions::deserialize(value) {
-            Ok(execution) => return execution,
+            Ok(execution) => return Ok(execution),
             Err(error) => found.push(Violation {
                 path: "/execution".to_owned(),
                 message: error.to_string(),
@@ -241,7 +252,7 @@ fn read_execution(body: &Value, found: &mut Vec<Violation>) -> ExecutionOptions 
         }
     }
     found.extend(wrong);
-    ExecutionOptions::default()
+    Ok(ExecutionOptions::default())
 }
 
 /// Turns `3.0` into `3`: JSON Schema accepts `3.0` as an integer, serde does not.

@@ -111,6 +111,39 @@ pub struct RunningOperation {
     pub progress: Progress,
 }
 
+/// Path segments of the REST interface itself, which no domain may use.
+pub const RESERVED_DOMAINS: [&str; 7] = [
+    "operations",
+    "workers",
+    "worker-types",
+    "health",
+    "ready",
+    "events",
+    "stats",
+];
+
+/// Whether `domain` can be the path segment of a worker type's start route.
+pub fn is_domain(domain: &str) -> bool {
+    crate::id::is_name(domain) && !RESERVED_DOMAINS.contains(&domain)
+}
+
+/// The key in the bucket `KTRDR_WORKER_TYPES` that records which worker type has a domain. Backends
+/// write it. No worker type can have this name, because it has a dot in it.
+pub fn domain_key(domain: &str) -> String {
+    format!("{DOMAIN_KEY}{domain}")
+}
+
+/// The domain whose owner is recorded at this key; `None` for the key of a worker type.
+pub fn domain_of_key(key: &str) -> Option<&str> {
+    key.strip_prefix(DOMAIN_KEY)
+}
+
+const DOMAIN_KEY: &str = "domain.";
+
+fn any_value() -> Value {
+    Value::Object(Map::new())
+}
+
 /// A worker type, as its workers publish it in the bucket `KTRDR_WORKER_TYPES` (key: worker type).
 ///
 /// From it every backend routes, checks and documents `POST /api/v1/{domain}/start` without being
@@ -123,9 +156,11 @@ pub struct WorkerTypeEntry {
     pub domain: String,
     /// One sentence for people.
     pub description: String,
-    /// JSON Schema (2020-12) of the parameters.
+    /// JSON Schema (2020-12) of the parameters. `{}` allows everything.
+    #[serde(default = "any_value")]
     pub request_schema: Value,
     /// JSON Schema (2020-12) of the result.
+    #[serde(default = "any_value")]
     pub result_schema: Value,
     /// Version of the worker program that published it.
     pub version: String,

@@ -90,6 +90,10 @@ error_codes! {
     NoWorkers = 503 "no_workers_available",
     /// All slots of the worker are taken (direct start only).
     WorkerBusy = 503 "worker_busy",
+    /// The request schema of the worker type cannot be used.
+    SchemaUnusable = 503 "schema_unusable",
+    /// The request could not be checked in time.
+    CheckTimeout = 503 "check_timeout",
     /// The operations stream or its disk is full.
     StorageFull = 507 "storage_full",
 }

@@ -38,6 +38,13 @@ pub struct WorkerTypeDocument {
     pub version: String,
     /// The path that starts an operation.
     pub start: String,
+    /// The worker type that has the domain, when it is another one: then the start route is not this
+    /// type's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domain_owner: Option<WorkerType>,
+    /// Why the request schema cannot be used. Then every start of this type is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema_error: Option<String>,
     /// JSON Schema of the parameters.
     pub request_schema: Value,
     /// JSON Schema of the result.

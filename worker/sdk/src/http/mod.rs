@@ -8,11 +8,13 @@ mod prometheus;
 mod start;
 
 use std::future::IntoFuture;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use axum::{Extension, Router, middleware};
-use ktrdr_http::schema::Schema;
+use ktrdr_http::error::ApiError;
+use ktrdr_http::schema::{Schema, UnusableSchema};
 use tokio::net::TcpListener;
+use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -27,21 +29,22 @@ pub(crate) struct HttpState {
     pub(crate) core: Arc<Core>,
     pub(crate) slots: SlotRequests,
     pub(crate) operations: TaskTracker,
-    schema: Arc<OnceLock<Option<Schema>>>,
+    schema: Arc<OnceCell<Result<Schema, UnusableSchema>>>,
 }
 
 impl HttpState {
     /// The compiled request schema. Compiled at the first direct start: most workers only ever pull
     /// from queues, and a compiled schema takes a tenth of an idle worker's memory.
-    fn schema(&self) -> Option<&Schema> {
-        let prepare = || {
-            Schema::compile(&self.core.info.request_schema)
-                .map_err(|error| {
-                    tracing::error!(%error, "the request schema cannot be used; direct starts are not checked");
-                })
-                .ok()
-        };
-        self.schema.get_or_init(prepare).as_ref()
+    ///
+    /// # Errors
+    /// 503 `schema_unusable`. The worker compiled it when it started, so this time it took too long.
+    async fn schema(&self) -> Result<Schema, ApiError> {
+        let prepare = || Schema::compile_apart(self.core.info.request_schema.clone());
+        self.schema
+            .get_or_init(prepare)
+            .await
+            .clone()
+            .map_err(|reason| ApiError::schema_unusable(self.core.worker_type.as_str(), &reason))
     }
 }
 

@@ -56,7 +56,7 @@ async fn start_here(
     trace: Option<TraceParent>,
 ) -> Result<Json<DirectStartResponse<'static>>, ApiError> {
     let core = state.core.clone();
-    let body = StartBody::check(body, state.schema().cloned()).await?;
+    let body = StartBody::check(body, Some(state.schema().await?)).await?;
 
     if !core.connection.is_up() {
         return Err(unavailable());

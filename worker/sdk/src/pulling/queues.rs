@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::Subscriber;
+use async_nats::jetstream::kv::Store;
 use futures::{StreamExt, TryStreamExt};
 use ktrdr_bus::settings::ProtocolOptions;
-use ktrdr_bus::telemetry::chain;
+use ktrdr_bus::telemetry::{chain, short};
 use ktrdr_bus::topology::{self, Role, TopologyError};
 use ktrdr_protocol::requirements::Requirements;
-use ktrdr_protocol::worker::WorkerTypeEntry;
+use ktrdr_protocol::worker::{WorkerTypeEntry, domain_key};
 use tokio::sync::{Notify, watch};
 
 use crate::pulling::puller::ServedQueue;
@@ -196,6 +197,7 @@ async fn publish_type(core: &Core) -> Result<(), TopologyError> {
         .as_ref()
         == Some(&entry)
     {
+        warn_when_domain_is_taken(store, entry);
         return Ok(());
     }
     let payload = serde_json::to_vec(&entry).map_err(|error| failed(error.into()))?;
@@ -204,5 +206,24 @@ async fn publish_type(core: &Core) -> Result<(), TopologyError> {
         .await
         .map_err(|error| failed(error.into()))?;
     tracing::info!(worker_type = %core.worker_type, domain = core.info.domain, "worker type registered");
+    warn_when_domain_is_taken(store, entry);
     Ok(())
+}
+
+/// Looks, beside the work, whether backends have given the domain to another worker type. A worker
+/// that may not read that says nothing; backends say it in any case.
+fn warn_when_domain_is_taken(store: Store, entry: WorkerTypeEntry) {
+    tokio::spawn(async move {
+        let owner = store.get(domain_key(&entry.domain)).await.ok().flatten();
+        let Some(owner) = owner.filter(|owner| **owner != *entry.worker_type.as_str().as_bytes())
+        else {
+            return;
+        };
+        tracing::warn!(
+            worker_type = %entry.worker_type,
+            domain = entry.domain,
+            owner = %short(&String::from_utf8_lossy(&owner)),
+            "the domain belongs to another worker type: backends have no start route for this one. Give it another domain"
+        );
+    });
 }

@@ -15,8 +15,10 @@ use ktrdr_bus::telemetry;
 use ktrdr_bus::telemetry::chain;
 use ktrdr_bus::topology::TopologyError;
 use ktrdr_http::browsers::{self, BrowserRules};
+use ktrdr_http::schema::{Schema, UnusableSchema};
 use ktrdr_protocol::id::{InvalidName, WorkerId, WorkerType};
 use ktrdr_protocol::time::Timestamp;
+use ktrdr_protocol::worker::{RESERVED_DOMAINS, is_domain};
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
@@ -49,6 +51,24 @@ pub enum WorkerError {
     /// A worker type or a worker id is not a valid name.
     #[error("the engine cannot be served")]
     Name(#[from] InvalidName),
+    /// The domain of an engine cannot be a path segment of the REST interface.
+    #[error(
+        "the domain {domain:?} of engine {engine} cannot be used: it must have 1 to 128 of the characters A-Z a-z 0-9 _ - and must not be one of {}", RESERVED_DOMAINS.join(", ")
+    )]
+    Domain {
+        /// The engine's name.
+        engine: String,
+        /// Its domain.
+        domain: String,
+    },
+    /// The schema of an engine's requests cannot be used, so nobody could check a request.
+    #[error("the request schema of engine {engine} cannot be used: {reason}")]
+    Schema {
+        /// The engine's name.
+        engine: String,
+        /// What is wrong with it.
+        reason: UnusableSchema,
+    },
     /// The stated capabilities do not fit.
     #[error(transparent)]
     Capabilities(#[from] InvalidCapabilities),
@@ -185,6 +205,9 @@ impl WorkerBuilder {
             .map(|engine| (engine.info(), engine))
             .collect();
         refuse_duplicates(&engines)?;
+        for (info, _) in &engines {
+            refuse_unusable(info).await?;
+        }
 
         let endpoint = Endpoint::of(self.address, &config).await?;
         let several = engines.len() > 1;
@@ -387,6 +410,20 @@ fn refuse_duplicates(engines: &[(EngineInfo, Arc<dyn ErasedEngine>)]) -> Result<
     Ok(())
 }
 
+/// Refuses what backends would refuse: they would answer every start of this engine with an error.
+async fn refuse_unusable(info: &EngineInfo) -> Result<(), WorkerError> {
+    let engine = info.worker_type.to_owned();
+    if !is_domain(&info.domain) {
+        let domain = info.domain.clone();
+        return Err(WorkerError::Domain { engine, domain });
+    }
+    // Only tried: most workers never need the compiled schema, see `http`.
+    Schema::compile_apart(info.request_schema.clone())
+        .await
+        .map(drop)
+        .map_err(|reason| WorkerError::Schema { engine, reason })
+}
+
 /// How the REST interface of this process is reached.
 struct Endpoint {
     listener: Option<TcpListener>,
@@ -574,6 +611,66 @@ mod tests {
             .start()
             .await;
         assert!(matches!(twice, Err(WorkerError::DuplicateEngine(name)) if name == "echo"));
+    }
+
+    /// An engine whose requests have a schema of their own.
+    macro_rules! engine_with {
+        ($name:ident, $domain:literal, $schema:expr) => {
+            #[derive(serde::Deserialize)]
+            struct $name {}
+
+            impl schemars::JsonSchema for $name {
+                fn schema_name() -> std::borrow::Cow<'static, str> {
+                    stringify!($name).into()
+                }
+
+                fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                    let schema: schemars::Schema = $schema.try_into().unwrap();
+                    schema
+                }
+            }
+
+            impl Engine for $name {
+                const NAME: &'static str = "odd";
+                const DOMAIN: Option<&'static str> = Some($domain);
+                type Request = $name;
+                type Output = String;
+
+                async fn run(&self, _: Context, _: $name) -> Result<String, OperationError> {
+                    Ok(String::new())
+                }
+            }
+        };
+    }
+
+    engine_with!(
+        Remote,
+        "odd",
+        serde_json::json!({"$ref": "https://example.com/s.json"})
+    );
+    engine_with!(Broken, "odd", serde_json::json!({"pattern": "("}));
+    engine_with!(Reserved, "operations", serde_json::json!({}));
+    engine_with!(NoPath, "a/b", serde_json::json!({}));
+
+    #[tokio::test]
+    async fn an_engine_that_backends_would_refuse_does_not_start() {
+        async fn refused(engine: impl Engine) -> String {
+            let builder = Worker::builder().engine(engine).mounted_at("http://here");
+            builder.start().await.unwrap_err().to_string()
+        }
+
+        assert!(
+            refused(Remote {})
+                .await
+                .contains("https://example.com/s.json")
+        );
+        assert!(refused(Broken {}).await.contains("cannot be compiled"));
+        assert!(
+            refused(Reserved {})
+                .await
+                .contains("\"operations\" of engine odd")
+        );
+        assert!(refused(NoPath {}).await.contains("\"a/b\" of engine odd"));
     }
 
     #[test]

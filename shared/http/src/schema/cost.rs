@@ -1,0 +1,609 @@
+//! What a JSON Schema may cost at most, found without compiling it.
+//!
+//! A schema of two kilobytes can mean 2^30 subschemas: each of thirty definitions refers to the
+//! next one twice. So subschemas are counted through every `$ref`, each definition once, and what
+//! counts too much is refused.
+
+use std::collections::HashMap;
+
+use percent_encoding::percent_decode_str;
+use serde_json::{Map, Value};
+
+/// Largest schema, in bytes of its JSON text.
+pub const MAX_BYTES: usize = 64 * 1024;
+
+/// Most subschemas of a schema when every `$ref` is replaced by what it refers to.
+pub const MAX_NODES: u64 = 100_000;
+
+/// Longest chain of subschemas, each inside the one before or referred to by it.
+pub const MAX_DEPTH: usize = 256;
+
+/// Longest part of such a chain that checks one and the same place of the value. A recursive schema
+/// goes through such a part for each level of the value, so this bounds the stack.
+pub const MAX_DEPTH_IN_PLACE: usize = 32;
+
+/// Most regular expressions. Each may take [`super::MAX_PATTERN_BYTES`] when it is compiled.
+pub const MAX_PATTERNS: usize = 64;
+
+/// Longest piece of a schema that an error quotes, in characters.
+const MAX_QUOTE: usize = 200;
+
+/// Why a schema is not used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UnusableSchema {
+    /// A list, a string, a number, or null.
+    #[error("it is {0}, and a JSON Schema is an object")]
+    NotAnObject(&'static str),
+    /// The text is too long.
+    #[error("it has {bytes} bytes, and {MAX_BYTES} are allowed")]
+    TooLarge {
+        /// Its length.
+        bytes: usize,
+    },
+    /// Something outside of the schema, or an anchor.
+    #[error(
+        "it refers to {0:?}; only references into the schema itself, like \"#/$defs/Name\", are followed"
+    )]
+    Reference(String),
+    /// The place inside the schema does not exist, or holds no schema.
+    #[error("it refers to {0:?}, and there is no schema at that place")]
+    Dangling(String),
+    /// A keyword that changes what references mean.
+    #[error("it uses {0}, which is not supported below the top of a schema")]
+    Keyword(&'static str),
+    /// A subschema contains itself without going deeper into the value.
+    #[error("a subschema refers to itself without end")]
+    Endless,
+    /// It expands to too much.
+    #[error(
+        "it has more than {MAX_NODES} subschemas when its references are followed; refer to a definition from fewer places"
+    )]
+    TooManyNodes,
+    /// It nests too deep.
+    #[error(
+        "its subschemas nest deeper than {MAX_DEPTH}, or {MAX_DEPTH_IN_PLACE} for one place of the value"
+    )]
+    TooDeep,
+    /// It has too many regular expressions.
+    #[error("it has more than {MAX_PATTERNS} patterns")]
+    TooManyPatterns,
+    /// The validator refuses it.
+    #[error("it cannot be compiled: {0}")]
+    Compile(String),
+    /// The validator needs too long for it.
+    #[error("it could not be compiled in time")]
+    Slow,
+}
+
+/// What checking a value against a schema may cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cost {
+    /// Subschemas when every `$ref` is replaced by what it refers to; where a schema contains itself,
+    /// that reference counts as one.
+    pub nodes: u64,
+    /// The longest chain of subschemas.
+    pub depth: usize,
+    /// Whether a subschema contains itself.
+    pub is_recursive: bool,
+}
+
+impl Cost {
+    /// The cost of `schema`.
+    ///
+    /// # Errors
+    /// [`UnusableSchema`] when the schema is not one or costs too much. Takes time in proportion to
+    /// the length of the schema.
+    pub fn of(schema: &Value) -> Result<Self, UnusableSchema> {
+        let kind = match schema {
+            Value::Object(_) | Value::Bool(_) => None,
+            Value::Array(_) => Some("a list"),
+            Value::String(_) => Some("a string"),
+            Value::Number(_) => Some("a number"),
+            Value::Null => Some("null"),
+        };
+        if let Some(kind) = kind {
+            return Err(UnusableSchema::NotAnObject(kind));
+        }
+        let bytes = length(schema);
+        if bytes > MAX_BYTES {
+            return Err(UnusableSchema::TooLarge { bytes });
+        }
+
+        let mut graph = Graph::default();
+        let root = graph.add(schema)?;
+        if graph.patterns > MAX_PATTERNS {
+            return Err(UnusableSchema::TooManyPatterns);
+        }
+        graph.link(schema)?;
+
+        let mut in_place = Walk::new(&graph.nodes, |node| &node.in_place, MAX_DEPTH_IN_PLACE);
+        for node in 0..graph.nodes.len() {
+            in_place.visit(node, 1)?;
+        }
+        if in_place.met_itself {
+            return Err(UnusableSchema::Endless);
+        }
+        let mut all = Walk::new(&graph.nodes, |node| &node.all, MAX_DEPTH);
+        let Extent { nodes, depth } = all.visit(root, 1)?;
+        if nodes > MAX_NODES {
+            return Err(UnusableSchema::TooManyNodes);
+        }
+        Ok(Self {
+            nodes,
+            depth,
+            is_recursive: all.met_itself,
+        })
+    }
+}
+
+/// Bytes of the JSON text of `value`.
+pub fn length(value: &Value) -> usize {
+    struct Counted(usize);
+    impl std::io::Write for Counted {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut counted = Counted(0);
+    // Neither this writer nor a `Value` can fail.
+    let _ = serde_json::to_writer(&mut counted, value);
+    counted.0
+}
+
+/// Where a keyword has its subschemas.
+#[derive(Clone, Copy)]
+enum Shape {
+    /// The value is a schema, or a list of schemas.
+    Plain,
+    /// The members of the value are schemas.
+    Members,
+}
+
+/// What a keyword does with its subschemas.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Use {
+    /// Checks the same place of the value.
+    InPlace,
+    /// Checks what is inside that place.
+    Inside,
+    /// Nothing: other places refer to them.
+    Definition,
+}
+
+/// Every keyword with subschemas, of all drafts.
+const KEYWORDS: [(&str, Shape, Use); 22] = [
+    ("$defs", Shape::Members, Use::Definition),
+    ("definitions", Shape::Members, Use::Definition),
+    ("allOf", Shape::Plain, Use::InPlace),
+    ("anyOf", Shape::Plain, Use::InPlace),
+    ("oneOf", Shape::Plain, Use::InPlace),
+    ("not", Shape::Plain, Use::InPlace),
+    ("if", Shape::Plain, Use::InPlace),
+    ("then", Shape::Plain, Use::InPlace),
+    ("else", Shape::Plain, Use::InPlace),
+    ("dependentSchemas", Shape::Members, Use::InPlace),
+    ("dependencies", Shape::Members, Use::InPlace),
+    ("properties", Shape::Members, Use::Inside),
+    ("patternProperties", Shape::Members, Use::Inside),
+    ("additionalProperties", Shape::Plain, Use::Inside),
+    ("propertyNames", Shape::Plain, Use::Inside),
+    ("items", Shape::Plain, Use::Inside),
+    ("prefixItems", Shape::Plain, Use::Inside),
+    ("additionalItems", Shape::Plain, Use::Inside),
+    ("contains", Shape::Plain, Use::Inside),
+    ("unevaluatedItems", Shape::Plain, Use::Inside),
+    ("unevaluatedProperties", Shape::Plain, Use::Inside),
+    ("extends", Shape::Plain, Use::InPlace),
+];
+
+fn is_schema(value: &Value) -> bool {
+    value.is_object() || value.is_boolean()
+}
+
+/// The subschemas of an object schema, without those that it refers to.
+fn subschemas(schema: &Map<String, Value>) -> impl Iterator<Item = (Use, &Value)> {
+    KEYWORDS.iter().flat_map(move |(keyword, shape, usage)| {
+        let found: Box<dyn Iterator<Item = &Value>> = match (schema.get(*keyword), shape) {
+            (Some(Value::Object(members)), Shape::Members) => Box::new(members.values()),
+            (Some(Value::Array(items)), Shape::Plain) => Box::new(items.iter()),
+            (Some(value), Shape::Plain) => Box::new(std::iter::once(value)),
+            _ => Box::new(std::iter::empty()),
+        };
+        found
+            .filter(|value| is_schema(value))
+            .map(|value| (*usage, value))
+    })
+}
+
+/// Adds the member `name: true` to every object schema in `schema`.
+pub fn mark(schema: &mut Value, name: &str) {
+    let Value::Object(members) = schema else {
+        return;
+    };
+    for (keyword, shape, _) in KEYWORDS {
+        match (members.get_mut(keyword), shape) {
+            (Some(Value::Object(inner)), Shape::Members) => {
+                for inner in inner.values_mut() {
+                    mark(inner, name);
+                }
+            }
+            (Some(Value::Array(items)), Shape::Plain) => {
+                for item in items {
+                    mark(item, name);
+                }
+            }
+            (Some(value), Shape::Plain) => mark(value, name),
+            _ => {}
+        }
+    }
+    members.insert(name.to_owned(), Value::Bool(true));
+}
+
+#[derive(Default)]
+struct Node {
+    /// Subschemas that check the same place of the value.
+    in_place: Vec<usize>,
+    /// All subschemas.
+    all: Vec<usize>,
+}
+
+#[derive(Default)]
+struct Graph<'s> {
+    nodes: Vec<Node>,
+    /// Nodes by the address of their schema, which is borrowed while the graph exists.
+    places: HashMap<*const Value, usize>,
+    references: Vec<(usize, &'s str)>,
+    patterns: usize,
+}
+
+impl<'s> Graph<'s> {
+    /// Adds a schema with everything inside of it. As deep as the JSON text, which has a bound.
+    fn add(&mut self, schema: &'s Value) -> Result<usize, UnusableSchema> {
+        let this = self.nodes.len();
+        self.nodes.push(Node::default());
+        self.places.insert(std::ptr::from_ref(schema), this);
+        let Value::Object(members) = schema else {
+            return Ok(this);
+        };
+
+        for keyword in ["$dynamicRef", "$recursiveRef"] {
+            if members.contains_key(keyword) {
+                return Err(UnusableSchema::Keyword(keyword));
+            }
+        }
+        for keyword in ["$id", "id"] {
+            // Below the top it would change what "#" means.
+            if this > 0 && members.get(keyword).is_some_and(Value::is_string) {
+                return Err(UnusableSchema::Keyword(keyword));
+            }
+        }
+        if let Some(Value::String(reference)) = members.get("$ref") {
+            self.references.push((this, reference));
+        }
+        self.patterns += usize::from(members.contains_key("pattern"));
+        if let Some(Value::Object(patterns)) = members.get("patternProperties") {
+            self.patterns += patterns.len();
+        }
+
+        for (usage, inner) in subschemas(members) {
+            let inner = self.add(inner)?;
+            let Some(node) = self.nodes.get_mut(this) else {
+                continue;
+            };
+            if usage == Use::InPlace {
+                node.in_place.push(inner);
+            }
+            if usage != Use::Definition {
+                node.all.push(inner);
+            }
+        }
+        Ok(this)
+    }
+
+    /// Follows the references.
+    fn link(&mut self, root: &Value) -> Result<(), UnusableSchema> {
+        for (from, reference) in std::mem::take(&mut self.references) {
+            let quoted = || reference.chars().take(MAX_QUOTE).collect::<String>();
+            let pointer = reference
+                .strip_prefix('#')
+                .and_then(|fragment| percent_decode_str(fragment).decode_utf8().ok())
+                .filter(|pointer| pointer.is_empty() || pointer.starts_with('/'))
+                .ok_or_else(|| UnusableSchema::Reference(quoted()))?;
+            let target = root
+                .pointer(&pointer)
+                .and_then(|target| self.places.get(&std::ptr::from_ref(target)))
+                .ok_or_else(|| UnusableSchema::Dangling(quoted()))?;
+            if let Some(node) = self.nodes.get_mut(from) {
+                node.in_place.push(*target);
+                node.all.push(*target);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How much is below a node, itself included.
+#[derive(Clone, Copy)]
+struct Extent {
+    nodes: u64,
+    depth: usize,
+}
+
+#[derive(Clone, Copy)]
+enum Visit {
+    New,
+    Open,
+    Done(Extent),
+}
+
+/// Goes through a graph depth first, each node once.
+struct Walk<'g> {
+    nodes: &'g [Node],
+    edges: fn(&Node) -> &[usize],
+    max_depth: usize,
+    visits: Vec<Visit>,
+    met_itself: bool,
+}
+
+impl<'g> Walk<'g> {
+    fn new(nodes: &'g [Node], edges: fn(&Node) -> &[usize], max_depth: usize) -> Self {
+        Self {
+            nodes,
+            edges,
+            max_depth,
+            visits: vec![Visit::New; nodes.len()],
+            met_itself: false,
+        }
+    }
+
+    /// What is below `node`, which is the `depth`th of its chain.
+    fn visit(&mut self, node: usize, depth: usize) -> Result<Extent, UnusableSchema> {
+        let nodes = self.nodes;
+        let (Some(state), Some(this)) = (self.visits.get_mut(node), nodes.get(node)) else {
+            return Ok(Extent { nodes: 0, depth: 0 });
+        };
+        match *state {
+            Visit::Done(extent) => return Ok(extent),
+            Visit::Open => {
+                self.met_itself = true;
+                return Ok(Extent { nodes: 1, depth: 1 });
+            }
+            Visit::New => *state = Visit::Open,
+        }
+        if depth > self.max_depth {
+            return Err(UnusableSchema::TooDeep);
+        }
+
+        let mut extent = Extent { nodes: 1, depth: 1 };
+        for inner in (self.edges)(this) {
+            let below = self.visit(*inner, depth + 1)?;
+            extent.nodes = extent.nodes.saturating_add(below.nodes);
+            extent.depth = extent.depth.max(below.depth + 1);
+        }
+        if extent.depth > self.max_depth {
+            return Err(UnusableSchema::TooDeep);
+        }
+        if let Some(state) = self.visits.get_mut(node) {
+            *state = Visit::Done(extent);
+        }
+        Ok(extent)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    /// `levels` definitions, each of which refers to the next one twice.
+    fn chain(levels: usize, keyword: &str, end: &Value) -> Value {
+        let mut definitions = Map::new();
+        for level in 0..levels {
+            let next = json!({"$ref": format!("#/$defs/d{}", level + 1)});
+            definitions.insert(format!("d{level}"), json!({keyword: [next, next]}));
+        }
+        definitions.insert(format!("d{levels}"), end.clone());
+        json!({"$defs": definitions, "$ref": "#/$defs/d0"})
+    }
+
+    #[test]
+    fn an_exponential_schema_is_refused_at_once() {
+        for (levels, keyword, end) in [
+            (30, "allOf", json!({"type": "object"})),
+            (24, "anyOf", json!({"type": "string"})),
+            (16, "oneOf", json!({"type": "string"})),
+            (600, "allOf", json!({})),
+        ] {
+            let schema = chain(levels, keyword, &end);
+            let began = Instant::now();
+            let refused = Cost::of(&schema);
+
+            assert!(
+                matches!(
+                    refused,
+                    Err(UnusableSchema::TooManyNodes | UnusableSchema::TooDeep)
+                ),
+                "{refused:?}"
+            );
+            assert!(began.elapsed() < Duration::from_millis(100));
+        }
+        // Deeper into the value at each level.
+        let mut wide = chain(30, "prefixItems", &json!({}));
+        assert_eq!(Cost::of(&wide), Err(UnusableSchema::TooManyNodes));
+        wide["$defs"]["d30"] = json!({"$ref": "#/$defs/d0"});
+        assert_eq!(Cost::of(&wide), Err(UnusableSchema::TooManyNodes));
+
+        let fine = Cost::of(&chain(8, "allOf", &json!({"type": "object"}))).unwrap();
+        assert!(fine.nodes > 512 && !fine.is_recursive, "{fine:?}");
+    }
+
+    #[test]
+    fn a_schema_that_never_ends_or_leads_elsewhere_is_refused() {
+        let refused = |schema: Value| Cost::of(&schema).unwrap_err();
+
+        assert_eq!(refused(json!({"$ref": "#"})), UnusableSchema::Endless);
+        assert_eq!(
+            refused(json!({"properties": {"a": {"anyOf": [{"$ref": "#/properties/a"}]}}})),
+            UnusableSchema::Endless
+        );
+        for reference in [
+            "https://example.com/s.json",
+            "other.json#/a",
+            "#name",
+            "//x",
+        ] {
+            assert_eq!(
+                refused(json!({"items": {"$ref": reference}})),
+                UnusableSchema::Reference(reference.to_owned())
+            );
+        }
+        for reference in ["#/$defs/missing", "#/default", "#/properties"] {
+            assert_eq!(
+                refused(
+                    json!({"default": {"a": 1}, "properties": {}, "items": {"$ref": reference}})
+                ),
+                UnusableSchema::Dangling(reference.to_owned())
+            );
+        }
+        assert_eq!(
+            refused(json!({"items": {"$id": "https://example.com"}})),
+            UnusableSchema::Keyword("$id")
+        );
+        assert_eq!(
+            refused(json!({"$dynamicRef": "#meta"})),
+            UnusableSchema::Keyword("$dynamicRef")
+        );
+    }
+
+    #[test]
+    fn what_is_no_schema_or_too_much_of_one_is_refused() {
+        for (schema, kind) in [
+            (json!([]), "a list"),
+            (json!("x"), "a string"),
+            (json!(7), "a number"),
+            (Value::Null, "null"),
+        ] {
+            assert_eq!(Cost::of(&schema), Err(UnusableSchema::NotAnObject(kind)));
+        }
+        let long = json!({"properties": {"a": {"pattern": "a".repeat(400_000)}}});
+        assert!(matches!(
+            Cost::of(&long),
+            Err(UnusableSchema::TooLarge { bytes }) if bytes > 400_000
+        ));
+        let patterns = json!({"allOf": vec![json!({"pattern": "a"}); MAX_PATTERNS + 1]});
+        assert_eq!(Cost::of(&patterns), Err(UnusableSchema::TooManyPatterns));
+        let nested = (0..40).fold(json!({}), |inner, _| json!({"not": inner}));
+        assert_eq!(Cost::of(&nested), Err(UnusableSchema::TooDeep));
+
+        assert_eq!(Cost::of(&json!({})).unwrap().nodes, 1);
+        assert_eq!(Cost::of(&json!(true)).unwrap().nodes, 1);
+    }
+
+    #[test]
+    fn a_recursive_schema_is_fine_where_it_goes_into_the_value() {
+        let tree = json!({
+            "$defs": {"a b/c": {"properties": {"left": {"$ref": "#/$defs/a%20b~1c"}, "right": {"$ref": "#/$defs/a%20b~1c"}}}},
+            "items": {"$ref": "#/$defs/a%20b~1c"},
+        });
+
+        let cost = Cost::of(&tree).unwrap();
+
+        assert!(cost.is_recursive);
+    }
+
+    /// Data that looks like a reference is data.
+    #[test]
+    fn only_schemas_are_looked_at() {
+        let schema = json!({
+            "default": {"$ref": "https://example.com"},
+            "properties": {"$ref": {"type": "string"}, "$id": {"const": {"$id": "x"}}},
+        });
+
+        assert_eq!(Cost::of(&schema).unwrap().nodes, 3);
+    }
+
+    /// Subschemas, counted by replacing every reference.
+    fn expanded(root: &Value, schema: &Value, budget: &mut u64) -> u64 {
+        if *budget == 0 {
+            return 1;
+        }
+        *budget -= 1;
+        let Value::Object(members) = schema else {
+            return 1;
+        };
+        let mut nodes = 1;
+        if let Some(reference) = members.get("$ref").and_then(Value::as_str) {
+            nodes += expanded(root, root.pointer(&reference[1..]).unwrap(), budget);
+        }
+        for (keyword, inner) in members {
+            let inner: Vec<&Value> = match (keyword.as_str(), inner) {
+                ("properties", Value::Object(members)) => members.values().collect(),
+                ("allOf" | "prefixItems", Value::Array(items)) => items.iter().collect(),
+                ("not" | "items", schema) => vec![schema],
+                _ => Vec::new(),
+            };
+            nodes += inner
+                .into_iter()
+                .map(|inner| expanded(root, inner, budget))
+                .sum::<u64>();
+        }
+        nodes
+    }
+
+    /// A schema whose references lead to definitions above `level` only, so that it ends.
+    fn any_schema(level: usize, levels: usize) -> impl Strategy<Value = Value> {
+        let leaf = if level + 1 < levels {
+            prop_oneof![
+                Just(json!({"type": "string"})),
+                Just(json!(true)),
+                (level + 1..levels).prop_map(|to| json!({"$ref": format!("#/$defs/d{to}")})),
+            ]
+            .boxed()
+        } else {
+            prop_oneof![Just(json!({"minimum": 1})), Just(json!(false))].boxed()
+        };
+        leaf.prop_recursive(3, 12, 3, |inner| {
+            let list = proptest::collection::vec(inner.clone(), 1..4);
+            prop_oneof![
+                list.clone().prop_map(|list| json!({"allOf": list})),
+                list.prop_map(|list| json!({"prefixItems": list})),
+                inner.clone().prop_map(|inner| json!({"not": inner})),
+                (inner.clone(), inner)
+                    .prop_map(|(a, b)| json!({"properties": {"a": a}, "items": b})),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn the_count_is_that_of_the_expanded_schema(
+            definitions in (0_usize..6).prop_map(|level| any_schema(level, 6)).prop_flat_map(|_| {
+                (0..6).map(|level| any_schema(level, 6).boxed()).collect::<Vec<_>>()
+            })
+        ) {
+            let definitions: Map<String, Value> = definitions
+                .into_iter()
+                .enumerate()
+                .map(|(level, schema)| (format!("d{level}"), schema))
+                .collect();
+            let schema = json!({"$defs": definitions, "$ref": "#/$defs/d0"});
+
+            let mut budget = MAX_NODES + 1;
+            let naive = expanded(&schema, &schema, &mut budget);
+            match Cost::of(&schema) {
+                Ok(cost) => prop_assert_eq!(cost.nodes, naive),
+                Err(UnusableSchema::TooManyNodes) => prop_assert_eq!(budget, 0),
+                Err(UnusableSchema::TooDeep) => {}
+                Err(error) => prop_assert!(false, "{error}"),
+            }
+        }
+    }
+}
