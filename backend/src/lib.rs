@@ -26,6 +26,7 @@
 //! | `refused` | reads messages of the bus, and counts those that are not believed |
 //! | `json_check` | checks that bytes which arrive piece by piece are one JSON value |
 //! | `request_metrics` | HTTP requests, counted and timed |
+//! | `held_requests` | how many requests may wait or follow events |
 //! | `idempotency` | the operation id behind an `Idempotency-Key` |
 //! | `error` | every failure of a request in one shape; the only failure status codes |
 //! | [`config`] | settings |
@@ -37,6 +38,7 @@ mod dispatch;
 mod duties;
 mod error;
 mod events;
+mod held_requests;
 mod idempotency;
 mod json_check;
 mod middleware;
@@ -53,9 +55,9 @@ mod subject_pager;
 
 use std::time::Duration;
 
-use axum::serve::ListenerExt;
 use ktrdr_bus::nats::{self, ConnectError};
 use ktrdr_bus::topology::TopologyError;
+use ktrdr_http::server;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -75,9 +77,6 @@ pub enum RunError {
     /// Streams or buckets exist that cannot be used.
     #[error("JetStream cannot be used as it is")]
     Topology(#[source] TopologyError),
-    /// The REST interface failed.
-    #[error("the REST interface failed")]
-    Serve(#[source] std::io::Error),
     /// A background duty ended.
     #[error("a background duty ended: {0}")]
     Duty(String),
@@ -121,7 +120,7 @@ pub async fn run(
     // The first to end ends the backend. Requests need the duties, so these live until the last
     // request was answered.
     let outcome = tokio::select! {
-        served = serving => served,
+        () = serving => Ok(()),
         error = duties::run(state) => Err(error.into()),
         () = grace_is_over => {
             tracing::warn!(?grace, "requests in flight did not finish within the grace");
@@ -146,30 +145,16 @@ fn log_settings(config: &Config) {
 }
 
 /// Answers requests until `shutdown`, and those in flight to their end.
-async fn serve(
-    state: state::AppState,
-    listener: TcpListener,
-    shutdown: CancellationToken,
-) -> Result<(), RunError> {
+async fn serve(state: state::AppState, listener: TcpListener, shutdown: CancellationToken) {
     let publishing = state.publishing.clone();
+    let connections = state.connections.clone();
     let app = router::router(state);
     if let Ok(address) = listener.local_addr() {
         tracing::info!(%address, "listening");
     }
-    // Small answers must not wait for an acknowledgement of the previous one.
-    let listener = listener.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "cannot set TCP_NODELAY");
-        }
-    });
-
-    axum::serve(listener, app)
-        .with_graceful_shutdown(shutdown.cancelled_owned())
-        .await
-        .map_err(RunError::Serve)?;
+    server::serve(listener, app, &connections, shutdown).await;
 
     // Requests whose client has hung up may still be publishing.
     publishing.close();
     publishing.wait().await;
-    Ok(())
 }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use async_nats::jetstream::object_store::ObjectStore;
 use ktrdr_bus::nats::Connection;
 use ktrdr_bus::oplog::OpLog;
+use ktrdr_http::answer::AnswerBudget;
 use ktrdr_http::browsers::BrowserRules;
+use ktrdr_http::server::Connections;
 use ktrdr_protocol::subject::SubjectNames;
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
@@ -18,11 +20,15 @@ use crate::config::Config;
 use crate::dispatch::Dispatch;
 use crate::error::ApiError;
 use crate::events::{Broadcaster, Sources};
+use crate::held_requests::HeldRequests;
 use crate::projection::Projection;
 use crate::refused::{LoggedOnce, RefusedMessages};
 use crate::registry::Registry;
 use crate::request_metrics::RequestMetrics;
 use crate::response_cache::ResponseCache;
+
+/// Bytes of large answers that may be on their way to clients at a time.
+const MAX_ANSWERS: usize = 64 * 1024 * 1024;
 
 /// The parts of the backend.
 #[derive(Clone)]
@@ -52,6 +58,12 @@ pub struct Parts {
     pub invalid_results: LoggedOnce,
     /// The bucket of large results, once it was needed.
     pub results: OnceCell<ObjectStore>,
+    /// The connections of the REST interface.
+    pub connections: Connections,
+    /// Requests that may be held open: those that wait for an end, and live events.
+    pub held: HeldRequests,
+    /// Bytes of large answers that may be on their way.
+    pub answers: AnswerBudget,
     /// HTTP requests, counted and timed.
     pub requests: RequestMetrics,
     /// All worker types.
@@ -81,6 +93,8 @@ impl AppState {
             names: names.clone(),
             refused: refused.clone(),
         };
+        let connections = Connections::for_this_process();
+        let answers = AnswerBudget::new(MAX_ANSWERS);
         let log = OpLog::new(connection.jetstream.clone(), names.clone());
         let dispatch = Dispatch::new(
             connection.clone(),
@@ -96,10 +110,13 @@ impl AppState {
             projection,
             responses: ResponseCache::default(),
             registry,
-            events: Broadcaster::new(sources, stopping.clone()),
             refused,
             invalid_results: LoggedOnce::default(),
             results: OnceCell::new(),
+            events: Broadcaster::new(sources, answers.clone(), stopping.clone()),
+            held: HeldRequests::within(connections.most()),
+            connections,
+            answers,
             requests: RequestMetrics::default(),
             catalogue: Catalogue::default(),
             dispatch,

@@ -34,6 +34,7 @@ mod fencing;
 mod forged_messages;
 mod guide;
 mod harness;
+mod hostile_clients;
 mod hostile_schemas;
 mod interoperability;
 mod lease;

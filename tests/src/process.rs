@@ -212,6 +212,18 @@ pub fn cpu_seconds(pid: u32) -> f64 {
     (ticks(11) + ticks(12)) / TICKS_PER_SECOND
 }
 
+/// The most memory that a process has had in physical memory so far, in bytes; 0 when it is gone.
+pub fn peak_memory(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .and_then(|text| text.trim().strip_suffix(" kB"))
+        .and_then(|number| number.parse::<u64>().ok())
+        .unwrap_or_default()
+        * 1024
+}
+
 /// Whether all threads of a process are stopped.
 fn stands_still(pid: u32) -> bool {
     let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
@@ -296,7 +308,7 @@ impl BackendProcess {
     }
 
     fn spawn(settings: &Settings, port: u16, scratch: &Scratch) -> Process {
-        let mut command = Command::new(settings.program("ktrdr-backend"));
+        let mut command = settings.command("ktrdr-backend");
         command
             .envs(settings.backend_env())
             .env("KTRDR_API_ADDR", format!("127.0.0.1:{port}"));
@@ -392,7 +404,7 @@ impl WorkerProcess {
         port: u16,
         scratch: &Scratch,
     ) -> Process {
-        let mut command = Command::new(settings.program(&words[0]));
+        let mut command = settings.command(&words[0]);
         command.args(&words[1..]);
         command
             .envs(settings.worker_env())

@@ -1,6 +1,7 @@
 //! Settings with short times: what takes half a minute in production happens within a second.
 
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 use crate::process::program;
@@ -26,6 +27,8 @@ pub struct Settings {
     pub log: String,
     /// The directory of the programs; `None` for those of this build.
     pub programs: Option<PathBuf>,
+    /// The limit of open files of the processes; `None` for that of the test.
+    pub descriptors: Option<u32>,
     /// Further environment of the processes; wins over everything above.
     pub extra: Vec<(String, String)>,
 }
@@ -44,6 +47,7 @@ impl Settings {
             data_dir: repository().join("data"),
             log: "debug,async_nats=info,hyper=info,h2=info,reqwest=info".to_owned(),
             programs: None,
+            descriptors: None,
             extra: Vec::new(),
         }
     }
@@ -60,6 +64,22 @@ impl Settings {
     pub fn data_dir(mut self, path: impl Into<PathBuf>) -> Self {
         self.data_dir = path.into();
         self
+    }
+
+    /// A command that runs a program within the limit of open files.
+    pub fn command(&self, name: &str) -> Command {
+        let program = self.program(name);
+        match self.descriptors {
+            None => Command::new(program),
+            Some(limit) => {
+                let mut shell = Command::new("sh");
+                shell
+                    .args(["-c", "ulimit -n \"$1\" && shift && exec \"$@\"", "sh"])
+                    .arg(limit.to_string())
+                    .arg(program);
+                shell
+            }
+        }
     }
 
     /// The path of a program.

@@ -254,7 +254,9 @@ function makePager(filter, choose) {
   }, label);
   const newest = button('Newest', () => 0);
   const newer = button('Newer', () => Math.max(0, filter.offset - PAGE));
-  const older = button('Older', () => filter.offset + PAGE);
+  // A page of large operations is shorter than `PAGE`.
+  let next = 0;
+  const older = button('Older', () => next);
 
   return {
     element: h('nav', { class: 'pager', 'aria-label': 'Pages' }, newest, newer, older),
@@ -264,6 +266,7 @@ function makePager(filter, choose) {
      * @param {number} total
      */
     set(offset, end, total) {
+      next = end;
       older.disabled = end >= total;
       newer.disabled = offset === 0;
       newest.disabled = offset === 0;

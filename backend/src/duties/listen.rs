@@ -75,7 +75,10 @@ async fn listen(state: &AppState) -> Result<(), async_nats::Error> {
                     state.registry.stop_listening(Instant::now());
                 }
             }
-            _ = sweep.tick() => state.registry.sweep(Instant::now()),
+            _ = sweep.tick() => {
+                state.registry.sweep(Instant::now());
+                state.projection.summarise_skipped();
+            }
         }
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::Stream;
+use ktrdr_http::answer::Share;
 use ktrdr_protocol::id::OperationId;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
@@ -60,6 +61,8 @@ struct AllEvents {
     /// The client has seen the changes up to this sequence, or sees them in what it fetches.
     seen: u64,
     waiting: VecDeque<Bytes>,
+    /// The share of what was missed, until it is sent.
+    share: Option<Share>,
 }
 
 /// All events from now on, after those that were missed since `last_id`.
@@ -72,13 +75,22 @@ pub fn all_events(
     let batches = broadcaster.subscribe_all();
     let projection = &broadcaster.0.sources.projection;
     let mut waiting = VecDeque::new();
+    let mut share = None;
     let seen = match last_id {
         None => {
             let last_change = projection.last_change();
             waiting.push_back(prelude(last_change));
             last_change
         }
-        Some(last_id) => catch_up(projection, &filter, last_id, &mut waiting),
+        Some(last_id) => {
+            let (last_change, missed) = missed_since(projection, &filter, last_id);
+            let missed = missed.and_then(|frames| {
+                share = Some(broadcaster.0.answers.try_share(size(&frames))?);
+                Some(frames)
+            });
+            catch_up(last_change, missed, &mut waiting);
+            last_change
+        }
     };
 
     let client = AllEvents {
@@ -87,6 +99,7 @@ pub fn all_events(
         filter,
         seen,
         waiting,
+        share,
     };
     futures::stream::unfold(client, |mut client| async move {
         let bytes = client.next().await?;
@@ -94,35 +107,48 @@ pub fn all_events(
     })
 }
 
-/// Queues what was missed since `last_id`, and returns the sequence up to which the client is then
-/// informed. A client that missed too much is told to fetch again.
-fn catch_up(
+fn size(frames: &[Bytes]) -> usize {
+    frames.iter().map(Bytes::len).sum()
+}
+
+/// The sequence of the newest change, and what was missed since `last_id`; `None` when that is too
+/// much.
+fn missed_since(
     projection: &Projection,
     filter: &Filter,
     last_id: u64,
-    waiting: &mut VecDeque<Bytes>,
-) -> u64 {
+) -> (u64, Option<Vec<Bytes>>) {
     let (last_change, missed) = projection.changed_after(last_id, MAX_MISSED_OPERATIONS);
-    let frames = missed.map(|missed| {
-        missed
-            .iter()
-            .map(|(sequence, view)| Frame::operation(view, *sequence))
-            .filter(|frame| filter.accepts(frame))
-            .map(|frame| frame.bytes)
-            .collect::<Vec<_>>()
+    let frames = missed.and_then(|missed| {
+        let (mut frames, mut bytes) = (Vec::new(), 0);
+        for (sequence, view) in &missed {
+            let frame = Frame::operation(view, *sequence);
+            if filter.accepts(&frame) {
+                bytes += frame.bytes.len();
+                frames.push(frame.bytes);
+            }
+            if bytes > MAX_MISSED_BYTES {
+                return None;
+            }
+        }
+        Some(frames)
     });
+    (last_change, frames)
+}
 
-    match frames {
-        Some(frames) if frames.iter().map(Bytes::len).sum::<usize>() <= MAX_MISSED_BYTES => {
+/// Queues what was missed before `last_change`. A client that missed too much is told to fetch
+/// anew.
+fn catch_up(last_change: u64, missed: Option<Vec<Bytes>>, waiting: &mut VecDeque<Bytes>) {
+    match missed {
+        Some(frames) => {
             waiting.extend(frames);
             waiting.push_back(prelude(last_change));
         }
-        _ => {
+        None => {
             waiting.push_back(prelude(last_change));
             waiting.push_back(Frame::reset("too much was missed", last_change).bytes);
         }
     }
-    last_change
 }
 
 impl AllEvents {
@@ -132,6 +158,7 @@ impl AllEvents {
             if let Some(bytes) = self.waiting.pop_front() {
                 return Some(bytes);
             }
+            self.share = None;
 
             let batch = tokio::select! {
                 () = self.broadcaster.0.stopping.cancelled() => return None,

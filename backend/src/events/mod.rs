@@ -20,6 +20,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use ktrdr_bus::nats;
+use ktrdr_http::answer::AnswerBudget;
 use ktrdr_protocol::id::{OperationId, WorkerType};
 use ktrdr_protocol::subject::SubjectNames;
 use parking_lot::Mutex;
@@ -62,6 +63,8 @@ pub struct Sources {
 
 struct Shared {
     sources: Sources,
+    /// Bytes of large answers that may be on their way.
+    answers: AnswerBudget,
     /// Set when the process stops: every stream of events ends.
     stopping: CancellationToken,
     all: broadcast::Sender<Arc<Batch>>,
@@ -95,9 +98,10 @@ pub struct Followers {
 
 impl Broadcaster {
     /// Nobody follows yet, so nothing runs.
-    pub fn new(sources: Sources, stopping: CancellationToken) -> Self {
+    pub fn new(sources: Sources, answers: AnswerBudget, stopping: CancellationToken) -> Self {
         Self(Arc::new(Shared {
             sources,
+            answers,
             stopping,
             all: broadcast::channel(MAX_BATCHES_BEHIND).0,
             operations: Mutex::default(),

@@ -43,6 +43,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use ktrdr_bus::telemetry::Repeated;
 use ktrdr_protocol::id::{OperationId, WorkerId, WorkerType};
 use ktrdr_protocol::rest::stats::MinuteStats;
 use ktrdr_protocol::state::{Rejected, Status};
@@ -69,6 +70,10 @@ pub struct Projection {
     /// Sequence of the last message that the stream is known to hold.
     stream_last: AtomicU64,
     skipped: AtomicU64,
+    /// Lines about messages that cannot be read.
+    unreadable: Repeated,
+    /// Lines about messages that cannot follow.
+    impossible: Repeated,
     /// Transitions since the replay.
     pub counters: OperationCounters,
     /// How often the stream was replaced by another one.
@@ -89,6 +94,8 @@ impl Projection {
             applied: AtomicU64::new(0),
             stream_last: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
+            unreadable: Repeated::new(),
+            impossible: Repeated::new(),
             counters: OperationCounters::default(),
             generation: AtomicU64::new(0),
             caught_up: AtomicBool::new(false),
@@ -104,15 +111,19 @@ impl Projection {
         self.model.read().get(id)
     }
 
-    /// How many operations match, and one page of them, newest first.
+    /// How many operations match, and one page of them, newest first. A page ends after the
+    /// operation that fills `bytes`.
     pub fn list(
         &self,
         worker_type: Option<&str>,
         status: Option<Status>,
         offset: u64,
         limit: usize,
+        bytes: usize,
     ) -> (u64, Vec<View>) {
-        self.model.read().list(worker_type, status, offset, limit)
+        self.model
+            .read()
+            .list(worker_type, status, offset, limit, bytes)
     }
 
     /// Every queue.
@@ -166,7 +177,7 @@ impl Projection {
     /// Whether the stream has room for a start request of this size, beside the room that accepted
     /// operations will still need.
     pub fn has_room(&self, payload: usize) -> bool {
-        let count = |status| self.list(None, Some(status), 0, 0).0;
+        let count = |status| self.list(None, Some(status), 0, 0, 0).0;
         self.room
             .fits(payload, || count(Status::Pending) + count(Status::Running))
     }
@@ -372,11 +383,27 @@ impl Projection {
             }
             Ok(why) => {
                 self.skipped.fetch_add(1, Ordering::Relaxed);
-                tracing::warn!(sequence, subject, reason = %why, "skipping a message");
+                if let Some(count) = self.impossible.note() {
+                    tracing::warn!(sequence, subject, reason = %why, count, "skipping messages");
+                }
             }
             Err(why) => {
                 self.skipped.fetch_add(1, Ordering::Relaxed);
-                tracing::warn!(sequence, subject, reason = why, "skipping a message");
+                if let Some(count) = self.unreadable.note() {
+                    tracing::warn!(sequence, subject, reason = why, count, "skipping messages");
+                }
+            }
+        }
+    }
+
+    /// Tells of messages that were skipped since the last line about them. Called at intervals.
+    pub fn summarise_skipped(&self) {
+        for (lines, what) in [
+            (&self.unreadable, "messages that cannot be read"),
+            (&self.impossible, "messages that cannot follow"),
+        ] {
+            if let Some(count) = lines.summary() {
+                tracing::warn!(count, "skipped {what}");
             }
         }
     }

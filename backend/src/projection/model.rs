@@ -146,22 +146,22 @@ impl Model {
         worker_type: &str,
         event: Event,
     ) -> Result<Applied, Skip> {
-        let worker = event
-            .worker_id
-            .as_ref()
-            .map(|id| match self.workers.get(id) {
-                Some(shared) => shared.clone(),
-                None => {
-                    self.workers.insert(id.clone());
-                    id.clone()
-                }
-            });
-
-        let (number, record) = self.find_mut(worker_type, event.operation_id.as_str())?;
+        let (number, position) = self.find(worker_type, event.operation_id.as_str())?;
+        let record = self.records.get_mut(position).ok_or(Skip::Unknown)?;
         let before = record.place();
+
+        let known = event.worker_id.as_ref().map(|id| self.workers.get(id));
+        let worker = match known {
+            Some(Some(shared)) => Some(shared.clone()),
+            _ => event.worker_id.clone(),
+        };
+        // Kept only with an event that is applied: others may make up as many ids as they like.
+        let new = worker.clone().filter(|_| matches!(known, Some(None)));
+
         Arc::make_mut(record)
             .apply(sequence, event, worker)
             .map_err(Skip::Rejected)?;
+        self.workers.extend(new);
 
         let applied = applied(record, Transition::of(before.status, record));
         self.index.shift(number, before, applied.status);
@@ -217,13 +217,15 @@ impl Model {
         self.numbers.get(id).and_then(|number| self.view(*number))
     }
 
-    /// How many operations match, and one page of them, newest first.
+    /// How many operations match, and one page of them, newest first. A page ends after the
+    /// operation that fills `bytes`.
     pub fn list(
         &self,
         worker_type: Option<&str>,
         status: Option<Status>,
         offset: u64,
         limit: usize,
+        bytes: usize,
     ) -> (u64, Vec<View>) {
         let number = match worker_type {
             None => None,
@@ -234,9 +236,15 @@ impl Model {
         };
 
         let (total, page) = self.index.page(number, status, offset, limit);
+        let mut room = bytes;
         let views = page
             .into_iter()
             .filter_map(|number| self.view(number))
+            .take_while(|view| {
+                let is_taken = room > 0;
+                room = room.saturating_sub(view.record.size());
+                is_taken
+            })
             .collect();
         (total, views)
     }
@@ -316,13 +324,20 @@ impl Model {
     }
 
     fn find_mut(&mut self, worker_type: &str, id: &str) -> Result<(u32, &mut Arc<Record>), Skip> {
+        let (number, position) = self.find(worker_type, id)?;
+        let record = self.records.get_mut(position).ok_or(Skip::Unknown)?;
+        Ok((number, record))
+    }
+
+    /// The number of a record, and where it is.
+    fn find(&self, worker_type: &str, id: &str) -> Result<(u32, usize), Skip> {
         let number = *self.numbers.get(id).ok_or(Skip::Unknown)?;
         let position = number.checked_sub(self.base).ok_or(Skip::Unknown)? as usize;
-        let record = self.records.get_mut(position).ok_or(Skip::Unknown)?;
+        let record = self.records.get(position).ok_or(Skip::Unknown)?;
         if record.queue.worker_type.as_str() != worker_type {
             return Err(Skip::OtherType);
         }
-        Ok((number, record))
+        Ok((number, position))
     }
 
     fn queue_info(&mut self, worker_type: &WorkerType, origin: Origin) -> Arc<QueueInfo> {
@@ -428,14 +443,14 @@ mod tests {
             start(&mut model, sequence, id, "dummy", "any").unwrap();
         }
         start(&mut model, 4, "d", "training", "gpu").unwrap();
-        let (total, page) = model.list(None, None, 0, 10);
+        let (total, page) = model.list(None, None, 0, 10, usize::MAX);
         assert_eq!((total, ids(&page)), (4, vec!["d", "c", "b", "a"]));
         assert_eq!(model.get("c").unwrap().queue_position, Some(3));
         model.event(5, "dummy", started("a")).unwrap();
         assert_eq!(model.get("c").unwrap().queue_position, Some(2));
-        let (total, page) = model.list(Some("dummy"), Some(Status::Pending), 1, 10);
+        let (total, page) = model.list(Some("dummy"), Some(Status::Pending), 1, 10, usize::MAX);
         assert_eq!((total, ids(&page)), (2, vec!["b"]));
-        assert_eq!(model.list(Some("nothing"), None, 0, 10).0, 0);
+        assert_eq!(model.list(Some("nothing"), None, 0, 10, usize::MAX).0, 0);
     }
 
     #[test]
@@ -491,10 +506,35 @@ mod tests {
         assert_eq!(model.forget_before(6), 2);
         assert!(model.get("a").is_none());
         assert_eq!(model.get("c").unwrap().queue_position, Some(1));
-        assert_eq!(model.list(None, None, 0, 10).0, 1);
+        assert_eq!(model.list(None, None, 0, 10, usize::MAX).0, 1);
         start(&mut model, 10, "a", "dummy", "any").unwrap();
         model.renumber();
-        assert_eq!(ids(&model.list(None, None, 0, 10).1), vec!["a", "c"]);
+        assert_eq!(
+            ids(&model.list(None, None, 0, 10, usize::MAX).1),
+            vec!["a", "c"]
+        );
         assert_eq!(model.get("a").unwrap().queue_position, Some(2));
+    }
+
+    #[test]
+    fn worker_ids_are_kept_only_with_events_that_are_applied() {
+        let mut model = Model::default();
+        start(&mut model, 1, "a", "dummy", "any").unwrap();
+
+        let made_up = |operation: &str, worker: String| Event {
+            worker_id: Some(WorkerId::new(worker).unwrap()),
+            attempt: 7,
+            ..started(operation)
+        };
+        for number in 0..100_u64 {
+            let unknown = made_up("unknown", format!("u{number}"));
+            assert!(model.event(2 + number, "dummy", unknown).is_err());
+            let rejected = made_up("a", format!("r{number}"));
+            assert!(model.event(200 + number, "dummy", rejected).is_err());
+        }
+        assert!(model.workers.is_empty());
+
+        model.event(400, "dummy", started("a")).unwrap();
+        assert_eq!(model.workers.len(), 1);
     }
 }

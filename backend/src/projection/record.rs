@@ -150,6 +150,24 @@ impl Record {
         }
     }
 
+    /// About how many bytes its document has.
+    pub fn size(&self) -> usize {
+        const FIELDS: usize = 768;
+        const ATTEMPT: usize = 256;
+
+        let attempt = |attempt: &Attempt| ATTEMPT + attempt.error.as_ref().map_or(0, String::len);
+        let progress = match &self.progress {
+            StoredProgress::Ended(json) => json.get().len(),
+            StoredProgress::Running(_) | StoredProgress::NotReported => 0,
+        };
+        FIELDS
+            + self.parameters.get().len()
+            + self.result.as_ref().map_or(0, |json| json.get().len())
+            + self.attempts.iter().map(attempt).sum::<usize>()
+            + 2 * self.failure().map_or(0, |failure| failure.message.len())
+            + progress
+    }
+
     /// Where the indexes must have it.
     pub fn place(&self) -> Place {
         Place {

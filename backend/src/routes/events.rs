@@ -6,9 +6,10 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use futures::Stream;
+use futures::{Stream, StreamExt};
 use ktrdr_http::openapi::{Describe, Description};
 use ktrdr_protocol::rest::query::FollowEvents;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::query::Query;
 use super::{PathText, find};
@@ -20,7 +21,15 @@ use crate::state::AppState;
 pub struct EventStream(Body);
 
 impl EventStream {
-    fn new(events: impl Stream<Item = Result<Bytes, Infallible>> + Send + 'static) -> Self {
+    /// Holds `place` until the client has left.
+    fn new(
+        events: impl Stream<Item = Result<Bytes, Infallible>> + Send + 'static,
+        place: OwnedSemaphorePermit,
+    ) -> Self {
+        let events = events.map(move |event| {
+            let _held: &OwnedSemaphorePermit = &place;
+            event
+        });
         Self(Body::from_stream(events))
     }
 }
@@ -66,11 +75,9 @@ pub async fn all(
         worker_type: query.worker_type,
     };
     let last_id = last_event_id(&headers)?;
-    Ok(EventStream::new(connection::all_events(
-        &state.events,
-        filter,
-        last_id,
-    )))
+    let place = state.held.enter()?;
+    let events = connection::all_events(&state.events, filter, last_id);
+    Ok(EventStream::new(events, place))
 }
 
 /// One operation until it has ended.
@@ -86,8 +93,9 @@ pub async fn one(
     {
         return Ok(OperationEvents::AtEnd);
     }
+    let place = state.held.enter()?;
     let events = connection::one_operation(&state.events, &view);
-    Ok(OperationEvents::Stream(EventStream::new(events)))
+    Ok(OperationEvents::Stream(EventStream::new(events, place)))
 }
 
 fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {

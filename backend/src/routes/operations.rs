@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
 use ktrdr_http::answer::RenderedJson;
@@ -23,11 +22,14 @@ use crate::state::AppState;
 /// How long a worker may take to answer a `force_refresh`.
 const REFRESH: Duration = Duration::from_secs(2);
 
+/// Bytes of one page, about. A page of large operations ends early.
+const MAX_PAGE: usize = 8 * 1024 * 1024;
+
 /// One page of operations, newest first.
 pub async fn list(
     State(state): State<AppState>,
     Query(query): Query<ListOperations>,
-) -> Json<OperationListResponse<View>> {
+) -> Result<RenderedJson<OperationListResponse<View>>, ApiError> {
     let limit = query.limit.unwrap_or(100);
     let offset = query.offset.unwrap_or(0);
     let (total, operations) = state.projection.list(
@@ -35,17 +37,22 @@ pub async fn list(
         query.status,
         offset,
         limit as usize,
+        MAX_PAGE,
     );
 
-    Json(OperationListResponse {
+    let frame = OperationListResponse::<View> {
         success: true,
         data: OperationPage {
-            operations,
+            operations: Vec::new(),
             total,
             limit,
             offset,
+            has_more: offset.saturating_add(operations.len() as u64) < total,
         },
-    })
+    };
+    let bytes = operations.iter().map(|view| view.record.size()).sum();
+    let share = state.answers.share(bytes).await?;
+    RenderedJson::list(&frame, operations, bytes, share)
 }
 
 /// One operation; `wait` holds the answer until it has ended, `force_refresh` asks its worker
@@ -60,7 +67,7 @@ pub async fn show(
 
     if patience.is_some() && !view.status().is_terminal() {
         // Boxed, as below: otherwise the future of every request would have room for it.
-        Box::pin(wait::until_ended(&state, &view.record.id, patience)).await;
+        Box::pin(wait::until_ended(&state, &view.record.id, patience)).await?;
         view = find(&state, &id)?;
     }
     if query.force_refresh.unwrap_or(false) && view.status() == Status::Running {

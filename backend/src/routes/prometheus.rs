@@ -72,6 +72,7 @@ pub async fn show(State(state): State<AppState>) -> PrometheusText {
     register_projection(&state, &mut registry);
     register_followers(&state, &mut registry);
     state.refused.register(&mut registry);
+    state.connections.register(&mut registry);
     state.requests.register(&mut registry);
     ktrdr_bus::metrics::register(&mut registry, &state.connection);
 

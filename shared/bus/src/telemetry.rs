@@ -5,6 +5,8 @@
 //! are not exported; an operation's trace id is a field of its log lines instead.
 
 use std::io::IsTerminal;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use tracing_subscriber::EnvFilter;
@@ -70,4 +72,81 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         cause = source.source();
     }
     text
+}
+
+/// Shortest time between two lines about the same thing.
+const LINE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// One kind of log line that others can cause as often as they like: the first is written, then one
+/// a minute with their number. A flood of them would fill the disk and hide every other line.
+#[derive(Debug)]
+pub struct Repeated(Mutex<Lines>);
+
+#[derive(Debug)]
+struct Lines {
+    last: Option<Instant>,
+    untold: u64,
+}
+
+impl Repeated {
+    /// Nothing was written yet.
+    #[expect(clippy::new_without_default, reason = "made in constants, too")]
+    pub const fn new() -> Self {
+        Self(Mutex::new(Lines {
+            last: None,
+            untold: 0,
+        }))
+    }
+
+    /// Counts one occurrence. With `Some`, the caller writes the line, which stands for so many.
+    pub fn note(&self) -> Option<u64> {
+        self.note_at(Instant::now())
+    }
+
+    /// How many occurrences were not told, once a minute has passed since the last line. For a
+    /// caller that asks at intervals, so that the end of a flood is told, too.
+    pub fn summary(&self) -> Option<u64> {
+        self.summary_at(Instant::now())
+    }
+
+    fn note_at(&self, now: Instant) -> Option<u64> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).untold += 1;
+        self.summary_at(now)
+    }
+
+    fn summary_at(&self, now: Instant) -> Option<u64> {
+        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = lines
+            .last
+            .is_none_or(|last| now.saturating_duration_since(last) >= LINE_INTERVAL);
+        if !is_due || lines.untold == 0 {
+            return None;
+        }
+
+        lines.last = Some(now);
+        Some(std::mem::take(&mut lines.untold))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_line_is_written_and_then_one_a_minute_with_their_number() {
+        let lines = Repeated::new();
+        let begin = Instant::now();
+        let after = |seconds| begin + Duration::from_secs(seconds);
+
+        assert_eq!(lines.note_at(begin), Some(1));
+        assert_eq!(lines.note_at(begin), None);
+        assert_eq!(lines.note_at(after(59)), None);
+        assert_eq!(lines.summary_at(after(59)), None);
+
+        assert_eq!(lines.note_at(after(60)), Some(3));
+        assert_eq!(lines.note_at(after(61)), None);
+        assert_eq!(lines.summary_at(after(120)), Some(1));
+        assert_eq!(lines.summary_at(after(300)), None);
+        assert_eq!(lines.note_at(after(300)), Some(1));
+    }
 }

@@ -1,13 +1,83 @@
 //! Answers that are not made by [`axum::Json`], with the type of their document.
 
+use std::io;
 use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::http::HeaderValue;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 
+use futures::stream;
+use ktrdr_protocol::rest::ErrorCode;
+use serde::Serialize;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::error::ApiError;
 use crate::metrics;
+
+/// Answers of at most this size, in bytes, are written at once, and as many as there are requests.
+const SMALL: usize = 256 * 1024;
+
+/// Bytes written in one go of an answer that is written piece by piece.
+const PIECE: usize = 64 * 1024;
+
+/// How long a large answer waits for others to be read.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Bytes in one permit of the semaphore, which counts to 2^32.
+const UNIT: usize = 1024;
+
+/// How many bytes of large answers may be on their way to clients at a time: a client that asks for
+/// much and reads slowly takes memory for as long as it likes.
+#[derive(Debug, Clone)]
+pub struct AnswerBudget(Arc<Semaphore>);
+
+/// The part of the budget that one answer takes until it is dropped; small answers take none.
+#[derive(Debug)]
+pub struct Share(
+    #[expect(dead_code, reason = "given back when dropped")] Option<OwnedSemaphorePermit>,
+);
+
+impl AnswerBudget {
+    /// For so many bytes together.
+    pub fn new(bytes: usize) -> Self {
+        Self(Arc::new(Semaphore::new(bytes / UNIT)))
+    }
+
+    /// A share for an answer of about so many bytes. Waits a moment until others have been read.
+    ///
+    /// # Errors
+    /// 503 `overloaded`.
+    pub async fn share(&self, bytes: usize) -> Result<Share, ApiError> {
+        if bytes <= SMALL {
+            return Ok(Share(None));
+        }
+        let share = Arc::clone(&self.0).acquire_many_owned(units(bytes));
+        match tokio::time::timeout(PATIENCE, share).await {
+            Ok(Ok(share)) => Ok(Share(Some(share))),
+            Ok(Err(_)) | Err(_) => Err(ApiError::new(
+                ErrorCode::Overloaded,
+                "Too many large answers are on their way. Try again, or ask for smaller pages",
+            )),
+        }
+    }
+
+    /// The same at once; `None` while others take too much.
+    pub fn try_share(&self, bytes: usize) -> Option<Share> {
+        if bytes <= SMALL {
+            return Some(Share(None));
+        }
+        let share = Arc::clone(&self.0).try_acquire_many_owned(units(bytes));
+        share.ok().map(|share| Share(Some(share)))
+    }
+}
+
+fn units(bytes: usize) -> u32 {
+    u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX)
+}
 
 /// JSON text that was written before, or is written piece by piece: a document of type `T`.
 pub struct RenderedJson<T> {
@@ -22,6 +92,76 @@ impl<T> RenderedJson<T> {
             body: body.into(),
             document: PhantomData,
         }
+    }
+}
+
+impl<T> RenderedJson<T> {
+    /// A document with a long list, written as fast as the client reads it. `frame` is the document
+    /// with an empty list, and this list is the first one in it. `bytes` is about the size of all.
+    ///
+    /// # Errors
+    /// 500 when the frame cannot be written.
+    pub fn list<I: Serialize + Send + Sync + 'static>(
+        frame: &impl Serialize,
+        items: Vec<I>,
+        bytes: usize,
+        share: Share,
+    ) -> Result<Self, ApiError> {
+        let frame = serde_json::to_string(frame).map_err(ApiError::internal)?;
+        let (before, after) = frame
+            .split_once("[]")
+            .ok_or_else(|| ApiError::internal("a frame without an empty list"))?;
+        let mut writer = ListWriter {
+            items: items.into_iter(),
+            text: Vec::with_capacity(bytes.min(SMALL) + 2 * frame.len()),
+            after: Some(format!("]{after}")),
+            is_first: true,
+            _share: share,
+        };
+        writer.text.extend_from_slice(before.as_bytes());
+        writer.text.push(b'[');
+
+        if bytes <= SMALL {
+            let text = writer.piece(usize::MAX).map_err(ApiError::internal)?;
+            return Ok(Self::new(text.unwrap_or_default()));
+        }
+        let pieces = stream::try_unfold(writer, |mut writer| async move {
+            let piece = writer.piece(PIECE).map_err(io::Error::other)?;
+            Ok::<_, io::Error>(piece.map(|piece| (piece, writer)))
+        });
+        Ok(Self::new(Body::from_stream(pieces)))
+    }
+}
+
+/// Writes a document with a list piece by piece.
+struct ListWriter<I> {
+    items: std::vec::IntoIter<I>,
+    text: Vec<u8>,
+    /// What follows the list; `None` when it was written.
+    after: Option<String>,
+    is_first: bool,
+    _share: Share,
+}
+
+impl<I: Serialize> ListWriter<I> {
+    /// The next piece of at least `size` bytes; a shorter one is the last, and `None` follows it.
+    fn piece(&mut self, size: usize) -> Result<Option<Bytes>, serde_json::Error> {
+        while self.text.len() < size
+            && let Some(item) = self.items.next()
+        {
+            if !std::mem::take(&mut self.is_first) {
+                self.text.push(b',');
+            }
+            serde_json::to_writer(&mut self.text, &item)?;
+        }
+        if self.text.len() < size
+            && let Some(after) = self.after.take()
+        {
+            self.text.extend_from_slice(after.as_bytes());
+        }
+
+        let text = std::mem::take(&mut self.text);
+        Ok((!text.is_empty()).then(|| text.into()))
     }
 }
 
@@ -41,5 +181,47 @@ pub struct PrometheusText(pub String);
 impl IntoResponse for PrometheusText {
     fn into_response(self) -> Response {
         ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], self.0).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    async fn text(answer: RenderedJson<Value>) -> Value {
+        let bytes = axum::body::to_bytes(answer.body, usize::MAX).await.unwrap();
+        serde_json::from_slice(&bytes).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_list_is_the_same_document_in_one_piece_and_in_many() {
+        let budget = AnswerBudget::new(10_000_000);
+        let frame = json!({"before": "[x]", "data": {"items": [], "other": []}, "last": 1});
+
+        for items in [vec![], vec!["a".to_owned()], vec!["x".repeat(50_000); 7]] {
+            let mut expected = frame.clone();
+            expected["data"]["items"] = json!(items);
+            for bytes in [0, SMALL + 1] {
+                let share = budget.share(bytes).await.unwrap();
+                let list = RenderedJson::list(&frame, items.clone(), bytes, share);
+                assert_eq!(text(list.unwrap()).await, expected);
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn large_answers_wait_for_each_other_and_are_refused_in_the_end() {
+        let budget = AnswerBudget::new(1024 * 1024);
+        let first = budget.share(800 * 1024).await.unwrap();
+
+        assert!(budget.share(SMALL).await.is_ok(), "a small one");
+        let refused = budget.share(400 * 1024).await.unwrap_err();
+        assert_eq!(refused.problem().code, ErrorCode::Overloaded);
+        assert!(budget.try_share(400 * 1024).is_none());
+
+        drop(first);
+        assert!(budget.share(400 * 1024).await.is_ok());
     }
 }

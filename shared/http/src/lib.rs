@@ -10,6 +10,7 @@
 //! | [`answer`] | answers that are rendered text |
 //! | [`browsers`] | what web pages may do: checks of requests, headers of answers |
 //! | [`openapi`] | the OpenAPI document, made from the routes and the types of their handlers |
+//! | [`server`] | the server loop, with its limits and timeouts |
 //! | [`start_body`] | reads the body of a start request and checks all of it |
 //! | [`schema`] | checks a value against a JSON Schema, with violations that a person can correct |
 //! | [`metrics`] | helpers for Prometheus metrics |
@@ -20,4 +21,5 @@ pub mod error;
 pub mod metrics;
 pub mod openapi;
 pub mod schema;
+pub mod server;
 pub mod start_body;

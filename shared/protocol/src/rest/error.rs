@@ -94,6 +94,8 @@ error_codes! {
     SchemaUnusable = 503 "schema_unusable",
     /// The request could not be checked in time.
     CheckTimeout = 503 "check_timeout",
+    /// The server does as much at a time as it may.
+    Overloaded = 503 "overloaded",
     /// The operations stream or its disk is full.
     StorageFull = 507 "storage_full",
 }

@@ -56,6 +56,10 @@ pub struct OperationPage<O = OperationDocument<'static>> {
     pub limit: u64,
     /// How many operations were skipped.
     pub offset: u64,
+    /// Whether more operations match than end with this page. A page has fewer than `limit`
+    /// operations when these are large; the next one begins at `offset` plus their number.
+    #[serde(default)]
+    pub has_more: bool,
 }
 
 /// An operation as both REST interfaces show it.

@@ -50,7 +50,7 @@ pub struct WorkerTypeDocument {
     /// JSON Schema of the result.
     pub result_schema: Value,
     /// Execution options for start bodies that do not set them.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "ExecutionDefaults::is_empty")]
     pub execution_defaults: ExecutionDefaults,
     /// Its queues.
     pub queues: Vec<QueueDocument>,

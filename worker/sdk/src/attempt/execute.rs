@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ktrdr_bus::oplog::AppendError;
-use ktrdr_bus::telemetry::{chain, short};
+use ktrdr_bus::telemetry::{Repeated, chain, short};
 use ktrdr_protocol::claim::DeliveryInfo;
 use ktrdr_protocol::origin::Origin;
 use ktrdr_protocol::rest::operation::Attempt;
@@ -24,6 +24,12 @@ use crate::pulling::lease::Lease;
 use crate::pulling::puller::{PulledRequest, Slot};
 use crate::worker::core::Core;
 use crate::worker::running::AttemptHandle;
+
+/// Lines about start requests for another worker type.
+static OTHER_TYPE: Repeated = Repeated::new();
+
+/// Lines about messages that are no start request.
+static NO_REQUEST: Repeated = Repeated::new();
 
 /// A start request with everything needed to run it here.
 pub(crate) struct Assignment {
@@ -70,20 +76,26 @@ pub(crate) async fn run_pulled_request(core: Arc<Core>, pulled: PulledRequest) {
         }
         Ok(request) => {
             core.counters.malformed.inc();
-            tracing::warn!(
-                start_sequence,
-                operation_type = %request.operation_type,
-                "removed a start request for another worker type from the queue"
-            );
+            if let Some(count) = OTHER_TYPE.note() {
+                tracing::warn!(
+                    start_sequence,
+                    operation_type = %request.operation_type,
+                    count,
+                    "removed a start request for another worker type from the queue"
+                );
+            }
             lease.terminate().await;
         }
         Err(error) => {
             core.counters.malformed.inc();
-            tracing::warn!(
-                start_sequence,
-                error = short(&error),
-                "removed a message that is not a start request from the queue"
-            );
+            if let Some(count) = NO_REQUEST.note() {
+                tracing::warn!(
+                    start_sequence,
+                    error = short(&error),
+                    count,
+                    "removed a message that is not a start request from the queue"
+                );
+            }
             lease.terminate().await;
         }
     }

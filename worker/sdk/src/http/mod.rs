@@ -7,12 +7,12 @@ mod operations;
 mod prometheus;
 mod start;
 
-use std::future::IntoFuture;
 use std::sync::Arc;
 
 use axum::{Extension, Router, middleware};
 use ktrdr_http::error::ApiError;
 use ktrdr_http::schema::{Schema, UnusableSchema};
+use ktrdr_http::server::{self, Connections};
 use tokio::net::TcpListener;
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
@@ -100,16 +100,7 @@ pub(crate) fn router(core: Arc<Core>, slots: SlotRequests, operations: TaskTrack
 }
 
 /// Serves `router` until `stop` is cancelled and open requests have been answered.
-///
-/// # Errors
-/// When the listener fails.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    router: Router,
-    stop: CancellationToken,
-) -> std::io::Result<()> {
-    axum::serve(listener, router)
-        .with_graceful_shutdown(stop.cancelled_owned())
-        .into_future()
-        .await
+pub(crate) async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
+    let connections = Connections::for_this_process();
+    server::serve(listener, router, &connections, stop).await;
 }

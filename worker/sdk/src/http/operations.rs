@@ -84,16 +84,18 @@ pub(super) async fn list(
         })
         .filter(|(_, state)| query.status.is_none_or(|status| status == state.status))
         .collect();
-    let page = all
+    let page: Vec<_> = all
         .iter()
         .skip(usize::try_from(offset).unwrap_or(usize::MAX))
         .take(limit as usize)
-        .map(|(operation, state)| document(operation, state));
+        .map(|(operation, state)| document(operation, state))
+        .collect();
 
     render(&OperationListResponse {
         success: true,
         data: OperationPage {
-            operations: page.collect(),
+            has_more: offset.saturating_add(page.len() as u64) < all.len() as u64,
+            operations: page,
             total: all.len() as u64,
             limit,
             offset,

@@ -252,7 +252,6 @@ impl WorkerBuilder {
         let task = tokio::spawn(supervise(
             tasks,
             endpoint.listener,
-            endpoint.url,
             router.clone(),
             stop.clone(),
         ));
@@ -357,7 +356,6 @@ impl Drop for Worker {
 async fn supervise(
     mut workers: JoinSet<Result<(), WorkerError>>,
     listener: Option<TcpListener>,
-    address: String,
     router: Router,
     stop: CancellationToken,
 ) -> Result<(), WorkerError> {
@@ -365,10 +363,7 @@ async fn supervise(
     let http = async {
         match listener {
             Some(listener) => http::serve(listener, router, close_http.clone()).await,
-            None => {
-                close_http.cancelled().await;
-                Ok(())
-            }
+            None => close_http.cancelled().await,
         }
     }
     .fuse();
@@ -385,9 +380,7 @@ async fn supervise(
                     Err(_) => Err(WorkerError::Stopped),
                 },
             },
-            served = &mut http => {
-                served.map_err(|source| WorkerError::Http { address: address.clone(), source })
-            }
+            () = &mut http => Ok(()),
         };
         stop.cancel();
         result = result.and(ended);

@@ -1,0 +1,297 @@
+//! What the client of one connection does, and whether it takes too long.
+//!
+//! Requests only set flags and count; they never read a clock. A timer of the connection looks at
+//! intervals whether anything has changed since it looked last.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::Timeouts;
+
+/// No byte of the next request has arrived.
+const IDLE: u8 = 0;
+/// The header of a request is arriving.
+const HEADER: u8 = 1;
+/// A request is being answered.
+const ANSWERING: u8 = 2;
+
+/// What the client does now. Only the task of the connection changes it; the fields are atomic
+/// because that task moves between threads.
+#[derive(Debug)]
+pub(super) struct Activity {
+    phase: AtomicU8,
+    /// How many requests began to arrive. With the phase it tells one moment from another.
+    requests: AtomicU32,
+    /// A handler waits for the body of its request.
+    awaits_body: AtomicBool,
+    /// Bytes wait to be sent, and the client does not take them.
+    is_stalled: AtomicBool,
+    /// The client took bytes since the timer looked last.
+    took_bytes: AtomicBool,
+}
+
+impl Default for Activity {
+    /// A new connection: its first header is due.
+    fn default() -> Self {
+        Self {
+            phase: AtomicU8::new(HEADER),
+            requests: AtomicU32::new(0),
+            awaits_body: AtomicBool::new(false),
+            is_stalled: AtomicBool::new(false),
+            took_bytes: AtomicBool::new(false),
+        }
+    }
+}
+
+impl Activity {
+    /// Bytes arrived.
+    fn received(&self) {
+        if self.phase.load(Relaxed) == IDLE {
+            self.phase.store(HEADER, Relaxed);
+            self.requests.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// A header is complete.
+    pub(super) fn request(&self) {
+        if self.phase.swap(ANSWERING, Relaxed) == IDLE {
+            // It was in the buffer already.
+            self.requests.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// The answer was handed over completely.
+    fn answered(&self) {
+        self.phase.store(IDLE, Relaxed);
+    }
+
+    fn sent<T>(&self, outcome: &Poll<T>) {
+        let is_pending = outcome.is_pending();
+        self.is_stalled.store(is_pending, Relaxed);
+        if !is_pending {
+            self.took_bytes.store(true, Relaxed);
+        }
+    }
+}
+
+/// The clock of one connection.
+#[derive(Debug)]
+pub(super) struct Overdue {
+    timeouts: Timeouts,
+    interval: Duration,
+    seen: (u8, u32),
+    /// For how long each of these was seen without a break.
+    unchanged: Duration,
+    body: Duration,
+    stalled: Duration,
+}
+
+impl Overdue {
+    pub(super) fn new(timeouts: Timeouts) -> Self {
+        Self {
+            timeouts,
+            // Twice within the shortest timeout: so long it may be late.
+            interval: timeouts.header.min(timeouts.stalled) / 2,
+            seen: (HEADER, 0),
+            unchanged: Duration::ZERO,
+            body: Duration::ZERO,
+            stalled: Duration::ZERO,
+        }
+    }
+
+    /// At which interval [`Self::look`] must be called.
+    pub(super) fn interval(&self) -> Duration {
+        self.interval
+    }
+
+    /// Why the connection must be closed, if it must.
+    pub(super) fn look(&mut self, activity: &Activity) -> Option<&'static str> {
+        let seen = (
+            activity.phase.load(Relaxed),
+            activity.requests.load(Relaxed),
+        );
+        let took_bytes = activity.took_bytes.swap(false, Relaxed);
+        let interval = self.interval;
+        let add = |to: &mut Duration, goes_on: bool| {
+            *to = if goes_on {
+                *to + interval
+            } else {
+                Duration::ZERO
+            };
+        };
+        // Bytes that still leave after an answer was handed over are no idleness.
+        let is_same = seen == self.seen && !(seen.0 == IDLE && took_bytes);
+        add(&mut self.unchanged, is_same);
+        add(
+            &mut self.body,
+            is_same && activity.awaits_body.load(Relaxed),
+        );
+        add(
+            &mut self.stalled,
+            activity.is_stalled.load(Relaxed) && !took_bytes,
+        );
+        self.seen = seen;
+
+        match seen.0 {
+            HEADER if self.unchanged >= self.timeouts.header => Some("its header did not arrive"),
+            IDLE if self.unchanged >= self.timeouts.idle => Some("it was idle"),
+            _ if self.body >= self.timeouts.body => Some("its body did not arrive"),
+            _ if self.stalled >= self.timeouts.stalled => Some("it did not read its answer"),
+            _ => None,
+        }
+    }
+}
+
+/// The stream of a connection, with an eye on what goes through it.
+pub(super) struct Watched {
+    stream: TcpStream,
+    activity: Arc<Activity>,
+}
+
+impl Watched {
+    pub(super) fn new(stream: TcpStream, activity: Arc<Activity>) -> Self {
+        Self { stream, activity }
+    }
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if read.is_ready() {
+            self.activity.received();
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.activity.sent(&written);
+        written
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, pieces);
+        self.activity.sent(&written);
+        written
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+/// The body of a request. Whoever waits for it is waiting for the client.
+pub(super) struct ReceivedBody {
+    body: Incoming,
+    activity: Arc<Activity>,
+}
+
+impl ReceivedBody {
+    pub(super) fn new(body: Incoming, activity: Arc<Activity>) -> Self {
+        Self { body, activity }
+    }
+}
+
+impl http_body::Body for ReceivedBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        if polled.is_pending() {
+            self.activity.awaits_body.store(true, Relaxed);
+        }
+        let frame = ready!(polled);
+        if !matches!(frame, Some(Ok(_))) {
+            self.activity.awaits_body.store(false, Relaxed);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for ReceivedBody {
+    fn drop(&mut self) {
+        self.activity.awaits_body.store(false, Relaxed);
+    }
+}
+
+/// The body of an answer. When it is dropped, all of it was handed over.
+pub(super) struct SentBody {
+    body: Body,
+    activity: Arc<Activity>,
+}
+
+impl SentBody {
+    pub(super) fn new(body: Body, activity: Arc<Activity>) -> Self {
+        Self { body, activity }
+    }
+}
+
+impl http_body::Body for SentBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for SentBody {
+    fn drop(&mut self) {
+        self.activity.answered();
+    }
+}
