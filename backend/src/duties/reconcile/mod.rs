@@ -70,7 +70,7 @@ fn log_outcome(record: &Record, done: &str, outcome: Result<u64, AppendError>) {
         // The worker or another backend was faster; the next round sees its event.
         Err(AppendError::Conflict(_)) => tracing::debug!(%operation_id, "another event came first"),
         Err(error) => {
-            tracing::warn!(%operation_id, %error, "the operation could not be {done}; trying again")
+            tracing::warn!(%operation_id, %error, "the operation could not be {done}; trying again");
         }
     }
 }
