@@ -181,7 +181,14 @@ async fn all_requests_are_acknowledged(bus: &Bus) {
 async fn shown_by(api: &Client) -> Vec<Value> {
     let mut shown = Vec::new();
     let all = api.operations("limit=1000").await.expect(200);
-    shown.push(all.at("/data").clone());
+
+    // A backend of the release before does not say whether there are more.
+    let mut list = all.at("/data").clone();
+    if let Some(fields) = list.as_object_mut() {
+        fields.remove("has_more");
+    }
+    shown.push(list);
+
     shown.push(api.get("/api/v1/worker-types").await.expect(200).json);
     for operation in all.at("/data/operations").as_array().unwrap() {
         let id = operation["operation_id"].as_str().unwrap();
