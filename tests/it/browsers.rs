@@ -1,4 +1,6 @@
 //! A web page is an attacker: it can send requests to every address that its browser reaches.
+//!
+//! Longer than 600 lines: raw requests and a page in a real browser attack one and the same scene.
 
 use std::fmt::Write as _;
 

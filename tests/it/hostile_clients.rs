@@ -9,7 +9,7 @@ use ktrdr_tests::{BackendProcess, Bus, Client, LIMIT, NatsServer, Settings, Stac
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::{sleep, timeout};
+use tokio::time::{interval, timeout};
 
 async fn connect(api: &Client) -> TcpStream {
     let address = api.base().trim_start_matches("http://");
@@ -85,8 +85,10 @@ async fn a_header_that_drips_is_cut_off_by_backend_and_worker() {
 
     let drip = |api: Client| async move {
         let mut stream = connect(&api).await;
+        let mut pace = interval(Duration::from_millis(100));
+
         while stream.write_all(b"G").await.is_ok() {
-            sleep(Duration::from_millis(100)).await;
+            pace.tick().await;
         }
     };
     let both = join_all([drip(stack.api().clone()), drip(worker.api.clone())]);

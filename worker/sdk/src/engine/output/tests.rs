@@ -1,0 +1,94 @@
+use std::io::Write;
+
+use super::*;
+use crate::testing::TestRun;
+
+fn names(dir: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(dir).unwrap().map(Result::unwrap);
+    let mut names: Vec<_> = entries
+        .map(|entry| entry.file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+fn output(run: &TestRun) -> Output {
+    run.ctx().output("out", NamedBy::Request, false).unwrap()
+}
+
+#[test]
+fn a_target_on_another_device_gets_a_copy() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let run = TestRun::in_dir(dir.path());
+
+    // The copy of an attempt that was killed.
+    std::fs::write(path(".test.1.tmp"), "half a tab").unwrap();
+    std::fs::write(path("table"), "whole").unwrap();
+
+    output(&run).publish_copy(Path::new("table")).unwrap();
+
+    assert_eq!(std::fs::read_to_string(path("out")).unwrap(), "whole");
+    assert_eq!(names(dir.path()), ["out", "table"]);
+
+    // What it wrote it may replace.
+    std::fs::write(path("table"), "more").unwrap();
+    output(&run).publish_copy(Path::new("table")).unwrap();
+    run.cancel();
+    std::fs::write(path("table"), "most").unwrap();
+
+    assert!(output(&run).publish_copy(Path::new("table")).is_err());
+
+    assert_eq!(std::fs::read_to_string(path("out")).unwrap(), "more");
+    assert_eq!(names(dir.path()), ["out", "table"]);
+}
+
+/// An old worker wrote the file, or the file system keeps no marks.
+#[test]
+fn a_repeated_run_keeps_a_file_with_the_same_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = TestRun::in_dir(dir.path());
+    let second = first.next_attempt();
+    std::fs::write(dir.path().join("out"), "the same").unwrap();
+    let write = |run: &TestRun, text: &'static str| {
+        output(run).write(|file| file.write_all(text.as_bytes()))
+    };
+
+    assert!(matches!(
+        first.ctx().output("out", NamedBy::Request, false),
+        Err(OutputError::Exists { .. })
+    ));
+    write(&second, "the same").unwrap();
+    for other in ["the Same", "the same and more", ""] {
+        assert!(matches!(
+            write(&second, other),
+            Err(OutputError::Exists { .. })
+        ));
+    }
+
+    assert_eq!(
+        std::fs::read_to_string(dir.path().join("out")).unwrap(),
+        "the same"
+    );
+    assert_eq!(names(dir.path()), ["out"]);
+}
+
+#[test]
+fn a_link_is_not_written_through() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = TestRun::in_dir(dir.path());
+    std::fs::write(dir.path().join("target"), "the user's").unwrap();
+    std::os::unix::fs::symlink("target", dir.path().join("out")).unwrap();
+
+    let refused = run.ctx().output("out", NamedBy::Request, false);
+    assert!(matches!(refused, Err(OutputError::Exists { .. })));
+
+    let allowed = run.ctx().output("out", NamedBy::Request, true).unwrap();
+    allowed.write(|file| file.write_all(b"new")).unwrap();
+
+    let read = |name| std::fs::read_to_string(dir.path().join(name)).unwrap();
+    assert_eq!(
+        (read("out"), read("target")),
+        ("new".into(), "the user's".into())
+    );
+}
