@@ -177,10 +177,11 @@ impl JsonCheck {
             Expect::Number(number) => match number.next(byte) {
                 Some(number) => Some(Expect::Number(number)),
                 // Only the byte behind a number says that it has ended.
+                None if number.is_whole() && is_space(byte) => Some(Expect::AfterValue),
                 None if number.is_whole() => self.after_value(byte),
                 None => None,
             },
-            expect if matches!(byte, b' ' | b'\t' | b'\n' | b'\r') => Some(expect),
+            expect if is_space(byte) => Some(expect),
             Expect::AfterValue => self.after_value(byte),
             Expect::Colon => (byte == b':').then_some(Expect::Value),
             Expect::ValueOrEnd if byte == b']' => self.close(Bracket::Array),
@@ -256,6 +257,11 @@ impl JsonCheck {
         };
         Some(Expect::Text(next))
     }
+}
+
+/// Whether JSON allows the byte between values.
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
 }
 
 /// What must follow the first byte of a character that is not ASCII (Unicode, table 3-7).
@@ -334,6 +340,9 @@ mod tests {
             "\"é€😀\"",
             "1},\"status\":\"failed\"",
             "{}{}",
+            "0 ",
+            "[1 ,2\n]",
+            "1 2",
             "{} \"x\"",
             "[1]]",
             "\u{feff}1",
