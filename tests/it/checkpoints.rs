@@ -73,20 +73,9 @@ async fn a_training_whose_worker_is_killed_resumes_from_its_checkpoint_with_the_
     let stack = training_stack().await;
     let mut first = stack.worker("training", "t1").await;
 
-    let _ = stack
-        .api()
-        .start("training", &training("undisturbed"))
-        .await
-        .expect(202);
-    let whole = stack
-        .api()
-        .wait_for_status("undisturbed", "completed")
-        .await;
-    let _ = stack
-        .api()
-        .start("training", &training("killed"))
-        .await
-        .expect(202);
+    let whole = undisturbed(&stack, "training", training("undisturbed")).await;
+
+    stack.api().started("training", &training("killed")).await;
     wait_for_checkpoint(&stack, "killed").await;
     first.process.kill();
     let saved = epochs_saved(&stack, "killed").await as usize;
@@ -130,11 +119,7 @@ async fn a_cancelled_training_is_resumed_as_a_new_operation() {
     let stack = training_stack().await;
     let _worker = stack.worker("training", "t1").await;
 
-    let _ = stack
-        .api()
-        .start("training", &training("first"))
-        .await
-        .expect(202);
+    stack.api().started("training", &training("first")).await;
     wait_for_checkpoint(&stack, "first").await;
     stack.api().cancel("first").await.expect(200);
     stack.api().wait_for_status("first", "cancelled").await;
@@ -230,6 +215,16 @@ fn spoil_rows_before(source: &Path, offset: u64) {
         .unwrap();
 }
 
+/// The operation `undisturbed`, run to its end: what an interrupted one must come to as well.
+async fn undisturbed(stack: &Stack, domain: &str, body: Value) -> Value {
+    stack.api().started(domain, &body).await;
+
+    stack
+        .api()
+        .wait_for_status("undisturbed", "completed")
+        .await
+}
+
 /// The result without the fields that differ between two runs.
 fn figures(operation: &Value) -> Value {
     let mut result = operation["result"].clone();
@@ -239,7 +234,7 @@ fn figures(operation: &Value) -> Value {
 }
 
 /// Whether the worker's log says that it continued after this row.
-fn went_on(worker: &WorkerProcess, row: u64) -> bool {
+fn continued_after(worker: &WorkerProcess, row: u64) -> bool {
     let log = worker.process.log();
     log.lines()
         .any(|line| line.contains("resuming after a row") && line.contains(&row.to_string()))
@@ -251,20 +246,12 @@ async fn a_cleaning_whose_worker_is_killed_resumes_after_its_checkpoint_and_writ
     let (data, stack) = data_stack().await;
     let mut first = stack.worker("data_processing", "d1").await;
 
-    let _ = stack
+    let whole = undisturbed(&stack, "data-processing", cleaning("undisturbed")).await;
+
+    stack
         .api()
-        .start("data-processing", &cleaning("undisturbed"))
-        .await
-        .expect(202);
-    let whole = stack
-        .api()
-        .wait_for_status("undisturbed", "completed")
+        .started("data-processing", &cleaning("killed"))
         .await;
-    let _ = stack
-        .api()
-        .start("data-processing", &cleaning("killed"))
-        .await
-        .expect(202);
     wait_for_rows_saved(&stack, "killed", 1000).await;
     first.process.kill();
     let (row, offset) = position_saved(&stack, "killed")
@@ -283,7 +270,7 @@ async fn a_cleaning_whose_worker_is_killed_resumes_after_its_checkpoint_and_writ
         fs::read(data.join("killed.csv")).unwrap()
             == fs::read(data.join("undisturbed.csv")).unwrap()
     );
-    assert!(went_on(&second, row), "{}", second.process.log());
+    assert!(continued_after(&second, row), "{}", second.process.log());
     assert!(!data.join(".unfinished").exists());
 }
 
@@ -292,11 +279,10 @@ async fn a_cleaning_whose_worker_is_asked_to_stop_resumes_where_it_stopped() {
     let (data, stack) = data_stack().await;
     let mut first = stack.worker("data_processing", "d1").await;
 
-    let _ = stack
+    stack
         .api()
-        .start("data-processing", &cleaning("handed-back"))
-        .await
-        .expect(202);
+        .started("data-processing", &cleaning("handed-back"))
+        .await;
     wait_for_rows_saved(&stack, "handed-back", 1000).await;
 
     assert!(
@@ -329,7 +315,7 @@ async fn a_cleaning_whose_worker_is_asked_to_stop_resumes_where_it_stopped() {
             .count(),
         ROWS + 1
     );
-    assert!(went_on(&second, row), "{}", second.process.log());
+    assert!(continued_after(&second, row), "{}", second.process.log());
     assert!(!data.join(".unfinished").exists());
 }
 
@@ -338,11 +324,10 @@ async fn a_cancelled_cleaning_is_resumed_as_a_new_operation() {
     let (data, stack) = data_stack().await;
     let worker = stack.worker("data_processing", "d1").await;
 
-    let _ = stack
+    stack
         .api()
-        .start("data-processing", &cleaning("first"))
-        .await
-        .expect(202);
+        .started("data-processing", &cleaning("first"))
+        .await;
     wait_for_rows_saved(&stack, "first", 1000).await;
     stack.api().cancel("first").await.expect(200);
     stack.api().wait_for_status("first", "cancelled").await;
@@ -367,7 +352,7 @@ async fn a_cancelled_cleaning_is_resumed_as_a_new_operation() {
     let written = fs::read_to_string(data.join("first.csv")).unwrap();
     assert_eq!(written.lines().count(), ROWS + 1);
     assert!(written.starts_with("n,x,text\n0,0,\"some text, 0\"\n1,919,"));
-    assert!(went_on(&worker, row), "{}", worker.process.log());
+    assert!(continued_after(&worker, row), "{}", worker.process.log());
     assert!(!data.join(".unfinished").exists());
 }
 
@@ -376,11 +361,10 @@ async fn a_cleaning_that_was_frozen_disturbs_neither_the_one_that_took_over_nor_
     let (data, stack) = data_stack().await;
     let mut first = stack.worker("data_processing", "d1").await;
 
-    let _ = stack
+    stack
         .api()
-        .start("data-processing", &cleaning("frozen"))
-        .await
-        .expect(202);
+        .started("data-processing", &cleaning("frozen"))
+        .await;
     wait_for_rows_saved(&stack, "frozen", 1000).await;
     first.process.signal(Signal::Stop);
     let _second = stack.worker("data_processing", "d2").await;

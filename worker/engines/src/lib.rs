@@ -8,6 +8,7 @@
 //! | [`dummy`] | Engine: waits in steps; for trials and load tests. |
 //! | [`bars`] | Price bars and indicators, for backtesting and training. |
 //! | `bounded` | Reads files from outside within bounds. |
+//! | `require` | Turns a condition on a request into an error with a text. |
 //! | `datetime` | The dates and times of all engines. |
 //!
 //! Dependencies go one way: `data_processing`, `bars` → `datetime`, `bounded`; `training` → `bars`;
@@ -21,4 +22,5 @@ mod bounded;
 pub mod data_processing;
 mod datetime;
 pub mod dummy;
+mod require;
 pub mod training;

@@ -199,6 +199,7 @@ pub async fn check_apart<T: Send + 'static>(
         Ok(None) | Err(_) => Err(TooCostly),
     }
 }
+
 /// Runs `work` on a thread with much stack. `permits` are given back when it has ended, which may be
 /// later than the caller waits. `None` when there is no thread.
 async fn apart<T: Send + 'static>(

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::bars::{BarSelection, BarTime, Symbol, Timeframe};
+use crate::require::require;
 use ktrdr_worker::OperationError;
 
 /// The longest indicator period, in bars.
@@ -203,13 +204,5 @@ impl Strategy {
                 "model: sell_below and buy_above must be 0 to 1, and sell_below must not be above buy_above",
             ),
         }
-    }
-}
-
-fn require(holds: bool, message: &str) -> Result<(), OperationError> {
-    if holds {
-        Ok(())
-    } else {
-        Err(OperationError::invalid(message))
     }
 }

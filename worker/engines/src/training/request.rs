@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::features::FEATURES;
 use crate::bars::{BarSelection, BarTime, Symbol, Timeframe};
+use crate::require::require;
 use ktrdr_worker::OperationError;
 
 /// The most hidden layers.
@@ -212,13 +213,5 @@ impl TrainingRequest {
                 .is_none_or(|stopping| stopping.min_delta >= 0.0 && stopping.min_delta.is_finite()),
             "early_stopping: min_delta must be a number of at least 0",
         )
-    }
-}
-
-fn require(holds: bool, message: &str) -> Result<(), OperationError> {
-    if holds {
-        Ok(())
-    } else {
-        Err(OperationError::invalid(message))
     }
 }
