@@ -50,6 +50,34 @@ async fn a_stopping_worker_hands_its_operation_back_at_once_and_says_farewell() 
     stack.bus.settled().await;
 }
 
+#[tokio::test]
+async fn a_closed_terminal_stops_worker_and_backend_in_order() {
+    let mut stack = Stack::start().await;
+    let mut worker = stack.worker("dummy", "w1").await;
+    stack
+        .api()
+        .running("dummy", &json!({"steps": 1000, "step_ms": 100}))
+        .await;
+
+    worker.process.signal(Signal::Hangup);
+    let status = worker.process.wait(LIMIT).await;
+    assert!(status.success(), "{status}: {}", worker.process.log());
+
+    // Only a worker that says farewell is removed at once.
+    wait_for("the farewell to be heard", LIMIT, async || {
+        match stack.api().workers().await.as_slice() {
+            [] => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+
+    let backend = &mut stack.backend.process;
+    backend.signal(Signal::Hangup);
+    let status = backend.wait(LIMIT).await;
+    assert!(status.success(), "{status}: {}", backend.log());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_heard_of_a_worker_after_its_farewell() {
     const WORKERS: usize = 150;

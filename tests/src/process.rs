@@ -17,6 +17,8 @@ pub enum Signal {
     Term,
     /// SIGINT: Ctrl-C.
     Int,
+    /// SIGHUP: the terminal was closed.
+    Hangup,
     /// SIGSTOP: freeze. To others it looks like a long pause of the machine.
     Stop,
     /// SIGCONT: wake up after [`Signal::Stop`].
@@ -123,6 +125,7 @@ impl Process {
         let word = match signal {
             Signal::Term => "TERM",
             Signal::Int => "INT",
+            Signal::Hangup => "HUP",
             Signal::Stop => "STOP",
             Signal::Cont => "CONT",
         };

@@ -67,25 +67,28 @@ pub struct ProtocolOptions {
     /// within this time.
     #[arg(long, env = "KTRDR_RETENTION", default_value = "7d", value_parser = parse_duration)]
     pub retention: Duration,
-    /// Largest size of the operations stream in bytes; -1 for no limit. When the stream is full,
-    /// starts are refused (507) and nothing is lost.
-    #[arg(long, env = "KTRDR_STREAM_MAX_BYTES", default_value_t = -1, allow_negative_numbers = true)]
+    /// Largest size of the operations stream, for example `10GiB`; -1 for no limit. When the stream
+    /// is full, starts are refused (507) and nothing is lost.
+    #[arg(long, env = "KTRDR_STREAM_MAX_BYTES", default_value = "-1", allow_negative_numbers = true, value_parser = parse_limit)]
     pub stream_max_bytes: i64,
 }
 
-/// Reads a duration such as `10s`, `500ms` or `7d`. A number without a unit means seconds.
+/// Reads a duration such as `10s`, `500ms` or `7d`. A number needs a unit: somebody who writes
+/// `KTRDR_RETENTION=7` means days, and would lose all operations that are older than seven seconds.
 ///
 /// # Errors
 /// The text says what is accepted. Zero is an error, too.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let parsed = match text.trim().parse::<f64>() {
-        Ok(seconds) => Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string()),
-        Err(_) => humantime::parse_duration(text.trim()).map_err(|error| error.to_string()),
-    };
-    match parsed {
+    const EXAMPLES: &str = "write for example 500ms, 10s, 5m, 7d";
+
+    let text = text.trim();
+    if text.parse::<f64>().is_ok() {
+        return Err(format!("a number needs a unit; {EXAMPLES}"));
+    }
+    match humantime::parse_duration(text) {
         Ok(duration) if duration.is_zero() => Err("must be longer than 0".to_owned()),
         Ok(duration) => Ok(duration),
-        Err(error) => Err(format!("{error}; write for example 500ms, 10s, 5m, 7d")),
+        Err(error) => Err(format!("{error}; {EXAMPLES}")),
     }
 }
 
@@ -97,6 +100,48 @@ pub fn parse_duration_or_zero(text: &str) -> Result<Duration, String> {
     match text.trim() {
         "0" | "0s" | "0ms" => Ok(Duration::ZERO),
         other => parse_duration(other),
+    }
+}
+
+/// Reads a number of bytes such as `512KiB`, `10GB` or `1048576`.
+///
+/// # Errors
+/// The text says what is accepted. Zero is an error, too.
+pub fn parse_size(text: &str) -> Result<i64, String> {
+    const EXAMPLES: &str = "write for example 512KiB, 100MB or 10GiB";
+
+    let text = text.trim();
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor: i64 = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "kib" | "k" => 1 << 10,
+        "mib" | "m" => 1 << 20,
+        "gib" | "g" => 1 << 30,
+        "tib" | "t" => 1 << 40,
+        "kb" => 1_000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        "tb" => 1_000_000_000_000,
+        _ => return Err(format!("unknown unit {unit:?}; {EXAMPLES}")),
+    };
+
+    let number: i64 = number.parse().map_err(|_| EXAMPLES.to_owned())?;
+    match number.checked_mul(factor) {
+        Some(size) if size > 0 => Ok(size),
+        _ => Err(format!(
+            "must be at least 1 byte, and below 2^63; {EXAMPLES}"
+        )),
+    }
+}
+
+/// Like [`parse_size`], but `-1` stands for no limit.
+fn parse_limit(text: &str) -> Result<i64, String> {
+    match text.trim() {
+        "-1" => Ok(-1),
+        other => parse_size(other).map_err(|error| format!("{error}, or -1 for no limit")),
     }
 }
 
@@ -124,13 +169,44 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_written_with_a_unit_or_in_seconds() {
+    fn durations_are_written_with_a_unit() {
         assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(parse_duration("7d"), Ok(Duration::from_secs(7 * 86_400)));
-        assert_eq!(parse_duration("1.5"), Ok(Duration::from_millis(1500)));
-        for bad in ["", "0", "0s", "-1", "ten", "inf", "1e300"] {
+        assert_eq!(parse_duration(" 1m 30s "), Ok(Duration::from_secs(90)));
+        for bad in [
+            "", "0", "0s", "7", "1.5", "-1", "-1s", "ten", "inf", "1e300",
+        ] {
             assert!(parse_duration(bad).is_err(), "{bad}");
         }
-        assert_eq!(parse_duration_or_zero("0s"), Ok(Duration::ZERO));
+        assert_eq!(parse_duration_or_zero("0"), Ok(Duration::ZERO));
+        assert!(parse_duration_or_zero("5").is_err());
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(parse_size("512KiB"), Ok(512 * 1024));
+        assert_eq!(parse_size(" 2 MB "), Ok(2_000_000));
+        assert_eq!(parse_size("10GiB"), Ok(10 << 30));
+        assert_eq!(parse_size("17"), Ok(17));
+        for bad in [
+            "",
+            "0",
+            "KiB",
+            "1.5GiB",
+            "1XiB",
+            "-1",
+            "99999999999999999999",
+            "99999999999999TiB",
+        ] {
+            assert!(parse_size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_limit_is_a_size_or_none() {
+        assert_eq!(parse_limit("-1"), Ok(-1));
+        assert_eq!(parse_limit("10GB"), Ok(10_000_000_000));
+        assert!(parse_limit("0").is_err());
+        assert!(parse_limit("-2").is_err());
     }
 }

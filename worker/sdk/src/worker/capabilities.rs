@@ -43,6 +43,29 @@ pub(crate) fn determine(
     Ok(capabilities)
 }
 
+/// The names of capabilities that select queues.
+const KNOWN: [&str; 3] = ["gpu", "cores", "memory_gb"];
+
+/// How similar a name must be to a known one, from 0 to 1, to be taken for a mistake in writing.
+/// `gpus` and `memory` are above it, `gpu_model` is below.
+const SIMILAR: f64 = 0.85;
+
+/// Names that look like a known one and are none, each with the one that was probably meant. Other
+/// names are allowed: they are shown, and select nothing.
+pub(crate) fn misspelt(capabilities: &Capabilities) -> Vec<(&str, &'static str)> {
+    let similar = |name: &str| {
+        let name = name.to_lowercase();
+        KNOWN
+            .into_iter()
+            .find(|known| strsim::jaro_winkler(&name, known) > SIMILAR)
+    };
+    capabilities
+        .other
+        .keys()
+        .filter_map(|name| Some((name.as_str(), similar(name)?)))
+        .collect()
+}
+
 /// Memory of the machine in GiB, rounded to the nearest because the kernel reserves a little.
 fn memory_gib() -> Option<u32> {
     let info = std::fs::read_to_string("/proc/meminfo").ok()?;
@@ -72,6 +95,20 @@ mod tests {
         assert_eq!(capabilities.cores, Some(3));
         assert_eq!(capabilities.other["zone"], "a");
         assert!(capabilities.memory_gb.is_some());
+    }
+
+    #[test]
+    fn a_name_that_was_probably_meant_otherwise_is_found() {
+        let names = json!({"gpus": 1, "Cores": 4, "memory": 16, "gpu_model": "T4", "zone": "a"});
+        let capabilities = determine(&stated(names), true).unwrap();
+
+        let mut found = misspelt(&capabilities);
+        found.sort_unstable();
+
+        assert_eq!(
+            found,
+            [("Cores", "cores"), ("gpus", "gpu"), ("memory", "memory_gb")]
+        );
     }
 
     #[test]

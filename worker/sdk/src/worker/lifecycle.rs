@@ -29,6 +29,7 @@ use crate::http;
 use crate::pulling::puller::{Puller, ServedQueue};
 use crate::pulling::queues;
 use crate::worker::builder::WorkerError;
+use crate::worker::capabilities;
 use crate::worker::core::Core;
 
 /// How long a stopping worker waits for operations that were asked to stop, and for their ends to
@@ -57,6 +58,25 @@ struct Parts {
     refresh_queues: Arc<Notify>,
 }
 
+/// Says which settings are accepted but probably not meant.
+fn warn_about_settings(core: &Core) {
+    for (name, meant) in capabilities::misspelt(&core.capabilities) {
+        tracing::warn!(
+            name,
+            meant,
+            "WORKER_CAPABILITIES has an unknown name: it is shown but selects no operations"
+        );
+    }
+
+    let data_dir = core.data_dir.root();
+    if let Err(error) = std::fs::read_dir(data_dir) {
+        tracing::warn!(
+            data_dir = %data_dir.display(), %error,
+            "the data directory cannot be read: operations that use files will fail. Create it, or set KTRDR_DATA_DIR"
+        );
+    }
+}
+
 /// Starts a worker on `tasks`. It runs until `stop` is cancelled, or until an error that waiting
 /// cannot repair.
 pub(crate) fn launch(
@@ -71,6 +91,7 @@ pub(crate) fn launch(
         slots = core.slots, capabilities = ?core.capabilities, data_dir = %core.data_dir.root().display(),
         version = env!("CARGO_PKG_VERSION"), "worker started"
     );
+    warn_about_settings(&core);
 
     let (queues, served_queues) = watch::channel(Vec::new());
     let refresh_queues = Arc::new(Notify::new());
