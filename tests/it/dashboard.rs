@@ -444,8 +444,11 @@ async fn a_page_goes_through_an_outage_of_nats() {
         .run(
             "const link = document.getElementById('link'); globalThis.seen = []; globalThis.opened = 0;
              new MutationObserver(() => seen.push(link.dataset.state)).observe(link, {attributeFilter: ['data-state']});
-             globalThis.EventSource = class extends EventSource {
-               constructor(url) { super(url); this.addEventListener('open', () => { opened += 1; }); }
+             const realFetch = globalThis.fetch;
+             globalThis.fetch = async (...request) => {
+               const response = await realFetch(...request);
+               if (response.headers.get('content-type') === 'text/event-stream') opened += 1;
+               return response;
              };",
         )
         .await;

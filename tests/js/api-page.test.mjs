@@ -2,8 +2,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
+import { curlCommand } from '../../backend/assets/dashboard/curl.js';
 import { Exact } from '../../backend/assets/dashboard/exact.js';
-import { curlCommand, requestAddress } from '../../backend/assets/docs/request.js';
+import { requestAddress } from '../../backend/assets/docs/request.js';
 import {
   example, limitsLabel, resolve, typeLabel,
 } from '../../backend/assets/docs/schema-facts.js';
@@ -33,11 +34,20 @@ test('parameters go where they belong, and empty ones are left out', () => {
 });
 
 test('a curl command survives quotes', () => {
-  const command = curlCommand('POST', 'http://x/?a=b&c', { Accept: "it's" }, '{"a": "it\'s"}');
+  const command = curlCommand('POST', 'http://x/?a=b&c', {
+    headers: { Accept: "it's" }, body: '{"a": "it\'s"}',
+  });
 
   assert.equal(command,
     `curl -s -X POST 'http://x/?a=b&c' -H 'Accept: it'\\''s' -d '{"a": "it'\\''s"}'`);
-  assert.equal(curlCommand('GET', 'http://x/', {}, undefined), "curl -s 'http://x/'");
+  assert.equal(curlCommand('GET', 'http://x/'), "curl -s 'http://x/'");
+});
+
+test('a curl command has the name of the variable with the token', () => {
+  const command = curlCommand('GET', 'http://x/', { withToken: true, file: 'a.json' });
+
+  assert.equal(command,
+    `curl -fsS -o 'a.json' 'http://x/' -H "Authorization: Bearer $KTRDR_TOKEN"`);
 });
 
 test('references are followed, and one to itself ends', () => {

@@ -1,6 +1,7 @@
 // The REST interface.
 
 import { recordServerTime } from './server-clock.js';
+import { fetchWith, fetchWithToken } from './token-fetch.js';
 
 /** A request that failed. It carries what the backend answered: text, code, violations. */
 export class ApiError extends Error {
@@ -46,6 +47,7 @@ const signals = AbortSignal;
  * @property {string} [body] sent as it is
  * @property {AbortSignal} [signal]
  * @property {number} [timeoutMs]
+ * @property {boolean} [isOpen] a route that everybody may ask: it gets no token
  * @property {(text: string) => any} [read] parses the answer
  */
 
@@ -58,16 +60,22 @@ const signals = AbortSignal;
  * @throws {ApiError} when no answer came, or one that is an error
  */
 export async function exchange(method, path, options = {}) {
-  const { body, signal, timeoutMs = TIMEOUT_MS, read = JSON.parse } = options;
-  const sentAt = Date.now();
-  const timeout = signals.timeout(timeoutMs);
+  const { body, signal, timeoutMs = TIMEOUT_MS, isOpen = false, read = JSON.parse } = options;
+  let sentAt = 0;
+  let timeout = signals.timeout(timeoutMs);
+  const makeInit = () => {
+    sentAt = Date.now();
+    timeout = signals.timeout(timeoutMs);
+    /** @type {Record<string, string>} */
+    const headers = body === undefined ? {} : { 'content-type': 'application/json' };
+    return { method, body, headers, signal: anySignal(signal, timeout) };
+  };
   let response;
   let text;
   try {
-    response = await fetch(path, {
-      method, body, cache: 'no-store', signal: anySignal(signal, timeout),
-      headers: body === undefined ? {} : { 'content-type': 'application/json' },
-    });
+    response = isOpen
+      ? await fetchWith(null, path, makeInit())
+      : await fetchWithToken(method, path, makeInit, signal);
     text = await response.text();
   } catch (error) {
     if (signal?.aborted) throw error;
@@ -86,7 +94,9 @@ export async function exchange(method, path, options = {}) {
     throw new ApiError(message, response.status);
   }
   if (!response.ok) {
-    const message = answer?.error ?? `The backend answered ${response.status}`;
+    const why = answer?.error ?? `The backend answered ${response.status}`;
+    // A user who gives another token next should not wonder.
+    const message = response.status === 401 ? `${why}. Nothing was changed` : why;
     throw new ApiError(message, response.status, answer);
   }
   return { status: response.status, answer };

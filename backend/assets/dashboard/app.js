@@ -7,6 +7,7 @@ import operations from './operations.js';
 import overview from './overview.js';
 import start from './start.js';
 import { QUIET_STREAM, liveStream } from './stream.js';
+import { handleToken } from './token-dialog.js';
 import workers from './workers.js';
 
 /**
@@ -32,6 +33,7 @@ const NOT_FOUND = { pattern: /^/, view: notFound, name: 'Nothing here' };
 
 const LINK_LABELS = {
   connecting: 'Connecting', live: 'Live', lost: 'Disconnected', unready: 'Not ready',
+  unauthorized: 'No access',
 };
 
 const main = byId('main');
@@ -117,16 +119,23 @@ function showLinkState(state, reason) {
   link.dataset.state = state;
   link.querySelectorAll('.link-text').forEach((label) => setText(label, LINK_LABELS[state]));
 
-  const isBad = state === 'lost' || state === 'unready';
+  const isAway = state === 'lost' || state === 'unready';
+  const isBad = isAway || state === 'unauthorized';
   banner.hidden = !isBad;
   document.body.classList.toggle('stale', isBad);
   if (!isBad) return;
+  if (!isAway) {
+    const why = reason || 'This server asks for a token';
+    show(banner, h('strong', null, 'No access.'), ` ${why}. Nothing is shown or updated without one.`);
+    return;
+  }
   const heading = state === 'lost' ? 'Disconnected.' : 'Connected, but not ready.';
   show(banner, h('strong', null, heading),
     ` ${reason}. What you see may be out of date; trying again…`);
 }
 
 makeTabs();
+handleToken();
 liveStream.onStateChange(showLinkState);
 // Following the anchor would change the address, which names the view.
 document.querySelector('.skip')?.addEventListener('click', (event) => {

@@ -3,7 +3,7 @@
 import { operationAddress } from './addresses.js';
 import { api, asApiError } from './api.js';
 import { askBefore } from './confirm.js';
-import { h } from './dom.js';
+import { h, setText } from './dom.js';
 import { isTerminal } from './status.js';
 import { liveStream } from './stream.js';
 import { toast } from './toast.js';
@@ -73,19 +73,32 @@ function actionButton(label, id, classes, act, question) {
   const button = h('button',
     { type: 'button', class: `button ${classes}`, 'aria-label': `${label} ${id}` }, label);
   const isConfirmed = question ? askBefore(button, question, id) : () => true;
+  const refusal = h('p', { class: 'field-error', role: 'alert' });
 
   button.addEventListener('click', async (event) => {
     if (!isConfirmed(event)) return;
     button.disabled = true;
+    refusal.remove();
     try {
       await act();
     } catch (thrown) {
-      const error = asApiError(thrown);
-      liveStream.checkAfter(error);
-      toast(error.message, 'error');
+      complain(asApiError(thrown));
     }
     button.disabled = false;
   });
+
+  /** @param {import('./api.js').ApiError} error */
+  function complain(error) {
+    liveStream.checkAfter(error);
+    if (error.status !== 403) {
+      toast(error.message, 'error');
+      return;
+    }
+    // The next press does not help either: it stays beside the button.
+    setText(refusal, error.message);
+    button.after(refusal);
+  }
+
   return button;
 }
 

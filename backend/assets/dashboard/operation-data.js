@@ -2,6 +2,7 @@
 
 import { api, asApiError, operationPath } from './api.js';
 import { h, show } from './dom.js';
+import { downloadWithToken } from './download.js';
 import { equityPoints } from './equity-curve.js';
 import { count } from './format.js';
 import { jsonView } from './json-view.js';
@@ -45,8 +46,8 @@ export function operationResult(id, signal, onFailure) {
     isRequested = true;
     element.hidden = false;
 
-    const head = resultHead(id);
     const size = reference?.size ?? 0;
+    const head = resultHead(id, size);
     if (size > MAX_SHOWN_RESULT) {
       show(element, head, h('p', null, `The result has ${count(size)} bytes.`));
       return;
@@ -63,7 +64,7 @@ export function operationResult(id, signal, onFailure) {
   }
 
   /**
-   * @param {HTMLElement} head
+   * @param {Child} head
    * @param {unknown} result
    */
   function drawResult(head, result) {
@@ -77,10 +78,15 @@ export function operationResult(id, signal, onFailure) {
   return { element, load };
 }
 
-/** @param {string} id */
-function resultHead(id) {
-  const download = h('a', {
-    class: 'button small', href: `${operationPath(id)}/results`, download: `${id}.json`,
+/**
+ * @param {string} id
+ * @param {number} size in bytes, 0 when it is not known
+ */
+function resultHead(id, size) {
+  const name = `${id}.json`;
+  const link = h('a', {
+    class: 'button small', href: `${operationPath(id)}/results`, download: name,
   }, 'Download');
-  return h('header', null, h('h2', null, 'Result'), download);
+  const note = downloadWithToken(link, name, size);
+  return [h('header', null, h('h2', null, 'Result'), link), note];
 }

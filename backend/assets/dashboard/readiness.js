@@ -35,7 +35,7 @@ export class ReadinessCheck {
     clearTimeout(this.#timer);
     let problem = null;
     try {
-      await call('GET', '/ready', { timeoutMs: TIMEOUT_MS });
+      await call('GET', '/ready', { timeoutMs: TIMEOUT_MS, isOpen: true });
     } catch (error) {
       problem = asApiError(error);
     }

@@ -5,11 +5,13 @@
 // things: a stream without a gap since it was opened, and /ready answering that NATS is there.
 // After each gap the views fetch again what they show.
 //
-// EventSource reconnects by itself and tells the backend where it was (Last-Event-ID). It gives up
-// on an answer other than 200; then a new one is opened here. One stream per view would be simpler,
-// but a browser allows few connections per server.
+// An EventStream reconnects by itself. It gives up on an answer other than 200; then a new one is
+// opened here. While the server asks for a token, there is none. One stream per view would be
+// simpler, but a browser allows few connections per server.
 
+import { CLOSED, EventStream, OPEN } from './event-stream.js';
 import { ReadinessCheck } from './readiness.js';
+import { tabToken } from './token.js';
 
 const FIRST_PAUSE_MS = 500;
 const LONGEST_PAUSE_MS = 5000;
@@ -23,13 +25,16 @@ const CLOSE_HIDDEN_MS = 15000;
  */
 export const QUIET_STREAM = '/api/v1/events?operation_type=none&worker_type=none';
 
-/** @typedef {'connecting' | 'live' | 'lost' | 'unready'} LinkState */
+/** @typedef {'connecting' | 'live' | 'lost' | 'unready' | 'unauthorized'} LinkState */
 
-/** @type {['operation', 'progress', 'metrics', 'worker']} */
-const EVENTS = ['operation', 'progress', 'metrics', 'worker'];
+/** @type {Set<LinkState>} */
+const CALM_STATES = new Set(['live', 'unauthorized']);
+
+/** @type {Set<LinkState>} */
+const BAD_STATES = new Set(['lost', 'unready', 'unauthorized']);
 
 class LiveStream {
-  /** @type {EventSource | null} */
+  /** @type {EventStream | null} */
   #source = null;
   #url = '';
   /** @type {StreamHandlers} */
@@ -58,7 +63,8 @@ class LiveStream {
   constructor() {
     this.#readiness = new ReadinessCheck(
       (problem) => this.#takeReadiness(problem),
-      () => (this.#state === 'live' ? CHECK_WHILE_LIVE_MS : CHECK_WHILE_NOT_LIVE_MS));
+      () => (CALM_STATES.has(this.#state) ? CHECK_WHILE_LIVE_MS : CHECK_WHILE_NOT_LIVE_MS));
+    tabToken.onChange(() => this.#takeToken());
 
     addEventListener('online', () => {
       if (this.#url && !document.hidden) this.#open();
@@ -82,8 +88,8 @@ class LiveStream {
    */
   listen(url, handlers) {
     this.#handlers = handlers;
-    if (url === this.#url && this.#source && this.#source.readyState !== EventSource.CLOSED) {
-      if (this.#source.readyState === EventSource.OPEN) handlers.open?.(false);
+    if (url === this.#url && this.#source && this.#source.readyState !== CLOSED) {
+      if (this.#source.readyState === OPEN) handlers.open?.(false);
       return;
     }
 
@@ -112,45 +118,73 @@ class LiveStream {
   #open() {
     clearTimeout(this.#reopenTimer);
     this.#source?.close();
+    if (tabToken.isWanted) return;
 
-    const source = new EventSource(this.#url);
-    this.#source = source;
-    this.#startOpening();
     let hadGap = false;
-
-    source.onopen = () => {
-      if (source !== this.#source) return;
-      this.#pauseMs = FIRST_PAUSE_MS;
-      const missed = hadGap || this.#state === 'lost' || this.#state === 'unready';
-      hadGap = false;
-      this.#hasNoGap = true;
-      this.#handlers.open?.(missed);
-      this.#readiness.ask();
-    };
-
-    source.onerror = () => {
-      if (source !== this.#source) return;
-      hadGap = true;
-      this.#startOpening();
-      // "Not ready" says more about a backend that answers.
-      if (this.#state !== 'unready') {
-        this.#setState('lost', 'The connection to the backend was lost');
-      }
-      if (source.readyState === EventSource.CLOSED) {
-        this.#reopenLater();
-        this.#handlers.refused?.();
-      }
-      this.#readiness.ask();
-    };
-
-    for (const name of EVENTS) {
-      source.addEventListener(name, (event) => {
-        if (source === this.#source) this.#handlers[name]?.(JSON.parse(event.data));
-      });
-    }
-    source.addEventListener('reset', () => {
-      if (source === this.#source) this.#handlers.reset?.();
+    this.#startOpening();
+    this.#source = new EventStream(this.#url, {
+      open: (isAgain) => {
+        const missed = hadGap || isAgain;
+        hadGap = false;
+        this.#takeOpen(missed);
+      },
+      interrupted: () => this.#startOpening(),
+      error: () => {
+        hadGap = true;
+        this.#takeError();
+      },
+      event: (name, data) => this.#takeEvent(name, data),
     });
+  }
+
+  /** @param {boolean} hadGap */
+  #takeOpen(hadGap) {
+    this.#pauseMs = FIRST_PAUSE_MS;
+    const missed = hadGap || BAD_STATES.has(this.#state);
+    this.#hasNoGap = true;
+    this.#handlers.open?.(missed);
+    this.#readiness.ask();
+  }
+
+  #takeError() {
+    this.#startOpening();
+    // "Not ready" says more about a backend that answers.
+    if (this.#state !== 'unready') {
+      this.#setState('lost', 'The connection to the backend was lost');
+    }
+    if (this.#source?.readyState === CLOSED) {
+      this.#reopenLater();
+      this.#handlers.refused?.();
+    }
+    this.#readiness.ask();
+  }
+
+  /**
+   * @param {string} name
+   * @param {string} data
+   */
+  #takeEvent(name, data) {
+    switch (name) {
+      case 'operation':
+      case 'progress':
+      case 'metrics':
+      case 'worker':
+        this.#handlers[name]?.(JSON.parse(data));
+        break;
+      case 'reset':
+        this.#handlers.reset?.();
+        break;
+    }
+  }
+
+  /** The server asks for a token, or the tab has got one. */
+  #takeToken() {
+    if (tabToken.isWanted) {
+      this.#close();
+      this.#setState('unauthorized', tabToken.refusal);
+    } else if (this.#url && !document.hidden) {
+      this.#open();
+    }
   }
 
   #startOpening() {
@@ -198,6 +232,10 @@ class LiveStream {
   #takeReady() {
     const isBack = !this.#isBackendReady;
     this.#isBackendReady = true;
+    if (tabToken.isWanted) {
+      this.#setState('unauthorized', tabToken.refusal);
+      return;
+    }
     if (this.#hasNoGap) {
       const before = this.#state;
       this.#setState('live');
@@ -217,17 +255,17 @@ class LiveStream {
    */
   #needsNewSource(readyState, isBack) {
     // Open, but with a gap: nobody knows whether events still come.
-    if (readyState === EventSource.OPEN) return true;
+    if (readyState === OPEN) return true;
     // Closed: it is opened again soon anyway, but not soon enough for a backend that has just come
     // back.
-    if (readyState === EventSource.CLOSED) return isBack;
-    // The browser is connecting, unless that hangs too.
+    if (readyState === CLOSED) return isBack;
+    // It is connecting, unless that hangs too.
     return performance.now() - this.#openingSince > CHECK_WHILE_LIVE_MS;
   }
 
   #takeVisibility() {
     clearTimeout(this.#hiddenTimer);
-    const isClosed = !this.#source || this.#source.readyState === EventSource.CLOSED;
+    const isClosed = !this.#source || this.#source.readyState === CLOSED;
     if (document.hidden) {
       this.#hiddenTimer = setTimeout(() => this.#close(), CLOSE_HIDDEN_MS);
     } else if (this.#url && isClosed) {

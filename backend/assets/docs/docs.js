@@ -1,7 +1,11 @@
 // The page at /docs: everything in /openapi.json, to read and to try. It uses nothing else.
 
+import { asApiError, call } from '../dashboard/api.js';
 import { byId, h, setText, show } from '../dashboard/dom.js';
+import { downloadWithToken } from '../dashboard/download.js';
 import { readJson } from '../dashboard/exact.js';
+import { handleToken } from '../dashboard/token-dialog.js';
+import { tabToken } from '../dashboard/token.js';
 import { markCode } from '../dashboard/words.js';
 import { requestForm } from './request-form.js';
 import { schemaTree } from './schema-tree.js';
@@ -119,10 +123,9 @@ function goToRoute() {
 }
 
 async function showDocument() {
-  const response = await fetch('/openapi.json', { cache: 'no-store' });
   // With `readJson`: some limits are larger than JavaScript numbers are exact.
   /** @type {OpenApi} */
-  const api = readJson(await response.text());
+  const api = await call('GET', '/openapi.json', { read: readJson });
   const routes = Object.entries(api.paths).flatMap(([path, methods]) =>
     Object.entries(methods).map(([method, operation]) =>
       routeEntry(api, method.toUpperCase(), path, operation)));
@@ -140,7 +143,15 @@ async function showDocument() {
   goToRoute();
 }
 
-showDocument().catch((error) => {
-  const message = `The document cannot be read: ${error.message}`;
+handleToken();
+main.before(downloadWithToken(byId('document'), 'openapi.json'));
+// Somebody who reads the page without a token sees why there is nothing.
+const reading = main.querySelector('.empty');
+tabToken.onChange(() => {
+  if (!reading?.isConnected) return;
+  setText(reading, tabToken.isWanted ? 'This server asks for a token.' : 'Reading the document…');
+});
+showDocument().catch((thrown) => {
+  const message = `The document cannot be read: ${asApiError(thrown).message}`;
   show(main, h('p', { class: 'problem', role: 'alert' }, message));
 });

@@ -1,9 +1,12 @@
 // A form that sends one request and shows the response.
 
+import { curlCommand } from '../dashboard/curl.js';
 import { h, setText, show } from '../dashboard/dom.js';
 import { readJson, writeJson } from '../dashboard/exact.js';
+import { fetchWith, noticeRefusal } from '../dashboard/token-fetch.js';
+import { tabToken } from '../dashboard/token.js';
 import { markCode } from '../dashboard/words.js';
-import { curlCommand, requestAddress } from './request.js';
+import { requestAddress } from './request.js';
 import { example, resolve } from './schema-facts.js';
 
 // Characters of a response that are shown: more make the page slow.
@@ -76,14 +79,19 @@ export function requestForm(api, method, path, operation) {
     const request = readRequest();
     const { url, headers } = request;
     const view = responseView();
-    const command = curlCommand(method, location.origin + url, headers, request.body);
+    const used = tabToken.value;
+    const command = curlCommand(method, location.origin + url, {
+      headers, body: request.body, withToken: tabToken.isUsed,
+    });
     show(response, h('pre', null, command), view.elements);
     stop.hidden = false;
 
     const sentAt = performance.now();
     try {
       const options = { method, headers, body: request.body, signal: own.signal };
-      const answer = await fetch(url, { ...options, cache: 'no-store' });
+      const answer = await fetchWith(used, url, options);
+      // What is forbidden is only shown: the same token may do other things.
+      await noticeRefusal(answer, used, false);
       view.showHead(answer, Math.round(performance.now() - sentAt));
       await showBody(answer, view);
     } catch (error) {

@@ -1,4 +1,4 @@
-// A request as an address and as a curl command. No elements here.
+// A request as an address. No elements here.
 
 /** @typedef {{ parameter: OpenApiParameter, value: string }} ParameterValue */
 
@@ -23,23 +23,4 @@ export function requestAddress(template, values) {
 
   const search = query.toString();
   return { url: search ? `${path}?${search}` : path, headers };
-}
-
-/** @param {string} text */
-const quote = (text) => `'${text.replaceAll("'", "'\\''")}'`;
-
-/**
- * The request for a shell.
- * @param {string} method
- * @param {string} url with its origin
- * @param {Record<string, string>} headers
- * @param {string | undefined} body
- */
-export function curlCommand(method, url, headers, body) {
-  const parts = ['curl', '-s'];
-  if (method !== 'GET') parts.push('-X', method);
-  parts.push(quote(url));
-  for (const [name, value] of Object.entries(headers)) parts.push('-H', quote(`${name}: ${value}`));
-  if (body) parts.push('-d', quote(body));
-  return parts.join(' ');
 }

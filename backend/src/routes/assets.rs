@@ -151,8 +151,8 @@ impl Bundle {
         Ok(AssetAnswer((common, asset.content).into_response()))
     }
 
-    /// Checks that every file that another one asks for exists, and that none turns text into
-    /// markup.
+    /// Checks that every file that another one asks for exists, that none turns text into markup,
+    /// and that the token of a tab goes with every request and is kept nowhere else.
     #[cfg(test)]
     pub fn check(&self) {
         let own = format!("\"/{}/", self.name);
@@ -178,9 +178,18 @@ impl Bundle {
                 "document.write",
                 "eval(",
                 "new Function",
+                "localStorage",
+                "document.cookie",
+                "new EventSource",
+                "XMLHttpRequest",
+                "sendBeacon",
             ] {
                 assert!(!content.contains(forbidden), "{name} uses {forbidden}");
             }
+            assert!(
+                *name == "token-fetch.js" || !content.contains(" fetch("),
+                "{name} sends a request without the token"
+            );
         }
     }
 }
