@@ -86,12 +86,7 @@ async fn a_server_takes_a_configuration_of_the_tests_own() {
 fn options(url: String) -> NatsOptions {
     NatsOptions {
         nats_url: url,
-        nats_creds: None,
-        nats_user: None,
-        nats_password: None,
-        nats_token: None,
-        nats_ca: None,
-        subject_prefix: SubjectNames::new("ktrdr").unwrap(),
+        ..ktrdr_worker::Config::default().nats
     }
 }
 

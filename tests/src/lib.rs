@@ -5,6 +5,7 @@
 //! | [`nats`] | a nats-server of a test's own: start, stop, kill, restart on the same port |
 //! | [`cluster`] | three of them that are one JetStream |
 //! | [`proxy`] | a TCP proxy at a fixed port that can cut, hold and restore what goes through it |
+//! | [`certificates`] | a certificate authority of a test's own |
 //! | [`process`] | the built programs `ktrdr-backend` and `ktrdr-worker` as child processes, and signals for them |
 //! | [`settings`] | short heartbeats and leases, as environment and as flags |
 //! | [`client`] | the REST APIs as a user sees them |
@@ -30,6 +31,7 @@
 pub mod bench;
 pub mod browser;
 pub mod bus;
+pub mod certificates;
 pub mod chaos;
 pub mod client;
 pub mod cluster;
@@ -47,11 +49,12 @@ pub mod wait;
 pub mod wire;
 
 pub use bus::Bus;
+pub use certificates::{Authority, Certificate};
 pub use client::{Answer, Client};
 pub use cluster::Cluster;
 pub use local_worker::LocalWorker;
 pub use nats::NatsServer;
-pub use process::{BackendProcess, WorkerProcess};
+pub use process::{BackendProcess, WorkerProcess, free_port};
 pub use proxy::Proxy;
 pub use scratch::Scratch;
 pub use settings::Settings;

@@ -111,6 +111,25 @@ impl NatsServer {
         .await;
     }
 
+    /// Waits until it listens, and returns its address. For a server that does not let everybody in.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub async fn listens(&mut self) -> String {
+        self.port_is_known().await
+    }
+
+    /// Starts it again at once with another configuration.
+    ///
+    /// # Panics
+    /// When it was started without one.
+    pub fn reconfigure(&mut self, configuration: &str) {
+        let file = self.scratch.join("server.conf");
+        assert!(file.exists(), "a server without a configuration");
+        std::fs::write(file, configuration).expect("a configuration file");
+        self.relaunch();
+    }
+
     fn spawn(&mut self) {
         let port = if self.port == 0 {
             "-1".to_owned()

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`settings`] | settings of both programs, each a flag and an environment variable |
 //! | [`nats`] | the connection: credentials, TLS, reconnects, work that ends with a connection |
+//! | [`secret_file`] | files that hold secrets |
 //! | [`backoff`] | growing pauses between tries |
 //! | [`topology`] | streams, consumers and buckets, and how they are provisioned |
 //! | [`oplog`] | appending to an operation's log behind an expected sequence, and reading it |
@@ -19,6 +20,7 @@ pub mod backoff;
 pub mod metrics;
 pub mod nats;
 pub mod oplog;
+pub mod secret_file;
 pub mod settings;
 pub mod shutdown;
 pub mod telemetry;

@@ -19,26 +19,40 @@ pub struct NatsOptions {
     /// Server addresses, separated by commas.
     #[arg(long, env = "NATS_URL", default_value = "nats://127.0.0.1:4222")]
     pub nats_url: String,
-    /// Credentials file (`.creds`).
+    /// Credentials file (`.creds`). It is read again at each connect, as all files named here.
     #[arg(long, env = "NATS_CREDS")]
     pub nats_creds: Option<PathBuf>,
+    /// File with the seed of an nkey.
+    #[arg(long, env = "NATS_NKEY")]
+    pub nats_nkey: Option<PathBuf>,
     /// User name.
-    #[arg(long, env = "NATS_USER", requires = "nats_password")]
+    #[arg(long, env = "NATS_USER")]
     pub nats_user: Option<String>,
     /// Password for the user name.
-    #[arg(
-        long,
-        env = "NATS_PASSWORD",
-        requires = "nats_user",
-        hide_env_values = true
-    )]
+    #[arg(long, env = "NATS_PASSWORD", hide_env_values = true)]
     pub nats_password: Option<String>,
+    /// File with the password for the user name.
+    #[arg(long, env = "NATS_PASSWORD_FILE")]
+    pub nats_password_file: Option<PathBuf>,
     /// Token.
-    #[arg(long, env = "NATS_TOKEN", hide_env_values = true, conflicts_with_all = ["nats_user", "nats_creds"])]
+    #[arg(long, env = "NATS_TOKEN", hide_env_values = true)]
     pub nats_token: Option<String>,
     /// Certificate authority (PEM file) for checking the servers' certificates. Turns TLS on.
     #[arg(long, env = "NATS_CA")]
     pub nats_ca: Option<PathBuf>,
+    /// Certificate of this client (PEM file), for servers that want one. Turns TLS on.
+    #[arg(long, env = "NATS_CERT")]
+    pub nats_cert: Option<PathBuf>,
+    /// Private key of the client certificate (PEM file).
+    #[arg(long, env = "NATS_KEY")]
+    pub nats_key: Option<PathBuf>,
+    /// Speak TLS from the first byte, for servers with `handshake_first`.
+    #[arg(long, env = "NATS_TLS_FIRST", default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    pub nats_tls_first: bool,
+    /// First tokens of the subjects on which this program gets answers. With a prefix of its own,
+    /// the server can keep others from reading them.
+    #[arg(long, env = "NATS_INBOX_PREFIX", default_value = "_INBOX", value_parser = parse_inbox_prefix)]
+    pub nats_inbox_prefix: String,
     /// First tokens of every subject. Each prefix is a separate tenant with its own streams.
     #[arg(long, env = "KTRDR_SUBJECT_PREFIX", default_value = "ktrdr", value_parser = parse_names)]
     pub subject_prefix: SubjectNames,
@@ -160,6 +174,22 @@ pub fn masked_urls(urls: &str) -> String {
         .join(",")
 }
 
+/// Reads an inbox prefix: tokens of a subject, without wildcards.
+fn parse_inbox_prefix(text: &str) -> Result<String, String> {
+    let is_token = |token: &str| {
+        let is_plain = |c: char| c.is_ascii_graphic() && !matches!(c, '*' | '>' | '$');
+        !token.is_empty() && token.chars().all(is_plain)
+    };
+    if text.split('.').all(is_token) {
+        Ok(text.to_owned())
+    } else {
+        Err(
+            "must be tokens of a subject, separated by dots; write for example _INBOX_backend"
+                .to_owned(),
+        )
+    }
+}
+
 fn parse_names(text: &str) -> Result<SubjectNames, String> {
     SubjectNames::new(text).map_err(|error| error.to_string())
 }
@@ -167,6 +197,16 @@ fn parse_names(text: &str) -> Result<SubjectNames, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_inbox_prefix_is_tokens_without_wildcards() {
+        for good in ["_INBOX", "_INBOX_worker-dummy", "a.b"] {
+            assert_eq!(parse_inbox_prefix(good), Ok(good.to_owned()));
+        }
+        for bad in ["", ".", "a..b", "a.", "_INBOX.>", "*", "$JS", "a b", "ä"] {
+            assert!(parse_inbox_prefix(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn durations_are_written_with_a_unit() {

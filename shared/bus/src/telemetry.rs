@@ -23,12 +23,23 @@ pub struct LogOptions {
     pub log_json: bool,
 }
 
+/// The client library says nothing that [`crate::nats`] does not: it writes a line about each failed
+/// try to connect, without the cause. A filter that names the part decides itself.
+const LIBRARY: [(&str, &str); 2] = [("async_nats", "warn"), ("async_nats::connector", "off")];
+
 /// Starts logging for this process. When the filter is not valid, logs at `info` and warns.
 pub fn init(options: &LogOptions) {
     let (filter, bad) = match EnvFilter::try_new(&options.log) {
         Ok(filter) => (filter, None),
         Err(error) => (EnvFilter::new("info"), Some(error)),
     };
+    let filter = LIBRARY.iter().fold(filter, |filter, (part, level)| {
+        match format!("{part}={level}").parse() {
+            Ok(directive) if !options.log.contains(part) => filter.add_directive(directive),
+            _ => filter,
+        }
+    });
+
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())

@@ -14,13 +14,23 @@
 //! Rejected: a deadline on each single wait. A deadline short enough to be useful is shorter than
 //! many quiet periods, and each reader would need its own.
 
+mod credentials;
+mod settings_error;
+mod tls;
+mod trouble;
+
+use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::{ConnectOptions, Event};
+use async_nats::{ConnectOptions, Event, ServerAddr};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::settings::NatsOptions;
+pub use settings_error::SettingsError;
+
+use crate::settings::{NatsOptions, masked_urls};
+use credentials::Credentials;
+use trouble::Trouble;
 
 /// How long a request to JetStream may take before its outcome counts as unknown.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -38,16 +48,10 @@ const RETURN: Duration = MAX_RECONNECT_DELAY.saturating_add(Duration::from_secs(
 /// Why a connection cannot even be tried.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The credentials file cannot be used.
-    #[error("cannot read the NATS credentials file {path}")]
-    Credentials {
-        /// Path of the file.
-        path: String,
-        /// The error of the operating system.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The address or the TLS settings cannot be used.
+    /// The settings contradict each other, or name files that cannot be used.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// The client library refuses the settings.
     #[error("cannot connect to NATS at {url}")]
     Connect {
         /// The addresses, without passwords.
@@ -150,74 +154,86 @@ async fn while_up<T>(mut link: watch::Receiver<Link>, work: impl Future<Output =
 /// Starts connecting and returns at once.
 ///
 /// When NATS cannot be reached, the client keeps trying in the background, without an end, and says
-/// so in the log.
+/// why in the log. Credentials, certificates and keys in files are read again at each connect.
 ///
 /// # Errors
 /// [`ConnectError`] when the settings themselves cannot work.
 pub async fn connect(options: &NatsOptions, name: &str) -> Result<Connection, ConnectError> {
+    let addresses = addresses(&options.nats_url)?;
+    let credentials = Credentials::from_options(options, &addresses)?;
+    let addresses: Vec<ServerAddr> = addresses.into_iter().map(without_user).collect();
+    // Servers that the cluster tells about later have no scheme. They get TLS like the known ones.
+    let tls = tls::is_on(options)? || addresses.iter().all(ServerAddr::tls_required);
+    if credentials.are_set() {
+        tls::warn_if_in_the_clear(&addresses, tls);
+    }
+
     let (sender, link) = watch::channel(Link::default());
-    let url = options.nats_url.clone();
+    let trouble = Arc::new(Trouble::new(credentials.clone()));
+    let told = trouble.clone();
 
-    let mut connect = ConnectOptions::new()
-        .name(name)
-        .retry_on_initial_connect()
-        .max_reconnects(None)
-        .ping_interval(PING_INTERVAL)
-        .request_timeout(Some(REQUEST_TIMEOUT))
-        .client_capacity(16 * 1024)
-        // The server sends an ordered consumer up to 32 MiB ahead, and the client's buffer counts
-        // messages. Small messages would overflow the default of 65,536, be dropped and be read
-        // again. The buffer takes memory only when it is used.
-        .subscription_capacity(1 << 19)
-        .reconnect_delay_callback(|attempt| {
-            Duration::from_millis(50)
-                .saturating_mul(1 << attempt.min(10) as u32)
-                .min(MAX_RECONNECT_DELAY)
-        })
-        .event_callback(move |event| {
-            match &event {
-                Event::Connected => {
-                    sender.send_modify(|link| {
-                        *link = Link {
-                            up: true,
-                            epoch: link.epoch + 1,
-                            since: Some(Instant::now()),
-                        }
-                    });
-                    tracing::info!("connected to NATS");
+    let mut connect =
+        ConnectOptions::with_auth_callback(move |nonce| credentials.clone().answer(nonce))
+            .name(name)
+            .custom_inbox_prefix(&options.nats_inbox_prefix)
+            .require_tls(tls)
+            .retry_on_initial_connect()
+            .max_reconnects(None)
+            .ping_interval(PING_INTERVAL)
+            .request_timeout(Some(REQUEST_TIMEOUT))
+            .client_capacity(16 * 1024)
+            // The server sends an ordered consumer up to 32 MiB ahead, and the client's buffer counts
+            // messages. Small messages would overflow the default of 65,536, be dropped and be read
+            // again. The buffer takes memory only when it is used.
+            .subscription_capacity(1 << 19)
+            .reconnect_delay_callback(|attempt| {
+                Duration::from_millis(50)
+                    .saturating_mul(1 << attempt.min(10) as u32)
+                    .min(MAX_RECONNECT_DELAY)
+            })
+            // It is called before each round of tries. `None` leaves the choice to the library.
+            .reconnect_to_server_callback(move |servers, _| {
+                trouble.look(&servers);
+                std::future::ready(None)
+            })
+            .event_callback(move |event| {
+                match &event {
+                    Event::Connected => {
+                        sender.send_modify(|link| {
+                            *link = Link {
+                                up: true,
+                                epoch: link.epoch + 1,
+                                since: Some(Instant::now()),
+                            }
+                        });
+                        told.over();
+                        tracing::info!("connected to NATS");
+                    }
+                    Event::Disconnected | Event::Closed => {
+                        sender.send_modify(|link| link.up = false);
+                        tracing::warn!("lost the connection to NATS; reconnecting");
+                    }
+                    // Failed tries to connect, without their cause.
+                    Event::ClientError(error) => {
+                        tracing::debug!(%error, "the NATS client reports an error");
+                    }
+                    other => tracing::warn!(event = %other, "the NATS client reports an event"),
                 }
-                Event::Disconnected | Event::Closed => {
-                    sender.send_modify(|link| link.up = false);
-                    tracing::warn!("lost the connection to NATS; reconnecting");
-                }
-                other => tracing::warn!(event = %other, "the NATS client reports an event"),
-            }
-            std::future::ready(())
-        });
+                std::future::ready(())
+            });
 
-    if let Some(path) = &options.nats_creds {
-        connect =
-            connect
-                .credentials_file(path)
-                .await
-                .map_err(|source| ConnectError::Credentials {
-                    path: path.display().to_string(),
-                    source,
-                })?;
-    }
-    if let (Some(user), Some(password)) = (&options.nats_user, &options.nats_password) {
-        connect = connect.user_and_password(user.clone(), password.clone());
-    }
-    if let Some(token) = &options.nats_token {
-        connect = connect.token(token.clone());
-    }
     if let Some(ca) = &options.nats_ca {
-        connect = connect.add_root_certificates(ca.clone()).require_tls(true);
+        connect = connect.add_root_certificates(ca.clone());
+    }
+    if let (Some(certificate), Some(key)) = (&options.nats_cert, &options.nats_key) {
+        connect = connect.add_client_certificate(certificate.clone(), key.clone());
+    }
+    if options.nats_tls_first {
+        connect = connect.tls_first();
     }
 
-    let shown = crate::settings::masked_urls(&url);
+    let shown = masked_urls(&options.nats_url);
     tracing::info!(url = %shown, "connecting to NATS");
-    let addresses: Vec<String> = url.split(',').map(|part| part.trim().to_owned()).collect();
     let client = connect
         .connect(addresses)
         .await
@@ -232,6 +248,25 @@ pub async fn connect(options: &NatsOptions, name: &str) -> Result<Connection, Co
         jetstream,
         link,
     })
+}
+
+fn addresses(urls: &str) -> Result<Vec<ServerAddr>, SettingsError> {
+    let address = |url: &str| {
+        let url = url.trim();
+        url.parse()
+            .map_err(|_| SettingsError::Address(masked_urls(url)))
+    };
+    urls.split(',').map(address).collect()
+}
+
+/// The library does not use a user or token in an address. Without it, no log line can show it.
+fn without_user(address: ServerAddr) -> ServerAddr {
+    let mut url = address.clone().into_inner();
+    let removed = url.set_username("").and_then(|()| url.set_password(None));
+    match (removed, ServerAddr::from_url(url)) {
+        (Ok(()), Ok(address)) => address,
+        _ => address,
+    }
 }
 
 #[cfg(test)]
