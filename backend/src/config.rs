@@ -1,20 +1,20 @@
 //! The backend's settings, each an environment variable and a flag.
 
-use std::ffi::OsString;
 use std::time::Duration;
 
-use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches, Parser, ValueEnum};
+use clap::{Arg, ArgMatches, Command, Parser, ValueEnum};
 use ktrdr_bus::settings::{NatsOptions, ProtocolOptions, masked_urls, parse_duration, parse_size};
 use ktrdr_bus::telemetry::LogOptions;
 use ktrdr_http::browsers::BrowserOptions;
+use ktrdr_http::tokens::TokenOptions;
 
 /// REST interface of KTRDR Workers: checks, queues, shows and cancels operations that
 /// workers run.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "ktrdr-backend", version)]
 pub struct Config {
-    /// Address and port of the REST interface; port 0 takes any free one. There is no
-    /// authentication: everybody who reaches the address may start and cancel operations.
+    /// Address and port of the REST interface; port 0 takes any free one. An address that other
+    /// machines reach needs `KTRDR_TOKENS_FILE`, or `KTRDR_INSECURE=true`.
     #[arg(long, env = "KTRDR_API_ADDR", default_value = "127.0.0.1:8000")]
     pub api_addr: String,
     /// How long a silent worker stays listed as `TEMPORARILY_UNAVAILABLE` before it is removed.
@@ -35,6 +35,9 @@ pub struct Config {
     /// How long requests in flight may take to finish once the process has been asked to stop.
     #[arg(long, env = "KTRDR_SHUTDOWN_GRACE", default_value = "10s", value_parser = parse_duration)]
     pub shutdown_grace: Duration,
+    /// Who may use the REST interface.
+    #[command(flatten)]
+    pub tokens: TokenOptions,
     /// Which names and web pages the REST interface answers.
     #[command(flatten)]
     pub browsers: BrowserOptions,
@@ -61,23 +64,13 @@ pub enum Admission {
 }
 
 impl Config {
-    /// Reads flags and environment variables. Ends the program with a message when they cannot be
-    /// used, or when help or the version was asked for.
-    pub fn load() -> Self {
-        Self::load_from(std::env::args_os()).unwrap_or_else(|error| error.exit())
-    }
-
-    fn load_from<I, T>(arguments: I) -> Result<Self, clap::Error>
-    where
-        I: IntoIterator<Item = T>,
-        T: Into<OsString> + Clone,
-    {
-        let mut command = Self::command();
-        let matches = command.try_get_matches_from_mut(arguments)?;
-        let mut config =
-            Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
-        config.effective = effective(&command, &matches);
-        Ok(config)
+    /// The same settings, which remember how they were written.
+    #[must_use]
+    pub fn shown_as(self, command: &Command, matches: &ArgMatches) -> Self {
+        Self {
+            effective: effective(command, matches),
+            ..self
+        }
     }
 
     /// Every setting with its value, by the name of its variable. Secrets are masked.
@@ -135,11 +128,20 @@ fn parse_body_size(text: &str) -> Result<usize, String> {
 
 #[cfg(test)]
 mod tests {
+    use clap::{CommandFactory, FromArgMatches};
+
     use super::*;
+
+    fn config(arguments: &[&str]) -> Config {
+        let command = Config::command();
+        let matches = command.clone().get_matches_from(arguments);
+        let config = Config::from_arg_matches(&matches).unwrap();
+        config.shown_as(&command, &matches)
+    }
 
     #[test]
     fn secrets_are_never_shown() {
-        let config = Config::load_from([
+        let config = config(&[
             "ktrdr-backend",
             "--nats-url",
             "nats://bob:hunter2@a:4222, tls://hunter2@b",
@@ -147,8 +149,7 @@ mod tests {
             "bob",
             "--nats-password",
             "hunter2",
-        ])
-        .unwrap();
+        ]);
 
         let shown = format!("{:?}", config.effective());
 
@@ -159,7 +160,7 @@ mod tests {
 
     #[test]
     fn every_setting_is_shown_with_its_value() {
-        let config = Config::load_from(["ktrdr-backend", "--lease", "42s"]).unwrap();
+        let config = config(&["ktrdr-backend", "--lease", "42s"]);
 
         let shown = config.effective();
 

@@ -9,6 +9,7 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`commands`] | the command line with its sub-commands |
 //! | `router` | every route and layer on one screen |
 //! | `routes` | the REST interface, one file per resource: extract, call, respond |
 //! | `openapi` | the description of the REST interface |
@@ -33,6 +34,7 @@
 
 mod catalogue;
 mod changes;
+pub mod commands;
 pub mod config;
 mod dispatch;
 mod duties;
@@ -58,6 +60,7 @@ use std::time::Duration;
 use ktrdr_bus::nats::{self, ConnectError};
 use ktrdr_bus::topology::TopologyError;
 use ktrdr_http::server;
+use ktrdr_http::tokens::{ListenError, Tokens, TokensError};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -71,6 +74,15 @@ const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 /// Why a backend ended that was not asked to.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
+    /// The listener may not be served.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The listener has no address.
+    #[error("the listener has no address")]
+    Address(#[source] std::io::Error),
+    /// The file of tokens cannot be used.
+    #[error(transparent)]
+    Tokens(#[from] TokensError),
     /// The NATS settings cannot work.
     #[error("the NATS settings cannot be used")]
     Connect(#[source] ConnectError),
@@ -105,12 +117,15 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
     log_settings(&config);
+    let address = listener.local_addr().map_err(RunError::Address)?;
+    config.tokens.check_address(address, false)?;
+    let tokens = Tokens::load(&config.tokens)?;
     let connection = nats::connect(&config.nats, "ktrdr-backend")
         .await
         .map_err(RunError::Connect)?;
     let client = connection.client.clone();
     let grace = config.shutdown_grace;
-    let state = state::AppState::new(config, connection, shutdown.clone());
+    let state = state::AppState::new(config, tokens.clone(), connection, shutdown.clone());
 
     let serving = serve(state.clone(), listener, shutdown.clone());
     let grace_is_over = async {
@@ -122,6 +137,7 @@ pub async fn run(
     let outcome = tokio::select! {
         () = serving => Ok(()),
         error = duties::run(state) => Err(error.into()),
+        () = tokens.keep_current() => Ok(()),
         () = grace_is_over => {
             tracing::warn!(?grace, "requests in flight did not finish within the grace");
             Ok(())

@@ -1,8 +1,9 @@
-//! The backend as a program: settings, logs, the port, then [`ktrdr_backend::run`].
+//! The backend as a program: the command line, logs, the port, then [`ktrdr_backend::run`].
 
 use std::process::ExitCode;
 
 use ktrdr_backend::Config;
+use ktrdr_backend::commands::Task;
 use ktrdr_bus::shutdown;
 use ktrdr_bus::telemetry;
 
@@ -10,9 +11,15 @@ use ktrdr_bus::telemetry;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+fn main() -> ExitCode {
+    match Task::from_args() {
+        Task::Run(command) => command.run(),
+        Task::Serve(config) => serve(*config),
+    }
+}
+
 #[tokio::main]
-async fn main() -> ExitCode {
-    let config = Config::load();
+async fn serve(config: Config) -> ExitCode {
     telemetry::init(&config.log);
 
     match start(config).await {

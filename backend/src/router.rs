@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::{Extension, Router};
+use ktrdr_http::tokens::{Access, Scope};
 
 use crate::middleware::served::Served;
 use crate::openapi::docs;
@@ -13,76 +14,112 @@ use crate::routes::{
 };
 use crate::state::AppState;
 
+const READ: Access = Access::Needs(Scope::Read);
+const START: Access = Access::Needs(Scope::Start);
+const CANCEL: Access = Access::Needs(Scope::Cancel);
+const METRICS: Access = Access::Needs(Scope::Metrics);
+
 /// The whole REST interface.
 pub fn router(state: AppState) -> Router {
     let (open, mut table) = Routes::always(&state.requests)
-        .get("/", dashboard::index, docs::DASHBOARD)
-        .get("/dashboard/{file}", dashboard::file, docs::DASHBOARD_FILE)
-        .get("/docs", api_docs::index, docs::DOCS)
-        .get("/docs/{file}", api_docs::file, docs::DOCS_FILE)
-        .get("/openapi.json", api_docs::openapi, docs::OPENAPI)
-        .get("/health", health::health, docs::HEALTH)
-        .get("/ready", health::ready, docs::READY)
-        .get("/metrics", prometheus::show, docs::PROMETHEUS)
+        .get("/", Access::Open, dashboard::index, docs::DASHBOARD)
+        .get(
+            "/dashboard/{file}",
+            Access::Open,
+            dashboard::file,
+            docs::DASHBOARD_FILE,
+        )
+        .get("/docs", Access::Open, api_docs::index, docs::DOCS)
+        .get(
+            "/docs/{file}",
+            Access::Open,
+            api_docs::file,
+            docs::DOCS_FILE,
+        )
+        .get("/openapi.json", READ, api_docs::openapi, docs::OPENAPI)
+        .get("/health", Access::Open, health::health, docs::HEALTH)
+        .get("/ready", Access::Open, health::ready, docs::READY)
+        .get("/metrics", METRICS, prometheus::show, docs::PROMETHEUS)
         .into_parts();
     let (api, described) = Routes::needing_projection(&state.requests)
         .get(
             "/api/v1/operations",
+            READ,
             operations::list,
             docs::LIST_OPERATIONS,
         )
         .get(
             "/api/v1/operations/{id}",
+            READ,
             operations::show,
             docs::GET_OPERATION,
         )
         .delete(
             "/api/v1/operations/{id}",
+            CANCEL,
             cancel::cancel,
             docs::DELETE_OPERATION,
         )
         .delete(
             "/api/v1/operations/{id}/cancel",
+            CANCEL,
             cancel::cancel,
             docs::CANCEL_OPERATION,
         )
         .get(
             "/api/v1/operations/{id}/results",
+            READ,
             results::show,
             docs::RESULTS,
         )
         .get(
             "/api/v1/operations/{id}/metrics",
+            READ,
             metrics::show,
             docs::OPERATION_METRICS,
         )
         .get(
             "/api/v1/operations/{id}/history",
+            READ,
             history::show,
             docs::HISTORY,
         )
         .get(
             "/api/v1/operations/{id}/events",
+            READ,
             events::one,
             docs::OPERATION_EVENTS,
         )
-        .get("/api/v1/events", events::all, docs::ALL_EVENTS)
-        .get("/api/v1/stats", stats::show, docs::STATS)
-        .post("/api/v1/operations/{id}/retry", retry::retry, docs::RETRY)
+        .get("/api/v1/events", READ, events::all, docs::ALL_EVENTS)
+        .get("/api/v1/stats", READ, stats::show, docs::STATS)
+        .post(
+            "/api/v1/operations/{id}/retry",
+            START,
+            retry::retry,
+            docs::RETRY,
+        )
         .post(
             "/api/v1/operations/{id}/resume",
+            START,
             retry::resume,
             docs::RESUME,
         )
-        .get("/api/v1/workers", workers::list, docs::LIST_WORKERS)
-        .get("/api/v1/workers/{id}", workers::show, docs::GET_WORKER)
+        .get("/api/v1/workers", READ, workers::list, docs::LIST_WORKERS)
+        .get(
+            "/api/v1/workers/{id}",
+            READ,
+            workers::show,
+            docs::GET_WORKER,
+        )
         .get(
             "/api/v1/worker-types",
+            READ,
             worker_types::list,
             docs::WORKER_TYPES,
         )
         .post(
             "/api/v1/{domain}/start",
+            START,
             start::start,
             docs::START_OPERATION,
         )

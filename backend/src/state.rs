@@ -8,6 +8,7 @@ use ktrdr_bus::oplog::OpLog;
 use ktrdr_http::answer::AnswerBudget;
 use ktrdr_http::browsers::BrowserRules;
 use ktrdr_http::server::Connections;
+use ktrdr_http::tokens::Tokens;
 use ktrdr_protocol::subject::SubjectNames;
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
@@ -40,6 +41,8 @@ pub struct Parts {
     pub config: Config,
     /// What web pages may do.
     pub browsers: BrowserRules,
+    /// Who may do what.
+    pub tokens: Tokens,
     /// Subjects and streams.
     pub names: SubjectNames,
     /// The connection to NATS.
@@ -79,7 +82,12 @@ pub struct Parts {
 
 impl AppState {
     /// Connects the parts; nothing runs yet.
-    pub fn new(config: Config, connection: Connection, stopping: CancellationToken) -> Self {
+    pub fn new(
+        config: Config,
+        tokens: Tokens,
+        connection: Connection,
+        stopping: CancellationToken,
+    ) -> Self {
         let names = config.nats.subject_prefix.clone();
         let changes = Changes::default();
         let projection = Arc::new(Projection::new(changes.clone()));
@@ -107,6 +115,7 @@ impl AppState {
 
         Self(Arc::new(Parts {
             browsers,
+            tokens,
             projection,
             responses: ResponseCache::default(),
             registry,

@@ -77,6 +77,7 @@ impl fmt::Display for Answer {
 pub struct Client {
     base: String,
     http: reqwest::Client,
+    token: Option<String>,
 }
 
 impl Client {
@@ -94,6 +95,25 @@ impl Client {
         Self {
             base: base.into().trim_end_matches('/').to_owned(),
             http,
+            token: None,
+        }
+    }
+
+    /// The same API with a token.
+    #[must_use]
+    pub fn with_token(&self, token: &str) -> Self {
+        Self {
+            token: Some(token.to_owned()),
+            ..self.clone()
+        }
+    }
+
+    /// The same API without a token.
+    #[must_use]
+    pub fn without_token(&self) -> Self {
+        Self {
+            token: None,
+            ..self.clone()
         }
     }
 
@@ -104,7 +124,11 @@ impl Client {
 
     /// A request to a path of this API, for the test to complete.
     pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
-        self.http.request(method, format!("{}{path}", self.base))
+        let request = self.http.request(method, format!("{}{path}", self.base));
+        match &self.token {
+            None => request,
+            Some(token) => request.bearer_auth(token),
+        }
     }
 
     /// Sends it.

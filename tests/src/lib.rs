@@ -15,6 +15,7 @@
 //! | [`events`] | server-sent events as a client reads them |
 //! | [`browser`] | a headless Chromium, to look at the dashboard with |
 //! | [`engines`] | engines that wait at a gate, block a thread, or fail a number of times |
+//! | [`tokens`] | a file of tokens that a test changes |
 //! | [`stack`] | all of it together |
 //! | [`chaos`] | a load with faults from a seed, and the check that nothing was lost or done twice |
 //! | [`wire`] | the messages that the programs write, recorded from a script |
@@ -45,6 +46,7 @@ pub mod proxy;
 pub mod scratch;
 pub mod settings;
 pub mod stack;
+pub mod tokens;
 pub mod wait;
 pub mod wire;
 
@@ -59,4 +61,5 @@ pub use proxy::Proxy;
 pub use scratch::Scratch;
 pub use settings::Settings;
 pub use stack::Stack;
+pub use tokens::TokensFile;
 pub use wait::{LIMIT, wait_for};

@@ -61,7 +61,7 @@ impl LocalWorker {
         let listener = TcpListener::bind(("127.0.0.1", 0))
             .await
             .expect("a free port");
-        let api = Client::new(format!(
+        let api = settings.client(format!(
             "http://{}",
             listener.local_addr().expect("its address")
         ));

@@ -300,7 +300,7 @@ impl BackendProcess {
     /// Starts a backend and returns at once.
     pub fn launch(settings: &Settings) -> Self {
         let (scratch, port) = (Scratch::new("backend"), free_port());
-        let api = Client::new(format!("http://127.0.0.1:{port}"));
+        let api = settings.client(format!("http://127.0.0.1:{port}"));
         Self {
             process: Self::spawn(settings, port, &scratch),
             api,
@@ -385,7 +385,7 @@ impl WorkerProcess {
         let (scratch, port) = (Scratch::new(id), free_port());
         let command: Vec<String> = command.iter().map(|&word| word.to_owned()).collect();
         let process = Self::spawn(settings, &command, (worker_type, id), port, &scratch);
-        let api = Client::new(format!("http://127.0.0.1:{port}"));
+        let api = settings.client(format!("http://127.0.0.1:{port}"));
         let (id, worker_type, settings) = (id.to_owned(), worker_type.to_owned(), settings.clone());
 
         Self {

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use crate::client::Client;
 use crate::process::program;
+use crate::tokens::TokensFile;
 
 /// The settings that backend and workers of one test share.
 #[derive(Debug, Clone)]
@@ -29,6 +31,8 @@ pub struct Settings {
     pub programs: Option<PathBuf>,
     /// The limit of open files of the processes; `None` for that of the test.
     pub descriptors: Option<u32>,
+    /// The token of the test's own requests; `None` without tokens.
+    pub token: Option<String>,
     /// Further environment of the processes; wins over everything above.
     pub extra: Vec<(String, String)>,
 }
@@ -48,6 +52,7 @@ impl Settings {
             log: "debug,async_nats=info,hyper=info,h2=info,reqwest=info".to_owned(),
             programs: None,
             descriptors: None,
+            token: None,
             extra: Vec::new(),
         }
     }
@@ -57,6 +62,26 @@ impl Settings {
     pub fn with(mut self, key: &str, value: impl Into<String>) -> Self {
         self.extra.push((key.to_owned(), value.into()));
         self
+    }
+
+    /// With a file of tokens. The test's own requests send a token that allows everything.
+    #[must_use]
+    pub fn tokens(self, file: &TokensFile) -> Self {
+        let token = file.token("test");
+        let path = file.path().display().to_string();
+        Self {
+            token: Some(token),
+            ..self.with("KTRDR_TOKENS_FILE", path)
+        }
+    }
+
+    /// A client of the REST interface at `base`, with the test's token if there is one.
+    pub fn client(&self, base: impl Into<String>) -> Client {
+        let client = Client::new(base);
+        match &self.token {
+            None => client,
+            Some(token) => client.with_token(token),
+        }
     }
 
     /// With another data directory.

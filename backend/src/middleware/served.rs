@@ -1,6 +1,6 @@
 //! The wrapper around every handler. It gives a request its id and span, writes its log lines,
-//! counts and times it, refuses what web pages may not do, refuses it until the projection is
-//! loaded, and turns a panic into a 500.
+//! counts and times it, refuses what web pages may not do and what its token does not allow, refuses
+//! it until the projection is loaded, and turns a panic into a 500.
 //!
 //! This is a [`Handler`] with a hand-written future, where tower layers would be usual. axum clones
 //! and boxes every layer for each request, and that cost more than most answers: with layers the
@@ -18,6 +18,7 @@ use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
 use futures::future::{CatchUnwind, Either, Ready, ready};
 use ktrdr_http::browsers::AnswerHeaders;
+use ktrdr_http::tokens::Access;
 use tokio::time::Instant;
 use tracing::Instrument;
 use tracing::instrument::Instrumented;
@@ -31,19 +32,34 @@ use crate::state::AppState;
 #[derive(Clone)]
 pub struct Served<H> {
     handler: H,
+    needs: Needs,
     /// `None` for requests that match no route: their metrics are looked up for each request.
     metrics: Option<RouteMetrics>,
-    needs_projection: bool,
+}
+
+/// What must be there before a request reaches its handler.
+#[derive(Clone, Copy)]
+struct Needs {
+    access: Access,
+    projection: bool,
 }
 
 impl<H> Served<H> {
-    /// The handler of a route. With `needs_projection` it answers 503 until the projection is
+    /// The handler of a route, for requests that bring what `access` says. With `needs_projection` it answers 503 until the projection is
     /// loaded.
-    pub fn route(handler: H, metrics: RouteMetrics, needs_projection: bool) -> Self {
+    pub fn route(
+        handler: H,
+        access: Access,
+        metrics: RouteMetrics,
+        needs_projection: bool,
+    ) -> Self {
         Self {
             handler,
+            needs: Needs {
+                access,
+                projection: needs_projection,
+            },
             metrics: Some(metrics),
-            needs_projection,
         }
     }
 
@@ -51,16 +67,36 @@ impl<H> Served<H> {
     pub fn unmatched(handler: H) -> Self {
         Self {
             handler,
+            needs: Needs {
+                access: Access::Open,
+                projection: false,
+            },
             metrics: None,
-            needs_projection: false,
         }
+    }
+}
+
+impl Needs {
+    /// The answer to a request that may not reach the handler. Otherwise its principal becomes an
+    /// extension of the request.
+    fn refusal(self, request: &mut Request, state: &AppState) -> Option<Response> {
+        // First of all, because the permission that a browser asks for comes without a token.
+        if let Some(answer) = state.browsers.answer(request) {
+            return Some(answer);
+        }
+        match state.tokens.check(request.headers(), self.access) {
+            Ok(principal) => request.extensions_mut().insert(principal),
+            Err(refused) => return Some(refused.into_response()),
+        };
+        let needed = self.projection.then(|| loaded::refusal(state));
+        Some(needed.flatten()?.into_response())
     }
 }
 
 impl<T, H: Handler<T, AppState>> Handler<T, AppState> for Served<H> {
     type Future = Answering<H::Future>;
 
-    fn call(self, request: Request, state: AppState) -> Self::Future {
+    fn call(self, mut request: Request, state: AppState) -> Self::Future {
         let id = request_id::of(request.headers());
         let browser = state.browsers.answer_headers(request.headers());
         let span = request_id::span(&id, &request);
@@ -73,11 +109,7 @@ impl<T, H: Handler<T, AppState>> Handler<T, AppState> for Served<H> {
         );
         let (logged, answer) = span.in_scope(|| {
             let logged = Logged::begin(&request);
-            let early = state.browsers.answer(&request).or_else(|| {
-                let needed = self.needs_projection.then(|| loaded::refusal(&state));
-                Some(needed.flatten()?.into_response())
-            });
-            let answer = match early {
+            let answer = match self.needs.refusal(&mut request, &state) {
                 None => Either::Left(self.handler.call(request, state)),
                 Some(answer) => Either::Right(ready(answer)),
             };

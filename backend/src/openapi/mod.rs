@@ -29,8 +29,13 @@ const INTERFACE: Interface = Interface {
     ],
 };
 
-/// The document for these routes and worker types.
-pub fn document(routes: &[Route], entries: &[Arc<CatalogueEntry>]) -> OpenApiDocument {
+/// The document for these routes and worker types. `tokens_needed` says whether requests need a
+/// token.
+pub fn document(
+    tokens_needed: bool,
+    routes: &[Route],
+    entries: &[Arc<CatalogueEntry>],
+) -> OpenApiDocument {
     // As requests are routed: a domain is one type's.
     let start_route = |entry: &Arc<CatalogueEntry>| {
         let has_domain = entry.domain_owner.is_none();
@@ -46,5 +51,5 @@ pub fn document(routes: &[Route], entries: &[Arc<CatalogueEntry>]) -> OpenApiDoc
             result_schema: &entry.published.result_schema,
         })
         .collect();
-    ktrdr_http::openapi::document(&INTERFACE, "/", routes, &types)
+    ktrdr_http::openapi::document(&INTERFACE, "/", tokens_needed, routes, &types)
 }

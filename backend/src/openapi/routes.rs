@@ -1,10 +1,11 @@
-//! The router that takes a route only together with its description: what is served and what is
-//! documented cannot differ.
+//! The router that takes a route only together with its description and with what a request must
+//! bring: what is served and what is documented cannot differ, and no route is open by oversight.
 
 use axum::Router;
 use axum::handler::Handler;
 use axum::routing::{MethodRouter, delete, get, post};
 use ktrdr_http::openapi::{DescribeHandler, Doc, Route};
+use ktrdr_http::tokens::Access;
 
 use crate::middleware::served::Served;
 use crate::request_metrics::RequestMetrics;
@@ -38,41 +39,42 @@ impl<'a> Routes<'a> {
     }
 
     /// Adds `GET path`.
-    pub fn get<H, T>(self, path: &'static str, handler: H, doc: Doc) -> Self
+    pub fn get<H, T>(self, path: &'static str, access: Access, handler: H, doc: Doc) -> Self
     where
         H: Handler<T, AppState> + DescribeHandler<T>,
         T: 'static,
     {
-        let route = Route::new("get", path, &handler, doc);
-        let served = get(self.served(path, handler));
+        let route = Route::new("get", path, access, &handler, doc);
+        let served = get(self.served(path, access, handler));
         self.add(route, served)
     }
 
     /// Adds `POST path`.
-    pub fn post<H, T>(self, path: &'static str, handler: H, doc: Doc) -> Self
+    pub fn post<H, T>(self, path: &'static str, access: Access, handler: H, doc: Doc) -> Self
     where
         H: Handler<T, AppState> + DescribeHandler<T>,
         T: 'static,
     {
-        let route = Route::new("post", path, &handler, doc);
-        let served = post(self.served(path, handler));
+        let route = Route::new("post", path, access, &handler, doc);
+        let served = post(self.served(path, access, handler));
         self.add(route, served)
     }
 
     /// Adds `DELETE path`.
-    pub fn delete<H, T>(self, path: &'static str, handler: H, doc: Doc) -> Self
+    pub fn delete<H, T>(self, path: &'static str, access: Access, handler: H, doc: Doc) -> Self
     where
         H: Handler<T, AppState> + DescribeHandler<T>,
         T: 'static,
     {
-        let route = Route::new("delete", path, &handler, doc);
-        let served = delete(self.served(path, handler));
+        let route = Route::new("delete", path, access, &handler, doc);
+        let served = delete(self.served(path, access, handler));
         self.add(route, served)
     }
 
-    fn served<H>(&self, path: &str, handler: H) -> Served<H> {
+    fn served<H>(&self, path: &str, access: Access, handler: H) -> Served<H> {
         Served::route(
             handler,
+            access,
             self.requests.for_route(path),
             self.needs_projection,
         )

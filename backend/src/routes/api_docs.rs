@@ -29,7 +29,12 @@ pub async fn openapi(
     State(state): State<AppState>,
     Extension(routes): Extension<Arc<Vec<Route>>>,
 ) -> Json<OpenApiDocument> {
-    Json(openapi::document(&routes, &state.catalogue.all()))
+    let tokens_needed = state.tokens.are_needed();
+    Json(openapi::document(
+        tokens_needed,
+        &routes,
+        &state.catalogue.all(),
+    ))
 }
 
 /// The page.

@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
+use ktrdr_http::tokens::Principal;
 use ktrdr_protocol::rest::health::{
     BackendHealth, BackendNats, HealthStatus, ProjectionHealth, ReadyResponse,
 };
@@ -11,7 +12,12 @@ use crate::error::{ApiError, ErrorCode};
 use crate::state::AppState;
 
 /// Answers 200 while the process lives; `status` says whether something is wrong.
-pub async fn health(State(state): State<AppState>) -> Json<BackendHealth<'static>> {
+pub async fn health(
+    State(state): State<AppState>,
+    principal: Principal,
+) -> Json<BackendHealth<'static>> {
+    let shows_figures = principal.reads_everything();
+    let figure = |value: u64| shows_figures.then_some(value);
     let connected = state.connection.is_up();
     let ready = connected && state.is_loaded();
     let status = if ready {
@@ -33,15 +39,18 @@ pub async fn health(State(state): State<AppState>) -> Json<BackendHealth<'static
         },
         projection: ProjectionHealth {
             caught_up: state.projection.is_caught_up(),
-            sequence: state.projection.applied(),
-            operations: state.projection.len() as u64,
-            skipped_messages: state.projection.skipped(),
+            sequence: figure(state.projection.applied()),
+            operations: figure(state.projection.len() as u64),
+            skipped_messages: figure(state.projection.skipped()),
         },
     })
 }
 
 /// Answers 200 when everything that was in the stream at start has been read and NATS is reachable.
-pub async fn ready(State(state): State<AppState>) -> Result<Json<ReadyResponse>, ApiError> {
+pub async fn ready(
+    State(state): State<AppState>,
+    principal: Principal,
+) -> Result<Json<ReadyResponse>, ApiError> {
     if !state.connection.is_up() {
         return Err(ApiError::nats_unavailable().with("ready", false));
     }
@@ -52,6 +61,8 @@ pub async fn ready(State(state): State<AppState>) -> Result<Json<ReadyResponse>,
 
     Ok(Json(ReadyResponse {
         ready: true,
-        sequence: state.projection.applied(),
+        sequence: principal
+            .reads_everything()
+            .then(|| state.projection.applied()),
     }))
 }

@@ -73,6 +73,7 @@ pub async fn show(State(state): State<AppState>) -> PrometheusText {
     register_followers(&state, &mut registry);
     state.refused.register(&mut registry);
     state.connections.register(&mut registry);
+    state.tokens.register(&mut registry);
     state.requests.register(&mut registry);
     ktrdr_bus::metrics::register(&mut registry, &state.connection);
 

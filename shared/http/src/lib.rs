@@ -9,6 +9,7 @@
 //! | [`error`] | error answers, with the codes of `ktrdr_protocol::rest::ErrorCode` |
 //! | [`answer`] | answers that are rendered text |
 //! | [`browsers`] | what web pages may do: checks of requests, headers of answers |
+//! | [`tokens`] | who may do what: the file of tokens, and the check of requests |
 //! | [`openapi`] | the OpenAPI document, made from the routes and the types of their handlers |
 //! | [`server`] | the server loop, with its limits and timeouts |
 //! | [`start_body`] | reads the body of a start request and checks all of it |
@@ -23,3 +24,4 @@ pub mod openapi;
 pub mod schema;
 pub mod server;
 pub mod start_body;
+pub mod tokens;

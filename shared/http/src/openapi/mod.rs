@@ -32,6 +32,8 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use crate::tokens::Access;
+
 pub use self::describe::{Describe, DescribeHandler, Description};
 pub use self::route::{Doc, Header, HeaderValues, Route};
 
@@ -70,11 +72,15 @@ pub struct StartRoute<'a> {
 #[schemars(inline)]
 pub struct OpenApiDocument(#[schemars(with = "Map<String, Value>")] pub Value);
 
+/// The name of the security scheme.
+const SCHEME: &str = "token";
+
 /// The document for these routes and worker types. `base` is the path below which the routes are
-/// served, `/` for none.
+/// served, `/` for none. `tokens_needed` says whether requests need a token.
 pub fn document(
     interface: &Interface,
     base: &str,
+    tokens_needed: bool,
     routes: &[Route],
     types: &[StartRoute<'_>],
 ) -> OpenApiDocument {
@@ -87,7 +93,10 @@ pub fn document(
 
     let mut paths: BTreeMap<String, Map<String, Value>> = BTreeMap::new();
     for route in routes {
-        let (operation, is_start) = operation(interface, route, &problem, &mut generator);
+        let (mut operation, is_start) = operation(interface, route, &problem, &mut generator);
+        if let (true, Access::Needs(scope)) = (tokens_needed, route.access) {
+            operation["security"] = json!([{ SCHEME: [scope.as_str()] }]);
+        }
         let mut add = |path: &str, operation| {
             paths
                 .entry(path.to_owned())
@@ -128,7 +137,13 @@ pub fn document(
         "servers": [{"url": base}],
         "tags": tags,
         "paths": paths,
-        "components": {"schemas": components},
+        "components": {
+            "schemas": components,
+            "securitySchemes": {SCHEME: {
+                "type": "http", "scheme": "bearer",
+                "description": "A token of the server's file of tokens. Needed when the server has one.",
+            }},
+        },
     }))
 }
 
@@ -245,6 +260,9 @@ fn operation(
     if route.method != "get" {
         codes.extend([ErrorCode::OriginNotAllowed, ErrorCode::UnsupportedMediaType]);
     }
+    if route.access != Access::Open {
+        codes.extend([ErrorCode::Unauthorized, ErrorCode::Forbidden]);
+    }
     codes.extend(doc.errors);
     if !parameters.is_empty() {
         // A variable part that is not UTF-8.
@@ -302,6 +320,11 @@ fn refusals(codes: Vec<ErrorCode>, problem: &Value) -> BTreeMap<u16, Value> {
         if status == 503 {
             response["headers"]["Retry-After"] = json!({
                 "description": "Seconds after which to try again.", "schema": {"type": "integer"},
+            });
+        }
+        if status == 401 {
+            response["headers"]["WWW-Authenticate"] = json!({
+                "description": "`Bearer`, and what is wrong with the token (RFC 6750).", "schema": {"type": "string"},
             });
         }
         (status, response)
@@ -364,6 +387,7 @@ mod tests {
 
     use super::*;
     use crate::error::ApiError;
+    use crate::tokens::Scope;
 
     const DOC: Doc = Doc {
         errors: &[ErrorCode::WorkerNotFound],
@@ -383,9 +407,10 @@ mod tests {
 
     #[test]
     fn the_answer_of_a_route_is_the_type_that_its_handler_returns() {
-        let route = Route::new::<_, ((), _, _)>("get", "/workers/{id}", &show, DOC);
+        let access = Access::Needs(Scope::Read);
+        let route = Route::new::<_, ((), _, _)>("get", "/workers/{id}", access, &show, DOC);
 
-        let OpenApiDocument(document) = document(&INTERFACE, "/", &[route], &[]);
+        let OpenApiDocument(document) = document(&INTERFACE, "/", true, &[route], &[]);
 
         let operation = &document["paths"]["/workers/{id}"]["get"];
         let schema = |status: &str| {
@@ -398,6 +423,7 @@ mod tests {
             json!(["worker_not_found", "unknown_route"])
         );
         assert_eq!(operation["parameters"][0]["name"], "id");
+        assert_eq!(operation["security"], json!([{"token": ["read"]}]));
         let status = &document["components"]["schemas"]["WorkerStatus"];
         assert_eq!(status["enum"][0], "AVAILABLE");
     }

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use ktrdr_protocol::rest::ErrorCode;
 
 use super::describe::{Describe, DescribeHandler, Description};
+use crate::tokens::Access;
 
 /// The description of a route, as far as the types of its handler do not contain it.
 #[derive(Debug, Clone, Copy)]
@@ -57,6 +58,8 @@ pub struct Route {
     pub path: Cow<'static, str>,
     /// The description that is written by hand.
     pub doc: Doc,
+    /// What a request must bring.
+    pub access: Access,
     /// Whether the route answers 503 until the projection is loaded.
     pub needs_projection: bool,
     /// Describes parameters and answers, from the types of the handler.
@@ -69,6 +72,7 @@ impl Route {
     pub fn new<H: DescribeHandler<T>, T>(
         method: &'static str,
         path: impl Into<Cow<'static, str>>,
+        access: Access,
         _handler: &H,
         doc: Doc,
     ) -> Self {
@@ -76,6 +80,7 @@ impl Route {
             method,
             path: path.into(),
             doc,
+            access,
             needs_projection: false,
             describe: <H as DescribeHandler<T>>::describe,
         }
@@ -130,3 +135,4 @@ describe_handler!(A);
 describe_handler!(A, B);
 describe_handler!(A, B, C);
 describe_handler!(A, B, C, D);
+describe_handler!(A, B, C, D, E);

@@ -14,6 +14,7 @@
 
 mod activity;
 mod connections;
+mod guesses;
 #[cfg(test)]
 mod tests;
 
@@ -36,13 +37,14 @@ use ktrdr_protocol::rest::{ErrorCode, Problem};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+use tokio::time::{Instant, MissedTickBehavior, Sleep, interval_at, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service;
 
 use self::activity::{Activity, ReceivedBody, SentBody, Watched};
 pub use self::connections::Connections;
+use self::guesses::{Client, Guesses};
 
 /// How long a client may take or keep a connection without doing anything.
 #[derive(Debug, Clone, Copy)]
@@ -103,6 +105,7 @@ pub async fn serve_with(
     let tasks = TaskTracker::new();
     let refusing = Arc::new(Semaphore::new(MAX_REFUSING));
     let errors = Repeated::new();
+    let guesses = Arc::new(Guesses::default());
 
     loop {
         // Cancel safe: a connection that is not accepted stays in the listener's queue.
@@ -111,12 +114,13 @@ pub async fn serve_with(
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => match connections.enter() {
+            Ok((stream, peer)) => match connections.enter() {
                 Some(place) => {
                     let connection = Connection {
                         router: router.clone(),
                         timeouts,
                         stop: stop.child_token(),
+                        client: Client::new(peer.ip(), Arc::clone(&guesses)),
                     };
                     tasks.spawn(connection.run(stream, place));
                 }
@@ -129,7 +133,7 @@ pub async fn serve_with(
                 }
                 tokio::select! {
                     () = stop.cancelled() => break,
-                    () = tokio::time::sleep(ACCEPT_PAUSE) => {}
+                    () = sleep(ACCEPT_PAUSE) => {}
                 }
             }
         }
@@ -185,6 +189,7 @@ struct Connection {
     timeouts: Timeouts,
     /// A token of its own: to look at it takes a lock, which connections should not share.
     stop: CancellationToken,
+    client: Client,
 }
 
 impl Connection {
@@ -200,6 +205,7 @@ impl Connection {
         let routes = Routes {
             router: self.router,
             activity: Arc::clone(&activity),
+            client: Arc::new(self.client),
         };
         let mut connection = pin!(http1::Builder::new().serve_connection(io, routes));
         let mut overdue = activity::Overdue::new(self.timeouts);
@@ -235,6 +241,7 @@ impl Connection {
 struct Routes {
     router: Router,
     activity: Arc<Activity>,
+    client: Arc<Client>,
 }
 
 impl hyper::service::Service<Request<Incoming>> for Routes {
@@ -249,6 +256,8 @@ impl hyper::service::Service<Request<Incoming>> for Routes {
         let answer = self.router.clone().call(request.map(body));
         Answering {
             answer,
+            held: None,
+            client: Arc::clone(&self.client),
             activity: Some(Arc::clone(&self.activity)),
         }
     }
@@ -259,8 +268,16 @@ pin_project_lite::pin_project! {
     struct Answering {
         #[pin]
         answer: RouteFuture<Infallible>,
+        held: Option<Held>,
+        client: Arc<Client>,
         activity: Option<Arc<Activity>>,
     }
+}
+
+/// An answer that is made to wait.
+struct Held {
+    until: Pin<Box<Sleep>>,
+    answer: Response<Body>,
 }
 
 impl Future for Answering {
@@ -268,9 +285,28 @@ impl Future for Answering {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let answer = ready!(this.answer.poll(context))?;
-        // `activity` is there: a future is not polled again after it has answered.
-        let Some(activity) = this.activity.take() else {
+        let answer = match this.held.as_mut() {
+            None => {
+                let answer = ready!(this.answer.poll(context))?;
+                match this.client.delay(&answer) {
+                    None => Some(answer),
+                    Some(delay) => {
+                        let until = Box::pin(sleep(delay));
+                        *this.held = Some(Held { until, answer });
+                        // Polled once more, so that it wakes this future.
+                        context.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                }
+            }
+            Some(held) => {
+                ready!(held.until.as_mut().poll(context));
+                this.held.take().map(|held| held.answer)
+            }
+        };
+
+        // Both are there: a future is not polled again after it has answered.
+        let (Some(answer), Some(activity)) = (answer, this.activity.take()) else {
             return Poll::Pending;
         };
         Poll::Ready(Ok(answer.map(|body| SentBody::new(body, activity))))

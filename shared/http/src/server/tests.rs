@@ -26,7 +26,7 @@ struct Server {
 impl Server {
     async fn start(most: usize) -> Self {
         let large = || async { vec![b'x'; 64 * 1024 * 1024] };
-        let slow = || async { tokio::time::sleep(Duration::from_millis(1500)).await };
+        let slow = || async { sleep(Duration::from_millis(1500)).await };
         let router = Router::new()
             .route("/", get(|| async { "ok" }))
             .route("/slow", get(slow))
@@ -75,7 +75,7 @@ async fn ask(stream: &mut TcpStream, request: &str, end: &str) {
 async fn drip(mut stream: TcpStream, byte: u8) {
     let dripping = async {
         while stream.write_all(&[byte]).await.is_ok() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            sleep(Duration::from_millis(20)).await;
         }
     };
     timeout(LIMIT, dripping)

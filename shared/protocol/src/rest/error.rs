@@ -44,6 +44,10 @@ error_codes! {
     InvalidCursor = 400 "invalid_cursor",
     /// A request header has a value that is not accepted.
     InvalidHeader = 400 "invalid_header",
+    /// The request brings no valid token.
+    Unauthorized = 401 "unauthorized",
+    /// The token does not allow it.
+    Forbidden = 403 "forbidden",
     /// A web page of another origin wants to change something.
     OriginNotAllowed = 403 "origin_not_allowed",
     /// Nothing is served at this path.

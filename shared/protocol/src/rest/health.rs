@@ -55,12 +55,16 @@ pub struct BackendNats {
 pub struct ProjectionHealth {
     /// Whether everything that was in the stream at start has been read.
     pub caught_up: bool,
-    /// Stream sequence of the last message that was read.
-    pub sequence: u64,
-    /// How many operations are in memory.
-    pub operations: u64,
-    /// Messages that could not be read or could not follow.
-    pub skipped_messages: u64,
+    /// Stream sequence of the last message that was read. A server with tokens shows figures only to
+    /// a token with the scope `read` that sees all worker types.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequence: Option<u64>,
+    /// How many operations are in memory. Shown like `sequence`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operations: Option<u64>,
+    /// Messages that could not be read or could not follow. Shown like `sequence`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skipped_messages: Option<u64>,
 }
 
 /// The backend can serve.
@@ -68,8 +72,10 @@ pub struct ProjectionHealth {
 pub struct ReadyResponse {
     /// Always true.
     pub ready: bool,
-    /// Stream sequence of the last message that was read.
-    pub sequence: u64,
+    /// Stream sequence of the last message that was read. A server with tokens shows it only to a
+    /// token with the scope `read` that sees all worker types.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequence: Option<u64>,
 }
 
 /// Whether a worker has a free slot.
@@ -95,7 +101,8 @@ pub struct WorkerHealth<'a> {
     pub status: HealthStatus,
     /// Whether a slot is free.
     pub worker_status: SlotStatus,
-    /// The oldest operation that runs here.
+    /// The oldest operation that runs here. A server with tokens shows it only to a token with the
+    /// scope `read`.
     pub current_operation: Option<OperationId>,
     /// The id of the worker.
     pub worker_id: Cow<'a, WorkerId>,

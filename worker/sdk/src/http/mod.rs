@@ -13,6 +13,7 @@ use axum::{Extension, Router, middleware};
 use ktrdr_http::error::ApiError;
 use ktrdr_http::schema::{Schema, UnusableSchema};
 use ktrdr_http::server::{self, Connections};
+use ktrdr_http::tokens::{Access, Scope, Tokens};
 use tokio::net::TcpListener;
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
@@ -29,6 +30,7 @@ pub(crate) struct HttpState {
     pub(crate) core: Arc<Core>,
     pub(crate) slots: SlotRequests,
     pub(crate) operations: TaskTracker,
+    tokens: Tokens,
     schema: Arc<OnceCell<Result<Schema, UnusableSchema>>>,
 }
 
@@ -48,46 +50,62 @@ impl HttpState {
     }
 }
 
+const READ: Access = Access::Needs(Scope::Read);
+const START: Access = Access::Needs(Scope::Start);
+const CANCEL: Access = Access::Needs(Scope::Cancel);
+const METRICS: Access = Access::Needs(Scope::Metrics);
+
 /// The routes of one worker.
-pub(crate) fn router(core: Arc<Core>, slots: SlotRequests, operations: TaskTracker) -> Router {
+pub(crate) fn router(
+    core: Arc<Core>,
+    slots: SlotRequests,
+    operations: TaskTracker,
+    tokens: Tokens,
+) -> Router {
     let start_path = format!("/{}/start", core.info.domain);
     let state = HttpState {
         core,
         slots,
         operations,
+        tokens,
         schema: Arc::default(),
     };
 
-    let (routes, table) = Routes::default()
-        .get("/health", operations::health, docs::HEALTH)
-        .get("/metrics", prometheus::show, docs::PROMETHEUS)
-        .get(openapi::PATH, openapi::show, docs::OPENAPI)
+    let (routes, table) = Routes::new(state.tokens.clone())
+        .get("/health", Access::Open, operations::health, docs::HEALTH)
+        .get("/metrics", METRICS, prometheus::show, docs::PROMETHEUS)
+        .get(openapi::PATH, READ, openapi::show, docs::OPENAPI)
         .get(
             "/api/v1/operations",
+            READ,
             operations::list,
             docs::LIST_OPERATIONS,
         )
         .get(
             "/api/v1/operations/{id}",
+            READ,
             operations::get,
             docs::GET_OPERATION,
         )
         .delete(
             "/api/v1/operations/{id}",
+            CANCEL,
             operations::cancel,
             docs::DELETE_OPERATION,
         )
         .get(
             "/api/v1/operations/{id}/metrics",
+            READ,
             operations::metrics,
             docs::OPERATION_METRICS,
         )
         .delete(
             "/api/v1/operations/{id}/cancel",
+            CANCEL,
             operations::cancel,
             docs::CANCEL_OPERATION,
         )
-        .post(start_path, start::start, docs::START_OPERATION)
+        .post(start_path, START, start::start, docs::START_OPERATION)
         .into_parts();
 
     routes

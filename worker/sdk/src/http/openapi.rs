@@ -1,14 +1,15 @@
 //! `GET /openapi.json` of a worker, and the router that takes a route only together with its
-//! description.
+//! description and with what a request must bring.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::extract::{MatchedPath, State};
 use axum::handler::Handler;
-use axum::routing::{delete, get, post};
-use axum::{Extension, Json, Router};
+use axum::routing::{MethodRouter, delete, get, post};
+use axum::{Extension, Json, Router, middleware};
 use ktrdr_http::openapi::{DescribeHandler, Doc, Interface, OpenApiDocument, Route, StartRoute};
+use ktrdr_http::tokens::{self, Access, Tokens};
 
 use super::HttpState;
 
@@ -129,50 +130,75 @@ pub(super) async fn show(
     Json(ktrdr_http::openapi::document(
         &INTERFACE,
         base,
+        state.tokens.are_needed(),
         &routes,
         &[start],
     ))
 }
 
 /// Routes with their descriptions.
-#[derive(Default)]
 pub(super) struct Routes {
+    tokens: Tokens,
     router: Router<HttpState>,
     routes: Vec<Route>,
 }
 
 impl Routes {
+    /// None yet. `tokens` says who may use them.
+    pub(super) fn new(tokens: Tokens) -> Self {
+        Self {
+            tokens,
+            router: Router::new(),
+            routes: Vec::new(),
+        }
+    }
+
     /// Adds `GET path`.
-    pub(super) fn get<H, T>(self, path: &'static str, handler: H, doc: Doc) -> Self
+    pub(super) fn get<H, T>(self, path: &'static str, access: Access, handler: H, doc: Doc) -> Self
     where
         H: Handler<T, HttpState> + DescribeHandler<T>,
         T: 'static,
     {
-        let route = Route::new("get", path, &handler, doc);
+        let route = Route::new("get", path, access, &handler, doc);
         self.add(route, get(handler))
     }
 
     /// Adds `POST path`.
-    pub(super) fn post<H, T>(self, path: impl Into<Cow<'static, str>>, handler: H, doc: Doc) -> Self
+    pub(super) fn post<H, T>(
+        self,
+        path: impl Into<Cow<'static, str>>,
+        access: Access,
+        handler: H,
+        doc: Doc,
+    ) -> Self
     where
         H: Handler<T, HttpState> + DescribeHandler<T>,
         T: 'static,
     {
-        let route = Route::new("post", path, &handler, doc);
+        let route = Route::new("post", path, access, &handler, doc);
         self.add(route, post(handler))
     }
 
     /// Adds `DELETE path`.
-    pub(super) fn delete<H, T>(self, path: &'static str, handler: H, doc: Doc) -> Self
+    pub(super) fn delete<H, T>(
+        self,
+        path: &'static str,
+        access: Access,
+        handler: H,
+        doc: Doc,
+    ) -> Self
     where
         H: Handler<T, HttpState> + DescribeHandler<T>,
         T: 'static,
     {
-        let route = Route::new("delete", path, &handler, doc);
+        let route = Route::new("delete", path, access, &handler, doc);
         self.add(route, delete(handler))
     }
 
-    fn add(mut self, route: Route, handler: axum::routing::MethodRouter<HttpState>) -> Self {
+    fn add(mut self, route: Route, handler: MethodRouter<HttpState>) -> Self {
+        let check =
+            middleware::from_fn_with_state((self.tokens.clone(), route.access), tokens::guard);
+        let handler = handler.route_layer(check);
         self.router = self.router.route(&route.path, handler);
         self.routes.push(route);
         self

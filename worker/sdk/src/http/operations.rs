@@ -9,6 +9,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use ktrdr_http::answer::RenderedJson;
 use ktrdr_http::error::ApiError;
+use ktrdr_http::tokens::{Principal, Scope};
 use ktrdr_protocol::cancel::CancelIntent;
 use ktrdr_protocol::id::{OperationId, WorkerId};
 use ktrdr_protocol::rest::ErrorCode;
@@ -35,8 +36,12 @@ const MAX_LIMIT: u64 = 1000;
 /// How long NATS may take to store a cancel intent.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(3);
 
-pub(super) async fn health(State(state): State<HttpState>) -> Json<WorkerHealth<'static>> {
+pub(super) async fn health(
+    State(state): State<HttpState>,
+    principal: Principal,
+) -> Json<WorkerHealth<'static>> {
     let core = &state.core;
+    let shows_operation = principal.may(Scope::Read) && principal.sees(core.worker_type.as_str());
     let connected = core.connection.is_up();
     let busy = core.running.len() >= core.slots as usize;
 
@@ -54,7 +59,7 @@ pub(super) async fn health(State(state): State<HttpState>) -> Json<WorkerHealth<
         } else {
             SlotStatus::Idle
         },
-        current_operation: core.running.oldest(),
+        current_operation: shows_operation.then(|| core.running.oldest()).flatten(),
         worker_id: Cow::Owned(core.worker_id.clone()),
         version: env!("CARGO_PKG_VERSION").into(),
         nats: WorkerNats { connected },

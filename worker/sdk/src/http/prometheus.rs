@@ -46,6 +46,7 @@ pub(super) async fn show(State(state): State<HttpState>) -> PrometheusText {
         "Attempts that ended, by how, and how long they took.",
         core.attempt_durations.0.clone(),
     );
+    state.tokens.register(&mut registry);
     ktrdr_bus::metrics::register(&mut registry, &core.connection);
 
     PrometheusText(text(&registry))

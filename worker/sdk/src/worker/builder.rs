@@ -16,6 +16,7 @@ use ktrdr_bus::telemetry::chain;
 use ktrdr_bus::topology::TopologyError;
 use ktrdr_http::browsers::{self, BrowserRules};
 use ktrdr_http::schema::{Schema, UnusableSchema};
+use ktrdr_http::tokens::{ListenError, Tokens, TokensError};
 use ktrdr_protocol::id::{InvalidName, WorkerId, WorkerType};
 use ktrdr_protocol::time::Timestamp;
 use ktrdr_protocol::worker::{RESERVED_DOMAINS, is_domain};
@@ -81,6 +82,12 @@ pub enum WorkerError {
     /// Streams, consumers or buckets exist and cannot be used.
     #[error(transparent)]
     Topology(#[from] TopologyError),
+    /// The REST interface may not listen where it should.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The file of tokens cannot be used.
+    #[error(transparent)]
+    Tokens(#[from] TokensError),
     /// The HTTP interface cannot be served.
     #[error("cannot serve HTTP on {address}")]
     Http {
@@ -148,7 +155,8 @@ impl WorkerBuilder {
     }
 
     /// Binds no address: the program serves [`Worker::router`] itself, and `url` is where others
-    /// reach it.
+    /// reach it. The router asks for tokens when there is a file of tokens; on which address it is
+    /// served is up to the program.
     ///
     /// Set [`Config::worker_id`] too. The default has the process id in it here, so it changes
     /// with every start.
@@ -210,6 +218,7 @@ impl WorkerBuilder {
         }
 
         let endpoint = Endpoint::of(self.address, &config).await?;
+        let tokens = Tokens::load(&config.tokens)?;
         let several = engines.len() > 1;
         let mut identities = Vec::with_capacity(engines.len());
         for (info, _) in &engines {
@@ -233,6 +242,7 @@ impl WorkerBuilder {
                 core.clone(),
                 config.protocol.clone(),
                 config.shutdown_grace,
+                tokens.clone(),
                 &mut tasks,
                 stop.clone(),
             );
@@ -253,6 +263,7 @@ impl WorkerBuilder {
             tasks,
             endpoint.listener,
             router.clone(),
+            tokens,
             stop.clone(),
         ));
         Ok(Worker {
@@ -357,13 +368,20 @@ async fn supervise(
     mut workers: JoinSet<Result<(), WorkerError>>,
     listener: Option<TcpListener>,
     router: Router,
+    tokens: Tokens,
     stop: CancellationToken,
 ) -> Result<(), WorkerError> {
     let close_http = CancellationToken::new();
-    let http = async {
+    let serving = async {
         match listener {
             Some(listener) => http::serve(listener, router, close_http.clone()).await,
             None => close_http.cancelled().await,
+        }
+    };
+    let http = async {
+        tokio::select! {
+            () = serving => {}
+            () = tokens.keep_current() => {}
         }
     }
     .fuse();
@@ -445,6 +463,7 @@ impl Endpoint {
         };
 
         let address = listener.local_addr().map_err(WorkerError::Process)?;
+        config.tokens.check_address(address, false)?;
         let url = config
             .endpoint_url
             .clone()

@@ -7,6 +7,7 @@ use clap::{CommandFactory, FromArgMatches, Parser};
 use ktrdr_bus::settings::{NatsOptions, ProtocolOptions, parse_duration_or_zero};
 use ktrdr_bus::telemetry::LogOptions;
 use ktrdr_http::browsers::BrowserOptions;
+use ktrdr_http::tokens::TokenOptions;
 use ktrdr_protocol::id::WorkerId;
 use serde_json::{Map, Value};
 
@@ -16,7 +17,8 @@ use crate::worker::builder::WorkerError;
 #[derive(Debug, Clone, Parser)]
 #[command(version, about = "Runs KTRDR operations of one worker type")]
 pub struct Config {
-    /// Address that the worker's REST interface listens on.
+    /// Address that the worker's REST interface listens on. An address that other machines reach
+    /// needs `KTRDR_TOKENS_FILE`, or `KTRDR_INSECURE=true`.
     #[arg(long, env = "WORKER_HOST", default_value = "127.0.0.1")]
     pub host: String,
     /// Port of the worker's REST interface; 0 takes any free one. The guide uses 5003
@@ -59,6 +61,9 @@ pub struct Config {
     /// them back at once.
     #[arg(long, env = "WORKER_SHUTDOWN_GRACE", default_value = "0s", value_parser = parse_duration_or_zero)]
     pub shutdown_grace: Duration,
+    /// Who may use the REST interface.
+    #[command(flatten)]
+    pub tokens: TokenOptions,
     /// Which names and web pages the REST interface answers.
     #[command(flatten)]
     pub browsers: BrowserOptions,

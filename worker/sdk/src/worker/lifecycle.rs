@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use axum::Router;
 use ktrdr_bus::settings::ProtocolOptions;
+use ktrdr_http::tokens::Tokens;
 use tokio::sync::{Notify, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
@@ -83,6 +84,7 @@ pub(crate) fn launch(
     core: Arc<Core>,
     options: ProtocolOptions,
     shutdown_grace: Duration,
+    tokens: Tokens,
     tasks: &mut JoinSet<Result<(), WorkerError>>,
     stop: CancellationToken,
 ) -> Launched {
@@ -121,7 +123,7 @@ pub(crate) fn launch(
     ));
     helpers.spawn(log_end("the NATS service", service::serve(core.clone())));
 
-    let router = http::router(core.clone(), slots, operations.clone());
+    let router = http::router(core.clone(), slots, operations.clone(), tokens);
     let parts = Parts {
         core,
         options,

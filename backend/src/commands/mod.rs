@@ -1,0 +1,112 @@
+//! The command line: `ktrdr-backend` alone serves, its sub-commands prepare files for operators.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`token`] | `token new`: makes a token and adds its entry to the file of tokens |
+
+pub mod token;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use ktrdr_bus::telemetry::chain;
+
+use crate::config::Config;
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "ktrdr-backend",
+    version,
+    about = "REST interface of KTRDR Workers: checks, queues, shows and cancels operations that workers run",
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
+struct Program {
+    #[command(flatten)]
+    config: Config,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// What to do instead of serving.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make tokens for the REST interfaces of backends and workers.
+    #[command(subcommand)]
+    Token(token::TokenCommand),
+}
+
+/// What the program was asked to do.
+#[derive(Debug)]
+pub enum Task {
+    /// Serve with these settings.
+    Serve(Box<Config>),
+    /// Run a sub-command.
+    Run(Command),
+}
+
+impl Task {
+    /// Reads flags and environment variables. Ends the program with a message when they cannot be
+    /// used, or when help or the version was asked for.
+    pub fn from_args() -> Self {
+        Self::read(std::env::args_os()).unwrap_or_else(|error| error.exit())
+    }
+
+    fn read<I, T>(arguments: I) -> Result<Self, clap::Error>
+    where
+        I: IntoIterator<Item = T>,
+        T: Into<OsString> + Clone,
+    {
+        let mut command = Program::command();
+        let matches = command.try_get_matches_from_mut(arguments)?;
+        let program =
+            Program::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+        Ok(match program.command {
+            Some(command) => Self::Run(command),
+            None => Self::Serve(Box::new(program.config.shown_as(&command, &matches))),
+        })
+    }
+}
+
+impl Command {
+    /// Runs it. Its result goes to standard output, everything else to standard error.
+    pub fn run(self) -> ExitCode {
+        let done = match self {
+            Self::Token(command) => command.run(),
+        };
+        match done {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("error: {}", chain(&error));
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Program::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_serve_and_words_do_something_else() {
+        let read = |line: &str| Task::read(line.split(' '));
+
+        let Task::Serve(config) = read("ktrdr-backend --lease 42s").unwrap() else {
+            panic!("it does not serve");
+        };
+        let lease = ("KTRDR_LEASE".to_owned(), "42s".to_owned());
+        assert!(config.effective().contains(&lease));
+        let task = read("ktrdr-backend token new ci --scopes read --file f").unwrap();
+        assert!(matches!(task, Task::Run(Command::Token(_))));
+        assert!(read("ktrdr-backend --lease 42s token new ci --scopes read --file f").is_err());
+        assert!(read("ktrdr-backend serve").is_err());
+    }
+}
