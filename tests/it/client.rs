@@ -5,7 +5,7 @@ use std::time::Duration;
 use ktrdr_client::{
     Client, Error, ErrorCode, ExecutionOptions, ListOperations, ListWorkers, OperationId, Status,
 };
-use ktrdr_tests::{LIMIT, Stack, wait_for};
+use ktrdr_tests::{LIMIT, Stack, TokensFile, wait_for};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -185,4 +185,31 @@ async fn a_backend_that_is_not_there_is_given_up() {
     let outcome = client.get(&id("one")).await;
 
     assert!(matches!(outcome, Err(Error::Unreachable(_))), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn a_token_opens_a_backend_that_asks_for_one() {
+    let file = TokensFile::new();
+    let reader = file.set("reader", "scopes = [\"read\"]");
+    let stack = Stack::start_with(|settings| settings.tokens(&file)).await;
+    let _worker = stack.worker("dummy", "w1").await;
+    let code = |error: Error| error.code().unwrap();
+
+    let done: Done = client_of(&stack)
+        .token(&file.token("test"))
+        .unwrap()
+        .run("dummy", &steps(1))
+        .await
+        .unwrap();
+    let refused = client_of(&stack).workers(&ListWorkers::default()).await;
+    let reader = client_of(&stack).token(&reader).unwrap();
+    let forbidden = reader.run::<Done>("dummy", &steps(1)).await;
+
+    assert_eq!(done.steps, 1);
+    assert_eq!(code(refused.unwrap_err()), ErrorCode::Unauthorized);
+    assert_eq!(code(forbidden.unwrap_err()), ErrorCode::Forbidden);
+    assert_eq!(
+        reader.workers(&ListWorkers::default()).await.unwrap().len(),
+        1
+    );
 }

@@ -13,6 +13,7 @@ use ktrdr_protocol::rest::result::ResultResponse;
 use ktrdr_protocol::rest::start::StartResponse;
 use ktrdr_protocol::rest::worker::WorkerDocument;
 use ktrdr_protocol::state::Status;
+use reqwest::header::{AUTHORIZATION, HeaderValue};
 use reqwest::{Method, RequestBuilder, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -40,6 +41,8 @@ pub struct Client {
     base: Url,
     http: reqwest::Client,
     patience: Duration,
+    /// The header `Authorization`; marked as sensitive, so it is never shown.
+    token: Option<HeaderValue>,
 }
 
 impl Client {
@@ -65,6 +68,22 @@ impl Client {
             base,
             http,
             patience: Duration::from_secs(30),
+            token: None,
+        })
+    }
+
+    /// Sends this token with each request. A backend that has a file of tokens needs one; see
+    /// `docs/security.md`.
+    ///
+    /// # Errors
+    /// [`Error::InvalidToken`] when it cannot be sent in a header.
+    pub fn token(self, token: &str) -> Result<Self, Error> {
+        let mut header = HeaderValue::from_str(&format!("Bearer {}", token.trim()))
+            .map_err(|_| Error::InvalidToken)?;
+        header.set_sensitive(true);
+        Ok(Self {
+            token: Some(header),
+            ..self
         })
     }
 
@@ -252,7 +271,11 @@ impl Client {
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().extend(path);
         }
-        self.http.request(method, url).timeout(TIMEOUT)
+        let request = self.http.request(method, url).timeout(TIMEOUT);
+        match &self.token {
+            None => request,
+            Some(token) => request.header(AUTHORIZATION, token),
+        }
     }
 
     /// Sends a request, and repeats it while the backend or NATS is not reachable.
@@ -315,6 +338,21 @@ mod tests {
         assert_eq!(url("http://h:1", &["a", "b"]), "http://h:1/a/b");
         assert_eq!(url("http://h/base/", &["a"]), "http://h/base/a");
         assert_eq!(url("http://h", &["../x", "é"]), "http://h/..%2Fx/%C3%A9");
+    }
+
+    #[test]
+    fn a_token_is_sent_and_never_shown() {
+        let client = || Client::new("http://h").unwrap();
+
+        let with_token = client().token(" secret\n").unwrap();
+
+        let request = with_token.request(Method::GET, &["a"]).build().unwrap();
+        assert_eq!(request.headers()[AUTHORIZATION], "Bearer secret");
+        for shown in [format!("{with_token:?}"), format!("{request:?}")] {
+            assert!(!shown.contains("secret"), "{shown}");
+        }
+        let refused = client().token("a\nb");
+        assert!(matches!(refused, Err(Error::InvalidToken)));
     }
 
     #[test]

@@ -11,6 +11,9 @@ pub enum Error {
     /// The address is not the URL of a server.
     #[error("{0:?} is not the address of a backend; use http://host:port")]
     InvalidAddress(String),
+    /// The token has characters that no header can hold.
+    #[error("the token cannot be sent: it has characters that no header can hold")]
+    InvalidToken,
     /// The parameters of a start are not a JSON object.
     #[error("the parameters cannot be written as a JSON object: {0}")]
     InvalidParameters(String),

@@ -33,6 +33,12 @@
 //! until [`Client::give_up_after`] has passed. That is safe: the client chooses the id of an
 //! operation before it sends the start, so a start that arrives twice starts one operation.
 //!
+//! # Tokens
+//!
+//! A backend that others reach has a file of tokens. Get one from whoever runs it, and give it to
+//! [`Client::token`]. Without a valid token every call fails with [`ErrorCode::Unauthorized`];
+//! [`ErrorCode::Forbidden`] says that the token does not allow the call.
+//!
 //! # HTTPS
 //!
 //! This crate enables no TLS feature of `reqwest`. For an `https` address, depend on `reqwest` with
