@@ -96,6 +96,14 @@ pub(super) fn post(path: &str, body: &str) -> Vec<u8> {
     .into_bytes()
 }
 
+/// The same request with a token.
+pub(super) fn with_token(request: &[u8], token: &str) -> Vec<u8> {
+    let end = memmem::find(request, b"\r\n").expect("a request line") + 2;
+    let (line, rest) = request.split_at(end);
+    let header = format!("authorization: Bearer {token}\r\n");
+    [line, header.as_bytes(), rest].concat()
+}
+
 /// The address in `http://127.0.0.1:1234`.
 pub(super) fn address_of(base: &str) -> SocketAddr {
     base.trim_start_matches("http://")

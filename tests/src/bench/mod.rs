@@ -6,6 +6,7 @@
 //! | [`throughput`] | whole operations a second over the bus and over REST; what flushing costs |
 //! | [`latency`] | one operation at a time |
 //! | [`reads`] | one operation read over and over |
+//! | [`tokens`] | reads and starts with a file of tokens beside those without |
 //! | [`retained`] | lists, memory and replay by retained operations |
 //! | [`fleet`] | idle workers, heartbeats, scale-out |
 //! | [`curves`] | costs by size and by concurrency |
@@ -29,6 +30,7 @@ mod reads;
 mod report;
 mod retained;
 mod throughput;
+mod tokens;
 mod world;
 
 use std::path::PathBuf;
@@ -41,11 +43,12 @@ use self::report::Report;
 use crate::settings::repository;
 
 /// The groups of cases; each can run alone.
-const GROUPS: [&str; 10] = [
+const GROUPS: [&str; 11] = [
     "engines",
     "throughput",
     "latency",
     "reads",
+    "tokens",
     "retained",
     "curves",
     "scale-out",
@@ -126,6 +129,9 @@ async fn run(args: &Args) -> ExitCode {
     }
     if wanted("reads") {
         reads::measure(&plan, &mut report).await;
+    }
+    if wanted("tokens") {
+        tokens::measure(&plan, &mut report).await;
     }
     if wanted("retained") {
         retained::measure(&plan, &mut report).await;
