@@ -3,7 +3,7 @@
 //! | question | modules |
 //! |---|---|
 //! | How is an operation started? | [`start`], [`direct_start`], [`queues`], [`worker_builder`] |
-//! | How does it end? | [`failures`], [`results`], [`cancel`], [`retry`] |
+//! | How does it end? | [`failures`], [`stalls`], [`results`], [`cancel`], [`retry`] |
 //! | What happens when a worker dies, freezes or stops? | [`takeover`], [`fencing`], [`lease`], [`checkpoints`], [`worker_shutdown`] |
 //! | What happens when NATS or a backend is away? | [`nats_outage`], [`backends`], [`cluster`] |
 //! | What if clocks, limits or messages are wrong? | [`clocks`], [`limits`], [`malformed_messages`], [`forged_messages`], [`hostile_schemas`] |
@@ -50,6 +50,7 @@ mod prometheus_metrics;
 mod queues;
 mod results;
 mod retry;
+mod stalls;
 mod start;
 mod takeover;
 mod tokens;

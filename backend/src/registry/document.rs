@@ -34,6 +34,7 @@ impl Worker {
             instance: beat.instance.clone(),
             heartbeat_interval_seconds: beat.interval_seconds,
             slots: beat.slots,
+            lost_slots: beat.lost_slots,
             current_operations: beat.running.iter().map(current).collect(),
             last_pull_at: beat.last_pull_at.map(|at| self.by_our_clock(at)),
             finished: beat.finished,

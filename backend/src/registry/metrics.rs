@@ -21,7 +21,7 @@ struct StatusLabels {
     status: &'static str,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
 struct TypeLabels {
     worker_type: String,
 }
@@ -104,6 +104,7 @@ impl Registry {
             WorkerStatus::TemporarilyUnavailable,
         ];
         let mut counts: BTreeMap<StatusLabels, f64> = BTreeMap::new();
+        let mut lost_slots: BTreeMap<TypeLabels, f64> = BTreeMap::new();
         for worker in self.list(None, None, now) {
             for status in statuses {
                 let labels = StatusLabels {
@@ -112,8 +113,18 @@ impl Registry {
                 };
                 *counts.entry(labels).or_default() += f64::from(u8::from(worker.status == status));
             }
+            let labels = TypeLabels {
+                worker_type: worker.worker_type.to_string(),
+            };
+            *lost_slots.entry(labels).or_default() += f64::from(worker.lost_slots);
         }
         register_gauges(page, "ktrdr_workers", "Workers listed, by status.", counts);
+        register_gauges(
+            page,
+            "ktrdr_workers_slots_lost",
+            "Slots of listed workers whose engine does not return although its attempt is over.",
+            lost_slots,
+        );
         register(
             page,
             "ktrdr_heartbeats_total",

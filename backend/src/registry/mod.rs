@@ -84,7 +84,7 @@ pub enum Presence {
 pub struct Candidates {
     /// Workers of the type that are not silent.
     pub alive: usize,
-    /// Those among them that meet the requirements.
+    /// Those among them that meet the requirements and have not lost all their slots.
     pub able: usize,
 }
 
@@ -382,7 +382,10 @@ impl Registry {
                 && workers.status(worker, now) != WorkerStatus::TemporarilyUnavailable;
             if is_candidate {
                 candidates.alive += 1;
-                candidates.able += usize::from(requirements.met_by(&worker.heartbeat.capabilities));
+                let heartbeat = &worker.heartbeat;
+                let is_able = heartbeat.lost_slots < heartbeat.slots
+                    && requirements.met_by(&heartbeat.capabilities);
+                candidates.able += usize::from(is_able);
             }
         }
         candidates

@@ -22,6 +22,12 @@ pub struct ExecutionOptions {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0.001, max = 31_536_000.0))]
     pub timeout_seconds: Option<f64>,
+    /// Seconds an attempt may go on without any sign of life: progress, a metric point, a
+    /// checkpoint. Then it ends as `stalled`, and is tried again like one whose worker was lost. No
+    /// limit when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.001, max = 31_536_000.0))]
+    pub stall_timeout_seconds: Option<f64>,
     /// How many attempts there may be in all. Absent: 3 when workers are lost, and a failure is
     /// final at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -48,6 +54,9 @@ impl ExecutionOptions {
         let retry_delay = self.retry_delay.or(defaults.retry_delay);
         ExecutionLimits {
             timeout_seconds: self.timeout_seconds.or(defaults.timeout_seconds),
+            stall_timeout_seconds: self
+                .stall_timeout_seconds
+                .or(defaults.stall_timeout_seconds),
             max_attempts: max_attempts.unwrap_or(DEFAULT_MAX_ATTEMPTS),
             retry_delay,
             retries_failures: max_attempts.is_some() || retry_delay.is_some(),
@@ -62,6 +71,9 @@ pub struct ExecutionDefaults {
     /// Seconds one attempt may run before it is stopped and counted as failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_seconds: Option<f64>,
+    /// Seconds an attempt may go on without any sign of life before it ends as `stalled`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stall_timeout_seconds: Option<f64>,
     /// How many attempts there may be in all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_attempts: Option<u32>,
@@ -82,6 +94,8 @@ impl ExecutionDefaults {
 pub struct ExecutionLimits {
     /// Seconds one attempt may run; no limit when absent.
     pub timeout_seconds: Option<f64>,
+    /// Seconds an attempt may go on without any sign of life; no limit when absent.
+    pub stall_timeout_seconds: Option<f64>,
     /// How many attempts there may be in all.
     pub max_attempts: u32,
     /// Seconds before the first retry, when they are set.
@@ -96,6 +110,7 @@ mod tests {
 
     const DEFAULTS: ExecutionDefaults = ExecutionDefaults {
         timeout_seconds: Some(60.0),
+        stall_timeout_seconds: None,
         max_attempts: Some(5),
         retry_delay: None,
     };

@@ -90,9 +90,21 @@ pub struct Heartbeat {
     /// Number of ends that were refused because the attempt was lost.
     #[serde(default)]
     pub fenced: u64,
+    /// Slots whose engine does not return although its attempt is over. They take no work until it
+    /// does.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub lost_slots: u32,
     /// Whether this is the farewell of a worker that stops. Backends then remove it at once.
     #[serde(default)]
     pub leaving: bool,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// One operation that a worker runs now.

@@ -125,6 +125,7 @@ fn heartbeat(i: usize, at: Timestamp) -> Heartbeat {
         last_pull_at: Some(at),
         finished: 0,
         fenced: 0,
+        lost_slots: 0,
         leaving: false,
     }
 }

@@ -97,10 +97,12 @@ pub struct WorkerHealth<'a> {
     pub service: Cow<'a, str>,
     /// The time of this answer.
     pub timestamp: Timestamp,
-    /// `degraded` while NATS is not reachable.
+    /// `degraded` while NATS is not reachable, or when all slots are lost.
     pub status: HealthStatus,
     /// Whether a slot is free.
     pub worker_status: SlotStatus,
+    /// Slots whose engine does not return although its attempt is over.
+    pub lost_slots: u32,
     /// The oldest operation that runs here. A server with tokens shows it only to a token with the
     /// scope `read`.
     pub current_operation: Option<OperationId>,

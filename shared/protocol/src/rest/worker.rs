@@ -38,6 +38,9 @@ pub struct WorkerDocument {
     pub heartbeat_interval_seconds: f64,
     /// How many operations it can run at a time.
     pub slots: u32,
+    /// Slots whose engine does not return although its attempt is over. They take no work until it
+    /// does, or the worker is restarted.
+    pub lost_slots: u32,
     /// The operations that it runs, oldest first.
     pub current_operations: Vec<CurrentOperation>,
     /// When it last pulled from a queue, by the backend's clock.

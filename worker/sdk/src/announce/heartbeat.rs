@@ -26,13 +26,12 @@ const FAREWELL: Duration = Duration::from_secs(1);
 pub(crate) fn describe(core: &Core) -> Heartbeat {
     let at = Timestamp::now();
     let time_of = |since: Instant| at.minus(since.elapsed());
-    let busy = core.running.len() >= core.slots as usize;
     Heartbeat {
         worker_id: core.worker_id.clone(),
         worker_type: core.worker_type.clone(),
         instance: core.instance.clone(),
         endpoint_url: core.endpoint_url.clone(),
-        status: if busy {
+        status: if core.is_busy() {
             WorkerStatus::Busy
         } else {
             WorkerStatus::Available
@@ -47,6 +46,7 @@ pub(crate) fn describe(core: &Core) -> Heartbeat {
         last_pull_at: core.last_pull.lock().map(time_of),
         finished: core.counters.finished.get(),
         fenced: core.counters.fenced.get(),
+        lost_slots: core.lost_slots.count(),
         leaving: false,
     }
 }

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use crate::attempt::claim::{ClaimError, Claimed, claim};
+use crate::attempt::outcome::EngineHandle;
 use crate::attempt::ownership::OwnedAttempt;
 use crate::attempt::supervise::RunningAttempt;
 use crate::pulling::lease::Lease;
@@ -166,10 +167,37 @@ async fn claim_and_run(core: Arc<Core>, mut assignment: Assignment) {
         local: &local,
         begun: Instant::now(),
     };
-    running.run().await;
+    let unfinished_engine = running.run().await;
 
     drop(registered);
     core.counters.finished.inc();
+    if let Some(engine) = unfinished_engine {
+        wait_for_slot(&core, engine).await;
+    }
+}
+
+/// Waits for an engine that ignores that its attempt is over. Its slot counts as lost until then.
+async fn wait_for_slot(core: &Core, engine: EngineHandle) {
+    if engine.is_finished() {
+        return;
+    }
+
+    let slot = core.lost_slots.add();
+    core.changed.notify_one();
+    tracing::warn!(
+        lost_slots = core.lost_slots.count(),
+        slots = core.slots,
+        "the engine does not return although its attempt is over: its slot takes no work until it does. Restart the worker to have the slot back"
+    );
+
+    tokio::select! {
+        // Its result comes too late, whatever it is.
+        _ = engine => {}
+        () = core.lost_slots.given_up() => return,
+    }
+    drop(slot);
+    core.changed.notify_one();
+    tracing::info!("the engine has returned; its slot is free again");
 }
 
 /// Claims the operation. `None` when it is not this worker's to run; the request has then been

@@ -110,6 +110,7 @@ pub(crate) fn decide_verdict(
     origin: &Origin,
 ) -> Verdict {
     let queued = !origin.is_direct();
+    let stalled = reason == Some(StopReason::Stalled);
     let (error, engine_delay) = match (outcome, reason) {
         // A result that comes after the time limit does not count.
         (_, Some(StopReason::Timeout)) => {
@@ -126,6 +127,17 @@ pub(crate) fn decide_verdict(
         // The engine finished before it noticed that it should stop. The work is done, so it
         // counts.
         (EngineOutcome::Completed(result), _) => return Verdict::Complete(result),
+        (_, Some(StopReason::Stalled)) => {
+            let seconds = limits.stall_timeout_seconds.unwrap_or_default();
+            (
+                failure(
+                    "stalled",
+                    format!("the engine gave no sign of life for {seconds} s"),
+                    false,
+                ),
+                None,
+            )
+        }
         (_, Some(StopReason::Cancel)) | (EngineOutcome::Error(OperationError::Cancelled), None) => {
             return Verdict::Cancel;
         }
@@ -161,7 +173,8 @@ pub(crate) fn decide_verdict(
             None,
         ),
     };
-    let retries = limits.retries_failures || engine_delay.is_some();
+    // A worker whose engine hangs is no better than one that is lost.
+    let retries = limits.retries_failures || engine_delay.is_some() || stalled;
     if queued && retries && attempt < limits.max_attempts {
         let delay = engine_delay
             .unwrap_or_else(|| retry_delay(limits.retry_delay, attempt, fastrand::f64()));
@@ -334,6 +347,30 @@ mod tests {
             ),
             Verdict::Retry { .. }
         ));
+    }
+
+    #[test]
+    fn a_stalled_attempt_is_tried_again_like_a_lost_one() {
+        let limited = ExecutionLimits {
+            stall_timeout_seconds: Some(1.0),
+            ..once()
+        };
+        let stalled = |outcome, attempt| {
+            decide_verdict(
+                outcome,
+                Some(StopReason::Stalled),
+                &limited,
+                attempt,
+                &queued(),
+            )
+        };
+
+        assert!(matches!(
+            stalled(EngineOutcome::Abandoned, 1),
+            Verdict::Retry { error, .. } if error.code == "stalled"
+        ));
+        assert_eq!(code(stalled(EngineOutcome::Abandoned, 3)), "stalled");
+        assert!(matches!(stalled(done(), 1), Verdict::Complete(_)));
     }
 
     #[test]

@@ -165,7 +165,11 @@ pub(crate) fn owner_check(
                     Err(NotVerified::Unknown(_)) if handle.cancel.is_cancelled() => {
                         return Err(OperationError::Cancelled);
                     }
-                    Err(NotVerified::Unknown(_)) => tokio::time::sleep(RETRY).await,
+                    Err(NotVerified::Unknown(_)) => {
+                        // The engine waits for NATS; it does not hang.
+                        handle.report.alive();
+                        tokio::time::sleep(RETRY).await;
+                    }
                 }
             }
         })

@@ -7,6 +7,8 @@ pub(crate) enum StopReason {
     Cancel,
     /// The attempt ran longer than its time limit.
     Timeout,
+    /// The engine gave no sign of life for longer than its stall timeout.
+    Stalled,
     /// The worker is stopping.
     Shutdown,
     /// Another attempt took over, or the operation ended without this one.

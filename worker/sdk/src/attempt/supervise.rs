@@ -36,14 +36,18 @@ use crate::engine::context::{Context, Inner, Lineage};
 use crate::engine::error::OperationError;
 use crate::pulling::lease::Lease;
 use crate::reporting::checkpoint;
+use crate::reporting::report::Report;
 use crate::reporting::send::{flush_checkpoint, flush_metrics, send_reports};
 use crate::worker::core::Core;
 use crate::worker::history::LocalOperation;
 use crate::worker::running::AttemptHandle;
 
-/// How long an engine may take to stop, after its time limit or when the worker stops. Then its end
-/// is recorded without it.
+/// How long an engine may take to stop once its attempt is over: after its time limit, a stall, a
+/// loss, or when the worker stops. Then its end is recorded without it.
 const STOP_GRACE: Duration = Duration::from_secs(5);
+
+/// A timer that is later than this shows that the process was suspended.
+const OVERSLEPT: Duration = Duration::from_secs(1);
 
 /// How long unsent metric points may delay the end of an operation.
 const FINAL_FLUSH: Duration = Duration::from_secs(5);
@@ -61,6 +65,29 @@ pub(crate) struct RunningAttempt<'a> {
     pub(crate) begun: Instant,
 }
 
+/// A limit in seconds; none when it is no duration.
+fn seconds(limit: Option<f64>) -> Option<Duration> {
+    limit.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+}
+
+/// Resolves when the engine has given no sign of life for `limit`.
+async fn stalled(report: &Report, limit: Duration) {
+    let mut watched_since = Instant::now();
+    loop {
+        let silence = report.silence().min(watched_since.elapsed());
+        let Some(left) = limit.checked_sub(silence).filter(|left| !left.is_zero()) else {
+            return;
+        };
+
+        let wake_at = Instant::now() + left;
+        tokio::time::sleep_until(wake_at).await;
+        if wake_at.elapsed() > OVERSLEPT {
+            // The whole process stood still, and the engine with it.
+            watched_since = Instant::now();
+        }
+    }
+}
+
 /// What is known about the end of the attempt. It decides what may be said about the request.
 enum Recorded {
     /// The end is in the log.
@@ -72,8 +99,9 @@ enum Recorded {
 }
 
 impl RunningAttempt<'_> {
-    /// Runs the attempt. Resolves when its slot is free again.
-    pub(crate) async fn run(&self) {
+    /// Runs the attempt until its end is recorded. Returns the engine if it did not stop: its slot
+    /// stays taken until it does, whatever the log says.
+    pub(crate) async fn run(&self) -> Option<EngineHandle> {
         let guard = Guard {
             core: self.core,
             handle: self.handle,
@@ -98,13 +126,8 @@ impl RunningAttempt<'_> {
             Recorded::Nothing => {}
         }
 
-        if let Some(engine) = unfinished_engine
-            && self.handle.stop_reason() == Some(StopReason::Timeout)
-            && !engine.is_finished()
-        {
-            // The slot stays taken while the engine works, whatever the log says.
-            let _ = engine.await;
-        }
+        // A worker that stops ends its engines with the process.
+        unfinished_engine.filter(|_| self.handle.stop_reason() != Some(StopReason::Shutdown))
     }
 
     /// Runs the engine and records how it ended. An engine that did not stop is left in
@@ -124,15 +147,14 @@ impl RunningAttempt<'_> {
             outcome
         };
 
-        let reason = self.handle.stop_reason();
-        if let Some(StopReason::Lost(lost)) = reason {
+        if let Some(lost) = self.handle.lost() {
             return Recorded::Lost(lost);
         }
 
         self.flush_reports(&outcome).await;
         let verdict = decide_verdict(
             outcome,
-            reason,
+            self.handle.stop_reason(),
             &self.limits,
             self.owned.attempt,
             self.origin,
@@ -169,14 +191,11 @@ impl RunningAttempt<'_> {
         )
     }
 
-    /// Waits for the engine and sends its reports meanwhile. Stops it when its time is up.
+    /// Waits for the engine and sends its reports meanwhile. Stops it when its time is up, or when it
+    /// gives no sign of life.
     async fn supervise(&self, engine: &mut EngineHandle) -> EngineOutcome {
-        let limit = self
-            .limits
-            .timeout_seconds
-            .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
         let time_limit = async {
-            match limit {
+            match seconds(self.limits.timeout_seconds) {
                 Some(limit) => tokio::time::sleep(limit).await,
                 None => std::future::pending().await,
             }
@@ -185,15 +204,23 @@ impl RunningAttempt<'_> {
             std::future::pending::<Infallible>().await
         };
 
+        let stall = async {
+            match seconds(self.limits.stall_timeout_seconds) {
+                Some(limit) => stalled(&self.handle.report, limit).await,
+                None => std::future::pending().await,
+            }
+            tracing::warn!("the engine gives no sign of life; stopping it");
+            self.handle.stop(StopReason::Stalled);
+            std::future::pending::<Infallible>().await
+        };
+
         let end_of_grace = async {
             self.handle.cancel.cancelled().await;
-            match self.handle.stop_reason() {
-                Some(StopReason::Timeout | StopReason::Shutdown) => {
-                    tokio::time::sleep(STOP_GRACE).await;
-                }
+            if self.handle.stop_reason() == Some(StopReason::Cancel) {
                 // Only the engine confirms a user's cancel. If it never does, a backend forces it.
-                _ => std::future::pending().await,
+                self.handle.gone.cancelled().await;
             }
+            tokio::time::sleep(STOP_GRACE).await;
         };
 
         // Only the first two arms finish. Dropping `send_reports` half-way is safe: reports that
@@ -202,6 +229,7 @@ impl RunningAttempt<'_> {
             joined = engine => EngineOutcome::of(joined),
             () = end_of_grace => EngineOutcome::Abandoned,
             never = time_limit => match never {},
+            never = stall => match never {},
             never = send_reports(self.core, self.handle, self.owned, self.local) => match never {},
         }
     }

@@ -117,6 +117,12 @@ impl Context {
         self.inner.report.metric(name, value);
     }
 
+    /// Says that the engine still works, for a step that takes longer than the stall timeout and
+    /// reports nothing. Progress, metric points and checkpoints say it, too. Costs a clock reading.
+    pub fn alive(&self) {
+        self.inner.report.alive();
+    }
+
     /// Whether the engine should stop.
     pub fn is_cancelled(&self) -> bool {
         self.inner.cancel.is_cancelled()

@@ -105,6 +105,7 @@ impl<E: Engine> ErasedEngine for E {
             description: E::DESCRIPTION,
             execution_defaults: ExecutionDefaults {
                 timeout_seconds: E::TIMEOUT.map(|limit| limit.as_secs_f64()),
+                stall_timeout_seconds: E::STALL_TIMEOUT.map(|limit| limit.as_secs_f64()),
                 max_attempts: E::MAX_ATTEMPTS.map(|attempts| attempts.max(1)),
                 retry_delay: E::RETRY_DELAY.map(|delay| delay.as_secs_f64()),
             },

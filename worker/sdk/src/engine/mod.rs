@@ -25,9 +25,9 @@ use crate::engine::error::OperationError;
 /// An operation can run more than once: its worker may die after the work was done and before the
 /// end was recorded. So `run` must give the same outcome when it runs again from the start.
 ///
-/// `TIMEOUT`, `MAX_ATTEMPTS` and `RETRY_DELAY` count for a start request that does not set the
-/// option itself (`execution.timeout_seconds`, `max_attempts`, `retry_delay`). Option by option,
-/// the request is used first, then the engine's constant, then the protocol's default. The worker
+/// `TIMEOUT`, `STALL_TIMEOUT`, `MAX_ATTEMPTS` and `RETRY_DELAY` count for a start request that does
+/// not set the option itself (`execution.timeout_seconds`, `stall_timeout_seconds`, `max_attempts`,
+/// `retry_delay`). Option by option, the request is used first, then the engine's constant, then the protocol's default. The worker
 /// that runs an attempt applies the constants of its own version.
 pub trait Engine: Send + Sync + 'static {
     /// The worker type, for example `data_processing`: a lower-case name that clients and queues
@@ -47,6 +47,11 @@ pub trait Engine: Send + Sync + 'static {
 
     /// How long one attempt may run. Default: no limit.
     const TIMEOUT: Option<Duration> = None;
+
+    /// How long one attempt may go on without any sign of life: progress, a metric point, a
+    /// checkpoint, or [`Context::alive`]. Then it ends as `stalled` and is tried again. Set it
+    /// several times longer than the longest quiet step. Default: no limit.
+    const STALL_TIMEOUT: Option<Duration> = None;
 
     /// How many attempts an operation may have in all. Default: 3 when workers are lost, and a
     /// failure is final at once. Setting it also makes failures retry.

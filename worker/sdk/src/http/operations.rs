@@ -43,18 +43,19 @@ pub(super) async fn health(
     let core = &state.core;
     let shows_operation = principal.may(Scope::Read) && principal.sees(core.worker_type.as_str());
     let connected = core.connection.is_up();
-    let busy = core.running.len() >= core.slots as usize;
+    let lost_slots = core.lost_slots.count();
 
     Json(WorkerHealth {
         healthy: true,
         service: format!("{}-worker", core.worker_type.as_str().replace('_', "-")).into(),
         timestamp: Timestamp::now(),
-        status: if connected {
+        status: if connected && lost_slots < core.slots {
             HealthStatus::Operational
         } else {
             HealthStatus::Degraded
         },
-        worker_status: if busy {
+        lost_slots,
+        worker_status: if core.is_busy() {
             SlotStatus::Busy
         } else {
             SlotStatus::Idle

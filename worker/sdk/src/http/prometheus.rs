@@ -69,8 +69,13 @@ fn register_slots(core: &Core, registry: &mut Registry) {
     );
     register(
         "ktrdr_worker_slots_busy",
-        "Slots that are taken.",
-        core.running.len() as f64,
+        "Slots that are taken: by an operation, or lost.",
+        core.running.len() as f64 + f64::from(core.lost_slots.count()),
+    );
+    register(
+        "ktrdr_worker_slots_lost",
+        "Slots whose engine does not return although its attempt is over.",
+        f64::from(core.lost_slots.count()),
     );
     if let Some(at) = *core.last_pull.lock() {
         register(

@@ -12,6 +12,7 @@
 //! Rejected: a channel per report. An unbounded one fills the memory during an outage, and a
 //! bounded one either blocks the engine or drops the newest report.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use ktrdr_protocol::metric::MetricPoint;
@@ -37,6 +38,8 @@ const MAX_WAITING_POINTS: usize = 100_000;
 /// Progress and metrics of one attempt, written by the engine and drained by the SDK.
 pub(crate) struct Report {
     begun: Instant,
+    /// The last sign of life of the engine, in milliseconds since `begun`.
+    last_sign: AtomicU64,
     state: Mutex<State>,
     /// Takes checkpoints at once, for a test without a worker that saves them.
     sink: Option<CheckpointSink>,
@@ -81,6 +84,7 @@ impl Report {
     pub(crate) fn new() -> Self {
         Self {
             begun: Instant::now(),
+            last_sign: AtomicU64::new(0),
             state: Mutex::new(State {
                 progress: Progress::default(),
                 reports: 0,
@@ -108,7 +112,20 @@ impl Report {
         }
     }
 
+    /// Notes a sign of life of the engine.
+    pub(crate) fn alive(&self) {
+        let since = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last_sign.store(since, Ordering::Relaxed);
+    }
+
+    /// How long the engine has given no sign of life.
+    pub(crate) fn silence(&self) -> Duration {
+        let last = Duration::from_millis(self.last_sign.load(Ordering::Relaxed));
+        self.begun.elapsed().saturating_sub(last)
+    }
+
     pub(crate) fn progress(&self, mut progress: Progress) {
+        self.alive();
         let mut state = self.state.lock();
         progress.percentage = progress.percentage.max(state.progress.percentage);
         state.progress = progress;
@@ -125,6 +142,7 @@ impl Report {
     }
 
     pub(crate) fn metric(&self, name: &str, value: f64) {
+        self.alive();
         let point = MetricPoint {
             timestamp: Timestamp::now(),
             name: name.to_owned(),
@@ -163,6 +181,7 @@ impl Report {
 
     /// Stores a checkpoint that took `cost` to make; `None` when making it failed.
     pub(crate) fn checkpoint(&self, checkpoint: Option<Box<RawValue>>, cost: Duration) {
+        self.alive();
         let mut state = self.state.lock();
         state.checkpoints_made += 1;
         state.last_checkpoint = Some((Instant::now(), cost));

@@ -547,6 +547,7 @@ fn build_core(
         names,
         connection: connection.clone(),
         running: Default::default(),
+        lost_slots: Default::default(),
         local: Default::default(),
         counters: Counters::default(),
         attempt_durations: AttemptDurations::default(),

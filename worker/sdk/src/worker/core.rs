@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use crate::engine::data_dir::DataDir;
 use crate::engine::erased::{EngineInfo, ErasedEngine};
 use crate::worker::history::LocalOperations;
+use crate::worker::lost_slots::LostSlots;
 use crate::worker::metrics::{AttemptDurations, Counters};
 use crate::worker::running::RunningAttempts;
 
@@ -45,6 +46,7 @@ pub(crate) struct Core {
     pub(crate) connection: Connection,
     pub(crate) oplog: OpLog,
     pub(crate) running: RunningAttempts,
+    pub(crate) lost_slots: LostSlots,
     pub(crate) local: LocalOperations,
     pub(crate) counters: Counters,
     /// Durations of ended attempts, by outcome.
@@ -53,6 +55,13 @@ pub(crate) struct Core {
     pub(crate) changed: Notify,
     /// When the worker last sent a pull.
     pub(crate) last_pull: Mutex<Option<Instant>>,
+}
+
+impl Core {
+    /// Whether no slot is free: each runs an operation, or is lost.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.running.len() + self.lost_slots.count() as usize >= self.slots as usize
+    }
 }
 
 /// Where an engine runs: on a runtime of its own, unless it never blocks.

@@ -171,6 +171,7 @@ impl Parts {
 /// Lets operations finish for `grace`, then asks them to stop, and waits until each of them has
 /// recorded how it ended.
 async fn drain(core: &Core, operations: &TaskTracker, grace: Duration) {
+    core.lost_slots.give_up();
     if !operations.is_empty() && !grace.is_zero() {
         tracing::info!(
             running = core.running.len(),

@@ -6,5 +6,6 @@ pub(crate) mod config;
 pub(crate) mod core;
 pub(crate) mod history;
 pub(crate) mod lifecycle;
+pub(crate) mod lost_slots;
 pub(crate) mod metrics;
 pub(crate) mod running;

@@ -10,7 +10,7 @@ use ktrdr_protocol::worker::RunningOperation;
 use parking_lot::RwLock;
 use tokio_util::sync::CancellationToken;
 
-use crate::attempt::stop::StopReason;
+use crate::attempt::stop::{Lost, StopReason};
 use crate::reporting::report::Report;
 
 /// One attempt that holds a slot, as the rest of the worker sees it.
@@ -21,6 +21,9 @@ pub(crate) struct AttemptHandle {
     pub(crate) cancel: CancellationToken,
     pub(crate) report: Arc<Report>,
     stop_reason: OnceLock<StopReason>,
+    lost: OnceLock<Lost>,
+    /// Cancelled when the attempt is lost, whatever it was asked to stop for before.
+    pub(crate) gone: CancellationToken,
 }
 
 impl AttemptHandle {
@@ -31,6 +34,8 @@ impl AttemptHandle {
             cancel: CancellationToken::new(),
             report: Arc::new(Report::new()),
             stop_reason: OnceLock::new(),
+            lost: OnceLock::new(),
+            gone: CancellationToken::new(),
         }
     }
 
@@ -42,8 +47,13 @@ impl AttemptHandle {
         self.attempt.store(attempt, Ordering::Relaxed);
     }
 
-    /// Asks the engine to stop. Only the first reason is kept.
+    /// Asks the engine to stop. Only the first reason is kept; that the attempt is lost is kept in
+    /// any case.
     pub(crate) fn stop(&self, reason: StopReason) {
+        if let StopReason::Lost(lost) = reason {
+            let _ = self.lost.set(lost);
+            self.gone.cancel();
+        }
         let _ = self.stop_reason.set(reason);
         self.cancel.cancel();
     }
@@ -51,6 +61,11 @@ impl AttemptHandle {
     /// Why the attempt was asked to stop; `None` when it was not.
     pub(crate) fn stop_reason(&self) -> Option<StopReason> {
         self.stop_reason.get().copied()
+    }
+
+    /// Whether the attempt is lost.
+    pub(crate) fn lost(&self) -> Option<Lost> {
+        self.lost.get().copied()
     }
 
     fn describe(&self) -> RunningOperation {
