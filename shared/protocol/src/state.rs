@@ -195,6 +195,41 @@ pub struct FoldedLog {
 }
 
 impl FoldedLog {
+    /// The log of which `event` is the last message, for an event that is known to follow the message
+    /// before it: the state depends on nothing else.
+    ///
+    /// ```
+    /// use ktrdr_protocol::event::{Event, EventKind};
+    /// use ktrdr_protocol::id::{OperationId, WorkerId};
+    /// use ktrdr_protocol::state::{FoldedLog, Status};
+    ///
+    /// let (id, worker) = (OperationId::generate(), WorkerId::new("worker-1")?);
+    /// let kind = EventKind::Started { start_sequence: 7, delivery: 3 };
+    /// let started = Event::by_worker(&worker, "claim-1", &id, 2, kind);
+    ///
+    /// let log = FoldedLog::ending_with(12, started);
+    /// assert_eq!((log.tail, log.state.status, log.state.attempt), (12, Status::Running, 2));
+    /// # Ok::<(), ktrdr_protocol::id::InvalidName>(())
+    /// ```
+    pub fn ending_with(sequence: u64, event: Event) -> Self {
+        let status = match &event.kind {
+            EventKind::Started { .. } => Status::Running,
+            EventKind::Released { .. } => Status::Pending,
+            EventKind::Completed { .. } => Status::Completed,
+            EventKind::Failed { .. } => Status::Failed,
+            EventKind::Cancelled { .. } => Status::Cancelled,
+        };
+        Self {
+            tail: sequence,
+            state: State {
+                status,
+                attempt: event.attempt,
+                last_sequence: sequence,
+            },
+            last: Some(event),
+        }
+    }
+
     /// Adds the next message; `None` for a message that is not an event. A message that cannot take
     /// effect moves only the tail.
     pub fn push(&mut self, sequence: u64, event: Option<Event>) {

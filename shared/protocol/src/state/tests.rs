@@ -88,6 +88,15 @@ impl Log {
         }
         log
     }
+
+    /// The log as the last event tells it, without the newest `stale_by` events.
+    fn read_last(&self, stale_by: usize) -> FoldedLog {
+        let known = self.entries.len().saturating_sub(stale_by);
+        let last = known.checked_sub(1).map(|index| &self.entries[index]);
+        last.map_or_else(FoldedLog::default, |entry| {
+            FoldedLog::ending_with(entry.sequence, entry.event.clone())
+        })
+    }
 }
 
 /// The belief of one worker: the attempt it holds and the sequence of its own `started`.
@@ -99,8 +108,9 @@ struct Held {
 
 #[derive(Debug, Clone, Copy)]
 enum Step {
-    /// The request is delivered (again) to a worker, even to one that is busy.
-    Deliver(u8),
+    /// The request is delivered (again) to a worker, even to one that is busy. The worker reads the
+    /// last event alone, from a copy of the log that may lag.
+    Deliver { worker: u8, stale_by: usize },
     /// A worker finishes what it believes it holds, however long ago it was fenced.
     Finish(u8, u8),
     /// A worker forgets everything.
@@ -111,7 +121,7 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        4 => (0u8..4).prop_map(Step::Deliver),
+        4 => (0u8..4, 0usize..3).prop_map(|(worker, stale_by)| Step::Deliver { worker, stale_by }),
         3 => (0u8..4, 1u8..5).prop_map(|(worker, kind)| Step::Finish(worker, kind)),
         1 => (0u8..4).prop_map(Step::Crash),
         1 => (0usize..3).prop_map(|stale_by| Step::Cancel { stale_by }),
@@ -131,7 +141,7 @@ proptest! {
         let mut deliveries = 0;
         for step in steps {
             match step {
-                Step::Deliver(worker) => { deliveries += 1; let delivery = DeliveryInfo { start_sequence: 1, count: deliveries }; match decide(&log.read(), delivery, 5, Timestamp::EPOCH) {
+                Step::Deliver { worker, stale_by } => { deliveries += 1; let delivery = DeliveryInfo { start_sequence: 1, count: deliveries }; match decide(&log.read_last(stale_by), delivery, 5, Timestamp::EPOCH) {
                     ClaimDecision::Start { attempt, expected, .. } => {
                         if let Some(sequence) = log.publish(expected, event(worker, attempt, EventKind::Started { start_sequence: 1, delivery: deliveries })) {
                             held[worker as usize] = Some(Held { attempt, sequence });
@@ -140,7 +150,8 @@ proptest! {
                     ClaimDecision::GiveUp { attempts, expected } => {
                         log.publish(expected, event(worker, attempts, kind(3)));
                     }
-                    ClaimDecision::NotBefore(_) | ClaimDecision::Drop(_) | ClaimDecision::Outdated => {}
+                    ClaimDecision::Drop(_) => prop_assert!(log.read().state.status.is_terminal(), "a stale reading dropped a request"),
+                    ClaimDecision::NotBefore(_) | ClaimDecision::Outdated => {}
                 } }
                 Step::Finish(worker, which) => {
                     if let Some(Held { attempt, sequence }) = held[worker as usize].take() {
@@ -169,6 +180,8 @@ proptest! {
             prop_assert_eq!(state.apply(entry.sequence, &entry.event), Ok(()));
             prop_assert!(state.attempt == before.attempt || state.attempt == before.attempt + 1);
         }
+        let (all, last) = (log.read(), log.read_last(0));
+        prop_assert_eq!((all.tail, all.state), (last.tail, last.state));
     }
 
     /// A reader that meets messages repeatedly (a replay that starts over) ends where a reader that

@@ -526,6 +526,11 @@ fn build_core(
     connection: &Connection,
 ) -> Result<Core, WorkerError> {
     let names = config.nats.subject_prefix.clone();
+    let oplog = OpLog::of_worker(
+        connection.jetstream.clone(),
+        names.clone(),
+        &identity.worker_type,
+    );
     Ok(Core {
         capabilities: determine(&config.capabilities, info.uses_gpu)?,
         engine,
@@ -543,7 +548,8 @@ fn build_core(
         checkpoint_interval: config.checkpoint_interval,
         old_checkpoint_keys: config.old_checkpoint_keys,
         data_dir: data_dir(config)?,
-        oplog: OpLog::new(connection.jetstream.clone(), names.clone()),
+        oplog,
+        results: Default::default(),
         names,
         connection: connection.clone(),
         running: Default::default(),

@@ -19,13 +19,13 @@
 //! events. The server forgets them after [two minutes](crate::topology), and a worker may come back
 //! later.
 
+mod read;
+
 use std::time::Duration;
 
 use async_nats::header::{NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MESSAGE_ID};
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::context::Context;
-use async_nats::jetstream::response::Response;
-use async_nats::jetstream::stream::{RawMessageErrorKind, Stream};
 use async_nats::{Client, HeaderMap, HeaderName, RequestError, RequestErrorKind};
 use bytes::Bytes;
 use serde::Deserialize;
@@ -33,17 +33,21 @@ use tokio::time::Instant;
 
 use ktrdr_protocol::cancel::CancelIntent;
 use ktrdr_protocol::event::Event;
-use ktrdr_protocol::id::{OperationId, WorkerType};
+use ktrdr_protocol::id::WorkerType;
 use ktrdr_protocol::metric::MetricBatch;
 use ktrdr_protocol::origin::Origin;
+use ktrdr_protocol::requirements::Requirements;
 use ktrdr_protocol::start_request::StartRequest;
 use ktrdr_protocol::state::FoldedLog;
 use ktrdr_protocol::subject::SubjectNames;
-use ktrdr_protocol::time::Timestamp;
 use ktrdr_protocol::trace::{self, TraceParent};
 
 use crate::backoff::Backoff;
 use crate::nats::REQUEST_TIMEOUT;
+
+pub use read::{ReadLogError, stream_time};
+
+use read::Reads;
 
 /// First pause after a publish of unknown outcome; doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -54,33 +58,8 @@ const MAX_PAUSE: Duration = Duration::from_secs(2);
 /// the pauses in between this takes about 5 s.
 const MAX_SHORT_READS: u32 = 8;
 
-/// Messages on the subject of an operation's cancel that are read, at most. With more that are no
-/// intent, the operation is ended by a backend after the cancel grace.
-const MAX_CANCEL_READS: usize = 64;
-
 /// Room for headers and subject within the server's `max_payload`, in bytes.
 const HEADER_ROOM: usize = 1024;
-
-/// Converts the time at which the stream stored a message.
-pub fn stream_time(time: async_nats::datetime::DateTime) -> Timestamp {
-    // A 64-bit division: the 128-bit one shows in the time that a replay takes.
-    Timestamp::from_millis(
-        i64::try_from(time.unix_timestamp_nanos())
-            .unwrap_or_default()
-            .div_euclid(1_000_000),
-    )
-}
-
-/// Why a log could not be read.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot read the log of operation {operation_id}")]
-pub struct ReadLogError {
-    /// The operation whose log was asked for.
-    pub operation_id: OperationId,
-    /// The error of the client library.
-    #[source]
-    pub source: async_nats::jetstream::stream::RawMessageError,
-}
 
 /// How one publish failed.
 #[derive(Debug, thiserror::Error)]
@@ -133,15 +112,30 @@ pub struct OpLog {
     jetstream: Context,
     client: Client,
     names: SubjectNames,
+    reads: Reads,
 }
 
 impl OpLog {
-    /// The logs below the prefix of `names`, over this connection.
+    /// The logs below the prefix of `names`, over this connection, as a backend reads them.
     pub fn new(jetstream: Context, names: SubjectNames) -> Self {
         Self {
             client: jetstream.client(),
             jetstream,
             names,
+            reads: Reads::Leader,
+        }
+    }
+
+    /// The same for a worker of `worker_type`. It reads with requests that the server can permit for
+    /// the logs of this worker type alone.
+    pub fn of_worker(jetstream: Context, names: SubjectNames, worker_type: &WorkerType) -> Self {
+        let any = Requirements::default().queue();
+        let reads = Reads::Direct {
+            clock: names.consumer(worker_type, &any),
+        };
+        Self {
+            reads,
+            ..Self::new(jetstream, names)
         }
     }
 
@@ -189,10 +183,10 @@ impl OpLog {
                         // become the leader, or that is no longer the leader and does not know it.
                         // In both cases the tail is the expected one or an earlier one, so wait
                         // and try again. An earlier tail that stays means that the stream was
-                        // deleted and created again.
+                        // deleted and created again, unless only this reading lags.
                         let behind = log.tail < expected && {
                             short_reads += 1;
-                            short_reads < MAX_SHORT_READS
+                            short_reads < MAX_SHORT_READS || !self.confirms(&failure, expected)
                         };
                         if log.tail != expected && !behind {
                             return Err(AppendError::Conflict(Box::new(log)));
@@ -214,162 +208,10 @@ impl OpLog {
         }
     }
 
-    /// Reads and folds the whole log of an operation.
-    ///
-    /// Asks the stream's leader, because a direct get may be answered by a replica that lags.
-    /// Events may be appended after the answer; [`Self::append`] then returns a conflict.
-    ///
-    /// # Errors
-    /// [`ReadLogError`] when NATS does not answer.
-    pub async fn read(
-        &self,
-        worker_type: &WorkerType,
-        id: &OperationId,
-    ) -> Result<FoldedLog, ReadLogError> {
-        // Boxed because it is rare: every operation's future would otherwise have room for it.
-        Box::pin(self.read_now(worker_type, id)).await
-    }
-
-    /// Like [`Self::read`], for a log that is known to reach `sequence`.
-    ///
-    /// In a cluster, a server that has just become the leader, or is no longer the leader and does
-    /// not know it, may not have that event yet. So a log that ends earlier is read again, for
-    /// about five seconds. After that it is returned as it is: the stream may have been deleted and
-    /// created again.
-    ///
-    /// # Errors
-    /// [`ReadLogError`] when NATS does not answer.
-    pub async fn read_from(
-        &self,
-        worker_type: &WorkerType,
-        id: &OperationId,
-        sequence: u64,
-    ) -> Result<FoldedLog, ReadLogError> {
-        let mut backoff = Backoff::new(FIRST_PAUSE, MAX_PAUSE);
-        for _ in 1..MAX_SHORT_READS {
-            let log = self.read(worker_type, id).await?;
-            if log.tail >= sequence {
-                return Ok(log);
-            }
-            backoff.wait().await;
-        }
-        self.read(worker_type, id).await
-    }
-
-    async fn read_now(
-        &self,
-        worker_type: &WorkerType,
-        id: &OperationId,
-    ) -> Result<FoldedLog, ReadLogError> {
-        let subject = self.names.operation(worker_type, id);
-        let stream = self.stream(id).await?;
-        let mut log = FoldedLog::default();
-
-        loop {
-            match stream
-                .raw_message_builder()
-                .sequence(log.tail + 1)
-                .next_by_subject(subject.as_str())
-                .send()
-                .await
-            {
-                Ok(message) => {
-                    let stored_at = stream_time(message.time);
-                    let event = Event::decode(&message.payload)
-                        .ok()
-                        .filter(|event| self.names.check(&subject, event).is_ok())
-                        .map(|event| event.at_stream_time(stored_at));
-                    log.push(message.sequence, event);
-                }
-                Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => {
-                    return Ok(log);
-                }
-                Err(source) => {
-                    return Err(ReadLogError {
-                        operation_id: id.clone(),
-                        source,
-                    });
-                }
-            }
-        }
-    }
-
-    /// The time of the stream's clock, which also stamps the events that [`Self::read`] returns.
-    ///
-    /// # Errors
-    /// When NATS does not answer.
-    pub async fn clock(&self) -> Result<Timestamp, RequestError> {
-        #[derive(Deserialize)]
-        struct Info {
-            ts: Timestamp,
-        }
-
-        let subject = format!("STREAM.INFO.{}", self.names.stream());
-        // Boxed because it is rare: every operation's future would otherwise have room for it.
-        let request = Box::pin(self.jetstream.request::<_, _, Response<Info>>(subject, &()));
-        let answer = request
-            .await
-            .map_err(|error| RequestError::with_source(RequestErrorKind::Other, error))?;
-
-        match answer {
-            Response::Ok(info) => Ok(info.ts),
-            Response::Err { error } => {
-                Err(RequestError::with_source(RequestErrorKind::Other, error))
-            }
-        }
-    }
-
-    /// Whether a cancel of the operation is stored. Messages on the subject that are no intent, or
-    /// one of another operation, do not count.
-    ///
-    /// # Errors
-    /// [`ReadLogError`] when NATS does not answer.
-    pub async fn is_cancel_requested(
-        &self,
-        worker_type: &WorkerType,
-        id: &OperationId,
-    ) -> Result<bool, ReadLogError> {
-        // Boxed because it is rare: every operation's future would otherwise have room for it.
-        Box::pin(self.find_cancel_intent(worker_type, id)).await
-    }
-
-    async fn find_cancel_intent(
-        &self,
-        worker_type: &WorkerType,
-        id: &OperationId,
-    ) -> Result<bool, ReadLogError> {
-        let stream = self.stream(id).await?;
-        let subject = self.names.cancel(worker_type, id);
-        let is_intent = |payload: &[u8]| {
-            serde_json::from_slice::<CancelIntent>(payload)
-                .is_ok_and(|intent| self.names.check(&subject, &intent).is_ok())
-        };
-
-        // Backends store an intent once, so it is the newest message, or is among a few.
-        let mut request = stream.raw_message_builder().last_by_subject(&subject);
-        for read in 0..MAX_CANCEL_READS {
-            let found = match request.send().await {
-                Ok(found) => found,
-                Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => {
-                    return Ok(false);
-                }
-                Err(source) => {
-                    return Err(ReadLogError {
-                        operation_id: id.clone(),
-                        source,
-                    });
-                }
-            };
-            if is_intent(&found.payload) {
-                return Ok(true);
-            }
-            let next = if read == 0 { 1 } else { found.sequence + 1 };
-            request = stream
-                .raw_message_builder()
-                .sequence(next)
-                .next_by_subject(&subject);
-        }
-        Ok(false)
+    /// Whether a refusal confirms that the log ends before `expected`. The leader itself has refused,
+    /// so its word counts more than a reading that came from another server.
+    fn confirms(&self, refusal: &PublishError, expected: u64) -> bool {
+        self.reads == Reads::Leader || named_tail(refusal).is_some_and(|tail| tail < expected)
     }
 
     /// Stores a start request. The one message creates the operation and is its entry in a queue.
@@ -531,19 +373,6 @@ impl OpLog {
             None => Ok(answer),
         }
     }
-
-    async fn stream(&self, id: &OperationId) -> Result<Stream<()>, ReadLogError> {
-        self.jetstream
-            .get_stream_no_info(self.names.stream())
-            .await
-            .map_err(|error| ReadLogError {
-                operation_id: id.clone(),
-                source: async_nats::jetstream::stream::RawMessageError::with_source(
-                    RawMessageErrorKind::Other,
-                    error,
-                ),
-            })
-    }
 }
 
 /// The stream's answer to a publish.
@@ -557,6 +386,20 @@ struct Answer {
     #[serde(default)]
     duplicate: bool,
     error: Option<async_nats::jetstream::Error>,
+}
+
+/// The last sequence of the subject, as a refused append names it. A cluster that is busy with another
+/// message of the subject names none.
+fn named_tail(refusal: &PublishError) -> Option<u64> {
+    let PublishError::Refused(error) = refusal else {
+        return None;
+    };
+    if error.error_code() != ErrorCode::STREAM_WRONG_LAST_SEQUENCE {
+        return None;
+    }
+    let text = error.to_string();
+    let number = text.strip_prefix("wrong last sequence: ")?;
+    number.split(' ').next()?.parse().ok()
 }
 
 /// What a failed publish tells about the message.
