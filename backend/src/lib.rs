@@ -24,6 +24,7 @@
 //! | `catalogue` | the worker types: domains and schemas |
 //! | `changes` | announces changes of operations and workers inside the process |
 //! | `subject_pager` | reads the messages of one subject page by page: metric points and history |
+//! | `result_buckets` | the object stores of large results |
 //! | `refused` | reads messages of the bus, and counts those that are not believed |
 //! | `json_check` | checks that bytes which arrive piece by piece are one JSON value |
 //! | `request_metrics` | HTTP requests, counted and timed |
@@ -50,6 +51,7 @@ mod refused;
 mod registry;
 mod request_metrics;
 mod response_cache;
+mod result_buckets;
 mod router;
 mod routes;
 mod state;

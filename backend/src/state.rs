@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use async_nats::jetstream::object_store::ObjectStore;
 use ktrdr_bus::nats::Connection;
 use ktrdr_bus::oplog::OpLog;
 use ktrdr_http::answer::AnswerBudget;
@@ -10,7 +9,6 @@ use ktrdr_http::browsers::BrowserRules;
 use ktrdr_http::server::Connections;
 use ktrdr_http::tokens::Tokens;
 use ktrdr_protocol::subject::SubjectNames;
-use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
@@ -27,6 +25,7 @@ use crate::refused::{LoggedOnce, RefusedMessages};
 use crate::registry::Registry;
 use crate::request_metrics::RequestMetrics;
 use crate::response_cache::ResponseCache;
+use crate::result_buckets::ResultBuckets;
 
 /// Bytes of large answers that may be on their way to clients at a time.
 const MAX_ANSWERS: usize = 64 * 1024 * 1024;
@@ -59,8 +58,8 @@ pub struct Parts {
     pub refused: RefusedMessages,
     /// The operations whose stored result cannot be served.
     pub invalid_results: LoggedOnce,
-    /// The bucket of large results, once it was needed.
-    pub results: OnceCell<ObjectStore>,
+    /// The buckets of large results.
+    pub results: ResultBuckets,
     /// The connections of the REST interface.
     pub connections: Connections,
     /// Requests that may be held open: those that wait for an end, and live events.
@@ -121,7 +120,7 @@ impl AppState {
             registry,
             refused,
             invalid_results: LoggedOnce::default(),
-            results: OnceCell::new(),
+            results: ResultBuckets::default(),
             events: Broadcaster::new(sources, answers.clone(), stopping.clone()),
             held: HeldRequests::within(connections.most()),
             connections,

@@ -36,7 +36,7 @@ async fn epochs_saved(stack: &Stack, id: &str) -> u64 {
         .get_key_value("KTRDR_CHECKPOINTS")
         .await
         .unwrap();
-    let entry = bucket.get(id).await.unwrap();
+    let entry = bucket.get(format!("training.{id}")).await.unwrap();
     entry.map_or(0, |bytes| {
         let entry: Value = serde_json::from_slice(&bytes).unwrap();
         entry["state"]["history"]
@@ -182,7 +182,9 @@ async fn position_saved(stack: &Stack, id: &str) -> Option<(u64, u64)> {
         .get_key_value("KTRDR_CHECKPOINTS")
         .await
         .unwrap();
-    let entry: Value = serde_json::from_slice(&bucket.get(id).await.unwrap()?).unwrap();
+    let entry: Value =
+        serde_json::from_slice(&bucket.get(format!("data_processing.{id}")).await.unwrap()?)
+            .unwrap();
     let position = &entry["state"]["position"];
     Some((
         position["rows"].as_u64().unwrap(),

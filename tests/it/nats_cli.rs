@@ -363,7 +363,10 @@ async fn look_at_stores(stack: &Stack, tried: &Tried) {
         .await;
     stack.api().wait_for_status("large", "completed").await;
 
-    let results = jetstream.get_object_store("KTRDR_RESULTS").await.unwrap();
+    let results = jetstream
+        .get_object_store("KTRDR_RESULTS_of_dummy")
+        .await
+        .unwrap();
     let names: Vec<String> = results
         .list()
         .await
@@ -374,7 +377,7 @@ async fn look_at_stores(stack: &Stack, tried: &Tried) {
         .unwrap();
     assert_eq!(names, ["large.1"]);
 
-    tried.line("nats object ls KTRDR_RESULTS");
+    tried.line("nats object ls KTRDR_RESULTS_of_dummy");
     let mut text = String::new();
     results
         .get("large.1")
@@ -386,12 +389,12 @@ async fn look_at_stores(stack: &Stack, tried: &Tried) {
 
     assert!(text.len() >= 400_000 && serde_json::from_str::<Value>(&text).is_ok());
 
-    tried.line("nats object get KTRDR_RESULTS ID.1 -O result.json");
+    tried.line("nats object get KTRDR_RESULTS_of_dummy ID.1 -O result.json");
 
     let checkpoints = jetstream.get_key_value("KTRDR_CHECKPOINTS").await.unwrap();
-    assert!(checkpoints.get("ID").await.is_ok());
+    assert!(checkpoints.get("dummy.ID").await.is_ok());
 
-    tried.line("nats kv get KTRDR_CHECKPOINTS ID");
+    tried.line("nats kv get KTRDR_CHECKPOINTS dummy.ID");
 
     let types = jetstream.get_key_value("KTRDR_WORKER_TYPES").await.unwrap();
     let keys: Vec<String> = types.keys().await.unwrap().try_collect().await.unwrap();

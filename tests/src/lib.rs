@@ -7,6 +7,7 @@
 //! | [`proxy`] | a TCP proxy at a fixed port that can cut, hold and restore what goes through it |
 //! | [`certificates`] | a certificate authority of a test's own |
 //! | [`process`] | the built programs `ktrdr-backend` and `ktrdr-worker` as child processes, and signals for them |
+//! | [`secure`] | a nats-server with the permissions that each program needs, and no more |
 //! | [`settings`] | short heartbeats and leases, as environment and as flags |
 //! | [`client`] | the REST APIs as a user sees them |
 //! | [`mod@bench`] | the program behind scripts/bench |
@@ -44,6 +45,7 @@ pub mod nats;
 pub mod process;
 pub mod proxy;
 pub mod scratch;
+pub mod secure;
 pub mod settings;
 pub mod stack;
 pub mod tokens;

@@ -1,6 +1,8 @@
 //! A worker inside the test process, for engines that the test controls.
 
 use clap::Parser;
+use ktrdr_bus::permissions::Role;
+use ktrdr_protocol::id::WorkerType;
 use ktrdr_worker::{Config, Engine, Worker};
 use tokio::net::TcpListener;
 
@@ -46,6 +48,20 @@ impl LocalWorker {
         Config::try_parse_from(own.iter().chain(arguments)).expect("settings that parse")
     }
 
+    /// The arguments with which a worker connects as the user of its type, if it is to do so.
+    fn user(settings: &Settings, worker_type: &str) -> Vec<String> {
+        let worker_type = WorkerType::new(worker_type).expect("a worker type");
+        let variables = settings.user_env(&Role::Worker(worker_type));
+        let flags = variables.into_iter().map(|(variable, value)| {
+            let flag = variable.to_ascii_lowercase().replace('_', "-");
+            format!("--{flag}={value}")
+        });
+        let old_keys = settings
+            .secure
+            .then(|| "--old-checkpoint-keys=false".to_owned());
+        flags.chain(old_keys).collect()
+    }
+
     /// Starts a worker with further command line arguments.
     ///
     /// # Panics
@@ -56,7 +72,10 @@ impl LocalWorker {
         id: &str,
         arguments: &[&str],
     ) -> Self {
-        let config = Self::config(settings, id, arguments);
+        let user = Self::user(settings, E::NAME);
+        let user = user.iter().map(String::as_str);
+        let arguments: Vec<&str> = user.chain(arguments.iter().copied()).collect();
+        let config = Self::config(settings, id, &arguments);
 
         let listener = TcpListener::bind(("127.0.0.1", 0))
             .await

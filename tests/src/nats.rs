@@ -8,6 +8,7 @@ use ktrdr_protocol::subject::SubjectNames;
 use crate::bus::Bus;
 use crate::process::{Process, Signal};
 use crate::scratch::Scratch;
+use crate::secure;
 use crate::settings::repository;
 use crate::wait::{LIMIT, wait_for};
 
@@ -19,6 +20,18 @@ pub struct NatsServer {
     arguments: Vec<String>,
     port: u16,
     scratch: Scratch,
+    /// Whether the test fails when the server has refused anything.
+    secure: bool,
+}
+
+impl Drop for NatsServer {
+    fn drop(&mut self) {
+        if self.secure && !std::thread::panicking() {
+            let log = self.log();
+            let refused = secure::violations(&log);
+            assert!(refused.is_empty(), "the server refused {refused:#?}");
+        }
+    }
 }
 
 impl NatsServer {
@@ -48,8 +61,17 @@ impl NatsServer {
 
         arguments.push(format!("--store_dir={}", scratch.join("store").display()));
 
+        // A test that configures users of its own keeps them.
+        let secure = secure::is_wanted() && !configuration.contains("users");
+        let configuration = if secure {
+            let users = secure::installation(&secure::WORKER_TYPES);
+            format!("{configuration}\n{}", secure::configuration(&users))
+        } else {
+            configuration.to_owned()
+        };
+
         if !configuration.is_empty() {
-            std::fs::write(scratch.join("server.conf"), configuration)
+            std::fs::write(scratch.join("server.conf"), &configuration)
                 .expect("a configuration file");
             arguments.push(format!(
                 "--config={}",
@@ -63,6 +85,7 @@ impl NatsServer {
             arguments,
             port: 0,
             scratch,
+            secure,
         };
 
         this.spawn();

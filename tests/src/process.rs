@@ -410,7 +410,7 @@ impl WorkerProcess {
         let mut command = settings.command(&words[0]);
         command.args(&words[1..]);
         command
-            .envs(settings.worker_env())
+            .envs(settings.worker_env(worker_type))
             .env("WORKER_TYPE", worker_type)
             .env("WORKER_ID", id);
         command

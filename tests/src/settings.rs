@@ -4,8 +4,12 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use ktrdr_bus::permissions::Role;
+use ktrdr_protocol::id::WorkerType;
+
 use crate::client::Client;
 use crate::process::program;
+use crate::secure;
 use crate::tokens::TokensFile;
 
 /// The settings that backend and workers of one test share.
@@ -33,6 +37,8 @@ pub struct Settings {
     pub descriptors: Option<u32>,
     /// The token of the test's own requests; `None` without tokens.
     pub token: Option<String>,
+    /// Whether the programs connect as users with few permissions ([`crate::secure`]).
+    pub secure: bool,
     /// Further environment of the processes; wins over everything above.
     pub extra: Vec<(String, String)>,
 }
@@ -53,6 +59,7 @@ impl Settings {
             programs: None,
             descriptors: None,
             token: None,
+            secure: secure::is_wanted(),
             extra: Vec::new(),
         }
     }
@@ -132,17 +139,37 @@ impl Settings {
         ]
     }
 
+    /// The environment with which a program connects as the user of its role, if it is to do so.
+    pub fn user_env(&self, role: &Role) -> Vec<(&'static str, String)> {
+        // The users are those of the default prefix.
+        if self.secure && self.prefix == "ktrdr" {
+            secure::environment(role).to_vec()
+        } else {
+            Vec::new()
+        }
+    }
+
     /// The environment of a `ktrdr-backend`.
     pub fn backend_env(&self) -> Vec<(&'static str, String)> {
         let mut env = self.common_env();
+        env.extend(self.user_env(&Role::Backend));
         env.push(("KTRDR_CANCEL_GRACE", millis(self.cancel_grace)));
         env.push(("KTRDR_WORKER_REMOVE_AFTER", millis(self.remove_after)));
         env
     }
 
     /// The environment of a `ktrdr-worker`.
-    pub fn worker_env(&self) -> Vec<(&'static str, String)> {
+    ///
+    /// # Panics
+    /// When the worker type is not valid.
+    pub fn worker_env(&self, worker_type: &str) -> Vec<(&'static str, String)> {
         let mut env = self.common_env();
+        let worker_type = WorkerType::new(worker_type).expect("a worker type");
+        env.extend(self.user_env(&Role::Worker(worker_type)));
+        if self.secure {
+            // No worker of version 0.1.0 is there, and the old keys name no worker type.
+            env.push(("KTRDR_OLD_CHECKPOINT_KEYS", "false".to_owned()));
+        }
         env.push(("KTRDR_DATA_DIR", self.data_dir.display().to_string()));
         env
     }

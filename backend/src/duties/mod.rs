@@ -8,10 +8,12 @@
 //! | [`listen`] | takes heartbeats and progress from the workers |
 //! | [`crate::projection::follow`] | keeps the projection up to date |
 //! | [`crate::catalogue`] | keeps the worker types up to date |
+//! | [`result_buckets`] | creates the bucket of results of each worker type |
 //! | [`reconcile`] | ends operations that can no longer end by themselves |
 
 mod listen;
 mod reconcile;
+mod result_buckets;
 
 use std::time::Duration;
 
@@ -62,6 +64,8 @@ pub async fn run(state: AppState) -> DutyError {
             .follow(&watching.connection, &watching.names)
             .await;
     });
+    let making = state.clone();
+    duties.spawn(async move { result_buckets::run(&making).await });
     duties.spawn(async move { reconcile::run(&state).await });
 
     // A backend that lacks one duty looks healthy and is not; one that ends is restarted.

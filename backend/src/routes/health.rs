@@ -7,6 +7,7 @@ use ktrdr_protocol::rest::health::{
     BackendHealth, BackendNats, HealthStatus, ProjectionHealth, ReadyResponse,
 };
 use ktrdr_protocol::time::Timestamp;
+use serde_json::json;
 
 use crate::error::{ApiError, ErrorCode};
 use crate::state::AppState;
@@ -54,6 +55,20 @@ pub async fn ready(
     if !state.connection.is_up() {
         return Err(ApiError::nats_unavailable().with("ready", false));
     }
+    // Their subjects may name operations.
+    let missing = match principal.reads_everything() {
+        true => state.connection.refusals.all(),
+        false => Vec::new(),
+    };
+    if !state.is_loaded() && !missing.is_empty() {
+        let text = format!(
+            "The NATS user of the backend may not {}. Give it the permissions of docs/security.md",
+            missing.join(", ")
+        );
+        return Err(ApiError::new(ErrorCode::NotReady, text)
+            .with("ready", false)
+            .with("missing_permissions", json!(missing)));
+    }
     if !state.is_loaded() {
         let text = "The backend has just started and is still reading the operations";
         return Err(ApiError::new(ErrorCode::NotReady, text).with("ready", false));
@@ -64,5 +79,6 @@ pub async fn ready(
         sequence: principal
             .reads_everything()
             .then(|| state.projection.applied()),
+        missing_permissions: missing,
     }))
 }

@@ -157,7 +157,7 @@ fn log_invalid(state: &AppState, id: &OperationId, why: &str) {
 }
 
 /// Opens the object of a result. The reference comes from a worker, so it is followed only into the
-/// bucket of results, and only to the object of this operation.
+/// buckets of results, and only to the object of this operation.
 async fn open(
     state: &AppState,
     record: &Record,
@@ -166,16 +166,23 @@ async fn open(
     let invalid = |why: &str| Err(Unservable::Invalid(why.to_owned()));
     let unreachable = |error: &dyn std::error::Error| Unservable::Unreachable(error.to_string());
     let name = SubjectNames::result_object(&record.id, record.state.attempt);
-    let bucket = state.names.results_bucket();
-    if stored.bucket != bucket || stored.object != name {
+    let names = &state.names;
+    // Workers of version 0.1.0 use the bucket that all types share.
+    let buckets = [
+        names.results_bucket_of(&record.queue.worker_type),
+        names.results_bucket(),
+    ];
+    let Some(bucket) = buckets.into_iter().find(|bucket| *bucket == stored.bucket) else {
+        return invalid("the event names another bucket");
+    };
+    if stored.object != name {
         return invalid("the event names another object");
     }
     if !state.connection.is_up() {
         return Err(Unservable::Unreachable("no connection".to_owned()));
     }
 
-    let open_bucket = || state.connection.jetstream.get_object_store(&bucket);
-    let store = state.results.get_or_try_init(open_bucket).await;
+    let store = state.results.open(&state.connection, &bucket).await;
     let store = store.map_err(|error| unreachable(&error))?;
     let info = match store.info(&name).await {
         Ok(info) => info,

@@ -11,15 +11,21 @@
 //! | [`secret_file`] | files that hold secrets |
 //! | [`backoff`] | growing pauses between tries |
 //! | [`topology`] | streams, consumers and buckets, and how they are provisioned |
+//! | [`key_values`] | reading and writing single keys of a bucket |
+//! | [`permissions`] | what each program may publish and subscribe, and the configuration of nats-server for it |
+//! | [`refusals`] | what the server refused for lack of a permission |
 //! | [`oplog`] | appending to an operation's log behind an expected sequence, and reading it |
 //! | [`metrics`] | the connection's metrics for Prometheus |
 //! | [`telemetry`] | log set-up, and texts for log lines |
 //! | [`shutdown`] | signals |
 
 pub mod backoff;
+pub mod key_values;
 pub mod metrics;
 pub mod nats;
 pub mod oplog;
+pub mod permissions;
+pub mod refusals;
 pub mod secret_file;
 pub mod settings;
 pub mod shutdown;

@@ -57,6 +57,18 @@ pub enum TopologyError {
         /// The value that is needed.
         wanted: String,
     },
+    /// It belongs to another prefix: `acme.prod` and `acme_prod` have the same names of streams.
+    #[error(
+        "{what} belongs to another KTRDR_SUBJECT_PREFIX: it has {found}, but {wanted} is needed. Choose another KTRDR_SUBJECT_PREFIX"
+    )]
+    Foreign {
+        /// The stream.
+        what: String,
+        /// Its subjects.
+        found: String,
+        /// A subject that it would have if it were of this prefix.
+        wanted: String,
+    },
     /// NATS refused or did not answer.
     #[error("cannot provision {what}")]
     Nats {
@@ -218,6 +230,11 @@ pub async fn ensure(
 
 /// Changes the stream behind a bucket to this number of replicas and this retention. It may have
 /// been created with other settings.
+///
+/// In key-value buckets, nobody may roll up: a message with the header `Nats-Rollup: all` removes
+/// every other message of the stream, and permissions are about subjects, not headers. A worker that
+/// may write one key could remove those of all others. Object stores need it; each worker type has
+/// one of its own.
 async fn adjust_bucket(
     jetstream: &Context,
     name: &str,
@@ -236,6 +253,7 @@ async fn adjust_bucket(
     let mut wanted = existing.clone();
     wanted.num_replicas = replicas;
     wanted.max_age = max_age.unwrap_or(existing.max_age);
+    wanted.allow_rollup = existing.allow_rollup && !name.starts_with("KV_");
     // The server refuses to remember message ids for longer than it keeps the messages.
     if !wanted.max_age.is_zero() {
         wanted.duplicate_window = existing.duplicate_window.min(wanted.max_age);
@@ -286,6 +304,8 @@ pub async fn ensure_stream(
         }
         Err(error) => return Err(nats(&what, error)),
     };
+
+    check_owner(&existing, &wanted)?;
 
     let incompatible = |field, found: String, wanted: String| {
         Err(TopologyError::Incompatible {
@@ -342,6 +362,64 @@ pub async fn ensure_stream(
         .await
         .map(drop)
         .map_err(|error| nats(&what, error))
+}
+
+/// Checks that an existing stream is of this prefix: it has at least one of the subjects that it
+/// must have. Two prefixes can have the same name of a stream, but never a subject in common.
+fn check_owner(existing: &Config, wanted: &Config) -> Result<(), TopologyError> {
+    let is_ours = wanted.subjects.iter().any(|subject| {
+        let mut found = existing.subjects.iter();
+        found.any(|found| covers(found, subject))
+    });
+    match wanted.subjects.first() {
+        Some(subject) if !is_ours => Err(TopologyError::Foreign {
+            what: format!("stream {}", wanted.name),
+            found: match existing.subjects.as_slice() {
+                [] => "no subjects".to_owned(),
+                found => found.join(", "),
+            },
+            wanted: subject.clone(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Whether everything on `subject` is also on `pattern`; both may hold wildcards.
+fn covers(pattern: &str, subject: &str) -> bool {
+    let mut tokens = subject.split('.');
+    for wanted in pattern.split('.') {
+        match (wanted, tokens.next()) {
+            (">", Some(_)) => return true,
+            ("*", Some(token)) if token != ">" => {}
+            (wanted, Some(token)) if wanted == token => {}
+            _ => return false,
+        }
+    }
+    tokens.next().is_none()
+}
+
+/// Creates the object store of one worker type's large results.
+///
+/// # Errors
+/// [`TopologyError`].
+pub async fn ensure_results_of(
+    jetstream: &Context,
+    names: &SubjectNames,
+    options: &ProtocolOptions,
+    worker_type: &WorkerType,
+) -> Result<(), TopologyError> {
+    let bucket = names.results_bucket_of(worker_type);
+    let replicas = usize::from(options.stream_replicas);
+    let config = object_store::Config {
+        bucket: bucket.clone(),
+        description: Some(format!("KTRDR results above 256 KiB of {worker_type}")),
+        max_age: options.retention,
+        num_replicas: replicas,
+        ..object_store::Config::default()
+    };
+    ensure_object_store(jetstream, config).await?;
+    let stream = format!("OBJ_{bucket}");
+    adjust_bucket(jetstream, &stream, replicas, Some(options.retention)).await
 }
 
 async fn ensure_kv(jetstream: &Context, config: kv::Config) -> Result<(), TopologyError> {
@@ -477,4 +555,56 @@ pub fn queue_of(names: &SubjectNames, consumer: &consumer::Config) -> Option<(Wo
     let (worker_type, queue) = (WorkerType::new(worker_type).ok()?, Queue::new(queue).ok()?);
     let own = names.consumer(&worker_type, &queue);
     (consumer.durable_name.as_deref() == Some(&own)).then_some((worker_type, queue))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stream(prefix: &str) -> Config {
+        let names = SubjectNames::new(prefix).unwrap();
+        Config {
+            name: names.stream(),
+            subjects: names.stream_subjects(),
+            ..Config::default()
+        }
+    }
+
+    #[test]
+    fn a_stream_belongs_to_the_prefix_of_its_subjects() {
+        let own = stream("acme.prod");
+
+        for other in ["acme_prod", "ACME_PROD", "Acme.Prod"] {
+            let other = stream(other);
+            assert_eq!(other.name, own.name);
+            let error = check_owner(&other, &own).unwrap_err();
+            assert!(matches!(error, TopologyError::Foreign { .. }), "{error}");
+            assert!(!error.is_transient());
+        }
+        check_owner(&own, &own).unwrap();
+    }
+
+    #[test]
+    fn an_operator_may_choose_wider_subjects() {
+        let own = stream("acme.prod");
+        for subjects in [
+            vec!["acme.prod.>"],
+            vec!["acme.prod.start.>", "more"],
+            vec!["acme.prod.op.*.*"],
+            vec![">"],
+        ] {
+            let existing = Config {
+                subjects: subjects.into_iter().map(str::to_owned).collect(),
+                ..own.clone()
+            };
+            check_owner(&existing, &own).unwrap();
+        }
+        for subjects in [vec![], vec!["acme.prod"], vec!["acme.prod.start.dummy.any"]] {
+            let existing = Config {
+                subjects: subjects.into_iter().map(str::to_owned).collect(),
+                ..own.clone()
+            };
+            assert!(check_owner(&existing, &own).is_err());
+        }
+    }
 }

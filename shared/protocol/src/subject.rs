@@ -209,9 +209,16 @@ impl SubjectNames {
         format!("{}_WORKER_TYPES", self.upper)
     }
 
-    /// The object store bucket of large results: `KTRDR_RESULTS`.
+    /// The object store bucket of large results of all worker types: `KTRDR_RESULTS`. Version 0.1.0
+    /// knows no other.
     pub fn results_bucket(&self) -> String {
         format!("{}_RESULTS", self.upper)
+    }
+
+    /// The object store bucket of large results of one worker type: `KTRDR_RESULTS_of_training`. The
+    /// small letters keep it apart from the names of every other prefix.
+    pub fn results_bucket_of(&self, worker_type: &WorkerType) -> String {
+        format!("{}_RESULTS_of_{worker_type}", self.upper)
     }
 
     /// The KV bucket of checkpoints: `KTRDR_CHECKPOINTS`.

@@ -22,12 +22,13 @@ mod trouble;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::{ConnectOptions, Event, ServerAddr};
+use async_nats::{ConnectOptions, Event, ServerAddr, ServerError};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 pub use settings_error::SettingsError;
 
+use crate::refusals::Refusals;
 use crate::settings::{NatsOptions, masked_urls};
 use credentials::Credentials;
 use trouble::Trouble;
@@ -83,6 +84,8 @@ pub struct Connection {
     pub jetstream: async_nats::jetstream::Context,
     /// The state of the connection. Watch it to act on every reconnect.
     pub link: watch::Receiver<Link>,
+    /// What the server refused since the newest connection.
+    pub refusals: Refusals,
 }
 
 impl Connection {
@@ -171,6 +174,8 @@ pub async fn connect(options: &NatsOptions, name: &str) -> Result<Connection, Co
     let (sender, link) = watch::channel(Link::default());
     let trouble = Arc::new(Trouble::new(credentials.clone()));
     let told = trouble.clone();
+    let refusals = Refusals::default();
+    let refused = refusals.clone();
 
     let mut connect =
         ConnectOptions::with_auth_callback(move |nonce| credentials.clone().answer(nonce))
@@ -207,6 +212,7 @@ pub async fn connect(options: &NatsOptions, name: &str) -> Result<Connection, Co
                             }
                         });
                         told.over();
+                        refused.clear();
                         tracing::info!("connected to NATS");
                     }
                     Event::Disconnected | Event::Closed => {
@@ -217,6 +223,7 @@ pub async fn connect(options: &NatsOptions, name: &str) -> Result<Connection, Co
                     Event::ClientError(error) => {
                         tracing::debug!(%error, "the NATS client reports an error");
                     }
+                    Event::ServerError(ServerError::Other(error)) if refused.note(error) => {}
                     other => tracing::warn!(event = %other, "the NATS client reports an event"),
                 }
                 std::future::ready(())
@@ -247,6 +254,7 @@ pub async fn connect(options: &NatsOptions, name: &str) -> Result<Connection, Co
         client,
         jetstream,
         link,
+        refusals,
     })
 }
 

@@ -76,6 +76,10 @@ pub struct ReadyResponse {
     /// token with the scope `read` that sees all worker types.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sequence: Option<u64>,
+    /// What the backend's NATS user may not do and was tried, as `publish ktrdr.op.dummy.a`. The
+    /// backend serves without it, but something does not work. Shown to whom `sequence` is shown.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing_permissions: Vec<String>,
 }
 
 /// Whether a worker has a free slot.

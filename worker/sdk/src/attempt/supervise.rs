@@ -30,7 +30,7 @@ use tracing::Instrument;
 
 use crate::attempt::outcome::{EngineHandle, EngineOutcome, Verdict, decide_verdict};
 use crate::attempt::ownership::{Guard, NotEnded, OwnedAttempt, owner_check};
-use crate::attempt::results::store_result;
+use crate::attempt::results::{NotStored, store_result};
 use crate::attempt::stop::{Lost, StopReason};
 use crate::engine::context::{Context, Inner, Lineage};
 use crate::engine::error::OperationError;
@@ -252,7 +252,10 @@ impl RunningAttempt<'_> {
     async fn record(&self, verdict: Verdict) -> Recorded {
         let kind = match self.end_event(&verdict).await {
             Ok(kind) => kind,
-            Err(lost) => return Recorded::Lost(lost),
+            Err(NotStored::Lost(lost)) => return Recorded::Lost(lost),
+            Err(NotStored::Refused(failure)) => {
+                return Box::pin(self.record_failure(failure)).await;
+            }
         };
 
         match self.owned.end(self.core, kind).await {
@@ -291,8 +294,8 @@ impl RunningAttempt<'_> {
     /// The event that records a verdict. A large result is stored first.
     ///
     /// # Errors
-    /// [`Lost`] when the attempt was lost before the result was stored.
-    async fn end_event(&self, verdict: &Verdict) -> Result<EventKind, Lost> {
+    /// [`NotStored`] when the result was not.
+    async fn end_event(&self, verdict: &Verdict) -> Result<EventKind, NotStored> {
         Ok(match verdict {
             Verdict::Complete(result) => EventKind::Completed {
                 result: store_result(self.core, self.owned, result).await?,

@@ -11,7 +11,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::jetstream::kv::{Operation, Store};
+use ktrdr_bus::key_values::{KeyError, KeyValues};
 use ktrdr_protocol::id::OperationId;
 use ktrdr_protocol::start_request::StartRequest;
 use ktrdr_protocol::subject::SubjectNames;
@@ -105,16 +105,16 @@ pub(crate) async fn save(
         state,
     };
     let payload: bytes::Bytes = serde_json::to_vec(&entry)?.into();
-    let store = bucket(core).await?;
+    let bucket = bucket(core);
     // The key that names the type comes first: it decides when both are of the same attempt.
     for key in keys(core, &owned.operation_id) {
-        let revision = match read_key(&store, &key).await? {
+        let revision = match read_key(&bucket, &key).await? {
             Some((_, Some(newer))) if newer.attempt > owned.attempt => return Ok(()),
             Some((revision, _)) => revision,
             None => 0,
         };
         // With the revision, a save by another attempt in between makes this one fail.
-        store.update(&key, payload.clone(), revision).await?;
+        bucket.update(&key, payload.clone(), revision).await?;
     }
     Ok(())
 }
@@ -122,11 +122,10 @@ pub(crate) async fn save(
 /// Removes the checkpoint of an operation that completed.
 pub(crate) async fn remove(core: &Core, id: &OperationId) {
     let removed = async {
-        let store = bucket(core).await?;
         for key in keys(core, id) {
-            store.purge(key).await?;
+            bucket(core).remove(&key).await?;
         }
-        Ok::<_, async_nats::Error>(())
+        Ok::<_, KeyError>(())
     };
     if let Err(error) = removed.await {
         // It expires with the bucket's age limit.
@@ -134,12 +133,9 @@ pub(crate) async fn remove(core: &Core, id: &OperationId) {
     }
 }
 
-async fn bucket(core: &Core) -> Result<Store, async_nats::Error> {
-    Ok(core
-        .connection
-        .jetstream
-        .get_key_value(core.names.checkpoints_bucket())
-        .await?)
+fn bucket(core: &Core) -> KeyValues {
+    let jetstream = core.connection.jetstream.clone();
+    KeyValues::new(jetstream, core.names.checkpoints_bucket())
 }
 
 /// The keys of an operation's checkpoint: the one that names the worker type, and the one under
@@ -152,11 +148,11 @@ fn keys(core: &Core, id: &OperationId) -> impl Iterator<Item = String> + use<> {
 
 /// Reads the newest checkpoint of an operation. An older worker writes under the old key alone, so
 /// the one of the later attempt counts.
-async fn read(core: &Core, id: &OperationId) -> Result<Option<Entry>, async_nats::Error> {
-    let store = bucket(core).await?;
+async fn read(core: &Core, id: &OperationId) -> Result<Option<Entry>, KeyError> {
+    let bucket = bucket(core);
     let mut newest: Option<Entry> = None;
     for key in keys(core, id) {
-        if let Some((_, Some(entry))) = read_key(&store, &key).await?
+        if let Some((_, Some(entry))) = read_key(&bucket, &key).await?
             && newest
                 .as_ref()
                 .is_none_or(|newest| entry.attempt > newest.attempt)
@@ -169,18 +165,14 @@ async fn read(core: &Core, id: &OperationId) -> Result<Option<Entry>, async_nats
 
 /// Reads the bucket's entry: its revision, and the checkpoint unless it was removed or is
 /// unreadable.
-async fn read_key(
-    store: &Store,
-    key: &str,
-) -> Result<Option<(u64, Option<Entry>)>, async_nats::Error> {
-    let Some(found) = store.entry(key).await? else {
+async fn read_key(bucket: &KeyValues, key: &str) -> Result<Option<(u64, Option<Entry>)>, KeyError> {
+    let Some(found) = bucket.read(key).await? else {
         return Ok(None);
     };
-    let entry = match found.operation {
-        Operation::Put => serde_json::from_slice(&found.value)
+    let entry = found.value.and_then(|value| {
+        serde_json::from_slice(&value)
             .inspect_err(|error| tracing::warn!(%error, "a checkpoint is not readable; ignored"))
-            .ok(),
-        Operation::Delete | Operation::Purge => None,
-    };
+            .ok()
+    });
     Ok(Some((found.revision, entry)))
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::jetstream::object_store::ObjectStore;
 use ktrdr_bus::nats::Connection;
 use ktrdr_bus::oplog::OpLog;
 use ktrdr_protocol::id::{WorkerId, WorkerType};
@@ -45,6 +46,8 @@ pub(crate) struct Core {
     pub(crate) names: SubjectNames,
     pub(crate) connection: Connection,
     pub(crate) oplog: OpLog,
+    /// The bucket of large results of this worker type, once it was found.
+    pub(crate) results: Mutex<Option<ObjectStore>>,
     pub(crate) running: RunningAttempts,
     pub(crate) lost_slots: LostSlots,
     pub(crate) local: LocalOperations,

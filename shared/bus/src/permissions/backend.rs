@@ -1,0 +1,130 @@
+//! What a backend may do. It provisions streams, buckets and queues, so it administers its own ones,
+//! but it can neither delete nor purge a stream.
+
+use super::{Installation, Rule, api, key_values, objects, publish, subscribe};
+
+const NEW: &str = "only when it is created, at the first start";
+const CHANGED: &str = "only when a setting has changed";
+const RECREATED: &str = "only after messages on the way were lost";
+
+pub(super) fn rules(installation: &Installation) -> Vec<Rule> {
+    let names = &installation.names;
+    let prefix = names.prefix();
+    let (operations, metrics) = (names.stream(), names.metrics_stream());
+    let types = names.worker_types_bucket();
+    let results = std::iter::once(names.results_bucket())
+        .chain(
+            installation
+                .worker_types
+                .iter()
+                .map(|worker_type| names.results_bucket_of(worker_type)),
+        )
+        .map(|bucket| objects(&bucket));
+    let results: Vec<String> = results.collect();
+
+    let mut rules = vec![
+        publish(format!("{prefix}.start.*.*"), "starts"),
+        publish(
+            format!("{prefix}.op.*.*"),
+            "ends without a worker: cancels of pending operations, forced cancels",
+        ),
+        publish(format!("{prefix}.cancel.*.*"), "cancel intents"),
+        publish(names.heartbeat_request(), "to know all workers at once"),
+        publish(
+            format!("{prefix}.worker.*.operation"),
+            "the current state of an operation, from its worker",
+        ),
+        publish(
+            format!("$KV.{types}.domain.*"),
+            "the record of who has a domain",
+        ),
+        publish(
+            format!("$KV.{types}.queues.*"),
+            "the queues of each worker type",
+        ),
+    ];
+
+    rules.push(publish(api("INFO"), "the limits of the account").rare(NEW));
+    let streams = [
+        operations.clone(),
+        metrics.clone(),
+        key_values(&types),
+        key_values(&names.checkpoints_bucket()),
+    ];
+    for stream in streams.iter().chain(&results) {
+        rules.push(publish(
+            api(format!("STREAM.INFO.{stream}")),
+            "provisioning and watching the stream",
+        ));
+        rules.push(publish(api(format!("STREAM.CREATE.{stream}")), "provisioning").rare(NEW));
+        rules.push(publish(api(format!("STREAM.UPDATE.{stream}")), "provisioning").rare(CHANGED));
+    }
+
+    rules.extend([
+        publish(
+            api(format!("CONSUMER.LIST.{operations}")),
+            "the queues, and their leases",
+        ),
+        publish(
+            api(format!("CONSUMER.INFO.{operations}.*")),
+            "a queue that exists already",
+        )
+        .rare("only when another backend has just created it"),
+        publish(
+            api(format!("CONSUMER.CREATE.{operations}.>")),
+            "queues; and its reader again, after messages on the way were lost",
+        ),
+        publish(
+            api(format!("CONSUMER.DELETE.{operations}.*")),
+            "queues that are no longer used",
+        )
+        .rare("only after a queue was unused for a while"),
+    ]);
+    let readers = [
+        (operations.clone(), "the projection"),
+        (metrics.clone(), "metric points of live events"),
+        (key_values(&types), "the worker types"),
+    ];
+    let results_read = results
+        .iter()
+        .map(|stream| (stream.clone(), "large results"));
+    for (stream, why) in readers.into_iter().chain(results_read) {
+        rules.push(publish(api(format!("CONSUMER.CREATE.{stream}")), why));
+        if stream != operations {
+            let recreate = api(format!("CONSUMER.CREATE.{stream}.>"));
+            rules.push(publish(recreate, why).rare(RECREATED));
+            let delete = api(format!("CONSUMER.DELETE.{stream}.*"));
+            rules.push(publish(delete, why).rare(RECREATED));
+        }
+    }
+
+    rules.extend([
+        publish(
+            api(format!("STREAM.MSG.GET.{operations}")),
+            "the log of an operation, from the leader of the stream",
+        ),
+        publish(
+            api(format!("DIRECT.GET.{operations}")),
+            "the history of an operation",
+        ),
+        publish(
+            api(format!("DIRECT.GET.{metrics}")),
+            "the metric points of an operation",
+        ),
+        publish(
+            api(format!("DIRECT.GET.{}.>", key_values(&types))),
+            "the record of who has a domain, and the queues",
+        ),
+    ]);
+    for stream in &results {
+        let subject = api(format!("DIRECT.GET.{stream}.>"));
+        rules.push(publish(subject, "the description of a large result"));
+    }
+    rules.extend([
+        publish("$JS.FC.>", "the pace at which it reads streams")
+            .rare("only while much is read at once"),
+        subscribe(names.all_heartbeats(), "the workers"),
+        subscribe(names.all_progress(), "progress"),
+    ]);
+    rules
+}

@@ -1,0 +1,78 @@
+//! The table as part of a configuration file of nats-server.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use super::{Action, Installation, Role, rules};
+
+/// Why no configuration can be printed.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// Two users would have the same password.
+    #[error(
+        "the worker types {0} and {1} have the same variable for the password, {2}: rename one of them"
+    )]
+    SameVariable(String, String, String),
+}
+
+/// The block `authorization { … }` with one user per role, and everything refused that is not in the
+/// table.
+///
+/// nats-server takes the passwords from the environment. It does not start when a variable is
+/// missing. An empty one would be a user without a password, so each variable is also named as a
+/// subject that its user may not publish on: an empty subject is an error.
+///
+/// # Errors
+/// [`ConfigError`].
+pub fn authorization(installation: &Installation) -> Result<String, ConfigError> {
+    check_variables(installation)?;
+
+    let mut text = "authorization {\n  users = [\n".to_owned();
+    for role in installation.roles() {
+        text += &user(installation, &role);
+    }
+    text += "  ]\n}\n";
+    Ok(text)
+}
+
+fn check_variables(installation: &Installation) -> Result<(), ConfigError> {
+    let mut variables = BTreeMap::new();
+    for role in installation.roles() {
+        let variable = role.password_variable();
+        if let Some(other) = variables.insert(variable.clone(), role.user()) {
+            return Err(ConfigError::SameVariable(other, role.user(), variable));
+        }
+    }
+    Ok(())
+}
+
+fn user(installation: &Installation, role: &Role) -> String {
+    let (user, variable) = (role.user(), role.password_variable());
+    let rules = rules(installation, role);
+
+    let mut text =
+        format!("    {{\n      user: \"{user}\", password: ${variable}\n      permissions: {{\n");
+    for action in [Action::Publish, Action::Subscribe] {
+        let _ = writeln!(text, "        {action}: {{\n          allow: [");
+        let mut explained = "";
+        for rule in rules.iter().filter(|rule| rule.action == action) {
+            if rule.why != explained {
+                explained = rule.why;
+                let _ = writeln!(text, "            # {}", rule.why);
+            }
+            let _ = writeln!(text, "            \"{}\"", rule.subject);
+        }
+        text += "          ]\n";
+        if action == Action::Publish {
+            // See the comment of `authorization`.
+            let _ = writeln!(text, "          deny: [${variable}]");
+        }
+        text += "        }\n";
+    }
+    if matches!(role, Role::Worker(_)) {
+        text += "        # Answers to requests: the NATS service of each worker.\n";
+        text += "        allow_responses: { max: 1, expires: \"1m\" }\n";
+    }
+    text += "      }\n    }\n";
+    text
+}

@@ -1,0 +1,55 @@
+//! What somebody may do who only looks: the read-only half of `docs/nats-cli.md`. It shows parameters
+//! and results of all operations.
+
+use super::{Installation, Rule, api, key_values, publish, subscribe};
+
+const BY_HAND: &str = "by hand";
+
+pub(super) fn rules(installation: &Installation) -> Vec<Rule> {
+    let names = &installation.names;
+    let prefix = names.prefix();
+    let (operations, metrics) = (names.stream(), names.metrics_stream());
+    let types = key_values(&names.worker_types_bucket());
+
+    let mut rules = vec![
+        subscribe(format!("{prefix}.>"), "`nats sub`: all messages"),
+        publish(
+            api(format!("STREAM.MSG.GET.{operations}")),
+            "`nats stream get`",
+        ),
+        publish(
+            api(format!("CONSUMER.LIST.{operations}")),
+            "`nats consumer report`: the queues",
+        ),
+        publish(
+            api(format!("CONSUMER.NAMES.{operations}")),
+            "`nats consumer ls`",
+        ),
+        publish(
+            api(format!("CONSUMER.INFO.{operations}.*")),
+            "`nats consumer info`: one queue",
+        ),
+    ];
+    for stream in [&operations, &metrics, &types] {
+        rules.push(publish(
+            api(format!("STREAM.INFO.{stream}")),
+            "`nats stream info`, `nats stream subjects`",
+        ));
+        rules.push(publish(
+            api(format!("DIRECT.GET.{stream}.>")),
+            "the last message of a subject, `nats kv get`",
+        ));
+    }
+    for verb in ["operation", "health"] {
+        rules.push(publish(
+            format!("{prefix}.worker.*.{verb}"),
+            "the current state of a worker",
+        ));
+    }
+    for verb in ["PING", "INFO", "STATS"] {
+        for rest in ["", ".>"] {
+            rules.push(publish(format!("$SRV.{verb}{rest}"), "`nats micro`"));
+        }
+    }
+    rules.into_iter().map(|rule| rule.rare(BY_HAND)).collect()
+}

@@ -1,0 +1,137 @@
+//! What the workers of one type may do: everything about operations of their own type, and nothing
+//! about others.
+
+use ktrdr_protocol::id::WorkerType;
+use ktrdr_protocol::origin::Origin;
+
+use super::{Installation, Role, Rule, api, key_values, objects, publish, subscribe};
+
+pub(super) fn rules(installation: &Installation, worker_type: &WorkerType) -> Vec<Rule> {
+    let names = &installation.names;
+    let prefix = names.prefix();
+    let stream = names.stream();
+    let types = names.worker_types_bucket();
+    let checkpoints = names.checkpoints_bucket();
+    let results = names.results_bucket_of(worker_type);
+
+    let own = |kind: &str| format!("{prefix}.{kind}.{worker_type}.*");
+    let mut rules = vec![
+        publish(own("op"), "state changes of its operations"),
+        publish(own("progress"), "progress"),
+        publish(own("metrics"), "metric points"),
+        publish(own("heartbeat"), "heartbeats"),
+        publish(
+            format!("$KV.{types}.{worker_type}"),
+            "its entry in the catalogue",
+        ),
+    ];
+
+    for queue in &installation.queues {
+        let consumer = names.consumer(worker_type, queue);
+        rules.push(publish(
+            api(format!("CONSUMER.MSG.NEXT.{stream}.{consumer}")),
+            "pulling from the queue",
+        ));
+        rules.push(publish(
+            format!("$JS.ACK.{stream}.{consumer}.>"),
+            "acknowledging requests of the queue, and extending their leases",
+        ));
+    }
+    let any = ktrdr_protocol::requirements::Requirements::default().queue();
+    let read_key = |bucket: &str, key: &str| {
+        let stream = key_values(bucket);
+        api(format!("DIRECT.GET.{stream}.$KV.{bucket}.{key}"))
+    };
+
+    rules.extend([
+        publish(
+            format!("{}.>", Role::Worker(worker_type.clone()).inbox_prefix()),
+            "taking pulls back",
+        ),
+        publish(
+            api(format!("DIRECT.GET.{stream}.{}", own("op"))),
+            "the last event of an operation of its type",
+        ),
+        publish(
+            api(format!("DIRECT.GET.{stream}.{}", own("cancel"))),
+            "the cancel intent of an operation of its type",
+        ),
+        publish(
+            api(format!(
+                "CONSUMER.INFO.{stream}.{}",
+                names.consumer(worker_type, &any)
+            )),
+            "the time of the server, when a retry may be due",
+        ),
+        publish(
+            read_key(&types, worker_type.as_str()),
+            "whether its entry in the catalogue is the same",
+        ),
+        publish(
+            read_key(&types, &format!("queues.{worker_type}")),
+            "the queues of its type",
+        ),
+        publish(read_key(&types, "domain.*"), "whether its domain is taken"),
+        publish(
+            format!("$KV.{checkpoints}.{worker_type}.*"),
+            "storing and removing checkpoints",
+        ),
+        publish(
+            read_key(&checkpoints, &format!("{worker_type}.*")),
+            "reading checkpoints",
+        ),
+        publish(
+            api(format!("STREAM.INFO.{}", objects(&results))),
+            "the bucket of its large results",
+        ),
+        publish(
+            api(format!("DIRECT.GET.{}.$O.{results}.M.*", objects(&results))),
+            "whether a large result is stored already",
+        ),
+        publish(format!("$O.{results}.C.*"), "large results"),
+        publish(format!("$O.{results}.M.*"), "large results"),
+        publish(
+            api(format!("STREAM.PURGE.{}", objects(&results))),
+            "replacing a large result",
+        )
+        .rare("only when storing it was interrupted"),
+    ]);
+    if installation.direct_starts {
+        rules.extend([
+            publish(
+                names.start(worker_type, &Origin::Direct),
+                "starts at its own REST interface",
+            ),
+            publish(own("cancel"), "cancels at its own REST interface"),
+        ]);
+    }
+
+    rules.extend([
+        subscribe(own("op"), "noticing that an attempt is lost"),
+        subscribe(own("cancel"), "cancel intents"),
+        subscribe(
+            format!("$KV.{types}.queues.{worker_type}"),
+            "changes of the queues of its type",
+        ),
+        subscribe(
+            names.heartbeat_request(),
+            "the question of a backend that has just started",
+        ),
+    ]);
+    for verb in ["operation", "health"] {
+        rules.push(subscribe(
+            format!("{prefix}.worker.*.{verb}"),
+            "requests for its current state",
+        ));
+    }
+    for verb in ["PING", "INFO", "STATS"] {
+        let name = format!("ktrdr-worker-{worker_type}");
+        for rest in [String::new(), format!(".{name}"), format!(".{name}.*")] {
+            rules.push(subscribe(
+                format!("$SRV.{verb}{rest}"),
+                "`nats micro`: the workers as NATS services",
+            ));
+        }
+    }
+    rules
+}
