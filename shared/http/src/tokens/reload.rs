@@ -20,20 +20,23 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// long.
 const QUIET: Duration = Duration::from_millis(50);
 
+/// A file that changes all the time is read after so many looks.
+const MAX_LOOKS: usize = 10;
+
 /// What tells one version of the file from another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Version {
-    /// There is no file.
-    Missing,
+    /// There is no file, or it cannot be looked at.
+    Gone(io::ErrorKind),
     /// Device, inode, size, and the times of the last changes.
     There([i64; 7]),
 }
 
 impl Version {
     /// The version that is there now.
-    async fn of(path: &Path) -> io::Result<Self> {
+    async fn of(path: &Path) -> Self {
         match tokio::fs::metadata(path).await {
-            Ok(found) => Ok(Self::There([
+            Ok(found) => Self::There([
                 found.dev() as i64,
                 found.ino() as i64,
                 found.size() as i64,
@@ -41,9 +44,8 @@ impl Version {
                 found.mtime_nsec(),
                 found.ctime(),
                 found.ctime_nsec(),
-            ])),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::Missing),
-            Err(error) => Err(error),
+            ]),
+            Err(error) => Self::Gone(error.kind()),
         }
     }
 }
@@ -58,12 +60,9 @@ impl Tokens {
         // Looked at once more at the beginning: it may have changed since it was loaded.
         let mut seen = None;
         loop {
-            match Version::of(&shared.path).await {
-                Ok(version) if seen.as_ref() == Some(&version) => {}
-                Ok(version) => seen = Some(shared.follow(version).await),
-                Err(error) => {
-                    tracing::debug!(%error, "cannot look at the file of tokens");
-                }
+            let version = Version::of(&shared.path).await;
+            if seen.as_ref() != Some(&version) {
+                seen = Some(shared.follow(version).await);
             }
             shared.end_expired();
             tokio::time::sleep(INTERVAL).await;
@@ -74,16 +73,17 @@ impl Tokens {
 impl Shared {
     /// Waits until the file stays as it is, and reads it. Returns the version that was read.
     async fn follow(&self, mut version: Version) -> Version {
-        loop {
+        for _ in 0..MAX_LOOKS {
             tokio::time::sleep(QUIET).await;
-            match Version::of(&self.path).await {
-                Ok(newer) if newer != version => version = newer,
-                _ => break,
+            let newer = Version::of(&self.path).await;
+            if newer == version {
+                break;
             }
+            version = newer;
         }
-        if version == Version::Missing {
+        if let Version::Gone(why) = version {
             tracing::warn!(
-                path = %self.path.display(),
+                path = %self.path.display(), %why,
                 "the file of tokens is gone; the tokens stay valid. Restore the file, or remove its entries instead"
             );
             return version;
