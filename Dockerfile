@@ -25,6 +25,7 @@ STOPSIGNAL SIGTERM
 
 FROM runtime AS backend
 COPY --from=build /out/ktrdr-backend /usr/local/bin/
+# Reachable from outside of the container, so it needs KTRDR_TOKENS_FILE, or KTRDR_INSECURE=true.
 ENV KTRDR_API_ADDR=0.0.0.0:8000
 EXPOSE 8000
 ENTRYPOINT ["ktrdr-backend"]
