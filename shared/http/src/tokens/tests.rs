@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::path::Path;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use axum::http::header::AUTHORIZATION;
@@ -74,6 +75,32 @@ fn an_entry_is_read_as_it_was_written() {
     };
     assert_eq!(entries, [expected], "{text}");
     assert_eq!(expires.to_string(), "2026-12-31T23:00:00.000Z");
+}
+
+/// Tokens of a file that is gone again.
+static TABLE: LazyLock<Tokens> = LazyLock::new(|| file(&entry("x", "scopes = [\"read\"]")).1);
+
+proptest::proptest! {
+    #[test]
+    fn every_name_is_read_as_it_was_written(name in "[ -~]{1,64}", token: Vec<u8>) {
+        let digest = Digest::of(&token);
+        let text = written(&name, digest, &[Scope::Metrics], None, None);
+        match parsed(&text) {
+            Ok(entries) => proptest::prop_assert_eq!((&entries[0].name, entries[0].digest), (&name, digest)),
+            Err(_) => proptest::prop_assert!(!file::is_name(&name), "{}", text),
+        }
+    }
+
+    #[test]
+    fn no_text_and_no_header_stops_the_program(text in ".{0,200}", value: Vec<u8>) {
+        let _ = parsed(&text);
+        let _ = parsed(&format!("[[token]]\n{text}"));
+        let _ = file::parse_moment(&text);
+        if let Ok(value) = HeaderValue::from_bytes(&value) {
+            let headers = HeaderMap::from_iter([(AUTHORIZATION, value)]);
+            let _ = TABLE.check(&headers, Access::Needs(Scope::Read));
+        }
+    }
 }
 
 #[test]
