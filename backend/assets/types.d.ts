@@ -177,6 +177,7 @@ declare namespace Api {
   interface Problem {
     error?: string;
     code?: string;
+    scope?: string;
     violations?: Violation[];
   }
 

@@ -266,24 +266,7 @@ async fn an_event_of_another_operation_is_believed_by_nobody() {
 
 /// Makes an operation that completed with this reference, as a worker of its type could.
 async fn completed_with(stack: &Stack, id: &str, reference: &Value) {
-    let at = "2026-01-01T00:00:00Z";
-    let request =
-        json!({"operation_id": id, "operation_type": "ghost", "parameters": {}, "created_at": at});
-    let started = json!({
-        "event": "started", "operation_id": id, "attempt": 1, "at": at, "worker_id": "g1", "claim": "c",
-        "start_sequence": 1, "delivery": 1,
-    });
-    let completed = json!({
-        "event": "completed", "operation_id": id, "attempt": 1, "at": at, "worker_id": "g1", "claim": "c",
-        "result_ref": reference,
-    });
-    let log = format!("ktrdr.op.ghost.{id}");
-    stack
-        .bus
-        .store("ktrdr.start.ghost.any", request.to_string())
-        .await;
-    stack.bus.store(log.clone(), started.to_string()).await;
-    stack.bus.store(log, completed.to_string()).await;
+    stack.bus.store_completed(id, reference).await;
     stack.api().wait_for_any_status(id, &["completed"]).await;
 }
 

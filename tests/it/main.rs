@@ -27,6 +27,7 @@ mod client;
 mod clocks;
 mod cluster;
 mod dashboard;
+mod dashboard_tokens;
 mod direct_start;
 mod documentation;
 mod failures;

@@ -24,12 +24,13 @@ test('an event has a name, data and an id', () => {
 });
 
 test('events are the same however the bytes are split', () => {
-  const text = '\ufeffretry: 250\r\n\r\n: stay\r\nid: ä1\r\nevent: worker\r\ndata: 日本\r\ndata: 🚀\r\n\r\n'
-    + 'data: second\r\rdata\n\nid: 9\n\n';
+  const text = '\ufeffretry: 250\r\n\r\n: stay\r\nid: ä1\r\nevent: worker\r\n'
+    + 'data: 日本\r\ndata: 🚀\r\n\r\ndata: second\r\rdata\n\nid: 9\n\n';
   const bytes = encode(text);
   const whole = parse([bytes]);
   assert.deepEqual(whole.events, [
-    { name: 'worker', data: '日本\n🚀', id: 'ä1' }, { name: 'message', data: 'second', id: 'ä1' },
+    { name: 'worker', data: '日本\n🚀', id: 'ä1' },
+    { name: 'message', data: 'second', id: 'ä1' },
     { name: 'message', data: '', id: 'ä1' },
   ]);
 
@@ -61,7 +62,8 @@ test('data of several lines is joined, and only one space is removed', () => {
 });
 
 test('comments and unknown fields are nothing', () => {
-  assert.deepEqual(names(': data: x\n:\n\nfoo: bar\nData: x\n data: x\n\ndata: a\n\n'), ['message=a']);
+  assert.deepEqual(names(': data: x\n:\n\nfoo: bar\nData: x\n data: x\n\ndata: a\n\n'),
+    ['message=a']);
 });
 
 test('an event without data only tells its id, and loses its name', () => {

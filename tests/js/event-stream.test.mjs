@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
 import { afterEach, beforeEach, test } from 'node:test';
 
-import { CLOSED, CONNECTING, EventStream, OPEN } from '../../backend/assets/dashboard/event-stream.js';
+import {
+  CLOSED, CONNECTING, EventStream, OPEN,
+} from '../../backend/assets/dashboard/event-stream.js';
 import { tabToken } from '../../backend/assets/dashboard/token.js';
 
 const real = { setTimeout, clearTimeout, queueMicrotask };

@@ -71,7 +71,7 @@ test('a page notices that another page of the tab has signed out', () => {
 
   new TabToken(storage).forget();
 
-  assert.equal(kept.isOutdated, true);
+  assert.deepEqual([kept.isOutdated, kept.value], [true, null]);
 });
 
 test('a refused token is forgotten, and the reason is kept', () => {

@@ -225,6 +225,35 @@ impl Browser {
         .await;
     }
 
+    /// Presses a key where the focus is. WebDriver names keys by characters, for example
+    /// [`Self::ENTER`].
+    ///
+    /// # Panics
+    /// When nothing has the focus.
+    pub async fn press(&self, key: &str) {
+        let active = self
+            .command(Method::GET, "element/active", None)
+            .await
+            .expect("an element with the focus");
+        let element = active[ELEMENT].as_str().expect("an element");
+        self.post(&format!("element/{element}/value"), json!({"text": key}))
+            .await
+            .expect("a key that can be pressed");
+    }
+
+    /// The Enter key.
+    pub const ENTER: &str = "\u{e007}";
+
+    /// The Escape key.
+    pub const ESCAPE: &str = "\u{e00c}";
+
+    /// Lets the browser save downloads in a directory.
+    pub async fn save_downloads(&self, directory: &Path) {
+        let parameters = json!({"behavior": "allow", "downloadPath": directory});
+        self.devtools("Browser.setDownloadBehavior", parameters)
+            .await;
+    }
+
     /// Waits until a script returns something other than `null` and `false`, and returns that.
     pub async fn wait(&self, what: &str, script: &str) -> Value {
         wait_for(what, LIMIT, async || {
@@ -288,20 +317,25 @@ impl Browser {
         path
     }
 
-    /// Errors in the page's console, without those about failed requests.
-    ///
-    /// # Panics
-    /// When the console cannot be read.
+    /// Errors in the page's console since the last look, without those about failed requests.
     pub async fn errors(&self) -> Vec<String> {
-        let entries = self
-            .post("se/log", json!({"type": "browser"}))
-            .await
-            .expect("the console");
-        let entries = entries.as_array().cloned().unwrap_or_default();
+        let entries = self.console().await;
         let bad = entries
             .iter()
             .filter(|entry| entry["level"] == "SEVERE" && entry["source"] != "network");
         bad.map(|entry| entry["message"].to_string()).collect()
+    }
+
+    /// What the page's console has got since the last look.
+    ///
+    /// # Panics
+    /// When the console cannot be read.
+    pub async fn console(&self) -> Vec<Value> {
+        let entries = self
+            .post("se/log", json!({"type": "browser"}))
+            .await
+            .expect("the console");
+        entries.as_array().cloned().unwrap_or_default()
     }
 }
 

@@ -7,6 +7,7 @@ use futures::{StreamExt, TryStreamExt};
 use ktrdr_protocol::event::Event;
 use ktrdr_protocol::id::{OperationId, WorkerType};
 use ktrdr_protocol::subject::SubjectNames;
+use serde_json::{Value, json};
 
 use crate::wait::{LIMIT, wait_for};
 
@@ -82,6 +83,29 @@ impl Bus {
             .await
             .expect("a connection");
         ack.await.expect("a stream that takes the message").sequence
+    }
+
+    /// Stores an operation of the worker type `ghost` that completed with this result reference, as
+    /// a worker of the type could.
+    pub async fn store_completed(&self, id: &str, reference: &Value) {
+        let at = "2026-01-01T00:00:00Z";
+        let request = json!({
+            "operation_id": id, "operation_type": "ghost", "parameters": {}, "created_at": at,
+        });
+        let started = json!({
+            "event": "started", "operation_id": id, "attempt": 1, "at": at, "worker_id": "g1", "claim": "c",
+            "start_sequence": 1, "delivery": 1,
+        });
+        let completed = json!({
+            "event": "completed", "operation_id": id, "attempt": 1, "at": at, "worker_id": "g1", "claim": "c",
+            "result_ref": reference,
+        });
+
+        let log = format!("ktrdr.op.ghost.{id}");
+        self.store("ktrdr.start.ghost.any", request.to_string())
+            .await;
+        self.store(log.clone(), started.to_string()).await;
+        self.store(log, completed.to_string()).await;
     }
 
     /// Everything published from now on under `subject`, which may hold wildcards.

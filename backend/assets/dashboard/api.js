@@ -14,6 +14,8 @@ export class ApiError extends Error {
     super(message);
     this.status = status;
     this.code = body?.code;
+    // The one that the token lacks.
+    this.scope = body?.scope;
     this.violations = body?.violations ?? [];
   }
 

@@ -8,6 +8,7 @@ import overview from './overview.js';
 import start from './start.js';
 import { QUIET_STREAM, liveStream } from './stream.js';
 import { handleToken } from './token-dialog.js';
+import { tabToken } from './token.js';
 import workers from './workers.js';
 
 /**
@@ -21,14 +22,23 @@ const TABS = [
   { path: '/workers', label: 'Workers', icon: 'chip' },
 ];
 
-/** @type {{ pattern: RegExp, view: View, name: string }[]} */
+/**
+ * @typedef {object} Route
+ * @property {RegExp} pattern
+ * @property {View} view
+ * @property {string} name
+ * @property {boolean} [isForm] holds what a user has entered
+ */
+
+/** @type {Route[]} */
 const ROUTES = [
   { pattern: /^\/$/, view: overview, name: 'Overview' },
   { pattern: /^\/operations$/, view: operations, name: 'Operations' },
   { pattern: /^\/operations\/([^/]+)$/, view: operation, name: 'Operation' },
-  { pattern: /^\/start(?:\/([^/]+))?$/, view: start, name: 'Start an operation' },
+  { pattern: /^\/start(?:\/([^/]+))?$/, view: start, name: 'Start an operation', isForm: true },
   { pattern: /^\/workers$/, view: workers, name: 'Workers' },
 ];
+/** @type {Route} */
 const NOT_FOUND = { pattern: /^/, view: notFound, name: 'Nothing here' };
 
 const LINK_LABELS = {
@@ -38,6 +48,8 @@ const LINK_LABELS = {
 
 const main = byId('main');
 let leaveView = () => {};
+/** @type {Route} */
+let shown = NOT_FOUND;
 
 /** @param {ViewContext} context */
 function notFound({ root, listen }) {
@@ -86,6 +98,7 @@ function showView() {
 
   leaveView();
   leaveView = () => {};
+  shown = route;
   liveStream.unlisten();
   markTab(path);
   scrollTo(0, 0);
@@ -126,7 +139,8 @@ function showLinkState(state, reason) {
   if (!isBad) return;
   if (!isAway) {
     const why = reason || 'This server asks for a token';
-    show(banner, h('strong', null, 'No access.'), ` ${why}. Nothing is shown or updated without one.`);
+    show(banner,
+      h('strong', null, 'No access.'), ` ${why}. Nothing is shown or updated without one.`);
     return;
   }
   const heading = state === 'lost' ? 'Disconnected.' : 'Connected, but not ready.';
@@ -137,6 +151,10 @@ function showLinkState(state, reason) {
 makeTabs();
 handleToken();
 liveStream.onStateChange(showLinkState);
+tabToken.onChange(() => {
+  // Another token may see less: what the one before saw goes. A form that is filled in stays.
+  if (!tabToken.isWanted && !shown.isForm) showView();
+});
 // Following the anchor would change the address, which names the view.
 document.querySelector('.skip')?.addEventListener('click', (event) => {
   event.preventDefault();

@@ -13,7 +13,10 @@ export const CLOSED = 2;
 // this value.
 const RETRY_MS = 3000;
 
-/** @typedef {'refused' | 'failed' | 'ended'} End how a connection ended; 'ended' after it was open */
+/**
+ * How a connection ended; 'ended' after it was open.
+ * @typedef {'refused' | 'failed' | 'ended'} End
+ */
 
 /**
  * @typedef {object} EventStreamHandlers

@@ -90,12 +90,12 @@ function actionButton(label, id, classes, act, question) {
   /** @param {import('./api.js').ApiError} error */
   function complain(error) {
     liveStream.checkAfter(error);
-    if (error.status !== 403) {
+    if (error.scope === undefined) {
       toast(error.message, 'error');
       return;
     }
-    // The next press does not help either: it stays beside the button.
-    setText(refusal, error.message);
+    // The next press does not help either, so it stays beside the button.
+    setText(refusal, `Needs the scope ${error.scope}`);
     button.after(refusal);
   }
 

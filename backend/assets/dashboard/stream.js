@@ -74,6 +74,11 @@ class LiveStream {
       this.#setState('lost', 'This device is offline');
     });
     document.addEventListener('visibilitychange', () => this.#takeVisibility());
+    // The browser may keep a page that was left, with its stream open.
+    addEventListener('pagehide', () => this.#close());
+    addEventListener('pageshow', (event) => {
+      if (event.persisted) this.#takeVisibility();
+    });
   }
 
   /** @param {(state: LinkState, reason: string) => void} callback */

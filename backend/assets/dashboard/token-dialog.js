@@ -49,12 +49,15 @@ class TokenDialog {
     this.#element = h('dialog', {
       class: 'card token-dialog', 'aria-labelledby': 'token-title', onclose: () => this.#clear(),
     },
-    h('form', { novalidate: true, onsubmit: (/** @type {SubmitEvent} */ event) => this.#take(event) },
+    h('form', {
+      novalidate: true, onsubmit: (/** @type {SubmitEvent} */ event) => this.#take(event),
+    },
       h('h2', { id: 'token-title' }, 'This server asks for a token'),
       this.#reason,
       h('p', null, 'A token says who you are and what you may do. You get one from whoever runs '
         + 'the server:'),
-      h('pre', null, 'ktrdr-backend token new NAME --scopes read,start,cancel --file tokens.toml'),
+      h('pre', null,
+        'ktrdr-backend token new NAME \\\n  --scopes read,start,cancel --file tokens.toml'),
       h('p', { class: 'muted' },
         'Only this tab keeps it, until you close the tab or sign out.'),
       h('div', { class: 'field' }, h('label', { for: 'token' }, 'Token'), this.#input,

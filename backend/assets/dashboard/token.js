@@ -27,8 +27,11 @@ export function authorization(value) {
 
 export class TabToken {
   #storage;
-  /** @type {string | null} */
-  #value;
+  /**
+   * The token that this page knows. Another page of the tab may have changed it since.
+   * @type {string | null}
+   */
+  #known;
   /** @type {string | null} */
   #refusal = null;
   /** @type {Set<() => void>} */
@@ -37,11 +40,11 @@ export class TabToken {
   /** @param {Storage | null} storage null when the browser allows none: then the page keeps it */
   constructor(storage) {
     this.#storage = storage;
-    this.#value = storage?.getItem(KEY) ?? null;
+    this.#known = storage?.getItem(KEY) ?? null;
   }
 
   get value() {
-    return this.#value;
+    return this.#storage === null ? this.#known : this.#storage.getItem(KEY);
   }
 
   /** Whether the server asks for a token, and this tab has none that it takes. */
@@ -51,7 +54,7 @@ export class TabToken {
 
   /** Whether the server asks for tokens, as far as this tab knows. */
   get isUsed() {
-    return this.#value !== null || this.isWanted;
+    return this.value !== null || this.isWanted;
   }
 
   /** Why a token is wanted. Empty when there was none before. */
@@ -70,7 +73,7 @@ export class TabToken {
   /** @param {string} value */
   take(value) {
     this.#storage?.setItem(KEY, value);
-    this.#value = value;
+    this.#known = value;
     this.#refusal = null;
     this.#notify();
   }
@@ -78,7 +81,7 @@ export class TabToken {
   /** Forgets the token. The page that has shown data with it must be left. */
   forget() {
     this.#storage?.removeItem(KEY);
-    this.#value = null;
+    this.#known = null;
   }
 
   /**
@@ -88,7 +91,7 @@ export class TabToken {
    */
   refuse(used, reason) {
     // The answer is about a token that this tab has no more.
-    if (used !== this.#value) return;
+    if (used !== this.value) return;
 
     if (used !== null) {
       this.forget();
@@ -98,9 +101,9 @@ export class TabToken {
     this.#notify();
   }
 
-  /** Whether somebody has changed the token since, on another page in this tab. */
+  /** Whether another page of the tab has changed the token: what is shown may be of another one. */
   get isOutdated() {
-    return this.#storage !== null && this.#storage.getItem(KEY) !== this.#value;
+    return this.value !== this.#known;
   }
 
   /**
