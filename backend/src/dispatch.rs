@@ -141,16 +141,12 @@ impl Dispatch {
         }
     }
 
-    /// Cancels an operation: one that is pending at once, one that runs by asking its worker.
-    /// Decides again whenever another event came first.
+    /// Cancels an operation: one that is pending at once, one that runs by storing `intent` for its
+    /// worker. Decides again whenever another event came first.
     ///
     /// # Errors
     /// [`ApiError`] when NATS does not confirm.
-    pub async fn cancel(
-        &self,
-        record: &Record,
-        reason: Option<String>,
-    ) -> Result<Cancel, ApiError> {
+    pub async fn cancel(&self, record: &Record, intent: CancelIntent) -> Result<Cancel, ApiError> {
         let (worker_type, id) = (&record.queue.worker_type, &record.id);
         let mut state = record.state;
         let mut tail = state.last_sequence;
@@ -160,7 +156,7 @@ impl Dispatch {
                 Status::Cancelled => return Ok(Cancel::Done(state.last_sequence)),
                 Status::Running => {
                     return self
-                        .intend_cancel(worker_type, id, reason)
+                        .intend_cancel(worker_type, &intent)
                         .await
                         .map(Cancel::Asked);
                 }
@@ -168,6 +164,7 @@ impl Dispatch {
                     let kind = EventKind::Cancelled {
                         forced: false,
                         progress: None,
+                        requested_by: intent.requested_by.clone(),
                     };
                     match self.append(record, state.attempt, tail, kind).await {
                         Ok(sequence) => return Ok(Cancel::Done(sequence)),
@@ -191,14 +188,12 @@ impl Dispatch {
     pub async fn intend_cancel(
         &self,
         worker_type: &WorkerType,
-        id: &OperationId,
-        reason: Option<String>,
+        intent: &CancelIntent,
     ) -> Result<u64, ApiError> {
-        let intent = CancelIntent::new(id.clone(), reason);
         self.log
-            .cancel(worker_type, &intent, PATIENCE)
+            .cancel(worker_type, intent, PATIENCE)
             .await
-            .map_err(|error| ApiError::append(error, id))
+            .map_err(|error| ApiError::append(error, &intent.operation_id))
     }
 
     /// Closes an operation whose worker does not confirm the cancel.
@@ -209,6 +204,7 @@ impl Dispatch {
         let kind = EventKind::Cancelled {
             forced: record.state.status == Status::Running,
             progress: record.live_progress(),
+            requested_by: None,
         };
         self.close(record, kind).await
     }

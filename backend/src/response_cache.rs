@@ -158,6 +158,7 @@ mod tests {
             retry_of: None,
             resume_from: None,
             resume_ancestors: Vec::new(),
+            requested_by: None,
         };
         let queue = QueueInfo {
             number: 0,

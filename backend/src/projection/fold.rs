@@ -113,7 +113,9 @@ impl Record {
                 self.fail(error);
                 self.finish(at, progress);
             }
-            EventKind::Cancelled { forced, progress } => {
+            EventKind::Cancelled {
+                forced, progress, ..
+            } => {
                 self.end_attempt(at, AttemptOutcome::Cancelled, None);
                 if forced {
                     self.rare_mut().forced = true;
@@ -259,6 +261,7 @@ mod tests {
             retry_of: None,
             resume_from: None,
             resume_ancestors: Vec::new(),
+            requested_by: None,
         };
         Arc::new(Record::new(request, 1, queue))
     }
@@ -523,6 +526,7 @@ mod tests {
                 EventKind::Cancelled {
                     forced: false,
                     progress: None,
+                    requested_by: None,
                 },
             ),
         )
@@ -541,6 +545,7 @@ mod tests {
             operation_id: OperationId::new("op").unwrap(),
             requested_at: Timestamp::from_millis(at),
             reason: None,
+            requested_by: None,
         };
         assert!(Arc::make_mut(&mut record).intend_cancel(&intent(2500)));
         assert!(!Arc::make_mut(&mut record).intend_cancel(&intent(2600)));
@@ -554,6 +559,7 @@ mod tests {
                 EventKind::Cancelled {
                     forced: true,
                     progress: None,
+                    requested_by: None,
                 },
             ),
         )

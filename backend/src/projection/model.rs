@@ -11,6 +11,7 @@ use ktrdr_protocol::origin::Origin;
 use ktrdr_protocol::start_request::StartRequest;
 use ktrdr_protocol::state::{Rejected, Status};
 use ktrdr_protocol::time::Timestamp;
+use ktrdr_protocol::token_name::TokenName;
 
 use super::counters::Transition;
 use super::fold::{self, ProgressReport};
@@ -18,6 +19,9 @@ use super::index::Index;
 use super::minutes::RecentMinutes;
 use super::recent::RecentChanges;
 use super::record::{QueueInfo, Record, View};
+
+/// Names of tokens that are shared, at most. Whoever may publish can make up as many as they like.
+const MAX_SHARED_TOKENS: usize = 10_000;
 
 /// Why a message changed nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -78,6 +82,8 @@ pub struct Model {
     started_direct: HashSet<OperationId>,
     /// One shared copy of each worker id.
     workers: HashSet<WorkerId>,
+    /// One shared copy of each name of a token, up to [`MAX_SHARED_TOKENS`].
+    tokens: HashSet<TokenName>,
     index: Index,
     /// The newest changes.
     pub recent: RecentChanges,
@@ -110,6 +116,7 @@ impl Model {
         }
 
         let queue = self.queue_info(&request.operation_type, origin);
+        let request = self.sharing_token(request);
         let number = self.base + self.records.len() as u32;
         let record = Record::new(request, sequence, queue);
         self.numbers.insert(record.id.clone(), number);
@@ -118,6 +125,18 @@ impl Model {
         let applied = applied(&record, Transition::Created);
         self.records.push_back(Arc::new(record));
         Ok(applied)
+    }
+
+    /// The request with the shared copy of its token's name.
+    fn sharing_token(&mut self, mut request: StartRequest) -> StartRequest {
+        if let Some(name) = &mut request.requested_by {
+            if let Some(shared) = self.tokens.get(name) {
+                *name = shared.clone();
+            } else if self.tokens.len() < MAX_SHARED_TOKENS {
+                self.tokens.insert(name.clone());
+            }
+        }
+        request
     }
 
     /// Notes a second start of an operation if it was made directly on a worker: the attempts that
@@ -414,6 +433,7 @@ mod tests {
             retry_of: None,
             resume_from: None,
             resume_ancestors: Vec::new(),
+            requested_by: None,
         };
         model.start(sequence, Origin::from_token(origin).unwrap(), request)
     }

@@ -16,6 +16,7 @@ use ktrdr_protocol::rest::operation::{Attempt, Metadata, OperationDocument, Prog
 use ktrdr_protocol::start_request::StartRequest;
 use ktrdr_protocol::state::{State, Status};
 use ktrdr_protocol::time::Timestamp;
+use ktrdr_protocol::token_name::TokenName;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
@@ -111,6 +112,8 @@ pub struct Record {
     pub progress: StoredProgress,
     /// Its result, if it is small.
     pub result: Option<Box<RawValue>>,
+    /// The token that started it. With tokens, all operations have one, and share the text.
+    pub requested_by: Option<TokenName>,
     /// Fields that few operations have.
     pub rare: Option<Box<RareFields>>,
 }
@@ -124,6 +127,7 @@ impl Record {
             execution,
             created_at,
             retry_of,
+            requested_by,
             ..
         } = request;
         let rare = (!execution.is_default() || retry_of.is_some()).then(|| {
@@ -146,6 +150,7 @@ impl Record {
             attempts: Vec::new(),
             progress: StoredProgress::NotReported,
             result: None,
+            requested_by,
             rare,
         }
     }
@@ -363,6 +368,7 @@ impl View {
             retry_of: rare
                 .and_then(|rare| rare.retry_of.as_ref())
                 .map(Cow::Borrowed),
+            requested_by: record.requested_by.as_ref().map(Cow::Borrowed),
         }
     }
 }

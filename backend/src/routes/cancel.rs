@@ -7,6 +7,7 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
+use ktrdr_protocol::cancel::CancelIntent;
 use ktrdr_protocol::rest::cancel::CancelResponse;
 use ktrdr_protocol::rest::query::CancelOperation;
 use ktrdr_protocol::state::Status;
@@ -45,11 +46,12 @@ pub async fn cancel(
 
     let reason = query.reason.or_else(|| reason_in(&body));
     let reason = reason.map(|reason| reason.chars().take(MAX_REASON).collect());
+    let intent = CancelIntent::new(view.record.id.clone(), reason);
     let publisher = state.clone();
     let record = view.record;
     let outcome = state
         .detached(async move {
-            let outcome = publisher.dispatch.cancel(&record, reason).await?;
+            let outcome = publisher.dispatch.cancel(&record, intent).await?;
             if let Cancel::Done(sequence) | Cancel::Asked(sequence) = outcome {
                 publisher
                     .projection

@@ -4,7 +4,9 @@ use std::borrow::Cow;
 
 use axum::Json;
 use axum::extract::State;
+use ktrdr_http::tokens::Principal;
 use ktrdr_protocol::rest::history::{HistoryEntry, HistoryPage, HistoryResponse};
+use ktrdr_protocol::token_name::TokenName;
 use serde_json::Value;
 
 use super::{PathText, find};
@@ -18,9 +20,10 @@ const LIMIT: usize = 10_000;
 /// The start request, every event and every cancel intent, with sequence and time.
 pub async fn show(
     State(state): State<AppState>,
+    principal: Principal,
     PathText(id): PathText,
 ) -> Result<Json<HistoryResponse<'static>>, ApiError> {
-    let view = find(&state, &id)?;
+    let view = find(&state, &principal, &id)?;
     state.need_nats()?;
 
     let (record, names, connection) = (&view.record, &state.names, &state.connection);
@@ -74,6 +77,7 @@ fn entry(message: &StoredMessage, event: Option<&str>) -> HistoryEntry {
             .unwrap_or_else(|| "unreadable".to_owned()),
         worker_id: text("worker_id"),
         attempt: value.get("attempt").and_then(Value::as_u64),
+        requested_by: text("requested_by").and_then(|name| TokenName::new(name).ok()),
         data: serde_json::from_slice(&message.payload).ok(),
     }
 }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::OperationId;
 use crate::time::Timestamp;
+use crate::token_name::TokenName;
 
 /// Asks the running worker to stop, on `cancel.<worker_type>.<operation_id>`; stored, and heard
 /// live.
@@ -16,6 +17,13 @@ pub struct CancelIntent {
     /// The user's reason, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// The token that asked for it; absent when the REST interfaces need no tokens.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "TokenName::read_if_valid"
+    )]
+    pub requested_by: Option<TokenName>,
 }
 
 impl CancelIntent {
@@ -25,6 +33,14 @@ impl CancelIntent {
             operation_id,
             requested_at: Timestamp::now(),
             reason,
+            requested_by: None,
         }
+    }
+
+    /// Says which token asked for it.
+    #[must_use]
+    pub fn requested_by(mut self, token: Option<TokenName>) -> Self {
+        self.requested_by = token;
+        self
     }
 }

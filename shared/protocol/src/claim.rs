@@ -282,6 +282,7 @@ mod tests {
             EventKind::Cancelled {
                 forced: false,
                 progress: None,
+                requested_by: None,
             },
         ] {
             assert!(matches!(

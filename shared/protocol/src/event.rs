@@ -15,6 +15,7 @@ use serde_json::value::RawValue;
 use crate::id::{OperationId, WorkerId};
 use crate::progress::Progress;
 use crate::time::Timestamp;
+use crate::token_name::TokenName;
 
 /// Largest result inside a `completed` event, in bytes. A larger one goes to the object store.
 pub const MAX_INLINE_RESULT: usize = 256 * 1024;
@@ -93,6 +94,9 @@ pub enum EventKind {
         forced: bool,
         /// The last progress, if the publisher knows it.
         progress: Option<Progress>,
+        /// The token that asked for it, when there is no cancel intent that names it: an operation
+        /// that nobody runs is cancelled by this event alone.
+        requested_by: Option<TokenName>,
     },
 }
 
@@ -269,6 +273,8 @@ struct Wire {
     progress: Option<Progress>,
     #[serde(default)]
     forced: bool,
+    #[serde(default, deserialize_with = "TokenName::read_if_valid")]
+    requested_by: Option<TokenName>,
 }
 
 #[derive(Deserialize, Clone, Copy)]
@@ -318,6 +324,7 @@ impl TryFrom<Wire> for Event {
             Name::Cancelled => EventKind::Cancelled {
                 forced: wire.forced,
                 progress: wire.progress,
+                requested_by: wire.requested_by,
             },
         };
         Ok(Self {
@@ -377,9 +384,16 @@ impl Serialize for Event {
                 map.serialize_entry("result_ref", stored)?;
             }
             EventKind::Failed { error, .. } => map.serialize_entry("error", error)?,
-            EventKind::Cancelled { forced, .. } => {
+            EventKind::Cancelled {
+                forced,
+                requested_by,
+                ..
+            } => {
                 if *forced {
                     map.serialize_entry("forced", forced)?;
+                }
+                if let Some(token) = requested_by {
+                    map.serialize_entry("requested_by", token)?;
                 }
             }
         }
@@ -450,6 +464,7 @@ mod tests {
                 EventKind::Cancelled {
                     forced: false,
                     progress: Some(Progress::new(36.0)),
+                    requested_by: None,
                 },
                 format!(
                     r#"{{"event":"cancelled",{head},"progress":{{"percentage":36,"current_step":null,"estimated_remaining_seconds":null}}}}"#
@@ -459,8 +474,17 @@ mod tests {
                 EventKind::Cancelled {
                     forced: true,
                     progress: None,
+                    requested_by: None,
                 },
                 format!(r#"{{"event":"cancelled",{head},"forced":true}}"#),
+            ),
+            (
+                EventKind::Cancelled {
+                    forced: false,
+                    progress: None,
+                    requested_by: Some(TokenName::new("alice").unwrap()),
+                },
+                format!(r#"{{"event":"cancelled",{head},"requested_by":"alice"}}"#),
             ),
         ];
         for (kind, json) in cases {

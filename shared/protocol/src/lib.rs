@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`id`] | names that become one token of a subject: operation, worker, worker type, queue |
 //! | [`time`] | timestamps of messages and documents (RFC 3339, UTC, milliseconds) |
+//! | [`token_name`] | the name of a token of the REST interfaces |
 //! | [`subject`] | every subject, stream, consumer and bucket name |
 //! | [`start_request`] | the start request, which makes an operation exist |
 //! | [`execution`] | execution options: requirements, time limit, attempts, retry delay |
@@ -37,5 +38,6 @@ pub mod start_request;
 pub mod state;
 pub mod subject;
 pub mod time;
+pub mod token_name;
 pub mod trace;
 pub mod worker;

@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 use crate::execution::ExecutionOptions;
 use crate::id::{OperationId, WorkerType};
 use crate::time::Timestamp;
+use crate::token_name::TokenName;
 
 /// The start request: queue entry and record of creation in one message on
 /// `start.<worker_type>.<origin>`.
@@ -36,6 +37,13 @@ pub struct StartRequest {
     /// believes a checkpoint only if it belongs to one of all these operations.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub resume_ancestors: Vec<OperationId>,
+    /// The token that asked for it; absent when the REST interfaces need no tokens.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "TokenName::read_if_valid"
+    )]
+    pub requested_by: Option<TokenName>,
 }
 
 impl StartRequest {
@@ -55,7 +63,15 @@ impl StartRequest {
             retry_of: None,
             resume_from: None,
             resume_ancestors: Vec::new(),
+            requested_by: None,
         }
+    }
+
+    /// Says which token asked for it.
+    #[must_use]
+    pub fn requested_by(mut self, token: Option<TokenName>) -> Self {
+        self.requested_by = token;
+        self
     }
 
     /// Repeats the operation `old` from its beginning.

@@ -142,6 +142,7 @@ pub(super) fn start_request(parameters: &str) -> StartRequest {
         retry_of: None,
         resume_from: None,
         resume_ancestors: Vec::new(),
+        requested_by: None,
     }
 }
 

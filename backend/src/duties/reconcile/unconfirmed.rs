@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use ktrdr_protocol::cancel::CancelIntent;
 use ktrdr_protocol::id::OperationId;
 use ktrdr_protocol::state::Status;
 use tokio::time::Instant;
@@ -61,9 +62,11 @@ impl CancelWatch {
 }
 
 async fn send_again(state: &AppState, record: &Record) {
+    // Without a name: the first intent says who asked.
+    let intent = CancelIntent::new(record.id.clone(), None);
     let sent = state
         .dispatch
-        .intend_cancel(&record.queue.worker_type, &record.id, None)
+        .intend_cancel(&record.queue.worker_type, &intent)
         .await;
     if let Err(error) = sent {
         tracing::warn!(operation_id = %record.id, ?error, "a cancel could not be sent again");

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 
 use crate::id::OperationId;
 use crate::time::Timestamp;
+use crate::token_name::TokenName;
 
 /// Everything that the stream holds about one operation.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -43,6 +44,9 @@ pub struct HistoryEntry {
     pub worker_id: Option<String>,
     /// The attempt it belongs to.
     pub attempt: Option<u64>,
+    /// The name of the token that asked for the start or the cancel; absent when there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requested_by: Option<TokenName>,
     /// The message as it was published; `null` when it is not JSON.
     #[schemars(with = "Value")]
     pub data: Option<Box<RawValue>>,

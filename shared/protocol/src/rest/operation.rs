@@ -14,6 +14,7 @@ use crate::origin::Origin;
 use crate::progress::Progress;
 use crate::state::Status;
 use crate::time::Timestamp;
+use crate::token_name::TokenName;
 
 /// One operation; status and progress also stand outside `data`.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -126,6 +127,9 @@ pub struct OperationDocument<'a> {
     /// The operation whose request this one repeats.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_of: Option<Cow<'a, OperationId>>,
+    /// The name of the token that started it; absent when it was started without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requested_by: Option<Cow<'a, TokenName>>,
 }
 
 /// One attempt, as both REST interfaces show it.

@@ -47,6 +47,7 @@ fn kind(which: u8) -> EventKind {
         _ => EventKind::Cancelled {
             forced: false,
             progress: None,
+            requested_by: None,
         },
     }
 }

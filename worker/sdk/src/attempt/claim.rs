@@ -173,6 +173,7 @@ async fn next_step(
                     kind: EventKind::Cancelled {
                         forced: false,
                         progress: None,
+                        requested_by: None,
                     },
                     expected,
                 }

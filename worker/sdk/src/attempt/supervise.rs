@@ -308,6 +308,7 @@ impl RunningAttempt<'_> {
             Verdict::Cancel => EventKind::Cancelled {
                 forced: false,
                 progress: self.progress_so_far(),
+                requested_by: None,
             },
             Verdict::HandBack => EventKind::Released {
                 reason: ReleaseReason::Shutdown,

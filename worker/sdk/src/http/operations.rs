@@ -277,5 +277,6 @@ fn document<'a>(operation: &'a LocalOperation, state: &'a LocalState) -> Operati
         queue: Cow::Borrowed(&operation.origin),
         retry_at: None,
         retry_of: request.retry_of.as_ref().map(Cow::Borrowed),
+        requested_by: request.requested_by.as_ref().map(Cow::Borrowed),
     }
 }
