@@ -215,9 +215,11 @@ impl Catalogue {
         self.contents.read().entries.values().cloned().collect()
     }
 
-    /// Every domain, in order.
-    pub fn domains(&self) -> Vec<String> {
-        let mut domains: Vec<String> = self.contents.read().owners.keys().cloned().collect();
+    /// The domains of the worker types that `is_shown` names, in order.
+    pub fn domains(&self, is_shown: impl Fn(&WorkerType) -> bool) -> Vec<String> {
+        let contents = self.contents.read();
+        let shown = contents.owners.iter().filter(|(_, owner)| is_shown(owner));
+        let mut domains: Vec<String> = shown.map(|(domain, _)| domain.clone()).collect();
         domains.sort();
         domains
     }
@@ -500,7 +502,7 @@ mod tests {
         assert!(catalogue.all().is_empty());
 
         put(&catalogue, "f", "fine", 5);
-        assert_eq!(catalogue.domains(), ["fine"]);
+        assert_eq!(catalogue.domains(|_| true), ["fine"]);
     }
 
     #[tokio::test]
@@ -517,7 +519,7 @@ mod tests {
         assert_eq!(owner(&catalogue, "shared"), "victim");
         let refused = catalogue.by_type("aaa").unwrap();
         assert_eq!(refused.domain_owner.as_ref().unwrap().as_str(), "victim");
-        assert_eq!(catalogue.domains(), ["shared"]);
+        assert_eq!(catalogue.domains(|_| true), ["shared"]);
         assert!(catalogue.contents.read().unrecorded().is_empty());
 
         // The owner is gone: the record is replaced.

@@ -12,6 +12,7 @@ use ktrdr_http::tokens::file::{self, Digest, EntryError};
 use ktrdr_http::tokens::{Scope, TokensError};
 use ktrdr_protocol::id::WorkerType;
 use ktrdr_protocol::time::Timestamp;
+use ktrdr_protocol::token_name::TokenName;
 use tempfile::NamedTempFile;
 
 /// The beginning of every token, by which people and scanners of leaked secrets recognise one.
@@ -35,8 +36,7 @@ pub enum TokenCommand {
 #[derive(Debug, Args)]
 pub struct NewToken {
     /// Who will use the token. Logs, and the operations that it starts, show this name.
-    #[arg(value_parser = parse_name)]
-    name: String,
+    name: TokenName,
     /// What the token allows, separated by commas: read, start (also retry and resume), cancel,
     /// metrics, admin (everything).
     #[arg(long, value_delimiter = ',', required = true)]
@@ -90,14 +90,6 @@ pub enum TokenError {
     },
 }
 
-fn parse_name(name: &str) -> Result<String, EntryError> {
-    if file::is_name(name) {
-        Ok(name.to_owned())
-    } else {
-        Err(EntryError::Name)
-    }
-}
-
 impl TokenCommand {
     /// Runs it.
     ///
@@ -131,7 +123,7 @@ impl NewToken {
             self.file.display()
         );
         writeln!(io::stdout(), "{token}").map_err(|cause| TokenError::Print {
-            name: self.name,
+            name: self.name.to_string(),
             path: self.file,
             cause,
         })

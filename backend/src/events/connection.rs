@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::Stream;
 use ktrdr_http::answer::Share;
-use ktrdr_protocol::id::OperationId;
+use ktrdr_protocol::id::{OperationId, WorkerType};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
@@ -23,18 +23,20 @@ const MAX_MISSED_OPERATIONS: usize = 1000;
 /// Bytes sent to a client that comes back, at most.
 const MAX_MISSED_BYTES: usize = 4 * 1024 * 1024;
 
-/// Which of all events a client wants. Each field filters its own kind of events.
+/// Which of all events a client gets. The first two fields filter their own kind of events.
 #[derive(Debug, Default)]
 pub struct Filter {
     /// Only operations, progress and metric points of this worker type.
     pub operation_type: Option<String>,
     /// Only workers of this type.
     pub worker_type: Option<String>,
+    /// The only worker types that the client may see; `None` when it sees all.
+    pub visible: Option<Vec<WorkerType>>,
 }
 
 impl Filter {
     fn is_empty(&self) -> bool {
-        self.operation_type.is_none() && self.worker_type.is_none()
+        self.operation_type.is_none() && self.worker_type.is_none() && self.visible.is_none()
     }
 
     fn accepts(&self, frame: &Frame) -> bool {
@@ -44,12 +46,15 @@ impl Filter {
             FrameKind::Reset | FrameKind::Comment => return true,
         };
 
-        wanted.as_deref().is_none_or(|wanted| {
-            frame
-                .worker_type
-                .as_ref()
-                .is_some_and(|own| own.as_str() == wanted)
-        })
+        let own = frame.worker_type.as_ref();
+        let is_wanted = wanted
+            .as_deref()
+            .is_none_or(|wanted| own.is_some_and(|own| own.as_str() == wanted));
+        let is_visible = self
+            .visible
+            .as_ref()
+            .is_none_or(|visible| own.is_some_and(|own| visible.contains(own)));
+        is_wanted && is_visible
     }
 }
 
@@ -207,6 +212,8 @@ struct OneOperation {
     subscription: Subscription,
     broadcaster: Broadcaster,
     id: OperationId,
+    /// After the stream was replaced, the same id may be an operation of another type.
+    worker_type: WorkerType,
     /// The newest change that the client has seen.
     seen: u64,
     waiting: VecDeque<Bytes>,
@@ -224,6 +231,7 @@ pub fn one_operation(
         subscription: broadcaster.subscribe_one(&record.id, &record.queue.worker_type),
         broadcaster: broadcaster.clone(),
         id: record.id.clone(),
+        worker_type: record.queue.worker_type.clone(),
         seen: 0,
         waiting: VecDeque::new(),
         ended: false,
@@ -250,7 +258,8 @@ impl OneOperation {
     /// Queues the operation as it is now.
     fn queue_document(&mut self) {
         let projection = &self.broadcaster.0.sources.projection;
-        match projection.get(self.id.as_str()) {
+        let view = projection.get(self.id.as_str());
+        match view.filter(|view| view.record.queue.worker_type == self.worker_type) {
             Some(view) => {
                 self.seen = sequence_of(&view);
                 self.ended = view.status().is_terminal();
@@ -272,12 +281,14 @@ impl OneOperation {
                 return None;
             }
 
+            let is_other_type = |worker_type: &WorkerType| *worker_type != self.worker_type;
             let frame = tokio::select! {
                 () = self.broadcaster.0.stopping.cancelled() => return None,
                 frame = self.subscription.frames.recv() => frame,
             };
             match frame {
                 Ok(frame) if frame.kind == FrameKind::Reset => self.queue_document(),
+                Ok(frame) if frame.worker_type.as_ref().is_some_and(is_other_type) => {}
                 Ok(frame) if frame.kind == FrameKind::Operation => {
                     if frame.sequence > self.seen {
                         self.seen = frame.sequence;

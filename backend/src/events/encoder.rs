@@ -175,7 +175,7 @@ impl PendingChanges {
         if clients > 0 {
             let now = Instant::now();
             for (id, worker_type) in std::mem::take(&mut self.workers) {
-                let document = sources.registry.get(id.as_str(), now);
+                let document = sources.registry.get_of(&worker_type, id.as_str(), now);
                 batches.push(Frame::worker(id.as_str(), worker_type, document.as_ref()));
             }
         }

@@ -75,6 +75,7 @@ struct Shared {
 
 /// The frames of one operation that somebody follows.
 struct OperationChannel {
+    worker_type: WorkerType,
     sender: broadcast::Sender<Frame>,
     metric_points: JoinHandle<()>,
 }
@@ -130,6 +131,7 @@ impl Broadcaster {
                     sender.clone(),
                 );
                 OperationChannel {
+                    worker_type: worker_type.clone(),
                     metric_points: tokio::spawn(following),
                     sender,
                 }
@@ -145,11 +147,16 @@ impl Broadcaster {
         }
     }
 
-    /// How many clients there are.
-    pub fn followers(&self) -> Followers {
+    /// How many clients there are. Of single operations, only those of the types that `is_counted`
+    /// names.
+    pub fn followers(&self, is_counted: impl Fn(&WorkerType) -> bool) -> Followers {
+        let operations = self.0.operations.lock();
+        let counted = operations
+            .values()
+            .filter(|channel| is_counted(&channel.worker_type));
         Followers {
             all: self.0.all.receiver_count(),
-            operations: self.0.operations.lock().len(),
+            operations: counted.count(),
         }
     }
 

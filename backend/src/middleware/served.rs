@@ -18,7 +18,7 @@ use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
 use futures::future::{CatchUnwind, Either, Ready, ready};
 use ktrdr_http::browsers::AnswerHeaders;
-use ktrdr_http::tokens::Access;
+use ktrdr_http::tokens::{Access, Principal, ending};
 use tokio::time::Instant;
 use tracing::Instrument;
 use tracing::instrument::Instrumented;
@@ -107,16 +107,19 @@ impl<T, H: Handler<T, AppState>> Handler<T, AppState> for Served<H> {
             Measurement::begin(metrics, request.method()),
             Instant::now(),
         );
-        let (logged, answer) = span.in_scope(|| {
+        let (logged, principal, answer) = span.in_scope(|| {
             let logged = Logged::begin(&request);
-            let answer = match self.needs.refusal(&mut request, &state) {
+            let refusal = self.needs.refusal(&mut request, &state);
+            let principal = request.extensions().get::<Principal>().cloned();
+            let answer = match refusal {
                 None => Either::Left(self.handler.call(request, state)),
                 Some(answer) => Either::Right(ready(answer)),
             };
-            (logged, answer)
+            (logged, principal, answer)
         });
         let after = After {
             id,
+            principal,
             browser,
             measured,
             logged,
@@ -132,6 +135,8 @@ impl<T, H: Handler<T, AppState>> Handler<T, AppState> for Served<H> {
 /// The data that is needed when the handler has answered.
 struct After {
     id: HeaderValue,
+    /// Who sent the request; `None` when it was refused before that was known.
+    principal: Option<Principal>,
     browser: AnswerHeaders,
     measured: Measurement,
     logged: Logged,
@@ -147,7 +152,10 @@ impl After {
         let headers = response.headers_mut();
         headers.insert(request_id::HEADER, self.id);
         self.browser.add_to(headers);
-        response
+        match &self.principal {
+            Some(principal) => ending::until_revoked(response, principal),
+            None => response,
+        }
     }
 }
 

@@ -29,7 +29,7 @@ pub const TAGS: [(&str, &str); 5] = [
 const IDEMPOTENCY_KEY: Header = Header {
     name: "Idempotency-Key",
     description: "A request with a known key starts nothing and answers with the first operation. With a `task_id` in the \
-        body, that is the operation's id.",
+        body, that is the operation's id. Each token has keys of its own.",
     values: HeaderValues::Matching("^[!-~]([ -~]{0,253}[!-~])?$"),
 };
 

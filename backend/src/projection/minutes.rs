@@ -12,7 +12,7 @@ const MINUTE: i64 = 60_000;
 /// Minutes shown, the current one included.
 const SHOWN: i64 = 60;
 
-/// The last minutes.
+/// The last minutes of one worker type.
 #[derive(Debug, Default)]
 pub struct RecentMinutes(BTreeMap<i64, MinuteCounts>);
 
@@ -40,16 +40,28 @@ impl RecentMinutes {
         }
     }
 
-    /// The last minutes, oldest first, without gaps.
-    pub fn minutes(&self, now: Timestamp) -> Vec<MinuteStats> {
+    /// The last minutes of all these together, oldest first, without gaps.
+    pub fn together<'a>(
+        all: impl Iterator<Item = &'a Self> + Clone,
+        now: Timestamp,
+    ) -> Vec<MinuteStats> {
         let current = now.as_millis().div_euclid(MINUTE);
         (current - SHOWN + 1..=current)
             .map(|minute| MinuteStats {
                 minute: Timestamp::from_millis(minute * MINUTE),
-                counts: self.0.get(&minute).copied().unwrap_or_default(),
+                counts: sum(all.clone().filter_map(|recent| recent.0.get(&minute))),
             })
             .collect()
     }
+}
+
+fn sum<'a>(all: impl Iterator<Item = &'a MinuteCounts>) -> MinuteCounts {
+    all.fold(MinuteCounts::default(), |sum, counts| MinuteCounts {
+        created: sum.created + counts.created,
+        completed: sum.completed + counts.completed,
+        failed: sum.failed + counts.failed,
+        cancelled: sum.cancelled + counts.cancelled,
+    })
 }
 
 #[cfg(test)]
@@ -57,13 +69,32 @@ mod tests {
     use super::*;
 
     #[test]
+    fn several_worker_types_are_summed_and_each_can_be_shown_alone() {
+        let (mut one, mut other) = (RecentMinutes::default(), RecentMinutes::default());
+        let at = Timestamp::from_millis(100 * MINUTE);
+        one.count(Status::Pending, at, at);
+        one.count(Status::Failed, at, at);
+        other.count(Status::Pending, at, at);
+
+        let both = RecentMinutes::together([&one, &other].into_iter(), at);
+        let alone = RecentMinutes::together([&other].into_iter(), at);
+
+        assert_eq!((both[59].counts.created, both[59].counts.failed), (2, 1));
+        assert_eq!((alone[59].counts.created, alone[59].counts.failed), (1, 0));
+    }
+
+    #[test]
     fn old_minutes_fall_out_and_early_ones_count_as_now() {
+        fn shown(recent: &RecentMinutes, now: Timestamp) -> Vec<MinuteStats> {
+            RecentMinutes::together([recent].into_iter(), now)
+        }
+
         let mut recent = RecentMinutes::default();
         let at = |minute: i64| Timestamp::from_millis(minute * MINUTE + 1);
         recent.count(Status::Completed, at(100), at(100));
         recent.count(Status::Pending, at(107), at(100));
         recent.count(Status::Failed, at(40), at(100));
-        let minutes = recent.minutes(at(100));
+        let minutes = shown(&recent, at(100));
         assert_eq!(minutes.len(), 60);
         assert_eq!(
             minutes[59].counts,
@@ -76,6 +107,6 @@ mod tests {
         assert_eq!(minutes[0].counts, MinuteCounts::default());
         recent.count(Status::Cancelled, at(160), at(160));
         assert_eq!(recent.0.len(), 1);
-        assert_eq!(recent.minutes(at(160))[59].counts.cancelled, 1);
+        assert_eq!(shown(&recent, at(160))[59].counts.cancelled, 1);
     }
 }

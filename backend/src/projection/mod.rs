@@ -111,19 +111,17 @@ impl Projection {
         self.model.read().get(id)
     }
 
-    /// How many operations match, and one page of them, newest first. A page ends after the
-    /// operation that fills `bytes`.
+    /// How many operations match, and one page of them, newest first. `None` matches all types or
+    /// statuses. A page ends after the operation that fills `bytes`.
     pub fn list(
         &self,
-        worker_type: Option<&str>,
+        types: Option<&[&str]>,
         status: Option<Status>,
         offset: u64,
         limit: usize,
         bytes: usize,
     ) -> (u64, Vec<View>) {
-        self.model
-            .read()
-            .list(worker_type, status, offset, limit, bytes)
+        self.model.read().list(types, status, offset, limit, bytes)
     }
 
     /// Every queue.
@@ -136,9 +134,9 @@ impl Projection {
         self.model.read().counts()
     }
 
-    /// What happened in each of the last 60 minutes.
-    pub fn minutes(&self, now: Timestamp) -> Vec<MinuteStats> {
-        self.model.read().minutes.minutes(now)
+    /// What happened in each of the last 60 minutes to operations of these types; `None` for all.
+    pub fn minutes(&self, types: Option<&[&str]>, now: Timestamp) -> Vec<MinuteStats> {
+        self.model.read().minutes(types, now)
     }
 
     /// The operations that changed after `sequence`, and the sequence of the newest change that
@@ -355,7 +353,7 @@ impl Projection {
                 .count(worker_type, applied.status, applied.transition);
         }
         if let Some(at) = counted_at {
-            model.minutes.count(applied.status, at, effects.now);
+            model.count_minute(&applied, at, effects.now);
         }
         model.recent.push(sequence, applied.operation_id.clone());
         if applied.status.is_terminal() {

@@ -8,6 +8,7 @@ use ktrdr_protocol::cancel::CancelIntent;
 use ktrdr_protocol::event::Event;
 use ktrdr_protocol::id::{OperationId, WorkerId, WorkerType};
 use ktrdr_protocol::origin::Origin;
+use ktrdr_protocol::rest::stats::MinuteStats;
 use ktrdr_protocol::start_request::StartRequest;
 use ktrdr_protocol::state::{Rejected, Status};
 use ktrdr_protocol::time::Timestamp;
@@ -87,8 +88,8 @@ pub struct Model {
     index: Index,
     /// The newest changes.
     pub recent: RecentChanges,
-    /// What happened in the last minutes.
-    pub minutes: RecentMinutes,
+    /// What happened in the last minutes, by the number of the worker type.
+    minutes: Vec<RecentMinutes>,
 }
 
 impl Model {
@@ -236,25 +237,18 @@ impl Model {
         self.numbers.get(id).and_then(|number| self.view(*number))
     }
 
-    /// How many operations match, and one page of them, newest first. A page ends after the
-    /// operation that fills `bytes`.
+    /// How many operations match, and one page of them, newest first. `None` matches all types or
+    /// statuses. A page ends after the operation that fills `bytes`.
     pub fn list(
         &self,
-        worker_type: Option<&str>,
+        types: Option<&[&str]>,
         status: Option<Status>,
         offset: u64,
         limit: usize,
         bytes: usize,
     ) -> (u64, Vec<View>) {
-        let number = match worker_type {
-            None => None,
-            Some(name) => match self.type_numbers.get(name) {
-                None => return (0, Vec::new()),
-                number => number.copied(),
-            },
-        };
-
-        let (total, page) = self.index.page(number, status, offset, limit);
+        let numbers = types.map(|types| self.numbers_of(types));
+        let (total, page) = self.index.page(numbers.as_deref(), status, offset, limit);
         let mut room = bytes;
         let views = page
             .into_iter()
@@ -266,6 +260,38 @@ impl Model {
             })
             .collect();
         (total, views)
+    }
+
+    /// The numbers of those types that ever had an operation, each once.
+    fn numbers_of(&self, types: &[&str]) -> Vec<u32> {
+        let mut numbers: Vec<u32> = types
+            .iter()
+            .filter_map(|name| self.type_numbers.get(*name).copied())
+            .collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        numbers
+    }
+
+    /// Counts the change in the minute of `at`.
+    pub fn count_minute(&mut self, applied: &Applied, at: Timestamp, now: Timestamp) {
+        let number = applied.queue.type_number as usize;
+        if self.minutes.len() <= number {
+            self.minutes.resize_with(number + 1, RecentMinutes::default);
+        }
+        self.minutes[number].count(applied.status, at, now);
+    }
+
+    /// What happened in each of the last 60 minutes to operations of these types; `None` for all.
+    pub fn minutes(&self, types: Option<&[&str]>, now: Timestamp) -> Vec<MinuteStats> {
+        match types {
+            None => RecentMinutes::together(self.minutes.iter(), now),
+            Some(types) => {
+                let numbers = self.numbers_of(types);
+                let shown = numbers.iter().filter_map(|n| self.minutes.get(*n as usize));
+                RecentMinutes::together(shown, now)
+            }
+        }
     }
 
     /// Every queue that ever had an operation.
@@ -288,7 +314,7 @@ impl Model {
     /// How many operations there are of each type in each status.
     pub fn counts(&self) -> Vec<(WorkerType, [u64; Status::ALL.len()])> {
         let count = |number: u32| {
-            Status::ALL.map(|status| self.index.page(Some(number), Some(status), 0, 0).0)
+            Status::ALL.map(|status| self.index.page(Some(&[number]), Some(status), 0, 0).0)
         };
         self.type_numbers
             .iter()
@@ -468,9 +494,9 @@ mod tests {
         assert_eq!(model.get("c").unwrap().queue_position, Some(3));
         model.event(5, "dummy", started("a")).unwrap();
         assert_eq!(model.get("c").unwrap().queue_position, Some(2));
-        let (total, page) = model.list(Some("dummy"), Some(Status::Pending), 1, 10, usize::MAX);
+        let (total, page) = model.list(Some(&["dummy"]), Some(Status::Pending), 1, 10, usize::MAX);
         assert_eq!((total, ids(&page)), (2, vec!["b"]));
-        assert_eq!(model.list(Some("nothing"), None, 0, 10, usize::MAX).0, 0);
+        assert_eq!(model.list(Some(&["nothing"]), None, 0, 10, usize::MAX).0, 0);
     }
 
     #[test]

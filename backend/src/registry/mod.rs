@@ -315,10 +315,10 @@ impl Registry {
         }
     }
 
-    /// All workers, or those of one type or status, by id.
+    /// The workers of these types and this status, by id. `None` matches all.
     pub fn list(
         &self,
-        worker_type: Option<&str>,
+        types: Option<&[&str]>,
         status: Option<WorkerStatus>,
         now: Instant,
     ) -> Vec<WorkerDocument> {
@@ -327,7 +327,7 @@ impl Registry {
             .known
             .values()
             .filter(|worker| {
-                worker_type.is_none_or(|wanted| worker.heartbeat.worker_type.as_str() == wanted)
+                types.is_none_or(|types| types.contains(&worker.heartbeat.worker_type.as_str()))
             })
             .map(|worker| worker.document(workers.silence(worker, now)))
             .filter(|worker| status.is_none_or(|wanted| worker.status == wanted))
@@ -339,6 +339,17 @@ impl Registry {
         let workers = self.workers.read();
         let worker = workers.known.get(id)?;
         Some(worker.document(workers.silence(worker, now)))
+    }
+
+    /// One worker, if it is of this type: a worker of another type may have taken the id since.
+    pub fn get_of(
+        &self,
+        worker_type: &WorkerType,
+        id: &str,
+        now: Instant,
+    ) -> Option<WorkerDocument> {
+        let found = self.get(id, now);
+        found.filter(|worker| worker.worker_type == *worker_type)
     }
 
     /// What is known about the worker of this type that should run this attempt.

@@ -257,3 +257,24 @@ fn nonsense_intervals_are_bounded() {
         );
     }
 }
+
+#[test]
+fn an_id_that_changed_hands_shows_no_worker_of_the_other_type() {
+    let (registry, start) = registry();
+    registry.hear(beat("w"), start).unwrap();
+    let (before, after) = (
+        WorkerType::new("dummy").unwrap(),
+        WorkerType::new("training").unwrap(),
+    );
+    assert!(registry.get_of(&before, "w", start).is_some());
+
+    let successor = Heartbeat {
+        worker_type: after.clone(),
+        ..beat("w")
+    };
+    let now = start + seconds(60);
+    registry.hear(successor, now).unwrap();
+
+    assert!(registry.get_of(&before, "w", now).is_none());
+    assert!(registry.get_of(&after, "w", now).is_some());
+}

@@ -6,6 +6,7 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::{Extension, Json};
 use ktrdr_http::openapi::{OpenApiDocument, Route};
+use ktrdr_http::tokens::Principal;
 
 use super::PathText;
 use super::assets::{AssetAnswer, Bundle, HtmlPage, bundle};
@@ -24,17 +25,16 @@ bundle! {
     "schema-tree.js" "text/javascript; charset=utf-8",
 }
 
-/// The document, with the worker types of this moment.
+/// The document, with the worker types of this moment that the client sees.
 pub async fn openapi(
     State(state): State<AppState>,
+    principal: Principal,
     Extension(routes): Extension<Arc<Vec<Route>>>,
 ) -> Json<OpenApiDocument> {
     let tokens_needed = state.tokens.are_needed();
-    Json(openapi::document(
-        tokens_needed,
-        &routes,
-        &state.catalogue.all(),
-    ))
+    let mut types = state.catalogue.all();
+    types.retain(|entry| principal.sees(entry.published.worker_type.as_str()));
+    Json(openapi::document(tokens_needed, &routes, &types))
 }
 
 /// The page.

@@ -7,6 +7,7 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
+use ktrdr_http::tokens::Principal;
 use ktrdr_protocol::cancel::CancelIntent;
 use ktrdr_protocol::rest::cancel::CancelResponse;
 use ktrdr_protocol::rest::query::CancelOperation;
@@ -29,14 +30,17 @@ const MAX_REASON: usize = 1000;
 /// Cancels an operation: a pending one at once, a running one by asking its worker. Repeating it is harmless.
 pub async fn cancel(
     State(state): State<AppState>,
+    principal: Principal,
     PathText(id): PathText,
     Query(query): Query<CancelOperation>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<CancelResponse<'static>>, ApiError> {
     let patience = query.wait.map(patience);
     let body = body.unwrap_or_default();
+    // The body may have taken a while.
+    principal.check_still_valid()?;
 
-    let view = find(&state, &id)?;
+    let view = find(&state, &principal, &id)?;
     match view.status() {
         Status::Cancelled => return Ok(answer(&view)),
         status @ (Status::Completed | Status::Failed) => return Err(finished(&view, status)),
@@ -46,7 +50,8 @@ pub async fn cancel(
 
     let reason = query.reason.or_else(|| reason_in(&body));
     let reason = reason.map(|reason| reason.chars().take(MAX_REASON).collect());
-    let intent = CancelIntent::new(view.record.id.clone(), reason);
+    let intent = CancelIntent::new(view.record.id.clone(), reason)
+        .requested_by(principal.token_name().cloned());
     let publisher = state.clone();
     let record = view.record;
     let outcome = state
@@ -61,17 +66,18 @@ pub async fn cancel(
             Ok(outcome)
         })
         .await?;
-    let view = find(&state, &id)?;
+    let view = find(&state, &principal, &id)?;
     if let Cancel::Ended(status) = outcome {
         return Err(finished(&view, status));
     }
-    tracing::info!(operation_id = %view.record.id, ?outcome, "cancel");
-    if let Err(error) = wait::until_ended(&state, &view.record.id, patience).await {
+    tracing::info!(operation_id = %view.record.id, ?outcome, requested_by = principal.name(), "cancel");
+    if let Err(error) = wait::until_ended(&state, &principal, &view.record.id, patience).await {
         // The cancel is stored; its answer is worth more than the wait.
         tracing::debug!(?error, "not waiting for the end");
     }
+    principal.check_still_valid()?;
 
-    let view = find(&state, &id)?;
+    let view = find(&state, &principal, &id)?;
     match view.status() {
         // The operation ended before the worker noticed the cancel.
         status @ (Status::Completed | Status::Failed) => Err(finished(&view, status)),

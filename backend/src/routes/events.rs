@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures::{Stream, StreamExt};
 use ktrdr_http::openapi::{Describe, Description};
+use ktrdr_http::tokens::Principal;
 use ktrdr_protocol::rest::query::FollowEvents;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -67,12 +68,14 @@ impl IntoResponse for OperationEvents {
 /// All operations, their progress, and all workers.
 pub async fn all(
     State(state): State<AppState>,
+    principal: Principal,
     headers: HeaderMap,
     Query(query): Query<FollowEvents>,
 ) -> Result<EventStream, ApiError> {
     let filter = Filter {
         operation_type: query.operation_type,
         worker_type: query.worker_type,
+        visible: principal.types().map(<[_]>::to_vec),
     };
     let last_id = last_event_id(&headers)?;
     let place = state.held.enter()?;
@@ -83,10 +86,11 @@ pub async fn all(
 /// One operation until it has ended.
 pub async fn one(
     State(state): State<AppState>,
+    principal: Principal,
     PathText(id): PathText,
     headers: HeaderMap,
 ) -> Result<OperationEvents, ApiError> {
-    let view = find(&state, &id)?;
+    let view = find(&state, &principal, &id)?;
     let last_id = last_event_id(&headers)?;
     if view.status().is_terminal()
         && last_id.is_some_and(|last_id| last_id >= connection::sequence_of(&view))

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 use axum::Json;
 use axum::extract::State;
+use ktrdr_http::tokens::Principal;
 use ktrdr_protocol::metric::{MetricBatch, MetricPoint};
 use ktrdr_protocol::rest::metrics::{Cursor, MetricsPage, MetricsResponse};
 use ktrdr_protocol::rest::query::ReadMetrics;
@@ -22,6 +23,7 @@ const BATCHES: usize = 256;
 /// and repeats nothing.
 pub async fn show(
     State(state): State<AppState>,
+    principal: Principal,
     PathText(id): PathText,
     Query(query): Query<ReadMetrics>,
 ) -> Result<Json<MetricsResponse<'static>>, ApiError> {
@@ -35,7 +37,7 @@ pub async fn show(
             )
         })?,
     };
-    let view = find(&state, &id)?;
+    let view = find(&state, &principal, &id)?;
     state.need_nats()?;
     let record = &view.record;
     let subject = state.names.metrics(&record.queue.worker_type, &record.id);

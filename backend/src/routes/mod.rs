@@ -28,11 +28,23 @@ pub mod workers;
 use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
 use ktrdr_http::openapi::{Describe, Description};
+use ktrdr_http::tokens::Principal;
+use ktrdr_protocol::id::WorkerType;
 
 use crate::error::{ApiError, ErrorCode};
 use crate::middleware::loaded;
 use crate::projection::record::View;
 use crate::state::AppState;
+
+/// The worker types that an answer is about: those that the client wants and may see. `None` for
+/// all of them.
+pub fn shown_types<'a>(principal: &'a Principal, wanted: Option<&'a str>) -> Option<Vec<&'a str>> {
+    match (principal.types(), wanted) {
+        (None, None) => None,
+        (Some(visible), None) => Some(visible.iter().map(WorkerType::as_str).collect()),
+        (_, Some(wanted)) => Some(Vec::from_iter(principal.sees(wanted).then_some(wanted))),
+    }
+}
 
 /// The variable part of a path. A part that is not UTF-8 is an unknown route.
 pub struct PathText(pub String);
@@ -56,11 +68,16 @@ impl Describe for PathText {
     fn describe(_: &mut Description<'_>) {}
 }
 
-/// The operation, or 404; 503 while the projection is not loaded.
-pub fn find(state: &AppState, id: &str) -> Result<View, ApiError> {
+/// The operation, or 404; 503 while the projection is not loaded. An operation of a type that the
+/// client does not see is answered as if it did not exist.
+pub fn find(state: &AppState, principal: &Principal, id: &str) -> Result<View, ApiError> {
     // The projection may be loading again, because the stream was replaced.
     let missing = || loaded::refusal(state).unwrap_or_else(|| ApiError::operation_not_found(id));
-    let view = state.projection.get(id).ok_or_else(missing)?;
+    let view = state
+        .projection
+        .get(id)
+        .filter(|view| principal.sees(view.record.queue.worker_type.as_str()))
+        .ok_or_else(missing)?;
     // Every log line of the request names the operation.
     tracing::Span::current().record("operation_id", view.record.id.as_str());
     Ok(view)

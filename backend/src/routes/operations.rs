@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::body::Bytes;
 use axum::extract::State;
 use ktrdr_http::answer::RenderedJson;
+use ktrdr_http::tokens::Principal;
 use ktrdr_protocol::rest::operation::{OperationListResponse, OperationPage, OperationResponse};
 use ktrdr_protocol::rest::query::{GetOperation, ListOperations};
 use ktrdr_protocol::state::Status;
@@ -13,7 +14,7 @@ use ktrdr_protocol::worker::{OperationAnswer, OperationQuery};
 use tokio::time::Instant;
 
 use super::query::{Query, patience};
-use super::{PathText, find, wait};
+use super::{PathText, find, shown_types, wait};
 use crate::error::ApiError;
 use crate::projection::record::View;
 use crate::registry::Presence;
@@ -28,12 +29,14 @@ const MAX_PAGE: usize = 8 * 1024 * 1024;
 /// One page of operations, newest first.
 pub async fn list(
     State(state): State<AppState>,
+    principal: Principal,
     Query(query): Query<ListOperations>,
 ) -> Result<RenderedJson<OperationListResponse<View>>, ApiError> {
     let limit = query.limit.unwrap_or(100);
     let offset = query.offset.unwrap_or(0);
+    let types = shown_types(&principal, query.operation_type.as_deref());
     let (total, operations) = state.projection.list(
-        query.operation_type.as_deref(),
+        types.as_deref(),
         query.status,
         offset,
         limit as usize,
@@ -59,20 +62,27 @@ pub async fn list(
 /// first.
 pub async fn show(
     State(state): State<AppState>,
+    principal: Principal,
     PathText(id): PathText,
     Query(query): Query<GetOperation>,
 ) -> Result<RenderedJson<OperationResponse<'static>>, ApiError> {
     let patience = query.wait.map(patience);
-    let mut view = find(&state, &id)?;
+    let mut view = find(&state, &principal, &id)?;
 
     if patience.is_some() && !view.status().is_terminal() {
         // Boxed, as below: otherwise the future of every request would have room for it.
-        Box::pin(wait::until_ended(&state, &view.record.id, patience)).await?;
-        view = find(&state, &id)?;
+        Box::pin(wait::until_ended(
+            &state,
+            &principal,
+            &view.record.id,
+            patience,
+        ))
+        .await?;
+        view = find(&state, &principal, &id)?;
     }
     if query.force_refresh.unwrap_or(false) && view.status() == Status::Running {
         Box::pin(ask_worker(&state, &view)).await;
-        view = find(&state, &id)?;
+        view = find(&state, &principal, &id)?;
     }
 
     if let Some(text) = state.responses.find(&view.record) {
@@ -189,7 +199,8 @@ mod tests {
 
     #[test]
     fn the_future_of_a_read_is_small() {
-        fn size<F: Future>(_: fn(State<AppState>, PathText, Query<GetOperation>) -> F) -> usize {
+        type Show<F> = fn(State<AppState>, Principal, PathText, Query<GetOperation>) -> F;
+        fn size<F: Future>(_: Show<F>) -> usize {
             size_of::<F>()
         }
         // axum moves it into a box for every request.

@@ -176,7 +176,7 @@ fn register_projection(state: &AppState, registry: &mut Registry) {
 }
 
 fn register_followers(state: &AppState, registry: &mut Registry) {
-    let followers = state.events.followers();
+    let followers = state.events.followers(|_| true);
     register_gauge(
         registry,
         "ktrdr_event_streams",

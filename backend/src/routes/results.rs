@@ -9,6 +9,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use ktrdr_http::answer::RenderedJson;
+use ktrdr_http::tokens::Principal;
 use ktrdr_protocol::event::ResultRef;
 use ktrdr_protocol::id::{OperationId, is_name};
 use ktrdr_protocol::rest::result::ResultResponse;
@@ -32,9 +33,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The result of a completed operation.
 pub async fn show(
     State(state): State<AppState>,
+    principal: Principal,
     PathText(id): PathText,
 ) -> Result<RenderedJson<ResultResponse<'static>>, ApiError> {
-    let view = find(&state, &id)?;
+    let view = find(&state, &principal, &id)?;
     let status = view.status();
     if status != Status::Completed {
         return Err(no_result(&view, status));

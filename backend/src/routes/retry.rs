@@ -5,11 +5,12 @@
 
 use axum::extract::State;
 use axum::http::HeaderMap;
+use ktrdr_http::tokens::Principal;
 use ktrdr_protocol::id::OperationId;
 use ktrdr_protocol::start_request::StartRequest;
 use ktrdr_protocol::state::Status;
 
-use super::start::{StartAnswer, admit, publish, repeated};
+use super::start::{Requester, StartAnswer, admit, known_domains, publish};
 use super::{PathText, find};
 use crate::error::{ApiError, ErrorCode};
 use crate::idempotency::id_from_key;
@@ -20,19 +21,21 @@ use crate::state::AppState;
 /// Runs a failed or cancelled operation again, from the beginning.
 pub async fn retry(
     State(state): State<AppState>,
+    principal: Principal,
     path: PathText,
     headers: HeaderMap,
 ) -> Result<StartAnswer, ApiError> {
-    again(state, path, headers, false).await
+    again(state, principal, path, headers, false).await
 }
 
 /// Runs a failed or cancelled operation again, from its newest checkpoint.
 pub async fn resume(
     State(state): State<AppState>,
+    principal: Principal,
     path: PathText,
     headers: HeaderMap,
 ) -> Result<StartAnswer, ApiError> {
-    again(state, path, headers, true).await
+    again(state, principal, path, headers, true).await
 }
 
 /// Operations of a chain of resumes that a start request names, at most.
@@ -53,12 +56,13 @@ fn ancestors(state: &AppState, old: &Record) -> Vec<OperationId> {
 
 async fn again(
     state: AppState,
+    principal: Principal,
     PathText(id): PathText,
     headers: HeaderMap,
     from_checkpoint: bool,
 ) -> Result<StartAnswer, ApiError> {
     state.need_nats()?;
-    let old = find(&state, &id)?.record;
+    let old = find(&state, &principal, &id)?.record;
     let worker_type = &old.queue.worker_type;
     match old.state.status {
         Status::Failed | Status::Cancelled => {}
@@ -80,20 +84,22 @@ async fn again(
                 "Worker type {worker_type} is no longer known; start a worker of the type once"
             );
             ApiError::new(ErrorCode::UnknownDomain, text)
-                .with("known_domains", state.catalogue.domains())
+                .with("known_domains", known_domains(&state, &principal))
         })?;
     // The parameters were checked before, but a type that nothing can be checked for takes no starts.
     entry.usable_schema().await?;
 
-    let chosen = match headers.get("idempotency-key") {
-        Some(key) => Some(id_from_key(&format!("retry {id}"), key.as_bytes())?),
-        None => None,
-    };
-    if let Some(known) = chosen
-        .as_ref()
-        .and_then(|id| state.projection.get(id.as_str()))
-    {
-        return repeated(&entry, &known);
+    let key = headers
+        .get("idempotency-key")
+        .map(|key| {
+            let what = format!("retry {id}");
+            id_from_key(principal.token_name(), &what, key.as_bytes())
+        })
+        .transpose()?;
+    let requester = Requester { principal, key };
+    let known = requester.key.as_ref();
+    if let Some(known) = known.and_then(|id| state.projection.get(id.as_str())) {
+        return requester.repeated(&entry, &known);
     }
 
     let execution = old
@@ -103,11 +109,12 @@ async fn again(
         .unwrap_or_default();
     let warning = admit(&state, &entry, &execution)?;
     let request = StartRequest::new(
-        chosen.unwrap_or_else(OperationId::generate),
+        requester.key.clone().unwrap_or_else(OperationId::generate),
         worker_type.clone(),
         old.parameters.clone(),
         execution,
-    );
+    )
+    .requested_by(requester.principal.token_name().cloned());
     let request = if from_checkpoint {
         request.resuming(old.id.clone(), ancestors(&state, &old))
     } else {
@@ -116,6 +123,8 @@ async fn again(
 
     let (publisher, trace) = (state.clone(), trace_of(&headers));
     state
-        .detached(async move { publish(&publisher, &entry, request, warning, trace).await })
+        .detached(
+            async move { publish(&publisher, &requester, &entry, request, warning, trace).await },
+        )
         .await
 }

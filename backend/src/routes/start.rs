@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use ktrdr_bus::oplog::Stored;
 use ktrdr_http::openapi::{Describe, Description};
 use ktrdr_http::start_body::{StartBody, read_body};
+use ktrdr_http::tokens::Principal;
 use ktrdr_protocol::execution::ExecutionOptions;
 use ktrdr_protocol::id::OperationId;
 use ktrdr_protocol::rest::start::StartResponse;
@@ -67,37 +68,43 @@ impl Describe for StartAnswer {
 /// before.
 pub async fn start(
     State(state): State<AppState>,
+    principal: Principal,
     PathText(domain): PathText,
     headers: HeaderMap,
     body: Body,
 ) -> Result<StartAnswer, ApiError> {
     // Checked first: nothing below works without NATS, and the client gets its answer at once.
     state.need_nats()?;
-    let Some(entry) = state.catalogue.by_domain(&domain) else {
-        return Err(unknown_domain(&state, &domain));
-    };
+    let entry = state
+        .catalogue
+        .by_domain(&domain)
+        .filter(|entry| principal.sees(entry.published.worker_type.as_str()))
+        .ok_or_else(|| unknown_domain(&state, &principal, &domain))?;
 
     let body = read_body(body, state.config.max_body).await?;
+    // The body may have taken a while.
+    principal.check_still_valid()?;
     let body = StartBody::check(body, Some(entry.usable_schema().await?)).await?;
 
     let key = headers
         .get("idempotency-key")
-        .map(|key| id_from_key(&domain, key.as_bytes()))
+        .map(|key| id_from_key(principal.token_name(), &domain, key.as_bytes()))
         .transpose()?;
+    let requester = Requester { principal, key };
     // Each of the two ids says whether the operation was started before.
-    let known = [&body.task_id, &key]
+    let known = [&body.task_id, &requester.key]
         .into_iter()
         .flatten()
         .find_map(|id| state.projection.get(id.as_str()));
     if let Some(known) = known {
-        return repeated(&entry, &known);
+        return requester.repeated(&entry, &known);
     }
 
-    let chosen = body.task_id.or(key);
+    let chosen = body.task_id.or_else(|| requester.key.clone());
     if let Some(id) = &chosen
         && let Some(known) = used_before(&state, &entry, id).await?
     {
-        return repeated(&entry, &known);
+        return requester.repeated(&entry, &known);
     }
 
     let warning = admit(&state, &entry, &body.execution)?;
@@ -106,11 +113,14 @@ pub async fn start(
         entry.published.worker_type.clone(),
         body.parameters,
         body.execution,
-    );
+    )
+    .requested_by(requester.principal.token_name().cloned());
 
     let (publisher, trace) = (state.clone(), trace_of(&headers));
     state
-        .detached(async move { publish(&publisher, &entry, request, warning, trace).await })
+        .detached(
+            async move { publish(&publisher, &requester, &entry, request, warning, trace).await },
+        )
         .await
 }
 
@@ -151,6 +161,7 @@ async fn used_before(
 
 pub(super) async fn publish(
     state: &AppState,
+    requester: &Requester,
     entry: &CatalogueEntry,
     request: StartRequest,
     warning: Option<String>,
@@ -176,10 +187,10 @@ pub(super) async fn publish(
         // Another request with the same id was faster, at this backend or at another one.
         && (was_known || view.record.start_sequence != sequence)
     {
-        return repeated(entry, view);
+        return requester.repeated(entry, view);
     }
 
-    tracing::info!(operation_id = %id, worker_type = %entry.published.worker_type, sequence, "accepted");
+    tracing::info!(operation_id = %id, worker_type = %entry.published.worker_type, sequence, requested_by = requester.principal.name(), "accepted");
     let late = (!seen).then(|| {
         "The operation is stored, but this backend lags behind and does not show it yet".to_owned()
     });
@@ -200,31 +211,73 @@ pub(super) async fn publish(
     })
 }
 
-/// The answer to an id that was started before: the operation now. Nothing is started.
-pub(super) fn repeated(entry: &CatalogueEntry, view: &View) -> Result<StartAnswer, ApiError> {
-    let record = &view.record;
-    let known_type = &record.queue.worker_type;
-    if *known_type != entry.published.worker_type {
-        let text = format!(
-            "Operation {} exists already, as a {known_type} operation; choose another task_id",
-            record.id
-        );
-        return Err(ApiError::new(ErrorCode::TaskIdConflict, text)
-            .with("operation_id", record.id.as_str())
-            .with("operation_type", known_type.as_str()));
+/// Who asks for a start.
+pub(super) struct Requester {
+    /// What it sees, and its name.
+    pub(super) principal: Principal,
+    /// The id that belongs to its `Idempotency-Key`, if it sent one.
+    pub(super) key: Option<OperationId>,
+}
+
+impl Requester {
+    /// The answer to an id that was started before: the operation now. Nothing is started.
+    ///
+    /// # Errors
+    /// 409 `task_id_conflict` when it is another operation than the requester means.
+    pub(super) fn repeated(
+        &self,
+        entry: &CatalogueEntry,
+        view: &View,
+    ) -> Result<StartAnswer, ApiError> {
+        let record = &view.record;
+        let known_type = &record.queue.worker_type;
+        if !self.principal.sees(known_type.as_str()) || self.is_foreign(view) {
+            let text = format!(
+                "The id {} is taken; choose another task_id or Idempotency-Key",
+                record.id
+            );
+            return Err(ApiError::new(ErrorCode::TaskIdConflict, text)
+                .with("operation_id", record.id.as_str()));
+        }
+        if *known_type != entry.published.worker_type {
+            let text = format!(
+                "Operation {} exists already, as a {known_type} operation; choose another task_id",
+                record.id
+            );
+            return Err(ApiError::new(ErrorCode::TaskIdConflict, text)
+                .with("operation_id", record.id.as_str())
+                .with("operation_type", known_type.as_str()));
+        }
+
+        Ok(StartAnswer {
+            status: StatusCode::OK,
+            response: StartResponse {
+                success: true,
+                operation_id: Cow::Owned(record.id.clone()),
+                status: view.status(),
+                worker_id: record.worker_id().map(|worker| Cow::Owned(worker.clone())),
+                queue_position: view.queue_position,
+                warning: None,
+            },
+        })
     }
 
-    Ok(StartAnswer {
-        status: StatusCode::OK,
-        response: StartResponse {
-            success: true,
-            operation_id: Cow::Owned(record.id.clone()),
-            status: view.status(),
-            worker_id: record.worker_id().map(|worker| Cow::Owned(worker.clone())),
-            queue_position: view.queue_position,
-            warning: None,
-        },
-    })
+    /// Whether the operation has the id of the key and was started by somebody else. That cannot
+    /// come about by chance: somebody chose the id as `task_id`, to be taken for the operation of
+    /// this token.
+    fn is_foreign(&self, view: &View) -> bool {
+        let (record, token) = (&view.record, self.principal.token_name());
+        token.is_some()
+            && self.key.as_ref() == Some(&record.id)
+            && record.requested_by.as_ref() != token
+    }
+}
+
+/// The domains that the client may use, in order.
+pub(super) fn known_domains(state: &AppState, principal: &Principal) -> Vec<String> {
+    state
+        .catalogue
+        .domains(|owner| principal.sees(owner.as_str()))
 }
 
 /// Checks whether a listed worker could run it. If none can: a warning, or a refusal with strict
@@ -256,13 +309,13 @@ pub(super) fn admit(
     }
 }
 
-fn unknown_domain(state: &AppState, domain: &str) -> ApiError {
+fn unknown_domain(state: &AppState, principal: &Principal, domain: &str) -> ApiError {
     let domain: String = domain.chars().take(128).collect();
-    let known = state.catalogue.domains();
-    let list = if known.is_empty() {
-        "none: no worker was ever started".to_owned()
-    } else {
-        known.join(", ")
+    let known = known_domains(state, principal);
+    let list = match (known.is_empty(), principal.types()) {
+        (false, _) => known.join(", "),
+        (true, None) => "none: no worker was ever started".to_owned(),
+        (true, Some(_)) => "none that this token may use".to_owned(),
     };
     ApiError::new(
         ErrorCode::UnknownDomain,

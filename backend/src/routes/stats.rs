@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::State;
+use ktrdr_http::tokens::Principal;
 use ktrdr_protocol::id::WorkerType;
 use ktrdr_protocol::rest::stats::{
     EventStreamCounts, OperationTotals, QueueStats, Stats, StatsResponse, StatusCounts, TypeStats,
@@ -14,25 +15,30 @@ use ktrdr_protocol::time::Timestamp;
 use ktrdr_protocol::worker::WorkerStatus;
 use tokio::time::Instant;
 
+use super::shown_types;
 use super::worker_types::queue_document;
 use crate::state::AppState;
 
 type CountsByStatus = [u64; Status::ALL.len()];
 
-/// Operations by status and type, queues, workers by status, and the last 60 minutes.
-pub async fn show(State(state): State<AppState>) -> Json<StatsResponse> {
+/// Operations by status and type, queues, workers by status, and the last 60 minutes. All figures
+/// are of the worker types that the client sees.
+pub async fn show(State(state): State<AppState>, principal: Principal) -> Json<StatsResponse> {
     let now = Timestamp::now();
-    let counts = counts_by_type(&state);
-    let followers = state.events.followers();
+    let types = shown_types(&principal, None);
+    let counts = counts_by_type(&state, &principal);
+    let followers = state
+        .events
+        .followers(|worker_type| principal.sees(worker_type.as_str()));
 
     Json(StatsResponse {
         success: true,
         data: Stats {
             operations: totals(&counts),
             by_type: by_type(&state, counts),
-            queues: queues(&state, now),
-            workers: workers(&state),
-            minutes: state.projection.minutes(now),
+            queues: queues(&state, &principal, now),
+            workers: workers(&state, types.as_deref()),
+            minutes: state.projection.minutes(types.as_deref(), now),
             event_streams: EventStreamCounts {
                 all: followers.all as u64,
                 operations_followed: followers.operations as u64,
@@ -43,7 +49,7 @@ pub async fn show(State(state): State<AppState>) -> Json<StatsResponse> {
 }
 
 /// Operations by worker type and status; types without operations included.
-fn counts_by_type(state: &AppState) -> BTreeMap<WorkerType, CountsByStatus> {
+fn counts_by_type(state: &AppState, principal: &Principal) -> BTreeMap<WorkerType, CountsByStatus> {
     let mut types: BTreeMap<WorkerType, CountsByStatus> =
         state.projection.counts().into_iter().collect();
     for entry in state.catalogue.all() {
@@ -51,6 +57,7 @@ fn counts_by_type(state: &AppState) -> BTreeMap<WorkerType, CountsByStatus> {
             .entry(entry.published.worker_type.clone())
             .or_default();
     }
+    types.retain(|worker_type, _| principal.sees(worker_type.as_str()));
     types
 }
 
@@ -80,8 +87,9 @@ fn by_type(state: &AppState, counts: BTreeMap<WorkerType, CountsByStatus>) -> Ve
 }
 
 /// All queues by worker type and name.
-fn queues(state: &AppState, now: Timestamp) -> Vec<QueueStats> {
+fn queues(state: &AppState, principal: &Principal, now: Timestamp) -> Vec<QueueStats> {
     let mut queues = state.projection.queues();
+    queues.retain(|queue| principal.sees(queue.info.worker_type.as_str()));
     queues.sort_by(|a, b| {
         (&a.info.worker_type, &a.info.origin).cmp(&(&b.info.worker_type, &b.info.origin))
     });
@@ -95,9 +103,9 @@ fn queues(state: &AppState, now: Timestamp) -> Vec<QueueStats> {
         .collect()
 }
 
-fn workers(state: &AppState) -> WorkerCounts {
+fn workers(state: &AppState, types: Option<&[&str]>) -> WorkerCounts {
     let mut counts = WorkerCounts::default();
-    for worker in state.registry.list(None, None, Instant::now()) {
+    for worker in state.registry.list(types, None, Instant::now()) {
         match worker.status {
             WorkerStatus::Available => counts.available += 1,
             WorkerStatus::Busy => counts.busy += 1,

@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
+use ktrdr_http::tokens::Principal;
 use ktrdr_protocol::rest::worker_type::{
     QueueDocument, WorkerTypeDocument, WorkerTypeList, WorkerTypesResponse,
 };
@@ -11,8 +12,14 @@ use tokio::time::Instant;
 use crate::projection::model::QueueState;
 use crate::state::AppState;
 
+/// What stands for the name of a worker type that the client does not see.
+const HIDDEN: &str = "(hidden)";
+
 /// All worker types by name.
-pub async fn list(State(state): State<AppState>) -> Json<WorkerTypesResponse> {
+pub async fn list(
+    State(state): State<AppState>,
+    principal: Principal,
+) -> Json<WorkerTypesResponse> {
     let queues = state.projection.queues();
     let (now, monotonic_now) = (Timestamp::now(), Instant::now());
 
@@ -20,6 +27,7 @@ pub async fn list(State(state): State<AppState>) -> Json<WorkerTypesResponse> {
         .catalogue
         .all()
         .iter()
+        .filter(|listed| principal.sees(listed.published.worker_type.as_str()))
         .map(|listed| {
             let entry = &listed.published;
             let queues = queues
@@ -33,7 +41,13 @@ pub async fn list(State(state): State<AppState>) -> Json<WorkerTypesResponse> {
                 description: entry.description.clone(),
                 version: entry.version.clone(),
                 start: format!("/api/v1/{}/start", entry.domain),
-                domain_owner: listed.domain_owner.clone(),
+                domain_owner: listed.domain_owner.as_ref().map(|owner| {
+                    if principal.sees(owner.as_str()) {
+                        owner.to_string()
+                    } else {
+                        HIDDEN.to_owned()
+                    }
+                }),
                 schema_error: listed.schema_error().map(ToString::to_string),
                 request_schema: entry.request_schema.clone(),
                 result_schema: entry.result_schema.clone(),

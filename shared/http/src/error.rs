@@ -67,6 +67,14 @@ impl ApiError {
         Self::new(ErrorCode::OperationNotFound, text).with("operation_id", shown)
     }
 
+    /// The token of the request was valid when it arrived, and no longer is.
+    pub fn token_revoked() -> Self {
+        Self::new(
+            ErrorCode::Unauthorized,
+            "The token was removed, changed or has expired since the request arrived",
+        )
+    }
+
     /// NATS is not reachable, and nothing was changed.
     pub fn nats_unavailable() -> Self {
         Self::new(

@@ -2,6 +2,7 @@
 
 use std::borrow::{Borrow, Cow};
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -63,6 +64,14 @@ impl TokenName {
         let value = Option::<serde_json::Value>::deserialize(deserializer)?;
         let text = value.as_ref().and_then(serde_json::Value::as_str);
         Ok(text.and_then(|text| Self::new(text).ok()))
+    }
+}
+
+impl FromStr for TokenName {
+    type Err = InvalidTokenName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidTokenName> {
+        Self::new(text)
     }
 }
 

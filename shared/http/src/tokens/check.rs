@@ -17,6 +17,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
+use super::ending;
 use super::file::{self, Digest, TokensError};
 use super::options::TokenOptions;
 use super::principal::{KnownToken, Principal};
@@ -249,8 +250,8 @@ pub async fn guard(
 ) -> Response {
     match tokens.check(request.headers(), access) {
         Ok(principal) => {
-            request.extensions_mut().insert(principal);
-            next.run(request).await
+            request.extensions_mut().insert(principal.clone());
+            ending::until_revoked(next.run(request).await, &principal)
         }
         Err(refused) => refused.into_response(),
     }

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use ktrdr_protocol::id::{InvalidName, WorkerType};
 use ktrdr_protocol::time::Timestamp;
+use ktrdr_protocol::token_name::{InvalidTokenName, TokenName};
 use serde::Deserialize;
 use serde::de::IntoDeserializer;
 use serde::de::value::Error as ValueError;
@@ -26,9 +27,6 @@ use super::scope::{Scope, Scopes, UnknownScope};
 
 /// Largest file, in bytes: about 5,000 tokens.
 const MAX_FILE: u64 = 1024 * 1024;
-
-/// Longest name of a token, in bytes.
-const MAX_NAME: usize = 64;
 
 /// The SHA-256 of a token.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -67,7 +65,7 @@ impl fmt::Debug for Digest {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// Who uses the token; unique in the file.
-    pub name: String,
+    pub name: TokenName,
     /// The SHA-256 of the token; unique in the file.
     pub digest: Digest,
     /// What the token allows.
@@ -129,10 +127,8 @@ pub enum EntryError {
     #[error("{0}")]
     Fields(String),
     /// The name cannot be shown in one line.
-    #[error(
-        "the name must have 1 to {MAX_NAME} printable ASCII characters, with no space at its ends"
-    )]
-    Name,
+    #[error(transparent)]
+    Name(#[from] InvalidTokenName),
     /// An entry above has this name.
     #[error("another entry has the same name")]
     DuplicateName,
@@ -249,7 +245,7 @@ pub fn parse(text: &str, path: &Path) -> Result<Vec<Entry>, TokensError> {
 fn shown(at: usize, value: &toml::Value) -> String {
     let name = value.get("name").and_then(toml::Value::as_str);
     let mut text = format!("token {}", at + 1);
-    if let Some(name) = name.filter(|name| is_name(name)) {
+    if let Some(name) = name.and_then(|name| TokenName::new(name).ok()) {
         // Writing to a String never fails.
         let _ = write!(text, " ({name})");
     }
@@ -259,16 +255,12 @@ fn shown(at: usize, value: &toml::Value) -> String {
 fn entry(value: &toml::Value) -> Result<Entry, EntryError> {
     let written = Written::deserialize(value.clone())
         .map_err(|error: toml::de::Error| EntryError::Fields(error.message().to_owned()))?;
-    if !is_name(&written.name) {
-        return Err(EntryError::Name);
-    }
-
     let scopes = written.scopes.iter().map(|word| word.parse());
     let scopes: Vec<Scope> = scopes.collect::<Result<_, _>>()?;
     let types = written.types.map(worker_types).transpose()?;
     check_rights(&scopes, types.as_deref())?;
     Ok(Entry {
-        name: written.name,
+        name: TokenName::new(&written.name)?,
         digest: Digest::parse(&written.sha256).ok_or(EntryError::Digest)?,
         scopes: scopes.into_iter().collect(),
         types,
@@ -302,13 +294,6 @@ fn worker_types(names: Vec<String>) -> Result<Vec<WorkerType>, EntryError> {
     types.collect::<Result<_, _>>().map_err(EntryError::from)
 }
 
-/// Whether a text may be the name of a token: it goes to log lines, answers and messages.
-pub fn is_name(name: &str) -> bool {
-    (1..=MAX_NAME).contains(&name.len())
-        && name.bytes().all(|b| (b' '..=b'~').contains(&b))
-        && name.trim() == name
-}
-
 /// A date and time of TOML, or a string that holds one.
 fn moment(value: &toml::Value) -> Result<Timestamp, EntryError> {
     let text = match value {
@@ -340,7 +325,7 @@ pub(super) fn by_digest(entries: Vec<Entry>) -> HashMap<Digest, Entry> {
 
 /// The text of a new entry, to be appended to a file.
 pub fn written(
-    name: &str,
+    name: &TokenName,
     digest: Digest,
     scopes: &[Scope],
     types: Option<&[WorkerType]>,

@@ -18,10 +18,12 @@
 //! | [`principal`] | who sent a request |
 //! | [`file`] | reads and writes the file of tokens |
 //! | [`check`] | finds the principal of a request, or refuses it |
+//! | [`ending`] | ends answers that are still being sent when a token is revoked |
 //! | [`reload`] | follows changes of the file |
 //! | [`options`] | settings, and which addresses may be listened on |
 
 pub mod check;
+pub mod ending;
 pub mod file;
 pub mod options;
 pub mod principal;

@@ -6,6 +6,7 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use ktrdr_protocol::id::WorkerType;
 use ktrdr_protocol::time::Timestamp;
+use ktrdr_protocol::token_name::TokenName;
 use tokio_util::sync::CancellationToken;
 
 use super::file::Entry;
@@ -67,6 +68,14 @@ impl Principal {
     /// The name of the token; `None` when there are no tokens, or when the request brought none.
     pub fn name(&self) -> Option<&str> {
         match &self.0 {
+            Kind::Known(token) => Some(token.entry.name.as_str()),
+            Kind::Everybody | Kind::Nobody => None,
+        }
+    }
+
+    /// The same as messages carry it.
+    pub fn token_name(&self) -> Option<&TokenName> {
+        match &self.0 {
             Kind::Known(token) => Some(&token.entry.name),
             Kind::Everybody | Kind::Nobody => None,
         }
@@ -106,6 +115,19 @@ impl Principal {
         match &self.0 {
             Kind::Everybody | Kind::Nobody => false,
             Kind::Known(token) => token.revoked.is_cancelled() || token.has_expired(Timestamp::now),
+        }
+    }
+
+    /// Refuses a request whose token was revoked since it was checked. For everything that is done
+    /// after a wait.
+    ///
+    /// # Errors
+    /// 401 `unauthorized`.
+    pub fn check_still_valid(&self) -> Result<(), ApiError> {
+        if self.is_revoked() {
+            Err(ApiError::token_revoked())
+        } else {
+            Ok(())
         }
     }
 

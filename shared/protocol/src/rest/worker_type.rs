@@ -39,9 +39,9 @@ pub struct WorkerTypeDocument {
     /// The path that starts an operation.
     pub start: String,
     /// The worker type that has the domain, when it is another one: then the start route is not this
-    /// type's.
+    /// type's. `(hidden)` when the token does not see that type.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub domain_owner: Option<WorkerType>,
+    pub domain_owner: Option<String>,
     /// Why the request schema cannot be used. Then every start of this type is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema_error: Option<String>,

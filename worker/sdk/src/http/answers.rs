@@ -3,12 +3,15 @@
 
 use std::any::Any;
 
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::http::{Method, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use ktrdr_http::error::{ApiError, Cause};
+use ktrdr_http::tokens::Access;
 use ktrdr_protocol::rest::ErrorCode;
+
+use super::{HEALTH, HttpState};
 
 pub(crate) async fn unknown_route(uri: Uri) -> ApiError {
     let text = format!(
@@ -21,6 +24,25 @@ pub(crate) async fn unknown_route(uri: Uri) -> ApiError {
 pub(crate) async fn method_not_allowed(method: Method, uri: Uri) -> ApiError {
     let text = format!("{} does not take {method}", uri.path());
     ApiError::new(ErrorCode::MethodNotAllowed, text)
+}
+
+/// Answers requests whose token does not see the worker type of this worker as if nothing was
+/// served here, except to probes.
+pub(super) async fn hide_from_others(
+    State(state): State<HttpState>,
+    request: Request,
+    next: Next,
+) -> Response {
+    // For an open route, so that it refuses nobody: the route itself checks the scope.
+    let found = state.tokens.check(request.headers(), Access::Open);
+    let is_hidden = found.is_ok_and(|principal| {
+        principal.name().is_some() && !principal.sees(state.core.worker_type.as_str())
+    });
+
+    if is_hidden && request.uri().path() != HEALTH {
+        return unknown_route(request.uri().clone()).await.into_response();
+    }
+    next.run(request).await
 }
 
 pub(crate) fn panicked(_: Box<dyn Any + Send>) -> Response {

@@ -55,6 +55,9 @@ const START: Access = Access::Needs(Scope::Start);
 const CANCEL: Access = Access::Needs(Scope::Cancel);
 const METRICS: Access = Access::Needs(Scope::Metrics);
 
+/// Probes ask here, without a token or with any.
+const HEALTH: &str = "/health";
+
 /// The routes of one worker.
 pub(crate) fn router(
     core: Arc<Core>,
@@ -72,7 +75,7 @@ pub(crate) fn router(
     };
 
     let (routes, table) = Routes::new(state.tokens.clone())
-        .get("/health", Access::Open, operations::health, docs::HEALTH)
+        .get(HEALTH, Access::Open, operations::health, docs::HEALTH)
         .get("/metrics", METRICS, prometheus::show, docs::PROMETHEUS)
         .get(openapi::PATH, READ, openapi::show, docs::OPENAPI)
         .get(
@@ -112,6 +115,10 @@ pub(crate) fn router(
         .layer(Extension(Arc::new(table)))
         .fallback(answers::unknown_route)
         .method_not_allowed_fallback(answers::method_not_allowed)
+        .layer(middleware::from_fn_with_state(
+            state.clone(),
+            answers::hide_from_others,
+        ))
         .layer(middleware::from_fn(answers::log_internal_error))
         .layer(CatchPanicLayer::custom(answers::panicked))
         .with_state(state)

@@ -173,6 +173,7 @@ pub(super) async fn metrics(
 /// Stores a cancel intent as a backend does, so that every program knows of it, and stops the engine.
 pub(super) async fn cancel(
     State(state): State<HttpState>,
+    principal: Principal,
     Path(id): Path<String>,
 ) -> Result<Json<CancelResponse<'static>>, ApiError> {
     let operation = find(&state, &id)?;
@@ -199,7 +200,7 @@ pub(super) async fn cancel(
     }
 
     let core = &state.core;
-    let intent = CancelIntent::new(id.clone(), None);
+    let intent = CancelIntent::new(id.clone(), None).requested_by(principal.token_name().cloned());
     core.oplog
         .cancel(&core.worker_type, &intent, CANCEL_PATIENCE)
         .await
@@ -209,6 +210,7 @@ pub(super) async fn cancel(
                 "NATS is not reachable; nothing was cancelled. Try again",
             )
         })?;
+    tracing::info!(operation_id = %id, requested_by = principal.name(), "cancel requested here");
     core.running.stop(id, StopReason::Cancel);
     Ok(answer(Some(intent.requested_at)))
 }

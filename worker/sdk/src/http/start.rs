@@ -13,6 +13,7 @@ use axum::http::HeaderMap;
 use ktrdr_bus::oplog::AppendError;
 use ktrdr_http::error::ApiError;
 use ktrdr_http::start_body::{StartBody, read_body};
+use ktrdr_http::tokens::Principal;
 use ktrdr_protocol::claim::DeliveryInfo;
 use ktrdr_protocol::id::OperationId;
 use ktrdr_protocol::origin::Origin;
@@ -34,6 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) async fn start(
     State(state): State<HttpState>,
+    principal: Principal,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<DirectStartResponse<'static>>, ApiError> {
@@ -41,17 +43,20 @@ pub(super) async fn start(
         .get(trace::HEADER)
         .and_then(|value| TraceParent::parse(value.to_str().ok()?));
     let body = read_body(body, MAX_BODY).await?;
+    // The body may have taken a while.
+    principal.check_still_valid()?;
 
     // Runs to its end even when the client disconnects: a start that is half recorded must be run.
     let work = state
         .operations
-        .spawn(start_here(state.clone(), body, trace));
+        .spawn(start_here(state.clone(), principal, body, trace));
     work.await
         .unwrap_or_else(|_| Err(ApiError::internal("the start was interrupted")))
 }
 
 async fn start_here(
     state: HttpState,
+    principal: Principal,
     body: Bytes,
     trace: Option<TraceParent>,
 ) -> Result<Json<DirectStartResponse<'static>>, ApiError> {
@@ -78,7 +83,8 @@ async fn start_here(
         core.worker_type.clone(),
         body.parameters,
         body.execution,
-    );
+    )
+    .requested_by(principal.token_name().cloned());
     let stored = match core
         .oplog
         .start(&request, &Origin::Direct, trace.as_ref(), PATIENCE)
@@ -94,6 +100,7 @@ async fn start_here(
         return Err(known(&operation_id));
     }
 
+    tracing::info!(%operation_id, requested_by = principal.name(), "started here");
     let (sender, claimed) = oneshot::channel();
     let delivery = DeliveryInfo {
         start_sequence: stored.sequence,
