@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::{Arg, ArgMatches, Command, Parser, ValueEnum};
 use ktrdr_bus::settings::{NatsOptions, ProtocolOptions, masked_urls, parse_duration, parse_size};
+use ktrdr_bus::signing::SigningOptions;
 use ktrdr_bus::telemetry::LogOptions;
 use ktrdr_http::browsers::BrowserOptions;
 use ktrdr_http::tokens::TokenOptions;
@@ -41,6 +42,9 @@ pub struct Config {
     /// Which names and web pages the REST interface answers.
     #[command(flatten)]
     pub browsers: BrowserOptions,
+    /// What is signed, and whose signatures count.
+    #[command(flatten)]
+    pub signing: SigningOptions,
     /// NATS connection.
     #[command(flatten)]
     pub nats: NatsOptions,

@@ -17,20 +17,23 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use ktrdr_bus::nats::Connection;
-use ktrdr_bus::oplog::{AppendError, OpLog, Stored};
+use ktrdr_bus::oplog::{AppendError, OpLog, Stored, stream_time};
+use ktrdr_bus::signing::Received;
 use ktrdr_bus::topology::{self, TopologyError};
 use ktrdr_protocol::cancel::CancelIntent;
 use ktrdr_protocol::event::{Event, EventKind, Failure};
 use ktrdr_protocol::id::{OperationId, Queue, WorkerType};
 use ktrdr_protocol::origin::Origin;
+use ktrdr_protocol::signed_start::NOT_SIGNED;
 use ktrdr_protocol::start_request::StartRequest;
 use ktrdr_protocol::state::Status;
 use ktrdr_protocol::subject::SubjectNames;
 use ktrdr_protocol::trace::TraceParent;
 use parking_lot::Mutex;
 
-use crate::error::ApiError;
+use crate::error::{ApiError, ErrorCode};
 use crate::projection::record::Record;
+use crate::signatures::Signatures;
 
 /// How long a request repeats a publish that is not confirmed.
 const PATIENCE: Duration = Duration::from_secs(6);
@@ -45,6 +48,7 @@ pub struct Dispatch {
     names: SubjectNames,
     log: OpLog,
     lease: Duration,
+    signatures: Signatures,
     /// Queues whose consumer is known to exist, and since which connection and stream: a broker
     /// that came back, or a new stream, may have lost it.
     queues: Mutex<HashMap<(WorkerType, Queue), (u64, u64)>>,
@@ -63,12 +67,19 @@ pub enum Cancel {
 
 impl Dispatch {
     /// Publishes over this connection. Queues that are created here get this `lease`.
-    pub fn new(connection: Connection, names: SubjectNames, log: OpLog, lease: Duration) -> Self {
+    pub fn new(
+        connection: Connection,
+        names: SubjectNames,
+        log: OpLog,
+        lease: Duration,
+        signatures: Signatures,
+    ) -> Self {
         Self {
             connection,
             names,
             log,
             lease,
+            signatures,
             queues: Mutex::default(),
         }
     }
@@ -88,7 +99,13 @@ impl Dispatch {
             .await?;
 
         self.log
-            .start(request, &Origin::Queued(queue), trace, PATIENCE)
+            .start(
+                request,
+                &Origin::Queued(queue),
+                trace,
+                self.signatures.signer(),
+                PATIENCE,
+            )
             .await
             .map_err(|error| ApiError::append(error, &request.operation_id))
     }
@@ -224,6 +241,63 @@ impl Dispatch {
             progress: record.live_progress(),
         };
         self.close(record, kind).await
+    }
+
+    /// Closes an operation whose start request workers refuse because of its signature.
+    ///
+    /// # Errors
+    /// [`AppendError`]; a conflict means that another event came first.
+    pub async fn fail_unsigned(
+        &self,
+        record: &Record,
+        message: String,
+    ) -> Result<u64, AppendError> {
+        let error = Failure {
+            code: NOT_SIGNED.to_owned(),
+            message,
+            permanent: true,
+        };
+        let kind = EventKind::Failed {
+            error,
+            progress: record.live_progress(),
+        };
+        self.close(record, kind).await
+    }
+
+    /// Refuses to sign the parameters of an operation again whose own start request was not signed:
+    /// whoever may publish on the bus could have chosen them. A backend that signs nothing repeats
+    /// everything.
+    ///
+    /// # Errors
+    /// 409 `not_repeatable`, or 503 when NATS does not answer.
+    pub async fn may_repeat(&self, record: &Record) -> Result<(), ApiError> {
+        let Some(keys) = self.signatures.trusted() else {
+            return Ok(());
+        };
+        let id = &record.id;
+        let message = self
+            .log
+            .start_message(id, record.start_sequence)
+            .await
+            .map_err(|_| ApiError::nats_unavailable())?;
+        let checked = keys.check(Received {
+            subject: &self
+                .names
+                .start(&record.queue.worker_type, &record.queue.origin),
+            operation_id: id,
+            body: &message.payload,
+            headers: Some(&message.headers),
+            stored_at: stream_time(message.time),
+        });
+
+        checked.map_err(|why| {
+            let text = format!(
+                "The start request of operation {id} cannot be trusted ({why}), so it is not run again; start a new operation"
+            );
+            ApiError::new(ErrorCode::NotRepeatable, text)
+                .with("operation_id", id.as_str())
+                .with("status", record.state.status.as_str())
+        })
     }
 
     /// Ends an operation if it is still in the state of `record`.

@@ -29,6 +29,8 @@
 //! | `json_check` | checks that bytes which arrive piece by piece are one JSON value |
 //! | `request_metrics` | HTTP requests, counted and timed |
 //! | `held_requests` | how many requests may wait or follow events |
+//! | `refused_starts` | start requests that workers refused because of their signature |
+//! | `signatures` | the key that signs start requests, and the keys that are trusted |
 //! | `idempotency` | the operation id behind an `Idempotency-Key` |
 //! | `error` | every failure of a request in one shape; the only failure status codes |
 //! | [`config`] | settings |
@@ -48,18 +50,21 @@ mod middleware;
 mod openapi;
 mod projection;
 mod refused;
+mod refused_starts;
 mod registry;
 mod request_metrics;
 mod response_cache;
 mod result_buckets;
 mod router;
 mod routes;
+mod signatures;
 mod state;
 mod subject_pager;
 
 use std::time::Duration;
 
 use ktrdr_bus::nats::{self, ConnectError};
+use ktrdr_bus::signing::KeyError;
 use ktrdr_bus::topology::TopologyError;
 use ktrdr_http::server;
 use ktrdr_http::tokens::{ListenError, Tokens, TokensError};
@@ -88,6 +93,9 @@ pub enum RunError {
     /// The NATS settings cannot work.
     #[error("the NATS settings cannot be used")]
     Connect(#[source] ConnectError),
+    /// The signing key or a trusted key cannot be used.
+    #[error("the keys for signed starts cannot be used")]
+    Key(#[source] KeyError),
     /// Streams or buckets exist that cannot be used.
     #[error("JetStream cannot be used as it is")]
     Topology(#[source] TopologyError),
@@ -127,7 +135,8 @@ pub async fn run(
         .map_err(RunError::Connect)?;
     let client = connection.client.clone();
     let grace = config.shutdown_grace;
-    let state = state::AppState::new(config, tokens.clone(), connection, shutdown.clone());
+    let state = state::AppState::new(config, tokens.clone(), connection, shutdown.clone())
+        .map_err(RunError::Key)?;
 
     let serving = serve(state.clone(), listener, shutdown.clone());
     let grace_is_over = async {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ktrdr_bus::nats::Connection;
 use ktrdr_bus::oplog::OpLog;
+use ktrdr_bus::signing::KeyError;
 use ktrdr_http::answer::AnswerBudget;
 use ktrdr_http::browsers::BrowserRules;
 use ktrdr_http::server::Connections;
@@ -22,10 +23,12 @@ use crate::events::{Broadcaster, Sources};
 use crate::held_requests::HeldRequests;
 use crate::projection::Projection;
 use crate::refused::{LoggedOnce, RefusedMessages};
+use crate::refused_starts::RefusedStarts;
 use crate::registry::Registry;
 use crate::request_metrics::RequestMetrics;
 use crate::response_cache::ResponseCache;
 use crate::result_buckets::ResultBuckets;
+use crate::signatures::Signatures;
 
 /// Bytes of large answers that may be on their way to clients at a time.
 const MAX_ANSWERS: usize = 64 * 1024 * 1024;
@@ -56,6 +59,8 @@ pub struct Parts {
     pub events: Broadcaster,
     /// Messages of the bus that were not believed.
     pub refused: RefusedMessages,
+    /// Start requests that workers refused because of their signature.
+    pub refused_starts: RefusedStarts,
     /// The operations whose stored result cannot be served.
     pub invalid_results: LoggedOnce,
     /// The buckets of large results.
@@ -81,12 +86,15 @@ pub struct Parts {
 
 impl AppState {
     /// Connects the parts; nothing runs yet.
+    ///
+    /// # Errors
+    /// [`KeyError`] when a key cannot be used.
     pub fn new(
         config: Config,
         tokens: Tokens,
         connection: Connection,
         stopping: CancellationToken,
-    ) -> Self {
+    ) -> Result<Self, KeyError> {
         let names = config.nats.subject_prefix.clone();
         let changes = Changes::default();
         let projection = Arc::new(Projection::new(changes.clone()));
@@ -108,17 +116,19 @@ impl AppState {
             names.clone(),
             log,
             config.protocol.lease,
+            Signatures::from_options(&config.signing, config.protocol.retention)?,
         );
 
         let browsers = BrowserRules::new(&config.browsers, &[&config.api_addr]);
 
-        Self(Arc::new(Parts {
+        Ok(Self(Arc::new(Parts {
             browsers,
             tokens,
             projection,
             responses: ResponseCache::default(),
             registry,
             refused,
+            refused_starts: RefusedStarts::default(),
             invalid_results: LoggedOnce::default(),
             results: ResultBuckets::default(),
             events: Broadcaster::new(sources, answers.clone(), stopping.clone()),
@@ -133,7 +143,7 @@ impl AppState {
             names,
             connection,
             config,
-        }))
+        })))
     }
 
     /// Whether reads can be answered: the projection is loaded and the worker types are known.

@@ -6,6 +6,7 @@
 
 use std::path::PathBuf;
 
+use ktrdr_bus::signing::write_new_seed;
 use ktrdr_tests::settings::repository;
 use ktrdr_tests::{
     BackendProcess, Bus, Client, LIMIT, NatsServer, Scratch, Settings, WorkerProcess, wait_for,
@@ -432,4 +433,34 @@ async fn a_new_worker_continues_from_a_checkpoint_of_an_old_one() {
 #[tokio::test]
 async fn an_old_worker_continues_from_a_checkpoint_of_a_new_one() {
     a_checkpoint_of_the_other_version_is_continued(New, Old).await;
+}
+
+#[tokio::test]
+async fn old_workers_ignore_signatures_and_what_old_backends_start_is_not_signed() {
+    let Some(mixed) = Mixed::start().await else {
+        return;
+    };
+    let scratch = Scratch::new("signing");
+    let seed = scratch.join("seed");
+    let public = write_new_seed(&seed).unwrap();
+    let signing = mixed
+        .settings(New)
+        .with("KTRDR_SIGNING_KEY", seed.display().to_string());
+    let new = BackendProcess::start(&signing).await;
+
+    let mut worker = mixed.worker(Old, "dummy", "w1").await;
+    new.api.wait_for_worker("w1", "AVAILABLE").await;
+    let signed = new.api.started("dummy", &json!({"steps": 1})).await;
+    new.api.wait_for_status(&signed, "completed").await;
+    worker.process.stop().await;
+
+    let old = mixed.backend(Old).await;
+    let checking = mixed.settings(New).with("KTRDR_VERIFY_KEYS", public);
+    let _worker = WorkerProcess::start(&checking, "dummy", "w2").await;
+    old.api.wait_for_worker("w2", "AVAILABLE").await;
+    let unsigned = old.api.started("dummy", &json!({"steps": 1})).await;
+    let failed = old.api.wait_for_status(&unsigned, "failed").await;
+    assert_eq!(failed["error"]["code"], "not_signed", "{failed}");
+    let signed = new.api.started("dummy", &json!({"steps": 1})).await;
+    old.api.wait_for_status(&signed, "completed").await;
 }

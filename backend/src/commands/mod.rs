@@ -2,8 +2,10 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`signing_key`] | `signing-key new`: makes a key for signed starts |
 //! | [`token`] | `token new`: makes a token and adds its entry to the file of tokens |
 
+pub mod signing_key;
 pub mod token;
 
 use std::ffi::OsString;
@@ -36,6 +38,9 @@ pub enum Command {
     /// Make tokens for the REST interfaces of backends and workers.
     #[command(subcommand)]
     Token(token::TokenCommand),
+    /// Make keys that backends sign start requests with.
+    #[command(subcommand)]
+    SigningKey(signing_key::SigningKeyCommand),
 }
 
 /// What the program was asked to do.
@@ -73,13 +78,14 @@ impl Task {
 impl Command {
     /// Runs it. Its result goes to standard output, everything else to standard error.
     pub fn run(self) -> ExitCode {
-        let done = match self {
-            Self::Token(command) => command.run(),
+        let done: Result<(), Box<dyn std::error::Error>> = match self {
+            Self::Token(command) => command.run().map_err(Into::into),
+            Self::SigningKey(command) => command.run().map_err(Into::into),
         };
         match done {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                eprintln!("error: {}", chain(&error));
+                eprintln!("error: {}", chain(error.as_ref()));
                 ExitCode::FAILURE
             }
         }

@@ -88,15 +88,17 @@ fn hear_heartbeat(state: &AppState, message: &async_nats::Message) {
     let read = state
         .refused
         .read::<Heartbeat>(&state.names, subject, &message.payload);
-    let Some((_, heartbeat)) = read else {
+    let Some((_, mut heartbeat)) = read else {
         return;
     };
 
     let (worker_id, worker_type) = (heartbeat.worker_id.clone(), heartbeat.worker_type.clone());
     let running = heartbeat.running.clone();
+    let refused = std::mem::take(&mut heartbeat.refused_starts);
     if let Err(why) = state.registry.hear(heartbeat, Instant::now()) {
         return state.refused.note("heartbeat", subject, &why.to_string());
     }
+    state.refused_starts.hear(&worker_type, &worker_id, refused);
     // A backend that has just started, or missed a progress message, has the progress from here.
     for running in running {
         let applied = state

@@ -86,6 +86,7 @@ async fn again(
             ApiError::new(ErrorCode::UnknownDomain, text)
                 .with("known_domains", known_domains(&state, &principal))
         })?;
+    state.dispatch.may_repeat(&old).await?;
     // The parameters were checked before, but a type that nothing can be checked for takes no starts.
     entry.usable_schema().await?;
 

@@ -16,6 +16,7 @@
 //! | [`refusals`] | what the server refused for lack of a permission |
 //! | [`oplog`] | appending to an operation's log behind an expected sequence, and reading it |
 //! | [`metrics`] | the connection's metrics for Prometheus |
+//! | [`signing`] | signatures of start requests: making and checking them |
 //! | [`telemetry`] | log set-up, and texts for log lines |
 //! | [`shutdown`] | signals |
 
@@ -29,5 +30,6 @@ pub mod refusals;
 pub mod secret_file;
 pub mod settings;
 pub mod shutdown;
+pub mod signing;
 pub mod telemetry;
 pub mod topology;

@@ -10,6 +10,7 @@
 //! | [`time`] | timestamps of messages and documents (RFC 3339, UTC, milliseconds) |
 //! | [`token_name`] | the name of a token of the REST interfaces |
 //! | [`subject`] | every subject, stream, consumer and bucket name |
+//! | [`signed_start`] | what a backend signs of a start request |
 //! | [`start_request`] | the start request, which makes an operation exist |
 //! | [`execution`] | execution options: requirements, time limit, attempts, retry delay |
 //! | [`origin`] | how an operation came to a worker: from a queue, or directly |
@@ -34,6 +35,7 @@ pub mod origin;
 pub mod progress;
 pub mod requirements;
 pub mod rest;
+pub mod signed_start;
 pub mod start_request;
 pub mod state;
 pub mod subject;

@@ -94,6 +94,10 @@ pub struct Heartbeat {
     /// does.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub lost_slots: u32,
+    /// Start requests that it refused lately because of their signature, at most
+    /// [`MAX_REFUSED_STARTS`]. A backend ends the operation of one that made its operation exist.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused_starts: Vec<RefusedStart>,
     /// Whether this is the farewell of a worker that stops. Backends then remove it at once.
     #[serde(default)]
     pub leaving: bool,
@@ -105,6 +109,20 @@ pub struct Heartbeat {
 )]
 fn is_zero(number: &u32) -> bool {
     *number == 0
+}
+
+/// Refused start requests in a heartbeat, at most.
+pub const MAX_REFUSED_STARTS: usize = 32;
+
+/// A start request that a worker does not run, because no key that it trusts signed it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedStart {
+    /// The operation in the message.
+    pub operation_id: OperationId,
+    /// Stream sequence of the message.
+    pub start_sequence: u64,
+    /// Why, for people.
+    pub why: String,
 }
 
 /// One operation that a worker runs now.

@@ -126,6 +126,7 @@ fn heartbeat(i: usize, at: Timestamp) -> Heartbeat {
         finished: 0,
         fenced: 0,
         lost_slots: 0,
+        refused_starts: Vec::new(),
         leaving: false,
     }
 }

@@ -6,6 +6,7 @@
 //! | [`throughput`] | whole operations a second over the bus and over REST; what flushing costs |
 //! | [`latency`] | one operation at a time |
 //! | [`reads`] | one operation read over and over |
+//! | [`signing`] | starts and operations with signatures beside those without |
 //! | [`tokens`] | reads and starts with a file of tokens beside those without |
 //! | [`retained`] | lists, memory and replay by retained operations |
 //! | [`fleet`] | idle workers, heartbeats, scale-out |
@@ -29,6 +30,7 @@ mod prototype;
 mod reads;
 mod report;
 mod retained;
+mod signing;
 mod throughput;
 mod tokens;
 mod world;
@@ -43,12 +45,13 @@ use self::report::Report;
 use crate::settings::repository;
 
 /// The groups of cases; each can run alone.
-const GROUPS: [&str; 11] = [
+const GROUPS: [&str; 12] = [
     "engines",
     "throughput",
     "latency",
     "reads",
     "tokens",
+    "signing",
     "retained",
     "curves",
     "scale-out",
@@ -132,6 +135,9 @@ async fn run(args: &Args) -> ExitCode {
     }
     if wanted("tokens") {
         tokens::measure(&plan, &mut report).await;
+    }
+    if wanted("signing") {
+        signing::measure(&plan, &mut report).await;
     }
     if wanted("retained") {
         retained::measure(&plan, &mut report).await;

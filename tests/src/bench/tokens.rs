@@ -17,17 +17,17 @@ use crate::tokens::TokensFile;
 const TOKENS: usize = 1_000;
 
 /// How often each backend has its turn.
-const ROUNDS: usize = 8;
+pub(super) const ROUNDS: usize = 8;
 
 /// Connections of the client.
-const CONNECTIONS: usize = 64;
+pub(super) const CONNECTIONS: usize = 64;
 
 /// One of the two backends, with the request that it gets.
-struct Side {
-    name: &'static str,
-    address: SocketAddr,
-    pid: u32,
-    request: Arc<[u8]>,
+pub(super) struct Side {
+    pub(super) name: &'static str,
+    pub(super) address: SocketAddr,
+    pub(super) pid: u32,
+    pub(super) request: Arc<[u8]>,
 }
 
 pub(super) async fn measure(plan: &Plan, report: &mut Report) {
@@ -73,7 +73,13 @@ pub(super) async fn measure(plan: &Plan, report: &mut Report) {
     world.shutdown().await;
 }
 
-async fn compare(what: &str, world: &World, sides: &[Side; 2], span: Duration, status: u16) -> Row {
+pub(super) async fn compare(
+    what: &str,
+    world: &World,
+    sides: &[Side; 2],
+    span: Duration,
+    status: u16,
+) -> Row {
     let mut rates = [Vec::new(), Vec::new()];
     let mut costs = [Vec::new(), Vec::new()];
     for round in 0..ROUNDS {

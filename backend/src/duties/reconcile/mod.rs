@@ -1,5 +1,6 @@
-//! Ends operations that can no longer end by themselves: cancels that no worker confirms, and
-//! direct operations whose worker is gone.
+//! Ends operations that can no longer end by themselves: cancels that no worker confirms, direct
+//! operations whose worker is gone, and start requests that no worker runs because of their
+//! signature.
 //!
 //! The problem: a worker that was asked to cancel may be dead, and an operation that was started
 //! directly on a worker is in no queue, so no other worker will ever take it over.
@@ -15,6 +16,7 @@
 
 mod abandoned;
 mod unconfirmed;
+mod unsigned;
 
 use std::time::Duration;
 
@@ -42,12 +44,14 @@ pub async fn run(state: &AppState) {
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = state.projection.cancel_requested.notified() => {}
+            () = state.refused_starts.arrived.notified() => {}
         }
         // An old state leads to events that are refused; without a connection nothing can be
         // published.
         if state.connection.is_up() && state.projection.is_caught_up() {
             cancels.round(state).await;
             abandoned.round(state).await;
+            unsigned::round(state).await;
         }
     }
 }

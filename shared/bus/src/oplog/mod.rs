@@ -40,10 +40,12 @@ use ktrdr_protocol::requirements::Requirements;
 use ktrdr_protocol::start_request::StartRequest;
 use ktrdr_protocol::state::FoldedLog;
 use ktrdr_protocol::subject::SubjectNames;
+use ktrdr_protocol::time::Timestamp;
 use ktrdr_protocol::trace::{self, TraceParent};
 
 use crate::backoff::Backoff;
 use crate::nats::REQUEST_TIMEOUT;
+use crate::signing::StartSigner;
 
 pub use read::{ReadLogError, stream_time};
 
@@ -217,7 +219,7 @@ impl OpLog {
     /// Stores a start request. The one message creates the operation and is its entry in a queue.
     ///
     /// The operation id is the message id, so publishing a request again stores nothing. `trace`
-    /// travels in a header.
+    /// and the signature of `signer` travel in headers.
     ///
     /// # Errors
     /// [`AppendError`], never `Conflict`. Only [`AppendError::Unknown`] leaves open whether it was
@@ -227,6 +229,7 @@ impl OpLog {
         request: &StartRequest,
         origin: &Origin,
         trace: Option<&TraceParent>,
+        signer: Option<&StartSigner>,
         patience: Duration,
     ) -> Result<Stored, AppendError> {
         let subject = self.names.start(&request.operation_type, origin);
@@ -236,8 +239,16 @@ impl OpLog {
             return Err(AppendError::TooLarge);
         }
 
-        let message_id = request.operation_id.as_str();
-        self.publish_once(&subject, message_id, payload.into(), trace, patience)
+        let id = &request.operation_id;
+        let mut headers = Vec::new();
+        if let Some(trace) = trace {
+            let name = HeaderName::from_static(trace::HEADER);
+            headers.push((name, trace.as_str().to_owned()));
+        }
+        if let Some(signer) = signer {
+            headers.extend(signer.headers(&subject, id, &payload, Timestamp::now()));
+        }
+        self.publish_once(&subject, id.as_str(), payload.into(), headers, patience)
             .await
     }
 
@@ -263,7 +274,7 @@ impl OpLog {
             &subject,
             &format!("cancel-{id}"),
             payload.into(),
-            None,
+            Vec::new(),
             patience,
         )
         .await
@@ -284,7 +295,7 @@ impl OpLog {
     ) -> Result<(), AppendError> {
         let subject = self.names.metrics(worker_type, &batch.operation_id);
         let payload = serde_json::to_vec(batch).map_err(AppendError::Encode)?;
-        self.publish_once(&subject, message_id, payload.into(), None, patience)
+        self.publish_once(&subject, message_id, payload.into(), Vec::new(), patience)
             .await
             .map(drop)
     }
@@ -297,7 +308,7 @@ impl OpLog {
         subject: &str,
         message_id: &str,
         payload: Bytes,
-        trace: Option<&TraceParent>,
+        more: Vec<(HeaderName, String)>,
         patience: Duration,
     ) -> Result<Stored, AppendError> {
         let deadline = Instant::now().checked_add(patience);
@@ -306,13 +317,7 @@ impl OpLog {
 
         loop {
             let id_header = (NATS_MESSAGE_ID, message_id.to_owned());
-            let trace_header = trace.map(|trace| {
-                (
-                    HeaderName::from_static(trace::HEADER),
-                    trace.as_str().to_owned(),
-                )
-            });
-            let headers = std::iter::once(id_header).chain(trace_header);
+            let headers = std::iter::once(id_header).chain(more.iter().cloned());
 
             let failure = match self.publish(subject, headers, payload.clone()).await {
                 Ok(answer) => {

@@ -316,6 +316,20 @@ impl OpLog {
             .is_ok_and(|intent| self.names.check(subject, &intent).is_ok())
     }
 
+    /// The start request at `sequence`, as the stream stored it. Only a backend may read it.
+    ///
+    /// # Errors
+    /// [`ReadLogError`] when NATS does not answer, or the stream no longer has it.
+    pub async fn start_message(
+        &self,
+        id: &OperationId,
+        sequence: u64,
+    ) -> Result<StreamMessage, ReadLogError> {
+        let stream = self.stream(id).await?;
+        let message = stream.raw_message_builder().sequence(sequence).send().await;
+        message.map_err(|error| failed(id, error))
+    }
+
     async fn stream(&self, id: &OperationId) -> Result<Stream<()>, ReadLogError> {
         self.jetstream
             .get_stream_no_info(self.names.stream())

@@ -47,6 +47,7 @@ pub(crate) fn describe(core: &Core) -> Heartbeat {
         finished: core.counters.finished.get(),
         fenced: core.counters.fenced.get(),
         lost_slots: core.lost_slots.count(),
+        refused_starts: core.refused.list(),
         leaving: false,
     }
 }

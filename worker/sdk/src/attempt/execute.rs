@@ -21,6 +21,7 @@ use crate::attempt::claim::{ClaimError, Claimed, claim};
 use crate::attempt::outcome::EngineHandle;
 use crate::attempt::ownership::OwnedAttempt;
 use crate::attempt::supervise::RunningAttempt;
+use crate::attempt::trust;
 use crate::pulling::lease::Lease;
 use crate::pulling::puller::{PulledRequest, Slot};
 use crate::worker::core::Core;
@@ -59,11 +60,19 @@ pub(crate) async fn run_pulled_request(core: Arc<Core>, pulled: PulledRequest) {
         delivery,
         lease,
         trace,
+        proof,
     } = pulled;
     let start_sequence = delivery.start_sequence;
 
     match serde_json::from_slice::<StartRequest>(&payload) {
         Ok(request) if request.operation_type == core.worker_type => {
+            // Boxed because it is rare: every operation's future would otherwise have room for it.
+            if core.trusted.is_some()
+                && let Err(why) =
+                    Box::pin(trust::check(&core, &queue, &request, &payload, proof)).await
+            {
+                return Box::pin(trust::refuse(&core, &request, delivery, &lease, why)).await;
+            }
             let assignment = Assignment {
                 slot,
                 origin: Origin::Queued(queue),

@@ -23,3 +23,4 @@ pub(crate) mod results;
 pub(crate) mod retry_delay;
 pub(crate) mod stop;
 pub(crate) mod supervise;
+pub(crate) mod trust;

@@ -114,6 +114,11 @@ fn register_counters(core: &Core, registry: &mut Registry) {
         &counters.refused_cancels,
     );
     register(
+        "ktrdr_worker_refused_starts_total",
+        "Deliveries of start requests that were not run because of their signature.",
+        &counters.refused_starts,
+    );
+    register(
         "ktrdr_worker_pulls_total",
         "Times that work was asked for.",
         &counters.pulls,

@@ -87,7 +87,7 @@ async fn start_here(
     .requested_by(principal.token_name().cloned());
     let stored = match core
         .oplog
-        .start(&request, &Origin::Direct, trace.as_ref(), PATIENCE)
+        .start(&request, &Origin::Direct, trace.as_ref(), None, PATIENCE)
         .await
     {
         Ok(stored) => stored,

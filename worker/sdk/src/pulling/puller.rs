@@ -19,6 +19,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use async_nats::jetstream;
+use ktrdr_bus::oplog::stream_time;
 use ktrdr_protocol::claim;
 use ktrdr_protocol::id::Queue;
 use ktrdr_protocol::trace::{self, TraceParent};
@@ -26,6 +27,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::attempt::trust::Proof;
 use crate::pulling::inbox::{Arrival, PullInbox};
 use crate::pulling::lease::{Lease, hand_back};
 use crate::worker::core::Core;
@@ -56,6 +58,8 @@ pub(crate) struct PulledRequest {
     pub(crate) lease: Lease,
     /// The trace that the start belongs to.
     pub(crate) trace: Option<TraceParent>,
+    /// What its signature is checked against; `None` when this worker checks none.
+    pub(crate) proof: Option<Box<Proof>>,
 }
 
 /// Asks the puller for slots on behalf of direct starts.
@@ -358,11 +362,14 @@ impl<F: FnMut(PulledRequest)> Puller<F> {
                     return hand_back(message).await;
                 };
 
-                let delivery = match message.info() {
-                    Ok(info) => claim::DeliveryInfo {
-                        start_sequence: info.stream_sequence,
-                        count: u64::try_from(info.delivered).unwrap_or(1),
-                    },
+                let (delivery, stored_at) = match message.info() {
+                    Ok(info) => {
+                        let delivery = claim::DeliveryInfo {
+                            start_sequence: info.stream_sequence,
+                            count: u64::try_from(info.delivered).unwrap_or(1),
+                        };
+                        (delivery, stream_time(info.published))
+                    }
                     Err(error) => {
                         tracing::warn!(%error, "ignoring a message on a pull inbox that is not a delivery");
                         return;
@@ -380,6 +387,12 @@ impl<F: FnMut(PulledRequest)> Puller<F> {
                     .as_ref()
                     .and_then(|headers| headers.get(trace::HEADER));
                 let trace = trace.and_then(|value| TraceParent::parse(value.as_str()));
+                let proof = self.core.trusted.is_some().then(|| {
+                    Box::new(Proof {
+                        headers: message.headers.clone(),
+                        stored_at,
+                    })
+                });
                 (self.run)(PulledRequest {
                     slot,
                     queue,
@@ -387,6 +400,7 @@ impl<F: FnMut(PulledRequest)> Puller<F> {
                     delivery,
                     lease: Lease::of(message, lease),
                     trace,
+                    proof,
                 });
             }
             Some(Arrival::Status {

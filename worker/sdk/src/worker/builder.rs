@@ -11,6 +11,7 @@ use futures::FutureExt;
 use ktrdr_bus::nats::{self, ConnectError, Connection};
 use ktrdr_bus::oplog::OpLog;
 use ktrdr_bus::shutdown;
+use ktrdr_bus::signing::{KeyError, TrustedKeys};
 use ktrdr_bus::telemetry;
 use ktrdr_bus::telemetry::chain;
 use ktrdr_bus::topology::TopologyError;
@@ -26,6 +27,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use crate::attempt::trust::RefusedStarts;
 use crate::engine::Engine;
 use crate::engine::data_dir::DataDir;
 use crate::engine::erased::{EngineInfo, ErasedEngine};
@@ -76,6 +78,9 @@ pub enum WorkerError {
     /// The environment holds a setting that cannot be read.
     #[error("a setting cannot be read: {0}")]
     Settings(String),
+    /// `KTRDR_VERIFY_KEYS` cannot be used.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// NATS cannot be reached with these settings at all.
     #[error(transparent)]
     Connect(#[from] ConnectError),
@@ -550,6 +555,8 @@ fn build_core(
         data_dir: data_dir(config)?,
         oplog,
         results: Default::default(),
+        trusted: trusted_keys(config)?,
+        refused: RefusedStarts::default(),
         names,
         connection: connection.clone(),
         running: Default::default(),
@@ -560,6 +567,15 @@ fn build_core(
         changed: Notify::new(),
         last_pull: Mutex::new(None),
     })
+}
+
+fn trusted_keys(config: &Config) -> Result<Option<Arc<TrustedKeys>>, WorkerError> {
+    let Some(setting) = config.verify.verify_keys.as_deref() else {
+        return Ok(None);
+    };
+    let keys = TrustedKeys::from_setting(setting, config.protocol.retention)?;
+    tracing::info!(keys = ?keys.names(), "running only what these keys signed");
+    Ok(Some(Arc::new(keys)))
 }
 
 fn data_dir(config: &Config) -> Result<DataDir, WorkerError> {

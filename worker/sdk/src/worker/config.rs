@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{CommandFactory, FromArgMatches, Parser};
 use ktrdr_bus::settings::{NatsOptions, ProtocolOptions, parse_duration_or_zero};
+use ktrdr_bus::signing::VerifyOptions;
 use ktrdr_bus::telemetry::LogOptions;
 use ktrdr_http::browsers::BrowserOptions;
 use ktrdr_http::tokens::TokenOptions;
@@ -67,6 +68,9 @@ pub struct Config {
     /// Which names and web pages the REST interface answers.
     #[command(flatten)]
     pub browsers: BrowserOptions,
+    /// Whose start requests it runs.
+    #[command(flatten)]
+    pub verify: VerifyOptions,
     /// How to reach NATS.
     #[command(flatten)]
     pub nats: NatsOptions,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_nats::jetstream::object_store::ObjectStore;
 use ktrdr_bus::nats::Connection;
 use ktrdr_bus::oplog::OpLog;
+use ktrdr_bus::signing::TrustedKeys;
 use ktrdr_protocol::id::{WorkerId, WorkerType};
 use ktrdr_protocol::subject::SubjectNames;
 use ktrdr_protocol::time::Timestamp;
@@ -14,6 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::attempt::trust::RefusedStarts;
 use crate::engine::data_dir::DataDir;
 use crate::engine::erased::{EngineInfo, ErasedEngine};
 use crate::worker::history::LocalOperations;
@@ -48,6 +50,10 @@ pub(crate) struct Core {
     pub(crate) oplog: OpLog,
     /// The bucket of large results of this worker type, once it was found.
     pub(crate) results: Mutex<Option<ObjectStore>>,
+    /// Whose start requests it runs; `None` for everybody's.
+    pub(crate) trusted: Option<Arc<TrustedKeys>>,
+    /// The start requests that it refused lately.
+    pub(crate) refused: RefusedStarts,
     pub(crate) running: RunningAttempts,
     pub(crate) lost_slots: LostSlots,
     pub(crate) local: LocalOperations,

@@ -15,6 +15,7 @@ pub(crate) struct Counters {
     pub(crate) fenced: Counter,
     pub(crate) malformed: Counter,
     pub(crate) refused_cancels: Counter,
+    pub(crate) refused_starts: Counter,
     pub(crate) started: Counter,
     pub(crate) pulls: Counter,
     pub(crate) extensions: Counter,

@@ -1,0 +1,57 @@
+//! `ktrdr-backend signing-key new`: makes a key for signed starts.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use ktrdr_bus::signing::{KeyError, write_new_seed};
+
+/// What to do with signing keys.
+#[derive(Debug, Subcommand)]
+pub enum SigningKeyCommand {
+    /// Make a key, write its seed into a new file, and print the public key. Backends need the file
+    /// (`KTRDR_SIGNING_KEY`), workers the public key (`KTRDR_VERIFY_KEYS`).
+    New(NewKey),
+}
+
+/// A key to be made.
+#[derive(Debug, Args)]
+pub struct NewKey {
+    /// The new file. Only its owner can read it. A file that exists is not replaced.
+    file: PathBuf,
+}
+
+/// Why a key was not made, or nobody has seen its public key.
+#[derive(Debug, thiserror::Error)]
+pub enum NewKeyError {
+    /// The file cannot be written.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The public key could not be printed.
+    #[error("the public key could not be printed, so remove {} and try again: {cause}", path.display())]
+    Print {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        cause: io::Error,
+    },
+}
+
+impl SigningKeyCommand {
+    /// Runs it.
+    ///
+    /// # Errors
+    /// [`NewKeyError`].
+    pub fn run(self) -> Result<(), NewKeyError> {
+        let Self::New(new) = self;
+        let public = write_new_seed(&new.file)?;
+        eprintln!(
+            "Wrote the seed to {}: give it to backends only. The public key, for workers, follows on standard output.",
+            new.file.display()
+        );
+        writeln!(io::stdout(), "{public}").map_err(|cause| NewKeyError::Print {
+            path: new.file,
+            cause,
+        })
+    }
+}
