@@ -115,8 +115,8 @@ fn effective(command: &Command, matches: &ArgMatches) -> Vec<(String, String)> {
         let values = matches.get_raw(argument.get_id().as_str());
         let value = match values.and_then(|mut values| values.next()) {
             None => "-".to_owned(),
-            Some(_) if argument.is_hide_env_values_set() => "***".to_owned(),
             Some(value) if name == "NATS_URL" => masked_urls(&value.to_string_lossy()),
+            Some(_) if argument.is_hide_env_values_set() => "***".to_owned(),
             Some(value) => value.to_string_lossy().into_owned(),
         };
         Some((name, value))

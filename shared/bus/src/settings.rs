@@ -5,6 +5,8 @@
 //! compares the variables with `.env.example`. Rejected: a settings file. Containers and service
 //! managers set environment variables, and a file would be a third source with an order of its own.
 
+mod masked_urls;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,12 +14,20 @@ use clap::Args;
 
 use ktrdr_protocol::subject::SubjectNames;
 
+pub use self::masked_urls::masked_urls;
+
 /// How to reach and use NATS.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "NATS")]
 pub struct NatsOptions {
-    /// Server addresses, separated by commas.
-    #[arg(long, env = "NATS_URL", default_value = "nats://127.0.0.1:4222")]
+    /// Server addresses, separated by commas. With a password or token in it, set the variable, not
+    /// the flag: other users can see the arguments of a process.
+    #[arg(
+        long,
+        env = "NATS_URL",
+        default_value = "nats://127.0.0.1:4222",
+        hide_env_values = true
+    )]
     pub nats_url: String,
     /// Credentials file (`.creds`). It is read again at each connect, as all files named here.
     #[arg(long, env = "NATS_CREDS")]
@@ -28,13 +38,14 @@ pub struct NatsOptions {
     /// User name.
     #[arg(long, env = "NATS_USER")]
     pub nats_user: Option<String>,
-    /// Password for the user name.
+    /// Password for the user name. Set the variable, not the flag: other users can see the arguments
+    /// of a process.
     #[arg(long, env = "NATS_PASSWORD", hide_env_values = true)]
     pub nats_password: Option<String>,
     /// File with the password for the user name.
     #[arg(long, env = "NATS_PASSWORD_FILE")]
     pub nats_password_file: Option<PathBuf>,
-    /// Token.
+    /// Token. Set the variable, not the flag: other users can see the arguments of a process.
     #[arg(long, env = "NATS_TOKEN", hide_env_values = true)]
     pub nats_token: Option<String>,
     /// Certificate authority (PEM file) for checking the servers' certificates. Turns TLS on.
@@ -157,21 +168,6 @@ fn parse_limit(text: &str) -> Result<i64, String> {
         "-1" => Ok(-1),
         other => parse_size(other).map_err(|error| format!("{error}, or -1 for no limit")),
     }
-}
-
-/// Server addresses for logs: without the user names, passwords and tokens that they may contain.
-pub fn masked_urls(urls: &str) -> String {
-    let mask = |url: &str| match (url.find("://"), url.rfind('@')) {
-        (Some(scheme), Some(at)) if at > scheme => {
-            format!("{}://***{}", &url[..scheme], &url[at..])
-        }
-        (None, Some(at)) => format!("***{}", &url[at..]),
-        _ => url.to_owned(),
-    };
-    urls.split(',')
-        .map(|url| mask(url.trim()))
-        .collect::<Vec<_>>()
-        .join(",")
 }
 
 /// Reads an inbox prefix: tokens of a subject, without wildcards.
