@@ -7,6 +7,7 @@ use ktrdr_bus::settings::{NatsOptions, ProtocolOptions, masked_urls, parse_durat
 use ktrdr_bus::signing::SigningOptions;
 use ktrdr_bus::telemetry::LogOptions;
 use ktrdr_http::browsers::BrowserOptions;
+use ktrdr_http::tls::TlsOptions;
 use ktrdr_http::tokens::TokenOptions;
 
 /// REST interface of KTRDR Workers: checks, queues, shows and cancels operations that
@@ -42,6 +43,9 @@ pub struct Config {
     /// Which names and web pages the REST interface answers.
     #[command(flatten)]
     pub browsers: BrowserOptions,
+    /// Whether it speaks TLS.
+    #[command(flatten)]
+    pub tls: TlsOptions,
     /// What is signed, and whose signatures count.
     #[command(flatten)]
     pub signing: SigningOptions,

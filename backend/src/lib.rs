@@ -67,6 +67,7 @@ use ktrdr_bus::nats::{self, ConnectError};
 use ktrdr_bus::signing::KeyError;
 use ktrdr_bus::topology::TopologyError;
 use ktrdr_http::server;
+use ktrdr_http::tls::TlsError;
 use ktrdr_http::tokens::{ListenError, Tokens, TokensError};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -81,6 +82,9 @@ const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 /// Why a backend ended that was not asked to.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
+    /// Certificate or key cannot be used.
+    #[error("the TLS settings cannot be used")]
+    Tls(#[from] TlsError),
     /// The listener may not be served.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -127,15 +131,16 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
     log_settings(&config);
+    let tls = config.tls.load()?;
     let address = listener.local_addr().map_err(RunError::Address)?;
-    config.tokens.check_address(address, false)?;
+    config.tokens.check_address(address, tls.is_some())?;
     let tokens = Tokens::load(&config.tokens)?;
     let connection = nats::connect(&config.nats, "ktrdr-backend")
         .await
         .map_err(RunError::Connect)?;
     let client = connection.client.clone();
     let grace = config.shutdown_grace;
-    let state = state::AppState::new(config, tokens.clone(), connection, shutdown.clone())
+    let state = state::AppState::new(config, tokens.clone(), tls, connection, shutdown.clone())
         .map_err(RunError::Key)?;
 
     let serving = serve(state.clone(), listener, shutdown.clone());
@@ -175,11 +180,13 @@ fn log_settings(config: &Config) {
 async fn serve(state: state::AppState, listener: TcpListener, shutdown: CancellationToken) {
     let publishing = state.publishing.clone();
     let connections = state.connections.clone();
+    let tls = state.tls.clone();
+    let scheme = state.config.tls.scheme();
     let app = router::router(state);
     if let Ok(address) = listener.local_addr() {
-        tracing::info!(%address, "listening");
+        tracing::info!(url = %format_args!("{scheme}://{address}"), "listening");
     }
-    server::serve(listener, app, &connections, shutdown).await;
+    server::serve(listener, app, &connections, tls, shutdown).await;
 
     // Requests whose client has hung up may still be publishing.
     publishing.close();

@@ -8,6 +8,7 @@ use ktrdr_bus::signing::KeyError;
 use ktrdr_http::answer::AnswerBudget;
 use ktrdr_http::browsers::BrowserRules;
 use ktrdr_http::server::Connections;
+use ktrdr_http::tls::Tls;
 use ktrdr_http::tokens::Tokens;
 use ktrdr_protocol::subject::SubjectNames;
 use tokio_util::sync::CancellationToken;
@@ -67,6 +68,8 @@ pub struct Parts {
     pub results: ResultBuckets,
     /// The connections of the REST interface.
     pub connections: Connections,
+    /// The TLS of the REST interface, if it has one.
+    pub tls: Option<Tls>,
     /// Requests that may be held open: those that wait for an end, and live events.
     pub held: HeldRequests,
     /// Bytes of large answers that may be on their way.
@@ -92,6 +95,7 @@ impl AppState {
     pub fn new(
         config: Config,
         tokens: Tokens,
+        tls: Option<Tls>,
         connection: Connection,
         stopping: CancellationToken,
     ) -> Result<Self, KeyError> {
@@ -119,7 +123,8 @@ impl AppState {
             Signatures::from_options(&config.signing, config.protocol.retention)?,
         );
 
-        let browsers = BrowserRules::new(&config.browsers, &[&config.api_addr]);
+        let browsers =
+            BrowserRules::new(&config.browsers, &[&config.api_addr]).served_by(config.tls.scheme());
 
         Ok(Self(Arc::new(Parts {
             browsers,
@@ -134,6 +139,7 @@ impl AppState {
             events: Broadcaster::new(sources, answers.clone(), stopping.clone()),
             held: HeldRequests::within(connections.most()),
             connections,
+            tls,
             answers,
             requests: RequestMetrics::default(),
             catalogue: Catalogue::default(),

@@ -8,7 +8,7 @@
 //! | What happens when NATS or a backend is away? | [`nats_outage`], [`backends`], [`cluster`] |
 //! | What if clocks, limits or messages are wrong? | [`clocks`], [`limits`], [`malformed_messages`], [`forged_messages`], [`hostile_schemas`] |
 //! | What do clients and operators see? | [`guide`], [`openapi`], [`client`], [`live_events`], [`dashboard`], [`logs`], [`prometheus_metrics`], [`nats_cli`] |
-//! | What can others do who reach it? | [`browsers`], [`hostile_clients`], [`nats_security`], [`permissions`], [`signed_starts`], [`tokens`], [`narrowed_tokens`] |
+//! | What can others do who reach it? | [`browsers`], [`hostile_clients`], [`nats_security`], [`permissions`], [`signed_starts`], [`tokens`], [`narrowed_tokens`], [`tls`], [`worker_http`], [`secrets`] |
 //! | Do programs of different versions work together? | [`interoperability`], [`wire_contract`] |
 //! | Does everything hold together at random? | [`chaos`] |
 //! | Are the documentation and the harness right? | [`documentation`], [`harness`] |
@@ -53,11 +53,14 @@ mod prometheus_metrics;
 mod queues;
 mod results;
 mod retry;
+mod secrets;
 mod signed_starts;
 mod stalls;
 mod start;
 mod takeover;
+mod tls;
 mod tokens;
 mod wire_contract;
 mod worker_builder;
+mod worker_http;
 mod worker_shutdown;

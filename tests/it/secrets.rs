@@ -85,7 +85,7 @@ async fn the_log_shows_no_secret_also_when_the_addresses_are_wrong() {
         ("nats://bob:hunter2@[::".to_owned(), "nats://***".to_owned()),
     ] {
         let mut settings = Settings::fast(url.clone());
-        settings.log = "debug,async_nats=info".to_owned();
+        settings.log = "trace".to_owned();
         let mut backend = BackendProcess::launch(&settings);
         let mut worker = WorkerProcess::launch(&settings, "dummy", "w1");
 

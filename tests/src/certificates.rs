@@ -52,7 +52,15 @@ impl Authority {
     /// # Panics
     /// When there is no `openssl`.
     pub fn issue(&self, name: &str) -> Certificate {
-        let label = name.replace([':', '.', '*'], "-");
+        self.issue_for_days(name, 1)
+    }
+
+    /// The same with another time of validity; with -1 it has expired since yesterday.
+    ///
+    /// # Panics
+    /// When there is no `openssl`.
+    pub fn issue_for_days(&self, name: &str, days: i32) -> Certificate {
+        let label = format!("{}-{days}", name.replace([':', '.', '*'], "-"));
         let new = Certificate {
             certificate: self.scratch.join(format!("{label}.pem")),
             key: self.scratch.join(format!("{label}.key")),
@@ -71,7 +79,7 @@ impl Authority {
             request.display()
         ));
         openssl(&format!(
-            "x509 -req -in {} -CA {} -CAkey {} -CAcreateserial -days 1 -extfile {} -out {}",
+            "x509 -req -in {} -CA {} -CAkey {} -CAcreateserial -days {days} -extfile {} -out {}",
             request.display(),
             self.own.certificate.display(),
             self.own.key.display(),

@@ -5,10 +5,11 @@
 //! | [`nats`] | a nats-server of a test's own: start, stop, kill, restart on the same port |
 //! | [`cluster`] | three of them that are one JetStream |
 //! | [`proxy`] | a TCP proxy at a fixed port that can cut, hold and restore what goes through it |
-//! | [`certificates`] | a certificate authority of a test's own |
 //! | [`process`] | the built programs `ktrdr-backend` and `ktrdr-worker` as child processes, and signals for them |
 //! | [`secure`] | a nats-server with the permissions that each program needs, and no more |
 //! | [`settings`] | short heartbeats and leases, as environment and as flags |
+//! | [`certificates`] | a certificate authority of a test's own |
+//! | [`tls`] | a client that speaks TLS |
 //! | [`client`] | the REST APIs as a user sees them |
 //! | [`mod@bench`] | the program behind scripts/bench |
 //! | [`contract`] | whether answers match `/openapi.json` |
@@ -48,6 +49,7 @@ pub mod scratch;
 pub mod secure;
 pub mod settings;
 pub mod stack;
+pub mod tls;
 pub mod tokens;
 pub mod wait;
 pub mod wire;

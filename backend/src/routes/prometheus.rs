@@ -73,6 +73,9 @@ pub async fn show(State(state): State<AppState>) -> PrometheusText {
     register_followers(&state, &mut registry);
     state.refused.register(&mut registry);
     state.connections.register(&mut registry);
+    if let Some(tls) = &state.tls {
+        tls.register(&mut registry);
+    }
     state.tokens.register(&mut registry);
     state.requests.register(&mut registry);
     ktrdr_bus::metrics::register(&mut registry, &state.connection);

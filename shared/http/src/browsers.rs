@@ -34,6 +34,7 @@ use clap::Args;
 use ktrdr_protocol::rest::ErrorCode;
 
 use crate::error::ApiError;
+use crate::tls::Scheme;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName =
@@ -234,6 +235,7 @@ fn shown(value: &[u8]) -> String {
 pub struct BrowserRules {
     names: Vec<String>,
     origins: Vec<HeaderValue>,
+    scheme: Scheme,
 }
 
 impl BrowserRules {
@@ -253,7 +255,13 @@ impl BrowserRules {
                 .chain(options.allowed_hosts.0.iter().cloned())
                 .collect(),
             origins: options.cors_origins.0.clone(),
+            scheme: Scheme::Http,
         }
+    }
+
+    /// Sets how the URLs of the interface's own pages begin. [`Scheme::Http`] unless set.
+    pub fn served_by(self, scheme: Scheme) -> Self {
+        Self { scheme, ..self }
     }
 
     /// Whether the request may reach its handler.
@@ -297,11 +305,29 @@ impl BrowserRules {
                 _ => Ok(()),
             };
         };
-        if is_own(origin, own) || self.origins.contains(origin) {
+        if self.is_own(origin, own) || self.origins.contains(origin) {
             Ok(())
         } else {
             Err(Refusal::OriginNotAllowed(shown(origin.as_bytes())))
         }
+    }
+
+    /// Whether a page of this origin was loaded from the authority that the request asks for. A page
+    /// that came by the other scheme is another server's: this one does not speak it.
+    fn is_own(&self, origin: &HeaderValue, authority: Option<&str>) -> bool {
+        let origin = origin
+            .as_bytes()
+            .strip_prefix(self.scheme.as_str().as_bytes());
+        let origin = origin.and_then(|rest| rest.strip_prefix(b"://"));
+        let (Some(origin), Some(authority)) = (origin, authority) else {
+            return false;
+        };
+        let usual_port = match self.scheme {
+            Scheme::Http => ":80",
+            Scheme::Https => ":443",
+        };
+        let authority = authority.strip_suffix(usual_port).unwrap_or(authority);
+        origin.eq_ignore_ascii_case(authority.as_bytes())
     }
 
     /// The answer to a request that must not reach its handler, or that no handler answers: a
@@ -397,16 +423,6 @@ fn authority<B>(request: &http::Request<B>) -> Result<Option<&str>, Refusal> {
         (Some(host), None) => host.to_str().map(Some).map_err(|_| Refusal::HostHeader),
         _ => Err(Refusal::HostHeader),
     }
-}
-
-/// Whether a page of this origin was loaded from the authority that the request asks for.
-fn is_own(origin: &HeaderValue, authority: Option<&str>) -> bool {
-    let (Some(origin), Some(authority)) = (origin.as_bytes().strip_prefix(b"http://"), authority)
-    else {
-        return false;
-    };
-    let authority = authority.strip_suffix(":80").unwrap_or(authority);
-    origin.eq_ignore_ascii_case(authority.as_bytes())
 }
 
 fn check_content_type(headers: &HeaderMap) -> Result<(), Refusal> {

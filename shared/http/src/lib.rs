@@ -12,6 +12,7 @@
 //! | [`tokens`] | who may do what: the file of tokens, and the check of requests |
 //! | [`openapi`] | the OpenAPI document, made from the routes and the types of their handlers |
 //! | [`server`] | the server loop, with its limits and timeouts |
+//! | [`tls`] | certificate and key of the server loop, read again when they change |
 //! | [`start_body`] | reads the body of a start request and checks all of it |
 //! | [`schema`] | checks a value against a JSON Schema, with violations that a person can correct |
 //! | [`metrics`] | helpers for Prometheus metrics |
@@ -24,4 +25,5 @@ pub mod openapi;
 pub mod schema;
 pub mod server;
 pub mod start_body;
+pub mod tls;
 pub mod tokens;

@@ -84,7 +84,7 @@ pub use ktrdr_protocol::id::{OperationId, WorkerId};
 pub use ktrdr_protocol::progress::Progress;
 pub use worker::builder::{Worker, WorkerBuilder, WorkerError, main};
 pub use worker::capabilities::InvalidCapabilities;
-pub use worker::config::Config;
+pub use worker::config::{Config, RestRoutes};
 
 #[cfg(test)]
 mod tests {

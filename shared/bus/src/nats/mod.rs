@@ -270,6 +270,7 @@ fn addresses(urls: &str) -> Result<Vec<ServerAddr>, SettingsError> {
 /// The library does not use a user or token in an address. Without it, no log line can show it.
 fn without_user(address: ServerAddr) -> ServerAddr {
     let mut url = address.clone().into_inner();
+    url.set_query(None);
     let removed = url.set_username("").and_then(|()| url.set_password(None));
     match (removed, ServerAddr::from_url(url)) {
         (Ok(()), Ok(address)) => address,

@@ -174,6 +174,26 @@ fn the_usual_port_may_be_written_or_not() {
 }
 
 #[test]
+fn over_tls_only_pages_that_came_over_tls_are_the_servers_own() {
+    let rules = rules().served_by(Scheme::Https);
+    for (host, origin, expected) in [
+        ("localhost:8443", "https://localhost:8443", "ok"),
+        ("localhost:443", "https://localhost", "ok"),
+        ("localhost", "https://localhost", "ok"),
+        ("localhost:8443", "http://localhost:8443", "origin"),
+        ("localhost:80", "https://localhost", "origin"),
+        ("localhost:8443", "https://localhost:8444", "origin"),
+        ("localhost:8443", "https://evil.test", "origin"),
+        ("localhost", "httpss://localhost", "origin"),
+        ("localhost", "https//localhost", "origin"),
+    ] {
+        let asked = request("POST", "/", &[("host", host), ("origin", origin)]);
+
+        assert_eq!(code(rules.check(&asked)), expected, "{host} {origin}");
+    }
+}
+
+#[test]
 fn a_browser_declares_json() {
     let own = ("origin", "http://localhost");
     for (kind, expected) in [

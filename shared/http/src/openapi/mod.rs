@@ -92,6 +92,7 @@ pub fn document(
     let problem = generator.subschema_for::<Problem>().to_value();
 
     let mut paths: BTreeMap<String, Map<String, Value>> = BTreeMap::new();
+    let mut has_start = false;
     for route in routes {
         let (mut operation, is_start) = operation(interface, route, &problem, &mut generator);
         if let (true, Access::Needs(scope)) = (tokens_needed, route.access) {
@@ -104,6 +105,7 @@ pub fn document(
                 .entry(route.method)
                 .or_insert(operation);
         };
+        has_start |= is_start;
         if is_start {
             for one in types {
                 if let Some(path) = &one.path {
@@ -119,7 +121,9 @@ pub fn document(
         .values_mut()
         .filter_map(Value::as_object_mut)
         .for_each(describe::make_plain_enum);
-    add_types(&mut components, types);
+    if has_start {
+        add_types(&mut components, types);
+    }
     let tags: Vec<Value> = interface
         .tags
         .iter()

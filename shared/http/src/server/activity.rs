@@ -15,6 +15,7 @@ use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
 use super::Timeouts;
 
@@ -86,7 +87,37 @@ impl Activity {
 
 /// The clock of one connection.
 #[derive(Debug)]
-pub(super) struct Overdue {
+pub(super) struct Clock {
+    overdue: Overdue,
+    ticks: Interval,
+}
+
+impl Clock {
+    /// Starts now.
+    pub(super) fn new(timeouts: Timeouts) -> Self {
+        let overdue = Overdue::new(timeouts);
+        let mut ticks = interval_at(Instant::now() + overdue.interval, overdue.interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { overdue, ticks }
+    }
+
+    /// Waits until the connection must be closed, and returns why.
+    ///
+    /// # Cancel safety
+    /// What was seen so far stays in the clock.
+    pub(super) async fn overdue(&mut self, activity: &Activity) -> &'static str {
+        loop {
+            self.ticks.tick().await;
+            if let Some(why) = self.overdue.look(activity) {
+                return why;
+            }
+        }
+    }
+}
+
+/// For how long a client has not gone on.
+#[derive(Debug)]
+struct Overdue {
     timeouts: Timeouts,
     interval: Duration,
     seen: (u8, u32),
@@ -97,7 +128,7 @@ pub(super) struct Overdue {
 }
 
 impl Overdue {
-    pub(super) fn new(timeouts: Timeouts) -> Self {
+    fn new(timeouts: Timeouts) -> Self {
         Self {
             timeouts,
             // Twice within the shortest timeout: so long it may be late.
@@ -109,13 +140,8 @@ impl Overdue {
         }
     }
 
-    /// At which interval [`Self::look`] must be called.
-    pub(super) fn interval(&self) -> Duration {
-        self.interval
-    }
-
-    /// Why the connection must be closed, if it must.
-    pub(super) fn look(&mut self, activity: &Activity) -> Option<&'static str> {
+    /// Why the connection must be closed, if it must. Must be called at the interval.
+    fn look(&mut self, activity: &Activity) -> Option<&'static str> {
         let seen = (
             activity.phase.load(Relaxed),
             activity.requests.load(Relaxed),
@@ -152,7 +178,9 @@ impl Overdue {
     }
 }
 
-/// The stream of a connection, with an eye on what goes through it.
+/// The stream of a connection, with an eye on what goes through it. With TLS, that is what is
+/// encrypted: so a handshake counts as part of the first header, and bytes that TLS still holds back
+/// count as not taken.
 pub(super) struct Watched {
     stream: TcpStream,
     activity: Arc<Activity>,
@@ -161,6 +189,11 @@ pub(super) struct Watched {
 impl Watched {
     pub(super) fn new(stream: TcpStream, activity: Arc<Activity>) -> Self {
         Self { stream, activity }
+    }
+
+    /// Waits for bytes, and leaves them where they are.
+    pub(super) async fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.stream.peek(buffer).await
     }
 }
 

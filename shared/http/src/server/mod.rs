@@ -6,7 +6,8 @@
 //!
 //! How it is solved: there are fewer connections than descriptors, so NATS and files always find
 //! one. A connection beyond the limit is answered 503 at once. A connection is closed when its
-//! client does not send a header or a body in time, does not read its answer, or does nothing.
+//! client does not send a header or a body in time, does not read its answer, or does nothing. With
+//! TLS, the handshake must end together with the first header; everything else is the same.
 //!
 //! Rejected: `axum::serve`, which has no limit and no timeout; and the header timeout of hyper. It
 //! runs while a connection is idle, too, and it takes a timer and an allocation for each request.
@@ -15,13 +16,14 @@
 mod activity;
 mod connections;
 mod guesses;
+mod refusal;
 #[cfg(test)]
 mod tests;
 
 use std::convert::Infallible;
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -33,18 +35,20 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use ktrdr_bus::telemetry::Repeated;
-use ktrdr_protocol::rest::{ErrorCode, Problem};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, MissedTickBehavior, Sleep, interval_at, sleep, timeout};
+use tokio::time::{Sleep, sleep, timeout};
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tower::Service;
 
-use self::activity::{Activity, ReceivedBody, SentBody, Watched};
+use self::activity::{Activity, Clock, ReceivedBody, SentBody, Watched};
 pub use self::connections::Connections;
 use self::guesses::{Client, Guesses};
+use self::refusal::{TLS_REQUIRED, TOO_MANY, refuse};
+use crate::tls::Tls;
 
 /// How long a client may take or keep a connection without doing anything.
 #[derive(Debug, Clone, Copy)]
@@ -77,21 +81,20 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// Connections that are being refused at the same time. Further ones are closed without an answer.
 const MAX_REFUSING: usize = 32;
 
-/// How long a refused client may take to read the answer.
+/// How long a refused client may take to read the answer, with the handshake of TLS.
 const REFUSING: Duration = Duration::from_secs(1);
 
-/// Bytes of a refused request that are read. A client that is still sending when the connection is
-/// closed would lose the answer.
-const MAX_DISCARDED: u64 = 64 * 1024;
-
-/// Serves `router` until `stop` is cancelled and the requests in flight have been answered.
+/// Serves `router` until `stop` is cancelled and the requests in flight have been answered. With
+/// `tls`, only inside of TLS.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
     connections: &Connections,
+    tls: Option<Tls>,
     stop: CancellationToken,
 ) {
-    serve_with(listener, router, connections, Timeouts::default(), stop).await;
+    let timeouts = Timeouts::default();
+    serve_with(listener, router, connections, tls, timeouts, stop).await;
 }
 
 /// [`serve`] with other timeouts.
@@ -99,9 +102,13 @@ pub async fn serve_with(
     listener: TcpListener,
     router: Router,
     connections: &Connections,
+    tls: Option<Tls>,
     timeouts: Timeouts,
     stop: CancellationToken,
 ) {
+    let files = tls.clone();
+    let _following = files
+        .map(|tls| AbortOnDropHandle::new(tokio::spawn(async move { tls.follow_files().await })));
     let tasks = TaskTracker::new();
     let refusing = Arc::new(Semaphore::new(MAX_REFUSING));
     let errors = Repeated::new();
@@ -118,13 +125,18 @@ pub async fn serve_with(
                 Some(place) => {
                     let connection = Connection {
                         router: router.clone(),
-                        timeouts,
+                        clock: Clock::new(timeouts),
+                        activity: Arc::default(),
                         stop: stop.child_token(),
                         client: Client::new(peer.ip(), Arc::clone(&guesses)),
+                        place,
                     };
-                    tasks.spawn(connection.run(stream, place));
+                    match &tls {
+                        None => tasks.spawn(connection.run(stream)),
+                        Some(tls) => tasks.spawn(connection.run_tls(stream, tls.clone())),
+                    };
                 }
-                None => refuse(stream, &refusing),
+                None => refuse_surplus(stream, tls.as_ref(), &refusing),
             },
             Err(error) if is_about_one_connection(&error) => {}
             Err(error) => {
@@ -154,27 +166,21 @@ fn is_about_one_connection(error: &io::Error) -> bool {
     )
 }
 
-/// The answer to a connection beyond the limit.
-static REFUSAL: LazyLock<String> = LazyLock::new(|| {
-    let text = "The server has as many connections as it can hold. Try again";
-    let problem = Problem::new(ErrorCode::Overloaded, text);
-    let body = serde_json::to_string(&problem).unwrap_or_default();
-    format!(
-        "HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: 1\r\n\
-         content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    )
-});
-
 /// Answers 503 and closes the connection.
-fn refuse(mut stream: TcpStream, refusing: &Arc<Semaphore>) {
+fn refuse_surplus(stream: TcpStream, tls: Option<&Tls>, refusing: &Arc<Semaphore>) {
     let Ok(permit) = Arc::clone(refusing).try_acquire_owned() else {
         return;
     };
+    let tls = tls.cloned();
     let answer = async move {
-        stream.write_all(REFUSAL.as_bytes()).await?;
-        stream.shutdown().await?;
-        tokio::io::copy(&mut stream.take(MAX_DISCARDED), &mut tokio::io::sink()).await
+        match tls {
+            None => refuse(stream, &TOO_MANY).await,
+            // A client that gets no answer inside of TLS does not learn that it may try again.
+            Some(tls) => match tls.acceptor().accept(stream).await {
+                Ok(stream) => refuse(stream, &TOO_MANY).await,
+                Err(error) => tracing::trace!(%error, "a TLS handshake failed"),
+            },
+        }
     };
     tokio::spawn(async move {
         // A client that is gone or too slow is simply closed.
@@ -186,31 +192,55 @@ fn refuse(mut stream: TcpStream, refusing: &Arc<Semaphore>) {
 /// What one connection needs.
 struct Connection {
     router: Router,
-    timeouts: Timeouts,
+    clock: Clock,
+    activity: Arc<Activity>,
     /// A token of its own: to look at it takes a lock, which connections should not share.
     stop: CancellationToken,
     client: Client,
+    /// Free again when this is dropped.
+    place: OwnedSemaphorePermit,
 }
 
 impl Connection {
     /// Answers requests until the client leaves, is too slow, or the server stops.
-    async fn run(self, stream: TcpStream, place: OwnedSemaphorePermit) {
+    async fn run(self, stream: TcpStream) {
+        let stream = self.watch(stream);
+        self.answer(stream).await;
+    }
+
+    /// The same inside of TLS.
+    async fn run_tls(mut self, stream: TcpStream, tls: Tls) {
+        // Boxed: otherwise both parts take memory for as long as the connection lives.
+        let handshake = Box::pin(handshake(self.watch(stream), tls));
+        let stream = tokio::select! {
+            stream = handshake => stream,
+            why = self.clock.overdue(&self.activity) => {
+                tracing::debug!(why, "closing a connection");
+                None
+            }
+            () = self.stop.cancelled() => None,
+        };
+        if let Some(stream) = stream {
+            self.answer(stream).await;
+        }
+    }
+
+    fn watch(&self, stream: TcpStream) -> Watched {
         // Small answers must not wait for an acknowledgement of the previous one.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "cannot set TCP_NODELAY");
         }
+        Watched::new(stream, Arc::clone(&self.activity))
+    }
 
-        let activity = Arc::new(Activity::default());
-        let io = TokioIo::new(Watched::new(stream, Arc::clone(&activity)));
+    async fn answer(mut self, stream: impl AsyncRead + AsyncWrite + Unpin) {
         let routes = Routes {
             router: self.router,
-            activity: Arc::clone(&activity),
+            activity: Arc::clone(&self.activity),
             client: Arc::new(self.client),
         };
+        let io = TokioIo::new(stream);
         let mut connection = pin!(http1::Builder::new().serve_connection(io, routes));
-        let mut overdue = activity::Overdue::new(self.timeouts);
-        let mut look = interval_at(Instant::now() + overdue.interval(), overdue.interval());
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut stopping = false;
 
         loop {
@@ -221,11 +251,9 @@ impl Connection {
                     }
                     break;
                 }
-                _ = look.tick() => {
-                    if let Some(why) = overdue.look(&activity) {
-                        tracing::debug!(why, "closing a connection");
-                        break;
-                    }
+                why = self.clock.overdue(&self.activity) => {
+                    tracing::debug!(why, "closing a connection");
+                    break;
                 }
                 () = self.stop.cancelled(), if !stopping => {
                     stopping = true;
@@ -233,7 +261,28 @@ impl Connection {
                 }
             }
         }
-        drop(place);
+        drop(self.place);
+    }
+}
+
+/// Begins TLS. `None` when that is not what the client speaks.
+async fn handshake(stream: Watched, tls: Tls) -> Option<TlsStream<Watched>> {
+    let mut first = [0];
+    match stream.peek(&mut first).await {
+        Ok(1..) if first[0].is_ascii_uppercase() => {
+            // A word such as GET: plain HTTP.
+            let _ = timeout(REFUSING, refuse(stream, &TLS_REQUIRED)).await;
+            None
+        }
+        Ok(1..) => match tls.acceptor().accept(stream).await {
+            Ok(stream) => Some(stream),
+            Err(error) => {
+                // Anybody can cause it, so it is no news.
+                tracing::trace!(%error, "a TLS handshake failed");
+                None
+            }
+        },
+        _ => None,
     }
 }
 

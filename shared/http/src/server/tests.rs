@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 
 use axum::routing::{get, post};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::*;
 
@@ -39,7 +41,7 @@ impl Server {
         let stopped = stop.clone();
         let task = tokio::spawn(async move {
             let connections = Connections::new(most);
-            serve_with(listener, router, &connections, SHORT, stopped).await;
+            serve_with(listener, router, &connections, None, SHORT, stopped).await;
         });
         Self {
             address,

@@ -58,7 +58,7 @@ impl TokenOptions {
             }
             (Some(_), _) => {
                 if !is_encrypted {
-                    tracing::warn!(%address, "tokens travel unencrypted on this address: everybody on the way can read them. Use TLS, or a proxy that does");
+                    tracing::warn!(%address, "tokens travel unencrypted on this address: everybody on the way can read them. Set KTRDR_TLS_CERT and KTRDR_TLS_KEY, or use a proxy that speaks TLS");
                 }
                 Ok(())
             }

@@ -44,6 +44,8 @@ error_codes! {
     InvalidCursor = 400 "invalid_cursor",
     /// A request header has a value that is not accepted.
     InvalidHeader = 400 "invalid_header",
+    /// Plain HTTP arrived at a port that takes only HTTPS.
+    TlsRequired = 400 "tls_required",
     /// The request brings no valid token.
     Unauthorized = 401 "unauthorized",
     /// The token does not allow it.

@@ -24,6 +24,7 @@ use crate::attempt::supervise::RunningAttempt;
 use crate::attempt::trust;
 use crate::pulling::lease::Lease;
 use crate::pulling::puller::{PulledRequest, Slot};
+use crate::worker::config::RestRoutes;
 use crate::worker::core::Core;
 use crate::worker::running::AttemptHandle;
 
@@ -179,6 +180,10 @@ async fn claim_and_run(core: Arc<Core>, mut assignment: Assignment) {
     let unfinished_engine = running.run().await;
 
     drop(registered);
+    if core.routes == RestRoutes::Health {
+        // Nobody can ask for it any more.
+        core.local.remove(&local);
+    }
     core.counters.finished.inc();
     if let Some(engine) = unfinished_engine {
         wait_for_slot(&core, engine).await;

@@ -12,12 +12,16 @@ use ktrdr_http::tokens::Access;
 use ktrdr_protocol::rest::ErrorCode;
 
 use super::{HEALTH, HttpState};
+use crate::worker::config::RestRoutes;
 
-pub(crate) async fn unknown_route(uri: Uri) -> ApiError {
-    let text = format!(
-        "There is nothing at {}; GET /openapi.json lists the routes",
-        uri.path()
-    );
+pub(crate) fn unknown_route(uri: &Uri, served: RestRoutes) -> ApiError {
+    let hint = match served {
+        RestRoutes::Full => "GET /openapi.json lists the routes",
+        RestRoutes::Health => {
+            "this worker serves only /health, /metrics and /openapi.json (WORKER_HTTP=health); ask a backend about operations"
+        }
+    };
+    let text = format!("There is nothing at {}; {hint}", uri.path());
     ApiError::new(ErrorCode::UnknownRoute, text)
 }
 
@@ -40,7 +44,7 @@ pub(super) async fn hide_from_others(
     });
 
     if is_hidden && request.uri().path() != HEALTH {
-        return unknown_route(request.uri().clone()).await.into_response();
+        return unknown_route(request.uri(), state.core.routes).into_response();
     }
     next.run(request).await
 }

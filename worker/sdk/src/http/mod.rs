@@ -9,10 +9,12 @@ mod start;
 
 use std::sync::Arc;
 
+use axum::http::Uri;
 use axum::{Extension, Router, middleware};
 use ktrdr_http::error::ApiError;
 use ktrdr_http::schema::{Schema, UnusableSchema};
 use ktrdr_http::server::{self, Connections};
+use ktrdr_http::tls::Tls;
 use ktrdr_http::tokens::{Access, Scope, Tokens};
 use tokio::net::TcpListener;
 use tokio::sync::OnceCell;
@@ -22,6 +24,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use self::openapi::{Routes, docs};
 use crate::pulling::puller::SlotRequests;
+use crate::worker::config::RestRoutes;
 use crate::worker::core::Core;
 
 /// The state that the handlers share.
@@ -66,6 +69,7 @@ pub(crate) fn router(
     tokens: Tokens,
 ) -> Router {
     let start_path = format!("/{}/start", core.info.domain);
+    let served = core.routes;
     let state = HttpState {
         core,
         slots,
@@ -74,10 +78,32 @@ pub(crate) fn router(
         schema: Arc::default(),
     };
 
-    let (routes, table) = Routes::new(state.tokens.clone())
+    let health = Routes::new(state.tokens.clone())
         .get(HEALTH, Access::Open, operations::health, docs::HEALTH)
         .get("/metrics", METRICS, prometheus::show, docs::PROMETHEUS)
-        .get(openapi::PATH, READ, openapi::show, docs::OPENAPI)
+        .get(openapi::PATH, READ, openapi::show, docs::OPENAPI);
+    let routes = match served {
+        RestRoutes::Full => with_operations(health, start_path),
+        RestRoutes::Health => health,
+    };
+
+    let (routes, table) = routes.into_parts();
+    routes
+        .layer(Extension(Arc::new(table)))
+        .fallback(async move |uri: Uri| answers::unknown_route(&uri, served))
+        .method_not_allowed_fallback(answers::method_not_allowed)
+        .layer(middleware::from_fn_with_state(
+            state.clone(),
+            answers::hide_from_others,
+        ))
+        .layer(middleware::from_fn(answers::log_internal_error))
+        .layer(CatchPanicLayer::custom(answers::panicked))
+        .with_state(state)
+}
+
+/// Adds everything that is about operations.
+fn with_operations(routes: Routes, start_path: String) -> Routes {
+    routes
         .get(
             "/api/v1/operations",
             READ,
@@ -109,23 +135,15 @@ pub(crate) fn router(
             docs::CANCEL_OPERATION,
         )
         .post(start_path, START, start::start, docs::START_OPERATION)
-        .into_parts();
-
-    routes
-        .layer(Extension(Arc::new(table)))
-        .fallback(answers::unknown_route)
-        .method_not_allowed_fallback(answers::method_not_allowed)
-        .layer(middleware::from_fn_with_state(
-            state.clone(),
-            answers::hide_from_others,
-        ))
-        .layer(middleware::from_fn(answers::log_internal_error))
-        .layer(CatchPanicLayer::custom(answers::panicked))
-        .with_state(state)
 }
 
 /// Serves `router` until `stop` is cancelled and open requests have been answered.
-pub(crate) async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    tls: Option<Tls>,
+    stop: CancellationToken,
+) {
     let connections = Connections::for_this_process();
-    server::serve(listener, router, &connections, stop).await;
+    server::serve(listener, router, &connections, tls, stop).await;
 }

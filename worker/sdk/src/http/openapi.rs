@@ -12,6 +12,7 @@ use ktrdr_http::openapi::{DescribeHandler, Doc, Interface, OpenApiDocument, Rout
 use ktrdr_http::tokens::{self, Access, Tokens};
 
 use super::HttpState;
+use crate::worker::config::RestRoutes;
 
 /// Descriptions of the routes: operation ids, summaries, error codes.
 pub(super) mod docs {
@@ -28,6 +29,9 @@ pub(super) mod docs {
         ),
         (SYSTEM, "Health, Prometheus metrics, this document."),
     ];
+
+    /// The tags of a worker that serves only its health.
+    pub(in super::super) const HEALTH_TAGS: [(&str, &str); 1] = [TAGS[1]];
 
     pub(in super::super) const HEALTH: Doc = Doc {
         answer: "The process lives; `status` says whether all is well.",
@@ -105,6 +109,13 @@ const INTERFACE: Interface = Interface {
     links: &[],
 };
 
+/// The same with [`RestRoutes::Health`].
+const HEALTH_INTERFACE: Interface = Interface {
+    description: "One worker's health. Operations are started, shown and cancelled by backends.",
+    tags: &docs::HEALTH_TAGS,
+    ..INTERFACE
+};
+
 /// The path of the document.
 pub(super) const PATH: &str = "/openapi.json";
 
@@ -127,12 +138,16 @@ pub(super) async fn show(
         None | Some("") => "/",
         Some(prefix) => prefix,
     };
+    let (interface, starts): (_, &[StartRoute<'_>]) = match state.core.routes {
+        RestRoutes::Full => (&INTERFACE, &[start]),
+        RestRoutes::Health => (&HEALTH_INTERFACE, &[]),
+    };
     Json(ktrdr_http::openapi::document(
-        &INTERFACE,
+        interface,
         base,
         state.tokens.are_needed(),
         &routes,
-        &[start],
+        starts,
     ))
 }
 

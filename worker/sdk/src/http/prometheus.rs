@@ -48,6 +48,9 @@ pub(super) async fn show(State(state): State<HttpState>) -> PrometheusText {
     );
     state.tokens.register(&mut registry);
     ktrdr_bus::metrics::register(&mut registry, &core.connection);
+    if let Some(tls) = &core.tls {
+        tls.register(&mut registry);
+    }
 
     PrometheusText(text(&registry))
 }

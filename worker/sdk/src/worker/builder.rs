@@ -17,6 +17,7 @@ use ktrdr_bus::telemetry::chain;
 use ktrdr_bus::topology::TopologyError;
 use ktrdr_http::browsers::{self, BrowserRules};
 use ktrdr_http::schema::{Schema, UnusableSchema};
+use ktrdr_http::tls::{Scheme, Tls, TlsError};
 use ktrdr_http::tokens::{ListenError, Tokens, TokensError};
 use ktrdr_protocol::id::{InvalidName, WorkerId, WorkerType};
 use ktrdr_protocol::time::Timestamp;
@@ -102,6 +103,9 @@ pub enum WorkerError {
         #[source]
         source: std::io::Error,
     },
+    /// Certificate or key of the REST interface cannot be used.
+    #[error("the TLS settings cannot be used")]
+    Tls(#[from] TlsError),
     /// The process could not be set up.
     #[error("cannot set up the process")]
     Process(#[source] std::io::Error),
@@ -238,7 +242,15 @@ impl WorkerBuilder {
         let (mut worker_ids, mut queues) = (Vec::new(), Vec::new());
         let mut cores = Vec::new();
         for ((info, engine), identity) in engines.into_iter().zip(identities) {
-            cores.push(build_core(engine, info, identity, &config, &connection)?);
+            let tls = endpoint.tls.clone();
+            cores.push(build_core(
+                engine,
+                info,
+                identity,
+                &config,
+                tls,
+                &connection,
+            )?);
         }
         for core in cores {
             let core = Arc::new(core);
@@ -258,7 +270,8 @@ impl WorkerBuilder {
                 launched.router
             };
         }
-        let rules = BrowserRules::new(&config.browsers, &[&config.host, &endpoint.url]);
+        let rules = BrowserRules::new(&config.browsers, &[&config.host, &endpoint.url])
+            .served_by(endpoint.scheme);
         let router = router.layer(middleware::from_fn_with_state(
             Arc::new(rules),
             browsers::guard,
@@ -268,6 +281,7 @@ impl WorkerBuilder {
             tasks,
             endpoint.listener,
             router.clone(),
+            endpoint.tls,
             tokens,
             stop.clone(),
         ));
@@ -373,13 +387,14 @@ async fn supervise(
     mut workers: JoinSet<Result<(), WorkerError>>,
     listener: Option<TcpListener>,
     router: Router,
+    tls: Option<Tls>,
     tokens: Tokens,
     stop: CancellationToken,
 ) -> Result<(), WorkerError> {
     let close_http = CancellationToken::new();
     let serving = async {
         match listener {
-            Some(listener) => http::serve(listener, router, close_http.clone()).await,
+            Some(listener) => http::serve(listener, router, tls, close_http.clone()).await,
             None => close_http.cancelled().await,
         }
     };
@@ -443,6 +458,8 @@ async fn refuse_unusable(info: &EngineInfo) -> Result<(), WorkerError> {
 /// How the REST interface of this process is reached.
 struct Endpoint {
     listener: Option<TcpListener>,
+    tls: Option<Tls>,
+    scheme: Scheme,
     url: String,
     /// Tells this process from others on the same host: the port, or else the process id.
     number: u32,
@@ -451,9 +468,12 @@ struct Endpoint {
 impl Endpoint {
     async fn of(address: Address, config: &Config) -> Result<Self, WorkerError> {
         let listener = match address {
+            // The program decides about TLS, and says it in the URL.
             Address::Mounted(url) => {
                 return Ok(Self {
                     listener: None,
+                    tls: None,
+                    scheme: Scheme::of_url(&url),
                     url: url.trim_end_matches('/').to_owned(),
                     number: std::process::id(),
                 });
@@ -468,26 +488,30 @@ impl Endpoint {
         };
 
         let address = listener.local_addr().map_err(WorkerError::Process)?;
-        config.tokens.check_address(address, false)?;
+        let tls = config.tls.load()?;
+        let scheme = config.tls.scheme();
+        config.tokens.check_address(address, tls.is_some())?;
         let url = config
             .endpoint_url
             .clone()
-            .unwrap_or_else(|| default_url(address, &config.host));
+            .unwrap_or_else(|| default_url(scheme, address, &config.host));
         Ok(Self {
             listener: Some(listener),
+            tls,
+            scheme,
             url,
             number: u32::from(address.port()),
         })
     }
 }
 
-fn default_url(address: SocketAddr, configured_host: &str) -> String {
+fn default_url(scheme: Scheme, address: SocketAddr, configured_host: &str) -> String {
     let host = if address.ip().is_unspecified() {
         host_name()
     } else {
         configured_host.to_owned()
     };
-    format!("http://{host}:{}", address.port())
+    format!("{scheme}://{host}:{}", address.port())
 }
 
 /// Who one worker of this process is.
@@ -528,6 +552,7 @@ fn build_core(
     info: EngineInfo,
     identity: Identity,
     config: &Config,
+    tls: Option<Tls>,
     connection: &Connection,
 ) -> Result<Core, WorkerError> {
     let names = config.nats.subject_prefix.clone();
@@ -546,6 +571,8 @@ fn build_core(
         worker_id: identity.worker_id,
         instance: uuid::Uuid::new_v4().simple().to_string(),
         endpoint_url: identity.endpoint_url,
+        routes: config.http,
+        tls,
         started_at: Timestamp::now(),
         slots: config.concurrency,
         heartbeat_interval: config.protocol.heartbeat_interval,

@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{CommandFactory, FromArgMatches, Parser};
+use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
 use ktrdr_bus::settings::{NatsOptions, ProtocolOptions, parse_duration_or_zero};
 use ktrdr_bus::signing::VerifyOptions;
 use ktrdr_bus::telemetry::LogOptions;
 use ktrdr_http::browsers::BrowserOptions;
+use ktrdr_http::tls::TlsOptions;
 use ktrdr_http::tokens::TokenOptions;
 use ktrdr_protocol::id::WorkerId;
 use serde_json::{Map, Value};
@@ -26,6 +27,11 @@ pub struct Config {
     /// (backtesting), 5004 (training) and 5005 (`data_processing`).
     #[arg(long, env = "WORKER_PORT", default_value_t = 0)]
     pub port: u16,
+    /// What the worker's REST interface serves. With `health` it has only `/health`, `/metrics` and
+    /// `/openapi.json`: nobody can start, see or cancel operations at the worker itself. Backends
+    /// need nothing of it.
+    #[arg(long, env = "WORKER_HTTP", default_value = "full")]
+    pub http: RestRoutes,
     /// Name of this worker, unique among all running workers. Default: worker type, host name and
     /// port.
     #[arg(long, env = "WORKER_ID")]
@@ -68,6 +74,9 @@ pub struct Config {
     /// Which names and web pages the REST interface answers.
     #[command(flatten)]
     pub browsers: BrowserOptions,
+    /// Whether it speaks TLS.
+    #[command(flatten)]
+    pub tls: TlsOptions,
     /// Whose start requests it runs.
     #[command(flatten)]
     pub verify: VerifyOptions,
@@ -80,6 +89,15 @@ pub struct Config {
     /// How to log.
     #[command(flatten)]
     pub log: LogOptions,
+}
+
+/// What a worker's own REST interface serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RestRoutes {
+    /// All routes: also the operations that it has run, cancels and direct starts.
+    Full,
+    /// Only `/health`, `/metrics` and `/openapi.json`.
+    Health,
 }
 
 impl Default for Config {

@@ -7,6 +7,7 @@ use async_nats::jetstream::object_store::ObjectStore;
 use ktrdr_bus::nats::Connection;
 use ktrdr_bus::oplog::OpLog;
 use ktrdr_bus::signing::TrustedKeys;
+use ktrdr_http::tls::Tls;
 use ktrdr_protocol::id::{WorkerId, WorkerType};
 use ktrdr_protocol::subject::SubjectNames;
 use ktrdr_protocol::time::Timestamp;
@@ -18,6 +19,7 @@ use tokio::time::Instant;
 use crate::attempt::trust::RefusedStarts;
 use crate::engine::data_dir::DataDir;
 use crate::engine::erased::{EngineInfo, ErasedEngine};
+use crate::worker::config::RestRoutes;
 use crate::worker::history::LocalOperations;
 use crate::worker::lost_slots::LostSlots;
 use crate::worker::metrics::{AttemptDurations, Counters};
@@ -34,6 +36,10 @@ pub(crate) struct Core {
     /// Unique to the process. An earlier process with the same worker id had another one.
     pub(crate) instance: String,
     pub(crate) endpoint_url: String,
+    /// What the REST interface serves.
+    pub(crate) routes: RestRoutes,
+    /// The TLS of the REST interface, if it has one.
+    pub(crate) tls: Option<Tls>,
     pub(crate) capabilities: Capabilities,
     pub(crate) started_at: Timestamp,
     pub(crate) slots: u32,

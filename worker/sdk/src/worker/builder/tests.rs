@@ -88,6 +88,18 @@ async fn an_engine_that_backends_would_refuse_does_not_start() {
 }
 
 #[test]
+fn the_default_url_has_the_scheme_that_is_spoken() {
+    let address = "127.0.0.1:5003".parse().unwrap();
+
+    for (scheme, url) in [
+        (Scheme::Http, "http://127.0.0.1:5003"),
+        (Scheme::Https, "https://127.0.0.1:5003"),
+    ] {
+        assert_eq!(default_url(scheme, address, "127.0.0.1"), url);
+    }
+}
+
+#[test]
 fn a_configured_worker_id_is_shared_out_among_several_engines() {
     let config = Config {
         worker_id: Some(WorkerId::new("w").unwrap()),
@@ -95,6 +107,8 @@ fn a_configured_worker_id_is_shared_out_among_several_engines() {
     };
     let endpoint = Endpoint {
         listener: None,
+        tls: None,
+        scheme: Scheme::Http,
         url: "http://here".to_owned(),
         number: 1,
     };
