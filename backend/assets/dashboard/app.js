@@ -138,9 +138,10 @@ function showLinkState(state, reason) {
   document.body.classList.toggle('stale', isBad);
   if (!isBad) return;
   if (!isAway) {
-    const why = reason || 'This server asks for a token';
-    show(banner,
-      h('strong', null, 'No access.'), ` ${why}. Nothing is shown or updated without one.`);
+    const text = reason
+      ? `${reason}. What you see is from before.`
+      : 'This server asks for a token. Nothing is shown without one.';
+    show(banner, h('strong', null, 'No access.'), ` ${text}`);
     return;
   }
   const heading = state === 'lost' ? 'Disconnected.' : 'Connected, but not ready.';

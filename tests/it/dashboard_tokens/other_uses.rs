@@ -106,6 +106,14 @@ async fn the_page_of_the_api_sends_the_token_and_does_not_show_it() {
         .await;
     scene.assert_no_trace(&browser, &scene.operator).await;
     browser.screenshot("docs-token").await;
+    browser.look(false, 390).await;
+    browser
+        .wait(
+            "no sideways scrolling",
+            "return document.documentElement.scrollWidth <= innerWidth",
+        )
+        .await;
+    browser.look(false, 1100).await;
 
     // What the token does not allow is shown, and the token stays.
     browser.fill("#find", "prometheus").await;

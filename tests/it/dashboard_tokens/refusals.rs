@@ -53,10 +53,12 @@ async fn a_token_that_is_revoked_is_asked_for_and_is_no_outage() {
     // A form is kept, and nothing that was refused happens later by itself.
     view(&browser, "#/start/dummy").await;
     browser.fill("[data-path='/steps'] input", "7").await;
+    live(&browser).await;
     scene.revoke("reader").await;
-    browser
-        .run("document.querySelector('form.start-form').requestSubmit()")
-        .await;
+    asked(&browser).await;
+    browser.press(Browser::ESCAPE).await;
+    not_asked(&browser).await;
+    browser.click("form.start-form button[type=submit]").await;
     asked(&browser).await;
     scene.tokens.set("operator", OPERATOR);
     scene.wait_for_answer(&scene.operator, 200).await;
@@ -124,4 +126,34 @@ async fn an_action_that_the_token_does_not_allow_says_which_scope_is_missing() {
     assert_eq!(operation.at("/data/status"), "running");
     assert_eq!(operation.at("/data/cancel_requested_at"), &Value::Null);
     assert_eq!(browser.errors().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_narrowed_token_shows_less() {
+    let Some(browser) = Browser::start().await else {
+        return;
+    };
+    let scene = Scene::start().await;
+    let id = scene
+        .api()
+        .started("dummy", &json!({"steps": 0, "task_id": "hidden-one"}))
+        .await;
+    scene.api().wait_for_status(&id, "completed").await;
+    let narrow = "scopes = [\"read\"]\ntypes = [\"other\"]";
+    let narrow = scene.tokens.set("narrow", narrow);
+    scene.wait_for_answer(&narrow, 200).await;
+    enter(&browser, scene.api().base(), &narrow).await;
+    live(&browser).await;
+
+    browser.wait_for_text("main", "No operations yet").await;
+    view(&browser, "#/workers").await;
+    browser.wait_for_text("main", "No worker is here").await;
+    view(&browser, "#/operations/hidden-one").await;
+    browser.wait_for_text("main .problem", "not found").await;
+    view(&browser, "#/start").await;
+    browser
+        .wait_for_text("main", "No worker type is known")
+        .await;
+    live(&browser).await;
+    not_asked(&browser).await;
 }
