@@ -108,6 +108,11 @@ impl Config {
                 self.protocol.retention, self.protocol.lease
             ));
         }
+        if self.signing.verify.verify_keys.is_some() && self.signing.signing_key.is_none() {
+            found.push(
+                "KTRDR_VERIFY_KEYS is set without KTRDR_SIGNING_KEY: this backend signs nothing, so workers that check signatures refuse what it starts".to_owned(),
+            );
+        }
         found
     }
 }
@@ -196,5 +201,8 @@ mod tests {
         ])
         .unwrap();
         assert!(config.contradictions()[0].contains("KTRDR_LEASE"));
+
+        let config = Config::try_parse_from(["ktrdr-backend", "--verify-keys", "keys"]).unwrap();
+        assert!(config.contradictions()[0].contains("KTRDR_SIGNING_KEY"));
     }
 }

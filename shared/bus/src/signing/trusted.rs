@@ -146,7 +146,7 @@ impl TrustedKeys {
         names
     }
 
-    /// Checks the signature. Takes some 50 µs, and 1 ms for each MiB or so of the body.
+    /// Checks the signature. It takes about 40 µs, and as much again for each 50 KiB of the body.
     ///
     /// # Errors
     /// [`Refusal`]: it must not be run.

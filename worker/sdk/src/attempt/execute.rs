@@ -186,7 +186,8 @@ async fn claim_and_run(core: Arc<Core>, mut assignment: Assignment) {
     }
     core.counters.finished.inc();
     if let Some(engine) = unfinished_engine {
-        wait_for_slot(&core, engine).await;
+        // Boxed because it is rare: every operation's future would otherwise have room for it.
+        Box::pin(wait_for_slot(&core, engine)).await;
     }
 }
 
