@@ -1,13 +1,14 @@
 //! Reads messages from the bus, and counts those that are refused.
 //!
 //! Everybody who may publish on some subject can publish anything there. A message is believed only
-//! if it can be read and agrees with its subject. A refused message is counted; only the 1st, 2nd,
-//! 4th, 8th … of its kind is logged, so that a flood of them does not fill the log.
+//! if it can be read and agrees with its subject. A refused message is counted. One line a minute
+//! tells of all that have the same kind, so that a flood of them does not fill the log.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use ktrdr_bus::telemetry::short;
+use ktrdr_bus::telemetry::{Repeated, short};
 use ktrdr_http::metrics::register;
 use ktrdr_protocol::id::OperationId;
 use ktrdr_protocol::subject::{Addressed, SubjectNames};
@@ -25,7 +26,11 @@ struct Labels {
 
 /// The messages that this backend refused, by kind. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct RefusedMessages(Family<Labels, Counter>);
+pub struct RefusedMessages {
+    counts: Family<Labels, Counter>,
+    /// Lines about each kind. There are a handful of kinds.
+    lines: Arc<Mutex<BTreeMap<&'static str, Repeated>>>,
+}
 
 impl RefusedMessages {
     /// Reads a message, and returns it with the worker type in its subject. `None` when it cannot
@@ -54,9 +59,20 @@ impl RefusedMessages {
 
     /// Counts a message that is refused.
     pub fn note(&self, kind: &'static str, subject: &str, why: &str) {
-        let count = self.0.get_or_create_owned(&Labels { kind }).inc() + 1;
-        if count.is_power_of_two() {
-            tracing::warn!(kind, subject, why, count, "refused a message");
+        self.counts.get_or_create(&Labels { kind }).inc();
+
+        let due = self.lines.lock().entry(kind).or_default().note();
+        if let Some(count) = due {
+            tracing::warn!(kind, subject, why, count, "refusing messages");
+        }
+    }
+
+    /// Tells of messages that were refused since the last line about them. Called at intervals.
+    pub fn summarise(&self) {
+        for (kind, lines) in &*self.lines.lock() {
+            if let Some(count) = lines.summary() {
+                tracing::warn!(kind, count, "refused messages");
+            }
         }
     }
 
@@ -66,7 +82,7 @@ impl RefusedMessages {
             page,
             "ktrdr_refused_messages_total",
             "Messages that could not be read, or contradict their subject or what is stored.",
-            self.0.clone(),
+            self.counts.clone(),
         );
     }
 }

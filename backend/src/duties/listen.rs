@@ -78,6 +78,7 @@ async fn listen(state: &AppState) -> Result<(), async_nats::Error> {
             _ = sweep.tick() => {
                 state.registry.sweep(Instant::now());
                 state.projection.summarise_skipped();
+                state.refused.summarise();
             }
         }
     }

@@ -5,7 +5,7 @@
 //! are not exported; an operation's trace id is a field of its log lines instead.
 
 use std::io::IsTerminal;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -85,28 +85,43 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Shortest time between two lines about the same thing.
+/// For so long the lines about the same thing are counted together.
 const LINE_INTERVAL: Duration = Duration::from_secs(60);
 
-/// One kind of log line that others can cause as often as they like: the first is written, then one
-/// a minute with their number. A flood of them would fill the disk and hide every other line.
+/// One kind of log line that others can cause as often as they like: the first ones are written,
+/// and the others counted, with their number in one line a minute. A flood of lines would fill the
+/// disk and hide every other line.
 #[derive(Debug)]
-pub struct Repeated(Mutex<Lines>);
+pub struct Repeated {
+    per_minute: u32,
+    lines: Mutex<Lines>,
+}
 
 #[derive(Debug)]
 struct Lines {
-    last: Option<Instant>,
+    /// When the first line of this minute was written.
+    since: Option<Instant>,
+    /// Lines of this minute.
+    written: u32,
     untold: u64,
 }
 
 impl Repeated {
-    /// Nothing was written yet.
-    #[expect(clippy::new_without_default, reason = "made in constants, too")]
+    /// One line a minute.
     pub const fn new() -> Self {
-        Self(Mutex::new(Lines {
-            last: None,
-            untold: 0,
-        }))
+        Self::per_minute(1)
+    }
+
+    /// So many lines a minute.
+    pub const fn per_minute(lines: u32) -> Self {
+        Self {
+            per_minute: lines,
+            lines: Mutex::new(Lines {
+                since: None,
+                written: 0,
+                untold: 0,
+            }),
+        }
     }
 
     /// Counts one occurrence. With `Some`, the caller writes the line, which stands for so many.
@@ -121,21 +136,44 @@ impl Repeated {
     }
 
     fn note_at(&self, now: Instant) -> Option<u64> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).untold += 1;
-        self.summary_at(now)
+        let mut lines = self.lock();
+        lines.untold += 1;
+        lines.tell(now, self.per_minute)
     }
 
     fn summary_at(&self, now: Instant) -> Option<u64> {
-        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_due = lines
-            .last
-            .is_none_or(|last| now.saturating_duration_since(last) >= LINE_INTERVAL);
-        if !is_due || lines.untold == 0 {
+        self.lock().tell(now, self.per_minute)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Lines> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for Repeated {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Lines {
+    /// How many occurrences the line of this moment stands for; `None` when none is due.
+    fn tell(&mut self, now: Instant, per_minute: u32) -> Option<u64> {
+        if self.untold == 0 {
+            return None;
+        }
+        let is_over = self
+            .since
+            .is_none_or(|since| now.saturating_duration_since(since) >= LINE_INTERVAL);
+        if is_over {
+            (self.since, self.written) = (Some(now), 0);
+        }
+        if self.written >= per_minute {
             return None;
         }
 
-        lines.last = Some(now);
-        Some(std::mem::take(&mut lines.untold))
+        self.written += 1;
+        Some(std::mem::take(&mut self.untold))
     }
 }
 
@@ -159,5 +197,20 @@ mod tests {
         assert_eq!(lines.summary_at(after(120)), Some(1));
         assert_eq!(lines.summary_at(after(300)), None);
         assert_eq!(lines.note_at(after(300)), Some(1));
+    }
+
+    #[test]
+    fn several_lines_a_minute_are_written_one_by_one() {
+        let lines = Repeated::per_minute(2);
+        let begin = Instant::now();
+        let after = |seconds| begin + Duration::from_secs(seconds);
+
+        assert_eq!(lines.note_at(begin), Some(1));
+        assert_eq!(lines.note_at(after(1)), Some(1));
+        assert_eq!(lines.note_at(after(2)), None);
+        assert_eq!(lines.note_at(after(60)), Some(2));
+        assert_eq!(lines.note_at(after(61)), Some(1));
+        assert_eq!(lines.note_at(after(62)), None);
+        assert_eq!(lines.summary_at(after(120)), Some(1));
     }
 }

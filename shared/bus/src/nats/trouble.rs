@@ -79,7 +79,7 @@ impl Trouble {
                 continue;
             };
             let cause = cause(error);
-            let line = seen.lines.entry(cause).or_insert_with(Repeated::new);
+            let line = seen.lines.entry(cause).or_default();
             if let Some(count) = line.note() {
                 tracing::warn!(
                     server = %masked_urls(server.addr.as_url_str()),
