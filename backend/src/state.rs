@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use axum::extract::FromRef;
 use ktrdr_bus::nats::Connection;
 use ktrdr_bus::oplog::OpLog;
 use ktrdr_bus::signing::KeyError;
 use ktrdr_http::answer::AnswerBudget;
+use ktrdr_http::body::BodyBudget;
 use ktrdr_http::browsers::BrowserRules;
 use ktrdr_http::server::Connections;
 use ktrdr_http::tls::Tls;
@@ -33,6 +35,9 @@ use crate::signatures::Signatures;
 
 /// Bytes of large answers that may be on their way to clients at a time.
 const MAX_ANSWERS: usize = 64 * 1024 * 1024;
+
+/// Bytes of request bodies that may be in memory at a time.
+const MAX_BODIES: usize = 64 * 1024 * 1024;
 
 /// The parts of the backend.
 #[derive(Clone)]
@@ -74,6 +79,8 @@ pub struct Parts {
     pub held: HeldRequests,
     /// Bytes of large answers that may be on their way.
     pub answers: AnswerBudget,
+    /// Bytes of request bodies that may be in memory.
+    pub bodies: BodyBudget,
     /// HTTP requests, counted and timed.
     pub requests: RequestMetrics,
     /// All worker types.
@@ -141,6 +148,7 @@ impl AppState {
             connections,
             tls,
             answers,
+            bodies: BodyBudget::new(MAX_BODIES),
             requests: RequestMetrics::default(),
             catalogue: Catalogue::default(),
             dispatch,
@@ -182,6 +190,12 @@ impl AppState {
             Ok(outcome) => outcome,
             Err(error) => Err(ApiError::internal(error)),
         }
+    }
+}
+
+impl FromRef<AppState> for BodyBudget {
+    fn from_ref(state: &AppState) -> Self {
+        state.bodies.clone()
     }
 }
 

@@ -133,7 +133,7 @@ pub async fn read_page(
     }
 }
 
-/// Reads all messages of `subject`, at most `limit`.
+/// Reads all messages of `subject`, at most `limit`. Ends after the page that reaches `bytes`.
 ///
 /// # Errors
 /// As [`read_page`].
@@ -142,19 +142,27 @@ pub async fn read_all(
     stream: &str,
     subject: &str,
     limit: usize,
+    bytes: usize,
 ) -> Result<Page, PageError> {
     let mut read = Page::default();
-    let mut from = 1;
+    let (mut from, mut size) = (1, 0);
     loop {
         let wanted = limit
             .saturating_sub(read.messages.len())
             .clamp(1, PAGE_MESSAGES);
         let next = read_page(connection, stream, subject, from, wanted).await?;
         read.more = next.more;
+        size += next
+            .messages
+            .iter()
+            .map(|message| message.payload.len())
+            .sum::<usize>();
         read.messages.extend(next.messages);
 
         match read.messages.last() {
-            Some(last) if read.more && read.messages.len() < limit => from = last.sequence + 1,
+            Some(last) if read.more && read.messages.len() < limit && size < bytes => {
+                from = last.sequence + 1;
+            }
             _ => return Ok(read),
         }
     }

@@ -5,7 +5,9 @@ use std::time::Duration;
 use futures::future::join_all;
 use ktrdr_protocol::subject::SubjectNames;
 use ktrdr_tests::process::peak_memory;
-use ktrdr_tests::{BackendProcess, Bus, Client, LIMIT, NatsServer, Settings, Stack, wait_for};
+use ktrdr_tests::{
+    BackendProcess, Bus, Client, LIMIT, NatsServer, Settings, Stack, WorkerProcess, wait_for,
+};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -268,4 +270,96 @@ async fn a_flood_of_bad_messages_writes_few_log_lines() {
     let log = stack.backend.process.log();
     let lines = log.lines().filter(|line| line.contains(" WARN ")).count();
     assert!((1..10).contains(&lines), "{lines} lines");
+}
+
+#[tokio::test]
+async fn bodies_that_are_held_back_take_little_memory_and_keep_nobody_out() {
+    let nats = NatsServer::start().await;
+    let settings = Settings::fast(nats.url()).with("KTRDR_MAX_BODY", "8MiB");
+    let backend = BackendProcess::start(&settings).await;
+    let _worker = WorkerProcess::start(&settings, "dummy", "w1").await;
+    backend.api.wait_for_worker("w1", "AVAILABLE").await;
+    let before = peak_memory(backend.process.pid());
+
+    // Each sends all but the last byte of its body.
+    const SIZE: usize = 7 * 1024 * 1024;
+    let held = join_all((0..20).map(|_| async {
+        let mut stream = connect(&backend.api).await;
+        let head = format!(
+            "POST /api/v1/dummy/start HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: {SIZE}\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&vec![b' '; SIZE - 1]).await.unwrap();
+        stream
+    }))
+    .await;
+
+    wait_for("a large start to be refused", LIMIT, async || {
+        let body = json!({"filler": "x".repeat(15 * 512 * 1024)});
+        let answer = backend.api.start("dummy", &body).await;
+        if answer.status == 503 {
+            answer.expect_problem(503, "overloaded");
+            Ok(())
+        } else {
+            Err(answer.status.to_string())
+        }
+    })
+    .await;
+    let grown = peak_memory(backend.process.pid()) - before;
+    assert!(grown < 130_000_000, "{grown} bytes");
+
+    drop(held);
+    wait_for("room for others", LIMIT, async || {
+        match backend.api.start("dummy", &json!({"steps": 0})).await {
+            answer if answer.status == 202 => Ok(()),
+            answer => Err(answer.to_string()),
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn single_documents_that_nobody_reads_take_little_memory() {
+    let stack = Stack::start().await;
+    store_large(&stack.bus, 1, 500_000).await;
+    listed(stack.api(), 1).await;
+    let before = peak_memory(stack.backend.process.pid());
+
+    // Several requests on each connection: the socket holds the first answer.
+    let mut deaf = Vec::new();
+    for number in 0..400 {
+        let path = match number % 2 {
+            0 => "/api/v1/operations/large-0",
+            _ => "/api/v1/operations/large-0/history",
+        };
+        let mut stream = connect(stack.api()).await;
+        let request = format!("GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n");
+        stream
+            .write_all(request.repeat(16).as_bytes())
+            .await
+            .unwrap();
+        deaf.push(stream);
+    }
+
+    wait_for("large answers to be refused", LIMIT, async || {
+        let answer = stack.api().try_get("/api/v1/operations/large-0").await?;
+        if answer.status == 503 {
+            Ok(())
+        } else {
+            Err(answer.status.to_string())
+        }
+    })
+    .await;
+    stack.api().get("/health").await.expect(200);
+    let grown = peak_memory(stack.backend.process.pid()) - before;
+    assert!(grown < 200_000_000, "{grown} bytes");
+
+    drop(deaf);
+    wait_for("room for others", LIMIT, async || {
+        match stack.api().try_get("/api/v1/operations/large-0").await? {
+            answer if answer.status == 200 => Ok(()),
+            answer => Err(answer.status.to_string()),
+        }
+    })
+    .await;
 }

@@ -36,6 +36,7 @@ mod forged_messages;
 mod guide;
 mod harness;
 mod hostile_clients;
+mod hostile_heartbeats;
 mod hostile_schemas;
 mod interoperability;
 mod lease;

@@ -217,14 +217,18 @@ struct OneOperation {
     /// The newest change that the client has seen.
     seen: u64,
     waiting: VecDeque<Bytes>,
+    /// The share of the document, until it is sent.
+    share: Option<Share>,
     /// The operation has ended: the stream ends after what waits.
     ended: bool,
 }
 
 /// The operation as it is now, then everything that happens to it. Ends with the operation's end.
+/// `share` is for the first document.
 pub fn one_operation(
     broadcaster: &Broadcaster,
     view: &View,
+    share: Share,
 ) -> impl Stream<Item = Result<Bytes, Infallible>> + use<> {
     let record = &view.record;
     let mut client = OneOperation {
@@ -234,6 +238,7 @@ pub fn one_operation(
         worker_type: record.queue.worker_type.clone(),
         seen: 0,
         waiting: VecDeque::new(),
+        share: Some(share),
         ended: false,
     };
     client
@@ -261,6 +266,14 @@ impl OneOperation {
         let view = projection.get(self.id.as_str());
         match view.filter(|view| view.record.queue.worker_type == self.worker_type) {
             Some(view) => {
+                if self.share.is_none() {
+                    self.share = self.broadcaster.0.answers.try_share(view.record.size());
+                }
+                if self.share.is_none() {
+                    // The client connects again, and is then told to come later.
+                    self.ended = true;
+                    return;
+                }
                 self.seen = sequence_of(&view);
                 self.ended = view.status().is_terminal();
                 self.waiting
@@ -277,6 +290,7 @@ impl OneOperation {
             if let Some(bytes) = self.waiting.pop_front() {
                 return Some(bytes);
             }
+            self.share = None;
             if self.ended {
                 return None;
             }

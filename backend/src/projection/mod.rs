@@ -45,6 +45,7 @@ use std::time::Duration;
 
 use ktrdr_bus::telemetry::Repeated;
 use ktrdr_protocol::id::{OperationId, WorkerId, WorkerType};
+use ktrdr_protocol::progress::Progress;
 use ktrdr_protocol::rest::stats::MinuteStats;
 use ktrdr_protocol::state::{Rejected, Status};
 use ktrdr_protocol::time::Timestamp;
@@ -111,8 +112,8 @@ impl Projection {
         self.model.read().get(id)
     }
 
-    /// How many operations match, and one page of them, newest first. `None` matches all types or
-    /// statuses. A page ends after the operation that fills `bytes`.
+    /// How many operations match, and one page of them, newest first, with its size in bytes. `None`
+    /// matches all types or statuses. A page ends after the operation that fills `bytes`.
     pub fn list(
         &self,
         types: Option<&[&str]>,
@@ -120,7 +121,7 @@ impl Projection {
         offset: u64,
         limit: usize,
         bytes: usize,
-    ) -> (u64, Vec<View>) {
+    ) -> (u64, Vec<View>, usize) {
         self.model.read().list(types, status, offset, limit, bytes)
     }
 
@@ -253,8 +254,9 @@ impl Projection {
             operation_id,
             attempt,
             report,
-            progress,
+            mut progress,
         } = running;
+        progress.shorten(Progress::KEPT_STEP, Progress::KEPT_FIELDS);
         let report = ProgressReport {
             worker,
             attempt,

@@ -24,6 +24,9 @@ use super::record::{QueueInfo, Record, View};
 /// Names of tokens that are shared, at most. Whoever may publish can make up as many as they like.
 const MAX_SHARED_TOKENS: usize = 10_000;
 
+/// Worker ids that are kept although no operation may name them any more.
+const MAX_IDLE_WORKERS: usize = 1000;
+
 /// Why a message changed nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Skip {
@@ -229,7 +232,16 @@ impl Model {
             self.base += 1;
             forgotten += 1;
         }
+        if self.workers.len() > MAX_IDLE_WORKERS + 2 * self.records.len() {
+            self.forget_workers();
+        }
         forgotten
+    }
+
+    /// Forgets worker ids that no operation names any more.
+    fn forget_workers(&mut self) {
+        let attempts = self.records.iter().flat_map(|record| &record.attempts);
+        self.workers = attempts.map(|attempt| attempt.worker_id.clone()).collect();
     }
 
     /// One operation.
@@ -237,8 +249,8 @@ impl Model {
         self.numbers.get(id).and_then(|number| self.view(*number))
     }
 
-    /// How many operations match, and one page of them, newest first. `None` matches all types or
-    /// statuses. A page ends after the operation that fills `bytes`.
+    /// How many operations match, and one page of them, newest first, with its size in bytes. `None`
+    /// matches all types or statuses. A page ends after the operation that fills `bytes`.
     pub fn list(
         &self,
         types: Option<&[&str]>,
@@ -246,20 +258,20 @@ impl Model {
         offset: u64,
         limit: usize,
         bytes: usize,
-    ) -> (u64, Vec<View>) {
+    ) -> (u64, Vec<View>, usize) {
         let numbers = types.map(|types| self.numbers_of(types));
         let (total, page) = self.index.page(numbers.as_deref(), status, offset, limit);
-        let mut room = bytes;
-        let views = page
-            .into_iter()
-            .filter_map(|number| self.view(number))
-            .take_while(|view| {
-                let is_taken = room > 0;
-                room = room.saturating_sub(view.record.size());
-                is_taken
-            })
-            .collect();
-        (total, views)
+        let (mut views, mut taken) = (Vec::with_capacity(page.len()), 0);
+        for number in page {
+            if taken >= bytes {
+                break;
+            }
+            if let Some(view) = self.view(number) {
+                taken += view.record.size();
+                views.push(view);
+            }
+        }
+        (total, views, taken)
     }
 
     /// The numbers of those types that ever had an operation, each once.
@@ -489,12 +501,13 @@ mod tests {
             start(&mut model, sequence, id, "dummy", "any").unwrap();
         }
         start(&mut model, 4, "d", "training", "gpu").unwrap();
-        let (total, page) = model.list(None, None, 0, 10, usize::MAX);
+        let (total, page, _) = model.list(None, None, 0, 10, usize::MAX);
         assert_eq!((total, ids(&page)), (4, vec!["d", "c", "b", "a"]));
         assert_eq!(model.get("c").unwrap().queue_position, Some(3));
         model.event(5, "dummy", started("a")).unwrap();
         assert_eq!(model.get("c").unwrap().queue_position, Some(2));
-        let (total, page) = model.list(Some(&["dummy"]), Some(Status::Pending), 1, 10, usize::MAX);
+        let pending = Some(Status::Pending);
+        let (total, page, _) = model.list(Some(&["dummy"]), pending, 1, 10, usize::MAX);
         assert_eq!((total, ids(&page)), (2, vec!["b"]));
         assert_eq!(model.list(Some(&["nothing"]), None, 0, 10, usize::MAX).0, 0);
     }
@@ -560,6 +573,25 @@ mod tests {
             vec!["a", "c"]
         );
         assert_eq!(model.get("a").unwrap().queue_position, Some(2));
+    }
+
+    #[test]
+    fn worker_ids_are_forgotten_with_the_operations_that_name_them() {
+        let mut model = Model::default();
+        for number in 1..=10_000_u64 {
+            let id = format!("op-{number}");
+            start(&mut model, 2 * number, &id, "dummy", "any").unwrap();
+            let event = Event {
+                worker_id: Some(WorkerId::new(format!("w-{number}")).unwrap()),
+                ..started(&id)
+            };
+            model.event(2 * number + 1, "dummy", event).unwrap();
+            model.forget_before((2 * number).saturating_sub(20));
+        }
+
+        assert!(model.len() < 20, "{} operations", model.len());
+        let most = MAX_IDLE_WORKERS + 100;
+        assert!(model.workers.len() < most, "{}", model.workers.len());
     }
 
     #[test]

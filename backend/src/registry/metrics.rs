@@ -1,8 +1,9 @@
 //! Prometheus metrics of the workers.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use ktrdr_http::metrics::{PerValue, register, register_gauges};
+use ktrdr_protocol::id::WorkerType;
 use ktrdr_protocol::worker::WorkerStatus;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -15,7 +16,10 @@ use super::{Registry, status_label};
 /// The label of a farewell in place of a status.
 const LEAVING: &str = "LEAVING";
 
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
+/// Worker types on the page, at most. More means that somebody makes types up.
+const MAX_TYPES: usize = 1000;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StatusLabels {
     worker_type: String,
     status: &'static str,
@@ -103,27 +107,35 @@ impl Registry {
             WorkerStatus::Busy,
             WorkerStatus::TemporarilyUnavailable,
         ];
-        let mut counts: BTreeMap<StatusLabels, f64> = BTreeMap::new();
-        let mut lost_slots: BTreeMap<TypeLabels, f64> = BTreeMap::new();
-        for worker in self.list(None, None, now) {
-            for status in statuses {
+        let counts = self.counts(None, now);
+        let types: BTreeSet<&WorkerType> = counts
+            .keys()
+            .map(|(name, _)| name)
+            .take(MAX_TYPES)
+            .collect();
+        let series = types.into_iter().flat_map(|worker_type| {
+            statuses.map(|status| {
+                let count = counts.get(&(worker_type.clone(), status));
                 let labels = StatusLabels {
-                    worker_type: worker.worker_type.to_string(),
+                    worker_type: worker_type.to_string(),
                     status: status_label(status),
                 };
-                *counts.entry(labels).or_default() += f64::from(u8::from(worker.status == status));
-            }
-            let labels = TypeLabels {
-                worker_type: worker.worker_type.to_string(),
-            };
-            *lost_slots.entry(labels).or_default() += f64::from(worker.lost_slots);
-        }
-        register_gauges(page, "ktrdr_workers", "Workers listed, by status.", counts);
+                (labels, count.copied().unwrap_or_default() as f64)
+            })
+        });
+        let series: Vec<_> = series.collect();
+        register_gauges(page, "ktrdr_workers", "Workers listed, by status.", series);
+        let lost_slots = self.lost_slots().into_iter().take(MAX_TYPES);
         register_gauges(
             page,
             "ktrdr_workers_slots_lost",
             "Slots of listed workers whose engine does not return although its attempt is over.",
-            lost_slots,
+            lost_slots.map(|(worker_type, slots)| {
+                let labels = TypeLabels {
+                    worker_type: worker_type.to_string(),
+                };
+                (labels, slots as f64)
+            }),
         );
         register(
             page,

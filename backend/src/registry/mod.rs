@@ -14,7 +14,9 @@
 //! Rejected: storing the workers in a bucket. Each backend can hear all heartbeats itself, and
 //! stored entries would outlive the workers.
 
+mod bounds;
 mod document;
+mod list;
 mod metrics;
 #[cfg(test)]
 mod tests;
@@ -22,6 +24,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use ktrdr_bus::telemetry::Repeated;
 use ktrdr_protocol::id::{OperationId, WorkerId, WorkerType};
 use ktrdr_protocol::requirements::Requirements;
 use ktrdr_protocol::rest::worker::WorkerDocument;
@@ -30,6 +33,8 @@ use ktrdr_protocol::worker::{Heartbeat, WorkerStatus};
 use parking_lot::RwLock;
 use tokio::time::Instant;
 
+use self::bounds::BeyondBound;
+pub use self::list::{PageBounds, Wanted};
 use self::metrics::HeartbeatCounters;
 use crate::changes::{Change, Changes};
 
@@ -48,10 +53,15 @@ const MAX_INTERVAL: f64 = 3600.0;
 /// the difference.
 const CLOCK_TOLERANCE: f64 = 5.0;
 
+/// Lines a minute about workers that come, go or change.
+const CHANGE_LINES: u32 = 60;
+
 #[derive(Debug)]
 struct Worker {
     /// The newest heartbeat.
     heartbeat: Heartbeat,
+    /// About how many bytes it takes.
+    size: usize,
     /// When it arrived, by the monotonic clock.
     heard: Instant,
     /// When it arrived, by this backend's clock.
@@ -70,6 +80,8 @@ struct Worker {
 pub enum Presence {
     /// Not listed: it has left, was removed, or was never here.
     Gone,
+    /// Not listed, and there are more workers than can be listed.
+    Unknown,
     /// Its heartbeats stopped.
     Silent,
     /// Its heartbeats arrive.
@@ -88,14 +100,22 @@ pub struct Candidates {
     pub able: usize,
 }
 
-/// The id of a heartbeat belongs to a worker of this other type.
+/// Why a heartbeat is not believed.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("its worker_id belongs to a worker of type {0}; give each worker its own WORKER_ID")]
-pub struct TakenId(WorkerType);
+pub enum Unheard {
+    /// Its id belongs to a worker of this other type.
+    #[error("its worker_id belongs to a worker of type {0}; give each worker its own WORKER_ID")]
+    TakenId(WorkerType),
+    /// There is no room for it.
+    #[error(transparent)]
+    BeyondBound(#[from] BeyondBound),
+}
 
 #[derive(Debug, Default)]
 struct Workers {
     known: BTreeMap<WorkerId, Worker>,
+    /// What all known workers count for.
+    bytes: usize,
     /// Since when heartbeats could arrive without a break.
     listening_since: Option<Instant>,
     /// Since when they cannot, because NATS is unreachable.
@@ -109,6 +129,15 @@ pub struct Registry {
     counters: HeartbeatCounters,
     remove_after: Duration,
     changes: Changes,
+    lines: Lines,
+}
+
+/// Log lines that made-up heartbeats can cause.
+#[derive(Debug)]
+struct Lines {
+    changed: Repeated,
+    silent: Repeated,
+    same_id: Repeated,
 }
 
 impl Worker {
@@ -169,17 +198,24 @@ impl Workers {
 
     /// Checks that no worker of another type has the id of this heartbeat. A worker that is silent
     /// gives its id up to a heartbeat, but to no farewell.
-    fn check_id(&self, heartbeat: &Heartbeat, now: Instant) -> Result<(), TakenId> {
+    fn check_id(&self, heartbeat: &Heartbeat, now: Instant) -> Result<(), Unheard> {
         match self.known.get(&heartbeat.worker_id) {
             Some(known)
                 if known.heartbeat.worker_type != heartbeat.worker_type
                     && (heartbeat.leaving
                         || self.status(known, now) != WorkerStatus::TemporarilyUnavailable) =>
             {
-                Err(TakenId(known.heartbeat.worker_type.clone()))
+                Err(Unheard::TakenId(known.heartbeat.worker_type.clone()))
             }
             _ => Ok(()),
         }
+    }
+
+    /// Removes a worker.
+    fn remove(&mut self, id: &WorkerId) -> Option<Worker> {
+        let removed = self.known.remove(id)?;
+        self.bytes -= bounds::counted(removed.size);
+        Some(removed)
     }
 
     /// The status that a worker has now.
@@ -196,13 +232,18 @@ impl Registry {
             counters: HeartbeatCounters::default(),
             remove_after,
             changes,
+            lines: Lines {
+                changed: Repeated::per_minute(CHANGE_LINES),
+                silent: Repeated::per_minute(CHANGE_LINES),
+                same_id: Repeated::new(),
+            },
         }
     }
 
     /// Notes that heartbeats can arrive from now on.
     pub fn begin_listening(&self, now: Instant) {
         let mut workers = self.workers.write();
-        let mut known = std::mem::take(&mut workers.known);
+        let (mut known, bytes) = (std::mem::take(&mut workers.known), workers.bytes);
         for worker in known.values_mut() {
             let silence = workers.silence(worker, now);
             if worker.status_after(silence) == WorkerStatus::TemporarilyUnavailable {
@@ -211,6 +252,7 @@ impl Registry {
         }
         *workers = Workers {
             known,
+            bytes,
             listening_since: Some(now),
             deaf_since: None,
         };
@@ -233,8 +275,10 @@ impl Registry {
     /// Takes a heartbeat or a farewell.
     ///
     /// # Errors
-    /// [`TakenId`] when the id belongs to a worker of another type; nothing is changed then.
-    pub fn hear(&self, heartbeat: Heartbeat, now: Instant) -> Result<(), TakenId> {
+    /// [`Unheard`] when the id belongs to a worker of another type, or there is no room; nothing is
+    /// changed then.
+    pub fn hear(&self, mut heartbeat: Heartbeat, now: Instant) -> Result<(), Unheard> {
+        let size = bounds::shorten(&mut heartbeat)?;
         let worker_id = heartbeat.worker_id.clone();
         let worker_type = heartbeat.worker_type.clone();
         let status = (!heartbeat.leaving).then_some(heartbeat.status);
@@ -242,24 +286,48 @@ impl Registry {
         let is_changed = {
             let mut workers = self.workers.write();
             workers.check_id(&heartbeat, now)?;
+            if !heartbeat.leaving {
+                workers.check_room(&worker_id, size)?;
+            }
             self.counters.count(worker_type.as_str(), status);
             self.count_fenced(&workers, &heartbeat);
             if heartbeat.leaving {
                 remove_left(&mut workers, &heartbeat)
             } else {
-                insert(&mut workers, heartbeat, now)
+                self.note_same_id(&workers, &heartbeat);
+                insert(&mut workers, heartbeat, size, now)
             }
         };
 
         if is_changed {
             let status = status.map_or("removed", status_label);
-            tracing::info!(%worker_id, %worker_type, status, "worker changed");
+            if let Some(count) = self.lines.changed.note() {
+                tracing::info!(%worker_id, %worker_type, status, count, "worker changed");
+            }
             self.changes.announce(Change::Worker {
                 worker_id,
                 worker_type,
             });
         }
         Ok(())
+    }
+
+    /// Warns when two instances take turns: one that was replaced and comes back was never gone.
+    fn note_same_id(&self, workers: &Workers, heartbeat: &Heartbeat) {
+        let Some(known) = workers.known.get(&heartbeat.worker_id) else {
+            return;
+        };
+        if known.replaced.as_ref() == Some(&heartbeat.instance)
+            && known.heartbeat.instance != heartbeat.instance
+            && let Some(count) = self.lines.same_id.note()
+        {
+            tracing::warn!(
+                worker_id = %heartbeat.worker_id,
+                endpoints = ?[&known.heartbeat.endpoint_url, &heartbeat.endpoint_url],
+                count,
+                "two workers have this id, and hide each other; give each its own WORKER_ID"
+            );
+        }
     }
 
     /// Counts the ends that the worker discarded since its last heartbeat. Heartbeats carry a sum,
@@ -296,7 +364,7 @@ impl Registry {
                 };
                 let worker_type = worker.heartbeat.worker_type.clone();
                 let status = if silence >= self.remove_after {
-                    workers.known.remove(&id);
+                    workers.remove(&id);
                     "removed"
                 } else {
                     worker.status = worker.status_after(silence);
@@ -307,31 +375,25 @@ impl Registry {
         }
 
         for (worker_id, worker_type, status) in silent {
-            tracing::warn!(%worker_id, %worker_type, status, "worker is silent");
+            if let Some(count) = self.lines.silent.note() {
+                tracing::warn!(%worker_id, %worker_type, status, count, "worker is silent");
+            }
             self.changes.announce(Change::Worker {
                 worker_id,
                 worker_type,
             });
         }
+        self.summarise();
     }
 
-    /// The workers of these types and this status, by id. `None` matches all.
-    pub fn list(
-        &self,
-        types: Option<&[&str]>,
-        status: Option<WorkerStatus>,
-        now: Instant,
-    ) -> Vec<WorkerDocument> {
-        let workers = self.workers.read();
-        workers
-            .known
-            .values()
-            .filter(|worker| {
-                types.is_none_or(|types| types.contains(&worker.heartbeat.worker_type.as_str()))
-            })
-            .map(|worker| worker.document(workers.silence(worker, now)))
-            .filter(|worker| status.is_none_or(|wanted| worker.status == wanted))
-            .collect()
+    /// Tells of changes since the last lines about them.
+    fn summarise(&self) {
+        if let Some(count) = self.lines.changed.summary() {
+            tracing::info!(count, "workers changed");
+        }
+        if let Some(count) = self.lines.silent.summary() {
+            tracing::warn!(count, "workers are silent");
+        }
     }
 
     /// One worker.
@@ -365,7 +427,11 @@ impl Registry {
         let known = workers.known.get(worker);
         let of_type = |known: &&Worker| known.heartbeat.worker_type == *worker_type;
         let Some(known) = known.filter(of_type) else {
-            return Presence::Gone;
+            return if workers.may_miss_some() {
+                Presence::Unknown
+            } else {
+                Presence::Gone
+            };
         };
         if workers.status(known, now) == WorkerStatus::TemporarilyUnavailable {
             return Presence::Silent;
@@ -417,13 +483,13 @@ fn remove_left(workers: &mut Workers, farewell: &Heartbeat) -> bool {
         .get(&farewell.worker_id)
         .is_some_and(|known| known.heartbeat.instance == farewell.instance);
     if is_listed {
-        workers.known.remove(&farewell.worker_id);
+        workers.remove(&farewell.worker_id);
     }
     is_listed
 }
 
 /// Lists the worker of this heartbeat; returns whether it is new or has another status.
-fn insert(workers: &mut Workers, heartbeat: Heartbeat, now: Instant) -> bool {
+fn insert(workers: &mut Workers, heartbeat: Heartbeat, size: usize, now: Instant) -> bool {
     let known = workers.known.get(&heartbeat.worker_id);
     let replaced = known.and_then(|known| replaced_by(known, &heartbeat));
     let worker_id = heartbeat.worker_id.clone();
@@ -431,32 +497,25 @@ fn insert(workers: &mut Workers, heartbeat: Heartbeat, now: Instant) -> bool {
     let worker = Worker {
         status,
         heartbeat,
+        size,
         heard: now,
         heard_at: Timestamp::now(),
         silent_before: Duration::ZERO,
         replaced,
     };
 
-    workers
-        .known
-        .insert(worker_id, worker)
-        .is_none_or(|before| before.status != status)
+    let before = workers.remove(&worker_id);
+    workers.bytes += bounds::counted(size);
+    workers.known.insert(worker_id, worker);
+    before.is_none_or(|before| before.status != status)
 }
 
-/// The instance that had the worker's id before this heartbeat. Warns when two instances take
-/// turns: one that was replaced and comes back was never gone.
+/// The instance that had the worker's id before this heartbeat.
 fn replaced_by(known: &Worker, heartbeat: &Heartbeat) -> Option<String> {
     if known.heartbeat.instance == heartbeat.instance {
         return known.replaced.clone();
     }
 
-    if known.replaced.as_ref() == Some(&heartbeat.instance) {
-        tracing::warn!(
-            worker_id = %heartbeat.worker_id,
-            endpoints = ?[&known.heartbeat.endpoint_url, &heartbeat.endpoint_url],
-            "two workers have this id, and hide each other; give each its own WORKER_ID"
-        );
-    }
     Some(known.heartbeat.instance.clone())
 }
 

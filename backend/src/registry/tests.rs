@@ -278,3 +278,32 @@ fn an_id_that_changed_hands_shows_no_worker_of_the_other_type() {
     assert!(registry.get_of(&before, "w", now).is_none());
     assert!(registry.get_of(&after, "w", now).is_some());
 }
+
+#[test]
+fn a_full_registry_takes_no_new_worker_and_calls_none_that_it_misses_gone() {
+    let (registry, now) = registry();
+    for number in 0..bounds::MAX_WORKERS {
+        registry.hear(beat(&format!("w{number}")), now).unwrap();
+    }
+    let presence = |worker: &str| {
+        let worker_type = WorkerType::new("dummy").unwrap();
+        let (worker, id) = (
+            WorkerId::new(worker).unwrap(),
+            OperationId::new("op").unwrap(),
+        );
+        registry.presence(&worker_type, &worker, &id, 1, now)
+    };
+
+    let refused = registry.hear(beat("late"), now).unwrap_err();
+    assert_eq!(refused, Unheard::BeyondBound(BeyondBound::Workers));
+    registry.hear(beat("w7"), now).unwrap();
+    assert_eq!(presence("late"), Presence::Unknown);
+
+    let farewell = Heartbeat {
+        leaving: true,
+        ..beat("w7")
+    };
+    registry.hear(farewell, now).unwrap();
+    assert_eq!(presence("late"), Presence::Gone);
+    registry.hear(beat("late"), now).unwrap();
+}

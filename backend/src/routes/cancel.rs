@@ -4,9 +4,8 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
+use ktrdr_http::body::OptionalBody;
 use ktrdr_http::tokens::Principal;
 use ktrdr_protocol::cancel::CancelIntent;
 use ktrdr_protocol::rest::cancel::CancelResponse;
@@ -33,10 +32,12 @@ pub async fn cancel(
     principal: Principal,
     PathText(id): PathText,
     Query(query): Query<CancelOperation>,
-    body: Result<Bytes, BytesRejection>,
+    body: OptionalBody,
 ) -> Result<Json<CancelResponse<'static>>, ApiError> {
     let patience = query.wait.map(patience);
-    let body = body.unwrap_or_default();
+    let reason = query.reason.or_else(|| reason_in(&body.bytes));
+    // The request may wait for minutes.
+    drop(body);
     // The body may have taken a while.
     principal.check_still_valid()?;
 
@@ -48,7 +49,6 @@ pub async fn cancel(
     }
     state.need_nats()?;
 
-    let reason = query.reason.or_else(|| reason_in(&body));
     let reason = reason.map(|reason| reason.chars().take(MAX_REASON).collect());
     let intent = CancelIntent::new(view.record.id.clone(), reason)
         .requested_by(principal.token_name().cloned());

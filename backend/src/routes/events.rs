@@ -98,7 +98,8 @@ pub async fn one(
         return Ok(OperationEvents::AtEnd);
     }
     let place = state.held.enter()?;
-    let events = connection::one_operation(&state.events, &view);
+    let share = state.answers.share(view.record.size()).await?;
+    let events = connection::one_operation(&state.events, &view, share);
     Ok(OperationEvents::Stream(EventStream::new(events, place)))
 }
 

@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-use axum::Json;
 use axum::extract::State;
+use ktrdr_http::answer::RenderedJson;
 use ktrdr_http::tokens::Principal;
 use ktrdr_protocol::rest::history::{HistoryEntry, HistoryPage, HistoryResponse};
 use ktrdr_protocol::token_name::TokenName;
@@ -17,14 +17,21 @@ use crate::subject_pager::{self, StoredMessage};
 /// Most events, and most cancel intents, in one answer. An ordinary operation has about ten.
 const LIMIT: usize = 10_000;
 
+/// Bytes of events, and of cancel intents, in one answer, about.
+const MAX_BYTES: usize = 4 * 1024 * 1024;
+
+/// Bytes that an answer counts for while it is read and sent, at least.
+const SHARE: usize = 1024 * 1024;
+
 /// The start request, every event and every cancel intent, with sequence and time.
 pub async fn show(
     State(state): State<AppState>,
     principal: Principal,
     PathText(id): PathText,
-) -> Result<Json<HistoryResponse<'static>>, ApiError> {
+) -> Result<RenderedJson<HistoryResponse<'static>>, ApiError> {
     let view = find(&state, &principal, &id)?;
     state.need_nats()?;
+    let share = state.answers.share(view.record.size().max(SHARE)).await?;
 
     let (record, names, connection) = (&view.record, &state.names, &state.connection);
     let (worker_type, stream) = (&record.queue.worker_type, names.stream());
@@ -33,8 +40,8 @@ pub async fn show(
     let cancel = names.cancel(worker_type, &record.id);
     let (start, events, cancels) = futures::try_join!(
         subject_pager::read_page(connection, &stream, &start, record.start_sequence, 1),
-        subject_pager::read_all(connection, &stream, &operation, LIMIT),
-        subject_pager::read_all(connection, &stream, &cancel, LIMIT),
+        subject_pager::read_all(connection, &stream, &operation, LIMIT, MAX_BYTES),
+        subject_pager::read_all(connection, &stream, &cancel, LIMIT, MAX_BYTES),
     )
     .map_err(ApiError::nats_read)?;
 
@@ -55,14 +62,15 @@ pub async fn show(
         .collect();
     entries.sort_by_key(|entry| entry.sequence);
 
-    Ok(Json(HistoryResponse {
+    let answer = HistoryResponse {
         success: true,
         data: HistoryPage {
-            operation_id: Cow::Owned(record.id.clone()),
+            operation_id: Cow::Borrowed(&record.id),
             history: entries,
             truncated,
         },
-    }))
+    };
+    RenderedJson::write(&answer, share)
 }
 
 fn entry(message: &StoredMessage, event: Option<&str>) -> HistoryEntry {

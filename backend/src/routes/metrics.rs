@@ -3,8 +3,8 @@
 
 use std::borrow::Cow;
 
-use axum::Json;
 use axum::extract::State;
+use ktrdr_http::answer::RenderedJson;
 use ktrdr_http::tokens::Principal;
 use ktrdr_protocol::metric::{MetricBatch, MetricPoint};
 use ktrdr_protocol::rest::metrics::{Cursor, MetricsPage, MetricsResponse};
@@ -19,6 +19,9 @@ use crate::subject_pager::{self, Page, StoredMessage};
 /// Batches in one read.
 const BATCHES: usize = 256;
 
+/// Bytes of points in one answer, about. A page of points with long names ends early.
+const MAX_BYTES: usize = 1024 * 1024;
+
 /// Points after the cursor, oldest first. Every answer has a cursor: polling with it misses nothing
 /// and repeats nothing.
 pub async fn show(
@@ -26,7 +29,7 @@ pub async fn show(
     principal: Principal,
     PathText(id): PathText,
     Query(query): Query<ReadMetrics>,
-) -> Result<Json<MetricsResponse<'static>>, ApiError> {
+) -> Result<RenderedJson<MetricsResponse<'static>>, ApiError> {
     let limit = query.limit.unwrap_or(100) as usize;
     let cursor = match query.cursor {
         None => Cursor::default(),
@@ -39,6 +42,7 @@ pub async fn show(
     };
     let view = find(&state, &principal, &id)?;
     state.need_nats()?;
+    let share = state.answers.share(MAX_BYTES).await?;
     let record = &view.record;
     let subject = state.names.metrics(&record.queue.worker_type, &record.id);
     let stream = state.names.metrics_stream();
@@ -60,20 +64,23 @@ pub async fn show(
         ..
     } = reading;
 
-    Ok(Json(MetricsResponse {
+    let answer = MetricsResponse {
         success: true,
         data: MetricsPage {
-            operation_id: Cow::Owned(record.id.clone()),
+            operation_id: Cow::Borrowed(&record.id),
             metrics: points,
             cursor: cursor.to_string(),
             has_more,
         },
-    }))
+    };
+    RenderedJson::write(&answer, share)
 }
 
 /// Collects up to `limit` points, and finds out whether there is one more.
 struct Reading {
     limit: usize,
+    /// Bytes that further points may take.
+    room: usize,
     points: Vec<MetricPoint>,
     /// Where the client continues.
     cursor: Cursor,
@@ -88,6 +95,7 @@ impl Reading {
     fn new(cursor: Cursor, limit: usize) -> Self {
         Self {
             limit,
+            room: MAX_BYTES,
             points: Vec::new(),
             cursor,
             has_more: false,
@@ -125,10 +133,16 @@ impl Reading {
         };
 
         let mut points = batch.into_points().skip(skip);
-        let room = self.limit - self.points.len();
         let before = self.points.len();
-        self.points.extend(points.by_ref().take(room));
+        while self.points.len() < self.limit
+            && self.room > 0
+            && let Some(point) = points.next()
+        {
+            self.room = self.room.saturating_sub(size(&point));
+            self.points.push(point);
+        }
         let taken = self.points.len() - before;
+        let has_room = self.points.len() < self.limit && self.room > 0;
 
         if points.next().is_some() {
             self.has_more = true;
@@ -140,7 +154,7 @@ impl Reading {
             }
             return true;
         }
-        if taken > 0 || room > 0 {
+        if taken > 0 || has_room {
             self.cursor = Cursor {
                 sequence: sequence + 1,
                 index: 0,
@@ -148,6 +162,12 @@ impl Reading {
         }
         false
     }
+}
+
+/// About how many bytes the point takes in an answer.
+fn size(point: &MetricPoint) -> usize {
+    const FIELDS: usize = 96;
+    FIELDS + point.name.len()
 }
 
 #[cfg(test)]

@@ -35,7 +35,7 @@ pub async fn list(
     let limit = query.limit.unwrap_or(100);
     let offset = query.offset.unwrap_or(0);
     let types = shown_types(&principal, query.operation_type.as_deref());
-    let (total, operations) = state.projection.list(
+    let (total, operations, bytes) = state.projection.list(
         types.as_deref(),
         query.status,
         offset,
@@ -53,7 +53,6 @@ pub async fn list(
             has_more: offset.saturating_add(operations.len() as u64) < total,
         },
     };
-    let bytes = operations.iter().map(|view| view.record.size()).sum();
     let share = state.answers.share(bytes).await?;
     RenderedJson::list(&frame, operations, bytes, share)
 }
@@ -88,9 +87,10 @@ pub async fn show(
     if let Some(text) = state.responses.find(&view.record) {
         return Ok(RenderedJson::new(text));
     }
+    let share = state.answers.share(view.record.size()).await?;
     let text = render(&view, warning(&state, &view))?;
     state.responses.keep(&view.record, &text);
-    Ok(RenderedJson::new(text))
+    Ok(RenderedJson::with_share(text, share))
 }
 
 /// Writes the answer as JSON, into a buffer that is large enough from the start.
@@ -172,7 +172,7 @@ fn warning(state: &AppState, view: &View) -> Option<String> {
             .registry
             .presence(worker_type, worker, &record.id, record.state.attempt, now)
         {
-            Presence::Alive { .. } => return None,
+            Presence::Alive { .. } | Presence::Unknown => return None,
             Presence::Silent => "does not answer",
             // A backend that has only just begun to listen knows nobody yet.
             Presence::Gone

@@ -93,6 +93,8 @@ impl FromParams for ListWorkers {
         Ok(Self {
             status: params.text("status").map(worker_status).transpose()?,
             worker_type: params.owned_text("worker_type"),
+            limit: params.number("limit", 1..=10_000)?,
+            offset: params.number("offset", 0..=u64::MAX)?,
         })
     }
 }

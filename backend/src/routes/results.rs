@@ -27,6 +27,9 @@ use crate::state::AppState;
 /// Bytes of a large result that are in memory at the same time.
 const CHUNK: usize = 128 * 1024;
 
+/// Bytes that a large result counts for while it is sent: it takes a consumer and buffers.
+const DOWNLOAD: usize = 1024 * 1024;
+
 /// How long the next bytes of a large result may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -45,6 +48,7 @@ pub async fn show(
     if let Some(stored) = record.result_ref() {
         return large(&state, record, stored).await;
     }
+    let share = state.answers.share(record.size()).await?;
     let data = record.result.as_deref().unwrap_or(RawValue::NULL);
     let response = ResultResponse {
         success: true,
@@ -52,8 +56,7 @@ pub async fn show(
         status,
         data: Cow::Borrowed(data),
     };
-    let text = serde_json::to_vec(&response).map_err(ApiError::internal)?;
-    Ok(RenderedJson::new(text))
+    RenderedJson::write(&response, share)
 }
 
 fn no_result(view: &View, status: Status) -> ApiError {
@@ -92,6 +95,7 @@ async fn large(
     stored: &ResultRef,
 ) -> Result<RenderedJson<ResultResponse<'static>>, ApiError> {
     let id = &record.id;
+    let share = state.answers.share(DOWNLOAD).await?;
     let opened = open(state, record, stored).await;
     let mut checked = opened.map_err(|error| error.answer(state, id))?;
     // The first piece decides between an answer and an error document. Many results have no other.
@@ -105,9 +109,11 @@ async fn large(
             log_invalid(&state, &id, &error.to_string());
         }
     });
-    let body = stream::iter(head.map(Ok))
-        .chain(rest)
-        .chain(stream::once(async { Ok(Bytes::from_static(AFTER_DATA)) }));
+    let tail = stream::once(async move {
+        drop(share);
+        Ok(Bytes::from_static(AFTER_DATA))
+    });
+    let body = stream::iter(head.map(Ok)).chain(rest).chain(tail);
     Ok(RenderedJson::new(Body::from_stream(body)))
 }
 

@@ -9,8 +9,9 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use ktrdr_bus::oplog::Stored;
+use ktrdr_http::body::read_body;
 use ktrdr_http::openapi::{Describe, Description};
-use ktrdr_http::start_body::{StartBody, read_body};
+use ktrdr_http::start_body::StartBody;
 use ktrdr_http::tokens::Principal;
 use ktrdr_protocol::execution::ExecutionOptions;
 use ktrdr_protocol::id::OperationId;
@@ -81,7 +82,7 @@ pub async fn start(
         .filter(|entry| principal.sees(entry.published.worker_type.as_str()))
         .ok_or_else(|| unknown_domain(&state, &principal, &domain))?;
 
-    let body = read_body(body, state.config.max_body).await?;
+    let (body, share) = read_body(body, state.config.max_body, &state.bodies).await?;
     // The body may have taken a while.
     principal.check_still_valid()?;
     let body = StartBody::check(body, Some(entry.usable_schema().await?)).await?;
@@ -118,9 +119,10 @@ pub async fn start(
 
     let (publisher, trace) = (state.clone(), trace_of(&headers));
     state
-        .detached(
-            async move { publish(&publisher, &requester, &entry, request, warning, trace).await },
-        )
+        .detached(async move {
+            let _held_to_the_end = share;
+            publish(&publisher, &requester, &entry, request, warning, trace).await
+        })
         .await
 }
 

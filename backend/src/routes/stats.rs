@@ -105,11 +105,11 @@ fn queues(state: &AppState, principal: &Principal, now: Timestamp) -> Vec<QueueS
 
 fn workers(state: &AppState, types: Option<&[&str]>) -> WorkerCounts {
     let mut counts = WorkerCounts::default();
-    for worker in state.registry.list(types, None, Instant::now()) {
-        match worker.status {
-            WorkerStatus::Available => counts.available += 1,
-            WorkerStatus::Busy => counts.busy += 1,
-            WorkerStatus::TemporarilyUnavailable => counts.temporarily_unavailable += 1,
+    for ((_, status), count) in state.registry.counts(types, Instant::now()) {
+        match status {
+            WorkerStatus::Available => counts.available += count,
+            WorkerStatus::Busy => counts.busy += count,
+            WorkerStatus::TemporarilyUnavailable => counts.temporarily_unavailable += count,
         }
     }
     counts

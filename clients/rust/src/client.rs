@@ -230,7 +230,8 @@ impl Client {
         self.repeat(id, "resume").await
     }
 
-    /// The workers that are alive or were a moment ago.
+    /// The workers that are alive or were a moment ago, by id. An answer has at most about 8 MiB,
+    /// which is thousands of workers: those behind it begin at `offset` plus the number of workers.
     ///
     /// # Errors
     /// See [`Error`].

@@ -1,16 +1,19 @@
 //! Answers that are not made by [`axum::Json`], with the type of their document.
 
+use std::convert::Infallible;
 use std::io;
 use std::marker::PhantomData;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::http::HeaderValue;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-
 use futures::stream;
+use http_body::{Frame, SizeHint};
 use ktrdr_protocol::rest::ErrorCode;
 use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -18,8 +21,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::error::ApiError;
 use crate::metrics;
 
-/// Answers of at most this size, in bytes, are written at once, and as many as there are requests.
+/// Lists of at most this size, in bytes, are written at once.
 const SMALL: usize = 256 * 1024;
+
+/// Answers of at most this size, in bytes, take no share: there may be as many as requests.
+const FREE: usize = 64 * 1024;
 
 /// Bytes written in one go of an answer that is written piece by piece.
 const PIECE: usize = 64 * 1024;
@@ -36,10 +42,8 @@ const UNIT: usize = 1024;
 pub struct AnswerBudget(Arc<Semaphore>);
 
 /// The part of the budget that one answer takes until it is dropped; small answers take none.
-#[derive(Debug)]
-pub struct Share(
-    #[expect(dead_code, reason = "given back when dropped")] Option<OwnedSemaphorePermit>,
-);
+#[derive(Debug, Default)]
+pub struct Share(Option<OwnedSemaphorePermit>);
 
 impl AnswerBudget {
     /// For so many bytes together.
@@ -52,9 +56,14 @@ impl AnswerBudget {
     /// # Errors
     /// 503 `overloaded`.
     pub async fn share(&self, bytes: usize) -> Result<Share, ApiError> {
-        if bytes <= SMALL {
-            return Ok(Share(None));
+        match self.try_share(bytes) {
+            Some(share) => Ok(share),
+            // Boxed because it is rare: otherwise every request would have room for it.
+            None => Box::pin(self.wait(bytes)).await,
         }
+    }
+
+    async fn wait(&self, bytes: usize) -> Result<Share, ApiError> {
         let share = Arc::clone(&self.0).acquire_many_owned(units(bytes));
         match tokio::time::timeout(PATIENCE, share).await {
             Ok(Ok(share)) => Ok(Share(Some(share))),
@@ -67,7 +76,7 @@ impl AnswerBudget {
 
     /// The same at once; `None` while others take too much.
     pub fn try_share(&self, bytes: usize) -> Option<Share> {
-        if bytes <= SMALL {
+        if bytes <= FREE {
             return Some(Share(None));
         }
         let share = Arc::clone(&self.0).try_acquire_many_owned(units(bytes));
@@ -93,6 +102,63 @@ impl<T> RenderedJson<T> {
             document: PhantomData,
         }
     }
+
+    /// The same with a share, which is kept until the client has read nearly all of a large text.
+    pub fn with_share(text: impl Into<Bytes>, share: Share) -> Self {
+        let text = text.into();
+        if text.len() <= FREE || share.0.is_none() {
+            return Self::new(text);
+        }
+        Self::new(Body::new(SharedText {
+            text,
+            sent: 0,
+            _share: share,
+        }))
+    }
+
+    /// Writes a document whose share was taken before.
+    ///
+    /// # Errors
+    /// 500 when it cannot be written.
+    pub fn write(document: &impl Serialize, share: Share) -> Result<Self, ApiError> {
+        let text = serde_json::to_vec(document).map_err(ApiError::internal)?;
+        Ok(Self::with_share(text, share))
+    }
+}
+
+/// A text that is sent in pieces, because a connection takes a piece only when its client has read
+/// those before. The pieces are copies: a slice would keep the whole text in memory.
+struct SharedText {
+    text: Bytes,
+    sent: usize,
+    _share: Share,
+}
+
+impl http_body::Body for SharedText {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let rest = self.text.get(self.sent..).unwrap_or_default();
+        let piece = rest.get(..PIECE).unwrap_or(rest);
+        if piece.is_empty() {
+            return Poll::Ready(None);
+        }
+        let piece = Bytes::copy_from_slice(piece);
+        self.sent += piece.len();
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.sent >= self.text.len()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact((self.text.len() - self.sent) as u64)
+    }
 }
 
 impl<T> RenderedJson<T> {
@@ -116,14 +182,14 @@ impl<T> RenderedJson<T> {
             text: Vec::with_capacity(bytes.min(SMALL) + 2 * frame.len()),
             after: Some(format!("]{after}")),
             is_first: true,
-            _share: share,
+            share,
         };
         writer.text.extend_from_slice(before.as_bytes());
         writer.text.push(b'[');
 
         if bytes <= SMALL {
             let text = writer.piece(usize::MAX).map_err(ApiError::internal)?;
-            return Ok(Self::new(text.unwrap_or_default()));
+            return Ok(Self::with_share(text.unwrap_or_default(), writer.share));
         }
         let pieces = stream::try_unfold(writer, |mut writer| async move {
             let piece = writer.piece(PIECE).map_err(io::Error::other)?;
@@ -140,7 +206,7 @@ struct ListWriter<I> {
     /// What follows the list; `None` when it was written.
     after: Option<String>,
     is_first: bool,
-    _share: Share,
+    share: Share,
 }
 
 impl<I: Serialize> ListWriter<I> {
@@ -211,12 +277,36 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn a_large_text_is_the_same_and_keeps_its_share_until_it_is_sent() {
+        use axum::body::HttpBody;
+
+        let budget = AnswerBudget::new(1024 * 1024);
+        let written = json!({"text": "x".repeat(900 * 1024)});
+        let share = budget.share(900 * 1024).await.unwrap();
+        let mut answer = RenderedJson::<Value>::write(&written, share).unwrap();
+
+        let length = written.to_string().len() as u64;
+        assert_eq!(answer.body.size_hint().exact(), Some(length));
+        let mut read = Vec::new();
+        while !answer.body.is_end_stream() {
+            assert!(budget.try_share(900 * 1024).is_none());
+            let frame =
+                std::future::poll_fn(|context| Pin::new(&mut answer.body).poll_frame(context));
+            read.extend(frame.await.unwrap().unwrap().into_data().unwrap());
+        }
+        assert_eq!(serde_json::from_slice::<Value>(&read).unwrap(), written);
+
+        drop(answer);
+        assert!(budget.try_share(900 * 1024).is_some());
+    }
+
     #[tokio::test(start_paused = true)]
     async fn large_answers_wait_for_each_other_and_are_refused_in_the_end() {
         let budget = AnswerBudget::new(1024 * 1024);
         let first = budget.share(800 * 1024).await.unwrap();
 
-        assert!(budget.share(SMALL).await.is_ok(), "a small one");
+        assert!(budget.share(FREE).await.is_ok(), "a small one");
         let refused = budget.share(400 * 1024).await.unwrap_err();
         assert_eq!(refused.problem().code, ErrorCode::Overloaded);
         assert!(budget.try_share(400 * 1024).is_none());

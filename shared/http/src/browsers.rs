@@ -43,7 +43,8 @@ const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName =
 /// Request headers that pages of configured origins may set.
 const ALLOWED_HEADERS: &str = "authorization, content-type, idempotency-key, if-none-match, last-event-id, traceparent, x-request-id";
 /// Answer headers that pages of configured origins may read, besides those that all pages may.
-const EXPOSED_HEADERS: &str = "allow, etag, location, retry-after, www-authenticate, x-request-id";
+const EXPOSED_HEADERS: &str =
+    "allow, etag, link, location, retry-after, www-authenticate, x-request-id";
 
 /// Which names and pages a REST interface answers.
 #[derive(Debug, Clone, Default, Args)]

@@ -8,8 +8,9 @@ use ktrdr_protocol::id::OperationId;
 use ktrdr_protocol::rest::{ErrorCode, Problem};
 use serde_json::Value;
 
+use crate::body::ReadBodyError;
 use crate::schema::UnusableSchema;
-use crate::start_body::{BodyError, ReadBodyError};
+use crate::start_body::BodyError;
 
 /// Why a request was refused, as an answer.
 #[derive(Debug)]
@@ -182,6 +183,10 @@ impl From<ReadBodyError> for ApiError {
     fn from(error: ReadBodyError) -> Self {
         match error {
             ReadBodyError::TooLarge { limit } => Self::too_large(Some(limit)),
+            ReadBodyError::Overloaded => Self::new(
+                ErrorCode::Overloaded,
+                "Too many large requests are being received. Try again",
+            ),
             ReadBodyError::Broken => Self::new(
                 ErrorCode::InvalidBody,
                 "The body could not be read to its end",

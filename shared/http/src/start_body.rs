@@ -1,4 +1,4 @@
-//! Reads and checks the body of `POST …/start`, on backend and worker.
+//! Checks the body of `POST …/start`, on backend and worker. [`crate::body`] reads it.
 //!
 //! The problem: a start body mixes our fields (`task_id`, `execution`) with the parameters of an
 //! engine that the backend does not know. A client should see all its mistakes in one answer. The
@@ -28,10 +28,6 @@ use ktrdr_protocol::rest::Violation;
 
 use crate::schema::{Schema, TooCostly, check_apart};
 
-/// Of a body that is too large, this many times the limit is read and discarded, so that its sender
-/// gets to read the answer.
-const MAX_DISCARDED: usize = 32;
-
 /// Bodies above this size, in bytes, are always checked on a thread of their own.
 const LARGE: usize = 32 * 1024;
 
@@ -53,49 +49,6 @@ pub struct StartBody {
     pub execution: ExecutionOptions,
     /// The engine's parameters, as the client wrote them.
     pub parameters: Box<RawValue>,
-}
-
-/// Why a body could not be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum ReadBodyError {
-    /// It is larger than the limit.
-    #[error("the body is larger than {limit} bytes")]
-    TooLarge {
-        /// The limit, in bytes.
-        limit: usize,
-    },
-    /// The connection broke before the end of the body.
-    #[error("the body could not be read to its end")]
-    Broken,
-}
-
-/// Reads a body of at most `limit` bytes.
-///
-/// The rest of a larger body is read and discarded, up to a bound. Many clients do not see an
-/// answer that is sent while they are still sending, because their connection is then reset.
-///
-/// # Errors
-/// [`ReadBodyError`].
-pub async fn read_body(body: axum::body::Body, limit: usize) -> Result<Bytes, ReadBodyError> {
-    use futures::StreamExt;
-    let mut chunks = body.into_data_stream();
-    let (mut kept, mut seen) = (Vec::new(), 0_usize);
-    while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.map_err(|_| ReadBodyError::Broken)?;
-        seen = seen.saturating_add(chunk.len());
-        if seen <= limit {
-            kept.extend_from_slice(&chunk);
-        } else if seen > limit.saturating_mul(MAX_DISCARDED) {
-            break;
-        } else {
-            kept = Vec::new();
-        }
-    }
-    if seen > limit {
-        Err(ReadBodyError::TooLarge { limit })
-    } else {
-        Ok(kept.into())
-    }
 }
 
 /// Why a start body was refused.

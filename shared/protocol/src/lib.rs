@@ -7,6 +7,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`id`] | names that become one token of a subject: operation, worker, worker type, queue |
+//! | [`json`] | the length of a value as JSON |
 //! | [`time`] | timestamps of messages and documents (RFC 3339, UTC, milliseconds) |
 //! | [`token_name`] | the name of a token of the REST interfaces |
 //! | [`subject`] | every subject, stream, consumer and bucket name |
@@ -30,6 +31,7 @@ pub mod claim;
 pub mod event;
 pub mod execution;
 pub mod id;
+pub mod json;
 pub mod metric;
 pub mod origin;
 pub mod progress;

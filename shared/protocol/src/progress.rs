@@ -20,6 +20,7 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use crate::id::{OperationId, WorkerId};
+use crate::json::length;
 use crate::time::Timestamp;
 
 /// How far an attempt is. An engine's own counters stand beside `percentage`.
@@ -83,6 +84,33 @@ impl Progress {
     pub fn field(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
         self.fields.insert(name.into(), value.into());
         self
+    }
+
+    /// Characters of `current_step` that backends keep while an attempt runs.
+    pub const KEPT_STEP: usize = 1000;
+
+    /// Bytes of an engine's own counters, written as JSON, that backends keep while an attempt runs.
+    pub const KEPT_FIELDS: usize = 16 * 1024;
+
+    /// Cuts the step after so many characters, and leaves out the engine's own counters when they
+    /// have more than so many bytes. Returns about how many bytes the progress has then.
+    pub fn shorten(&mut self, step: usize, fields: usize) -> usize {
+        if let Some(text) = &mut self.current_step
+            && let Some((end, _)) = text.char_indices().nth(step)
+        {
+            text.truncate(end);
+            text.push('…');
+        }
+
+        let mut own = match self.fields.is_empty() {
+            true => 0,
+            false => length(&self.fields),
+        };
+        if own > fields {
+            self.fields = Map::new();
+            own = 0;
+        }
+        own + self.current_step.as_ref().map_or(0, String::len)
     }
 
     /// The progress of a completed operation: the last report, with the percentage at 100.

@@ -19,6 +19,7 @@ use serde_json::{Map, Value};
 
 use crate::execution::ExecutionDefaults;
 use crate::id::{OperationId, WorkerId, WorkerType};
+use crate::json::length;
 use crate::progress::Progress;
 use crate::time::Timestamp;
 
@@ -40,7 +41,9 @@ pub struct Capabilities {
 }
 
 /// Whether a worker can take work.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum WorkerStatus {
     /// It has a free slot.
@@ -123,6 +126,46 @@ pub struct RefusedStart {
     pub start_sequence: u64,
     /// Why, for people.
     pub why: String,
+}
+
+/// Longest address of a worker, in bytes.
+pub const MAX_ENDPOINT_URL: usize = 2048;
+
+/// Longest instance and longest version, in bytes.
+pub const MAX_LABEL: usize = 256;
+
+/// Bytes of a worker's capabilities, written as JSON.
+pub const MAX_CAPABILITIES: usize = 16 * 1024;
+
+/// A part of a heartbeat has more bytes than backends accept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{part} has more than {most} bytes")]
+pub struct PartTooLarge {
+    /// The name of the part.
+    pub part: &'static str,
+    /// Its bound, in bytes.
+    pub most: usize,
+}
+
+impl Heartbeat {
+    /// Checks the parts that have any size and cannot be shortened; returns how many bytes they
+    /// have together.
+    ///
+    /// # Errors
+    /// [`PartTooLarge`], about the first one beyond its bound.
+    pub fn check_parts(&self) -> Result<usize, PartTooLarge> {
+        let capabilities = length(&self.capabilities);
+        let parts = [
+            ("endpoint_url", self.endpoint_url.len(), MAX_ENDPOINT_URL),
+            ("instance", self.instance.len(), MAX_LABEL),
+            ("version", self.version.len(), MAX_LABEL),
+            ("capabilities", capabilities, MAX_CAPABILITIES),
+        ];
+        match parts.into_iter().find(|(_, length, most)| length > most) {
+            Some((part, _, most)) => Err(PartTooLarge { part, most }),
+            None => Ok(parts.into_iter().map(|(_, length, _)| length).sum()),
+        }
+    }
 }
 
 /// One operation that a worker runs now.

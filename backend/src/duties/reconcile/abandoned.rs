@@ -96,6 +96,6 @@ fn why_abandoned(state: &AppState, record: &Record, now: Instant) -> Option<(Str
         Presence::Alive { runs_it: false } => {
             Some((format!("worker {worker} no longer runs it"), lease))
         }
-        Presence::Alive { runs_it: true } => None,
+        Presence::Alive { runs_it: true } | Presence::Unknown => None,
     }
 }

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 
+pub use ktrdr_protocol::json::length;
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 
@@ -134,24 +135,6 @@ impl Cost {
             is_recursive: all.met_itself,
         })
     }
-}
-
-/// Bytes of the JSON text of `value`.
-pub fn length(value: &Value) -> usize {
-    struct Counted(usize);
-    impl std::io::Write for Counted {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0 += bytes.len();
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    let mut counted = Counted(0);
-    // Neither this writer nor a `Value` can fail.
-    let _ = serde_json::to_writer(&mut counted, value);
-    counted.0
 }
 
 /// Where a keyword has its subschemas.

@@ -75,6 +75,10 @@ impl Default for Timeouts {
     }
 }
 
+/// Bytes of one connection that hyper holds: of a header, and of an answer that waits to be read.
+/// Those of an answer do not count in [`crate::answer::AnswerBudget`] any more.
+const MAX_BUFFER: usize = 64 * 1024;
+
 /// Pause after an error of `accept` that another attempt would only repeat.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
@@ -240,7 +244,11 @@ impl Connection {
             client: Arc::new(self.client),
         };
         let io = TokioIo::new(stream);
-        let mut connection = pin!(http1::Builder::new().serve_connection(io, routes));
+        let mut connection = pin!(
+            http1::Builder::new()
+                .max_buf_size(MAX_BUFFER)
+                .serve_connection(io, routes)
+        );
         let mut stopping = false;
 
         loop {

@@ -72,6 +72,14 @@ pub struct ListWorkers {
     /// Only workers in this status.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<WorkerStatus>,
+    /// Size of the page. Without it, all workers that fit into about 8 MiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10_000))]
+    pub limit: Option<u64>,
+    /// How many workers to skip.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 18_446_744_073_709_551_615_u64), extend("default" = 0))]
+    pub offset: Option<u64>,
 }
 
 /// Parameters of `GET /api/v1/events`.

@@ -15,7 +15,7 @@ use ktrdr_protocol::cancel::CancelIntent;
 use ktrdr_protocol::id::OperationId;
 use ktrdr_protocol::worker::{OperationAnswer, OperationQuery};
 
-use crate::announce::heartbeat::describe;
+use crate::announce::heartbeat::{describe, write};
 use crate::attempt::stop::StopReason;
 use crate::worker::core::Core;
 
@@ -66,7 +66,8 @@ pub(crate) async fn serve(core: Arc<Core>) -> Result<(), async_nats::Error> {
                 let _ = request.respond(answer).await;
             }
             Some(request) = health.next() => {
-                let answer = serde_json::to_vec(&describe(&core)).map(Bytes::from).map_err(internal);
+                let most = core.connection.client.max_payload();
+                let answer = write(&describe(&core), most).map(Bytes::from).map_err(internal);
                 let _ = request.respond(answer).await;
             }
             else => return Ok(()),
@@ -88,7 +89,7 @@ fn answer_operation(core: &Core, request: &Request) -> Result<Bytes, ReplyError>
         .map_err(internal)
 }
 
-fn internal(error: serde_json::Error) -> ReplyError {
+fn internal(error: impl std::fmt::Display) -> ReplyError {
     ReplyError {
         status: error.to_string(),
         code: 500,

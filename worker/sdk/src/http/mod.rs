@@ -11,6 +11,8 @@ use std::sync::Arc;
 
 use axum::http::Uri;
 use axum::{Extension, Router, middleware};
+use ktrdr_http::answer::AnswerBudget;
+use ktrdr_http::body::BodyBudget;
 use ktrdr_http::error::ApiError;
 use ktrdr_http::schema::{Schema, UnusableSchema};
 use ktrdr_http::server::{self, Connections};
@@ -27,6 +29,12 @@ use crate::pulling::puller::SlotRequests;
 use crate::worker::config::RestRoutes;
 use crate::worker::core::Core;
 
+/// Bytes of large answers that may be on their way to clients at a time.
+const MAX_ANSWERS: usize = 32 * 1024 * 1024;
+
+/// Bytes of request bodies that may be in memory at a time.
+const MAX_BODIES: usize = 32 * 1024 * 1024;
+
 /// The state that the handlers share.
 #[derive(Clone)]
 pub(crate) struct HttpState {
@@ -34,6 +42,8 @@ pub(crate) struct HttpState {
     pub(crate) slots: SlotRequests,
     pub(crate) operations: TaskTracker,
     tokens: Tokens,
+    answers: AnswerBudget,
+    bodies: BodyBudget,
     schema: Arc<OnceCell<Result<Schema, UnusableSchema>>>,
 }
 
@@ -75,6 +85,8 @@ pub(crate) fn router(
         slots,
         operations,
         tokens,
+        answers: AnswerBudget::new(MAX_ANSWERS),
+        bodies: BodyBudget::new(MAX_BODIES),
         schema: Arc::default(),
     };
 

@@ -24,7 +24,7 @@ use ktrdr_protocol::rest::query::ListOperations;
 use ktrdr_protocol::state::Status;
 use ktrdr_protocol::time::Timestamp;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::HttpState;
 use crate::attempt::stop::StopReason;
@@ -32,6 +32,12 @@ use crate::worker::history::{LocalOperation, LocalState};
 
 /// Largest page of operations.
 const MAX_LIMIT: u64 = 1000;
+
+/// Bytes of one page, about. A page of large operations ends early.
+const MAX_PAGE: usize = 8 * 1024 * 1024;
+
+/// Bytes of a metric point without its name, about.
+const POINT: usize = 96;
 
 /// How long NATS may take to store a cancel intent.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(3);
@@ -90,14 +96,21 @@ pub(super) async fn list(
         })
         .filter(|(_, state)| query.status.is_none_or(|status| status == state.status))
         .collect();
-    let page: Vec<_> = all
+    let (mut page, mut bytes) = (Vec::new(), 0);
+    let wanted = all
         .iter()
         .skip(usize::try_from(offset).unwrap_or(usize::MAX))
-        .take(limit as usize)
-        .map(|(operation, state)| document(operation, state))
-        .collect();
+        .take(limit as usize);
+    for (operation, state) in wanted {
+        if bytes >= MAX_PAGE {
+            break;
+        }
+        bytes += size(operation, state);
+        page.push(document(operation, state));
+    }
 
-    render(&OperationListResponse {
+    let share = state.answers.share(bytes).await?;
+    let answer = OperationListResponse {
         success: true,
         data: OperationPage {
             has_more: offset.saturating_add(page.len() as u64) < all.len() as u64,
@@ -106,7 +119,8 @@ pub(super) async fn list(
             limit,
             offset,
         },
-    })
+    };
+    RenderedJson::write(&answer, share)
 }
 
 pub(super) async fn get(
@@ -114,16 +128,18 @@ pub(super) async fn get(
     Path(id): Path<String>,
 ) -> Result<RenderedJson<OperationResponse<'static>>, ApiError> {
     let operation = find(&state, &id)?;
-    let state = operation.state();
+    let local = operation.state();
+    let share = state.answers.share(size(&operation, &local)).await?;
 
-    render(&OperationResponse {
+    let answer = OperationResponse {
         success: true,
         operation_id: Cow::Borrowed(&operation.request.operation_id),
-        status: state.status,
-        progress: ProgressDocument::Value(Cow::Borrowed(&state.progress)),
-        data: document(&operation, &state),
+        status: local.status,
+        progress: ProgressDocument::Value(Cow::Borrowed(&local.progress)),
+        data: document(&operation, &local),
         warning: None,
-    })
+    };
+    RenderedJson::write(&answer, share)
 }
 
 /// Parameters of `GET /api/v1/operations/{id}/metrics` of a worker.
@@ -141,7 +157,7 @@ pub(super) async fn metrics(
     State(state): State<HttpState>,
     Path(id): Path<String>,
     query: Result<Query<ReadMetrics>, QueryRejection>,
-) -> Result<Json<MetricsResponse<'static>>, ApiError> {
+) -> Result<RenderedJson<MetricsResponse<'static>>, ApiError> {
     let query = read_query(query)?;
     let operation = find(&state, &id)?;
     let points = operation.state().points;
@@ -159,15 +175,19 @@ pub(super) async fn metrics(
     let total = points.len();
     let page: Vec<_> = points.into_iter().skip(from).take(limit).collect();
     let next = from.min(total) + page.len();
-    Ok(Json(MetricsResponse {
+    let bytes = page.iter().map(|point| POINT + point.name.len()).sum();
+    let share = state.answers.share(bytes).await?;
+
+    let answer = MetricsResponse {
         success: true,
         data: MetricsPage {
-            operation_id: Cow::Owned(operation.request.operation_id.clone()),
+            operation_id: Cow::Borrowed(&operation.request.operation_id),
             metrics: page,
             cursor: next.to_string(),
             has_more: next < total,
         },
-    }))
+    };
+    RenderedJson::write(&answer, share)
 }
 
 /// Stores a cancel intent as a backend does, so that every program knows of it, and stops the engine.
@@ -234,10 +254,20 @@ fn find(state: &HttpState, id: &str) -> Result<Arc<LocalOperation>, ApiError> {
         })
 }
 
-/// Writes a document whose data is borrowed. `Owned` is the same document with owned data.
-fn render<Owned>(document: &impl Serialize) -> Result<RenderedJson<Owned>, ApiError> {
-    let text = serde_json::to_vec(document).map_err(ApiError::internal)?;
-    Ok(RenderedJson::new(text))
+/// About how many bytes the document has.
+fn size(operation: &LocalOperation, state: &LocalState) -> usize {
+    const FIELDS: usize = 1024;
+    const ATTEMPT: usize = 512;
+
+    FIELDS
+        + operation.request.parameters.get().len()
+        + state.result.as_ref().map_or(0, |json| json.get().len())
+        + state.attempts.len() * ATTEMPT
+        + state
+            .error
+            .as_ref()
+            .map_or(0, |error| 2 * error.message.len())
+        + ktrdr_protocol::json::length(&state.progress)
 }
 
 fn document<'a>(operation: &'a LocalOperation, state: &'a LocalState) -> OperationDocument<'a> {

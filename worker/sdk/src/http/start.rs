@@ -11,8 +11,9 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::HeaderMap;
 use ktrdr_bus::oplog::AppendError;
+use ktrdr_http::body::{BodyShare, read_body};
 use ktrdr_http::error::ApiError;
-use ktrdr_http::start_body::{StartBody, read_body};
+use ktrdr_http::start_body::StartBody;
 use ktrdr_http::tokens::Principal;
 use ktrdr_protocol::claim::DeliveryInfo;
 use ktrdr_protocol::id::OperationId;
@@ -42,14 +43,14 @@ pub(super) async fn start(
     let trace = headers
         .get(trace::HEADER)
         .and_then(|value| TraceParent::parse(value.to_str().ok()?));
-    let body = read_body(body, MAX_BODY).await?;
+    let (body, share) = read_body(body, MAX_BODY, &state.bodies).await?;
     // The body may have taken a while.
     principal.check_still_valid()?;
 
     // Runs to its end even when the client disconnects: a start that is half recorded must be run.
     let work = state
         .operations
-        .spawn(start_here(state.clone(), principal, body, trace));
+        .spawn(start_here(state.clone(), principal, body, share, trace));
     work.await
         .unwrap_or_else(|_| Err(ApiError::internal("the start was interrupted")))
 }
@@ -58,6 +59,7 @@ async fn start_here(
     state: HttpState,
     principal: Principal,
     body: Bytes,
+    _held_to_the_end: BodyShare,
     trace: Option<TraceParent>,
 ) -> Result<Json<DirectStartResponse<'static>>, ApiError> {
     let core = state.core.clone();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use ktrdr_bus::oplog::AppendError;
 use ktrdr_bus::telemetry::chain;
 use ktrdr_protocol::metric::{MetricBatch, MetricPoint};
-use ktrdr_protocol::progress::ProgressMessage;
+use ktrdr_protocol::progress::{Progress, ProgressMessage};
 use ktrdr_protocol::time::Timestamp;
 
 use crate::attempt::ownership::OwnedAttempt;
@@ -40,7 +40,8 @@ pub(crate) async fn send_reports(
         tokio::time::sleep(pause).await;
         pause = INTERVAL;
 
-        if let Some((report, progress)) = handle.report.take_unsent_progress() {
+        if let Some((report, mut progress)) = handle.report.take_unsent_progress() {
+            progress.shorten(Progress::KEPT_STEP, Progress::KEPT_FIELDS);
             let message = ProgressMessage {
                 operation_id: owned.operation_id.clone(),
                 worker_id: core.worker_id.clone(),

@@ -12,8 +12,7 @@ use ktrdr_bus::nats::{self, ConnectError, Connection};
 use ktrdr_bus::oplog::OpLog;
 use ktrdr_bus::shutdown;
 use ktrdr_bus::signing::{KeyError, TrustedKeys};
-use ktrdr_bus::telemetry;
-use ktrdr_bus::telemetry::chain;
+use ktrdr_bus::telemetry::{self, Repeated, chain};
 use ktrdr_bus::topology::TopologyError;
 use ktrdr_http::browsers::{self, BrowserRules};
 use ktrdr_http::schema::{Schema, UnusableSchema};
@@ -28,6 +27,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use crate::announce::heartbeat::describe;
 use crate::attempt::trust::RefusedStarts;
 use crate::engine::Engine;
 use crate::engine::data_dir::DataDir;
@@ -561,7 +561,7 @@ fn build_core(
         names.clone(),
         &identity.worker_type,
     );
-    Ok(Core {
+    let core = Core {
         capabilities: determine(&config.capabilities, info.uses_gpu)?,
         engine,
         engines: EngineRuntime::new(config.concurrency, info.never_blocks)
@@ -593,7 +593,14 @@ fn build_core(
         attempt_durations: AttemptDurations::default(),
         changed: Notify::new(),
         last_pull: Mutex::new(None),
-    })
+        unsent_heartbeats: Repeated::new(),
+    };
+
+    // Backends would refuse all its heartbeats.
+    describe(&core)
+        .check_parts()
+        .map_err(|error| WorkerError::Settings(error.to_string()))?;
+    Ok(core)
 }
 
 fn trusted_keys(config: &Config) -> Result<Option<Arc<TrustedKeys>>, WorkerError> {

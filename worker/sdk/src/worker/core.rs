@@ -7,6 +7,7 @@ use async_nats::jetstream::object_store::ObjectStore;
 use ktrdr_bus::nats::Connection;
 use ktrdr_bus::oplog::OpLog;
 use ktrdr_bus::signing::TrustedKeys;
+use ktrdr_bus::telemetry::Repeated;
 use ktrdr_http::tls::Tls;
 use ktrdr_protocol::id::{WorkerId, WorkerType};
 use ktrdr_protocol::subject::SubjectNames;
@@ -70,6 +71,8 @@ pub(crate) struct Core {
     pub(crate) changed: Notify,
     /// When the worker last sent a pull.
     pub(crate) last_pull: Mutex<Option<Instant>>,
+    /// Lines about heartbeats that cannot be sent.
+    pub(crate) unsent_heartbeats: Repeated,
 }
 
 impl Core {

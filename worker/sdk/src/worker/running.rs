@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use ktrdr_protocol::id::OperationId;
+use ktrdr_protocol::progress::Progress;
 use ktrdr_protocol::worker::RunningOperation;
 use parking_lot::RwLock;
 use tokio_util::sync::CancellationToken;
@@ -69,7 +70,8 @@ impl AttemptHandle {
     }
 
     fn describe(&self) -> RunningOperation {
-        let (report, progress) = self.report.numbered_progress();
+        let (report, mut progress) = self.report.numbered_progress();
+        progress.shorten(Progress::KEPT_STEP, Progress::KEPT_FIELDS);
         RunningOperation {
             operation_id: self.operation_id.clone(),
             attempt: self.attempt(),
