@@ -20,7 +20,8 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends ca-certificates curl \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin ktrdr
-USER ktrdr
+# By number, so that others can check that it is not root.
+USER 10001:10001
 STOPSIGNAL SIGTERM
 
 FROM runtime AS backend
@@ -34,6 +35,8 @@ FROM runtime AS worker
 COPY --from=build /out/ktrdr-worker /usr/local/bin/
 # A new volume mounted here starts with these files. The worker's user owns them.
 COPY --chown=ktrdr:ktrdr data /data
+# The place of the outputs where the rest is read-only (docker-compose.inputs.yml).
+RUN mkdir /data/outputs
 ENV KTRDR_DATA_DIR=/data
 WORKDIR /data
 ENTRYPOINT ["ktrdr-worker"]
