@@ -43,6 +43,8 @@ mod dispatch;
 mod duties;
 mod error;
 mod events;
+#[cfg(test)]
+mod fuzz;
 mod held_requests;
 mod idempotency;
 mod json_check;

@@ -103,7 +103,8 @@ pub async fn one(
     Ok(OperationEvents::Stream(EventStream::new(events, place)))
 }
 
-fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {
+/// The id of the last event that the client has seen.
+pub(crate) fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {
     let Some(value) = headers
         .get("last-event-id")
         .filter(|value| !value.is_empty())

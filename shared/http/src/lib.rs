@@ -22,6 +22,8 @@ pub mod answer;
 pub mod body;
 pub mod browsers;
 pub mod error;
+#[cfg(test)]
+mod fuzz;
 pub mod metrics;
 pub mod openapi;
 pub mod schema;

@@ -30,6 +30,8 @@ pub mod cancel;
 pub mod claim;
 pub mod event;
 pub mod execution;
+#[cfg(test)]
+mod fuzz;
 pub mod id;
 pub mod json;
 pub mod metric;

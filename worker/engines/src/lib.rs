@@ -22,5 +22,7 @@ mod bounded;
 pub mod data_processing;
 mod datetime;
 pub mod dummy;
+#[cfg(test)]
+mod fuzz;
 mod require;
 pub mod training;

@@ -64,6 +64,8 @@
 mod announce;
 mod attempt;
 mod engine;
+#[cfg(test)]
+mod fuzz;
 mod http;
 mod pulling;
 mod reporting;

@@ -25,6 +25,8 @@
 pub mod check;
 pub mod ending;
 pub mod file;
+#[cfg(test)]
+mod fuzz;
 pub mod options;
 pub mod principal;
 pub mod reload;

@@ -18,6 +18,8 @@ mod attempt_files;
 mod checkpoint;
 mod clean;
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod name_or_object;
 mod operation;
 mod output;

@@ -47,7 +47,7 @@ impl TrainingState {
     }
 
     /// Whether the shapes match a training with this request.
-    pub(super) fn fits(&self, request: &TrainingRequest) -> bool {
+    pub(crate) fn fits(&self, request: &TrainingRequest) -> bool {
         let sizes = request.layer_sizes();
         let shaped = |layers: &[Layer]| {
             layers.len() + 1 == sizes.len()

@@ -161,7 +161,7 @@ enum Existing {
 
 /// Who wrote a file. It holds as long as the file has this name, length and time.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Mark {
+pub(crate) struct Mark {
     operation_id: OperationId,
     worker_type: String,
     /// SHA-256 of the parameters. Retries and resumes of an operation have the same.

@@ -30,7 +30,7 @@ const LOAD_RETRY: Duration = Duration::from_millis(500);
 
 /// The bucket's entry for an operation.
 #[derive(Serialize, Deserialize)]
-struct Entry {
+pub(crate) struct Entry {
     attempt: u32,
     at: Timestamp,
     state: Box<RawValue>,

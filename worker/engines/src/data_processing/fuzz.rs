@@ -1,0 +1,126 @@
+//! Attacks on CSV files, requests, and the saved state of a run.
+
+use std::io::Cursor;
+
+use ktrdr_fuzz::Attack;
+
+use super::plan::Plan;
+use super::reader::CsvReader;
+use super::row::Row;
+use super::table::Table;
+use super::{DataProcessingRequest, NameOrObject, OperationParams};
+
+/// Buffers of the reader, and tables of an operation.
+const MEMORY: usize = 8 * 1024 * 1024;
+
+const REQUESTS: &[&str] = &[
+    r#"{"source_file":"in.csv","operations":["clean","validate"]}"#,
+    r#"{"source_file":"in.csv","output_file":"o.csv","overwrite":true,"operations":[{"op":"clean","null_values":["","NA"],"types":{"a":"number"},"missing":{"a":"median"},"drop_duplicates":true},{"op":"validate","rules":[{"column":"a","rule":"max","value":70}]}]}"#,
+    r#"{"source_file":"in.csv","operations":[{"op":"transform","decimals":3,"steps":[{"op":"rename","columns":{"a":"x"}},{"op":"filter","column":"x","cmp":"<=","value":1.5},{"op":"zscore","column":"x"},{"op":"minmax","column":"x","as":"m"},{"op":"log_return","column":"x"},{"op":"select","columns":["x","m"]}]}]}"#,
+];
+
+const TABLES: &[&str] = &[
+    "a,b\n1,x\n2,\"y\"\"z\"\n,\n",
+    "a,b\r\n1.5,2024-01-02\r\nNA,\"line\r\nbreak\"\r\n",
+    "a;b\n\"1\n2\"\n",
+];
+
+fn read_all(bytes: &[u8]) -> Vec<Vec<Vec<u8>>> {
+    let mut reader = CsvReader::new(Cursor::new(bytes), "in.csv");
+    let (mut row, mut rows) = (Row::default(), Vec::new());
+    while let Ok(true) = reader.read(&mut row) {
+        rows.push(row.iter().map(<[u8]>::to_vec).collect());
+        assert!(reader.bytes_read() <= bytes.len() as u64);
+    }
+    rows
+}
+
+#[test]
+fn csv_files() {
+    Attack::on("CSV files")
+        .with(TABLES)
+        .memory(MEMORY)
+        .run(|bytes| {
+            for cells in read_all(bytes) {
+                let length: usize = cells.iter().map(Vec::len).sum();
+                assert!(!cells.is_empty() && length <= bytes.len());
+            }
+        });
+}
+
+#[test]
+fn requests() {
+    for seed in REQUESTS {
+        let request: DataProcessingRequest = serde_json::from_str(seed).unwrap();
+        assert!(
+            run(&request.operations, TABLES[0].as_bytes()).is_some(),
+            "{seed}"
+        );
+    }
+    Attack::on("requests")
+        .with(REQUESTS)
+        .memory(MEMORY)
+        .run(|bytes| {
+            let Ok(request) = serde_json::from_slice::<DataProcessingRequest>(bytes) else {
+                return;
+            };
+            let written = serde_json::to_vec(&request).unwrap();
+            serde_json::from_slice::<DataProcessingRequest>(&written)
+                .expect("a written request is read");
+            run(&request.operations, TABLES[0].as_bytes());
+        });
+}
+
+/// Sends the rows of a table through the operations, once, and returns the saved state.
+fn run(operations: &[NameOrObject<OperationParams>], table: &[u8]) -> Option<(Plan, Vec<u8>)> {
+    let mut reader = CsvReader::new(Cursor::new(table), "in.csv");
+    let mut row = Row::default();
+    reader.read(&mut row).ok().filter(|is_there| *is_there)?;
+    let columns = row.len();
+    let mut plan = Plan::new(operations, "in.csv", Table::new("in.csv", &row).ok()?).ok()?;
+
+    for pass in 0..=plan.table.last_pass.min(8) {
+        plan.begin_pass(pass);
+        let needed = plan.operations_needed_in(pass);
+        let mut reader = CsvReader::new(Cursor::new(table), "in.csv");
+        reader.read(&mut row).ok()?;
+        while let Ok(true) = reader.read(&mut row) {
+            if row.len() != columns {
+                break;
+            }
+            plan.process_row(&mut row, needed).ok()?;
+        }
+    }
+    let mut state = Vec::new();
+    plan.save(&mut state).ok()?;
+    Some((plan, state))
+}
+
+#[test]
+fn saved_states() {
+    let request: DataProcessingRequest = serde_json::from_str(REQUESTS[0]).unwrap();
+    let (plan, state) = run(&request.operations, TABLES[0].as_bytes()).expect("a run");
+    let pass = plan.table.last_pass;
+    Attack::on("saved states")
+        .with([state])
+        .memory(MEMORY)
+        .run(|bytes| {
+            let header = Row::of(&["a", "b"]);
+            let table = Table::new("in.csv", &header).unwrap();
+            let mut plan = Plan::new(&request.operations, "in.csv", table).unwrap();
+            if plan.restore(pass, &mut Cursor::new(bytes)).is_err() {
+                return;
+            }
+
+            // The run goes on from whatever it has read.
+            let needed = plan.operations_needed_in(pass);
+            for cells in [["1", "x"], ["", "NA"]] {
+                let _ = plan.process_row(&mut Row::of(&cells), needed);
+            }
+            plan.save(&mut Vec::new()).unwrap();
+            let _ = plan.errors();
+            for operation in plan.operations {
+                serde_json::to_vec(&operation.into_result()).expect("a result");
+            }
+        });
+}
