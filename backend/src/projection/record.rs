@@ -10,6 +10,7 @@ use std::sync::Arc;
 use ktrdr_protocol::event::{Failure, ResultRef};
 use ktrdr_protocol::execution::ExecutionOptions;
 use ktrdr_protocol::id::{OperationId, WorkerId, WorkerType};
+use ktrdr_protocol::json::length;
 use ktrdr_protocol::origin::Origin;
 use ktrdr_protocol::progress::Progress;
 use ktrdr_protocol::rest::operation::{Attempt, Metadata, OperationDocument, ProgressDocument};
@@ -160,7 +161,10 @@ impl Record {
         const FIELDS: usize = 768;
         const ATTEMPT: usize = 256;
 
-        let attempt = |attempt: &Attempt| ATTEMPT + attempt.error.as_ref().map_or(0, String::len);
+        // As it is written: a control character takes six bytes.
+        let attempt = |attempt: &Attempt| ATTEMPT + attempt.error.as_ref().map_or(0, length);
+        let failure = |failure: &Failure| length(&failure.code) + 2 * length(&failure.message);
+        let reference = |stored: &ResultRef| stored.bucket.len() + stored.object.len();
         let progress = match &self.progress {
             StoredProgress::Ended(json) => json.get().len(),
             StoredProgress::Running(_) | StoredProgress::NotReported => 0,
@@ -169,7 +173,8 @@ impl Record {
             + self.parameters.get().len()
             + self.result.as_ref().map_or(0, |json| json.get().len())
             + self.attempts.iter().map(attempt).sum::<usize>()
-            + 2 * self.failure().map_or(0, |failure| failure.message.len())
+            + self.failure().map_or(0, failure)
+            + self.result_ref().map_or(0, reference)
             + progress
     }
 
