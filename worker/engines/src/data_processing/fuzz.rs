@@ -96,6 +96,27 @@ fn run(operations: &[NameOrObject<OperationParams>], table: &[u8]) -> Option<(Pl
     Some((plan, state))
 }
 
+/// A state that says that there were more invalid rows than rows is refused, not subtracted.
+#[test]
+fn a_state_with_impossible_counts_is_refused() {
+    let request = r#"{"source_file":"in.csv","operations":["validate"]}"#;
+    let request: DataProcessingRequest = serde_json::from_str(request).unwrap();
+    let (_, state) = run(&request.operations, b"a\n1\n2\n").expect("a run");
+    // No rules, no short rows, two rows, none of them invalid, no errors.
+    assert_eq!(state, [0x96, 0x90, 0, 2, 0, 0, 0x90]);
+    let restore = |state: &[u8]| {
+        let table = Table::new("in.csv", &Row::of(&["a"])).unwrap();
+        let mut plan = Plan::new(&request.operations, "in.csv", table).unwrap();
+        plan.restore(plan.table.last_pass, &mut &state[..])
+    };
+
+    assert!(restore(&state).is_ok());
+    assert!(restore(&[0x96, 0x90, 0, 2, 3, 0, 0x90]).is_err());
+    let huge = [0xcf, 255, 255, 255, 255, 255, 255, 255, 255];
+    let many_rows = [&[0x96, 0x90, 0][..], &huge, &[0, 0, 0x90]].concat();
+    assert!(restore(&many_rows).is_err());
+}
+
 #[test]
 fn saved_states() {
     let request: DataProcessingRequest = serde_json::from_str(REQUESTS[0]).unwrap();

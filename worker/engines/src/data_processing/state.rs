@@ -4,6 +4,7 @@ use std::io::{Error, Read, Result, Write};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 /// Writes `state`.
 pub(super) fn write(state: &impl Serialize, mut output: &mut dyn Write) -> Result<()> {
@@ -13,6 +14,28 @@ pub(super) fn write(state: &impl Serialize, mut output: &mut dyn Write) -> Resul
 /// Reads one state that [`write()`] wrote, and no byte behind it.
 pub(super) fn read<T: DeserializeOwned>(input: &mut dyn Read) -> Result<T> {
     rmp_serde::from_read(input).map_err(Error::other)
+}
+
+/// The largest count of a state that is believed. Counting on from there does not overflow.
+const MAX_COUNT: u64 = 1 << 62;
+
+/// Fails when a whole number in `counts` is larger than any run counts to.
+pub(super) fn check_counts(counts: &impl Serialize) -> Result<()> {
+    fn all_are_sound(value: &Value) -> bool {
+        match value {
+            Value::Array(items) => items.iter().all(all_are_sound),
+            Value::Object(members) => members.values().all(all_are_sound),
+            Value::Number(number) => number.as_u64().is_none_or(|count| count <= MAX_COUNT),
+            _ => true,
+        }
+    }
+
+    let counts = serde_json::to_value(counts).map_err(Error::other)?;
+    if all_are_sound(&counts) {
+        Ok(())
+    } else {
+        Err(Error::other("the state has impossible counts"))
+    }
 }
 
 /// Fails when a state does not have as many parts as the plan.

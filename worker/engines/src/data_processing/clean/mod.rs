@@ -286,6 +286,7 @@ impl Operation for Clean {
     fn restore(&mut self, input: &mut dyn Read) -> io::Result<()> {
         let planned = self.state.fills.len();
         self.state = state::read(input)?;
-        state::check_len(self.state.fills.len(), planned)
+        state::check_len(self.state.fills.len(), planned)?;
+        state::check_counts(&self.state.figures)
     }
 }

@@ -313,6 +313,7 @@ impl Operation for Transform {
     fn restore(&mut self, input: &mut dyn Read) -> io::Result<()> {
         let planned = self.state.formulas.len();
         self.state = state::read(input)?;
-        state::check_len(self.state.formulas.len(), planned)
+        state::check_len(self.state.formulas.len(), planned)?;
+        state::check_counts(&self.state)
     }
 }

@@ -75,6 +75,21 @@ struct ValidateState {
     errors: Vec<RuleError>,
 }
 
+impl ValidateState {
+    /// Fails when the counts cannot be those of a run: a state file may have been written by others.
+    fn check(&self) -> io::Result<()> {
+        let of_rules: Vec<u64> = self.rules.iter().map(|rule| rule.count).collect();
+        state::check_counts(&of_rules)?;
+        state::check_counts(&[self.rows_total, self.errors_total, self.field_count_errors])?;
+        if self.rows_invalid > self.rows_total {
+            return Err(io::Error::other(
+                "the state has more invalid rows than rows",
+            ));
+        }
+        Ok(())
+    }
+}
+
 impl Validate {
     /// Plans the operation. The columns of `table` stay unchanged.
     pub(super) fn plan(params: &ValidateParams, table: &mut Table) -> Result<Self, DataError> {
@@ -202,6 +217,7 @@ impl Operation for Validate {
 
     fn restore(&mut self, input: &mut dyn Read) -> io::Result<()> {
         self.state = state::read(input)?;
-        state::check_len(self.state.rules.len(), self.rules.len())
+        state::check_len(self.state.rules.len(), self.rules.len())?;
+        self.state.check()
     }
 }
