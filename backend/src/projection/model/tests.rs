@@ -1,0 +1,166 @@
+//! Operations and their indexes.
+
+use ktrdr_protocol::execution::ExecutionOptions;
+
+use super::*;
+
+fn start(
+    model: &mut Model,
+    sequence: u64,
+    id: &str,
+    worker_type: &str,
+    origin: &str,
+) -> Result<Applied, Skip> {
+    let request = StartRequest {
+        operation_id: OperationId::new(id).unwrap(),
+        operation_type: WorkerType::new(worker_type).unwrap(),
+        parameters: serde_json::value::RawValue::from_string("{}".into()).unwrap(),
+        execution: ExecutionOptions::default(),
+        created_at: Timestamp::from_millis(sequence as i64),
+        retry_of: None,
+        resume_from: None,
+        resume_ancestors: Vec::new(),
+        requested_by: None,
+    };
+    model.start(sequence, Origin::from_token(origin).unwrap(), request)
+}
+
+fn started(id: &str) -> Event {
+    Event {
+        operation_id: OperationId::new(id).unwrap(),
+        at: Timestamp::EPOCH,
+        worker_id: Some(WorkerId::new("w").unwrap()),
+        attempt: 1,
+        claim_id: None,
+        kind: ktrdr_protocol::event::EventKind::Started {
+            start_sequence: 1,
+            delivery: 1,
+        },
+    }
+}
+
+fn ids(views: &[View]) -> Vec<&str> {
+    views.iter().map(|view| view.record.id.as_str()).collect()
+}
+
+#[test]
+fn newest_first_with_positions_in_the_queue() {
+    let mut model = Model::default();
+    for (sequence, id) in [(1, "a"), (2, "b"), (3, "c")] {
+        start(&mut model, sequence, id, "dummy", "any").unwrap();
+    }
+    start(&mut model, 4, "d", "training", "gpu").unwrap();
+    let (total, page, _) = model.list(None, None, 0, 10, usize::MAX);
+    assert_eq!((total, ids(&page)), (4, vec!["d", "c", "b", "a"]));
+    assert_eq!(model.get("c").unwrap().queue_position, Some(3));
+    model.event(5, "dummy", started("a")).unwrap();
+    assert_eq!(model.get("c").unwrap().queue_position, Some(2));
+    let pending = Some(Status::Pending);
+    let (total, page, _) = model.list(Some(&["dummy"]), pending, 1, 10, usize::MAX);
+    assert_eq!((total, ids(&page)), (2, vec!["b"]));
+    assert_eq!(model.list(Some(&["nothing"]), None, 0, 10, usize::MAX).0, 0);
+}
+
+#[test]
+fn the_first_start_of_an_id_counts() {
+    let mut model = Model::default();
+    start(&mut model, 1, "a", "dummy", "any").unwrap();
+    assert_eq!(
+        start(&mut model, 2, "a", "training", "any").unwrap_err(),
+        Skip::Exists
+    );
+    assert_eq!(
+        model.event(3, "training", started("a")).unwrap_err(),
+        Skip::OtherType
+    );
+    assert_eq!(
+        model.event(3, "dummy", started("x")).unwrap_err(),
+        Skip::Unknown
+    );
+}
+
+#[test]
+fn an_attempt_of_a_second_start_directly_on_a_worker_is_a_direct_one() {
+    let mut model = Model::default();
+    start(&mut model, 1, "a", "dummy", "any").unwrap();
+    assert_eq!(
+        start(&mut model, 2, "a", "dummy", "direct").unwrap_err(),
+        Skip::Exists
+    );
+    assert_eq!(model.open_direct().len(), 0, "nobody runs it");
+    let mut direct = started("a");
+    direct.kind = ktrdr_protocol::event::EventKind::Started {
+        start_sequence: 2,
+        delivery: 1,
+    };
+    model.event(3, "dummy", direct).unwrap();
+    assert_eq!(model.open_direct().len(), 1);
+    // And one of the queue's own is not, though there is the other start.
+    start(&mut model, 4, "b", "dummy", "any").unwrap();
+    assert_eq!(
+        start(&mut model, 5, "b", "dummy", "direct").unwrap_err(),
+        Skip::Exists
+    );
+    model.event(6, "dummy", started("b")).unwrap();
+    assert_eq!(model.open_direct().len(), 1);
+}
+
+#[test]
+fn what_has_left_the_stream_is_forgotten() {
+    let mut model = Model::default();
+    for (sequence, id) in [(1, "a"), (5, "b"), (9, "c")] {
+        start(&mut model, sequence, id, "dummy", "any").unwrap();
+    }
+    assert_eq!(model.forget_before(6), 2);
+    assert!(model.get("a").is_none());
+    assert_eq!(model.get("c").unwrap().queue_position, Some(1));
+    assert_eq!(model.list(None, None, 0, 10, usize::MAX).0, 1);
+    start(&mut model, 10, "a", "dummy", "any").unwrap();
+    model.renumber();
+    assert_eq!(
+        ids(&model.list(None, None, 0, 10, usize::MAX).1),
+        vec!["a", "c"]
+    );
+    assert_eq!(model.get("a").unwrap().queue_position, Some(2));
+}
+
+#[test]
+fn worker_ids_are_forgotten_with_the_operations_that_name_them() {
+    let mut model = Model::default();
+    for number in 1..=10_000_u64 {
+        let id = format!("op-{number}");
+        start(&mut model, 2 * number, &id, "dummy", "any").unwrap();
+        let event = Event {
+            worker_id: Some(WorkerId::new(format!("w-{number}")).unwrap()),
+            ..started(&id)
+        };
+        model.event(2 * number + 1, "dummy", event).unwrap();
+        model.forget_before((2 * number).saturating_sub(20));
+    }
+
+    assert!(model.len() < 20, "{} operations", model.len());
+    let most = MAX_IDLE_WORKERS + 100;
+    assert!(model.workers.len() < most, "{}", model.workers.len());
+}
+
+#[test]
+fn worker_ids_are_kept_only_with_events_that_are_applied() {
+    let mut model = Model::default();
+    start(&mut model, 1, "a", "dummy", "any").unwrap();
+
+    let made_up = |operation: &str, worker: String| Event {
+        worker_id: Some(WorkerId::new(worker).unwrap()),
+        attempt: 7,
+        ..started(operation)
+    };
+    for number in 0..100_u64 {
+        let unknown = made_up("unknown", format!("u{number}"));
+        assert!(model.event(2 + number, "dummy", unknown).is_err());
+        let rejected = made_up("a", format!("r{number}"));
+        assert!(model.event(200 + number, "dummy", rejected).is_err());
+    }
+    assert!(model.workers.is_empty());
+
+    model.event(400, "dummy", started("a")).unwrap();
+    assert_eq!(model.workers.len(), 1);
+}
