@@ -8,7 +8,7 @@
 //! | What happens when NATS or a backend is away? | [`nats_outage`], [`backends`], [`cluster`] |
 //! | What if clocks, limits or messages are wrong? | [`clocks`], [`limits`], [`malformed_messages`], [`forged_messages`], [`hostile_schemas`] |
 //! | What do clients and operators see? | [`guide`], [`openapi`], [`client`], [`live_events`], [`dashboard`], [`logs`], [`prometheus_metrics`], [`nats_cli`] |
-//! | What can others do who reach it? | [`browsers`], [`hostile_clients`], [`nats_security`], [`permissions`], [`signed_starts`], [`tokens`], [`narrowed_tokens`], [`tls`], [`worker_http`], [`secrets`] |
+//! | What can others do who reach it? | [`browsers`], [`hostile_clients`], [`nats_security`], [`permissions`], [`signed_starts`], [`tokens`], [`narrowed_tokens`], [`tls`], [`worker_http`], [`secrets`], [`requesters`], [`revoked_tokens`] |
 //! | Do programs of different versions work together? | [`interoperability`], [`wire_contract`] |
 //! | Does everything hold together at random? | [`chaos`] |
 //! | Are the documentation and the harness right? | [`documentation`], [`harness`] |
@@ -52,8 +52,10 @@ mod openapi;
 mod permissions;
 mod prometheus_metrics;
 mod queues;
+mod requesters;
 mod results;
 mod retry;
+mod revoked_tokens;
 mod secrets;
 mod signed_starts;
 mod stalls;

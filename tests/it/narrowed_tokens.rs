@@ -1,14 +1,8 @@
 //! Tokens that see only some worker types: of the others no name, id, count or text may reach them,
-//! whatever they ask. And what tokens leave behind: `requested_by`, ids of their own for
-//! `Idempotency-Key`, nothing that goes on after a token is gone.
+//! whatever they ask.
 //!
 //! Everything of the hidden worker type has the word "secret" in it, so a test can look for that.
 
-use std::time::Duration;
-
-use ktrdr_protocol::id::{OperationId, WorkerType};
-use ktrdr_protocol::origin::Origin;
-use ktrdr_protocol::time::Timestamp;
 use ktrdr_tests::events::EventStream;
 use ktrdr_tests::local_worker::LocalWorker;
 use ktrdr_tests::{Answer, Client, LIMIT, Stack, TokensFile, WorkerProcess, wait_for};
@@ -17,8 +11,8 @@ use reqwest::Method;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+
+use super::requesters::{askers, entry};
 
 /// The engine of the worker type that narrowed tokens must not see.
 struct Secret;
@@ -74,7 +68,7 @@ const DOMAIN: &str = "secret-type";
 const NOBODY: &str = "never-was-here";
 
 /// Everything but what no narrowed token may have.
-const ALL: &str = r#"scopes = ["read", "start", "cancel"]"#;
+pub(super) const ALL: &str = r#"scopes = ["read", "start", "cancel"]"#;
 
 /// The same for one worker type.
 fn only(worker_type: &str) -> String {
@@ -82,11 +76,11 @@ fn only(worker_type: &str) -> String {
 }
 
 /// A backend with tokens, a worker of a type that everybody sees, and one of a hidden type.
-struct Parties {
-    stack: Stack,
-    tokens: TokensFile,
+pub(super) struct Parties {
+    pub(super) stack: Stack,
+    pub(super) tokens: TokensFile,
     /// Sees and may do everything.
-    admin: Client,
+    pub(super) admin: Client,
     /// Sees only `dummy`.
     narrow: Client,
     _visible: WorkerProcess,
@@ -94,7 +88,7 @@ struct Parties {
 }
 
 impl Parties {
-    async fn meet() -> Self {
+    pub(super) async fn meet() -> Self {
         let tokens = TokensFile::new();
         let narrow = tokens.set("narrow", &only("dummy"));
         let stack = Stack::start_with(|settings| settings.tokens(&tokens)).await;
@@ -113,14 +107,14 @@ impl Parties {
     }
 
     /// A client with a new token.
-    async fn client(&self, name: &str, rest: &str) -> Client {
+    pub(super) async fn client(&self, name: &str, rest: &str) -> Client {
         let client = self.admin.with_token(&self.tokens.set(name, rest));
         wait_for_token(&client, true).await;
         client
     }
 
     /// Removes a token, and waits until the backend refuses it.
-    async fn revoke(&self, name: &str, client: &Client) {
+    pub(super) async fn revoke(&self, name: &str, client: &Client) {
         self.tokens.remove(name);
         wait_for_token(client, false).await;
     }
@@ -453,178 +447,6 @@ async fn live_events_and_missed_ones_are_those_of_the_visible_types() {
     assert!(read_until_completed(&mut missed, "seen-2").await >= 2);
 }
 
-#[tokio::test]
-async fn one_client_never_gets_the_operation_behind_another_ones_key() {
-    let parties = Parties::meet().await;
-    let alice = parties.client("alice", ALL).await;
-    let bob = parties.client("bob", ALL).await;
-    let start = async |api: &Client, path: &str, key: &str, body: &Value| {
-        let request = api.request(Method::POST, path).json(body);
-        api.send(request.header("idempotency-key", key)).await
-    };
-    let path = "/api/v1/dummy/start";
-    let body = json!({"steps": 1, "step_ms": 0, "fail_at_step": 1});
-
-    let hers = start(&alice, path, "monday", &body).await.expect(202);
-    let again = start(&alice, path, "monday", &body).await.expect(200);
-    let his = start(&bob, path, "monday", &body).await.expect(202);
-
-    let id = |answer: &Answer| answer.json["operation_id"].as_str().unwrap().to_owned();
-    assert_eq!(id(&hers), id(&again));
-    assert_ne!(id(&hers), id(&his));
-
-    // The keys of retries, too.
-    let failed = id(&hers);
-    alice.wait_for_status(&failed, "failed").await;
-    let retry = format!("/api/v1/operations/{failed}/retry");
-    let hers = start(&alice, &retry, "again", &json!({})).await.expect(202);
-    let his = start(&bob, &retry, "again", &json!({})).await.expect(202);
-    assert_ne!(id(&hers), id(&his));
-}
-
-/// Whoever knows how ids are made from keys could take the id first.
-#[tokio::test]
-async fn an_operation_that_waits_at_the_id_of_a_key_is_not_taken_for_its_own() {
-    let parties = Parties::meet().await;
-    let alice = parties.client("alice", ALL).await;
-    let mallory = parties.client("mallory", ALL).await;
-    let namespace = uuid::uuid!("6f4e0c5a-5f0b-4a0e-9b8e-3d1c1b0f7a52");
-    let of_alice = uuid::Uuid::new_v5(&namespace, b"alice");
-    let id = uuid::Uuid::new_v5(&of_alice, b"dummy\0monday").simple();
-    let body = json!({"task_id": id.to_string(), "steps": 0});
-    mallory.started("dummy", &body).await;
-
-    let request = alice
-        .request(Method::POST, "/api/v1/dummy/start")
-        .json(&json!({"steps": 0}))
-        .header("idempotency-key", "monday");
-
-    alice
-        .send(request)
-        .await
-        .expect_problem(409, "task_id_conflict");
-}
-
-/// The entries of an operation's history: the event and who asked for it.
-async fn askers(api: &Client, id: &str) -> Vec<(String, Option<String>)> {
-    let history = api.get(&format!("/api/v1/operations/{id}/history")).await;
-    let history = history.expect(200);
-    let text = |value: &Value| value.as_str().map(str::to_owned);
-    history
-        .at("/data/history")
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|entry| (text(&entry["event"]).unwrap(), text(&entry["requested_by"])))
-        .filter(|(event, _)| event != "started")
-        .collect()
-}
-
-fn entry(event: &str, by: &str) -> (String, Option<String>) {
-    (event.to_owned(), Some(by.to_owned()))
-}
-
-#[tokio::test]
-async fn who_asked_stands_in_the_operation_and_its_history() {
-    let parties = Parties::meet().await;
-    let alice = parties.client("Alice of team A", ALL).await;
-    let bob = parties.client("bob", ALL).await;
-    let by = async |id: &str| {
-        alice
-            .operation(id)
-            .await
-            .expect(200)
-            .at("/data/requested_by")
-            .clone()
-    };
-
-    // One that runs: the cancel intent says who.
-    let body = json!({"task_id": "ran", "steps": 100_000, "step_ms": 20});
-    alice.running("dummy", &body).await;
-    bob.cancel("ran").await.expect(200);
-    alice.wait_for_status("ran", "cancelled").await;
-    assert_eq!(by("ran").await, "Alice of team A");
-    let entries = askers(&bob, "ran").await;
-    assert_eq!(entries[0], entry("start_requested", "Alice of team A"));
-    assert_eq!(entries[1], entry("cancel_requested", "bob"));
-    assert_eq!(entries.last().unwrap(), &("cancelled".to_owned(), None));
-
-    // One that nobody runs: the event says who.
-    let gpu = json!({"task_id": "waited", "execution": {"requirements": {"gpu": true}}});
-    alice.started("dummy", &gpu).await;
-    bob.cancel("waited").await.expect(200);
-    let expected = [
-        entry("start_requested", "Alice of team A"),
-        entry("cancelled", "bob"),
-    ];
-    assert_eq!(askers(&bob, "waited").await, expected);
-
-    // A retry is asked for by whoever asks for it.
-    let again = bob
-        .post("/api/v1/operations/waited/retry", &json!({}))
-        .await
-        .expect(202);
-    assert_eq!(
-        by(again.json["operation_id"].as_str().unwrap()).await,
-        "bob"
-    );
-
-    // A list and the log show it, and a restart does not forget it.
-    let list = alice.operations("limit=1").await.expect(200);
-    assert_eq!(list.at("/data/operations/0/requested_by"), "bob");
-    let mut parties = parties;
-    let log = parties.stack.backend.process.log();
-    assert!(log.contains("Alice of team A"), "{log}");
-    parties.stack.backend.restart().await;
-    assert_eq!(by("ran").await, "Alice of team A");
-}
-
-/// Messages of programs that know no `requested_by`, and of programs that write something else
-/// there.
-#[tokio::test]
-async fn messages_without_a_requester_are_read() {
-    let stack = Stack::start().await;
-    let worker_type = WorkerType::new("dummy").unwrap();
-    let queue = Origin::from_token("any").unwrap();
-    let subject = stack.bus.names.start(&worker_type, &queue);
-    let message = |id: &str| {
-        json!({
-            "operation_id": id, "operation_type": "dummy", "created_at": Timestamp::now(),
-            "parameters": {"steps": 100_000, "step_ms": 20},
-        })
-    };
-
-    for (number, odd) in [
-        json!(7),
-        json!([]),
-        json!("x".repeat(10_000)),
-        json!("two\nlines"),
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        let mut message = message(&format!("odd-{number}"));
-        message["requested_by"] = odd;
-        stack.bus.store(subject.clone(), message.to_string()).await;
-    }
-    stack
-        .bus
-        .store(subject.clone(), message("old").to_string())
-        .await;
-
-    let _worker = stack.worker("dummy", "w1").await;
-    for id in ["odd-0", "odd-1", "odd-2", "odd-3", "old"] {
-        let running = stack.api().wait_for_status(id, "running").await;
-        assert_eq!(running.get("requested_by"), None, "{id}");
-        let cancel =
-            json!({"operation_id": id, "requested_at": Timestamp::now(), "requested_by": {}});
-        let id = OperationId::new(id).unwrap();
-        let subject = stack.bus.names.cancel(&worker_type, &id);
-        stack.bus.store(subject, cancel.to_string()).await;
-        stack.api().wait_for_status(id.as_str(), "cancelled").await;
-    }
-}
-
 /// A worker of another type answers a narrowed token as if nothing was there.
 #[tokio::test]
 async fn a_worker_of_another_type_has_no_routes() {
@@ -671,113 +493,4 @@ async fn a_worker_of_another_type_has_no_routes() {
     let entries = askers(stack.api(), "hers").await;
     assert_eq!(entries[0], entry("start_requested", "own"));
     assert_eq!(entries[1], entry("cancel_requested", "test"));
-}
-
-#[tokio::test]
-async fn a_token_that_is_removed_ends_what_it_waits_for() {
-    let parties = Parties::meet().await;
-    let leaver = parties.client("leaver", ALL).await;
-    let body = json!({"task_id": "long", "steps": 100_000, "step_ms": 20});
-    leaver.running("dummy", &body).await;
-    let mut all = EventStream::open(&leaver, "/api/v1/events", None).await;
-    let mut one = EventStream::open(&leaver, "/api/v1/operations/long/events", None).await;
-    let mut kept = EventStream::open(&parties.admin, "/api/v1/events", None).await;
-    let gpu = json!({"requirements": {"gpu": true}});
-    let pending = json!({"task_id": "waited-for", "execution": gpu});
-    leaver.started("dummy", &pending).await;
-    let waiting = {
-        let leaver = leaver.clone();
-        tokio::spawn(async move { leaver.get("/api/v1/operations/waited-for?wait=60").await })
-    };
-    wait_for("the request to arrive", LIMIT, async || {
-        let log = parties.stack.backend.process.log();
-        match log.contains("/api/v1/operations/waited-for") {
-            true => Ok(()),
-            false => Err("it has not".to_owned()),
-        }
-    })
-    .await;
-
-    parties.tokens.remove("leaver");
-
-    let ends = async |events: &mut EventStream| while events.next().await.is_some() {};
-    let both = async {
-        ends(&mut all).await;
-        ends(&mut one).await;
-    };
-    tokio::time::timeout(Duration::from_secs(15), both)
-        .await
-        .expect("both streams to end");
-    let answer = tokio::time::timeout(Duration::from_secs(15), waiting).await;
-    let answer = answer.expect("an answer in time").unwrap();
-    answer.expect_problem(401, "unauthorized");
-
-    // Others are not disturbed.
-    parties.admin.cancel("long").await.expect(200);
-    kept.operation("long", "cancelled").await;
-}
-
-/// A result of 30 MB does not fit into the buffers between server and client.
-#[tokio::test]
-async fn a_download_breaks_off_when_its_token_is_removed() {
-    const BYTES: usize = 30_000_000;
-    let parties = Parties::meet().await;
-    let leaver = parties.client("leaver", ALL).await;
-    let body = json!({"task_id": "large", "steps": 0, "result_bytes": BYTES});
-    leaver.started("dummy", &body).await;
-    leaver.wait_for_status("large", "completed").await;
-
-    let token = parties.tokens.token("leaver");
-    let address = leaver.base().strip_prefix("http://").unwrap();
-    let mut download = TcpStream::connect(address).await.unwrap();
-    let request = format!(
-        "GET /api/v1/operations/large/results HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
-    );
-    download.write_all(request.as_bytes()).await.unwrap();
-    let mut head = [0; 1024];
-    download.read_exact(&mut head).await.unwrap();
-    assert!(head.starts_with(b"HTTP/1.1 200"));
-
-    parties.revoke("leaver", &leaver).await;
-
-    let mut rest = Vec::new();
-    // Cut off with or without an error.
-    let _ = tokio::time::timeout(LIMIT, download.read_to_end(&mut rest))
-        .await
-        .expect("an end in time");
-    assert!(rest.len() < BYTES, "{} bytes", rest.len());
-    assert!(!rest.ends_with(b"0\r\n\r\n"), "it does not look complete");
-}
-
-/// A start body that drips in while the token is removed.
-#[tokio::test]
-async fn a_start_whose_token_is_removed_while_its_body_arrives_is_refused() {
-    let parties = Parties::meet().await;
-    let leaver = parties.client("leaver", ALL).await;
-    let token = parties.tokens.token("leaver");
-    let address = leaver.base().strip_prefix("http://").unwrap();
-    let mut slow = TcpStream::connect(address).await.unwrap();
-    let body = r#"{"task_id": "too-late", "steps": 0}"#;
-    let head = format!(
-        "POST /api/v1/dummy/start HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {token}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-        body.len()
-    );
-    let (first, last) = body.split_at(10);
-    slow.write_all(head.as_bytes()).await.unwrap();
-    slow.write_all(first.as_bytes()).await.unwrap();
-    wait_for("the request to have begun", LIMIT, async || {
-        match parties.stack.backend.process.log().contains("dummy/start") {
-            true => Ok(()),
-            false => Err("it has not".to_owned()),
-        }
-    })
-    .await;
-
-    parties.revoke("leaver", &leaver).await;
-    slow.write_all(last.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    slow.read_to_string(&mut answer).await.unwrap();
-
-    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
-    parties.admin.operation("too-late").await.expect(404);
 }
