@@ -21,7 +21,9 @@
 //! | [`event`] | the life-cycle events on an operation's subject |
 //! | [`state`] | the state machine: which event may follow which |
 //! | [`claim`] | what a worker does with a start request, decided from the operation's log |
-//! | [`requirements`] | requirements, the queue they select, and which worker meets them |
+//! | [`requirements`] | requirements, the queue with their name, and which worker meets them |
+//! | [`queue_class`] | the closed set of queues: the smallest one that covers requirements |
+//! | [`queue_list`] | the list of a worker type's queues, which workers follow |
 //! | [`worker`] | capabilities, heartbeat, worker record, worker-type catalogue entry |
 //! | [`rest`] | the documents and error codes of both REST interfaces |
 //! | [`trace`] | the trace context that an operation carries |
@@ -37,6 +39,8 @@ pub mod json;
 pub mod metric;
 pub mod origin;
 pub mod progress;
+pub mod queue_class;
+pub mod queue_list;
 pub mod requirements;
 pub mod rest;
 pub mod signed_start;

@@ -1,8 +1,9 @@
 //! Requirements of an operation ↔ the queue it waits in, and which workers may serve that queue.
 //!
-//! The name of a queue is canonical (`gpu-cores8-mem24`). Equal requirements therefore share one
-//! queue and one consumer, and an operator can read the requirements from the name. A worker serves
-//! every queue whose requirements it meets.
+//! The name of a queue is canonical (`gpu-cores8-mem16`), so an operator can read from it what a
+//! worker must have. A worker serves every queue whose requirements it meets. An operation waits in
+//! the queue of a class, which may ask for more than the operation does
+//! ([`crate::queue_class`]).
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -25,13 +26,15 @@ pub struct Requirements {
     /// A GPU.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub gpu: bool,
-    /// At least this many processor cores.
+    /// At least this many processor cores. The worker that runs it may need to have more: the next
+    /// power of two.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 65536))]
+    #[schemars(range(min = 1, max = 256))]
     pub cores: Option<u32>,
-    /// At least this much memory, in GiB.
+    /// At least this much memory, in GiB. The worker that runs it may need to have more: the next
+    /// power of two.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 1_048_576))]
+    #[schemars(range(min = 1, max = 2048))]
     pub memory_gb: Option<u32>,
 }
 
@@ -41,7 +44,8 @@ impl Requirements {
         *self == Self::default()
     }
 
-    /// The queue for these requirements: `any`, or the required parts in the order gpu, cores, mem.
+    /// The queue with the name of these requirements: `any`, or the required parts in the order gpu,
+    /// cores, mem. Operations wait in it when the requirements are a class.
     pub fn queue(&self) -> Queue {
         let mut parts = Vec::new();
         if self.gpu {

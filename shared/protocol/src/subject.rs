@@ -209,6 +209,13 @@ impl SubjectNames {
         format!("{}_WORKER_TYPES", self.upper)
     }
 
+    /// The subject on which the list of a worker type's queues is written:
+    /// `$KV.KTRDR_WORKER_TYPES.queues.<worker_type>`.
+    pub fn queue_list(&self, worker_type: &WorkerType) -> String {
+        let key = crate::queue_list::queues_key(worker_type);
+        format!("$KV.{}.{key}", self.worker_types_bucket())
+    }
+
     /// The object store bucket of large results of all worker types: `KTRDR_RESULTS`. Version 0.1.0
     /// knows no other.
     pub fn results_bucket(&self) -> String {
