@@ -19,11 +19,12 @@ use ktrdr_bus::telemetry::short;
 use ktrdr_http::schema::cost::{MAX_BYTES, length};
 use ktrdr_http::schema::{Schema, UnusableSchema};
 use ktrdr_protocol::id::WorkerType;
+use ktrdr_protocol::queue_list::worker_type_of_queues_key;
 use ktrdr_protocol::subject::SubjectNames;
 use ktrdr_protocol::worker::{WorkerTypeEntry, domain_key, domain_of_key, is_domain};
 use parking_lot::RwLock;
 use serde_json::Value;
-use tokio::sync::OnceCell;
+use tokio::sync::{Notify, OnceCell};
 
 use crate::error::ApiError;
 
@@ -87,6 +88,8 @@ impl CatalogueEntry {
 pub struct Catalogue {
     contents: RwLock<Contents>,
     loaded: AtomicBool,
+    /// Wakes the duty that looks after the queues: there may be a new worker type.
+    pub changed: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -297,6 +300,10 @@ impl Catalogue {
         if let Some(domain) = domain_of_key(&update.key) {
             return self.apply_claim(domain, is_put.then_some(&*update.value), update.revision);
         }
+        if worker_type_of_queues_key(&update.key).is_some() {
+            // Of [`crate::queues`].
+            return;
+        }
         if is_put {
             self.put(&update.key, &update.value, update.revision);
             return;
@@ -388,6 +395,7 @@ impl Catalogue {
         drop(contents);
 
         if is_news {
+            self.changed.notify_one();
             tokio::spawn(async move {
                 if let Err(error) = entry.compiled().await {
                     tracing::warn!(worker_type = %entry.published.worker_type, %error, "the request schema cannot be used; every start of this worker type is refused");

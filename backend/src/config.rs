@@ -30,6 +30,10 @@ pub struct Config {
     /// worker. If it is too short, workers that are still stopping cleanly are cut off.
     #[arg(long, env = "KTRDR_CANCEL_GRACE", default_value = "30s", value_parser = parse_duration)]
     pub cancel_grace: Duration,
+    /// How long nobody may have used a queue with requirements before it is removed. The next start
+    /// that needs it makes it again.
+    #[arg(long, env = "KTRDR_QUEUE_IDLE", default_value = "1h", value_parser = parse_duration)]
+    pub queue_idle: Duration,
     /// Largest request body, for example `512KiB`. NATS' own `max_payload` (1 MiB by default)
     /// bounds it too.
     #[arg(long, env = "KTRDR_MAX_BODY", default_value = "512KiB", value_parser = parse_body_size)]

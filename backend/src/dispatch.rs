@@ -13,26 +13,27 @@
 //! Rejected: a lock around an operation. The stream already puts all events in one order, and a
 //! lock that its holder can lose protects nothing.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use ktrdr_bus::nats::Connection;
 use ktrdr_bus::oplog::{AppendError, OpLog, Stored, stream_time};
 use ktrdr_bus::signing::Received;
-use ktrdr_bus::topology::{self, TopologyError};
+use ktrdr_bus::telemetry::chain;
+use ktrdr_bus::topology::TopologyError;
 use ktrdr_protocol::cancel::CancelIntent;
 use ktrdr_protocol::event::{Event, EventKind, Failure};
-use ktrdr_protocol::id::{OperationId, Queue, WorkerType};
+use ktrdr_protocol::id::{OperationId, WorkerType};
 use ktrdr_protocol::origin::Origin;
+use ktrdr_protocol::queue_class;
 use ktrdr_protocol::signed_start::NOT_SIGNED;
 use ktrdr_protocol::start_request::StartRequest;
 use ktrdr_protocol::state::Status;
 use ktrdr_protocol::subject::SubjectNames;
 use ktrdr_protocol::trace::TraceParent;
-use parking_lot::Mutex;
 
 use crate::error::{ApiError, ErrorCode};
 use crate::projection::record::Record;
+use crate::queues::{QueueError, Queues};
 use crate::signatures::Signatures;
 
 /// How long a request repeats a publish that is not confirmed.
@@ -44,14 +45,10 @@ const DECISIONS: usize = 8;
 
 /// Publishes starts and cancels.
 pub struct Dispatch {
-    connection: Connection,
     names: SubjectNames,
+    queues: Arc<Queues>,
     log: OpLog,
-    lease: Duration,
     signatures: Signatures,
-    /// Queues whose consumer is known to exist, and since which connection and stream: a broker
-    /// that came back, or a new stream, may have lost it.
-    queues: Mutex<HashMap<(WorkerType, Queue), (u64, u64)>>,
 }
 
 /// The outcome of a cancel.
@@ -66,37 +63,37 @@ pub enum Cancel {
 }
 
 impl Dispatch {
-    /// Publishes over this connection. Queues that are created here get this `lease`.
+    /// Publishes into these queues and this log, signed if there is a key.
     pub fn new(
-        connection: Connection,
         names: SubjectNames,
+        queues: Arc<Queues>,
         log: OpLog,
-        lease: Duration,
         signatures: Signatures,
     ) -> Self {
         Self {
-            connection,
             names,
+            queues,
             log,
-            lease,
             signatures,
-            queues: Mutex::default(),
         }
     }
 
-    /// Stores a start request. `generation` is the projection's.
+    /// Stores a start request, in the queue of the smallest class that covers its requirements.
     ///
     /// # Errors
     /// [`ApiError`]; only `outcome_unknown` leaves open whether it was stored.
     pub async fn start(
         &self,
         request: &StartRequest,
-        generation: u64,
         trace: Option<&TraceParent>,
     ) -> Result<Stored, ApiError> {
-        let queue = request.execution.requirements.queue();
-        self.ensure_queue(&request.operation_type, &queue, generation)
-            .await?;
+        let class = queue_class::covering(&request.execution.requirements)
+            .map_err(ApiError::beyond_largest)?;
+        let queue = class.queue();
+        self.queues
+            .ensure(&request.operation_type, &queue)
+            .await
+            .map_err(unusable_queue)?;
 
         self.log
             .start(
@@ -122,40 +119,6 @@ impl Dispatch {
         let log = self.log.read(worker_type, id).await;
         log.map(|log| log.tail)
             .map_err(|_| ApiError::nats_unavailable())
-    }
-
-    /// Creates the queue's consumer, unless it is known to exist.
-    async fn ensure_queue(
-        &self,
-        worker_type: &WorkerType,
-        queue: &Queue,
-        generation: u64,
-    ) -> Result<(), ApiError> {
-        let epoch = (self.connection.link.borrow().epoch, generation);
-        let key = (worker_type.clone(), queue.clone());
-        if self.queues.lock().get(&key) == Some(&epoch) {
-            return Ok(());
-        }
-
-        let created = topology::ensure_queue(
-            &self.connection.jetstream,
-            &self.names,
-            worker_type,
-            queue,
-            self.lease,
-        )
-        .await;
-        match created {
-            Ok(_) => {
-                self.queues.lock().insert(key, epoch);
-                Ok(())
-            }
-            Err(error @ TopologyError::Nats { .. }) => {
-                tracing::warn!(%error, cause = ?std::error::Error::source(&error), "cannot prepare the queue");
-                Err(ApiError::nats_unavailable())
-            }
-            Err(error) => Err(ApiError::internal(error)),
-        }
     }
 
     /// Cancels an operation: one that is pending at once, one that runs by storing `intent` for its
@@ -328,5 +291,19 @@ impl Dispatch {
         self.log
             .append(&record.queue.worker_type, &event, tail, PATIENCE)
             .await
+    }
+}
+
+/// The answer to a start whose queue cannot be used.
+fn unusable_queue(error: QueueError) -> ApiError {
+    match error {
+        QueueError::NoRoom(_) | QueueError::Topology(TopologyError::ConsumerLimit { .. }) => {
+            ApiError::too_many_queues()
+        }
+        QueueError::Topology(error @ TopologyError::Nats { .. }) => {
+            tracing::warn!(error = chain(&error), "cannot prepare the queue");
+            ApiError::nats_unavailable()
+        }
+        QueueError::Topology(error) => ApiError::internal(error),
     }
 }

@@ -18,6 +18,7 @@
 //! | `state` | what handlers and duties share |
 //! | `events` | live events: changes encoded once and sent to all clients that follow them |
 //! | `dispatch` | the only code that publishes starts and cancels |
+//! | `queues` | makes queues, and lists them for workers |
 //! | `response_cache` | rendered responses about operations that have ended |
 //! | `projection` | every operation, folded from the stream |
 //! | `registry` | the workers, as their heartbeats tell |
@@ -51,6 +52,7 @@ mod json_check;
 mod middleware;
 mod openapi;
 mod projection;
+mod queues;
 mod refused;
 mod refused_starts;
 mod registry;

@@ -25,6 +25,7 @@ use crate::error::ApiError;
 use crate::events::{Broadcaster, Sources};
 use crate::held_requests::HeldRequests;
 use crate::projection::Projection;
+use crate::queues::Queues;
 use crate::refused::{LoggedOnce, RefusedMessages};
 use crate::refused_starts::RefusedStarts;
 use crate::registry::Registry;
@@ -85,6 +86,8 @@ pub struct Parts {
     pub requests: RequestMetrics,
     /// All worker types.
     pub catalogue: Catalogue,
+    /// The queues of all worker types.
+    pub queues: Arc<Queues>,
     /// Publishes starts and cancels.
     pub dispatch: Dispatch,
     /// Requests that publish: they run to their end even when their client hangs up.
@@ -122,13 +125,14 @@ impl AppState {
         let connections = Connections::for_this_process();
         let answers = AnswerBudget::new(MAX_ANSWERS);
         let log = OpLog::new(connection.jetstream.clone(), names.clone());
-        let dispatch = Dispatch::new(
+        let queues = Arc::new(Queues::new(
             connection.clone(),
             names.clone(),
-            log,
             config.protocol.lease,
-            Signatures::from_options(&config.signing, config.protocol.retention)?,
-        );
+            Arc::clone(&projection),
+        ));
+        let signatures = Signatures::from_options(&config.signing, config.protocol.retention)?;
+        let dispatch = Dispatch::new(names.clone(), Arc::clone(&queues), log, signatures);
 
         let browsers =
             BrowserRules::new(&config.browsers, &[&config.api_addr]).served_by(config.tls.scheme());
@@ -151,6 +155,7 @@ impl AppState {
             bodies: BodyBudget::new(MAX_BODIES),
             requests: RequestMetrics::default(),
             catalogue: Catalogue::default(),
+            queues,
             dispatch,
             publishing: TaskTracker::new(),
             stopping,
@@ -174,6 +179,17 @@ impl AppState {
             Ok(())
         } else {
             Err(ApiError::nats_unavailable())
+        }
+    }
+
+    /// Refuses a request whose effect this backend could not show, because it cannot read the stream.
+    ///
+    /// # Errors
+    /// 503 with the cause.
+    pub fn need_reader(&self) -> Result<(), ApiError> {
+        match self.projection.reader.trouble() {
+            None => Ok(()),
+            Some(cause) => Err(ApiError::cannot_read(&cause)),
         }
     }
 

@@ -6,6 +6,7 @@
 
 use std::path::PathBuf;
 
+use async_nats::jetstream::consumer::pull;
 use ktrdr_bus::signing::write_new_seed;
 use ktrdr_tests::settings::repository;
 use ktrdr_tests::{
@@ -227,6 +228,10 @@ async fn one_backend_with_one_worker(mixed: &Mixed, backend: Version, worker: Ve
     api.start("dummy", &json!({"stepz": 1})).await.expect(422);
 
     an_operation_completes(api, "small").await;
+    let requirements = json!({"requirements": {"cores": 1}});
+    let body = json!({"task_id": "with-requirements", "steps": 1, "execution": requirements});
+    api.started("dummy", &body).await;
+    api.wait_for_status("with-requirements", "completed").await;
     a_large_result_is_read(api, "large").await;
     running_and_pending_operations_are_cancelled(api, "cancel").await;
     failed_operations_are_tried_again(api, "failing").await;
@@ -244,6 +249,49 @@ async fn one_backend_with_one_worker(mixed: &Mixed, backend: Version, worker: Ve
     api.wait_for_status("handed-back", "pending").await;
     api.cancel("handed-back").await.expect(200);
     api.wait_for_status("handed-back", "cancelled").await;
+}
+
+/// Each version has its own queues: an old backend one for each combination of requirements.
+#[tokio::test]
+async fn queues_of_both_versions_are_served_and_disappear() {
+    let Some(mixed) = Mixed::start().await else {
+        return;
+    };
+    let impatient = mixed.settings(New).with("KTRDR_QUEUE_IDLE", "300ms");
+    let old = mixed.backend(Old).await;
+    let new = BackendProcess::start(&impatient).await;
+    let large = r#"{"cores":16,"memory_gb":64}"#;
+
+    for version in [New, Old] {
+        let settings = mixed.settings(version).with("WORKER_CAPABILITIES", large);
+        let mut worker = WorkerProcess::start(&settings, "dummy", "w1").await;
+        for backend in [&old, &new] {
+            backend.api.wait_for_worker("w1", "AVAILABLE").await;
+        }
+        for (api, cores, queue) in [(&old.api, 3, "cores3"), (&new.api, 3, "cores4")] {
+            // Twice, with a removal in between, of which the old backend knows nothing.
+            for _ in 0..2 {
+                let requirements = json!({"requirements": {"cores": cores}});
+                let body = json!({"steps": 1, "execution": requirements});
+                let id = api.started("dummy", &body).await;
+                let done = new.api.wait_for_status(&id, "completed").await;
+                assert_eq!(done["queue"], queue);
+                wait_for("the queue to be removed", LIMIT, async || {
+                    let bus = &mixed.bus;
+                    let gone = bus
+                        .jetstream
+                        .get_consumer_from_stream::<pull::Config, _, _>(
+                            format!("dummy-{queue}"),
+                            bus.names.stream(),
+                        )
+                        .await;
+                    gone.err().map(drop).ok_or_else(|| "it is there".to_owned())
+                })
+                .await;
+            }
+        }
+        assert!(worker.process.stop().await.success());
+    }
 }
 
 #[tokio::test]

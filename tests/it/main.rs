@@ -51,6 +51,7 @@ mod nats_security;
 mod openapi;
 mod permissions;
 mod prometheus_metrics;
+mod queue_classes;
 mod queues;
 mod requesters;
 mod results;

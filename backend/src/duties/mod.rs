@@ -9,9 +9,12 @@
 //! | [`crate::projection::follow`] | keeps the projection up to date |
 //! | [`crate::catalogue`] | keeps the worker types up to date |
 //! | [`result_buckets`] | creates the bucket of results of each worker type |
+//! | [`queues`] | makes the queues that are needed, lists them for workers, removes unused ones |
+//! | [`crate::queues::lists`] | keeps the lists of queues up to date |
 //! | [`reconcile`] | ends operations that can no longer end by themselves |
 
 mod listen;
+mod queues;
 mod reconcile;
 mod result_buckets;
 
@@ -66,6 +69,10 @@ pub async fn run(state: AppState) -> DutyError {
     });
     let making = state.clone();
     duties.spawn(async move { result_buckets::run(&making).await });
+    let listing = state.clone();
+    duties.spawn(async move { listing.queues.lists.follow().await });
+    let keeping = state.clone();
+    duties.spawn(async move { queues::run(&keeping).await });
     duties.spawn(async move { reconcile::run(&state).await });
 
     // A backend that lacks one duty looks healthy and is not; one that ends is restarted.
@@ -104,5 +111,5 @@ async fn provision_once(state: &AppState) -> Result<(), TopologyError> {
     let jetstream = &state.connection.jetstream;
     let protocol = &state.config.protocol;
     topology::ensure(jetstream, &state.names, protocol, Role::Backend).await?;
-    topology::apply_lease(jetstream, &state.names, protocol.lease).await
+    ktrdr_bus::queues::apply_lease(jetstream, &state.names, protocol.lease).await
 }

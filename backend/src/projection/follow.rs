@@ -54,6 +54,7 @@ pub async fn run(projection: &Projection, connection: &Connection, config: &Conf
         // A consumer does not survive its connection. Starting again at once is faster than to wait
         // until the client library misses it.
         if let Some(Err(error)) = connection.while_up(Box::pin(follower.follow())).await {
+            projection.reader.note_failure(&*error);
             tracing::warn!(%error, sequence = projection.applied(), "reading the stream was interrupted; trying again");
             tokio::time::sleep(PAUSE).await;
         }
@@ -83,6 +84,7 @@ impl Follower<'_> {
         let info = self.settled_info().await?;
         self.accept_stream(&info);
         let mut stream = self.open(&info).await?;
+        self.projection.reader.note_success();
 
         let mut info_due = tokio::time::interval(INFO_INTERVAL);
         info_due.reset();
@@ -173,6 +175,7 @@ impl Follower<'_> {
             self.projection.reset();
         }
         self.created = Some(info.created.unix_timestamp_nanos());
+        *self.projection.stream_created.lock() = self.created;
         self.note_info(info);
     }
 

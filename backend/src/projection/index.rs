@@ -175,6 +175,18 @@ impl Index {
         }
     }
 
+    /// How many operations of a queue have not ended, and the oldest of them.
+    pub fn open(&self, queue: u32) -> (u64, Option<u32>) {
+        let Some(sets) = self.queues.get(queue as usize) else {
+            return (0, None);
+        };
+        let oldest = [sets.pending.min(), sets.running.min()];
+        (
+            sets.pending.len() + sets.running.len(),
+            oldest.into_iter().flatten().min(),
+        )
+    }
+
     /// All operations of a queue that have not ended, oldest first.
     pub fn open_in_queue(&self, queue: u32) -> Vec<u32> {
         self.queues

@@ -21,6 +21,7 @@
 //! | [`record`] | one operation in memory, and how it is shown |
 //! | [`model`] | records and indexes: the read model and its queries |
 //! | [`index`] | bitmaps over operation numbers: type, status, queue |
+//! | [`reader_health`] | whether the stream can be read, and why not |
 //! | [`recent`] | the newest changes, for clients that continue an interrupted event stream |
 //! | [`counters`] | transitions of operations, counted for Prometheus |
 //! | [`minutes`] | starts and ends in each of the last minutes |
@@ -34,6 +35,7 @@ pub mod follow;
 pub mod index;
 pub mod minutes;
 pub mod model;
+pub mod reader_health;
 pub mod recent;
 pub mod record;
 pub mod stream_room;
@@ -45,12 +47,13 @@ use std::time::Duration;
 
 use ktrdr_bus::telemetry::Repeated;
 use ktrdr_protocol::id::{OperationId, WorkerId, WorkerType};
+use ktrdr_protocol::origin::Origin;
 use ktrdr_protocol::progress::Progress;
 use ktrdr_protocol::rest::stats::MinuteStats;
 use ktrdr_protocol::state::{Rejected, Status};
 use ktrdr_protocol::time::Timestamp;
 use ktrdr_protocol::worker::RunningOperation;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -58,6 +61,7 @@ use self::counters::OperationCounters;
 use self::decode::{Content, StreamMessage};
 use self::fold::ProgressReport;
 use self::model::{Model, QueueState, Skip};
+use self::reader_health::ReaderHealth;
 use self::record::{Record, View};
 use self::stream_room::StreamRoom;
 use self::waiters::Waiters;
@@ -80,6 +84,10 @@ pub struct Projection {
     /// How often the stream was replaced by another one.
     generation: AtomicU64,
     caught_up: AtomicBool,
+    /// When the stream that is read was created, in nanoseconds.
+    stream_created: Mutex<Option<i128>>,
+    /// Whether the stream can be read.
+    pub reader: ReaderHealth,
     waiters: Waiters,
     changes: Changes,
     /// Wakes the duty that follows cancels: one was requested.
@@ -100,6 +108,8 @@ impl Projection {
             counters: OperationCounters::default(),
             generation: AtomicU64::new(0),
             caught_up: AtomicBool::new(false),
+            stream_created: Mutex::default(),
+            reader: ReaderHealth::default(),
             waiters: Waiters::default(),
             changes,
             cancel_requested: Notify::new(),
@@ -128,6 +138,34 @@ impl Projection {
     /// Every queue.
     pub fn queues(&self) -> Vec<QueueState> {
         self.model.read().queues()
+    }
+
+    /// How many operations of a queue have not ended.
+    pub fn open(&self, worker_type: &WorkerType, origin: &Origin) -> u64 {
+        self.model.read().open(worker_type, origin).0
+    }
+
+    /// The first sequence that a new consumer of this queue must deliver: that of the oldest
+    /// operation that has not ended, or the first that was not read. `None` for all, when the
+    /// stream that was created at this time (in nanoseconds) is not the one that was read to its
+    /// end.
+    pub fn first_needed(
+        &self,
+        created: i128,
+        worker_type: &WorkerType,
+        origin: &Origin,
+    ) -> Option<u64> {
+        let is_read = || self.is_caught_up() && *self.stream_created.lock() == Some(created);
+        if !is_read() {
+            return None;
+        }
+
+        // In this order: what is applied in between is among the operations.
+        let generation = self.generation();
+        let unread = self.applied() + 1;
+        let (_, oldest) = self.model.read().open(worker_type, origin);
+        let first = oldest.map_or(unread, |oldest| oldest.min(unread));
+        (is_read() && self.generation() == generation).then_some(first)
     }
 
     /// How many operations there are of each type in each status, in the order of [`Status::ALL`].

@@ -323,6 +323,18 @@ impl Model {
         self.queues.iter().map(state).collect()
     }
 
+    /// How many operations of a queue have not ended, and the sequence of the oldest one's start
+    /// request.
+    pub fn open(&self, worker_type: &WorkerType, origin: &Origin) -> (u64, Option<u64>) {
+        let numbers = self.queue_numbers.get(worker_type);
+        let Some(queue) = numbers.and_then(|numbers| numbers.get(origin)) else {
+            return (0, None);
+        };
+        let (open, oldest) = self.index.open(*queue);
+        let oldest = oldest.and_then(|number| self.record(number));
+        (open, oldest.map(|record| record.start_sequence))
+    }
+
     /// How many operations there are of each type in each status.
     pub fn counts(&self) -> Vec<(WorkerType, [u64; Status::ALL.len()])> {
         let count = |number: u32| {

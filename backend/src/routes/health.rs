@@ -20,7 +20,7 @@ pub async fn health(
     let shows_figures = principal.reads_everything();
     let figure = |value: u64| shows_figures.then_some(value);
     let connected = state.connection.is_up();
-    let ready = connected && state.is_loaded();
+    let ready = connected && state.is_loaded() && state.need_reader().is_ok();
     let status = if ready {
         HealthStatus::Operational
     } else {
@@ -47,7 +47,8 @@ pub async fn health(
     })
 }
 
-/// Answers 200 when everything that was in the stream at start has been read and NATS is reachable.
+/// Answers 200 when everything that was in the stream at start has been read, the stream is still
+/// being read, and NATS is reachable.
 pub async fn ready(
     State(state): State<AppState>,
     principal: Principal,
@@ -68,6 +69,17 @@ pub async fn ready(
         return Err(ApiError::new(ErrorCode::NotReady, text)
             .with("ready", false)
             .with("missing_permissions", json!(missing)));
+    }
+    // First: a backend that cannot read the stream does not load either.
+    if let Err(error) = state.need_reader() {
+        let text = "This backend cannot read the operations";
+        let error = if principal.reads_everything() {
+            error
+        } else {
+            // The cause is not for everybody.
+            ApiError::new(ErrorCode::NotReady, text)
+        };
+        return Err(error.with("ready", false));
     }
     if !state.is_loaded() {
         let text = "The backend has just started and is still reading the operations";

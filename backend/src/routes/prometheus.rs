@@ -2,8 +2,8 @@
 //! what to alert on.
 //!
 //! The problem: most figures are sizes of the projection, registry and queues, which change all the
-//! time, while Prometheus asks every few seconds. And clients choose requirements, so the number of
-//! queues has no bound, but the number of series must have one.
+//! time, while Prometheus asks every few seconds. And there may be many queues, but the number of
+//! series must have a bound.
 //!
 //! How it is solved: each scrape fills a new registry from the current state. Only counters and
 //! histograms of events (requests, ends of operations) live on between scrapes. Series per worker
@@ -108,8 +108,7 @@ fn register_operations(state: &AppState, registry: &mut Registry) {
 
 fn register_queues(state: &AppState, registry: &mut Registry) {
     let mut queues = state.projection.queues();
-    // Different requirements make many queues, so empty ones are left out, except the queue without
-    // requirements.
+    // There may be many queues, so empty ones are left out, except the queue without requirements.
     queues.retain(|queue| queue.pending + queue.running > 0 || queue.info.origin.as_str() == "any");
     queues.sort_by(|a, b| {
         (&a.info.worker_type, &a.info.origin).cmp(&(&b.info.worker_type, &b.info.origin))
@@ -150,7 +149,20 @@ fn register_projection(state: &AppState, registry: &mut Registry) {
         registry,
         "ktrdr_backend_ready",
         "Whether the stream has been read to its end.",
-        f64::from(u8::from(state.is_loaded())),
+        f64::from(u8::from(state.is_loaded() && state.need_reader().is_ok())),
+    );
+    let room = &state.queues.room;
+    register_gauge(
+        registry,
+        "ktrdr_stream_consumers",
+        "Consumers of the operations stream.",
+        room.consumers() as f64,
+    );
+    register_gauge(
+        registry,
+        "ktrdr_stream_consumers_limit",
+        "How many consumers the operations stream may have.",
+        room.limit() as f64,
     );
     register_gauge(
         registry,

@@ -62,6 +62,7 @@ async fn again(
     from_checkpoint: bool,
 ) -> Result<StartAnswer, ApiError> {
     state.need_nats()?;
+    state.need_reader()?;
     let old = find(&state, &principal, &id)?.record;
     let worker_type = &old.queue.worker_type;
     match old.state.status {

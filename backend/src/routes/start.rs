@@ -15,6 +15,7 @@ use ktrdr_http::start_body::StartBody;
 use ktrdr_http::tokens::Principal;
 use ktrdr_protocol::execution::ExecutionOptions;
 use ktrdr_protocol::id::OperationId;
+use ktrdr_protocol::queue_class;
 use ktrdr_protocol::rest::start::StartResponse;
 use ktrdr_protocol::start_request::StartRequest;
 use ktrdr_protocol::state::Status;
@@ -76,6 +77,7 @@ pub async fn start(
 ) -> Result<StartAnswer, ApiError> {
     // Checked first: nothing below works without NATS, and the client gets its answer at once.
     state.need_nats()?;
+    state.need_reader()?;
     let entry = state
         .catalogue
         .by_domain(&domain)
@@ -178,10 +180,7 @@ pub(super) async fn publish(
     let Stored {
         sequence,
         was_known,
-    } = state
-        .dispatch
-        .start(&request, state.projection.generation(), trace.as_ref())
-        .await?;
+    } = state.dispatch.start(&request, trace.as_ref()).await?;
 
     let seen = state.projection.reached(sequence, READ_YOUR_WRITES).await;
     let view = state.projection.get(id.as_str());
@@ -290,15 +289,19 @@ pub(super) fn admit(
     execution: &ExecutionOptions,
 ) -> Result<Option<String>, ApiError> {
     let worker_type = &entry.published.worker_type;
-    let Candidates { alive, able } = state.registry.candidates(
-        worker_type.as_str(),
-        &execution.requirements,
-        Instant::now(),
-    );
+    // A worker serves the queue of a class when it meets the class, not only the request.
+    let class = queue_class::covering(&execution.requirements).map_err(ApiError::beyond_largest)?;
+    let Candidates { alive, able } =
+        state
+            .registry
+            .candidates(worker_type.as_str(), &class, Instant::now());
     let missing = match (alive, able) {
         (_, 1..) => return Ok(None),
         (0, _) => format!("no {worker_type} worker is registered"),
-        _ => format!("none of the {alive} registered {worker_type} workers meets the requirements"),
+        _ => format!(
+            "none of the {alive} registered {worker_type} workers meets the requirements of the queue {}",
+            class.queue()
+        ),
     };
     match state.config.admission {
         Admission::Queue => Ok(Some(format!(

@@ -10,7 +10,8 @@
 //! | [`nats`] | the connection: credentials, TLS, reconnects, work that ends with a connection |
 //! | [`secret_file`] | files that hold secrets |
 //! | [`backoff`] | growing pauses between tries |
-//! | [`topology`] | streams, consumers and buckets, and how they are provisioned |
+//! | [`topology`] | streams and buckets, and how they are provisioned |
+//! | [`queues`] | the consumers of queues, and the lists of them |
 //! | [`key_values`] | reading and writing single keys of a bucket |
 //! | [`permissions`] | what each program may publish and subscribe, and the configuration of nats-server for it |
 //! | [`refusals`] | what the server refused for lack of a permission |
@@ -26,6 +27,7 @@ pub mod metrics;
 pub mod nats;
 pub mod oplog;
 pub mod permissions;
+pub mod queues;
 pub mod refusals;
 pub mod secret_file;
 pub mod settings;

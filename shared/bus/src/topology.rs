@@ -1,4 +1,5 @@
-//! Streams, consumers and buckets: what they must look like, and how they are provisioned.
+//! Streams and buckets: what they must look like, and how they are provisioned. The consumers of
+//! queues are in [`crate::queues`].
 //!
 //! The problem: backends and workers may start in any order and at the same time, each with its
 //! own settings. A start must not depend on a set-up step, and two processes with different
@@ -7,8 +8,7 @@
 //! How it is solved: every process creates what is missing. Only a backend changes what exists, and
 //! only once, when it starts. It changes the settings that the protocol needs and keeps all others,
 //! for example the placement that an operator chose. What cannot be changed (storage, retention
-//! policy) is an error that says how to get out of it. The lease is a setting of each queue's
-//! consumer, so all workers of a queue use the same one.
+//! policy) is an error that says how to get out of it.
 //!
 //! Rejected: a separate program that provisions, because every demo, test and upgrade would have
 //! to run it first. Also rejected: letting workers change streams, because one worker with an old
@@ -17,28 +17,17 @@
 use std::time::Duration;
 
 use async_nats::jetstream::ErrorCode;
-use async_nats::jetstream::consumer::{self, AckPolicy, DeliverPolicy, PriorityPolicy, pull};
 use async_nats::jetstream::context::{Context, CreateStreamErrorKind, GetStreamErrorKind};
-use async_nats::jetstream::stream::{
-    Config, ConsumerCreateStrictErrorKind, DiscardPolicy, RetentionPolicy, StorageType,
-};
+use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
 use async_nats::jetstream::{kv, object_store};
 
 use crate::settings::ProtocolOptions;
-use ktrdr_protocol::id::{Queue, WorkerType};
-use ktrdr_protocol::origin::Origin;
-use ktrdr_protocol::subject::{PRIORITY_GROUP, SubjectNames};
+use ktrdr_protocol::id::WorkerType;
+use ktrdr_protocol::subject::SubjectNames;
 
 /// How long the server remembers message ids. The server recognises a start that is repeated within
 /// this time, and the projection recognises later ones.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
-
-/// How many operations of one queue may run at a time. With the server's default of 1,000, a large
-/// fleet would stop getting work without any error.
-const MAX_ACK_PENDING: i64 = 100_000;
-
-/// How many idle workers may wait on one queue. The server's default of 512 would turn away others.
-const MAX_WAITING: i64 = 65_536;
 
 /// Why something could not be provisioned.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +58,14 @@ pub enum TopologyError {
         /// A subject that it would have if it were of this prefix.
         wanted: String,
     },
+    /// The server has as many consumers on the stream as it may have.
+    #[error(
+        "cannot create {what}: the stream has as many consumers as it may have. Remove consumers that nobody needs, or raise the stream's max_consumers"
+    )]
+    ConsumerLimit {
+        /// The consumer.
+        what: String,
+    },
     /// NATS refused or did not answer.
     #[error("cannot provision {what}")]
     Nats {
@@ -83,11 +80,11 @@ pub enum TopologyError {
 impl TopologyError {
     /// Whether trying again later may help.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Nats { .. })
+        matches!(self, Self::Nats { .. } | Self::ConsumerLimit { .. })
     }
 }
 
-fn nats(what: &str, source: impl Into<async_nats::Error>) -> TopologyError {
+pub(crate) fn nats(what: &str, source: impl Into<async_nats::Error>) -> TopologyError {
     TopologyError::Nats {
         what: what.to_owned(),
         source: source.into(),
@@ -135,30 +132,6 @@ pub fn metrics_stream(names: &SubjectNames, options: &ProtocolOptions) -> Config
         discard: DiscardPolicy::Old,
         max_bytes: -1,
         ..operations_stream(names, options)
-    }
-}
-
-/// The durable pull consumer of one queue. The workers of the queue share it.
-pub fn queue_consumer(
-    names: &SubjectNames,
-    worker_type: &WorkerType,
-    queue: &Queue,
-    lease: Duration,
-) -> pull::Config {
-    pull::Config {
-        durable_name: Some(names.consumer(worker_type, queue)),
-        description: Some(format!("queue {queue} of worker type {worker_type}")),
-        deliver_policy: DeliverPolicy::All,
-        ack_policy: AckPolicy::Explicit,
-        ack_wait: lease,
-        filter_subject: names.start(worker_type, &Origin::Queued(queue.clone())),
-        max_ack_pending: MAX_ACK_PENDING,
-        max_waiting: MAX_WAITING,
-        // Attempts are counted by `started` events, never by deliveries.
-        max_deliver: -1,
-        priority_policy: PriorityPolicy::Prioritized,
-        priority_groups: vec![PRIORITY_GROUP.to_owned()],
-        ..pull::Config::default()
     }
 }
 
@@ -447,164 +420,5 @@ async fn ensure_object_store(
         Ok(_) => Ok(()),
         Err(_) if jetstream.get_object_store(&config.bucket).await.is_ok() => Ok(()),
         Err(error) => Err(nats(&what, error)),
-    }
-}
-
-/// Creates the consumer of a queue if it is missing, and returns the lease that applies: the
-/// consumer's `ack_wait`.
-///
-/// # Errors
-/// [`TopologyError`], also when another queue's consumer has this name.
-pub async fn ensure_queue(
-    jetstream: &Context,
-    names: &SubjectNames,
-    worker_type: &WorkerType,
-    queue: &Queue,
-    lease: Duration,
-) -> Result<Duration, TopologyError> {
-    let config = queue_consumer(names, worker_type, queue, lease);
-    let what = format!("consumer {}", names.consumer(worker_type, queue));
-
-    match jetstream
-        .create_consumer_strict_on_stream(config.clone(), names.stream())
-        .await
-    {
-        Ok(consumer) => return Ok(consumer.cached_info().config.ack_wait),
-        Err(error) if says_it_exists(&error.kind()) => {}
-        Err(error) => return Err(nats(&what, error)),
-    }
-
-    let consumer: consumer::PullConsumer = jetstream
-        .get_consumer_from_stream(names.consumer(worker_type, queue), names.stream())
-        .await
-        .map_err(|error| nats(&what, error))?;
-    let found = &consumer.cached_info().config;
-    if found.filter_subject != config.filter_subject {
-        return Err(TopologyError::Incompatible {
-            what,
-            field: "filter",
-            found: found.filter_subject.clone(),
-            wanted: config.filter_subject,
-        });
-    }
-    Ok(found.ack_wait)
-}
-
-fn says_it_exists(kind: &ConsumerCreateStrictErrorKind) -> bool {
-    match kind {
-        ConsumerCreateStrictErrorKind::AlreadyExists => true,
-        ConsumerCreateStrictErrorKind::JetStream(error) => {
-            matches!(
-                error.error_code(),
-                ErrorCode::CONSUMER_NAME_EXIST | ErrorCode::CONSUMER_ALREADY_EXISTS
-            )
-        }
-        _ => false,
-    }
-}
-
-/// Sets the lease of every existing queue consumer. Only a backend does this, when it starts.
-///
-/// # Errors
-/// [`TopologyError`].
-pub async fn apply_lease(
-    jetstream: &Context,
-    names: &SubjectNames,
-    lease: Duration,
-) -> Result<(), TopologyError> {
-    use futures::TryStreamExt;
-    let what = format!("consumers of {}", names.stream());
-    let stream = jetstream
-        .get_stream_no_info(names.stream())
-        .await
-        .map_err(|error| nats(&what, error))?;
-    let consumers: Vec<_> = stream
-        .consumers()
-        .try_collect()
-        .await
-        .map_err(|error| nats(&what, error))?;
-
-    for info in consumers {
-        if queue_of(names, &info.config).is_none() {
-            continue;
-        }
-        if info.config.ack_wait != lease {
-            tracing::info!(consumer = %info.name, from = ?info.config.ack_wait, to = ?lease, "changing the lease");
-            let config = consumer::Config {
-                ack_wait: lease,
-                ..info.config.clone()
-            };
-            jetstream
-                .update_consumer_on_stream(config, names.stream())
-                .await
-                .map(|_| ())
-                .map_err(|error| nats(&what, error))?;
-        }
-    }
-    Ok(())
-}
-
-/// The worker type and queue of a consumer; `None` when it is not a queue's consumer, for example
-/// when an operator created it on the same subject.
-pub fn queue_of(names: &SubjectNames, consumer: &consumer::Config) -> Option<(WorkerType, Queue)> {
-    let ktrdr_protocol::subject::Topic::Start { worker_type, queue } =
-        names.parse(&consumer.filter_subject)?
-    else {
-        return None;
-    };
-    let (worker_type, queue) = (WorkerType::new(worker_type).ok()?, Queue::new(queue).ok()?);
-    let own = names.consumer(&worker_type, &queue);
-    (consumer.durable_name.as_deref() == Some(&own)).then_some((worker_type, queue))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn stream(prefix: &str) -> Config {
-        let names = SubjectNames::new(prefix).unwrap();
-        Config {
-            name: names.stream(),
-            subjects: names.stream_subjects(),
-            ..Config::default()
-        }
-    }
-
-    #[test]
-    fn a_stream_belongs_to_the_prefix_of_its_subjects() {
-        let own = stream("acme.prod");
-
-        for other in ["acme_prod", "ACME_PROD", "Acme.Prod"] {
-            let other = stream(other);
-            assert_eq!(other.name, own.name);
-            let error = check_owner(&other, &own).unwrap_err();
-            assert!(matches!(error, TopologyError::Foreign { .. }), "{error}");
-            assert!(!error.is_transient());
-        }
-        check_owner(&own, &own).unwrap();
-    }
-
-    #[test]
-    fn an_operator_may_choose_wider_subjects() {
-        let own = stream("acme.prod");
-        for subjects in [
-            vec!["acme.prod.>"],
-            vec!["acme.prod.start.>", "more"],
-            vec!["acme.prod.op.*.*"],
-            vec![">"],
-        ] {
-            let existing = Config {
-                subjects: subjects.into_iter().map(str::to_owned).collect(),
-                ..own.clone()
-            };
-            check_owner(&existing, &own).unwrap();
-        }
-        for subjects in [vec![], vec!["acme.prod"], vec!["acme.prod.start.dummy.any"]] {
-            let existing = Config {
-                subjects: subjects.into_iter().map(str::to_owned).collect(),
-                ..own.clone()
-            };
-            assert!(check_owner(&existing, &own).is_err());
-        }
     }
 }

@@ -5,7 +5,8 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use ktrdr_bus::oplog::AppendError;
 use ktrdr_protocol::id::OperationId;
-use ktrdr_protocol::rest::{ErrorCode, Problem};
+use ktrdr_protocol::queue_class::BeyondLargest;
+use ktrdr_protocol::rest::{ErrorCode, Problem, Violation};
 use serde_json::Value;
 
 use crate::body::ReadBodyError;
@@ -91,6 +92,31 @@ impl ApiError {
             ErrorCode::NatsUnavailable,
             "NATS did not answer in time. Try again",
         )
+    }
+
+    /// The backend cannot read the stream, so it could not show the effect of a request.
+    pub fn cannot_read(cause: &str) -> Self {
+        let text = format!(
+            "This backend cannot read the operations: {cause}. Nothing was started. It tries again all the time; ask another backend"
+        );
+        Self::new(ErrorCode::NotReady, text).with("cause", cause)
+    }
+
+    /// The requirements need a queue that does not exist, and the NATS server has no room for it.
+    pub fn too_many_queues() -> Self {
+        Self::new(
+            ErrorCode::TooManyQueues,
+            "Nothing was started: these requirements need a queue of their own, and the NATS server has too few consumers left for it. Ask for other requirements, or try again: queues that nobody uses are removed",
+        )
+    }
+
+    /// No worker is so large.
+    pub fn beyond_largest(beyond: BeyondLargest) -> Self {
+        BodyError::Violations(vec![Violation {
+            path: format!("/execution/requirements/{}", beyond.field),
+            message: beyond.to_string(),
+        }])
+        .into()
     }
 
     /// A message about this operation was not confirmed as stored.

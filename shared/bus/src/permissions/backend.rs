@@ -67,13 +67,18 @@ pub(super) fn rules(installation: &Installation) -> Vec<Rule> {
         ),
         publish(
             api(format!("CONSUMER.INFO.{operations}.*")),
-            "a queue that exists already",
+            "a queue that exists already, or is about to be removed",
         )
-        .rare("only when another backend has just created it"),
+        .rare("only when another backend has just created it, or after it was unused"),
         publish(
             api(format!("CONSUMER.CREATE.{operations}.>")),
             "queues; and its reader again, after messages on the way were lost",
         ),
+        publish(
+            api(format!("CONSUMER.PAUSE.{operations}.*")),
+            "looking at a queue once more before it is removed",
+        )
+        .rare("only after a queue was unused for a while"),
         publish(
             api(format!("CONSUMER.DELETE.{operations}.*")),
             "queues that are no longer used",
@@ -83,7 +88,10 @@ pub(super) fn rules(installation: &Installation) -> Vec<Rule> {
     let readers = [
         (operations.clone(), "the projection"),
         (metrics.clone(), "metric points of live events"),
-        (key_values(&types), "the worker types"),
+        (
+            key_values(&types),
+            "the worker types, and the lists of queues",
+        ),
     ];
     let results_read = results
         .iter()

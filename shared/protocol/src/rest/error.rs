@@ -94,6 +94,8 @@ error_codes! {
     OutcomeUnknown = 503 "outcome_unknown",
     /// No worker could run the operation, and the backend does not queue it without one.
     NoWorkers = 503 "no_workers_available",
+    /// The requirements need another queue, and the NATS server has no room for it.
+    TooManyQueues = 503 "too_many_queues",
     /// All slots of the worker are taken (direct start only).
     WorkerBusy = 503 "worker_busy",
     /// The request schema of the worker type cannot be used.

@@ -93,8 +93,6 @@ pub(crate) struct Puller<F> {
     returns: (mpsc::UnboundedSender<()>, mpsc::UnboundedReceiver<()>),
     requests: mpsc::Receiver<oneshot::Sender<Option<Slot>>>,
     pulls: BTreeMap<Queue, QueuePulls>,
-    /// No pull is sent before this moment, because the last one was refused.
-    pause_until: Option<Instant>,
     /// When a delayed pull must be sent.
     delayed_until: Option<Instant>,
     refresh: Arc<tokio::sync::Notify>,
@@ -106,6 +104,8 @@ struct QueuePulls {
     inbox: PullInbox,
     /// Since when there are free slots without a pull.
     unpulled_since: Option<Instant>,
+    /// No pull is sent before this moment, because the last one was refused.
+    pause_until: Option<Instant>,
 }
 
 impl QueuePulls {
@@ -114,7 +114,14 @@ impl QueuePulls {
             settings,
             inbox,
             unpulled_since: None,
+            pause_until: None,
         }
+    }
+
+    /// Whether no pull may be sent yet.
+    fn is_paused(&mut self) -> bool {
+        self.pause_until = self.pause_until.filter(|until| Instant::now() < *until);
+        self.pause_until.is_some()
     }
 
     /// How many requests to ask for now, when `free` of all `slots` are free.
@@ -160,7 +167,6 @@ impl<F: FnMut(PulledRequest)> Puller<F> {
             returns,
             requests,
             pulls: BTreeMap::new(),
-            pause_until: None,
             delayed_until: None,
             refresh,
         };
@@ -254,15 +260,14 @@ impl<F: FnMut(PulledRequest)> Puller<F> {
 
     /// Sends pulls until every queue is asked for as many requests as there are free slots.
     async fn pull_for_free_slots(&mut self) {
-        if self.pause_until.is_some_and(|until| Instant::now() < until) {
-            return;
-        }
-
-        (self.pause_until, self.delayed_until) = (None, None);
+        self.delayed_until = None;
         self.take_back_surplus().await;
 
         let priority = u8::from(!self.core.capabilities.gpu);
         for served in self.pulls.values_mut() {
+            if served.is_paused() {
+                continue;
+            }
             let missing = served.missing(self.free, self.core.slots as usize);
             let delayed_until = served.unpulled_since.map(|since| since + BATCH_DELAY);
             self.delayed_until = [self.delayed_until, delayed_until]
@@ -332,7 +337,6 @@ impl<F: FnMut(PulledRequest)> Puller<F> {
         }
 
         self.pulls.clear();
-        self.pause_until = None;
     }
 
     async fn reserve(&mut self, reply: oneshot::Sender<Option<Slot>>) {
@@ -406,7 +410,9 @@ impl<F: FnMut(PulledRequest)> Puller<F> {
             Some(Arrival::Status {
                 retry_after: Some(pause),
             }) if !pause.is_zero() => {
-                self.pause_until = Some(Instant::now() + pause);
+                if let Some(served) = self.pulls.get_mut(&queue) {
+                    served.pause_until = Some(Instant::now() + pause);
+                }
                 self.refresh.notify_one();
             }
             Some(Arrival::Status { .. }) => {}
@@ -424,7 +430,12 @@ impl<F: FnMut(PulledRequest)> Puller<F> {
             .filter(|served| served.inbox.outstanding() > 0)
             .map(|served| served.inbox.overdue_at())
             .min();
-        [self.pause_until, self.delayed_until, overdue]
+        let paused = self
+            .pulls
+            .values()
+            .filter_map(|served| served.pause_until)
+            .min();
+        [paused, self.delayed_until, overdue]
             .into_iter()
             .flatten()
             .min()
@@ -434,7 +445,9 @@ impl<F: FnMut(PulledRequest)> Puller<F> {
     /// due would make the loop spin.
     fn wake(&mut self) {
         let now = Instant::now();
-        self.pause_until = self.pause_until.filter(|until| now < *until);
+        for served in self.pulls.values_mut() {
+            served.is_paused();
+        }
         self.delayed_until = None;
         self.discard_overdue(now);
     }

@@ -1,29 +1,53 @@
 //! Which queues this worker serves, and its worker type's entry in the catalogue.
+//!
+//! The problem: queues come and go while the worker runs. It must hear of a new one at once, and it
+//! should need no rights for that beyond its own worker type.
+//!
+//! How it is solved: backends keep a list of the queues of each worker type
+//! ([`ktrdr_protocol::queue_list`]). The worker reads the list of its own type, and reads it again
+//! when a change is announced on the list's subject, when a pull finds no consumer, at every
+//! reconnect, and every 30 seconds.
+//!
+//! Backends of the version before write no lists. When there is none for a while, the worker makes
+//! the queue `any` and lists the consumers itself, as workers of that version do, until there is
+//! one.
+//!
+//! Rejected: to take the list from the announcement. It is a live copy, also of a write that the
+//! server then refuses.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::Subscriber;
 use async_nats::jetstream::kv::Store;
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
+use ktrdr_bus::queues::{self, QueueConsumer};
 use ktrdr_bus::settings::ProtocolOptions;
 use ktrdr_bus::telemetry::{chain, short};
 use ktrdr_bus::topology::{self, Role, TopologyError};
+use ktrdr_protocol::id::Queue;
+use ktrdr_protocol::queue_list::QueueList;
 use ktrdr_protocol::requirements::Requirements;
 use ktrdr_protocol::worker::{WorkerTypeEntry, domain_key};
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use crate::pulling::puller::ServedQueue;
 use crate::worker::core::Core;
 
-/// How often the queues are listed without any sign of a change.
+/// How often the queues are read without any sign of a change.
 const REFRESH: Duration = Duration::from_secs(30);
 
-/// Pause after NATS did not answer.
+/// Pause after NATS did not answer, and before the queues are read again after a change: a server
+/// of a cluster may not have it yet.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Shortest time between two listings: many consumers may be created at once.
+/// Shortest time between two readings: many changes may come at once.
 const MIN_GAP: Duration = Duration::from_millis(100);
+
+/// How long the worker waits for backends to write the first list of its worker type. Backends
+/// that write lists do it within milliseconds.
+const LIST_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Provisions what this worker needs, registers its worker type, and keeps the list of queues that
 /// it serves up to date. Returns only an error that waiting cannot repair.
@@ -36,57 +60,132 @@ pub(crate) async fn follow(
     queues: watch::Sender<Vec<ServedQueue>>,
     refresh: Arc<Notify>,
 ) -> Result<(), TopologyError> {
-    let mut consumer_created = core
-        .connection
-        .client
-        .subscribe(core.names.consumer_created_advisory())
-        .await
-        .map_err(|error| TopologyError::Nats {
-            what: "the advisory subscription".to_owned(),
-            source: error.into(),
-        })?;
-
+    let list_changed = subscribe(&core, core.names.queue_list(&core.worker_type)).await?;
+    let mut follower = Follower {
+        core: &core,
+        options: &options,
+        queues: &queues,
+        refresh: &refresh,
+        list_changed,
+        consumer_created: None,
+    };
     loop {
         // A new connection starts again from the provisioning: its server may know nothing of us.
-        let follow = follow_connected(&core, &options, &queues, &refresh, &mut consumer_created);
-        if let Some(error) = core.connection.while_up(follow).await {
+        if let Some(error) = core.connection.while_up(follower.follow_connected()).await {
             return Err(error);
         }
     }
 }
 
-/// Follows the queues over one connection. Resolves only with an error that waiting cannot repair.
-async fn follow_connected(
-    core: &Core,
-    options: &ProtocolOptions,
-    queues: &watch::Sender<Vec<ServedQueue>>,
-    refresh: &Notify,
-    consumer_created: &mut Subscriber,
-) -> TopologyError {
-    let mut provisioned = false;
-    loop {
-        let pause = match list_queues(core, options, &mut provisioned).await {
-            Ok(found) => {
-                publish_queues(queues, found);
-                REFRESH
-            }
-            Err(error) if error.is_transient() => {
-                tracing::warn!(
-                    error = chain(&error),
-                    "not ready to take work; trying again"
-                );
-                RETRY
-            }
-            Err(error) => return error,
-        };
+async fn subscribe(core: &Core, subject: String) -> Result<Subscriber, TopologyError> {
+    let what = format!("the subscription to {subject}");
+    let subscribed = core.connection.client.subscribe(subject).await;
+    subscribed.map_err(|error| TopologyError::Nats {
+        what,
+        source: error.into(),
+    })
+}
 
-        tokio::time::sleep(MIN_GAP).await;
-        // Cancel safe: notifications and messages that are not taken stay.
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            Some(_) = consumer_created.next() => {}
-            () = refresh.notified() => {}
+struct Follower<'a> {
+    core: &'a Core,
+    options: &'a ProtocolOptions,
+    queues: &'a watch::Sender<Vec<ServedQueue>>,
+    refresh: &'a Notify,
+    /// Says that the list of queues was written.
+    list_changed: Subscriber,
+    /// Says that a consumer was created; only there while no backend writes lists.
+    consumer_created: Option<Subscriber>,
+}
+
+/// What is known of one connection.
+#[derive(Default)]
+struct Known {
+    /// Whether streams and buckets exist and the worker type is registered.
+    provisioned: bool,
+    /// Whether a list of queues was found.
+    listed: bool,
+    /// Since when none was found.
+    unlisted_since: Option<Instant>,
+}
+
+impl Follower<'_> {
+    /// Follows the queues over one connection. Resolves only with an error that waiting cannot
+    /// repair.
+    async fn follow_connected(&mut self) -> TopologyError {
+        let mut known = Known::default();
+        let mut changed = false;
+        loop {
+            let pause = match self.find_queues(&mut known).await {
+                Ok(Some(found)) => {
+                    publish_queues(self.queues, found);
+                    tokio::time::sleep(MIN_GAP).await;
+                    if changed { RETRY } else { REFRESH }
+                }
+                Ok(None) => RETRY,
+                Err(error) if error.is_transient() => {
+                    // What was provisioned may be gone.
+                    known.provisioned = false;
+                    tracing::warn!(
+                        error = chain(&error),
+                        "not ready to take work; trying again"
+                    );
+                    RETRY
+                }
+                Err(error) => return error,
+            };
+
+            // Cancel safe: notifications and messages that are not taken stay.
+            changed = tokio::select! {
+                () = tokio::time::sleep(pause) => false,
+                Some(_) = self.list_changed.next() => true,
+                Some(_) = next(&mut self.consumer_created) => true,
+                () = self.refresh.notified() => false,
+            };
         }
+    }
+
+    /// The queues that this worker can serve; `None` while backends may still write the first list.
+    /// Before the first reading it provisions streams and buckets, and registers the worker type.
+    async fn find_queues(
+        &mut self,
+        known: &mut Known,
+    ) -> Result<Option<Vec<ServedQueue>>, TopologyError> {
+        let core = self.core;
+        let jetstream = &core.connection.jetstream;
+        if !known.provisioned {
+            topology::ensure(jetstream, &core.names, self.options, Role::Worker).await?;
+            publish_type(core).await?;
+            known.provisioned = true;
+        }
+
+        if let Some(list) = queues::read_list(jetstream, &core.names, &core.worker_type).await? {
+            (known.listed, known.unlisted_since) = (true, None);
+            self.consumer_created = None;
+            return Ok(Some(served_of_list(core, list)));
+        }
+        if std::mem::take(&mut known.listed) {
+            // The bucket was emptied, and the entry of the worker type may be gone, too.
+            known.provisioned = false;
+        }
+        let since = *known.unlisted_since.get_or_insert_with(Instant::now);
+        if since.elapsed() < LIST_PATIENCE {
+            return Ok(None);
+        }
+
+        if self.consumer_created.is_none() {
+            tracing::info!("no backend lists the queues of this worker type; asking the server");
+            let created = core.names.consumer_created_advisory();
+            self.consumer_created = Some(subscribe(core, created).await?);
+        }
+        list_consumers(core).await.map(Some)
+    }
+}
+
+/// The next message; waits for ever without a subscription.
+async fn next(subscriber: &mut Option<Subscriber>) -> Option<async_nats::Message> {
+    match subscriber {
+        Some(subscriber) => subscriber.next().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -103,61 +202,49 @@ fn publish_queues(queues: &watch::Sender<Vec<ServedQueue>>, found: Vec<ServedQue
     });
 }
 
-/// Lists the queues that this worker can serve. Before the first listing it provisions streams and
-/// buckets, and registers the worker type.
-async fn list_queues(
-    core: &Core,
-    options: &ProtocolOptions,
-    provisioned: &mut bool,
-) -> Result<Vec<ServedQueue>, TopologyError> {
-    let jetstream = &core.connection.jetstream;
-    if !*provisioned {
-        topology::ensure(jetstream, &core.names, options, Role::Worker).await?;
-        publish_type(core).await?;
-        *provisioned = true;
-    }
+/// Whether this worker can serve a queue: it meets the requirements in its name.
+fn serves(core: &Core, queue: &Queue) -> bool {
+    Requirements::from_queue(queue.as_str()).is_some_and(|needs| needs.met_by(&core.capabilities))
+}
 
+fn served_of_list(core: &Core, list: QueueList) -> Vec<ServedQueue> {
+    let served = list
+        .queues
+        .into_iter()
+        .filter(|listed| serves(core, &listed.queue));
+    served
+        .map(|listed| ServedQueue {
+            queue: listed.queue,
+            consumer: listed.consumer,
+            lease: Duration::from_millis(listed.lease_ms),
+        })
+        .collect()
+}
+
+/// Makes the queue `any` and lists the consumers of queues that this worker can serve: the way of
+/// the version before.
+async fn list_consumers(core: &Core) -> Result<Vec<ServedQueue>, TopologyError> {
+    let jetstream = &core.connection.jetstream;
     let any = Requirements::default().queue();
-    let ensured = topology::ensure_queue(
+    queues::ensure(
         jetstream,
         &core.names,
         &core.worker_type,
         &any,
         core.default_lease,
+        None,
     )
-    .await;
-    if let Err(error) = ensured {
-        // The stream itself may be gone.
-        *provisioned = false;
-        return Err(error);
-    }
+    .await?;
 
-    let failed = |source: async_nats::Error| TopologyError::Nats {
-        what: format!("the consumers of {}", core.names.stream()),
-        source,
-    };
-    let stream = jetstream
-        .get_stream_no_info(core.names.stream())
-        .await
-        .map_err(|error| failed(error.into()))?;
-    let consumers: Vec<_> = stream
-        .consumers()
-        .try_collect()
-        .await
-        .map_err(|error| failed(error.into()))?;
-
-    let mut found: Vec<_> = consumers
+    let listing = queues::list(jetstream, &core.names).await?;
+    let mut found: Vec<_> = listing
+        .queues
         .into_iter()
-        .filter_map(|info| {
-            let (worker_type, queue) = topology::queue_of(&core.names, &info.config)?;
-            let serves = worker_type == core.worker_type
-                && Requirements::from_queue(queue.as_str())
-                    .is_some_and(|needs| needs.met_by(&core.capabilities));
-            serves.then_some(ServedQueue {
-                queue,
-                consumer: info.name,
-                lease: info.config.ack_wait,
-            })
+        .filter(|found| found.worker_type == core.worker_type && serves(core, &found.queue))
+        .map(|QueueConsumer { queue, info, .. }| ServedQueue {
+            queue,
+            consumer: info.name,
+            lease: info.config.ack_wait,
         })
         .collect();
     found.sort_by(|a, b| a.queue.cmp(&b.queue));

@@ -66,7 +66,23 @@ pub(crate) fn misspelt(capabilities: &Capabilities) -> Vec<(&str, &'static str)>
         .collect()
 }
 
-/// Memory of the machine in GiB, rounded to the nearest because the kernel reserves a little.
+/// How much of its memory a machine of this size may keep to itself.
+const RESERVED: f64 = 0.06;
+
+/// Memory in GiB as it is sold: the kernel and the firmware reserve a part, and
+/// queue classes are powers of two. So a little less than a power of two counts as that; anything
+/// else is rounded to the nearest.
+fn as_sold(gib: f64) -> u32 {
+    let nearest = gib.round() as u32;
+    let power = nearest.next_power_of_two();
+    if gib >= f64::from(power) * (1.0 - RESERVED) {
+        power
+    } else {
+        nearest
+    }
+}
+
+/// Memory of the machine in GiB.
 fn memory_gib() -> Option<u32> {
     let info = std::fs::read_to_string("/proc/meminfo").ok()?;
     let kib: f64 = info
@@ -77,7 +93,7 @@ fn memory_gib() -> Option<u32> {
         .next()?
         .parse()
         .ok()?;
-    Some((kib / 1024.0 / 1024.0).round() as u32)
+    Some(as_sold(kib / 1024.0 / 1024.0))
 }
 
 #[cfg(test)]
@@ -109,6 +125,16 @@ mod tests {
             found,
             [("Cores", "cores"), ("gpus", "gpu"), ("memory", "memory_gb")]
         );
+    }
+
+    #[test]
+    fn memory_counts_as_it_is_sold() {
+        for (found, told) in [(62.7, 64), (60.0, 60), (31.2, 32), (15.4, 16), (7.7, 8)] {
+            assert_eq!(as_sold(found), told, "{found}");
+        }
+        assert_eq!(as_sold(47.1), 47);
+        assert_eq!(as_sold(64.2), 64);
+        assert_eq!(as_sold(0.3), 0);
     }
 
     #[test]

@@ -1,0 +1,337 @@
+//! Keeps the queues: makes those that are needed, lists what exists, removes what nobody uses.
+//!
+//! The problem: consumers can be missing or be left over: a broker lost them, a backend was killed
+//! between two steps, an operator or a backend of an earlier version made or removed one. And a
+//! start may be published while its consumer is removed.
+//!
+//! How it is solved: rounds that compare what should be with what is. Every known worker type
+//! should have the queue `any`. Every queue with an operation that has not ended should exist,
+//! whoever started it. Every consumer of a queue should be listed, and nothing else. A round may be
+//! repeated without harm, and all backends do it at the same time: the lists are written behind
+//! their revision.
+//!
+//! Rejected: advisories of the server as the trigger. One that is missed would leave a fault
+//! behind.
+//!
+//! | module | does |
+//! |---|---|
+//! | [`remove`] | removes the consumer of one queue without losing a start |
+//! | [`idle`] | finds queues that nobody has used for a while |
+
+mod idle;
+mod remove;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ktrdr_bus::queues::{self, Listing, QueueConsumer};
+use ktrdr_bus::telemetry::{Repeated, chain};
+use ktrdr_bus::topology::TopologyError;
+use ktrdr_protocol::id::{Queue, WorkerType};
+use ktrdr_protocol::origin::Origin;
+use ktrdr_protocol::queue_class;
+use ktrdr_protocol::queue_list::QueueList;
+use ktrdr_protocol::requirements::Requirements;
+use tokio::time::Instant;
+
+use self::idle::IdleWatch;
+use crate::catalogue::CatalogueEntry;
+use crate::projection::model::QueueState;
+use crate::queues::lists::Known;
+use crate::queues::room::Demand;
+use crate::queues::{QueueError, is_any};
+use crate::state::AppState;
+
+/// How often the server is asked for the consumers.
+const MOST_BETWEEN_ROUNDS: Duration = Duration::from_secs(10);
+
+/// The same when queues are removed very soon.
+const LEAST_BETWEEN_ROUNDS: Duration = Duration::from_millis(50);
+
+/// How often this backend's own knowledge is looked through.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Pause of a consumer that no removal needs: the clock of the backend that paused it was wrong.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// Works until the task is dropped.
+pub async fn run(state: &AppState) {
+    let between = (state.config.queue_idle / 4).clamp(LEAST_BETWEEN_ROUNDS, MOST_BETWEEN_ROUNDS);
+    let mut keeper = Keeper {
+        state,
+        idle: IdleWatch::default(),
+        looked: None,
+        failures: Repeated::new(),
+    };
+    loop {
+        // Both arms are cancel safe: a wake-up that was not received stays stored.
+        tokio::select! {
+            () = tokio::time::sleep(TICK.min(between)) => {}
+            () = state.catalogue.changed.notified() => {}
+        }
+        if !state.connection.is_up() {
+            continue;
+        }
+
+        keeper.make_needed().await;
+        if keeper.is_due(between) {
+            keeper.look_at_consumers().await;
+        }
+    }
+}
+
+/// A queue that should exist.
+struct Needed {
+    demand: Demand,
+    worker_type: WorkerType,
+    queue: Queue,
+}
+
+struct Keeper<'a> {
+    state: &'a AppState,
+    idle: IdleWatch,
+    /// When the consumers were looked at, and over which connection to which stream.
+    looked: Option<(Instant, (u64, u64))>,
+    failures: Repeated,
+}
+
+impl Keeper<'_> {
+    /// Makes every queue that should exist and is not known to.
+    async fn make_needed(&self) {
+        let state = self.state;
+        let mut needed = Vec::new();
+        if state.catalogue.is_loaded() {
+            let any = Requirements::default().queue();
+            let types = state.catalogue.all();
+            let any_of = |entry: &Arc<CatalogueEntry>| Needed {
+                demand: Demand::Certain,
+                worker_type: entry.published.worker_type.clone(),
+                queue: any.clone(),
+            };
+            needed.extend(types.iter().map(any_of));
+        }
+        // Before that, operations that have ended look as if they had not.
+        if state.projection.is_caught_up() {
+            needed.extend(self.open_queues());
+        }
+
+        for needed in needed {
+            let Needed {
+                demand,
+                worker_type,
+                queue,
+            } = needed;
+            match state.queues.repair(&worker_type, &queue, demand).await {
+                // The lack of room is logged where it is noticed.
+                Ok(()) | Err(QueueError::NoRoom(_)) => {}
+                // The others would wait for the same server.
+                Err(QueueError::Topology(error)) => return self.note_failure(&error),
+            }
+        }
+    }
+
+    /// The queues with operations that have not ended, those first for which there is a worker.
+    fn open_queues(&self) -> Vec<Needed> {
+        let (now, registry) = (Instant::now(), &self.state.registry);
+        let needed = |found: QueueState| {
+            let Origin::Queued(queue) = &found.info.origin else {
+                return None;
+            };
+            let requirements = Requirements::from_queue(queue.as_str())?;
+            if found.pending + found.running == 0 {
+                return None;
+            }
+
+            let worker_type = found.info.worker_type.clone();
+            let candidates = registry.candidates(worker_type.as_str(), &requirements, now);
+            Some(Needed {
+                demand: if candidates.able > 0 {
+                    Demand::Certain
+                } else {
+                    Demand::Possible
+                },
+                worker_type,
+                queue: queue.clone(),
+            })
+        };
+
+        let mut open: Vec<Needed> = self
+            .state
+            .projection
+            .queues()
+            .into_iter()
+            .filter_map(needed)
+            .collect();
+        open.sort_by_key(|needed| needed.demand);
+        open
+    }
+
+    fn is_due(&self, between: Duration) -> bool {
+        let queues = &self.state.queues;
+        queues.lists.take_news()
+            || self
+                .looked
+                .is_none_or(|(when, epoch)| when.elapsed() >= between || epoch != queues.epoch())
+    }
+
+    /// Compares the server's consumers with the lists, and removes queues that nobody needs.
+    async fn look_at_consumers(&mut self) {
+        let epoch = self.state.queues.epoch();
+        // Read before the consumers: a list that is written meanwhile is not overwritten.
+        let listed = self.state.queues.lists.all();
+        let listing = match self.ask_server().await {
+            Ok(listing) => listing,
+            Err(error) => return self.note_failure(&error),
+        };
+        self.looked = Some((Instant::now(), epoch));
+
+        self.list_queues(&listing, listed).await;
+        self.make_room(&listing).await;
+        self.remove_idle(&listing).await;
+    }
+
+    /// All consumers. Also measures how many there may be, and mends what a rare race has left.
+    async fn ask_server(&self) -> Result<Listing, TopologyError> {
+        let (state, names) = (self.state, &self.state.names);
+        let jetstream = &state.connection.jetstream;
+        let failed = |source: async_nats::Error| TopologyError::Nats {
+            what: format!("stream {}", names.stream()),
+            source,
+        };
+        let stream = jetstream
+            .get_stream(names.stream())
+            .await
+            .map_err(|error| failed(error.into()))?;
+        let stream = stream.cached_info();
+        let mut listing = queues::list(jetstream, names).await?;
+        state
+            .queues
+            .room
+            .set_measured(listing.consumers, stream.config.max_consumers);
+
+        let mut broken = Vec::new();
+        for found in &listing.queues {
+            let consumer = &found.info.name;
+            if found.info.pause_remaining > Some(LONGEST_PAUSE) {
+                queues::resume(jetstream, names, consumer).await?;
+            }
+            if starts_behind(&found.info.config, stream.state.last_sequence) {
+                tracing::warn!(
+                    consumer,
+                    "the queue is of a stream that was replaced; removing it"
+                );
+                queues::remove(jetstream, names, consumer).await?;
+                state.queues.forget(&found.worker_type, &found.queue);
+                broken.push(consumer.clone());
+            }
+        }
+        listing
+            .queues
+            .retain(|found| !broken.contains(&found.info.name));
+        Ok(listing)
+    }
+
+    /// Writes the lists that do not name exactly the consumers that exist.
+    async fn list_queues(&self, listing: &Listing, listed: HashMap<WorkerType, Known>) {
+        let names = &self.state.names;
+        let mut wanted: BTreeMap<&WorkerType, QueueList> =
+            listed.keys().map(|of| (of, QueueList::default())).collect();
+        for found in &listing.queues {
+            // A paused one is about to be removed, or comes back.
+            if !found.info.paused {
+                let list = wanted.entry(&found.worker_type).or_default();
+                let lease = found.info.config.ack_wait;
+                list.set(names, &found.worker_type, &found.queue, lease);
+            }
+        }
+
+        for (worker_type, list) in wanted {
+            let known = listed.get(worker_type).cloned().unwrap_or_default();
+            if known.list == list {
+                continue;
+            }
+            let lists = &self.state.queues.lists;
+            match lists.replace(worker_type, known.revision, list).await {
+                Ok(true) => tracing::debug!(%worker_type, "listed the queues"),
+                // Another backend wrote it; the next round compares again.
+                Ok(false) => tracing::debug!(%worker_type, "another list came first"),
+                Err(error) => self.note_failure(&error),
+            }
+        }
+    }
+
+    /// Removes queues while they take the consumers that backends need: those of earlier versions
+    /// first, and empty ones first. Their operations lose nothing: each queue is made again, from
+    /// its oldest operation that has not ended, as soon as there is room.
+    async fn make_room(&self, listing: &Listing) {
+        let room = &self.state.queues.room;
+        let mut surplus = listing.consumers.saturating_sub(room.for_all_queues());
+        if surplus == 0 {
+            return;
+        }
+
+        let mut removable: Vec<&QueueConsumer> = listing
+            .queues
+            .iter()
+            .filter(|found| found.info.num_ack_pending == 0 && !is_any(&found.queue))
+            .collect();
+        removable.sort_by_key(|found| {
+            let is_class = Requirements::from_queue(found.queue.as_str())
+                .is_some_and(|requirements| queue_class::is_class(&requirements));
+            (is_class, found.info.num_pending > 0)
+        });
+        tracing::warn!(
+            consumers = listing.consumers,
+            limit = room.limit(),
+            surplus,
+            "queues take too many consumers; removing some of them"
+        );
+        for found in removable {
+            if surplus == 0 {
+                break;
+            }
+            if self.remove(found, remove::Reason::Room).await {
+                surplus -= 1;
+            }
+        }
+    }
+
+    async fn remove_idle(&mut self, listing: &Listing) {
+        let idle = if self.state.queues.room.check(Demand::Possible).is_ok() {
+            self.state.config.queue_idle
+        } else {
+            self.state.config.queue_idle.min(MOST_BETWEEN_ROUNDS)
+        };
+        for found in self.idle.round(self.state, listing, idle) {
+            self.remove(found, remove::Reason::Idle).await;
+        }
+    }
+
+    async fn remove(&self, found: &QueueConsumer, reason: remove::Reason) -> bool {
+        match remove::remove(self.state, found, reason).await {
+            Ok(is_removed) => is_removed,
+            Err(error) => {
+                self.note_failure(&*error);
+                false
+            }
+        }
+    }
+
+    fn note_failure(&self, error: &(dyn std::error::Error + 'static)) {
+        if let Some(count) = self.failures.note() {
+            tracing::warn!(
+                error = chain(error),
+                count,
+                "the queues could not be looked after; trying again"
+            );
+        }
+    }
+}
+
+/// Whether a consumer begins behind the end of the stream: it was meant for another stream.
+fn starts_behind(config: &async_nats::jetstream::consumer::Config, last_sequence: u64) -> bool {
+    use async_nats::jetstream::consumer::DeliverPolicy;
+    matches!(config.deliver_policy, DeliverPolicy::ByStartSequence { start_sequence }
+        if start_sequence > last_sequence.saturating_add(1))
+}

@@ -1,0 +1,345 @@
+//! The consumers of queues, and the lists that name them.
+//!
+//! Backends make and remove the consumers ([`ensure`], [`list`], [`remove`]) and write the
+//! lists. Workers read their own list ([`read_list`]). A worker uses the other functions only while
+//! all backends are of an earlier version and write none.
+//!
+//! The lease is a setting of each queue's consumer, so all workers of a queue use the same one.
+
+use std::time::Duration;
+
+use async_nats::jetstream::ErrorCode;
+use async_nats::jetstream::consumer::{self, AckPolicy, DeliverPolicy, PriorityPolicy, pull};
+use async_nats::jetstream::context::Context;
+use async_nats::jetstream::stream::ConsumerCreateStrictErrorKind;
+use futures::TryStreamExt;
+use ktrdr_protocol::id::{Queue, WorkerType};
+use ktrdr_protocol::origin::Origin;
+use ktrdr_protocol::queue_list::{QueueList, queues_key};
+use ktrdr_protocol::subject::{PRIORITY_GROUP, SubjectNames, Topic};
+
+use crate::key_values::KeyValues;
+use crate::topology::{TopologyError, nats};
+
+/// How many operations of one queue may run at a time. With the server's default of 1,000, a large
+/// fleet would stop getting work without any error.
+const MAX_ACK_PENDING: i64 = 100_000;
+
+/// How many idle workers may wait on one queue. The server's default of 512 would turn away others.
+const MAX_WAITING: i64 = 65_536;
+
+/// How often a consumer is created again while one of the same name is being removed, and the pause
+/// between two tries.
+const CREATE_TRIES: u32 = 10;
+const CREATE_PAUSE: Duration = Duration::from_millis(50);
+
+/// How many consumers the server allows on a stream that has no limit of its own. Servers before
+/// 2.15 have no such limit, and an operator can configure another one (`default_max_consumers`);
+/// the server tells neither.
+pub const DEFAULT_MAX_CONSUMERS: usize = 1_000;
+
+/// The durable pull consumer of one queue. The workers of the queue share it. It delivers the
+/// requests from the sequence `from` on; `None` for all.
+pub fn queue_consumer(
+    names: &SubjectNames,
+    worker_type: &WorkerType,
+    queue: &Queue,
+    lease: Duration,
+    from: Option<u64>,
+) -> pull::Config {
+    let deliver_policy = match from {
+        Some(start_sequence) => DeliverPolicy::ByStartSequence { start_sequence },
+        None => DeliverPolicy::All,
+    };
+    pull::Config {
+        durable_name: Some(names.consumer(worker_type, queue)),
+        description: Some(format!("queue {queue} of worker type {worker_type}")),
+        deliver_policy,
+        ack_policy: AckPolicy::Explicit,
+        ack_wait: lease,
+        filter_subject: names.start(worker_type, &Origin::Queued(queue.clone())),
+        max_ack_pending: MAX_ACK_PENDING,
+        max_waiting: MAX_WAITING,
+        // Attempts are counted by `started` events, never by deliveries.
+        max_deliver: -1,
+        priority_policy: PriorityPolicy::Prioritized,
+        priority_groups: vec![PRIORITY_GROUP.to_owned()],
+        ..pull::Config::default()
+    }
+}
+
+/// Creates the consumer of a queue if it is missing, and returns the lease that applies: the
+/// consumer's `ack_wait`. A consumer that exists keeps what it has delivered, whatever `from` says.
+///
+/// # Errors
+/// [`TopologyError`], also when another queue's consumer has this name.
+pub async fn ensure(
+    jetstream: &Context,
+    names: &SubjectNames,
+    worker_type: &WorkerType,
+    queue: &Queue,
+    lease: Duration,
+    from: Option<u64>,
+) -> Result<Duration, TopologyError> {
+    let config = queue_consumer(names, worker_type, queue, lease, from);
+    let what = format!("consumer {}", names.consumer(worker_type, queue));
+
+    let mut tries = 1..=CREATE_TRIES;
+    let found = loop {
+        let created = jetstream
+            .create_consumer_strict_on_stream(config.clone(), names.stream())
+            .await;
+        let error = match created {
+            Ok(consumer) => return Ok(consumer.cached_info().config.ack_wait),
+            Err(error) => error,
+        };
+
+        let has_more_tries = tries.next().is_some();
+        match error.kind() {
+            kind if says_it_exists(&kind) => {
+                match info(jetstream, names, &names.consumer(worker_type, queue)).await {
+                    Ok(info) => break info.config,
+                    // Another backend has removed it since.
+                    Err(_) if has_more_tries => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            kind if says_too_many(&kind) => return Err(TopologyError::ConsumerLimit { what }),
+            kind if says_it_is_being_removed(&kind) && has_more_tries => {}
+            _ => return Err(nats(&what, error)),
+        }
+        tokio::time::sleep(CREATE_PAUSE).await;
+    };
+
+    if found.filter_subject != config.filter_subject {
+        return Err(TopologyError::Incompatible {
+            what,
+            field: "filter",
+            found: found.filter_subject.clone(),
+            wanted: config.filter_subject,
+        });
+    }
+    Ok(found.ack_wait)
+}
+
+fn says_it_exists(kind: &ConsumerCreateStrictErrorKind) -> bool {
+    match kind {
+        ConsumerCreateStrictErrorKind::AlreadyExists => true,
+        ConsumerCreateStrictErrorKind::JetStream(error) => {
+            matches!(
+                error.error_code(),
+                ErrorCode::CONSUMER_NAME_EXIST | ErrorCode::CONSUMER_ALREADY_EXISTS
+            )
+        }
+        _ => false,
+    }
+}
+
+/// The server frees a consumer's name before it has removed its files.
+fn says_it_is_being_removed(kind: &ConsumerCreateStrictErrorKind) -> bool {
+    matches!(kind, ConsumerCreateStrictErrorKind::JetStream(error)
+        if error.error_code() == ErrorCode::CONSUMER_CREATE)
+}
+
+fn says_too_many(kind: &ConsumerCreateStrictErrorKind) -> bool {
+    matches!(kind, ConsumerCreateStrictErrorKind::JetStream(error)
+        if error.error_code() == ErrorCode::MAXIMUM_CONSUMERS_LIMIT)
+}
+
+/// All consumers of the operations stream.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// Those of queues.
+    pub queues: Vec<QueueConsumer>,
+    /// How many there are, others included.
+    pub consumers: usize,
+}
+
+/// The consumer of a queue, as the server describes it.
+#[derive(Debug)]
+pub struct QueueConsumer {
+    /// The worker type.
+    pub worker_type: WorkerType,
+    /// The queue.
+    pub queue: Queue,
+    /// The server's description.
+    pub info: consumer::Info,
+}
+
+/// Asks the server for all consumers of the operations stream.
+///
+/// # Errors
+/// [`TopologyError`] when it does not answer.
+pub async fn list(jetstream: &Context, names: &SubjectNames) -> Result<Listing, TopologyError> {
+    let what = format!("the consumers of {}", names.stream());
+    let stream = jetstream
+        .get_stream_no_info(names.stream())
+        .await
+        .map_err(|error| nats(&what, error))?;
+    let infos: Vec<consumer::Info> = stream
+        .consumers()
+        .try_collect()
+        .await
+        .map_err(|error| nats(&what, error))?;
+
+    let consumers = infos.len();
+    let queues = infos
+        .into_iter()
+        .filter_map(|info| {
+            let (worker_type, queue) = queue_of(names, &info.config)?;
+            Some(QueueConsumer {
+                worker_type,
+                queue,
+                info,
+            })
+        })
+        .collect();
+    Ok(Listing { queues, consumers })
+}
+
+/// Sets the lease of every existing queue consumer. Only a backend does this, when it starts.
+///
+/// # Errors
+/// [`TopologyError`].
+pub async fn apply_lease(
+    jetstream: &Context,
+    names: &SubjectNames,
+    lease: Duration,
+) -> Result<(), TopologyError> {
+    let what = format!("the consumers of {}", names.stream());
+    for QueueConsumer { info, .. } in list(jetstream, names).await?.queues {
+        if info.config.ack_wait == lease {
+            continue;
+        }
+
+        tracing::info!(consumer = %info.name, from = ?info.config.ack_wait, to = ?lease, "changing the lease");
+        let config = consumer::Config {
+            ack_wait: lease,
+            ..info.config
+        };
+        jetstream
+            .update_consumer_on_stream(config, names.stream())
+            .await
+            .map(drop)
+            .map_err(|error| nats(&what, error))?;
+    }
+    Ok(())
+}
+
+/// The worker type and queue of a consumer; `None` when it is not a queue's consumer, for example
+/// when an operator created it on the same subject.
+pub fn queue_of(names: &SubjectNames, consumer: &consumer::Config) -> Option<(WorkerType, Queue)> {
+    let Topic::Start { worker_type, queue } = names.parse(&consumer.filter_subject)? else {
+        return None;
+    };
+    let (worker_type, queue) = (WorkerType::new(worker_type).ok()?, Queue::new(queue).ok()?);
+    let own = names.consumer(&worker_type, &queue);
+    (consumer.durable_name.as_deref() == Some(&own)).then_some((worker_type, queue))
+}
+
+/// The list of a worker type's queues; `None` when no backend has written one. What cannot be
+/// believed in it is left out.
+///
+/// # Errors
+/// [`TopologyError`] when the server does not answer, or the list cannot be read.
+pub async fn read_list(
+    jetstream: &Context,
+    names: &SubjectNames,
+    worker_type: &WorkerType,
+) -> Result<Option<QueueList>, TopologyError> {
+    let what = format!("the list of queues of {worker_type}");
+    // A worker needs no right to ask for the bucket's description.
+    let bucket = KeyValues::new(jetstream.clone(), names.worker_types_bucket());
+    let found = bucket
+        .read(&queues_key(worker_type))
+        .await
+        .map_err(|error| nats(&what, error))?;
+    let Some(value) = found.and_then(|found| found.value) else {
+        return Ok(None);
+    };
+
+    let list: QueueList = serde_json::from_slice(&value).map_err(|error| nats(&what, error))?;
+    Ok(Some(list.believed(names, worker_type)))
+}
+
+/// Asks the server about the consumer of a queue.
+///
+/// # Errors
+/// [`TopologyError`] when the server does not answer, or the consumer does not exist.
+pub async fn info(
+    jetstream: &Context,
+    names: &SubjectNames,
+    consumer: &str,
+) -> Result<consumer::Info, TopologyError> {
+    let what = format!("consumer {consumer}");
+    let stream = jetstream
+        .get_stream_no_info(names.stream())
+        .await
+        .map_err(|error| nats(&what, error))?;
+    stream
+        .consumer_info(consumer)
+        .await
+        .map_err(|error| nats(&what, error))
+}
+
+/// Lets the consumer of a queue deliver nothing for a while. What is delivered already stays with
+/// its workers.
+///
+/// # Errors
+/// [`TopologyError`] when the server does not answer, or the consumer does not exist.
+pub async fn pause(
+    jetstream: &Context,
+    names: &SubjectNames,
+    consumer: &str,
+    duration: Duration,
+) -> Result<(), TopologyError> {
+    let what = format!("consumer {consumer}");
+    let until = async_nats::datetime::add_std_duration(async_nats::datetime::now(), duration)
+        .map_err(|error| nats(&what, error))?;
+    let stream = jetstream
+        .get_stream_no_info(names.stream())
+        .await
+        .map_err(|error| nats(&what, error))?;
+    stream
+        .pause_consumer(consumer, until)
+        .await
+        .map(drop)
+        .map_err(|error| nats(&what, error))
+}
+
+/// Lets a paused consumer deliver again.
+///
+/// # Errors
+/// [`TopologyError`] when the server does not answer, or the consumer does not exist.
+pub async fn resume(
+    jetstream: &Context,
+    names: &SubjectNames,
+    consumer: &str,
+) -> Result<(), TopologyError> {
+    let what = format!("consumer {consumer}");
+    let stream = jetstream
+        .get_stream_no_info(names.stream())
+        .await
+        .map_err(|error| nats(&what, error))?;
+    stream
+        .resume_consumer(consumer)
+        .await
+        .map(drop)
+        .map_err(|error| nats(&what, error))
+}
+
+/// Removes the consumer of a queue. The stream keeps all start requests.
+///
+/// # Errors
+/// [`TopologyError`] when the server does not answer, or the consumer does not exist.
+pub async fn remove(
+    jetstream: &Context,
+    names: &SubjectNames,
+    consumer: &str,
+) -> Result<(), TopologyError> {
+    jetstream
+        .delete_consumer_from_stream(consumer, names.stream())
+        .await
+        .map(drop)
+        .map_err(|error| nats(&format!("consumer {consumer}"), error))
+}
