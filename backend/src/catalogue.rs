@@ -19,7 +19,6 @@ use ktrdr_bus::telemetry::short;
 use ktrdr_http::schema::cost::{MAX_BYTES, length};
 use ktrdr_http::schema::{Schema, UnusableSchema};
 use ktrdr_protocol::id::WorkerType;
-use ktrdr_protocol::queue_list::worker_type_of_queues_key;
 use ktrdr_protocol::subject::SubjectNames;
 use ktrdr_protocol::worker::{WorkerTypeEntry, domain_key, domain_of_key, is_domain};
 use parking_lot::RwLock;
@@ -300,8 +299,8 @@ impl Catalogue {
         if let Some(domain) = domain_of_key(&update.key) {
             return self.apply_claim(domain, is_put.then_some(&*update.value), update.revision);
         }
-        if worker_type_of_queues_key(&update.key).is_some() {
-            // Of [`crate::queues`].
+        if update.key.contains('.') {
+            // No worker type, but something else that backends record, also those of later versions.
             return;
         }
         if is_put {

@@ -1,20 +1,53 @@
 //! The object stores of large results: one for each worker type, and the one that workers of version
 //! 0.1.0 share.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use async_nats::jetstream::context::ObjectStoreError;
 use async_nats::jetstream::object_store::ObjectStore;
 use ktrdr_bus::nats::Connection;
+use ktrdr_bus::topology::{self, TopologyError};
+use ktrdr_protocol::id::WorkerType;
 use parking_lot::Mutex;
+
+use crate::config::Config;
 
 /// The buckets that were needed so far.
 #[derive(Default)]
 pub struct ResultBuckets {
     opened: Mutex<HashMap<String, ObjectStore>>,
+    /// The worker types whose bucket was found, and over which connection: a server that came back
+    /// may have lost them.
+    provided: Mutex<(u64, BTreeSet<WorkerType>)>,
 }
 
 impl ResultBuckets {
+    /// Creates the bucket of a worker type, unless it was done before.
+    ///
+    /// # Errors
+    /// [`TopologyError`].
+    pub async fn provide(
+        &self,
+        connection: &Connection,
+        config: &Config,
+        worker_type: &WorkerType,
+    ) -> Result<(), TopologyError> {
+        let epoch = connection.link.borrow().epoch;
+        {
+            let mut provided = self.provided.lock();
+            if provided.0 != epoch {
+                *provided = (epoch, BTreeSet::new());
+            }
+            if provided.1.contains(worker_type) {
+                return Ok(());
+            }
+        }
+        let (names, options) = (&config.nats.subject_prefix, &config.protocol);
+        topology::ensure_results_of(&connection.jetstream, names, options, worker_type).await?;
+        self.provided.lock().1.insert(worker_type.clone());
+        Ok(())
+    }
+
     /// A bucket; asks the server for it the first time.
     ///
     /// # Errors

@@ -283,8 +283,12 @@ fn name_of(program: &Path) -> String {
         .into_owned()
 }
 
-/// `$NATS_SERVER`, which scripts/test sets; else what scripts/get-nats finds or fetches.
-fn find_program() -> PathBuf {
+/// The path of nats-server: `$NATS_SERVER`, which scripts/test sets; else what scripts/get-nats finds
+/// or fetches.
+///
+/// # Panics
+/// When there is none.
+pub fn find_program() -> PathBuf {
     if let Some(path) = std::env::var_os("NATS_SERVER") {
         return path.into();
     }

@@ -10,6 +10,8 @@ use async_nats::ConnectOptions;
 use ktrdr_bus::permissions::config::authorization;
 use ktrdr_bus::permissions::{Installation, Role};
 use ktrdr_protocol::id::{Queue, WorkerType};
+use ktrdr_protocol::queue_class;
+use ktrdr_protocol::requirements::Requirements;
 use ktrdr_protocol::subject::SubjectNames;
 
 /// The password of every user.
@@ -50,10 +52,8 @@ pub fn installation(worker_types: &[&str]) -> Installation {
 }
 
 fn queues() -> Vec<Queue> {
-    ["any", "gpu"]
-        .iter()
-        .map(|name| Queue::new(*name).expect("a queue"))
-        .collect()
+    let classes = queue_class::all();
+    classes.iter().map(Requirements::queue).collect()
 }
 
 /// The configuration of a server with the users of an installation, and one for the test itself.

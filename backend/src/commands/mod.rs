@@ -2,9 +2,11 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`nats_config`] | `nats-config`: prints a configuration of nats-server with few permissions |
 //! | [`signing_key`] | `signing-key new`: makes a key for signed starts |
 //! | [`token`] | `token new`: makes a token and adds its entry to the file of tokens |
 
+pub mod nats_config;
 pub mod signing_key;
 pub mod token;
 
@@ -41,6 +43,9 @@ pub enum Command {
     /// Make keys that backends sign start requests with.
     #[command(subcommand)]
     SigningKey(signing_key::SigningKeyCommand),
+    /// Print a configuration of nats-server in which each program may do what it needs, and nothing
+    /// else.
+    NatsConfig(nats_config::NatsConfig),
 }
 
 /// What the program was asked to do.
@@ -81,6 +86,7 @@ impl Command {
         let done: Result<(), Box<dyn std::error::Error>> = match self {
             Self::Token(command) => command.run().map_err(Into::into),
             Self::SigningKey(command) => command.run().map_err(Into::into),
+            Self::NatsConfig(command) => command.run().map_err(Into::into),
         };
         match done {
             Ok(()) => ExitCode::SUCCESS,

@@ -8,7 +8,6 @@
 //! | [`listen`] | takes heartbeats and progress from the workers |
 //! | [`crate::projection::follow`] | keeps the projection up to date |
 //! | [`crate::catalogue`] | keeps the worker types up to date |
-//! | [`result_buckets`] | creates the bucket of results of each worker type |
 //! | [`queues`] | makes the queues that are needed, lists them for workers, removes unused ones |
 //! | [`crate::queues::lists`] | keeps the lists of queues up to date |
 //! | [`reconcile`] | ends operations that can no longer end by themselves |
@@ -16,7 +15,6 @@
 mod listen;
 mod queues;
 mod reconcile;
-mod result_buckets;
 
 use std::time::Duration;
 
@@ -67,8 +65,6 @@ pub async fn run(state: AppState) -> DutyError {
             .follow(&watching.connection, &watching.names)
             .await;
     });
-    let making = state.clone();
-    duties.spawn(async move { result_buckets::run(&making).await });
     let listing = state.clone();
     duties.spawn(async move { listing.queues.lists.follow().await });
     let keeping = state.clone();

@@ -21,9 +21,12 @@ use async_nats::jetstream::context::{Context, CreateStreamErrorKind, GetStreamEr
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
 use async_nats::jetstream::{kv, object_store};
 
+use crate::key_values::{Found, KeyError, KeyValues};
 use crate::settings::ProtocolOptions;
+use crate::telemetry::short;
 use ktrdr_protocol::id::WorkerType;
 use ktrdr_protocol::subject::SubjectNames;
+use ktrdr_protocol::worker::PREFIX_KEY;
 
 /// How long the server remembers message ids. The server recognises a start that is repeated within
 /// this time, and the projection recognises later ones.
@@ -197,8 +200,74 @@ pub async fn ensure(
         ] {
             adjust_bucket(jetstream, &stream, replicas, max_age).await?;
         }
+        record_prefix(jetstream, names).await?;
     }
     Ok(())
+}
+
+/// Whether a backend of this prefix has provisioned streams and buckets. A worker then needs to look
+/// at none of them. `false` also when all backends are of version 0.1.0.
+///
+/// # Errors
+/// [`TopologyError::Foreign`] when it was a backend of another prefix.
+pub async fn is_provisioned(
+    jetstream: &Context,
+    names: &SubjectNames,
+) -> Result<bool, TopologyError> {
+    Ok(read_prefix(jetstream, names).await?.is_ok())
+}
+
+/// Checks the recorded prefix. Without one, returns the revision to write it behind.
+async fn read_prefix(
+    jetstream: &Context,
+    names: &SubjectNames,
+) -> Result<Result<(), u64>, TopologyError> {
+    let bucket = names.worker_types_bucket();
+    let what = format!("bucket {bucket}");
+    let found = match KeyValues::new(jetstream.clone(), bucket)
+        .read(PREFIX_KEY)
+        .await
+    {
+        Ok(found) => found,
+        Err(KeyError::NoBucket { .. }) => return Ok(Err(0)),
+        Err(error) => return Err(nats(&what, error)),
+    };
+    match found {
+        None => Ok(Err(0)),
+        Some(Found {
+            value: None,
+            revision,
+        }) => Ok(Err(revision)),
+        Some(Found {
+            value: Some(value), ..
+        }) if *value == *names.prefix().as_bytes() => Ok(Ok(())),
+        Some(Found {
+            value: Some(value), ..
+        }) => Err(TopologyError::Foreign {
+            what,
+            found: format!("the prefix {}", short(&String::from_utf8_lossy(&value))),
+            wanted: names.prefix().to_owned(),
+        }),
+    }
+}
+
+async fn record_prefix(jetstream: &Context, names: &SubjectNames) -> Result<(), TopologyError> {
+    let Err(revision) = read_prefix(jetstream, names).await? else {
+        return Ok(());
+    };
+    let bucket = names.worker_types_bucket();
+    let what = format!("bucket {bucket}");
+    let written = KeyValues::new(jetstream.clone(), bucket)
+        .update(PREFIX_KEY, names.prefix().to_owned().into(), revision)
+        .await;
+    match written {
+        Ok(_) => Ok(()),
+        // Another backend may have been faster.
+        Err(error) => match read_prefix(jetstream, names).await? {
+            Ok(()) => Ok(()),
+            Err(_) => Err(nats(&what, error)),
+        },
+    }
 }
 
 /// Changes the stream behind a bucket to this number of replicas and this retention. It may have

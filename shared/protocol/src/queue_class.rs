@@ -94,33 +94,33 @@ pub fn is_class(requirements: &Requirements) -> bool {
     covering(requirements).as_ref() == Ok(requirements)
 }
 
+/// Every class, `any` first.
+pub fn all() -> Vec<Requirements> {
+    let powers = |most: u32| {
+        let values = (0..32).map(|bit| 1 << bit).filter(move |n| *n <= most);
+        std::iter::once(None).chain(values.map(Some))
+    };
+    let mut found = Vec::new();
+    for gpu in [false, true] {
+        for cores in powers(MAX_CORES) {
+            for memory_gb in powers(MAX_MEMORY_GB) {
+                found.push(Requirements {
+                    gpu,
+                    cores,
+                    memory_gb,
+                });
+            }
+        }
+    }
+    found.retain(is_class);
+    found
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::worker::Capabilities;
     use proptest::prelude::*;
-
-    /// Every class, found by trying all powers of two.
-    fn all() -> Vec<Requirements> {
-        let powers = |most: u32| {
-            let values = (0..32).map(|bit| 1 << bit).filter(move |n| *n <= most);
-            std::iter::once(None).chain(values.map(Some))
-        };
-        let mut found = Vec::new();
-        for gpu in [false, true] {
-            for cores in powers(MAX_CORES) {
-                for memory_gb in powers(MAX_MEMORY_GB) {
-                    found.push(Requirements {
-                        gpu,
-                        cores,
-                        memory_gb,
-                    });
-                }
-            }
-        }
-        found.retain(is_class);
-        found
-    }
 
     fn exact(requirements: &Requirements) -> Capabilities {
         Capabilities {

@@ -213,6 +213,10 @@ pub fn domain_of_key(key: &str) -> Option<&str> {
 
 const DOMAIN_KEY: &str = "domain.";
 
+/// The key in the bucket `KTRDR_WORKER_TYPES` at which backends write their subject prefix, when streams
+/// and buckets are provisioned.
+pub const PREFIX_KEY: &str = "installation.prefix";
+
 fn any_value() -> Value {
     Value::Object(Map::new())
 }

@@ -104,6 +104,18 @@ impl Keeper<'_> {
         if state.catalogue.is_loaded() {
             let any = Requirements::default().queue();
             let types = state.catalogue.all();
+            // Before the queues: a worker that knows its queues finds the bucket of its results.
+            for entry in &types {
+                let worker_type = &entry.published.worker_type;
+                let provided = state
+                    .results
+                    .provide(&state.connection, &state.config, worker_type);
+                if let Err(error) = provided.await {
+                    // The queues are needed all the same.
+                    self.note_failure(&error);
+                    break;
+                }
+            }
             let any_of = |entry: &Arc<CatalogueEntry>| Needed {
                 demand: Demand::Certain,
                 worker_type: entry.published.worker_type.clone(),

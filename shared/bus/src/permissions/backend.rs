@@ -1,6 +1,8 @@
 //! What a backend may do. It provisions streams, buckets and queues, so it administers its own ones,
 //! but it can neither delete nor purge a stream.
 
+use ktrdr_protocol::worker::PREFIX_KEY;
+
 use super::{Installation, Rule, api, key_values, objects, publish, subscribe};
 
 const NEW: &str = "only when it is created, at the first start";
@@ -44,6 +46,13 @@ pub(super) fn rules(installation: &Installation) -> Vec<Rule> {
         ),
     ];
 
+    rules.push(
+        publish(
+            format!("$KV.{types}.{PREFIX_KEY}"),
+            "the record of whose streams they are",
+        )
+        .rare(NEW),
+    );
     rules.push(publish(api("INFO"), "the limits of the account").rare(NEW));
     let streams = [
         operations.clone(),
@@ -85,6 +94,15 @@ pub(super) fn rules(installation: &Installation) -> Vec<Rule> {
         )
         .rare("only after a queue was unused for a while"),
     ]);
+    // The bucket that all types share is only read.
+    let shared = objects(&names.results_bucket());
+    let of_old = |rule: Rule| {
+        let is_shared = rule.subject.split('.').any(|token| token == shared);
+        match is_shared {
+            true => rule.rare("only for results of version 0.1.0"),
+            false => rule,
+        }
+    };
     let readers = [
         (operations.clone(), "the projection"),
         (metrics.clone(), "metric points of live events"),
@@ -97,7 +115,10 @@ pub(super) fn rules(installation: &Installation) -> Vec<Rule> {
         .iter()
         .map(|stream| (stream.clone(), "large results"));
     for (stream, why) in readers.into_iter().chain(results_read) {
-        rules.push(publish(api(format!("CONSUMER.CREATE.{stream}")), why));
+        rules.push(of_old(publish(
+            api(format!("CONSUMER.CREATE.{stream}")),
+            why,
+        )));
         if stream != operations {
             let recreate = api(format!("CONSUMER.CREATE.{stream}.>"));
             rules.push(publish(recreate, why).rare(RECREATED));
@@ -126,7 +147,10 @@ pub(super) fn rules(installation: &Installation) -> Vec<Rule> {
     ]);
     for stream in &results {
         let subject = api(format!("DIRECT.GET.{stream}.>"));
-        rules.push(publish(subject, "the description of a large result"));
+        rules.push(of_old(publish(
+            subject,
+            "the description of a large result",
+        )));
     }
     rules.extend([
         publish("$JS.FC.>", "the pace at which it reads streams")

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use super::{Action, Installation, Role, rules};
+use super::{Action, Installation, Role, Rule, rules};
+
+/// Longest line of subjects, in characters.
+const LINE: usize = 112;
 
 /// Why no configuration can be printed.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -46,6 +49,22 @@ fn check_variables(installation: &Installation) -> Result<(), ConfigError> {
     Ok(())
 }
 
+/// The subjects in quotes, several in a line when they are short.
+fn lines(rules: &[&Rule]) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for rule in rules {
+        let subject = format!("\"{}\"", rule.subject);
+        match lines.last_mut() {
+            Some(line) if line.len() + subject.len() < LINE => {
+                line.push_str(", ");
+                line.push_str(&subject);
+            }
+            _ => lines.push(subject),
+        }
+    }
+    lines
+}
+
 fn user(installation: &Installation, role: &Role) -> String {
     let (user, variable) = (role.user(), role.password_variable());
     let rules = rules(installation, role);
@@ -54,13 +73,12 @@ fn user(installation: &Installation, role: &Role) -> String {
         format!("    {{\n      user: \"{user}\", password: ${variable}\n      permissions: {{\n");
     for action in [Action::Publish, Action::Subscribe] {
         let _ = writeln!(text, "        {action}: {{\n          allow: [");
-        let mut explained = "";
-        for rule in rules.iter().filter(|rule| rule.action == action) {
-            if rule.why != explained {
-                explained = rule.why;
-                let _ = writeln!(text, "            # {}", rule.why);
+        let of_action: Vec<&Rule> = rules.iter().filter(|rule| rule.action == action).collect();
+        for same_reason in of_action.chunk_by(|a, b| a.why == b.why) {
+            let _ = writeln!(text, "            # {}", same_reason[0].why);
+            for line in lines(same_reason) {
+                let _ = writeln!(text, "            {line}");
             }
-            let _ = writeln!(text, "            \"{}\"", rule.subject);
         }
         text += "          ]\n";
         if action == Action::Publish {

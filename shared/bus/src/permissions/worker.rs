@@ -3,6 +3,7 @@
 
 use ktrdr_protocol::id::WorkerType;
 use ktrdr_protocol::origin::Origin;
+use ktrdr_protocol::worker::PREFIX_KEY;
 
 use super::{Installation, Role, Rule, api, key_values, objects, publish, subscribe};
 
@@ -26,17 +27,24 @@ pub(super) fn rules(installation: &Installation, worker_type: &WorkerType) -> Ve
         ),
     ];
 
-    for queue in &installation.queues {
-        let consumer = names.consumer(worker_type, queue);
-        rules.push(publish(
-            api(format!("CONSUMER.MSG.NEXT.{stream}.{consumer}")),
-            "pulling from the queue",
-        ));
-        rules.push(publish(
-            format!("$JS.ACK.{stream}.{consumer}.>"),
-            "acknowledging requests of the queue, and extending their leases",
-        ));
-    }
+    let consumers = installation
+        .queues
+        .iter()
+        .map(|queue| names.consumer(worker_type, queue));
+    let (pulls, acks): (Vec<_>, Vec<_>) = consumers
+        .map(|consumer| {
+            let pull = publish(
+                api(format!("CONSUMER.MSG.NEXT.{stream}.{consumer}")),
+                "pulling from the queue",
+            );
+            let ack = publish(
+                format!("$JS.ACK.{stream}.{consumer}.>"),
+                "acknowledging requests of the queue, and extending their leases",
+            );
+            (pull, ack)
+        })
+        .unzip();
+    rules.extend(pulls.into_iter().chain(acks));
     let any = ktrdr_protocol::requirements::Requirements::default().queue();
     let read_key = |bucket: &str, key: &str| {
         let stream = key_values(bucket);
@@ -72,6 +80,10 @@ pub(super) fn rules(installation: &Installation, worker_type: &WorkerType) -> Ve
             "the queues of its type",
         ),
         publish(read_key(&types, "domain.*"), "whether its domain is taken"),
+        publish(
+            read_key(&types, PREFIX_KEY),
+            "whether the streams are of its prefix",
+        ),
         publish(
             format!("$KV.{checkpoints}.{worker_type}.*"),
             "storing and removing checkpoints",

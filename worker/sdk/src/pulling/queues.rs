@@ -19,8 +19,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::Subscriber;
-use async_nats::jetstream::kv::Store;
 use futures::StreamExt;
+use ktrdr_bus::key_values::KeyValues;
 use ktrdr_bus::queues::{self, QueueConsumer};
 use ktrdr_bus::settings::ProtocolOptions;
 use ktrdr_bus::telemetry::{chain, short};
@@ -153,7 +153,14 @@ impl Follower<'_> {
         let core = self.core;
         let jetstream = &core.connection.jetstream;
         if !known.provisioned {
-            topology::ensure(jetstream, &core.names, self.options, Role::Worker).await?;
+            if !topology::is_provisioned(jetstream, &core.names).await? {
+                // Backends do it when they start. They write no lists either until they have.
+                let since = *known.unlisted_since.get_or_insert_with(Instant::now);
+                if since.elapsed() < LIST_PATIENCE {
+                    return Ok(None);
+                }
+                topology::ensure(jetstream, &core.names, self.options, Role::Worker).await?;
+            }
             publish_type(core).await?;
             known.provisioned = true;
         }
@@ -268,18 +275,14 @@ async fn publish_type(core: &Core) -> Result<(), TopologyError> {
         execution_defaults: core.info.execution_defaults,
     };
 
-    let store = core
-        .connection
-        .jetstream
-        .get_key_value(&bucket)
-        .await
-        .map_err(|error| failed(error.into()))?;
+    let store = KeyValues::new(core.connection.jetstream.clone(), bucket.as_str());
     let known = store
-        .get(core.worker_type.as_str())
+        .read(core.worker_type.as_str())
         .await
         .map_err(|error| failed(error.into()))?;
 
     if known
+        .and_then(|found| found.value)
         .and_then(|bytes| serde_json::from_slice::<WorkerTypeEntry>(&bytes).ok())
         .as_ref()
         == Some(&entry)
@@ -299,9 +302,10 @@ async fn publish_type(core: &Core) -> Result<(), TopologyError> {
 
 /// Looks, beside the work, whether backends have given the domain to another worker type. A worker
 /// that may not read that says nothing; backends say it in any case.
-fn warn_when_domain_is_taken(store: Store, entry: WorkerTypeEntry) {
+fn warn_when_domain_is_taken(store: KeyValues, entry: WorkerTypeEntry) {
     tokio::spawn(async move {
-        let owner = store.get(domain_key(&entry.domain)).await.ok().flatten();
+        let found = store.read(&domain_key(&entry.domain)).await.ok().flatten();
+        let owner = found.and_then(|found| found.value);
         let Some(owner) = owner.filter(|owner| **owner != *entry.worker_type.as_str().as_bytes())
         else {
             return;

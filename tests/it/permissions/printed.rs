@@ -1,0 +1,86 @@
+//! The printed configuration, and the tables of the documentation.
+
+use std::process::Command;
+
+use ktrdr_bus::permissions::{Role, markdown, rules};
+use ktrdr_protocol::id::Queue;
+use ktrdr_tests::Scratch;
+use ktrdr_tests::nats::find_program;
+use ktrdr_tests::process::program;
+use ktrdr_tests::secure::installation;
+use ktrdr_tests::settings::repository;
+
+use super::TYPES;
+
+/// What `ktrdr-backend nats-config` prints for the built-in types.
+fn printed() -> String {
+    let output = Command::new(program("ktrdr-backend"))
+        .args(["nats-config", "--types", &TYPES.join(",")])
+        .env_remove("KTRDR_SUBJECT_PREFIX")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn the_shipped_configuration_and_the_tables_are_those_of_the_code() {
+    let shipped = std::fs::read_to_string(repository().join("deploy/nats.secure.conf")).unwrap();
+    assert!(
+        shipped == printed(),
+        "deploy/nats.secure.conf is not what `ktrdr-backend nats-config --types {}` prints",
+        TYPES.join(",")
+    );
+
+    let page = std::fs::read_to_string(repository().join("docs/security.md")).unwrap();
+    let mut table = installation(&["TYPE"]);
+    table.queues = vec![Queue::new("QUEUE").unwrap()];
+    for role in table.roles() {
+        let name = match &role {
+            Role::Backend => "backend",
+            Role::Worker(_) => "worker",
+            Role::Observer => "observer",
+        };
+        let wanted = markdown(&rules(&table, &role));
+        let begin = format!("<!-- table of {name} -->\n");
+        let shown = page.split_once(&begin).unwrap().1;
+        let shown = shown.split_once("<!-- end of table -->").unwrap().0;
+        assert!(
+            shown.trim() == wanted.trim(),
+            "docs/security.md must have this table of {name}:\n{wanted}"
+        );
+    }
+}
+
+#[test]
+fn nobody_gets_in_without_a_password() {
+    let scratch = Scratch::new("config");
+    let file = scratch.join("nats.conf");
+    std::fs::write(&file, printed()).unwrap();
+    let roles = installation(&TYPES).roles();
+    let variables: Vec<String> = roles.iter().map(Role::password_variable).collect();
+    let accepts = |change: &dyn Fn(&str) -> Option<&'static str>| {
+        let mut server = Command::new(find_program());
+        server.arg("-c").arg(&file).arg("-t");
+        server.env("NATS_STORE_DIR", "nats-data");
+        for variable in &variables {
+            match change(variable) {
+                Some(password) => server.env(variable, password),
+                None => server.env_remove(variable),
+            };
+        }
+        let output = server.output().unwrap();
+        output.status.success()
+    };
+
+    assert!(accepts(&|_| Some("p4ssw0rd")));
+    for chosen in &variables {
+        for wrong in [None, Some(""), Some("\"\""), Some("''")] {
+            let change = |variable: &str| match variable == chosen {
+                true => wrong,
+                false => Some("p4ssw0rd"),
+            };
+            assert!(!accepts(&change), "{chosen} may be {wrong:?}");
+        }
+    }
+}
