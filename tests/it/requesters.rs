@@ -141,6 +141,8 @@ async fn who_asked_stands_in_the_operation_and_its_history() {
 #[tokio::test]
 async fn messages_without_a_requester_are_read() {
     let stack = Stack::start().await;
+    // Before the messages: it is busy from the first one on.
+    let _worker = stack.worker("dummy", "w1").await;
     let worker_type = WorkerType::new("dummy").unwrap();
     let queue = Origin::from_token("any").unwrap();
     let subject = stack.bus.names.start(&worker_type, &queue);
@@ -169,7 +171,6 @@ async fn messages_without_a_requester_are_read() {
         .store(subject.clone(), message("old").to_string())
         .await;
 
-    let _worker = stack.worker("dummy", "w1").await;
     for id in ["odd-0", "odd-1", "odd-2", "odd-3", "old"] {
         let running = stack.api().wait_for_status(id, "running").await;
         assert_eq!(running.get("requested_by"), None, "{id}");
