@@ -1,6 +1,7 @@
 //! Runs one or several engines in this process: as a whole program, or inside another one.
 
-use std::net::SocketAddr;
+mod identity;
+
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,9 +17,9 @@ use ktrdr_bus::telemetry::{self, Repeated, chain};
 use ktrdr_bus::topology::TopologyError;
 use ktrdr_http::browsers::{self, BrowserRules};
 use ktrdr_http::schema::{Schema, UnusableSchema};
-use ktrdr_http::tls::{Scheme, Tls, TlsError};
+use ktrdr_http::tls::{Tls, TlsError};
 use ktrdr_http::tokens::{ListenError, Tokens, TokensError};
-use ktrdr_protocol::id::{InvalidName, WorkerId, WorkerType};
+use ktrdr_protocol::id::{InvalidName, WorkerId};
 use ktrdr_protocol::time::Timestamp;
 use ktrdr_protocol::worker::{RESERVED_DOMAINS, is_domain};
 use parking_lot::Mutex;
@@ -27,6 +28,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use self::identity::{Endpoint, Identity};
 use crate::announce::heartbeat::describe;
 use crate::attempt::trust::RefusedStarts;
 use crate::engine::Engine;
@@ -455,98 +457,6 @@ async fn refuse_unusable(info: &EngineInfo) -> Result<(), WorkerError> {
         .map_err(|reason| WorkerError::Schema { engine, reason })
 }
 
-/// How the REST interface of this process is reached.
-struct Endpoint {
-    listener: Option<TcpListener>,
-    tls: Option<Tls>,
-    scheme: Scheme,
-    url: String,
-    /// Tells this process from others on the same host: the port, or else the process id.
-    number: u32,
-}
-
-impl Endpoint {
-    async fn of(address: Address, config: &Config) -> Result<Self, WorkerError> {
-        let listener = match address {
-            // The program decides about TLS, and says it in the URL.
-            Address::Mounted(url) => {
-                return Ok(Self {
-                    listener: None,
-                    tls: None,
-                    scheme: Scheme::of_url(&url),
-                    url: url.trim_end_matches('/').to_owned(),
-                    number: std::process::id(),
-                });
-            }
-            Address::Listener(listener) => listener,
-            Address::Configured => {
-                let address = format!("{}:{}", config.host, config.port);
-                TcpListener::bind(&address)
-                    .await
-                    .map_err(|source| WorkerError::Http { address, source })?
-            }
-        };
-
-        let address = listener.local_addr().map_err(WorkerError::Process)?;
-        let tls = config.tls.load()?;
-        let scheme = config.tls.scheme();
-        config.tokens.check_address(address, tls.is_some())?;
-        let url = config
-            .endpoint_url
-            .clone()
-            .unwrap_or_else(|| default_url(scheme, address, &config.host));
-        Ok(Self {
-            listener: Some(listener),
-            tls,
-            scheme,
-            url,
-            number: u32::from(address.port()),
-        })
-    }
-}
-
-fn default_url(scheme: Scheme, address: SocketAddr, configured_host: &str) -> String {
-    let host = if address.ip().is_unspecified() {
-        host_name()
-    } else {
-        configured_host.to_owned()
-    };
-    format!("{scheme}://{host}:{}", address.port())
-}
-
-/// Who one worker of this process is.
-struct Identity {
-    worker_type: WorkerType,
-    worker_id: WorkerId,
-    endpoint_url: String,
-}
-
-impl Identity {
-    fn of(
-        info: &EngineInfo,
-        config: &Config,
-        endpoint: &Endpoint,
-        several: bool,
-    ) -> Result<Self, InvalidName> {
-        let worker_type = WorkerType::new(info.worker_type)?;
-        let worker_id = match &config.worker_id {
-            Some(id) if several => WorkerId::new(format!("{id}-{}", dashed(&worker_type)))?,
-            Some(id) => id.clone(),
-            None => default_worker_id(&worker_type, &host_name(), endpoint.number)?,
-        };
-        let endpoint_url = if several {
-            format!("{}/{worker_type}", endpoint.url)
-        } else {
-            endpoint.url.clone()
-        };
-        Ok(Self {
-            worker_type,
-            worker_id,
-            endpoint_url,
-        })
-    }
-}
-
 fn build_core(
     engine: Arc<dyn ErasedEngine>,
     info: EngineInfo,
@@ -620,35 +530,6 @@ fn data_dir(config: &Config) -> Result<DataDir, WorkerError> {
             .with_outputs_below(folder)
             .map_err(|error| WorkerError::Settings(format!("KTRDR_OUTPUT_DIR: {error}"))),
     }
-}
-
-fn host_name() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    if name.trim().is_empty() {
-        "localhost".to_owned()
-    } else {
-        name.trim().to_owned()
-    }
-}
-
-/// `data-processing-worker-<host>-<port>`: the guide's style, and unique among the workers of one
-/// machine.
-fn default_worker_id(
-    worker_type: &WorkerType,
-    host: &str,
-    number: u32,
-) -> Result<WorkerId, InvalidName> {
-    let host: String = host
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
-        .take(64)
-        .collect();
-    let worker_type: String = dashed(worker_type).chars().take(48).collect();
-    WorkerId::new(format!("{worker_type}-worker-{host}-{number}"))
-}
-
-fn dashed(worker_type: &WorkerType) -> String {
-    worker_type.as_str().replace('_', "-")
 }
 
 #[cfg(test)]

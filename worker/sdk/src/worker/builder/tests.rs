@@ -1,3 +1,4 @@
+use super::identity::default_url;
 use super::*;
 use crate::{Context, OperationError};
 
