@@ -65,6 +65,7 @@ declare namespace Api {
     result_ref?: { size: number } | null;
     retry_at?: string | null;
     retry_of?: string | null;
+    requested_by?: string | null;
   }
 
   interface OperationShown {
@@ -83,6 +84,7 @@ declare namespace Api {
     time: string | null;
     attempt: number | null;
     worker_id: string | null;
+    requested_by?: string | null;
     data: { error?: { message?: string }; reason?: string } | null;
   }
 

@@ -92,13 +92,16 @@ export function operationTimeline(id, signal, onFailure) {
  * @param {Api.HistoryEntry} entry
  * @param {number} first the time of the first event
  */
-function historyEntry({ event, sequence, time, attempt, worker_id: worker, data }, first) {
+function historyEntry(entry, first) {
+  const { event, sequence, time, attempt, data } = entry;
+  const { worker_id: worker, requested_by: requester } = entry;
   const [status, label] = EVENT_LABELS[event] ?? ['pending', title(event)];
   const reason = data?.error?.message ?? data?.reason;
   const what = h('div', null,
     h('b', null, label),
     attempt !== null && attempt > 0 && ` · attempt ${attempt}`,
     worker && [' · ', h('code', null, worker)],
+    requester && [' · by ', h('code', null, requester)],
     reason && h('p', { class: 'muted' }, String(reason)));
 
   const seconds = (Date.parse(time ?? '') - first) / 1000;

@@ -67,9 +67,11 @@ function counterPairs(progress) {
  * @returns {Pairs}
  */
 function factPairs(operation) {
-  const cancelRequestedAt = operation.cancel_requested_at;
+  const { cancel_requested_at: cancelRequestedAt, requested_by: requester } = operation;
   /** @type {Pairs} */
   const cancel = cancelRequestedAt ? [['Cancel requested', moment(cancelRequestedAt)]] : [];
+  /** @type {Pairs} */
+  const origin = requester ? [['Requested by', requester]] : [];
   return [
     ['Worker', operation.worker_id ?? '–'],
     ['Attempt', operation.attempt || '–'],
@@ -78,7 +80,7 @@ function factPairs(operation) {
     ['Started', moment(operation.started_at)],
     ['Ended', moment(operation.completed_at)],
     ['Took', duration(secondsTaken(operation))],
-    ...cancel,
+    ...cancel, ...origin,
   ];
 }
 

@@ -74,6 +74,10 @@ async fn a_token_that_is_revoked_is_asked_for_and_is_no_outage() {
     assert_eq!(browser.run(steps).await, "7");
     browser.click("form.start-form button[type=submit]").await;
     browser.wait_for_text(".op-head .chip", "completed").await;
+    browser
+        .wait_for_text(".facts", "Requested by\noperator")
+        .await;
+    browser.wait_for_text(".timeline", "by operator").await;
     assert_eq!(browser.errors().await, Vec::<String>::new());
 }
 
