@@ -1,3 +1,5 @@
+use ktrdr_http::tls::Scheme;
+
 use super::identity::default_url;
 use super::*;
 use crate::{Context, OperationError};
