@@ -11,7 +11,7 @@
 //! | What can others do who reach it? | [`browsers`], [`hostile_clients`], [`nats_security`], [`permissions`], [`signed_starts`], [`tokens`], [`narrowed_tokens`], [`tls`], [`worker_http`], [`secrets`], [`requesters`], [`revoked_tokens`] |
 //! | Do programs of different versions work together? | [`interoperability`], [`wire_contract`] |
 //! | Does everything hold together at random? | [`chaos`] |
-//! | Are the documentation and the harness right? | [`documentation`], [`harness`] |
+//! | Are the documentation and the harness right? | [`documentation`], [`secure_deployment`], [`harness`] |
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -58,6 +58,7 @@ mod results;
 mod retry;
 mod revoked_tokens;
 mod secrets;
+mod secure_deployment;
 mod signed_starts;
 mod stalls;
 mod start;

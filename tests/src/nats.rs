@@ -102,6 +102,11 @@ impl NatsServer {
         self.up().await;
     }
 
+    /// The program that [`Self::start`] runs.
+    pub fn program() -> PathBuf {
+        find_program()
+    }
+
     /// Waits until it answers.
     ///
     /// # Panics
