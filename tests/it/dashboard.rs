@@ -506,13 +506,13 @@ async fn an_operation_that_nobody_runs_says_why() {
     let stack = Stack::start().await;
     let mut worker = stack.worker("dummy", "w1").await;
 
-    let asks = json!({"execution": {"requirements": {"cores": 60_000}}});
+    let asks = json!({"execution": {"requirements": {"cores": 256}}});
     let waiting = stack.api().started("dummy", &asks).await;
     browser
         .goto(&format!("{}/#/operations/{waiting}", stack.api().base()))
         .await;
     browser
-        .wait_for_text("main .note", "has what it asks for (60,000 cores)")
+        .wait_for_text("main .note", "has what it asks for (256 cores)")
         .await;
     browser.wait_for_text("main .step", "Place 1").await;
 

@@ -283,7 +283,7 @@ async fn bodies_that_are_held_back_take_little_memory_and_keep_nobody_out() {
 
     // Each sends all but the last byte of its body.
     const SIZE: usize = 7 * 1024 * 1024;
-    let held = join_all((0..20).map(|_| async {
+    let held = join_all((0..40).map(|_| async {
         let mut stream = connect(&backend.api).await;
         let head = format!(
             "POST /api/v1/dummy/start HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: {SIZE}\r\n\r\n"
@@ -306,7 +306,8 @@ async fn bodies_that_are_held_back_take_little_memory_and_keep_nobody_out() {
     })
     .await;
     let grown = peak_memory(backend.process.pid()) - before;
-    assert!(grown < 130_000_000, "{grown} bytes");
+    // All of them together have sent 294 MB.
+    assert!(grown < 160_000_000, "{grown} bytes");
 
     drop(held);
     wait_for("room for others", LIMIT, async || {

@@ -454,7 +454,7 @@ async fn credentials_without_tls_cause_a_warning_except_on_this_machine() {
 async fn each_user_can_have_inboxes_that_others_cannot_read() {
     let user = |name: &str| {
         format!(
-            "{{ user: {name}, password: secret, permissions: {{ subscribe: {{ allow: [\"_INBOX_{name}.>\", \"ktrdr.>\", \"$JS.EVENT.>\", \"$SRV.>\"] }}, publish: \">\" }} }}"
+            "{{ user: {name}, password: secret, permissions: {{ subscribe: {{ allow: [\"_INBOX_{name}.>\", \"ktrdr.>\", \"$KV.KTRDR_WORKER_TYPES.>\", \"$JS.EVENT.>\", \"$SRV.>\"] }}, publish: \">\" }} }}"
         )
     };
     let mut server = NatsServer::launch(&format!(

@@ -171,7 +171,9 @@ impl OpLog {
 
             match classify(&failure) {
                 Refusal::WrongSequence => {
-                    if let Ok(log) = self.read(worker_type, &event.operation_id).await {
+                    // Boxed because it is rare: every append's future would have room for it.
+                    let read = Box::pin(self.read(worker_type, &event.operation_id));
+                    if let Ok(log) = read.await {
                         if log
                             .last
                             .as_ref()

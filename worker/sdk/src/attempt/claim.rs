@@ -79,9 +79,9 @@ pub(crate) async fn claim(
     let mut log = match delivery.count {
         1 => FoldedLog::default(),
         _ => {
-            core.oplog
-                .read(&core.worker_type, &request.operation_id)
-                .await?
+            let read = core.oplog.read(&core.worker_type, &request.operation_id);
+            // Boxed because it is rare: every claim's future would have room for it.
+            Box::pin(read).await?
         }
     };
 

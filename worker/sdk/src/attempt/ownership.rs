@@ -255,7 +255,8 @@ impl Guard<'_> {
             let extension_due = Instant::now() >= extend_at || self.lease.is_stale();
             let recheck_due = recheck.is_some_and(|recheck| Instant::now() >= recheck.at);
             if must_read || extension_due || recheck_due {
-                match self.owned.verify(self.core).await {
+                // Boxed because it is rare, as every operation has a guard.
+                match Box::pin(self.owned.verify(self.core)).await {
                     Ok(()) => {
                         must_read = false;
                         recheck =

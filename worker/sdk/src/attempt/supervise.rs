@@ -196,7 +196,7 @@ impl RunningAttempt<'_> {
     async fn supervise(&self, engine: &mut EngineHandle) -> EngineOutcome {
         let time_limit = async {
             match seconds(self.limits.timeout_seconds) {
-                Some(limit) => tokio::time::sleep(limit).await,
+                Some(limit) => Box::pin(tokio::time::sleep(limit)).await,
                 None => std::future::pending().await,
             }
             tracing::warn!("time limit reached; stopping the engine");
@@ -206,7 +206,8 @@ impl RunningAttempt<'_> {
 
         let stall = async {
             match seconds(self.limits.stall_timeout_seconds) {
-                Some(limit) => stalled(&self.handle.report, limit).await,
+                // Boxed because it is rare: every operation's future would have room for it.
+                Some(limit) => Box::pin(stalled(&self.handle.report, limit)).await,
                 None => std::future::pending().await,
             }
             tracing::warn!("the engine gives no sign of life; stopping it");
