@@ -1,5 +1,5 @@
 //! Start requests that workers refused because of their signature, as heartbeats name them.
-//! [`crate::duties::reconcile`] acts on them.
+//! `duties::reconcile` acts on them.
 
 use std::collections::HashMap;
 

@@ -235,10 +235,7 @@ impl SubjectNames {
 
     /// The subjects of [`Self::stream`].
     pub fn stream_subjects(&self) -> Vec<String> {
-        ["start", "op", "cancel"]
-            .iter()
-            .map(|kind| format!("{}.{kind}.*.*", self.prefix))
-            .collect()
+        vec![self.all_starts(), self.all_operations(), self.all_cancels()]
     }
 
     /// The subjects of [`Self::metrics_stream`].
@@ -251,14 +248,34 @@ impl SubjectNames {
         format!("{}.start.{worker_type}.{origin}", self.prefix)
     }
 
+    /// All start requests.
+    pub fn all_starts(&self) -> String {
+        format!("{}.start.*.*", self.prefix)
+    }
+
     /// `op.<worker_type>.<operation_id>`.
     pub fn operation(&self, worker_type: &WorkerType, id: &OperationId) -> String {
         format!("{}.op.{worker_type}.{id}", self.prefix)
     }
 
+    /// The events of all operations.
+    pub fn all_operations(&self) -> String {
+        format!("{}.op.*.*", self.prefix)
+    }
+
+    /// The events of one worker type.
+    pub fn operations_of(&self, worker_type: &WorkerType) -> String {
+        format!("{}.op.{worker_type}.*", self.prefix)
+    }
+
     /// `cancel.<worker_type>.<operation_id>`.
     pub fn cancel(&self, worker_type: &WorkerType, id: &OperationId) -> String {
         format!("{}.cancel.{worker_type}.{id}", self.prefix)
+    }
+
+    /// All cancel intents.
+    pub fn all_cancels(&self) -> String {
+        format!("{}.cancel.*.*", self.prefix)
     }
 
     /// All cancel intents of one worker type.
@@ -271,6 +288,11 @@ impl SubjectNames {
         format!("{}.metrics.{worker_type}.{id}", self.prefix)
     }
 
+    /// All metric batches of one worker type.
+    pub fn metrics_of(&self, worker_type: &WorkerType) -> String {
+        format!("{}.metrics.{worker_type}.*", self.prefix)
+    }
+
     /// `progress.<worker_type>.<operation_id>`.
     pub fn progress(&self, worker_type: &WorkerType, id: &OperationId) -> String {
         format!("{}.progress.{worker_type}.{id}", self.prefix)
@@ -279,6 +301,11 @@ impl SubjectNames {
     /// All progress.
     pub fn all_progress(&self) -> String {
         format!("{}.progress.*.*", self.prefix)
+    }
+
+    /// All progress of one worker type.
+    pub fn progress_of(&self, worker_type: &WorkerType) -> String {
+        format!("{}.progress.{worker_type}.*", self.prefix)
     }
 
     /// `heartbeat.<worker_type>.<worker_id>`.
@@ -291,10 +318,20 @@ impl SubjectNames {
         format!("{}.heartbeat.*.*", self.prefix)
     }
 
+    /// All heartbeats of one worker type.
+    pub fn heartbeats_of(&self, worker_type: &WorkerType) -> String {
+        format!("{}.heartbeat.{worker_type}.*", self.prefix)
+    }
+
     /// A backend that has just started asks every worker for a heartbeat. The subject is one token
     /// shorter than a heartbeat's, so it never matches one.
     pub fn heartbeat_request(&self) -> String {
         format!("{}.heartbeat.request", self.prefix)
+    }
+
+    /// The requests of one verb to any worker.
+    pub fn worker_requests(&self, verb: &str) -> String {
+        format!("{}.worker.*.{verb}", self.prefix)
     }
 
     /// `worker.<worker_id>.<verb>`: a request to one worker.

@@ -11,7 +11,6 @@ const RECREATED: &str = "only after messages on the way were lost";
 
 pub(super) fn rules(installation: &Installation) -> Vec<Rule> {
     let names = &installation.names;
-    let prefix = names.prefix();
     let (operations, metrics) = (names.stream(), names.metrics_stream());
     let types = names.worker_types_bucket();
     let results = std::iter::once(names.results_bucket())
@@ -25,15 +24,15 @@ pub(super) fn rules(installation: &Installation) -> Vec<Rule> {
     let results: Vec<String> = results.collect();
 
     let mut rules = vec![
-        publish(format!("{prefix}.start.*.*"), "starts"),
+        publish(names.all_starts(), "starts"),
         publish(
-            format!("{prefix}.op.*.*"),
+            names.all_operations(),
             "ends without a worker: cancels of pending operations, forced cancels",
         ),
-        publish(format!("{prefix}.cancel.*.*"), "cancel intents"),
+        publish(names.all_cancels(), "cancel intents"),
         publish(names.heartbeat_request(), "to know all workers at once"),
         publish(
-            format!("{prefix}.worker.*.operation"),
+            names.worker_requests("operation"),
             "the current state of an operation, from its worker",
         ),
         publish(

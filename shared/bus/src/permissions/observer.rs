@@ -42,7 +42,7 @@ pub(super) fn rules(installation: &Installation) -> Vec<Rule> {
     }
     for verb in ["operation", "health"] {
         rules.push(publish(
-            format!("{prefix}.worker.*.{verb}"),
+            names.worker_requests(verb),
             "the current state of a worker",
         ));
     }

@@ -9,18 +9,19 @@ use super::{Installation, Role, Rule, api, key_values, objects, publish, subscri
 
 pub(super) fn rules(installation: &Installation, worker_type: &WorkerType) -> Vec<Rule> {
     let names = &installation.names;
-    let prefix = names.prefix();
     let stream = names.stream();
     let types = names.worker_types_bucket();
     let checkpoints = names.checkpoints_bucket();
     let results = names.results_bucket_of(worker_type);
 
-    let own = |kind: &str| format!("{prefix}.{kind}.{worker_type}.*");
     let mut rules = vec![
-        publish(own("op"), "state changes of its operations"),
-        publish(own("progress"), "progress"),
-        publish(own("metrics"), "metric points"),
-        publish(own("heartbeat"), "heartbeats"),
+        publish(
+            names.operations_of(worker_type),
+            "state changes of its operations",
+        ),
+        publish(names.progress_of(worker_type), "progress"),
+        publish(names.metrics_of(worker_type), "metric points"),
+        publish(names.heartbeats_of(worker_type), "heartbeats"),
         publish(
             format!("$KV.{types}.{worker_type}"),
             "its entry in the catalogue",
@@ -57,11 +58,17 @@ pub(super) fn rules(installation: &Installation, worker_type: &WorkerType) -> Ve
             "taking pulls back",
         ),
         publish(
-            api(format!("DIRECT.GET.{stream}.{}", own("op"))),
+            api(format!(
+                "DIRECT.GET.{stream}.{}",
+                names.operations_of(worker_type)
+            )),
             "the last event of an operation of its type",
         ),
         publish(
-            api(format!("DIRECT.GET.{stream}.{}", own("cancel"))),
+            api(format!(
+                "DIRECT.GET.{stream}.{}",
+                names.cancels_of(worker_type)
+            )),
             "the cancel intent of an operation of its type",
         ),
         publish(
@@ -114,13 +121,19 @@ pub(super) fn rules(installation: &Installation, worker_type: &WorkerType) -> Ve
                 names.start(worker_type, &Origin::Direct),
                 "starts at its own REST interface",
             ),
-            publish(own("cancel"), "cancels at its own REST interface"),
+            publish(
+                names.cancels_of(worker_type),
+                "cancels at its own REST interface",
+            ),
         ]);
     }
 
     rules.extend([
-        subscribe(own("op"), "noticing that an attempt is lost"),
-        subscribe(own("cancel"), "cancel intents"),
+        subscribe(
+            names.operations_of(worker_type),
+            "noticing that an attempt is lost",
+        ),
+        subscribe(names.cancels_of(worker_type), "cancel intents"),
         subscribe(
             format!("$KV.{types}.queues.{worker_type}"),
             "changes of the queues of its type",
@@ -132,7 +145,7 @@ pub(super) fn rules(installation: &Installation, worker_type: &WorkerType) -> Ve
     ]);
     for verb in ["operation", "health"] {
         rules.push(subscribe(
-            format!("{prefix}.worker.*.{verb}"),
+            names.worker_requests(verb),
             "requests for its current state",
         ));
     }

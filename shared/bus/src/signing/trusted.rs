@@ -284,7 +284,7 @@ mod tests {
 
     impl Message {
         fn signed_by(signer: &StartSigner) -> Self {
-            let (subject, body) = ("ktrdr.start.dummy.any", br#"{"a":1}"#.to_vec());
+            let (subject, body) = ("a.start.dummy.any", br#"{"a":1}"#.to_vec());
             let id = OperationId::new("op-1").unwrap();
             let now = Timestamp::now();
             let headers = signer.headers(subject, &id, &body, now);
@@ -343,7 +343,7 @@ mod tests {
         );
         let changes: [fn(&mut Message); 6] = [
             |it| it.body.push(b' '),
-            |it| it.subject = "ktrdr.start.dummy.gpu",
+            |it| it.subject = "a.start.dummy.gpu",
             |it| it.id = OperationId::new("op-2").unwrap(),
             |it| it.headers.insert(TIME, "1"),
             |it| it.headers.insert(TIME, "x"),

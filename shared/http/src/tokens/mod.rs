@@ -16,7 +16,7 @@
 //! |---|---|
 //! | [`scope`] | what a token allows, and what a route needs |
 //! | [`principal`] | who sent a request |
-//! | [`file`] | reads and writes the file of tokens |
+//! | [`mod@file`] | reads and writes the file of tokens |
 //! | [`check`] | finds the principal of a request, or refuses it |
 //! | [`ending`] | ends answers that are still being sent when a token is revoked |
 //! | [`reload`] | follows changes of the file |
