@@ -9,6 +9,7 @@
 //! | [`settings`] | settings of both programs, each a flag and an environment variable |
 //! | [`nats`] | the connection: credentials, TLS, reconnects, work that ends with a connection |
 //! | [`secret_file`] | files that hold secrets |
+//! | [`file_stamp`] | whether a file has changed since it was read |
 //! | [`backoff`] | growing pauses between tries |
 //! | [`topology`] | streams and buckets, and how they are provisioned |
 //! | [`queues`] | the consumers of queues, and the lists of them |
@@ -22,6 +23,7 @@
 //! | [`shutdown`] | signals |
 
 pub mod backoff;
+pub mod file_stamp;
 pub mod key_values;
 pub mod metrics;
 pub mod nats;

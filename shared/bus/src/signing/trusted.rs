@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use async_nats::HeaderMap;
 use base64::Engine as _;
@@ -16,6 +16,7 @@ use parking_lot::{Mutex, RwLock};
 use sha2::{Digest, Sha256};
 
 use super::keys::{KeyError, public_key};
+use crate::file_stamp::FileStamp;
 use crate::secret_file;
 use crate::telemetry::{Repeated, chain};
 
@@ -85,7 +86,7 @@ struct KeyFile {
 #[derive(Debug)]
 struct Seen {
     looked_at: Instant,
-    state: Option<(SystemTime, u64)>,
+    state: Option<FileStamp>,
 }
 
 impl TrustedKeys {
@@ -101,7 +102,7 @@ impl TrustedKeys {
             Err(error) if setting.contains(',') || setting.trim().len() == 56 => return Err(error),
             Err(_) => {
                 let path = PathBuf::from(setting.trim());
-                let state = state_of(&path);
+                let state = FileStamp::of(&path).ok();
                 let keys = read(&path)?;
                 let looked_at = Instant::now();
                 let seen = Mutex::new(Seen { looked_at, state });
@@ -206,7 +207,7 @@ impl TrustedKeys {
             return;
         }
         seen.looked_at = Instant::now();
-        let state = state_of(&file.path);
+        let state = FileStamp::of(&file.path).ok();
         if state == seen.state {
             return;
         }
@@ -257,12 +258,6 @@ fn read(path: &std::path::Path) -> Result<Keys, KeyError> {
         text.lines()
             .map(|line| line.split('#').next().unwrap_or_default()),
     )
-}
-
-/// What tells that a file was changed.
-fn state_of(path: &std::path::Path) -> Option<(SystemTime, u64)> {
-    let data = std::fs::metadata(path).ok()?;
-    Some((data.modified().ok()?, data.len()))
 }
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
 //! Follows changes of the file of tokens.
 
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ktrdr_bus::file_stamp::FileStamp;
 use ktrdr_bus::telemetry::chain;
 use ktrdr_protocol::time::Timestamp;
 
@@ -28,23 +28,15 @@ const MAX_LOOKS: usize = 10;
 enum Version {
     /// There is no file, or it cannot be looked at.
     Gone(io::ErrorKind),
-    /// Device, inode, size, and the times of the last changes.
-    There([i64; 7]),
+    /// The file is there, in this state.
+    There(FileStamp),
 }
 
 impl Version {
     /// The version that is there now.
     async fn of(path: &Path) -> Self {
         match tokio::fs::metadata(path).await {
-            Ok(found) => Self::There([
-                found.dev() as i64,
-                found.ino() as i64,
-                found.size() as i64,
-                found.mtime(),
-                found.mtime_nsec(),
-                found.ctime(),
-                found.ctime_nsec(),
-            ]),
+            Ok(found) => Self::There(found.into()),
             Err(error) => Self::Gone(error.kind()),
         }
     }
