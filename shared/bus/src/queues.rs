@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::consumer::{self, AckPolicy, DeliverPolicy, PriorityPolicy, pull};
 use async_nats::jetstream::context::Context;
-use async_nats::jetstream::stream::ConsumerCreateStrictErrorKind;
+use async_nats::jetstream::stream::{ConsumerCreateStrictErrorKind, Stream};
 use futures::TryStreamExt;
 use ktrdr_protocol::id::{Queue, WorkerType};
 use ktrdr_protocol::origin::Origin;
@@ -172,10 +172,7 @@ pub struct QueueConsumer {
 /// [`TopologyError`] when it does not answer.
 pub async fn list(jetstream: &Context, names: &SubjectNames) -> Result<Listing, TopologyError> {
     let what = format!("the consumers of {}", names.stream());
-    let stream = jetstream
-        .get_stream_no_info(names.stream())
-        .await
-        .map_err(|error| nats(&what, error))?;
+    let stream = stream(jetstream, names, &what).await?;
     let infos: Vec<consumer::Info> = stream
         .consumers()
         .try_collect()
@@ -272,14 +269,23 @@ pub async fn info(
     consumer: &str,
 ) -> Result<consumer::Info, TopologyError> {
     let what = format!("consumer {consumer}");
-    let stream = jetstream
-        .get_stream_no_info(names.stream())
-        .await
-        .map_err(|error| nats(&what, error))?;
+    let stream = stream(jetstream, names, &what).await?;
     stream
         .consumer_info(consumer)
         .await
         .map_err(|error| nats(&what, error))
+}
+
+/// The stream whose consumers the queues are. `what` names in an error what it was needed for.
+async fn stream(
+    jetstream: &Context,
+    names: &SubjectNames,
+    what: &str,
+) -> Result<Stream<()>, TopologyError> {
+    jetstream
+        .get_stream_no_info(names.stream())
+        .await
+        .map_err(|error| nats(what, error))
 }
 
 /// Lets the consumer of a queue deliver nothing for a while. What is delivered already stays with
@@ -296,10 +302,7 @@ pub async fn pause(
     let what = format!("consumer {consumer}");
     let until = async_nats::datetime::add_std_duration(async_nats::datetime::now(), duration)
         .map_err(|error| nats(&what, error))?;
-    let stream = jetstream
-        .get_stream_no_info(names.stream())
-        .await
-        .map_err(|error| nats(&what, error))?;
+    let stream = stream(jetstream, names, &what).await?;
     stream
         .pause_consumer(consumer, until)
         .await
@@ -317,10 +320,7 @@ pub async fn resume(
     consumer: &str,
 ) -> Result<(), TopologyError> {
     let what = format!("consumer {consumer}");
-    let stream = jetstream
-        .get_stream_no_info(names.stream())
-        .await
-        .map_err(|error| nats(&what, error))?;
+    let stream = stream(jetstream, names, &what).await?;
     stream
         .resume_consumer(consumer)
         .await
