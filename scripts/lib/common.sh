@@ -54,7 +54,7 @@ target_dir() {
 # free_ports WANTED…: prints one port per line for each wanted port: that port if it is free, otherwise another free one.
 free_ports() {
     python3 - "$@" <<'PY'
-import socket, sys
+import random, socket, sys
 
 held = []
 
@@ -78,7 +78,11 @@ def listening(port):
 for wanted in map(int, sys.argv[1:]):
     # Connecting finds a listener on all addresses; binding finds one on 127.0.0.1.
     taken = wanted != 0 and listening(wanted)
-    print((None if taken else take(wanted)) or take(0))
+    port = None if taken or wanted == 0 else take(wanted)
+    while port is None:
+        # Below the ports of outgoing connections: one of those would take it before the server listens.
+        port = take(random.randrange(10000, 32000))
+    print(port)
 PY
 }
 

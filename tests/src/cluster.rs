@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_nats::jetstream;
+use futures::future::join_all;
 
 use crate::nats::NatsServer;
 use crate::process::free_port;
@@ -41,9 +42,8 @@ impl Cluster {
             servers: ports.iter().enumerate().map(member).collect(),
         };
 
-        for server in &mut this.servers {
-            server.up().await;
-        }
+        // None answers before two have found each other, and one that has ended is told at once.
+        join_all(this.servers.iter_mut().map(NatsServer::up)).await;
 
         // A stream of three copies can be made only when all have joined.
         let client = async_nats::connect(this.servers[0].url())

@@ -1,12 +1,13 @@
 //! A nats-server of a test's own: any port, private store, killed when dropped.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use ktrdr_protocol::subject::SubjectNames;
+use tokio::net::TcpStream;
 
 use crate::bus::Bus;
-use crate::process::{Process, Signal};
+use crate::process::{Process, Signal, free_port};
 use crate::scratch::Scratch;
 use crate::secure;
 use crate::settings::repository;
@@ -83,7 +84,7 @@ impl NatsServer {
             process: None,
             program: find_program(),
             arguments,
-            port: 0,
+            port: free_port(),
             scratch,
             secure,
         };
@@ -112,16 +113,11 @@ impl NatsServer {
     /// # Panics
     /// When it does not.
     pub async fn up(&mut self) {
-        let url = self.port_is_known().await;
+        let url = self.url();
+        let process = self.process.as_mut().expect("just started");
         wait_for("nats-server to answer", LIMIT, async || {
-            if let Err(ended) = self.process.as_mut().expect("just started").check_alive() {
-                // Another connection may have got the port as its client port meanwhile. It will
-                // give it back.
-                if !self.log().contains("address already in use") {
-                    panic!("{ended}");
-                }
-                self.spawn();
-                return Err(ended);
+            if let Err(ended) = process.check_alive() {
+                panic!("{ended}");
             }
 
             let client = async_nats::connect(&url)
@@ -144,7 +140,19 @@ impl NatsServer {
     /// # Panics
     /// When it does not.
     pub async fn listens(&mut self) -> String {
-        self.port_is_known().await
+        let process = self.process.as_mut().expect("just started");
+        wait_for("nats-server to listen", LIMIT, async || {
+            if let Err(ended) = process.check_alive() {
+                panic!("{ended}");
+            }
+            TcpStream::connect(("127.0.0.1", self.port))
+                .await
+                .map(drop)
+                .map_err(|error| error.to_string())
+        })
+        .await;
+
+        self.url()
     }
 
     /// Starts it again at once with another configuration.
@@ -159,49 +167,17 @@ impl NatsServer {
     }
 
     fn spawn(&mut self) {
-        let port = if self.port == 0 {
-            "-1".to_owned()
-        } else {
-            self.port.to_string()
-        };
         let mut command = Command::new(&self.program);
 
-        command.args(&self.arguments).arg("--port").arg(port);
-        command.arg("--ports_file_dir").arg(self.scratch.path());
+        command
+            .args(&self.arguments)
+            .arg("--port")
+            .arg(self.port.to_string());
         self.process = Some(Process::spawn(
             "nats-server",
             command,
             &self.scratch.join("log"),
         ));
-    }
-
-    /// The address. The system chooses the port, and the server writes it into a file when it
-    /// listens.
-    async fn port_is_known(&mut self) -> String {
-        if self.port == 0 {
-            let process = self.process.as_mut().expect("just started");
-            let file = self.scratch.join(format!(
-                "{}_{}.ports",
-                name_of(&self.program),
-                process.pid()
-            ));
-            self.port = wait_for("nats-server to listen", LIMIT, async || {
-                if let Err(ended) = process.check_alive() {
-                    panic!("{ended}");
-                }
-                let text = std::fs::read_to_string(&file).map_err(|error| error.to_string())?;
-                let ports: serde_json::Value =
-                    serde_json::from_str(&text).map_err(|error| error.to_string())?;
-                let url = ports["nats"][0].as_str().ok_or(text)?;
-                url.rsplit(':')
-                    .next()
-                    .and_then(|port| port.parse().ok())
-                    .ok_or_else(|| url.to_owned())
-            })
-            .await;
-        }
-
-        self.url()
     }
 
     /// Starts it again and returns at once.
@@ -278,14 +254,6 @@ impl NatsServer {
             process.signal(signal);
         }
     }
-}
-
-fn name_of(program: &Path) -> String {
-    program
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned()
 }
 
 /// The path of nats-server: `$NATS_SERVER`, which scripts/test sets; else what scripts/get-nats finds

@@ -1,9 +1,12 @@
 //! The built programs as child processes, and signals for them.
 
 use std::fs::File;
+use std::net::{TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use crate::client::Client;
 use crate::scratch::{Scratch, tail};
@@ -270,11 +273,30 @@ pub fn program(name: &str) -> PathBuf {
     path
 }
 
-/// A port on which nobody listens now. Another process may take it before it is used. That is rare,
-/// because the system hands out ports in turn.
+/// A port on which nobody listens, for as long as this process lives.
+///
+/// It lies below the ports that systems give to outgoing connections (32768 and above on Linux): a
+/// connection of another test would take it before the program that it is meant for listens. A UDP
+/// socket of the same number keeps other tests away from it.
+///
+/// # Panics
+/// When there is none.
 pub fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-    listener.local_addr().expect("its address").port()
+    static HELD: Mutex<Vec<UdpSocket>> = Mutex::new(Vec::new());
+
+    for _ in 0..1_000 {
+        let port = fastrand::u16(10_000..32_000);
+        let Ok(holder) = UdpSocket::bind(("127.0.0.1", port)) else {
+            continue;
+        };
+
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            HELD.lock().push(holder);
+            return port;
+        }
+    }
+
+    panic!("1,000 ports between 10000 and 32000 were taken");
 }
 
 /// A `ktrdr-backend` process. Starts again on the same port after [`Process::kill`].
