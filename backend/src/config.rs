@@ -94,10 +94,11 @@ impl Config {
     pub fn contradictions(&self) -> Vec<String> {
         let mut found = Vec::new();
         let beats = self.protocol.heartbeat_interval * 3;
-        if self.protocol.lease < beats {
+        let streams = self.protocol.streams.or_default();
+        if streams.lease < beats {
             found.push(format!(
                 "KTRDR_LEASE ({:?}) is shorter than 3 heartbeats ({beats:?}): operations are taken over from workers that are still shown as healthy",
-                self.protocol.lease
+                streams.lease
             ));
         }
         if self.worker_remove_after < beats {
@@ -106,10 +107,10 @@ impl Config {
                 self.worker_remove_after
             ));
         }
-        if self.protocol.retention < self.protocol.lease {
+        if streams.retention < streams.lease {
             found.push(format!(
                 "KTRDR_RETENTION ({:?}) is shorter than KTRDR_LEASE ({:?}): operations may be forgotten while they run",
-                self.protocol.retention, self.protocol.lease
+                streams.retention, streams.lease
             ));
         }
         if self.signing.verify.verify_keys.is_some() && self.signing.signing_key.is_none() {

@@ -78,6 +78,11 @@ impl Dispatch {
         }
     }
 
+    /// Takes another retention: the retention in force has changed.
+    pub fn set_retention(&self, retention: Duration) {
+        self.signatures.set_retention(retention);
+    }
+
     /// Stores a start request, in the queue of the smallest class that covers its requirements.
     ///
     /// # Errors

@@ -61,6 +61,7 @@ mod response_cache;
 mod result_buckets;
 mod router;
 mod routes;
+mod settings_in_force;
 mod signatures;
 mod state;
 mod subject_pager;

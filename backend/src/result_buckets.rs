@@ -6,11 +6,11 @@ use std::collections::{BTreeSet, HashMap};
 use async_nats::jetstream::context::ObjectStoreError;
 use async_nats::jetstream::object_store::ObjectStore;
 use ktrdr_bus::nats::Connection;
+use ktrdr_bus::stream_settings::StreamSettings;
 use ktrdr_bus::topology::{self, TopologyError};
 use ktrdr_protocol::id::WorkerType;
+use ktrdr_protocol::subject::SubjectNames;
 use parking_lot::Mutex;
-
-use crate::config::Config;
 
 /// The buckets that were needed so far.
 #[derive(Default)]
@@ -29,7 +29,8 @@ impl ResultBuckets {
     pub async fn provide(
         &self,
         connection: &Connection,
-        config: &Config,
+        names: &SubjectNames,
+        settings: &StreamSettings,
         worker_type: &WorkerType,
     ) -> Result<(), TopologyError> {
         let epoch = connection.link.borrow().epoch;
@@ -42,8 +43,7 @@ impl ResultBuckets {
                 return Ok(());
             }
         }
-        let (names, options) = (&config.nats.subject_prefix, &config.protocol);
-        topology::ensure_results_of(&connection.jetstream, names, options, worker_type).await?;
+        topology::ensure_results_of(&connection.jetstream, names, settings, worker_type).await?;
         self.provided.lock().1.insert(worker_type.clone());
         Ok(())
     }

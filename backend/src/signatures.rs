@@ -32,6 +32,13 @@ impl Signatures {
         })
     }
 
+    /// Takes another retention: the retention in force has changed.
+    pub fn set_retention(&self, retention: Duration) {
+        if let Some(trusted) = &self.trusted {
+            trusted.set_retention(retention);
+        }
+    }
+
     /// What signs start requests, if they are signed.
     pub fn signer(&self) -> Option<&StartSigner> {
         self.signer.as_ref()

@@ -32,6 +32,7 @@ use crate::registry::Registry;
 use crate::request_metrics::RequestMetrics;
 use crate::response_cache::ResponseCache;
 use crate::result_buckets::ResultBuckets;
+use crate::settings_in_force::SettingsInForce;
 use crate::signatures::Signatures;
 
 /// Bytes of large answers that may be on their way to clients at a time.
@@ -54,6 +55,8 @@ pub struct Parts {
     pub tokens: Tokens,
     /// Subjects and streams.
     pub names: SubjectNames,
+    /// The settings in force.
+    pub settings: Arc<SettingsInForce>,
     /// The connection to NATS.
     pub connection: Connection,
     /// All operations.
@@ -125,13 +128,14 @@ impl AppState {
         let connections = Connections::for_this_process();
         let answers = AnswerBudget::new(MAX_ANSWERS);
         let log = OpLog::new(connection.jetstream.clone(), names.clone());
+        let settings = Arc::new(SettingsInForce::new(config.protocol.streams));
         let queues = Arc::new(Queues::new(
             connection.clone(),
             names.clone(),
-            config.protocol.lease,
+            Arc::clone(&settings),
             Arc::clone(&projection),
         ));
-        let signatures = Signatures::from_options(&config.signing, config.protocol.retention)?;
+        let signatures = Signatures::from_options(&config.signing, settings.get().retention)?;
         let dispatch = Dispatch::new(names.clone(), Arc::clone(&queues), log, signatures);
 
         let browsers =
@@ -160,6 +164,7 @@ impl AppState {
             publishing: TaskTracker::new(),
             stopping,
             names,
+            settings,
             connection,
             config,
         })))

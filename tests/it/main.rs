@@ -5,6 +5,7 @@
 //! | How is an operation started? | [`start`], [`direct_start`], [`queues`], [`worker_builder`] |
 //! | How does it end? | [`failures`], [`stalls`], [`results`], [`cancel`], [`retry`] |
 //! | What happens when a worker dies, freezes or stops? | [`takeover`], [`fencing`], [`lease`], [`checkpoints`], [`worker_shutdown`] |
+//! | What happens when a setting changes? | [`settings_in_force`] |
 //! | What happens when NATS or a backend is away? | [`nats_outage`], [`backends`], [`cluster`] |
 //! | What if clocks, limits or messages are wrong? | [`clocks`], [`limits`], [`malformed_messages`], [`forged_messages`], [`hostile_schemas`] |
 //! | What do clients and operators see? | [`guide`], [`openapi`], [`client`], [`live_events`], [`dashboard`], [`logs`], [`prometheus_metrics`], [`nats_cli`] |
@@ -59,6 +60,7 @@ mod retry;
 mod revoked_tokens;
 mod secrets;
 mod secure_deployment;
+mod settings_in_force;
 mod signed_starts;
 mod stalls;
 mod start;

@@ -2,10 +2,12 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`configure`] | `configure`: shows and changes the settings in force |
 //! | [`nats_config`] | `nats-config`: prints a configuration of nats-server with few permissions |
 //! | [`signing_key`] | `signing-key new`: makes a key for signed starts |
 //! | [`token`] | `token new`: makes a token and adds its entry to the file of tokens |
 
+pub mod configure;
 pub mod nats_config;
 pub mod signing_key;
 pub mod token;
@@ -43,6 +45,9 @@ pub enum Command {
     /// Make keys that backends sign start requests with.
     #[command(subcommand)]
     SigningKey(signing_key::SigningKeyCommand),
+    /// Show the settings in force, which live with the streams, and what would change; with --apply,
+    /// change them.
+    Configure(Box<configure::Configure>),
     /// Print a configuration of nats-server in which each program may do what it needs, and nothing
     /// else.
     NatsConfig(nats_config::NatsConfig),
@@ -86,6 +91,7 @@ impl Command {
         let done: Result<(), Box<dyn std::error::Error>> = match self {
             Self::Token(command) => command.run().map_err(Into::into),
             Self::SigningKey(command) => command.run().map_err(Into::into),
+            Self::Configure(command) => command.run().map_err(Into::into),
             Self::NatsConfig(command) => command.run().map_err(Into::into),
         };
         match done {

@@ -10,15 +10,17 @@
 //! | [`crate::catalogue`] | keeps the worker types up to date |
 //! | [`queues`] | makes the queues that are needed, lists them for workers, removes unused ones |
 //! | [`crate::queues::lists`] | keeps the lists of queues up to date |
+//! | [`settings`] | brings streams and buckets in line when the settings in force have changed |
 //! | [`reconcile`] | ends operations that can no longer end by themselves |
 
 mod listen;
 mod queues;
 mod reconcile;
+mod settings;
 
 use std::time::Duration;
 
-use ktrdr_bus::topology::{self, Role, TopologyError};
+use ktrdr_bus::topology::{self, TopologyError};
 use tokio::task::JoinSet;
 
 use crate::projection;
@@ -54,7 +56,8 @@ pub async fn run(state: AppState) -> DutyError {
         projection::follow::run(
             &following.projection,
             &following.connection,
-            &following.config,
+            &following.names,
+            &following.settings,
         )
         .await;
     });
@@ -67,6 +70,8 @@ pub async fn run(state: AppState) -> DutyError {
     });
     let listing = state.clone();
     duties.spawn(async move { listing.queues.lists.follow().await });
+    let setting = state.clone();
+    duties.spawn(async move { settings::run(&setting).await });
     let keeping = state.clone();
     duties.spawn(async move { queues::run(&keeping).await });
     duties.spawn(async move { reconcile::run(&state).await });
@@ -78,8 +83,7 @@ pub async fn run(state: AppState) -> DutyError {
     }
 }
 
-/// Creates streams and buckets, and gives every queue the lease of this backend's settings. Waits
-/// for NATS without limit.
+/// Creates streams and buckets, and learns the settings in force. Waits for NATS without limit.
 ///
 /// # Errors
 /// When something exists that cannot be used: waiting would not help.
@@ -105,7 +109,8 @@ async fn provision(state: &AppState) -> Result<(), TopologyError> {
 
 async fn provision_once(state: &AppState) -> Result<(), TopologyError> {
     let jetstream = &state.connection.jetstream;
-    let protocol = &state.config.protocol;
-    topology::ensure(jetstream, &state.names, protocol, Role::Backend).await?;
-    ktrdr_bus::queues::apply_lease(jetstream, &state.names, protocol.lease).await
+    let found = topology::ensure(jetstream, &state.names, &state.settings.get()).await?;
+    state.settings.note(found);
+    state.dispatch.set_retention(found.retention);
+    Ok(())
 }

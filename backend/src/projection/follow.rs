@@ -22,11 +22,12 @@ use futures::stream::{TryReadyChunks, TryReadyChunksError};
 use futures::{StreamExt, TryStreamExt};
 use ktrdr_bus::nats::Connection;
 use ktrdr_bus::oplog::stream_time;
-use ktrdr_bus::topology::{self, Role};
+use ktrdr_bus::topology;
+use ktrdr_protocol::subject::SubjectNames;
 
 use super::Projection;
 use super::decode::decode;
-use crate::config::Config;
+use crate::settings_in_force::SettingsInForce;
 
 /// Messages applied under one lock, at most. A request that reads waits for one such batch.
 const MAX_BATCH: usize = 512;
@@ -43,11 +44,17 @@ const REPLACEMENT_CHECKS: u32 = 6;
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// Follows the stream until the task is dropped.
-pub async fn run(projection: &Projection, connection: &Connection, config: &Config) {
+pub async fn run(
+    projection: &Projection,
+    connection: &Connection,
+    names: &SubjectNames,
+    settings: &SettingsInForce,
+) {
     let mut follower = Follower {
         projection,
         connection,
-        config,
+        names,
+        settings,
         created: None,
     };
     loop {
@@ -64,7 +71,8 @@ pub async fn run(projection: &Projection, connection: &Connection, config: &Conf
 struct Follower<'a> {
     projection: &'a Projection,
     connection: &'a Connection,
-    config: &'a Config,
+    names: &'a SubjectNames,
+    settings: &'a SettingsInForce,
     /// When the stream that is read was created, in nanoseconds: its identity.
     created: Option<i128>,
 }
@@ -144,7 +152,7 @@ impl Follower<'_> {
     async fn info(&self) -> Result<Info, Error> {
         use async_nats::jetstream::{ErrorCode, context::GetStreamErrorKind};
 
-        let name = self.config.nats.subject_prefix.stream();
+        let name = self.names.stream();
         let jetstream = &self.connection.jetstream;
         let error = match jetstream.get_stream(&name).await {
             Ok(stream) => return Ok(stream.cached_info().clone()),
@@ -156,8 +164,8 @@ impl Follower<'_> {
             return Err(error.into());
         }
         tracing::error!(stream = name, "the stream has vanished; creating it again");
-        let names = &self.config.nats.subject_prefix;
-        topology::ensure(jetstream, names, &self.config.protocol, Role::Backend).await?;
+        // With the settings that were in force: what this backend was asked for may differ.
+        topology::ensure(jetstream, self.names, &self.settings.get()).await?;
         Ok(jetstream.get_stream(&name).await?.cached_info().clone())
     }
 
@@ -182,6 +190,7 @@ impl Follower<'_> {
     /// Takes over what `info` says about the stream's size and its first and last messages.
     fn note_info(&self, info: &Info) {
         let state = &info.state;
+        self.settings.note_stream(&info.config);
         self.projection
             .room
             .set_measured(info.config.max_bytes, state.bytes, state.last_sequence);
@@ -198,7 +207,7 @@ impl Follower<'_> {
         let stream = self
             .connection
             .jetstream
-            .get_stream_no_info(self.config.nats.subject_prefix.stream())
+            .get_stream_no_info(self.names.stream())
             .await?;
         let consumer = stream
             .create_consumer(push::OrderedConfig {
@@ -227,7 +236,6 @@ impl Follower<'_> {
     /// Applies messages. Returns false when they are not the ones that follow: reading must start
     /// anew.
     fn apply(&self, chunk: &[Message], stream: &mut LiveStream) -> Result<bool, Error> {
-        let names = &self.config.nats.subject_prefix;
         let mut batch = Vec::with_capacity(chunk.len());
         let mut stream_end = 0;
         for message in chunk {
@@ -245,7 +253,7 @@ impl Follower<'_> {
                 .room
                 .add_message(sequence, subject.len(), payload.len());
             let stored_at = stream_time(info.published);
-            batch.push(decode(names, sequence, stored_at, subject, payload));
+            batch.push(decode(self.names, sequence, stored_at, subject, payload));
         }
 
         self.projection.note_stream_end(stream_end);

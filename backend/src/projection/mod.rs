@@ -84,6 +84,8 @@ pub struct Projection {
     /// How often the stream was replaced by another one.
     generation: AtomicU64,
     caught_up: AtomicBool,
+    /// Wakes those who wait until it is loaded.
+    loaded: Notify,
     /// When the stream that is read was created, in nanoseconds.
     stream_created: Mutex<Option<i128>>,
     /// Whether the stream can be read.
@@ -108,6 +110,7 @@ impl Projection {
             counters: OperationCounters::default(),
             generation: AtomicU64::new(0),
             caught_up: AtomicBool::new(false),
+            loaded: Notify::new(),
             stream_created: Mutex::default(),
             reader: ReaderHealth::default(),
             waiters: Waiters::default(),
@@ -250,6 +253,22 @@ impl Projection {
     /// applied.
     pub fn is_caught_up(&self) -> bool {
         self.caught_up.load(Ordering::SeqCst)
+    }
+
+    /// Waits until the projection is loaded.
+    pub async fn caught_up(&self) {
+        loop {
+            let notified = self.loaded.notified();
+            if self.is_caught_up() {
+                return;
+            }
+            notified.await;
+        }
+    }
+
+    /// How many operations ended before `time`.
+    pub fn ended_before(&self, time: Timestamp) -> u64 {
+        self.model.read().ended_before(time)
     }
 
     /// Waits until the message at `sequence` was applied. False when that takes longer than
@@ -468,6 +487,7 @@ impl Projection {
 
     fn set_caught_up(&self) {
         if !self.caught_up.swap(true, Ordering::SeqCst) {
+            self.loaded.notify_waiters();
             tracing::info!(
                 operations = self.len(),
                 sequence = self.applied(),

@@ -346,6 +346,12 @@ impl Model {
             .collect()
     }
 
+    /// How many operations ended before `time`.
+    pub fn ended_before(&self, time: Timestamp) -> u64 {
+        let ends = self.records.iter().filter_map(|record| record.completed_at);
+        ends.filter(|end| *end < time).count() as u64
+    }
+
     /// Operations with a cancel intent that have not ended.
     pub fn cancelling(&self) -> Vec<Arc<Record>> {
         self.index

@@ -25,10 +25,6 @@
 pub mod lists;
 pub mod room;
 
-use std::collections::HashMap;
-use std::sync::Arc;
-use std::time::Duration;
-
 use ktrdr_bus::nats::Connection;
 use ktrdr_bus::queues;
 use ktrdr_bus::topology::TopologyError;
@@ -37,10 +33,13 @@ use ktrdr_protocol::origin::Origin;
 use ktrdr_protocol::requirements::Requirements;
 use ktrdr_protocol::subject::SubjectNames;
 use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::sync::Arc;
 
 use self::lists::Lists;
 use self::room::{Demand, NoRoom, Room};
 use crate::projection::Projection;
+use crate::settings_in_force::SettingsInForce;
 
 /// Why a queue cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +56,7 @@ pub enum QueueError {
 pub struct Queues {
     connection: Connection,
     names: SubjectNames,
-    lease: Duration,
+    settings: Arc<SettingsInForce>,
     projection: Arc<Projection>,
     /// Queues whose consumer is known to exist, and since which connection and stream: a broker
     /// that came back, or a new stream, may have lost it.
@@ -72,18 +71,18 @@ pub struct Queues {
 }
 
 impl Queues {
-    /// Makes queues with this `lease` over this connection.
+    /// Makes queues with the lease in force over this connection.
     pub fn new(
         connection: Connection,
         names: SubjectNames,
-        lease: Duration,
+        settings: Arc<SettingsInForce>,
         projection: Arc<Projection>,
     ) -> Self {
         Self {
             lists: Lists::new(connection.clone(), names.clone()),
             connection,
             names,
-            lease,
+            settings,
             projection,
             made: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
@@ -161,7 +160,10 @@ impl Queues {
             self.first_needed(worker_type, queue).await?
         };
         let (jetstream, names) = (&self.connection.jetstream, &self.names);
-        let lease = queues::ensure(jetstream, names, worker_type, queue, self.lease, from).await?;
+        let in_force = self.settings.get().lease;
+        let found = queues::ensure(jetstream, names, worker_type, queue, in_force, from).await?;
+        // A consumer whose lease is still to be shortened; workers must keep to the shorter one.
+        let lease = found.min(in_force);
         if is_new {
             self.room.add();
         }

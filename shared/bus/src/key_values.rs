@@ -34,7 +34,7 @@ pub struct Found {
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// There is no such bucket.
-    #[error("there is no bucket {bucket}")]
+    #[error("there is no bucket {bucket}: a backend makes it when it starts")]
     NoBucket {
         /// The bucket.
         bucket: String,

@@ -11,11 +11,13 @@
 //! | [`secret_file`] | files that hold secrets |
 //! | [`file_stamp`] | whether a file has changed since it was read |
 //! | [`backoff`] | growing pauses between tries |
+//! | [`stream_settings`] | the settings in force, which live with the streams |
 //! | [`topology`] | streams and buckets, and how they are provisioned |
 //! | [`queues`] | the consumers of queues, and the lists of them |
 //! | [`key_values`] | reading and writing single keys of a bucket |
 //! | [`permissions`] | what each program may publish and subscribe, and the configuration of nats-server for it |
 //! | [`refusals`] | what the server refused for lack of a permission |
+//! | [`no_room`] | why JetStream has no room for a message |
 //! | [`oplog`] | appending to an operation's log behind an expected sequence, and reading it |
 //! | [`metrics`] | the connection's metrics for Prometheus |
 //! | [`signing`] | signatures of start requests: making and checking them |
@@ -27,6 +29,7 @@ pub mod file_stamp;
 pub mod key_values;
 pub mod metrics;
 pub mod nats;
+pub mod no_room;
 pub mod oplog;
 pub mod permissions;
 pub mod queues;
@@ -35,5 +38,6 @@ pub mod secret_file;
 pub mod settings;
 pub mod shutdown;
 pub mod signing;
+pub mod stream_settings;
 pub mod telemetry;
 pub mod topology;

@@ -194,33 +194,27 @@ pub async fn list(jetstream: &Context, names: &SubjectNames) -> Result<Listing, 
     Ok(Listing { queues, consumers })
 }
 
-/// Sets the lease of every existing queue consumer. Only a backend does this, when it starts.
+/// Gives the consumer of a queue another lease. It also counts for what the queue has delivered
+/// already, and at once: a lease that is shortened takes work from workers that do not know it yet.
 ///
 /// # Errors
-/// [`TopologyError`].
-pub async fn apply_lease(
+/// [`TopologyError`] when the server does not answer, or the consumer does not exist.
+pub async fn set_lease(
     jetstream: &Context,
     names: &SubjectNames,
+    consumer: &consumer::Info,
     lease: Duration,
 ) -> Result<(), TopologyError> {
-    let what = format!("the consumers of {}", names.stream());
-    for QueueConsumer { info, .. } in list(jetstream, names).await?.queues {
-        if info.config.ack_wait == lease {
-            continue;
-        }
-
-        tracing::info!(consumer = %info.name, from = ?info.config.ack_wait, to = ?lease, "changing the lease");
-        let config = consumer::Config {
-            ack_wait: lease,
-            ..info.config
-        };
-        jetstream
-            .update_consumer_on_stream(config, names.stream())
-            .await
-            .map(drop)
-            .map_err(|error| nats(&what, error))?;
-    }
-    Ok(())
+    tracing::info!(consumer = %consumer.name, from = ?consumer.config.ack_wait, to = ?lease, "changing the lease");
+    let config = consumer::Config {
+        ack_wait: lease,
+        ..consumer.config.clone()
+    };
+    jetstream
+        .update_consumer_on_stream(config, names.stream())
+        .await
+        .map(drop)
+        .map_err(|error| nats(&format!("consumer {}", consumer.name), error))
 }
 
 /// The worker type and queue of a consumer; `None` when it is not a queue's consumer, for example

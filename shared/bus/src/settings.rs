@@ -77,25 +77,48 @@ pub struct ProtocolOptions {
     /// `TEMPORARILY_UNAVAILABLE`.
     #[arg(long, env = "KTRDR_HEARTBEAT_INTERVAL", default_value = "10s", value_parser = parse_duration)]
     pub heartbeat_interval: Duration,
-    /// How long a worker may be silent before its operation is given to another one.
+    /// What is asked for the streams.
+    #[command(flatten)]
+    pub streams: AskedSettings,
+}
+
+/// What was asked for the streams; `None` for what was not set.
+///
+/// The settings in force live with the streams ([`crate::stream_settings`]). The first backend
+/// writes them; afterwards only `ktrdr-backend configure` changes them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Args)]
+#[command(
+    next_help_heading = "Streams (only the backend that makes the streams uses these; later, `ktrdr-backend configure` changes them)"
+)]
+pub struct AskedSettings {
+    /// How long a worker may be silent before its operation is given to another one. Default: 30s.
     ///
-    /// The lease is stored in the queue's consumer. The backend writes it there when it starts; a
-    /// worker uses its own setting only for a queue that does not exist yet. It must be longer than
-    /// a few round trips and the longest pause of a worker process, otherwise healthy workers lose
-    /// their operations.
-    #[arg(long, env = "KTRDR_LEASE", default_value = "30s", value_parser = parse_duration)]
-    pub lease: Duration,
-    /// Number of NATS servers that keep a copy of each stream: 1, 3 or 5.
-    #[arg(long, env = "KTRDR_STREAM_REPLICAS", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=5))]
-    pub stream_replicas: u8,
-    /// How long operations, metrics and results are kept. An operation must also wait and run
-    /// within this time.
-    #[arg(long, env = "KTRDR_RETENTION", default_value = "7d", value_parser = parse_duration)]
-    pub retention: Duration,
-    /// Largest size of the operations stream, for example `10GiB`; -1 for no limit. When the stream
-    /// is full, starts are refused (507) and nothing is lost.
-    #[arg(long, env = "KTRDR_STREAM_MAX_BYTES", default_value = "-1", allow_negative_numbers = true, value_parser = parse_limit)]
-    pub stream_max_bytes: i64,
+    /// It must be longer than a few round trips and the longest pause of a worker process,
+    /// otherwise healthy workers lose their operations.
+    #[arg(long, env = "KTRDR_LEASE", value_parser = parse_duration)]
+    pub lease: Option<Duration>,
+    /// Number of NATS servers that keep a copy of each stream: 1, 3 or 5. Default: 1.
+    #[arg(long, env = "KTRDR_STREAM_REPLICAS", value_parser = clap::value_parser!(u8).range(1..=5))]
+    pub stream_replicas: Option<u8>,
+    /// How long operations, metrics and results are kept. Default: 7d.
+    #[arg(long, env = "KTRDR_RETENTION", value_parser = parse_duration)]
+    pub retention: Option<Duration>,
+    /// Largest size of the operations stream, for example `10GiB`; -1 for no limit (the default).
+    /// When the stream is full, starts are refused (507) and nothing is lost.
+    #[arg(long, env = "KTRDR_STREAM_MAX_BYTES", allow_negative_numbers = true, value_parser = parse_limit)]
+    pub stream_max_bytes: Option<i64>,
+    /// Largest size of the metrics stream; -1 for no limit (the default). When it is full, the
+    /// oldest metric points are dropped.
+    #[arg(long, env = "KTRDR_METRICS_MAX_BYTES", allow_negative_numbers = true, value_parser = parse_limit)]
+    pub metrics_max_bytes: Option<i64>,
+    /// Largest size of each worker type's bucket of large results; -1 for no limit (the default).
+    /// When it is full, a large result waits for room and its operation stays `running`.
+    #[arg(long, env = "KTRDR_RESULTS_MAX_BYTES", allow_negative_numbers = true, value_parser = parse_limit)]
+    pub results_max_bytes: Option<i64>,
+    /// Largest size of the bucket of checkpoints; -1 for no limit (the default). When it is full,
+    /// operations run on without a new checkpoint.
+    #[arg(long, env = "KTRDR_CHECKPOINTS_MAX_BYTES", allow_negative_numbers = true, value_parser = parse_limit)]
+    pub checkpoints_max_bytes: Option<i64>,
 }
 
 /// Reads a duration such as `10s`, `500ms` or `7d`. A number needs a unit: somebody who writes
@@ -163,7 +186,7 @@ pub fn parse_size(text: &str) -> Result<i64, String> {
 }
 
 /// Like [`parse_size`], but `-1` stands for no limit.
-fn parse_limit(text: &str) -> Result<i64, String> {
+pub(crate) fn parse_limit(text: &str) -> Result<i64, String> {
     match text.trim() {
         "-1" => Ok(-1),
         other => parse_size(other).map_err(|error| format!("{error}, or -1 for no limit")),

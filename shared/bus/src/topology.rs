@@ -5,24 +5,28 @@
 //! own settings. A start must not depend on a set-up step, and two processes with different
 //! settings must not overwrite each other again and again.
 //!
-//! How it is solved: every process creates what is missing. Only a backend changes what exists, and
-//! only once, when it starts. It changes the settings that the protocol needs and keeps all others,
-//! for example the placement that an operator chose. What cannot be changed (storage, retention
-//! policy) is an error that says how to get out of it.
+//! How it is solved: backends create what is missing; the first one writes its settings with the
+//! operations stream, and all others follow them ([`crate::stream_settings`]). What exists is
+//! changed only where it differs from the settings in force or from what the protocol needs. All
+//! else stays as it is, for example the placement that an operator chose. What cannot be changed
+//! (storage, retention policy) is an error that says how to get out of it. Workers create nothing
+//! here: they wait for a backend.
 //!
 //! Rejected: a separate program that provisions, because every demo, test and upgrade would have
-//! to run it first. Also rejected: letting workers change streams, because one worker with an old
-//! setting could then shorten the retention for all.
+//! to run it first. Also rejected: letting workers create streams, because their settings may be
+//! others than those of the backends, and they would need the rights for it.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::context::{Context, CreateStreamErrorKind, GetStreamErrorKind};
-use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
+use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType};
 use async_nats::jetstream::{kv, object_store};
 
 use crate::key_values::{Found, KeyError, KeyValues};
-use crate::settings::ProtocolOptions;
+use crate::queues;
+use crate::stream_settings::{StoredSettings, StreamSettings};
 use crate::telemetry::short;
 use ktrdr_protocol::id::WorkerType;
 use ktrdr_protocol::subject::SubjectNames;
@@ -31,6 +35,10 @@ use ktrdr_protocol::worker::PREFIX_KEY;
 /// How long the server remembers message ids. The server recognises a start that is repeated within
 /// this time, and the projection recognises later ones.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
+
+/// How often settings are written while others write, too, and the pause before they are looked at.
+const CHANGE_TRIES: u32 = 5;
+const CHANGE_PAUSE: Duration = Duration::from_millis(500);
 
 /// Why something could not be provisioned.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +77,12 @@ pub enum TopologyError {
         /// The consumer.
         what: String,
     },
+    /// Others changed the stream at the same time, again and again.
+    #[error("others changed {what} at the same time; try again")]
+    Busy {
+        /// The stream.
+        what: String,
+    },
     /// NATS refused or did not answer.
     #[error("cannot provision {what}")]
     Nats {
@@ -83,7 +97,10 @@ pub enum TopologyError {
 impl TopologyError {
     /// Whether trying again later may help.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Nats { .. } | Self::ConsumerLimit { .. })
+        matches!(
+            self,
+            Self::Nats { .. } | Self::ConsumerLimit { .. } | Self::Busy { .. }
+        )
     }
 }
 
@@ -94,17 +111,8 @@ pub(crate) fn nats(what: &str, source: impl Into<async_nats::Error>) -> Topology
     }
 }
 
-/// Which program provisions. It decides what may be changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    /// Creates what is missing and changes what differs.
-    Backend,
-    /// Creates what is missing.
-    Worker,
-}
-
-/// The stream of start requests, state changes and cancel intents.
-pub fn operations_stream(names: &SubjectNames, options: &ProtocolOptions) -> Config {
+/// The stream of start requests, state changes and cancel intents, as a backend makes it.
+pub fn operations_stream(names: &SubjectNames, settings: &StreamSettings) -> Config {
     Config {
         name: names.stream(),
         description: Some(
@@ -116,42 +124,44 @@ pub fn operations_stream(names: &SubjectNames, options: &ProtocolOptions) -> Con
         // A full stream must refuse new work: discarding old messages would lose operations that
         // were acknowledged.
         discard: DiscardPolicy::New,
-        max_bytes: options.stream_max_bytes,
-        max_age: options.retention,
-        duplicate_window: DUPLICATE_WINDOW.min(options.retention),
+        max_bytes: settings.stream_max_bytes,
+        max_age: settings.retention,
+        duplicate_window: DUPLICATE_WINDOW.min(settings.retention),
         allow_direct: true,
-        num_replicas: usize::from(options.stream_replicas),
+        num_replicas: usize::from(settings.replicas),
+        metadata: settings.metadata(),
         ..Config::default()
     }
 }
 
 /// The stream of metric batches. When it is full, the oldest batches are dropped: no operation
 /// depends on them.
-pub fn metrics_stream(names: &SubjectNames, options: &ProtocolOptions) -> Config {
+pub fn metrics_stream(names: &SubjectNames, settings: &StreamSettings) -> Config {
     Config {
         name: names.metrics_stream(),
         description: Some("KTRDR metric points, in batches".to_owned()),
         subjects: names.metrics_subjects(),
         discard: DiscardPolicy::Old,
-        max_bytes: -1,
-        ..operations_stream(names, options)
+        max_bytes: settings.metrics_max_bytes,
+        metadata: HashMap::new(),
+        ..operations_stream(names, settings)
     }
 }
 
-/// Provisions everything that does not belong to a single worker type.
+/// Provisions everything that does not belong to a single worker type, and returns the settings in
+/// force. A stream that is made now gets those of `if_new`; one that exists keeps its own.
 ///
 /// # Errors
 /// [`TopologyError`].
 pub async fn ensure(
     jetstream: &Context,
     names: &SubjectNames,
-    options: &ProtocolOptions,
-    role: Role,
-) -> Result<(), TopologyError> {
-    ensure_stream(jetstream, operations_stream(names, options), role).await?;
-    ensure_stream(jetstream, metrics_stream(names, options), role).await?;
+    if_new: &StreamSettings,
+) -> Result<StreamSettings, TopologyError> {
+    let settings = ensure_operations(jetstream, names, if_new).await?;
+    ensure_metrics(jetstream, names, &settings).await?;
 
-    let replicas = usize::from(options.stream_replicas);
+    let replicas = usize::from(settings.replicas);
     ensure_kv(
         jetstream,
         kv::Config {
@@ -169,40 +179,130 @@ pub async fn ensure(
             bucket: names.checkpoints_bucket(),
             description: "KTRDR checkpoints of unfinished operations".to_owned(),
             history: 1,
-            max_age: options.retention,
+            max_age: settings.retention,
+            max_bytes: settings.checkpoints_max_bytes,
             num_replicas: replicas,
             ..kv::Config::default()
         },
     )
     .await?;
-    ensure_object_store(
-        jetstream,
-        object_store::Config {
-            bucket: names.results_bucket(),
-            description: Some("KTRDR results above 256 KiB".to_owned()),
-            max_age: options.retention,
-            num_replicas: replicas,
-            ..object_store::Config::default()
-        },
-    )
-    .await?;
-    if role == Role::Backend {
-        for (stream, max_age) in [
-            (format!("KV_{}", names.worker_types_bucket()), None),
-            (
-                format!("KV_{}", names.checkpoints_bucket()),
-                Some(options.retention),
-            ),
-            (
-                format!("OBJ_{}", names.results_bucket()),
-                Some(options.retention),
-            ),
-        ] {
-            adjust_bucket(jetstream, &stream, replicas, max_age).await?;
-        }
-        record_prefix(jetstream, names).await?;
+    let results = names.results_bucket();
+    let description = "KTRDR results above 256 KiB".to_owned();
+    ensure_object_store(jetstream, results_bucket(&results, description, &settings)).await?;
+
+    let types = format!("KV_{}", names.worker_types_bucket());
+    adjust_bucket(jetstream, &types, replicas, None).await?;
+    let kept = Kept {
+        max_age: settings.retention,
+        max_bytes: settings.checkpoints_max_bytes,
+    };
+    let checkpoints = format!("KV_{}", names.checkpoints_bucket());
+    adjust_bucket(jetstream, &checkpoints, replicas, Some(kept)).await?;
+    adjust_results(jetstream, &results, &settings).await?;
+    record_prefix(jetstream, names).await?;
+    Ok(settings)
+}
+
+/// How long and how much a bucket keeps.
+#[derive(Debug, Clone, Copy)]
+struct Kept {
+    max_age: Duration,
+    max_bytes: i64,
+}
+
+fn results_bucket(
+    bucket: &str,
+    description: String,
+    settings: &StreamSettings,
+) -> object_store::Config {
+    object_store::Config {
+        bucket: bucket.to_owned(),
+        description: Some(description),
+        max_age: settings.retention,
+        max_bytes: settings.results_max_bytes,
+        num_replicas: usize::from(settings.replicas),
+        ..object_store::Config::default()
     }
-    Ok(())
+}
+
+async fn adjust_results(
+    jetstream: &Context,
+    bucket: &str,
+    settings: &StreamSettings,
+) -> Result<(), TopologyError> {
+    let kept = Kept {
+        max_age: settings.retention,
+        max_bytes: settings.results_max_bytes,
+    };
+    let replicas = usize::from(settings.replicas);
+    adjust_bucket(jetstream, &format!("OBJ_{bucket}"), replicas, Some(kept)).await
+}
+
+/// The operations stream as it is, and the settings in force; `None` when no backend has made it.
+///
+/// # Errors
+/// [`TopologyError`], also when the stream is of another prefix.
+pub async fn in_force(
+    jetstream: &Context,
+    names: &SubjectNames,
+) -> Result<Option<(Info, StreamSettings)>, TopologyError> {
+    let what = format!("stream {}", names.stream());
+    let info = match jetstream.get_stream(names.stream()).await {
+        Ok(stream) => stream.cached_info().clone(),
+        Err(error) if matches!(error.kind(), GetStreamErrorKind::JetStream(ref e) if e.error_code() == ErrorCode::STREAM_NOT_FOUND) =>
+        {
+            return Ok(None);
+        }
+        Err(error) => return Err(nats(&what, error)),
+    };
+    let defaults = StreamSettings::default();
+    check_owner(&info.config, &operations_stream(names, &defaults))?;
+
+    let stored = StoredSettings::of(&info.config);
+    let settings = match stored.complete() {
+        Some(settings) => settings,
+        None => {
+            let lease = longest_lease(jetstream, names).await?;
+            stored.complete_with(lease.unwrap_or(defaults.lease))
+        }
+    };
+    Ok(Some((info, settings)))
+}
+
+/// Puts other settings in force: changes the operations stream. Backends follow, and bring
+/// everything else in line.
+///
+/// The server cannot be told which configuration a change replaces, and backends may write the
+/// stream's configuration at the same time. So it is looked at once more, and changed again if
+/// necessary.
+///
+/// # Errors
+/// [`TopologyError`]; also when the server refuses a setting, for example more copies than it has
+/// servers. Nothing has changed then.
+pub async fn change(
+    jetstream: &Context,
+    names: &SubjectNames,
+    settings: &StreamSettings,
+) -> Result<(), TopologyError> {
+    let what = format!("stream {}", names.stream());
+    for _ in 0..CHANGE_TRIES {
+        let stream = jetstream.get_stream(names.stream()).await;
+        let existing = stream
+            .map_err(|error| nats(&what, error))?
+            .cached_info()
+            .config
+            .clone();
+        if StoredSettings::of(&existing).complete() == Some(*settings) {
+            return Ok(());
+        }
+
+        let wanted = operations_stream(names, settings);
+        let mut changed = merge(&existing, &wanted);
+        changed.metadata.extend(wanted.metadata);
+        update(jetstream, &existing, &changed).await?;
+        tokio::time::sleep(CHANGE_PAUSE).await;
+    }
+    Err(TopologyError::Busy { what })
 }
 
 /// Whether a backend of this prefix has provisioned streams and buckets. A worker then needs to look
@@ -270,8 +370,8 @@ async fn record_prefix(jetstream: &Context, names: &SubjectNames) -> Result<(), 
     }
 }
 
-/// Changes the stream behind a bucket to this number of replicas and this retention. It may have
-/// been created with other settings.
+/// Changes the stream behind a bucket to this number of replicas and to what it is to keep; `None`
+/// leaves the latter as it is.
 ///
 /// In key-value buckets, nobody may roll up: a message with the header `Nats-Rollup: all` removes
 /// every other message of the stream, and permissions are about subjects, not headers. A worker that
@@ -281,7 +381,7 @@ async fn adjust_bucket(
     jetstream: &Context,
     name: &str,
     replicas: usize,
-    max_age: Option<Duration>,
+    kept: Option<Kept>,
 ) -> Result<(), TopologyError> {
     let what = format!("stream {name}");
     let existing = jetstream
@@ -294,67 +394,117 @@ async fn adjust_bucket(
 
     let mut wanted = existing.clone();
     wanted.num_replicas = replicas;
-    wanted.max_age = max_age.unwrap_or(existing.max_age);
+    if let Some(kept) = kept {
+        wanted.max_age = kept.max_age;
+        wanted.max_bytes = kept.max_bytes;
+    }
     wanted.allow_rollup = existing.allow_rollup && !name.starts_with("KV_");
     // The server refuses to remember message ids for longer than it keeps the messages.
     if !wanted.max_age.is_zero() {
         wanted.duplicate_window = existing.duplicate_window.min(wanted.max_age);
     }
-    if wanted == existing {
-        return Ok(());
-    }
-
-    tracing::info!(
-        stream = name,
-        replicas,
-        "changing the bucket to this backend's settings"
-    );
-    jetstream
-        .update_stream(&wanted)
-        .await
-        .map(drop)
-        .map_err(|error| nats(&what, error))
+    update(jetstream, &existing, &wanted).await
 }
 
-/// Creates the stream, or checks the existing one. A backend also changes what differs.
-///
-/// # Errors
-/// [`TopologyError`].
-pub async fn ensure_stream(
+/// Creates the operations stream, or brings it in line. Returns the settings in force.
+async fn ensure_operations(
     jetstream: &Context,
-    wanted: Config,
-    role: Role,
-) -> Result<(), TopologyError> {
-    let what = format!("stream {}", wanted.name);
-    let existing = match jetstream.get_stream(&wanted.name).await {
-        Ok(stream) => stream.cached_info().config.clone(),
-        Err(error) if matches!(error.kind(), GetStreamErrorKind::JetStream(ref e) if e.error_code() == ErrorCode::STREAM_NOT_FOUND) =>
-        {
-            match jetstream.create_stream(&wanted).await {
-                Ok(_) => return Ok(()),
-                // Another process created it in the meantime, maybe with other settings.
-                Err(error) if matches!(error.kind(), CreateStreamErrorKind::JetStream(ref e) if e.error_code() == ErrorCode::STREAM_NAME_EXIST) =>
-                {
-                    let stream = jetstream
-                        .get_stream(&wanted.name)
-                        .await
-                        .map_err(|error| nats(&what, error))?;
-                    stream.cached_info().config.clone()
-                }
-                Err(error) => return Err(nats(&what, error)),
-            }
+    names: &SubjectNames,
+    if_new: &StreamSettings,
+) -> Result<StreamSettings, TopologyError> {
+    let wanted = operations_stream(names, if_new);
+    let Some(existing) = find_or_create(jetstream, &wanted).await? else {
+        return Ok(*if_new);
+    };
+    check_usable(&existing, &wanted)?;
+
+    let stored = StoredSettings::of(&existing);
+    let settings = match stored.complete() {
+        Some(settings) => settings,
+        None => {
+            let lease = longest_lease(jetstream, names).await?;
+            let settings = stored.complete_with(lease.unwrap_or(if_new.lease));
+            tracing::info!(
+                ?settings,
+                "the stream has no settings of its own; writing down what it does"
+            );
+            settings
         }
-        Err(error) => return Err(nats(&what, error)),
     };
 
-    check_owner(&existing, &wanted)?;
+    let wanted = operations_stream(names, &settings);
+    let mut merged = merge(&existing, &wanted);
+    merged.max_bytes = existing.max_bytes;
+    merged.metadata.extend(wanted.metadata);
+    update(jetstream, &existing, &merged).await?;
+    Ok(settings)
+}
 
-    let incompatible = |field, found: String, wanted: String| {
+/// The longest lease that a queue has; `None` without queues.
+async fn longest_lease(
+    jetstream: &Context,
+    names: &SubjectNames,
+) -> Result<Option<Duration>, TopologyError> {
+    let listing = queues::list(jetstream, names).await?;
+    let leases = listing
+        .queues
+        .iter()
+        .map(|found| found.info.config.ack_wait);
+    Ok(leases.max())
+}
+
+async fn ensure_metrics(
+    jetstream: &Context,
+    names: &SubjectNames,
+    settings: &StreamSettings,
+) -> Result<(), TopologyError> {
+    let wanted = metrics_stream(names, settings);
+    let Some(existing) = find_or_create(jetstream, &wanted).await? else {
+        return Ok(());
+    };
+    check_usable(&existing, &wanted)?;
+
+    let merged = merge(&existing, &wanted);
+    update(jetstream, &existing, &merged).await
+}
+
+/// Creates the stream. Returns the configuration of one that exists already.
+async fn find_or_create(
+    jetstream: &Context,
+    wanted: &Config,
+) -> Result<Option<Config>, TopologyError> {
+    let what = format!("stream {}", wanted.name);
+    match jetstream.get_stream(&wanted.name).await {
+        Ok(stream) => return Ok(Some(stream.cached_info().config.clone())),
+        Err(error) if matches!(error.kind(), GetStreamErrorKind::JetStream(ref e) if e.error_code() == ErrorCode::STREAM_NOT_FOUND) =>
+            {}
+        Err(error) => return Err(nats(&what, error)),
+    }
+    match jetstream.create_stream(wanted).await {
+        Ok(_) => Ok(None),
+        // Another backend created it in the meantime, maybe with other settings.
+        Err(error) if matches!(error.kind(), CreateStreamErrorKind::JetStream(ref e) if e.error_code() == ErrorCode::STREAM_NAME_EXIST) =>
+        {
+            let stream = jetstream
+                .get_stream(&wanted.name)
+                .await
+                .map_err(|error| nats(&what, error))?;
+            Ok(Some(stream.cached_info().config.clone()))
+        }
+        Err(error) => Err(nats(&what, error)),
+    }
+}
+
+/// Checks what cannot be changed.
+fn check_usable(existing: &Config, wanted: &Config) -> Result<(), TopologyError> {
+    check_owner(existing, wanted)?;
+
+    let incompatible = |field, found: String, needed: String| {
         Err(TopologyError::Incompatible {
-            what: what.clone(),
+            what: format!("stream {}", wanted.name),
             field,
             found,
-            wanted,
+            wanted: needed,
         })
     };
     if existing.retention != wanted.retention {
@@ -374,8 +524,12 @@ pub async fn ensure_stream(
     if existing.sealed || existing.mirror.is_some() {
         return incompatible("a mirror or seal", "set".to_owned(), "none".to_owned());
     }
+    Ok(())
+}
 
-    // All other settings stay as the operator chose them (placement, compression, more subjects …).
+/// The existing configuration with what the protocol and the settings in force need. All else stays
+/// as the operator chose it (placement, compression, more subjects …).
+fn merge(existing: &Config, wanted: &Config) -> Config {
     let mut merged = existing.clone();
     merged.subjects.extend(
         wanted
@@ -390,20 +544,30 @@ pub async fn ensure_stream(
     merged.duplicate_window = wanted.duplicate_window;
     merged.allow_direct = true;
     merged.num_replicas = wanted.num_replicas;
-    if merged == existing {
+    merged
+}
+
+async fn update(
+    jetstream: &Context,
+    existing: &Config,
+    wanted: &Config,
+) -> Result<(), TopologyError> {
+    if wanted == existing {
         return Ok(());
     }
 
-    if role == Role::Worker {
-        tracing::debug!(stream = %wanted.name, "the stream differs from this worker's settings; only a backend changes it");
-        return Ok(());
-    }
-    tracing::info!(stream = %wanted.name, "changing the stream to this backend's settings");
+    tracing::info!(
+        stream = %wanted.name,
+        replicas = wanted.num_replicas,
+        max_age = ?wanted.max_age,
+        max_bytes = wanted.max_bytes,
+        "bringing the stream in line with the settings in force"
+    );
     jetstream
-        .update_stream(&merged)
+        .update_stream(wanted)
         .await
         .map(drop)
-        .map_err(|error| nats(&what, error))
+        .map_err(|error| nats(&format!("stream {}", wanted.name), error))
 }
 
 /// Checks that an existing stream is of this prefix: it has at least one of the subjects that it
@@ -440,28 +604,20 @@ fn covers(pattern: &str, subject: &str) -> bool {
     tokens.next().is_none()
 }
 
-/// Creates the object store of one worker type's large results.
+/// Creates the object store of one worker type's large results, or brings it in line.
 ///
 /// # Errors
 /// [`TopologyError`].
 pub async fn ensure_results_of(
     jetstream: &Context,
     names: &SubjectNames,
-    options: &ProtocolOptions,
+    settings: &StreamSettings,
     worker_type: &WorkerType,
 ) -> Result<(), TopologyError> {
     let bucket = names.results_bucket_of(worker_type);
-    let replicas = usize::from(options.stream_replicas);
-    let config = object_store::Config {
-        bucket: bucket.clone(),
-        description: Some(format!("KTRDR results above 256 KiB of {worker_type}")),
-        max_age: options.retention,
-        num_replicas: replicas,
-        ..object_store::Config::default()
-    };
-    ensure_object_store(jetstream, config).await?;
-    let stream = format!("OBJ_{bucket}");
-    adjust_bucket(jetstream, &stream, replicas, Some(options.retention)).await
+    let description = format!("KTRDR results above 256 KiB of {worker_type}");
+    ensure_object_store(jetstream, results_bucket(&bucket, description, settings)).await?;
+    adjust_results(jetstream, &bucket, settings).await
 }
 
 async fn ensure_kv(jetstream: &Context, config: kv::Config) -> Result<(), TopologyError> {

@@ -3,6 +3,7 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use ktrdr_bus::no_room::NoRoom;
 use ktrdr_bus::oplog::AppendError;
 use ktrdr_protocol::id::OperationId;
 use ktrdr_protocol::queue_class::BeyondLargest;
@@ -123,7 +124,10 @@ impl ApiError {
     pub fn append(error: AppendError, id: &OperationId) -> Self {
         let error = match error {
             AppendError::TooLarge => Self::too_large(None),
-            AppendError::Full(_) => Self::storage_full(),
+            AppendError::Full(cause) => match NoRoom::of(&cause) {
+                Some(NoRoom::Server) => Self::server_full(),
+                Some(NoRoom::Limit) | None => Self::storage_full(),
+            },
             AppendError::Unknown(cause) => {
                 tracing::warn!(%cause, "a publish was not confirmed");
                 let text = format!(
@@ -142,7 +146,15 @@ impl ApiError {
     pub fn storage_full() -> Self {
         Self::new(
             ErrorCode::StorageFull,
-            "The operations stream is full; nothing was stored. Raise KTRDR_STREAM_MAX_BYTES or the disk, or lower KTRDR_RETENTION",
+            "The operations stream has reached its limit, KTRDR_STREAM_MAX_BYTES; nothing was stored. Raise it, or lower the retention: ktrdr-backend configure",
+        )
+    }
+
+    /// The NATS server has no room, whatever the limit of the stream.
+    pub fn server_full() -> Self {
+        Self::new(
+            ErrorCode::StorageFull,
+            "The NATS server has no room left: its disk is full, or its own limit is reached (max_file_store); nothing was stored. Give it more, or lower limits and retention: ktrdr-backend configure",
         )
     }
 

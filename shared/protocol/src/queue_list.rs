@@ -36,6 +36,9 @@ pub struct QueueList {
     /// Ordered by name.
     #[serde(default)]
     pub queues: Vec<ListedQueue>,
+    /// The retention in force, in milliseconds; `None` in a list of an earlier version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention_ms: Option<u64>,
 }
 
 /// One queue of a [`QueueList`].
@@ -45,7 +48,8 @@ pub struct ListedQueue {
     pub queue: Queue,
     /// Its consumer on the operations stream.
     pub consumer: String,
-    /// The lease of its requests, in milliseconds: the `ack_wait` of the consumer.
+    /// The lease of its requests, in milliseconds: the `ack_wait` of the consumer, or a shorter one
+    /// that the consumer is about to get.
     pub lease_ms: u64,
 }
 
@@ -55,12 +59,23 @@ impl QueueList {
         self.find(queue).is_ok()
     }
 
+    /// The lease of a queue.
+    pub fn lease(&self, queue: &Queue) -> Option<Duration> {
+        let place = self.find(queue).ok()?;
+        Some(Duration::from_millis(self.queues[place].lease_ms))
+    }
+
+    /// Changes the retention.
+    pub fn set_retention(&mut self, retention: Duration) {
+        self.retention_ms = Some(millis(retention));
+    }
+
     /// Adds a queue, or changes its lease.
     pub fn set(&mut self, names: &SubjectNames, of: &WorkerType, queue: &Queue, lease: Duration) {
         let listed = ListedQueue {
             queue: queue.clone(),
             consumer: names.consumer(of, queue),
-            lease_ms: u64::try_from(lease.as_millis()).unwrap_or(u64::MAX),
+            lease_ms: millis(lease),
         };
         match self.find(queue) {
             Ok(place) => self.queues[place] = listed,
@@ -90,6 +105,10 @@ impl QueueList {
         self.queues
             .binary_search_by(|listed| listed.queue.cmp(queue))
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The key of the list in the bucket `KTRDR_WORKER_TYPES`. No worker type can have this name,

@@ -17,8 +17,10 @@
 //! |---|---|
 //! | [`remove`] | removes the consumer of one queue without losing a start |
 //! | [`idle`] | finds queues that nobody has used for a while |
+//! | [`leases`] | gives the consumers the lease that is in force |
 
 mod idle;
+mod leases;
 mod remove;
 
 use std::collections::{BTreeMap, HashMap};
@@ -26,6 +28,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ktrdr_bus::queues::{self, Listing, QueueConsumer};
+use ktrdr_bus::stream_settings::StreamSettings;
 use ktrdr_bus::telemetry::{Repeated, chain};
 use ktrdr_bus::topology::TopologyError;
 use ktrdr_protocol::id::{Queue, WorkerType};
@@ -33,9 +36,11 @@ use ktrdr_protocol::origin::Origin;
 use ktrdr_protocol::queue_class;
 use ktrdr_protocol::queue_list::QueueList;
 use ktrdr_protocol::requirements::Requirements;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use self::idle::IdleWatch;
+use self::leases::LeaseWatch;
 use crate::catalogue::CatalogueEntry;
 use crate::projection::model::QueueState;
 use crate::queues::lists::Known;
@@ -61,14 +66,18 @@ pub async fn run(state: &AppState) {
     let mut keeper = Keeper {
         state,
         idle: IdleWatch::default(),
+        leases: LeaseWatch::default(),
+        settings: state.settings.subscribe(),
         looked: None,
         failures: Repeated::new(),
     };
+    let mut changes = state.settings.subscribe();
     loop {
-        // Both arms are cancel safe: a wake-up that was not received stays stored.
+        // All arms are cancel safe: a wake-up that was not received stays stored.
         tokio::select! {
             () = tokio::time::sleep(TICK.min(between)) => {}
             () = state.catalogue.changed.notified() => {}
+            _ = changes.changed() => {}
         }
         if !state.connection.is_up() {
             continue;
@@ -91,6 +100,9 @@ struct Needed {
 struct Keeper<'a> {
     state: &'a AppState,
     idle: IdleWatch,
+    leases: LeaseWatch,
+    /// Says that the settings in force have changed.
+    settings: watch::Receiver<StreamSettings>,
     /// When the consumers were looked at, and over which connection to which stream.
     looked: Option<(Instant, (u64, u64))>,
     failures: Repeated,
@@ -104,12 +116,14 @@ impl Keeper<'_> {
         if state.catalogue.is_loaded() {
             let any = Requirements::default().queue();
             let types = state.catalogue.all();
+            let settings = state.settings.get();
             // Before the queues: a worker that knows its queues finds the bucket of its results.
             for entry in &types {
                 let worker_type = &entry.published.worker_type;
-                let provided = state
-                    .results
-                    .provide(&state.connection, &state.config, worker_type);
+                let provided =
+                    state
+                        .results
+                        .provide(&state.connection, &state.names, &settings, worker_type);
                 if let Err(error) = provided.await {
                     // The queues are needed all the same.
                     self.note_failure(&error);
@@ -179,9 +193,15 @@ impl Keeper<'_> {
         open
     }
 
-    fn is_due(&self, between: Duration) -> bool {
+    fn is_due(&mut self, between: Duration) -> bool {
         let queues = &self.state.queues;
-        queues.lists.take_news()
+        let (now, lease_due) = (Instant::now(), self.leases.due());
+        // A sender that is gone ends the backend elsewhere.
+        let is_changed = self.settings.has_changed().unwrap_or_default();
+        self.settings.mark_unchanged();
+        is_changed
+            || lease_due.is_some_and(|due| now >= due)
+            || queues.lists.take_news()
             || self
                 .looked
                 .is_none_or(|(when, epoch)| when.elapsed() >= between || epoch != queues.epoch())
@@ -198,6 +218,9 @@ impl Keeper<'_> {
         };
         self.looked = Some((Instant::now(), epoch));
 
+        if let Err(error) = self.leases.round(self.state, &listing, &listed).await {
+            self.note_failure(&error);
+        }
         self.list_queues(&listing, listed).await;
         self.make_room(&listing).await;
         self.remove_idle(&listing).await;
@@ -246,19 +269,21 @@ impl Keeper<'_> {
 
     /// Writes the lists that do not name exactly the consumers that exist.
     async fn list_queues(&self, listing: &Listing, listed: HashMap<WorkerType, Known>) {
-        let names = &self.state.names;
+        let (names, settings) = (&self.state.names, self.state.settings.get());
         let mut wanted: BTreeMap<&WorkerType, QueueList> =
             listed.keys().map(|of| (of, QueueList::default())).collect();
         for found in &listing.queues {
             // A paused one is about to be removed, or comes back.
             if !found.info.paused {
                 let list = wanted.entry(&found.worker_type).or_default();
-                let lease = found.info.config.ack_wait;
+                // The list never names a longer lease than the consumer has (see `leases`).
+                let lease = found.info.config.ack_wait.min(settings.lease);
                 list.set(names, &found.worker_type, &found.queue, lease);
             }
         }
 
-        for (worker_type, list) in wanted {
+        for (worker_type, mut list) in wanted {
+            list.set_retention(settings.retention);
             let known = listed.get(worker_type).cloned().unwrap_or_default();
             if known.list == list {
                 continue;

@@ -77,7 +77,7 @@ impl AbandonedWatch {
 
 /// Why an open direct operation looks abandoned, and how long that must last before it is closed.
 fn why_abandoned(state: &AppState, record: &Record, now: Instant) -> Option<(String, Duration)> {
-    let lease = state.config.protocol.lease;
+    let lease = state.settings.get().lease;
     let Some(worker) = record.worker_id() else {
         let patience = lease + state.config.worker_remove_after;
         return Some(("nobody claimed it".to_owned(), patience));

@@ -24,7 +24,6 @@ use ktrdr_bus::oplog::AppendError;
 
 use self::abandoned::AbandonedWatch;
 use self::unconfirmed::CancelWatch;
-use crate::config::Config;
 use crate::projection::record::Record;
 use crate::state::AppState;
 
@@ -36,13 +35,12 @@ const MAX_PAUSE: Duration = Duration::from_secs(2);
 
 /// Works until the task is dropped.
 pub async fn run(state: &AppState) {
-    let pause = pause(&state.config);
     let mut cancels = CancelWatch::default();
     let mut abandoned = AbandonedWatch::default();
     loop {
         // Both arms are cancel safe: a wake-up that was not received stays stored.
         tokio::select! {
-            () = tokio::time::sleep(pause) => {}
+            () = tokio::time::sleep(pause(state)) => {}
             () = state.projection.cancel_requested.notified() => {}
             () = state.refused_starts.arrived.notified() => {}
         }
@@ -57,12 +55,13 @@ pub async fn run(state: &AppState) {
 }
 
 /// Half of the shortest time that a round measures, within bounds.
-fn pause(config: &Config) -> Duration {
-    let shortest = config
+fn pause(state: &AppState) -> Duration {
+    let shortest = state
+        .config
         .protocol
         .heartbeat_interval
-        .min(config.cancel_grace / 4)
-        .min(config.protocol.lease / 4);
+        .min(state.config.cancel_grace / 4)
+        .min(state.settings.get().lease / 4);
     (shortest / 2).clamp(MIN_PAUSE, MAX_PAUSE)
 }
 

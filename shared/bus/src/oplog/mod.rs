@@ -45,7 +45,9 @@ use ktrdr_protocol::trace::{self, TraceParent};
 
 use crate::backoff::Backoff;
 use crate::nats::REQUEST_TIMEOUT;
+use crate::no_room::NoRoom;
 use crate::signing::StartSigner;
+use crate::telemetry::{Repeated, chain};
 
 pub use read::{ReadLogError, stream_time};
 
@@ -55,6 +57,12 @@ use read::Reads;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// Longest pause between two tries.
 const MAX_PAUSE: Duration = Duration::from_secs(2);
+
+/// How long an event waits for room before that is said.
+const FULL_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Lines about events that wait for room.
+static WAITING_FOR_ROOM: Repeated = Repeated::new();
 
 /// How often a log is read that ends before the expected sequence, until that is believed. With
 /// the pauses in between this takes about 5 s.
@@ -161,6 +169,7 @@ impl OpLog {
         let deadline = Instant::now().checked_add(patience);
         let mut backoff = Backoff::new(FIRST_PAUSE, MAX_PAUSE);
         let mut short_reads = 0;
+        let began = Instant::now();
 
         loop {
             let header = [(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, expected.to_string())];
@@ -201,7 +210,8 @@ impl OpLog {
                 Refusal::Full if backoff.reaches(deadline) => {
                     return Err(AppendError::Full(failure));
                 }
-                Refusal::Full | Refusal::Unknown => {}
+                Refusal::Full => warn_of_full(&failure, began.elapsed()),
+                Refusal::Unknown => {}
             }
 
             if backoff.reaches(deadline) {
@@ -407,6 +417,23 @@ fn named_tail(refusal: &PublishError) -> Option<u64> {
     let text = error.to_string();
     let number = text.strip_prefix("wrong last sequence: ")?;
     number.split(' ').next()?.parse().ok()
+}
+
+/// Says that an event has waited for room for a while.
+fn warn_of_full(failure: &PublishError, waited: Duration) {
+    if waited < FULL_PATIENCE {
+        return;
+    }
+    if let Some(count) = WAITING_FOR_ROOM.note() {
+        let advice = NoRoom::of(failure)
+            .unwrap_or(NoRoom::Server)
+            .advice("KTRDR_STREAM_MAX_BYTES", "--stream-max-bytes");
+        tracing::warn!(
+            error = chain(failure),
+            count,
+            "events cannot be stored, and wait until the operations stream has room: {advice}"
+        );
+    }
 }
 
 /// What a failed publish tells about the message.

@@ -74,7 +74,7 @@ pub struct TrustedKeys {
     own: Option<(String, VerifyingKey)>,
     keys: RwLock<Arc<Keys>>,
     file: Option<KeyFile>,
-    retention: Duration,
+    retention: RwLock<Duration>,
 }
 
 #[derive(Debug)]
@@ -116,7 +116,7 @@ impl TrustedKeys {
             own: None,
             keys: RwLock::new(Arc::new(keys)),
             file,
-            retention,
+            retention: RwLock::new(retention),
         })
     }
 
@@ -131,13 +131,18 @@ impl TrustedKeys {
                 own,
                 keys: RwLock::default(),
                 file: None,
-                retention,
+                retention: RwLock::new(retention),
             });
         }
         Ok(Self {
             own,
             ..Self::from_setting(others, retention)?
         })
+    }
+
+    /// Takes another retention of the operations stream.
+    pub fn set_retention(&self, retention: Duration) {
+        *self.retention.write() = retention;
     }
 
     /// The public keys, as texts.
@@ -177,7 +182,7 @@ impl TrustedKeys {
         key.verify_strict(text.as_bytes(), &signature)
             .map_err(|_| Refusal::WrongSignature)?;
 
-        if is_timely(signed_at, start.stored_at, self.retention) {
+        if is_timely(signed_at, start.stored_at, *self.retention.read()) {
             Ok(())
         } else {
             Err(Refusal::Time {

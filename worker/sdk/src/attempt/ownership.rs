@@ -243,6 +243,7 @@ impl Guard<'_> {
             }
         };
         let mut link = self.core.connection.link.clone();
+        let mut durations = self.lease.changes();
 
         // Only a read finds what was published before the subscription, or during an interruption.
         let mut must_read = true;
@@ -291,6 +292,8 @@ impl Guard<'_> {
                     }
                 },
                 Ok(()) = link.changed() => must_read = true,
+                // A shorter lease holds for this request, too.
+                Ok(()) = durations.changed() => extend_at = extend_at.min(self.lease.extend_at()),
                 () = tokio::time::sleep_until(wake_at) => {}
             }
         }

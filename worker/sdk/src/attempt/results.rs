@@ -11,6 +11,8 @@ use std::time::Duration;
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::context::{GetStreamError, GetStreamErrorKind, ObjectStoreError};
 use async_nats::jetstream::object_store::{ObjectMetadata, ObjectStore};
+use ktrdr_bus::no_room::NoRoom;
+use ktrdr_bus::telemetry::{Repeated, chain};
 use ktrdr_protocol::event::{Failure, MAX_INLINE_RESULT, ResultPayload, ResultRef};
 use ktrdr_protocol::subject::SubjectNames;
 use serde_json::value::RawValue;
@@ -30,6 +32,9 @@ const RETRY: Duration = Duration::from_secs(1);
 /// How often a large result is stored that the server refuses for lack of a permission. Permissions
 /// may be changed, so the first refusal is not believed.
 const REFUSED_TRIES: u32 = 3;
+
+/// Lines about results that could not be stored.
+static NOT_STORED: Repeated = Repeated::new();
 
 /// Why a result was not stored.
 #[derive(Debug)]
@@ -82,7 +87,17 @@ async fn store_object(
                 }));
             }
             Err(error) => {
-                tracing::warn!(%error, %object, "the result could not be stored; trying again");
+                if let Some(count) = NOT_STORED.note() {
+                    let advice = NoRoom::of(&*error)
+                        .map(|full| full.advice("KTRDR_RESULTS_MAX_BYTES", "--results-max-bytes"))
+                        .map_or_else(String::new, |advice| {
+                            format!(". The bucket has no room: {advice}")
+                        });
+                    tracing::warn!(
+                        error = chain(&*error), %object, count,
+                        "the result could not be stored; trying again{advice}"
+                    );
+                }
             }
         }
 

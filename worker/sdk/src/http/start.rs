@@ -94,7 +94,7 @@ async fn start_here(
     {
         Ok(stored) => stored,
         Err(AppendError::TooLarge) => return Err(ApiError::too_large(None)),
-        Err(AppendError::Full(_)) => return Err(ApiError::storage_full()),
+        Err(error @ AppendError::Full(_)) => return Err(ApiError::append(error, &operation_id)),
         Err(error @ AppendError::Encode(_)) => return Err(ApiError::internal(error)),
         Err(_) => return Err(unavailable()),
     };

@@ -11,11 +11,14 @@
 //!
 //! Rejected: acks that name the attempt. JetStream does not have them.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use async_nats::connection::State;
 use async_nats::jetstream::{self, AckKind};
+use ktrdr_protocol::id::Queue;
 use parking_lot::Mutex;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// A lease that could not be extended.
@@ -23,18 +26,50 @@ use tokio::time::Instant;
 #[error("the lease on the start request could not be extended")]
 pub(crate) struct ExtendError(#[source] async_nats::Error);
 
+/// How long the leases of the queues last. A queue's lease may change while its requests are held.
+#[derive(Debug, Default)]
+pub(crate) struct LeaseDurations(Mutex<HashMap<Queue, watch::Sender<Duration>>>);
+
+impl LeaseDurations {
+    /// Takes what the list of queues says.
+    pub(crate) fn set(&self, queue: &Queue, duration: Duration) {
+        let mut known = self.0.lock();
+        let Some(sender) = known.get(queue) else {
+            known.insert(queue.clone(), watch::Sender::new(duration));
+            return;
+        };
+        let is_changed = sender.send_if_modified(|known| {
+            let is_changed = *known != duration;
+            *known = duration;
+            is_changed
+        });
+        if is_changed {
+            tracing::info!(%queue, ?duration, "the lease has changed");
+        }
+    }
+
+    /// The lease of a queue, and its changes. `unlisted` for a queue that was never listed.
+    pub(crate) fn of(&self, queue: &Queue, unlisted: Duration) -> watch::Receiver<Duration> {
+        let mut known = self.0.lock();
+        known
+            .entry(queue.clone())
+            .or_insert_with(|| watch::Sender::new(unlisted))
+            .subscribe()
+    }
+}
+
 /// The lease on one start request. A direct start has a lease without a request, because no queue
 /// would deliver it again.
 pub(crate) struct Lease {
     message: Option<jetstream::Message>,
-    duration: Duration,
+    duration: watch::Receiver<Duration>,
     /// When the last confirmed extension was sent; before the first one, when the request arrived.
     confirmed: Mutex<Instant>,
 }
 
 impl Lease {
-    /// The lease of a delivered request. `duration` is the consumer's `ack_wait`.
-    pub(crate) fn of(message: jetstream::Message, duration: Duration) -> Self {
+    /// The lease of a delivered request. `duration` is that of its queue.
+    pub(crate) fn of(message: jetstream::Message, duration: watch::Receiver<Duration>) -> Self {
         Self {
             message: Some(message),
             duration,
@@ -46,7 +81,7 @@ impl Lease {
     pub(crate) fn none(duration: Duration) -> Self {
         Self {
             message: None,
-            duration,
+            duration: watch::Sender::new(duration).subscribe(),
             confirmed: Mutex::new(Instant::now()),
         }
     }
@@ -58,18 +93,23 @@ impl Lease {
 
     /// How long the lease lasts without an extension.
     pub(crate) fn duration(&self) -> Duration {
-        self.duration
+        *self.duration.borrow()
+    }
+
+    /// Tells when the duration changes.
+    pub(crate) fn changes(&self) -> watch::Receiver<Duration> {
+        self.duration.clone()
     }
 
     /// When the lease should be extended next: after a third of its duration.
     pub(crate) fn extend_at(&self) -> Instant {
-        *self.confirmed.lock() + self.duration / 3
+        *self.confirmed.lock() + self.duration() / 3
     }
 
     /// Whether the lease may have run out, because this process was suspended or cut off for too
     /// long. The log must be read before anything else is said about the request.
     pub(crate) fn is_stale(&self) -> bool {
-        self.is_queued() && self.confirmed.lock().elapsed() >= self.duration
+        self.is_queued() && self.confirmed.lock().elapsed() >= self.duration()
     }
 
     /// Extends the lease and waits for the server's confirmation.
@@ -132,7 +172,7 @@ impl Lease {
 /// Hands a request back at once, because no slot is free for it.
 pub(crate) async fn hand_back(message: jetstream::Message) {
     if is_connected(&message.context) {
-        Lease::of(message, Duration::ZERO)
+        Lease::of(message, watch::Sender::new(Duration::ZERO).subscribe())
             .send(AckKind::Nak(None))
             .await;
     }

@@ -80,7 +80,7 @@ impl SlotRequests {
 pub(crate) struct ServedQueue {
     pub(crate) queue: Queue,
     pub(crate) consumer: String,
-    /// The consumer's `ack_wait`.
+    /// How long a delivered request belongs to this worker without an extension.
     pub(crate) lease: Duration,
 }
 
@@ -362,9 +362,11 @@ impl<F: FnMut(PulledRequest)> Puller<F> {
                     message,
                     context: self.core.connection.jetstream.clone(),
                 };
-                let Some(lease) = self.pulls.get(&queue).map(|served| served.settings.lease) else {
+                let Some(listed) = self.pulls.get(&queue).map(|served| served.settings.lease)
+                else {
                     return hand_back(message).await;
                 };
+                let lease = self.core.leases.of(&queue, listed);
 
                 let (delivery, stored_at) = match message.info() {
                     Ok(info) => {

@@ -6,11 +6,12 @@
 //! How it is solved: backends keep a list of the queues of each worker type
 //! ([`ktrdr_protocol::queue_list`]). The worker reads the list of its own type, and reads it again
 //! when a change is announced on the list's subject, when a pull finds no consumer, at every
-//! reconnect, and every 30 seconds.
+//! reconnect, every 30 seconds, and at least twice within the shortest lease. The list also says the
+//! leases and the retention in force; what this worker was asked for does not count.
 //!
-//! Backends of the version before write no lists. When there is none for a while, the worker makes
-//! the queue `any` and lists the consumers itself, as workers of that version do, until there is
-//! one.
+//! Backends of version 0.1.0 write no lists. When there is none for a while, the worker makes the
+//! queue `any` and lists the consumers itself, as workers of that version do, until there is one.
+//! Streams and buckets are made by backends alone; without them the worker waits.
 //!
 //! Rejected: to take the list from the announcement. It is a live copy, also of a write that the
 //! server then refuses.
@@ -22,9 +23,9 @@ use async_nats::Subscriber;
 use futures::StreamExt;
 use ktrdr_bus::key_values::KeyValues;
 use ktrdr_bus::queues::{self, QueueConsumer};
-use ktrdr_bus::settings::ProtocolOptions;
-use ktrdr_bus::telemetry::{chain, short};
-use ktrdr_bus::topology::{self, Role, TopologyError};
+use ktrdr_bus::settings::AskedSettings;
+use ktrdr_bus::telemetry::{Repeated, chain, short};
+use ktrdr_bus::topology::{self, TopologyError};
 use ktrdr_protocol::id::Queue;
 use ktrdr_protocol::queue_list::QueueList;
 use ktrdr_protocol::requirements::Requirements;
@@ -35,7 +36,7 @@ use tokio::time::Instant;
 use crate::pulling::puller::ServedQueue;
 use crate::worker::core::Core;
 
-/// How often the queues are read without any sign of a change.
+/// How often the queues are read without any sign of a change, at least.
 const REFRESH: Duration = Duration::from_secs(30);
 
 /// Pause after NATS did not answer, and before the queues are read again after a change: a server
@@ -49,21 +50,23 @@ const MIN_GAP: Duration = Duration::from_millis(100);
 /// that write lists do it within milliseconds.
 const LIST_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Provisions what this worker needs, registers its worker type, and keeps the list of queues that
+/// Registers this worker's type once a backend has made the streams, and keeps the list of queues that
 /// it serves up to date. Returns only an error that waiting cannot repair.
 ///
 /// # Errors
 /// [`TopologyError`] when streams, consumers or buckets exist and cannot be used.
 pub(crate) async fn follow(
     core: Arc<Core>,
-    options: ProtocolOptions,
+    asked: AskedSettings,
     queues: watch::Sender<Vec<ServedQueue>>,
     refresh: Arc<Notify>,
 ) -> Result<(), TopologyError> {
     let list_changed = subscribe(&core, core.names.queue_list(&core.worker_type)).await?;
     let mut follower = Follower {
         core: &core,
-        options: &options,
+        asked,
+        untold: Repeated::new(),
+        has_compared: false,
         queues: &queues,
         refresh: &refresh,
         list_changed,
@@ -88,7 +91,12 @@ async fn subscribe(core: &Core, subject: String) -> Result<Subscriber, TopologyE
 
 struct Follower<'a> {
     core: &'a Core,
-    options: &'a ProtocolOptions,
+    /// What this worker was asked for.
+    asked: AskedSettings,
+    /// Lines about not being ready.
+    untold: Repeated,
+    /// Whether the lease in force was compared with what was asked.
+    has_compared: bool,
     queues: &'a watch::Sender<Vec<ServedQueue>>,
     refresh: &'a Notify,
     /// Says that the list of queues was written.
@@ -119,16 +127,23 @@ impl Follower<'_> {
                 Ok(Some(found)) => {
                     publish_queues(self.queues, found);
                     tokio::time::sleep(MIN_GAP).await;
-                    if changed { RETRY } else { REFRESH }
+                    if changed {
+                        RETRY
+                    } else {
+                        refresh_after(self.queues)
+                    }
                 }
                 Ok(None) => RETRY,
                 Err(error) if error.is_transient() => {
                     // What was provisioned may be gone.
                     known.provisioned = false;
-                    tracing::warn!(
-                        error = chain(&error),
-                        "not ready to take work; trying again"
-                    );
+                    if let Some(count) = self.untold.note() {
+                        tracing::warn!(
+                            error = chain(&error),
+                            count,
+                            "not ready to take work; trying again"
+                        );
+                    }
                     RETRY
                 }
                 Err(error) => return error,
@@ -145,7 +160,7 @@ impl Follower<'_> {
     }
 
     /// The queues that this worker can serve; `None` while backends may still write the first list.
-    /// Before the first reading it provisions streams and buckets, and registers the worker type.
+    /// Before the first reading it registers the worker type.
     async fn find_queues(
         &mut self,
         known: &mut Known,
@@ -159,7 +174,7 @@ impl Follower<'_> {
                 if since.elapsed() < LIST_PATIENCE {
                     return Ok(None);
                 }
-                topology::ensure(jetstream, &core.names, self.options, Role::Worker).await?;
+                // Those of version 0.1.0 leave no record of it.
             }
             publish_type(core).await?;
             known.provisioned = true;
@@ -168,6 +183,7 @@ impl Follower<'_> {
         if let Some(list) = queues::read_list(jetstream, &core.names, &core.worker_type).await? {
             (known.listed, known.unlisted_since) = (true, None);
             self.consumer_created = None;
+            self.follow_settings(&list);
             return Ok(Some(served_of_list(core, list)));
         }
         if std::mem::take(&mut known.listed) {
@@ -186,6 +202,40 @@ impl Follower<'_> {
         }
         list_consumers(core).await.map(Some)
     }
+}
+
+impl Follower<'_> {
+    /// Takes over the leases and the retention that the list names.
+    fn follow_settings(&mut self, list: &QueueList) {
+        for listed in &list.queues {
+            let lease = Duration::from_millis(listed.lease_ms);
+            self.core.leases.set(&listed.queue, lease);
+        }
+        if let (Some(trusted), Some(retention)) = (&self.core.trusted, list.retention_ms) {
+            trusted.set_retention(Duration::from_millis(retention));
+        }
+
+        let in_force = list.queues.first().map(|listed| listed.lease_ms);
+        let (Some(in_force), false) = (in_force.map(Duration::from_millis), self.has_compared)
+        else {
+            return;
+        };
+        self.has_compared = true;
+        if let Some(asked) = self.asked.lease.filter(|asked| *asked != in_force) {
+            tracing::warn!(
+                ?in_force,
+                ?asked,
+                "this worker follows the lease in force, which lives with the streams, not its own KTRDR_LEASE. To change it: ktrdr-backend configure --lease … --apply"
+            );
+        }
+    }
+}
+
+/// When the queues are read again without any sign of a change: a lease that is shortened must be
+/// known before the longer one is over.
+fn refresh_after(queues: &watch::Sender<Vec<ServedQueue>>) -> Duration {
+    let shortest = queues.borrow().iter().map(|served| served.lease).min();
+    shortest.map_or(REFRESH, |lease| (lease / 2).clamp(MIN_GAP, REFRESH))
 }
 
 /// The next message; waits for ever without a subscription.

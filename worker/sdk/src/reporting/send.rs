@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ktrdr_bus::no_room::NoRoom;
 use ktrdr_bus::oplog::AppendError;
 use ktrdr_bus::telemetry::chain;
 use ktrdr_protocol::metric::{MetricBatch, MetricPoint};
@@ -81,7 +82,14 @@ pub(crate) async fn flush_checkpoint(
     // Boxed, as below: most operations never do this, so it should not make their futures larger.
     match Box::pin(checkpoint::save(core, owned, state)).await {
         Ok(()) => handle.report.checkpoint_is_saved(number),
-        Err(error) => tracing::warn!(%error, "a checkpoint was not saved"),
+        Err(error) => {
+            let advice = NoRoom::of(&*error)
+                .map(|full| full.advice("KTRDR_CHECKPOINTS_MAX_BYTES", "--checkpoints-max-bytes"))
+                .map_or_else(String::new, |advice| {
+                    format!(". The bucket has no room: {advice}")
+                });
+            tracing::warn!(error = chain(&*error), "a checkpoint was not saved{advice}");
+        }
     }
 }
 

@@ -259,7 +259,7 @@ impl WorkerBuilder {
             worker_ids.push(core.worker_id.clone());
             let launched = launch(
                 core.clone(),
-                config.protocol.clone(),
+                config.protocol.streams,
                 config.shutdown_grace,
                 tokens.clone(),
                 &mut tasks,
@@ -486,7 +486,8 @@ fn build_core(
         started_at: Timestamp::now(),
         slots: config.concurrency,
         heartbeat_interval: config.protocol.heartbeat_interval,
-        default_lease: config.protocol.lease,
+        default_lease: config.protocol.streams.or_default().lease,
+        leases: Default::default(),
         checkpoint_interval: config.checkpoint_interval,
         old_checkpoint_keys: config.old_checkpoint_keys,
         data_dir: data_dir(config)?,
@@ -517,7 +518,7 @@ fn trusted_keys(config: &Config) -> Result<Option<Arc<TrustedKeys>>, WorkerError
     let Some(setting) = config.verify.verify_keys.as_deref() else {
         return Ok(None);
     };
-    let keys = TrustedKeys::from_setting(setting, config.protocol.retention)?;
+    let keys = TrustedKeys::from_setting(setting, config.protocol.streams.or_default().retention)?;
     tracing::info!(keys = ?keys.names(), "running only what these keys signed");
     Ok(Some(Arc::new(keys)))
 }

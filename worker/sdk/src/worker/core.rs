@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use crate::attempt::trust::RefusedStarts;
 use crate::engine::data_dir::DataDir;
 use crate::engine::erased::{EngineInfo, ErasedEngine};
+use crate::pulling::lease::LeaseDurations;
 use crate::worker::config::RestRoutes;
 use crate::worker::history::LocalOperations;
 use crate::worker::lost_slots::LostSlots;
@@ -45,8 +46,10 @@ pub(crate) struct Core {
     pub(crate) started_at: Timestamp,
     pub(crate) slots: u32,
     pub(crate) heartbeat_interval: Duration,
-    /// The lease for queues that this worker creates.
+    /// The lease for direct starts, and for queues that this worker creates.
     pub(crate) default_lease: Duration,
+    /// The leases of the queues that this worker serves.
+    pub(crate) leases: LeaseDurations,
     /// Shortest time between two checkpoints of an operation.
     pub(crate) checkpoint_interval: Duration,
     /// Whether checkpoints are also kept under keys without the worker type.

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use ktrdr_bus::settings::ProtocolOptions;
+use ktrdr_bus::settings::AskedSettings;
 use ktrdr_http::tokens::Tokens;
 use tokio::sync::{Notify, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -48,7 +48,7 @@ pub(crate) struct Launched {
 /// Everything that [`Parts::run`] stops again.
 struct Parts {
     core: Arc<Core>,
-    options: ProtocolOptions,
+    asked: AskedSettings,
     shutdown_grace: Duration,
     operations: TaskTracker,
     stop_pulling: CancellationToken,
@@ -82,7 +82,7 @@ fn warn_about_settings(core: &Core) {
 /// cannot repair.
 pub(crate) fn launch(
     core: Arc<Core>,
-    options: ProtocolOptions,
+    asked: AskedSettings,
     shutdown_grace: Duration,
     tokens: Tokens,
     tasks: &mut JoinSet<Result<(), WorkerError>>,
@@ -126,7 +126,7 @@ pub(crate) fn launch(
     let router = http::router(core.clone(), slots, operations.clone(), tokens);
     let parts = Parts {
         core,
-        options,
+        asked,
         shutdown_grace,
         operations,
         stop_pulling,
@@ -146,7 +146,7 @@ impl Parts {
     async fn run(mut self, stop: CancellationToken) -> Result<(), WorkerError> {
         let result = tokio::select! {
             () = stop.cancelled() => Ok(()),
-            result = queues::follow(self.core.clone(), self.options, self.queues, self.refresh_queues) => {
+            result = queues::follow(self.core.clone(), self.asked, self.queues, self.refresh_queues) => {
                 result.map_err(WorkerError::from)
             }
         };
