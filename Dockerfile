@@ -1,17 +1,29 @@
-# syntax=docker/dockerfile:1
-# Two images from one build: --target backend, --target worker.
+# Two images from one build: --target backend, --target worker. Any builder will do; BuildKit is not needed.
 
 ARG RUST_VERSION=1.95
 ARG DEBIAN=bookworm
 
-FROM rust:${RUST_VERSION}-slim-${DEBIAN} AS build
+FROM rust:${RUST_VERSION}-slim-${DEBIAN} AS sources
 WORKDIR /src
 COPY . .
-# The registry and the build directory are caches of the builder, so a change rebuilds only what it affects. The programs must be
-# copied out of the cache in the same step.
-RUN --mount=type=cache,target=/usr/local/cargo/registry \
-    --mount=type=cache,target=/src/target,sharing=locked \
-    cargo build --release --locked --package ktrdr-backend --package ktrdr-engines --bins \
+
+# What decides how the dependencies are built: the manifests, with empty programs instead of our code. The next stage copies
+# files by their content, so it is repeated only when a manifest changes.
+FROM sources AS manifests
+RUN find . -type f -regextype posix-extended \
+      ! -regex '.*/(Cargo\.(toml|lock)|src/(lib|main)\.rs|src/bin/[^/]+\.rs|examples/[^/]+\.rs|it/main\.rs)' -delete \
+    && find . -type d -empty -delete \
+    && find . -name lib.rs -exec truncate --size=0 {} + \
+    && find . -name '*.rs' ! -name lib.rs -exec sh -c 'for file; do echo "fn main() { }" >"$file"; done' sh {} +
+
+FROM rust:${RUST_VERSION}-slim-${DEBIAN} AS build
+WORKDIR /src
+COPY --from=manifests /src .
+RUN cargo build --release --locked --package ktrdr-backend --package ktrdr-engines --bins
+COPY --from=sources /src .
+# Cargo compares times: our code must be newer than what was built of the empty programs.
+RUN find . -path ./target -prune -o -name '*.rs' -exec touch {} + \
+    && cargo build --release --locked --package ktrdr-backend --package ktrdr-engines --bins \
     && install -D target/release/ktrdr-backend target/release/ktrdr-worker --target-directory /out
 
 FROM debian:${DEBIAN}-slim AS runtime
