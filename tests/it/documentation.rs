@@ -90,6 +90,64 @@ fn the_readme_names_every_variable() {
     assert!(missing.is_empty(), "README.md does not name {missing:?}");
 }
 
+/// The settings of one block of docker-compose.yml, with those of the blocks that it takes over.
+fn compose_settings(compose: &str, anchor: &str) -> BTreeSet<String> {
+    let (_, rest) = compose
+        .split_once(&format!(": &{anchor}\n"))
+        .unwrap_or_else(|| panic!("docker-compose.yml has no &{anchor}"));
+    let block = rest
+        .lines()
+        .take_while(|line| line.starts_with(' ') || line.is_empty());
+
+    let mut names = BTreeSet::new();
+    for line in block {
+        match line.trim().split_once(':') {
+            Some(("<<", other)) => {
+                names.extend(compose_settings(
+                    compose,
+                    other.trim().trim_start_matches('*'),
+                ));
+            }
+            Some((name, _)) if !name.starts_with('#') => {
+                names.insert(name.to_owned());
+            }
+            _ => {}
+        }
+    }
+    names
+}
+
+/// `scripts/compose-check` sees them in the containers; this test needs no Docker engine.
+#[test]
+fn docker_compose_passes_every_setting() {
+    let compose = std::fs::read_to_string(repository().join("docker-compose.yml")).unwrap();
+    // Workers are scaled, so none has an id or an address of its own. The type and the port stand
+    // at each service.
+    let left_out = [
+        "WORKER_ID",
+        "WORKER_ENDPOINT_URL",
+        "WORKER_TYPE",
+        "WORKER_PORT",
+    ];
+
+    let programs = [
+        ("backend-settings", ktrdr_backend::Config::command()),
+        ("worker-settings", ktrdr_worker::Config::command()),
+    ];
+    for (anchor, command) in programs {
+        let passed = compose_settings(&compose, anchor);
+        let read = command.get_arguments().filter_map(clap::Arg::get_env);
+        let missing: Vec<_> = read
+            .map(|name| name.to_string_lossy().into_owned())
+            .filter(|name| !passed.contains(name) && !left_out.contains(&name.as_str()))
+            .collect();
+        assert!(
+            missing.is_empty(),
+            "&{anchor} of docker-compose.yml does not pass {missing:?}"
+        );
+    }
+}
+
 /// The links of a Markdown page as (text, target).
 fn links(page: &str) -> impl Iterator<Item = (&str, &str)> {
     page.split('[').skip(1).filter_map(|rest| {
