@@ -117,11 +117,7 @@ async fn dispatch_execute_progress_complete() {
     let stack = Stack::start_with(|settings| {
         let data = std::env::temp_dir().join(format!("ktrdr-guide-{}", std::process::id()));
         std::fs::create_dir_all(&data).unwrap();
-        std::fs::copy(
-            settings.data_dir.join("messy/titanic.csv"),
-            data.join("test.csv"),
-        )
-        .unwrap();
+        std::fs::copy(settings.data_dir.join("test.csv"), data.join("test.csv")).unwrap();
         settings.data_dir(data)
     })
     .await;
@@ -134,7 +130,7 @@ async fn dispatch_execute_progress_complete() {
     assert_eq!(done["operation_type"], "data_processing");
     assert_eq!(done["metadata"]["source_file"], "test.csv");
     assert_eq!(done["metadata"]["worker_id"], "dp");
-    assert_eq!(done["result"]["rows_processed"], 1313);
+    assert_eq!(done["result"]["rows_processed"], 15);
     assert_eq!(done["result"]["output_file"], "test.processed.csv");
     assert!(stack.settings.data_dir.join("test.processed.csv").exists());
 
