@@ -213,3 +213,42 @@ async fn a_token_opens_a_backend_that_asks_for_one() {
         1
     );
 }
+
+#[tokio::test]
+async fn all_pages_of_workers_are_read() {
+    let stack = Stack::start().await;
+    // More than fit into one page of about 8 MiB.
+    let note = "x".repeat(6000);
+    for number in 0..1600 {
+        let worker = format!("made-up-{number:04}");
+        let heartbeat = json!({
+            "worker_id": worker, "worker_type": "dummy", "instance": worker,
+            "endpoint_url": "http://127.0.0.1:1", "status": "AVAILABLE",
+            "capabilities": {"note": note}, "version": "1",
+            "registered_at": "2026-01-01T00:00:00Z", "at": "2026-01-01T00:00:00Z",
+            "interval_seconds": 3600.0, "slots": 1, "running": [],
+        });
+        let subject = format!("ktrdr.heartbeat.dummy.{worker}");
+        stack.bus.publish(subject, heartbeat.to_string()).await;
+    }
+    stack
+        .api()
+        .wait_for_worker("made-up-1599", "AVAILABLE")
+        .await;
+    let first_page = stack.api().get("/api/v1/workers").await.expect(200);
+    assert_ne!(first_page.header("link"), "", "one page holds them all");
+    let client = client_of(&stack);
+
+    let all = client.workers(&ListWorkers::default()).await.unwrap();
+    let some = ListWorkers {
+        limit: Some(1500),
+        offset: Some(50),
+        ..ListWorkers::default()
+    };
+    let some = client.workers(&some).await.unwrap();
+
+    assert_eq!(all.len(), 1600);
+    assert!(all.is_sorted_by(|a, b| a.worker_id < b.worker_id));
+    assert_eq!(some.len(), 1500);
+    assert_eq!(some[0].worker_id, all[50].worker_id);
+}

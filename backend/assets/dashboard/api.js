@@ -58,7 +58,8 @@ const signals = AbortSignal;
  * @param {string} method
  * @param {string} path
  * @param {RequestOptions} options
- * @returns {Promise<{ status: number, answer: any }>}
+ * @returns {Promise<{ status: number, answer: any, next: string | null }>} `next`: the path of the
+ *   next page
  * @throws {ApiError} when no answer came, or one that is an error
  */
 export async function exchange(method, path, options = {}) {
@@ -101,7 +102,8 @@ export async function exchange(method, path, options = {}) {
     const message = response.status === 401 ? `${why}. Nothing was changed` : why;
     throw new ApiError(message, response.status, answer);
   }
-  return { status: response.status, answer };
+  const next = response.headers.get('link')?.match(/^<([^>]+)>; rel="next"$/)?.[1] ?? null;
+  return { status: response.status, answer, next };
 }
 
 /**
@@ -148,13 +150,29 @@ const get = (path, signal) => call('GET', path, { signal });
  */
 const getData = async (path, signal) => (await get(path, signal)).data;
 
+/**
+ * The elements of all pages of a list.
+ * @param {string} path
+ * @param {AbortSignal} signal
+ */
+async function allPages(path, signal) {
+  /** @type {any[]} */
+  let all = [];
+  for (let next = /** @type {string | null} */ (path); next !== null;) {
+    const page = await exchange('GET', next, { signal });
+    all = all.concat(page.answer);
+    next = page.next;
+  }
+  return all;
+}
+
 export const api = {
   /** @type {(signal: AbortSignal) => Promise<Api.Stats>} */
   stats: (signal) => getData('/api/v1/stats', signal),
 
   /** @type {(signal: AbortSignal, workerType?: string) => Promise<Api.Worker[]>} */
   workers: (signal, workerType) =>
-    get(`/api/v1/workers${queryString({ worker_type: workerType })}`, signal),
+    allPages(`/api/v1/workers${queryString({ worker_type: workerType })}`, signal),
 
   /** @type {(signal: AbortSignal) => Promise<Api.WorkerType[]>} */
   workerTypes: async (signal) => (await getData('/api/v1/worker-types', signal)).worker_types,

@@ -13,7 +13,7 @@ use ktrdr_protocol::rest::result::ResultResponse;
 use ktrdr_protocol::rest::start::StartResponse;
 use ktrdr_protocol::rest::worker::WorkerDocument;
 use ktrdr_protocol::state::Status;
-use reqwest::header::{AUTHORIZATION, HeaderValue};
+use reqwest::header::{AUTHORIZATION, HeaderValue, LINK};
 use reqwest::{Method, RequestBuilder, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -230,16 +230,32 @@ impl Client {
         self.repeat(id, "resume").await
     }
 
-    /// The workers that are alive or were a moment ago, by id. An answer has at most about 8 MiB,
-    /// which is thousands of workers: those behind it begin at `offset` plus the number of workers.
+    /// The workers that are alive or were a moment ago, by id: all that match, or as many as
+    /// `limit`. Reads as many pages as the backend makes of them.
     ///
     /// # Errors
     /// See [`Error`].
     pub async fn workers(&self, query: &ListWorkers) -> Result<Vec<WorkerDocument>, Error> {
-        let request = self
-            .request(Method::GET, &["api", "v1", "workers"])
-            .query(query);
-        self.send(request).await
+        let mut found: Vec<WorkerDocument> = Vec::new();
+        let mut query = query.clone();
+        loop {
+            let request = self
+                .request(Method::GET, &["api", "v1", "workers"])
+                .query(&query);
+            let page: Answered<Vec<WorkerDocument>> = self.ask(request).await?;
+            let length = page.document.len() as u64;
+
+            // Workers may have come since the page before, and moved the others.
+            let last = found.last().map(|worker| worker.worker_id.clone());
+            let is_new = |worker: &WorkerDocument| last.as_ref() < Some(&worker.worker_id);
+            found.extend(page.document.into_iter().filter(is_new));
+
+            query.limit = query.limit.map(|limit| limit.saturating_sub(length));
+            query.offset = Some(query.offset.unwrap_or(0).saturating_add(length));
+            if !page.has_next || length == 0 || query.limit == Some(0) {
+                return Ok(found);
+            }
+        }
     }
 
     pub(crate) async fn send_start(
@@ -281,6 +297,14 @@ impl Client {
 
     /// Sends a request, and repeats it while the backend or NATS is not reachable.
     async fn send<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, Error> {
+        Ok(self.ask(request).await?.document)
+    }
+
+    /// The same; says also whether another page follows.
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        request: RequestBuilder,
+    ) -> Result<Answered<T>, Error> {
         let give_up_at = Instant::now() + self.patience;
         let mut pause = FIRST_PAUSE;
         loop {
@@ -299,13 +323,22 @@ impl Client {
     }
 }
 
-async fn send_once<T: DeserializeOwned>(request: RequestBuilder) -> Result<T, Error> {
+/// What a backend answered.
+struct Answered<T> {
+    document: T,
+    /// Whether the answer is a page that another one follows.
+    has_next: bool,
+}
+
+async fn send_once<T: DeserializeOwned>(request: RequestBuilder) -> Result<Answered<T>, Error> {
     let response = request.send().await.map_err(Error::Unreachable)?;
     let status = response.status();
+    let has_next = response.headers().contains_key(LINK);
     let body = response.bytes().await.map_err(Error::Unreachable)?;
 
     if status.is_success() {
-        serde_json::from_slice(&body).map_err(Error::UnexpectedAnswer)
+        let document = serde_json::from_slice(&body).map_err(Error::UnexpectedAnswer)?;
+        Ok(Answered { document, has_next })
     } else {
         let refusal = Refusal::read(status.as_u16(), &body);
         Err(Error::Refused(Box::new(refusal)))
