@@ -27,6 +27,8 @@
 //! | `subject_pager` | reads the messages of one subject page by page: metric points and history |
 //! | `result_buckets` | the object stores of large results |
 //! | `refused` | reads messages of the bus, and counts those that are not believed |
+//! | `figures` | how full streams and queues are, and how old unfinished work is |
+//! | `nats_answers` | whether NATS answers |
 //! | `json_check` | checks that bytes which arrive piece by piece are one JSON value |
 //! | `request_metrics` | HTTP requests, counted and timed |
 //! | `held_requests` | how many requests may wait or follow events |
@@ -44,12 +46,14 @@ mod dispatch;
 mod duties;
 mod error;
 mod events;
+mod figures;
 #[cfg(test)]
 mod fuzz;
 mod held_requests;
 mod idempotency;
 mod json_check;
 mod middleware;
+mod nats_answers;
 mod openapi;
 mod projection;
 mod queues;
@@ -69,6 +73,7 @@ mod subject_pager;
 use std::time::Duration;
 
 use ktrdr_bus::nats::{self, ConnectError};
+use ktrdr_bus::settings::warn_about_unknown_variables;
 use ktrdr_bus::signing::KeyError;
 use ktrdr_bus::topology::TopologyError;
 use ktrdr_http::server;
@@ -176,6 +181,7 @@ fn log_settings(config: &Config) {
     for (name, value) in config.effective() {
         tracing::info!(setting = name, value, "setting");
     }
+    warn_about_unknown_variables();
     for contradiction in config.contradictions() {
         tracing::warn!("{contradiction}");
     }

@@ -23,7 +23,9 @@ use crate::config::Config;
 use crate::dispatch::Dispatch;
 use crate::error::ApiError;
 use crate::events::{Broadcaster, Sources};
+use crate::figures::Figures;
 use crate::held_requests::HeldRequests;
+use crate::nats_answers::NatsAnswers;
 use crate::projection::Projection;
 use crate::queues::Queues;
 use crate::refused::{LoggedOnce, RefusedMessages};
@@ -59,10 +61,14 @@ pub struct Parts {
     pub settings: Arc<SettingsInForce>,
     /// The connection to NATS.
     pub connection: Connection,
+    /// Whether NATS answers.
+    pub nats_answers: NatsAnswers,
     /// All operations.
     pub projection: Arc<Projection>,
     /// Rendered responses about operations that have ended.
     pub responses: ResponseCache,
+    /// How full streams and queues are, and how old unfinished work is.
+    pub figures: Figures,
     /// All workers.
     pub registry: Arc<Registry>,
     /// Sends live events to clients.
@@ -144,6 +150,8 @@ impl AppState {
         Ok(Self(Arc::new(Parts {
             browsers,
             tokens,
+            nats_answers: NatsAnswers::default(),
+            figures: Figures::default(),
             projection,
             responses: ResponseCache::default(),
             registry,
@@ -175,12 +183,22 @@ impl AppState {
         self.projection.is_caught_up() && self.catalogue.is_loaded()
     }
 
+    /// Whether NATS can be used: there is a connection, and the server answers.
+    pub fn has_nats(&self) -> bool {
+        self.connection.is_up() && !self.nats_answers.are_missing()
+    }
+
+    /// Whether everything can be served: `/ready` answers 200.
+    pub fn is_ready(&self) -> bool {
+        self.has_nats() && self.is_loaded() && self.need_reader().is_ok()
+    }
+
     /// Refuses a request that needs NATS, before anything is begun.
     ///
     /// # Errors
-    /// 503 while there is no connection.
+    /// 503 while there is no connection, or no answer.
     pub fn need_nats(&self) -> Result<(), ApiError> {
-        if self.connection.is_up() {
+        if self.has_nats() {
             Ok(())
         } else {
             Err(ApiError::nats_unavailable())

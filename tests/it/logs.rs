@@ -8,14 +8,18 @@ use serde_json::{Value, json};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
-/// The lines with this `message`, each with the fields of its span.
+/// The lines whose message begins with `message`, each with the fields of its span.
 fn lines(process: &Process, message: &str) -> Vec<Value> {
     let log = process.log();
     let lines = log.lines().map(|line| {
         serde_json::from_str::<Value>(line)
             .unwrap_or_else(|error| panic!("a line that is no JSON ({error}): {line}"))
     });
-    lines.filter(|line| line["message"] == message).collect()
+    let is_wanted = |line: &Value| {
+        let text = line["message"].as_str().unwrap_or_default();
+        text.starts_with(message)
+    };
+    lines.filter(is_wanted).collect()
 }
 
 #[tokio::test]
@@ -52,7 +56,7 @@ async fn an_operation_is_followed_from_the_request_into_the_worker() {
         "{answered:?}"
     );
 
-    for message in ["operation started", "the attempt failed"] {
+    for message in ["Starting operation: followed", "the attempt failed"] {
         wait_for("the worker's line", LIMIT, async || {
             match lines(&worker.process, message).first() {
                 Some(line)
@@ -66,6 +70,68 @@ async fn an_operation_is_followed_from_the_request_into_the_worker() {
         })
         .await;
     }
+}
+
+#[tokio::test]
+async fn the_lines_of_the_guide_are_there_and_a_backend_writes_none_for_an_operation() {
+    let stack = Stack::start_with(|settings: Settings| {
+        let log = "info".to_owned();
+        Settings { log, ..settings }
+    })
+    .await;
+    let mut worker = stack.worker("dummy", "w1").await;
+
+    let body = json!({"task_id": "seen", "steps": 0});
+    stack.api().started("dummy", &body).await;
+    stack.api().wait_for_status("seen", "completed").await;
+    worker.process.kill();
+    stack
+        .api()
+        .wait_for_worker("w1", "TEMPORARILY_UNAVAILABLE")
+        .await;
+
+    let own = worker.process.log();
+    for line in [
+        "Registering worker with backend at nats://",
+        "Worker registered successfully",
+        "Starting operation: seen",
+        "Operation completed: seen",
+    ] {
+        assert!(own.contains(line), "no {line:?} in {own}");
+    }
+
+    wait_for("the backend's lines", LIMIT, async || {
+        let log = stack.backend.process.log();
+        let lines = ["Worker registered: w1", "Health check failed: w1"];
+        if lines.iter().all(|line| log.contains(line)) {
+            Ok(())
+        } else {
+            Err(log)
+        }
+    })
+    .await;
+    let log = stack.backend.process.log();
+    assert!(!log.contains("seen"), "{log}");
+}
+
+#[tokio::test]
+async fn at_debug_a_backend_says_which_worker_was_selected() {
+    let stack = Stack::start().await;
+    let _worker = stack.worker("dummy", "w1").await;
+
+    let id = stack.api().started("dummy", &json!({"steps": 0})).await;
+    stack.api().wait_for_status(&id, "completed").await;
+
+    wait_for("the line", LIMIT, async || {
+        let log = stack.backend.process.log();
+        let mut lines = log.lines();
+        if lines.any(|line| line.contains("Selected worker: w1") && line.contains(&id)) {
+            Ok(())
+        } else {
+            Err(log)
+        }
+    })
+    .await;
 }
 
 #[tokio::test]

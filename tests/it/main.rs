@@ -6,9 +6,9 @@
 //! | How does it end? | [`failures`], [`stalls`], [`results`], [`cancel`], [`retry`] |
 //! | What happens when a worker dies, freezes or stops? | [`takeover`], [`fencing`], [`lease`], [`checkpoints`], [`worker_shutdown`] |
 //! | What happens when a setting changes? | [`settings_in_force`] |
-//! | What happens when NATS or a backend is away? | [`nats_outage`], [`backends`], [`cluster`] |
-//! | What if clocks, limits or messages are wrong? | [`clocks`], [`limits`], [`malformed_messages`], [`forged_messages`], [`hostile_schemas`] |
-//! | What do clients and operators see? | [`guide`], [`openapi`], [`client`], [`live_events`], [`dashboard`], [`logs`], [`prometheus_metrics`], [`nats_cli`] |
+//! | What happens when NATS or a backend is away? | [`nats_outage`], [`backends`], [`readiness`], [`cluster`] |
+//! | What if settings, clocks, limits or messages are wrong? | [`unusable_settings`], [`clocks`], [`limits`], [`malformed_messages`], [`forged_messages`], [`hostile_schemas`] |
+//! | What do clients and operators see? | [`guide`], [`openapi`], [`client`], [`live_events`], [`dashboard`], [`logs`], [`prometheus_metrics`], [`figures`], [`nats_cli`] |
 //! | What can others do who reach it? | [`browsers`], [`hostile_clients`], [`nats_security`], [`permissions`], [`signed_starts`], [`tokens`], [`narrowed_tokens`], [`tls`], [`worker_http`], [`secrets`], [`requesters`], [`revoked_tokens`] |
 //! | Do programs of different versions work together? | [`interoperability`], [`wire_contract`] |
 //! | Does everything hold together at random? | [`chaos`] |
@@ -33,6 +33,7 @@ mod direct_start;
 mod documentation;
 mod failures;
 mod fencing;
+mod figures;
 mod forged_messages;
 mod guide;
 mod harness;
@@ -54,6 +55,7 @@ mod permissions;
 mod prometheus_metrics;
 mod queue_classes;
 mod queues;
+mod readiness;
 mod requesters;
 mod results;
 mod retry;
@@ -67,6 +69,7 @@ mod start;
 mod takeover;
 mod tls;
 mod tokens;
+mod unusable_settings;
 mod wire_contract;
 mod worker_builder;
 mod worker_http;

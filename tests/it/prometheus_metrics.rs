@@ -299,6 +299,35 @@ fn named(text: &str) -> BTreeSet<String> {
         .collect()
 }
 
+/// The expressions in a Markdown table's second column: what stands between backticks.
+fn expressions(page: &str) -> BTreeSet<&str> {
+    let (_, section) = page.split_once("## What to alert on").expect("alerts");
+    let (table, _) = section.split_once("\n## ").expect("a next section");
+    let rows = table.lines().filter(|line| line.starts_with("| "));
+    let cells = rows.filter_map(|row| {
+        let (_, rest) = row.strip_prefix("| ")?.split_once(" | ")?;
+        Some(rest.split_once(" | ")?.0)
+    });
+    cells
+        .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+        .collect()
+}
+
+#[test]
+fn the_rules_are_the_alerts_of_the_page() {
+    let read = |name| std::fs::read_to_string(repository().join("docs").join(name)).unwrap();
+    let (page, rules) = (read("monitoring.md"), read("alerts.yml"));
+
+    let shown = expressions(&page);
+    let ruled: BTreeSet<&str> = rules
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("expr: '")?.strip_suffix('\''))
+        .collect();
+
+    assert!(shown.len() > 20, "{shown:?}");
+    assert_eq!(shown, ruled);
+}
+
 #[tokio::test]
 async fn dashboards_and_alerts_use_names_that_exist() {
     let stack = Stack::start().await;

@@ -130,4 +130,14 @@ async fn only_failed_and_cancelled_operations_are_run_again() {
             .await
             .expect(404);
     }
+
+    // An operation that is open is to be cancelled first, and the answer says so.
+    let open = json!({"steps": 10_000, "step_ms": 10});
+    let open = stack.api().started("dummy", &open).await;
+    let answer = stack
+        .api()
+        .post(&format!("/api/v1/operations/{open}/retry"), &json!({}))
+        .await
+        .expect_problem(409, "not_repeatable");
+    assert!(answer.text.contains("cancel it first"), "{answer}");
 }

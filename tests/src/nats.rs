@@ -211,6 +211,11 @@ impl NatsServer {
         self.port
     }
 
+    /// The directory of everything that it has stored.
+    pub fn store(&self) -> PathBuf {
+        self.scratch.join("store")
+    }
+
     /// A connection for the test, with the default prefix.
     pub async fn bus(&self) -> Bus {
         Bus::connect(

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -20,6 +21,8 @@ enum Mode {
 struct State {
     mode: Mode,
     upstream: SocketAddr,
+    /// How much later everything arrives.
+    delay: Duration,
     /// Connections made before the last cut stay closed, even when the line was restored at once.
     cuts: u64,
 }
@@ -45,6 +48,7 @@ impl Proxy {
         let first = State {
             mode: Mode::Pass,
             upstream: ([127, 0, 0, 1], upstream).into(),
+            delay: Duration::ZERO,
             cuts: 0,
         };
         let state = Arc::new(watch::Sender::new(first));
@@ -79,6 +83,11 @@ impl Proxy {
     /// Passes everything again. What was held arrives now.
     pub fn restore(&self) {
         self.state.send_modify(|state| state.mode = Mode::Pass);
+    }
+
+    /// Passes everything so much later, in both directions.
+    pub fn delay(&self, by: Duration) {
+        self.state.send_modify(|state| state.delay = by);
     }
 
     /// Sends new connections to another port from now on.
@@ -159,6 +168,10 @@ async fn pump(
         {
             Ok(now) if now.cuts == cuts => {}
             _ => return,
+        }
+        let delay = state.borrow().delay;
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
         }
         if to.write_all(&buffer[..length]).await.is_err() {
             return;

@@ -74,7 +74,17 @@ impl Task {
         I: IntoIterator<Item = T>,
         T: Into<OsString> + Clone,
     {
+        let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
         let mut command = Program::command();
+        let names_a_command = |word: &OsString| {
+            let mut known = command.get_subcommands();
+            known.any(|known| word == known.get_name())
+        };
+        if arguments.get(1).is_some_and(names_a_command) {
+            // A sub-command reads none of the settings for serving, so none of them can be wrong.
+            command = command.mut_args(|argument| argument.env(None::<&str>));
+        }
+
         let matches = command.try_get_matches_from_mut(arguments)?;
         let program =
             Program::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;

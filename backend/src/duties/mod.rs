@@ -5,6 +5,8 @@
 //!
 //! | duty | does |
 //! |---|---|
+//! | [`ask`] | asks NATS something every second, to know whether it answers |
+//! | [`figures`] | looks at what would otherwise fill up or grow old in silence |
 //! | [`listen`] | takes heartbeats and progress from the workers |
 //! | [`crate::projection::follow`] | keeps the projection up to date |
 //! | [`crate::catalogue`] | keeps the worker types up to date |
@@ -13,6 +15,8 @@
 //! | [`settings`] | brings streams and buckets in line when the settings in force have changed |
 //! | [`reconcile`] | ends operations that can no longer end by themselves |
 
+mod ask;
+mod figures;
 mod listen;
 mod queues;
 mod reconcile;
@@ -20,6 +24,7 @@ mod settings;
 
 use std::time::Duration;
 
+use ktrdr_bus::telemetry::{Repeated, chain};
 use ktrdr_bus::topology::{self, TopologyError};
 use tokio::task::JoinSet;
 
@@ -46,6 +51,8 @@ pub async fn run(state: AppState) -> DutyError {
     let mut duties = JoinSet::new();
     let listening = state.clone();
     duties.spawn(async move { listen::run(&listening).await });
+    let asking = state.clone();
+    duties.spawn(async move { ask::run(&asking).await });
 
     if let Err(error) = provision(&state).await {
         return DutyError::Topology(error);
@@ -72,6 +79,8 @@ pub async fn run(state: AppState) -> DutyError {
     duties.spawn(async move { listing.queues.lists.follow().await });
     let setting = state.clone();
     duties.spawn(async move { settings::run(&setting).await });
+    let watching = state.clone();
+    duties.spawn(async move { figures::run(&watching).await });
     let keeping = state.clone();
     duties.spawn(async move { queues::run(&keeping).await });
     duties.spawn(async move { reconcile::run(&state).await });
@@ -88,6 +97,7 @@ pub async fn run(state: AppState) -> DutyError {
 /// # Errors
 /// When something exists that cannot be used: waiting would not help.
 async fn provision(state: &AppState) -> Result<(), TopologyError> {
+    let failures = Repeated::new();
     loop {
         let Some(provisioned) = state
             .connection
@@ -99,7 +109,15 @@ async fn provision(state: &AppState) -> Result<(), TopologyError> {
         match provisioned {
             Ok(()) => return Ok(()),
             Err(error) if error.is_transient() => {
-                tracing::warn!(%error, cause = ?std::error::Error::source(&error), "cannot prepare JetStream; trying again");
+                // `/ready` says it, too.
+                state.projection.reader.note_failure(&error);
+                if let Some(count) = failures.note() {
+                    tracing::warn!(
+                        error = chain(&error),
+                        count,
+                        "cannot prepare JetStream; trying again"
+                    );
+                }
                 tokio::time::sleep(PAUSE).await;
             }
             Err(error) => return Err(error),

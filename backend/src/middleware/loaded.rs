@@ -9,7 +9,7 @@ use crate::state::AppState;
 pub fn refusal(state: &AppState) -> Option<ApiError> {
     if state.is_loaded() {
         None
-    } else if state.connection.is_up() {
+    } else if state.has_nats() {
         let text = "The backend has just started and is still reading the operations. Try again";
         Some(ApiError::new(ErrorCode::NotReady, text).with("sequence", state.projection.applied()))
     } else {

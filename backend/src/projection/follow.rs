@@ -179,12 +179,33 @@ impl Follower<'_> {
     /// Reads the stream that `info` describes from now on, from its beginning if it is another one.
     fn accept_stream(&mut self, info: &Info) {
         if self.is_replaced(info) {
-            tracing::warn!("the stream was replaced by another one; reading it from its beginning");
+            self.note_replacement(info);
             self.projection.reset();
         }
         self.created = Some(info.created.unix_timestamp_nanos());
         *self.projection.stream_created.lock() = self.created;
         self.note_info(info);
+    }
+
+    /// Says that what was read is gone, and how much.
+    fn note_replacement(&self, info: &Info) {
+        let (before, now) = (self.projection.applied(), info.state.last_sequence);
+        if self.created == Some(info.created.unix_timestamp_nanos()) {
+            self.projection.losses.tails.inc();
+            tracing::warn!(
+                last_sequence_before = before,
+                last_sequence_now = now,
+                lost = before.saturating_sub(now),
+                "the stream has lost its newest messages: the server was restored from a copy, or its files are damaged; reading it from its beginning"
+            );
+        } else {
+            self.projection.losses.streams.inc();
+            tracing::warn!(
+                last_sequence_before = before,
+                last_sequence_now = now,
+                "the stream was replaced by another one; reading it from its beginning"
+            );
+        }
     }
 
     /// Takes over what `info` says about the stream's size and its first and last messages.

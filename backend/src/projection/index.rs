@@ -187,6 +187,21 @@ impl Index {
         )
     }
 
+    /// The oldest operation of a worker type that has not ended.
+    pub fn oldest_unfinished(&self, worker_type: u32) -> Option<u32> {
+        let lists = self.types.get(worker_type as usize)?;
+        let oldest = [Status::Pending, Status::Running].map(|status| lists.of(Some(status)).min());
+        oldest.into_iter().flatten().min()
+    }
+
+    /// The running operations of a worker type.
+    pub fn running(&self, worker_type: u32) -> impl Iterator<Item = u32> + '_ {
+        let lists = self.types.get(worker_type as usize);
+        lists
+            .into_iter()
+            .flat_map(|lists| lists.of(Some(Status::Running)))
+    }
+
     /// All operations of a queue that have not ended, oldest first.
     pub fn open_in_queue(&self, queue: u32) -> Vec<u32> {
         self.queues

@@ -26,6 +26,7 @@
 //! | [`counters`] | transitions of operations, counted for Prometheus |
 //! | [`minutes`] | starts and ends in each of the last minutes |
 //! | [`stream_room`] | the room that is left in the stream |
+//! | [`losses`] | how often the stream was replaced, or lost its newest messages |
 //! | [`waiters`] | requests that wait for a sequence or for the end of an operation |
 
 pub mod counters;
@@ -33,6 +34,7 @@ pub mod decode;
 pub mod fold;
 pub mod follow;
 pub mod index;
+pub mod losses;
 pub mod minutes;
 pub mod model;
 pub mod reader_health;
@@ -46,6 +48,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use ktrdr_bus::telemetry::Repeated;
+use ktrdr_protocol::event::EventKind;
 use ktrdr_protocol::id::{OperationId, WorkerId, WorkerType};
 use ktrdr_protocol::origin::Origin;
 use ktrdr_protocol::progress::Progress;
@@ -60,7 +63,8 @@ use tokio::time::Instant;
 use self::counters::OperationCounters;
 use self::decode::{Content, StreamMessage};
 use self::fold::ProgressReport;
-use self::model::{Model, QueueState, Skip};
+use self::losses::StreamLosses;
+use self::model::{Model, QueueState, Skip, UnfinishedWork};
 use self::reader_health::ReaderHealth;
 use self::record::{Record, View};
 use self::stream_room::StreamRoom;
@@ -81,6 +85,8 @@ pub struct Projection {
     impossible: Repeated,
     /// Transitions since the replay.
     pub counters: OperationCounters,
+    /// How often what was read was gone.
+    pub losses: StreamLosses,
     /// How often the stream was replaced by another one.
     generation: AtomicU64,
     caught_up: AtomicBool,
@@ -108,6 +114,7 @@ impl Projection {
             unreadable: Repeated::new(),
             impossible: Repeated::new(),
             counters: OperationCounters::default(),
+            losses: StreamLosses::default(),
             generation: AtomicU64::new(0),
             caught_up: AtomicBool::new(false),
             loaded: Notify::new(),
@@ -169,6 +176,11 @@ impl Projection {
         let (_, oldest) = self.model.read().open(worker_type, origin);
         let first = oldest.map_or(unread, |oldest| oldest.min(unread));
         (is_read() && self.generation() == generation).then_some(first)
+    }
+
+    /// The unfinished operations of each worker type.
+    pub fn unfinished(&self, now: Timestamp, instant: Instant) -> Vec<UnfinishedWork> {
+        self.model.read().unfinished(now, instant)
     }
 
     /// How many operations there are of each type in each status, in the order of [`Status::ALL`].
@@ -365,6 +377,9 @@ impl Projection {
         for change in effects.changes {
             self.changes.announce(change);
         }
+        for (operation_id, worker_id) in effects.claims.into_iter().flatten() {
+            tracing::debug!(%operation_id, %worker_id, "Selected worker: {worker_id}");
+        }
         for skipped in effects.skipped {
             self.note_skipped(&skipped);
         }
@@ -391,6 +406,7 @@ impl Projection {
             Err(why) => return skip(Err(why)),
         };
         let is_cancel = matches!(content, Content::Cancel { .. });
+        let claim = effects.claims.as_ref().and_then(|_| claim_of(&content));
         let counted_at = counted_at(&content);
         let applied = match content {
             Content::Start { origin, request } => model.start(sequence, origin, request),
@@ -406,6 +422,9 @@ impl Projection {
         };
 
         effects.is_cancel_requested |= is_cancel;
+        if let Some(claims) = &mut effects.claims {
+            claims.extend(claim);
+        }
         if effects.is_live {
             let worker_type = applied.queue.worker_type.as_str();
             self.counters
@@ -508,6 +527,8 @@ struct Effects<'a> {
     changes: Vec<Change>,
     ended: Vec<OperationId>,
     skipped: Vec<Skipped<'a>>,
+    /// The operations that were claimed, each with its worker; `None` when claims are not logged.
+    claims: Option<Vec<(OperationId, WorkerId)>>,
 }
 
 impl Effects<'_> {
@@ -520,6 +541,7 @@ impl Effects<'_> {
             changes: Vec::new(),
             ended: Vec::new(),
             skipped: Vec::new(),
+            claims: (is_live && tracing::enabled!(tracing::Level::DEBUG)).then(Vec::new),
         }
     }
 }
@@ -530,6 +552,16 @@ struct Skipped<'a> {
     subject: &'a str,
     /// Why it was not applied, or why it cannot be read.
     reason: Result<Skip, String>,
+}
+
+/// The operation and the worker of a claim; `None` when the message is no claim.
+fn claim_of(content: &Content<'_>) -> Option<(OperationId, WorkerId)> {
+    match content {
+        Content::Event { event, .. } if matches!(event.kind, EventKind::Started { .. }) => {
+            Some((event.operation_id.clone(), event.worker_id.clone()?))
+        }
+        _ => None,
+    }
 }
 
 /// The minute in which a message is counted; `None` when it is not. A released operation is pending

@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ktrdr_protocol::cancel::CancelIntent;
 use ktrdr_protocol::event::Event;
@@ -13,6 +14,7 @@ use ktrdr_protocol::start_request::StartRequest;
 use ktrdr_protocol::state::{Rejected, Status};
 use ktrdr_protocol::time::Timestamp;
 use ktrdr_protocol::token_name::TokenName;
+use tokio::time::Instant;
 
 use super::counters::Transition;
 use super::fold::{self, ProgressReport};
@@ -68,6 +70,25 @@ pub struct QueueState {
     pub running: u64,
     /// When the oldest operation that waits was created.
     pub oldest_pending: Option<Timestamp>,
+}
+
+/// The unfinished operations of one worker type.
+#[derive(Debug)]
+pub struct UnfinishedWork {
+    /// The worker type.
+    pub worker_type: WorkerType,
+    /// The oldest one that has not ended, and when it was created.
+    pub oldest: Option<(OperationId, Timestamp)>,
+    /// The running one that has reported nothing new for the longest time, and that time.
+    pub quietest: Option<(OperationId, Duration)>,
+}
+
+impl UnfinishedWork {
+    /// Age of the oldest one in seconds; 0 when there is none.
+    pub fn oldest_age(&self, now: Timestamp) -> f64 {
+        let created = self.oldest.as_ref().map(|(_, created)| *created);
+        created.map_or(0.0, |created| now.seconds_since(created))
+    }
 }
 
 /// All retained operations.
@@ -333,6 +354,28 @@ impl Model {
         let (open, oldest) = self.index.open(*queue);
         let oldest = oldest.and_then(|number| self.record(number));
         (open, oldest.map(|record| record.start_sequence))
+    }
+
+    /// The unfinished operations of each worker type that ever had an operation. Looks at each
+    /// running one.
+    pub fn unfinished(&self, now: Timestamp, instant: Instant) -> Vec<UnfinishedWork> {
+        let of_type = |(worker_type, number): (&WorkerType, &u32)| {
+            let oldest = self.index.oldest_unfinished(*number);
+            let oldest = oldest.and_then(|number| self.record(number));
+
+            let running = self.index.running(*number);
+            let quiet = running
+                .filter_map(|number| self.record(number))
+                .map(|record| (record.quiet_for(now, instant), record));
+            let quietest = quiet.max_by_key(|(age, _)| *age);
+
+            UnfinishedWork {
+                worker_type: worker_type.clone(),
+                oldest: oldest.map(|record| (record.id.clone(), record.created_at)),
+                quietest: quietest.map(|(age, record)| (record.id.clone(), age)),
+            }
+        };
+        self.type_numbers.iter().map(of_type).collect()
     }
 
     /// How many operations there are of each type in each status.

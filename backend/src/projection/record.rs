@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ktrdr_protocol::event::{Failure, ResultRef};
 use ktrdr_protocol::execution::ExecutionOptions;
@@ -184,6 +185,18 @@ impl Record {
             worker_type: self.queue.type_number,
             queue: self.queue.number,
             status: self.state.status,
+        }
+    }
+
+    /// How long a running operation has reported nothing new: since its newest progress, or since its
+    /// attempt began.
+    pub fn quiet_for(&self, now: Timestamp, instant: Instant) -> Duration {
+        match &self.progress {
+            StoredProgress::Running(latest) => instant.saturating_duration_since(latest.heard),
+            StoredProgress::NotReported | StoredProgress::Ended(_) => {
+                let begun = self.attempts.last().map(|attempt| attempt.started_at);
+                now.after(begun.unwrap_or(now))
+            }
         }
     }
 

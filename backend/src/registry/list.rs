@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use ktrdr_protocol::id::WorkerType;
+use ktrdr_protocol::id::{WorkerId, WorkerType};
 use ktrdr_protocol::rest::worker::WorkerDocument;
 use ktrdr_protocol::worker::WorkerStatus;
 use tokio::time::Instant;
 
 use super::{Registry, Worker, Workers};
+
+/// Seconds after which a free worker that has not pulled is not pulling.
+const NOT_PULLING: f64 = 90.0;
 
 /// Which workers to list.
 #[derive(Debug, Clone, Copy, Default)]
@@ -84,6 +87,23 @@ impl Registry {
             *counts.entry(key).or_default() += 1;
         }
         counts
+    }
+
+    /// The workers that are free, send heartbeats and do not pull, each with its type.
+    pub fn not_pulling(&self, now: Instant) -> Vec<(WorkerId, WorkerType)> {
+        let workers = self.workers.read();
+        let deaf = workers.known.values().filter(|worker| {
+            let beat = &worker.heartbeat;
+            // Both times are by the worker's own clock.
+            let last_pull = beat.last_pull_at.unwrap_or(beat.registered_at);
+            workers.status(worker, now) == WorkerStatus::Available
+                && beat.at.seconds_since(last_pull) > NOT_PULLING
+        });
+        deaf.map(|worker| {
+            let beat = &worker.heartbeat;
+            (beat.worker_id.clone(), beat.worker_type.clone())
+        })
+        .collect()
     }
 
     /// How many slots the workers of each type have lost.

@@ -1,6 +1,6 @@
 //! Prometheus metrics of the workers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ktrdr_http::metrics::{PerValue, register, register_gauges};
 use ktrdr_protocol::id::WorkerType;
@@ -99,6 +99,11 @@ impl HeartbeatCounters {
     }
 }
 
+/// The worker types that are counted, each with 0.
+fn types_of(counts: &BTreeMap<(WorkerType, WorkerStatus), u64>) -> BTreeMap<WorkerType, u64> {
+    counts.keys().map(|(name, _)| (name.clone(), 0)).collect()
+}
+
 impl Registry {
     /// Adds all metrics of the workers to the page.
     pub fn register_metrics(&self, page: &mut Page, now: Instant) {
@@ -125,6 +130,22 @@ impl Registry {
         });
         let series: Vec<_> = series.collect();
         register_gauges(page, "ktrdr_workers", "Workers listed, by status.", series);
+        let mut not_pulling: BTreeMap<WorkerType, u64> = types_of(&counts);
+        for (_, worker_type) in self.not_pulling(now) {
+            *not_pulling.entry(worker_type).or_default() += 1;
+        }
+        let not_pulling = not_pulling.into_iter().take(MAX_TYPES);
+        register_gauges(
+            page,
+            "ktrdr_workers_not_pulling",
+            "Free workers that send heartbeats and have not asked for work for 90 seconds.",
+            not_pulling.map(|(worker_type, workers)| {
+                let labels = TypeLabels {
+                    worker_type: worker_type.to_string(),
+                };
+                (labels, workers as f64)
+            }),
+        );
         let lost_slots = self.lost_slots().into_iter().take(MAX_TYPES);
         register_gauges(
             page,

@@ -283,7 +283,7 @@ impl Registry {
         let worker_type = heartbeat.worker_type.clone();
         let status = (!heartbeat.leaving).then_some(heartbeat.status);
 
-        let is_changed = {
+        let change = {
             let mut workers = self.workers.write();
             workers.check_id(&heartbeat, now)?;
             if !heartbeat.leaving {
@@ -292,24 +292,41 @@ impl Registry {
             self.counters.count(worker_type.as_str(), status);
             self.count_fenced(&workers, &heartbeat);
             if heartbeat.leaving {
-                remove_left(&mut workers, &heartbeat)
+                remove_left(&mut workers, &heartbeat).then_some(WorkerChange::Left)
             } else {
                 self.note_same_id(&workers, &heartbeat);
                 insert(&mut workers, heartbeat, size, now)
             }
         };
 
-        if is_changed {
-            let status = status.map_or("removed", status_label);
-            if let Some(count) = self.lines.changed.note() {
-                tracing::info!(%worker_id, %worker_type, status, count, "worker changed");
-            }
+        if let Some(change) = change {
+            self.log_change(&worker_id, &worker_type, change);
             self.changes.announce(Change::Worker {
                 worker_id,
                 worker_type,
             });
         }
         Ok(())
+    }
+
+    fn log_change(&self, worker_id: &WorkerId, worker_type: &WorkerType, change: WorkerChange) {
+        match change {
+            // As often as an operation begins or ends.
+            WorkerChange::Status(status) => {
+                let status = status_label(status);
+                tracing::debug!(%worker_id, %worker_type, status, "worker changed");
+            }
+            WorkerChange::Registered => {
+                if let Some(count) = self.lines.changed.note() {
+                    tracing::info!(%worker_id, %worker_type, count, "Worker registered: {worker_id}");
+                }
+            }
+            WorkerChange::Left => {
+                if let Some(count) = self.lines.changed.note() {
+                    tracing::info!(%worker_id, %worker_type, count, "Worker left: {worker_id}");
+                }
+            }
+        }
     }
 
     /// Warns when two instances take turns: one that was replaced and comes back was never gone.
@@ -365,7 +382,7 @@ impl Registry {
                 let worker_type = worker.heartbeat.worker_type.clone();
                 let status = if silence >= self.remove_after {
                     workers.remove(&id);
-                    "removed"
+                    REMOVED
                 } else {
                     worker.status = worker.status_after(silence);
                     status_label(worker.status)
@@ -376,7 +393,12 @@ impl Registry {
 
         for (worker_id, worker_type, status) in silent {
             if let Some(count) = self.lines.silent.note() {
-                tracing::warn!(%worker_id, %worker_type, status, count, "worker is silent");
+                let what = if status == REMOVED {
+                    "it was silent for too long and is listed no more"
+                } else {
+                    "its heartbeats have stopped"
+                };
+                tracing::warn!(%worker_id, %worker_type, status, count, "Health check failed: {worker_id}: {what}");
             }
             self.changes.announce(Change::Worker {
                 worker_id,
@@ -488,8 +510,24 @@ fn remove_left(workers: &mut Workers, farewell: &Heartbeat) -> bool {
     is_listed
 }
 
-/// Lists the worker of this heartbeat; returns whether it is new or has another status.
-fn insert(workers: &mut Workers, heartbeat: Heartbeat, size: usize, now: Instant) -> bool {
+/// What a heartbeat has changed, as others see it.
+#[derive(Debug, Clone, Copy)]
+enum WorkerChange {
+    /// The worker is listed now, or its heartbeats are back.
+    Registered,
+    /// It said farewell.
+    Left,
+    /// It has begun or ended work.
+    Status(WorkerStatus),
+}
+
+/// Lists the worker of this heartbeat; `None` when it was listed with the same status.
+fn insert(
+    workers: &mut Workers,
+    heartbeat: Heartbeat,
+    size: usize,
+    now: Instant,
+) -> Option<WorkerChange> {
     let known = workers.known.get(&heartbeat.worker_id);
     let replaced = known.and_then(|known| replaced_by(known, &heartbeat));
     let worker_id = heartbeat.worker_id.clone();
@@ -507,7 +545,11 @@ fn insert(workers: &mut Workers, heartbeat: Heartbeat, size: usize, now: Instant
     let before = workers.remove(&worker_id);
     workers.bytes += bounds::counted(size);
     workers.known.insert(worker_id, worker);
-    before.is_none_or(|before| before.status != status)
+    match before.map(|before| before.status) {
+        None | Some(WorkerStatus::TemporarilyUnavailable) => Some(WorkerChange::Registered),
+        Some(before) if before != status => Some(WorkerChange::Status(status)),
+        Some(_) => None,
+    }
 }
 
 /// The instance that had the worker's id before this heartbeat.
@@ -518,6 +560,9 @@ fn replaced_by(known: &Worker, heartbeat: &Heartbeat) -> Option<String> {
 
     Some(known.heartbeat.instance.clone())
 }
+
+/// The word for a worker that is listed no more, in place of a status.
+const REMOVED: &str = "removed";
 
 /// The word for a status in metrics and logs.
 fn status_label(status: WorkerStatus) -> &'static str {

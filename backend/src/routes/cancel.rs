@@ -70,7 +70,7 @@ pub async fn cancel(
     if let Cancel::Ended(status) = outcome {
         return Err(finished(&view, status));
     }
-    tracing::info!(operation_id = %view.record.id, ?outcome, requested_by = principal.name(), "cancel");
+    tracing::debug!(operation_id = %view.record.id, ?outcome, requested_by = principal.name(), "cancel");
     if let Err(error) = wait::until_ended(&state, &principal, &view.record.id, patience).await {
         // The cancel is stored; its answer is worth more than the wait.
         tracing::debug!(?error, "not waiting for the end");

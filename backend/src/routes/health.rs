@@ -20,7 +20,7 @@ pub async fn health(
     let shows_figures = principal.reads_everything();
     let figure = |value: u64| shows_figures.then_some(value);
     let connected = state.connection.is_up();
-    let ready = connected && state.is_loaded() && state.need_reader().is_ok();
+    let ready = state.is_ready();
     let status = if ready {
         HealthStatus::Operational
     } else {
@@ -48,12 +48,12 @@ pub async fn health(
 }
 
 /// Answers 200 when everything that was in the stream at start has been read, the stream is still
-/// being read, and NATS is reachable.
+/// being read, and NATS is reachable and answers.
 pub async fn ready(
     State(state): State<AppState>,
     principal: Principal,
 ) -> Result<Json<ReadyResponse>, ApiError> {
-    if !state.connection.is_up() {
+    if !state.has_nats() {
         return Err(ApiError::nats_unavailable().with("ready", false));
     }
     // Their subjects may name operations.

@@ -117,7 +117,7 @@ async fn ask_worker(state: &AppState, view: &View) {
     let Some(worker) = view.record.worker_id() else {
         return;
     };
-    if !state.connection.is_up() {
+    if !state.has_nats() {
         return;
     }
 

@@ -70,6 +70,8 @@ pub async fn show(State(state): State<AppState>) -> PrometheusText {
         .registry
         .register_metrics(&mut registry, Instant::now());
     register_projection(&state, &mut registry);
+    state.figures.register(&mut registry);
+    state.projection.losses.register(&mut registry);
     register_followers(&state, &mut registry);
     state.refused.register(&mut registry);
     state.connections.register(&mut registry);
@@ -78,6 +80,12 @@ pub async fn show(State(state): State<AppState>) -> PrometheusText {
     }
     state.tokens.register(&mut registry);
     state.requests.register(&mut registry);
+    register_gauge(
+        &mut registry,
+        "ktrdr_nats_answers",
+        "Whether NATS answered the last question.",
+        f64::from(u8::from(state.has_nats())),
+    );
     ktrdr_bus::metrics::register(&mut registry, &state.connection);
 
     PrometheusText(text(&registry))
@@ -148,8 +156,8 @@ fn register_projection(state: &AppState, registry: &mut Registry) {
     register_gauge(
         registry,
         "ktrdr_backend_ready",
-        "Whether the stream has been read to its end.",
-        f64::from(u8::from(state.is_loaded() && state.need_reader().is_ok())),
+        "Whether everything can be served.",
+        f64::from(u8::from(state.is_ready())),
     );
     let room = &state.queues.room;
     register_gauge(

@@ -186,7 +186,7 @@ async fn open(
     if stored.object != name {
         return invalid("the event names another object");
     }
-    if !state.connection.is_up() {
+    if !state.has_nats() {
         return Err(Unservable::Unreachable("no connection".to_owned()));
     }
 

@@ -68,8 +68,12 @@ async fn again(
     match old.state.status {
         Status::Failed | Status::Cancelled => {}
         status => {
+            let hint = match status {
+                Status::Pending | Status::Running => "; cancel it first",
+                _ => "",
+            };
             let text = format!(
-                "Operation {id} is {status}; only failed and cancelled operations can be run again"
+                "Operation {id} is {status}; only failed and cancelled operations can be run again{hint}"
             );
             return Err(ApiError::new(ErrorCode::NotRepeatable, text)
                 .with("operation_id", id)

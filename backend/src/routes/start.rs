@@ -191,7 +191,7 @@ pub(super) async fn publish(
         return requester.repeated(entry, view);
     }
 
-    tracing::info!(operation_id = %id, worker_type = %entry.published.worker_type, sequence, requested_by = requester.principal.name(), "accepted");
+    tracing::debug!(operation_id = %id, worker_type = %entry.published.worker_type, sequence, requested_by = requester.principal.name(), "accepted");
     let late = (!seen).then(|| {
         "The operation is stored, but this backend lags behind and does not show it yet".to_owned()
     });

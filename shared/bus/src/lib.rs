@@ -19,6 +19,7 @@
 //! | [`refusals`] | what the server refused for lack of a permission |
 //! | [`no_room`] | why JetStream has no room for a message |
 //! | [`oplog`] | appending to an operation's log behind an expected sequence, and reading it |
+//! | [`round_trips`] | how long the server takes to answer, and whether the lease is long enough |
 //! | [`metrics`] | the connection's metrics for Prometheus |
 //! | [`signing`] | signatures of start requests: making and checking them |
 //! | [`telemetry`] | log set-up, and texts for log lines |
@@ -34,6 +35,7 @@ pub mod oplog;
 pub mod permissions;
 pub mod queues;
 pub mod refusals;
+pub mod round_trips;
 pub mod secret_file;
 pub mod settings;
 pub mod shutdown;

@@ -17,6 +17,13 @@ pub fn register(registry: &mut Registry, connection: &Connection) {
         ConstGauge::new(u64::from(link.up)),
     );
 
+    let round_trip = connection.round_trips.shortest().unwrap_or_default();
+    registry.register(
+        "ktrdr_nats_round_trip_seconds",
+        "Time that the NATS server takes to answer, the shortest of the last ten; 0 before the first",
+        ConstGauge::new(round_trip.as_secs_f64()),
+    );
+
     let traffic = connection.client.statistics();
     let counters = [
         (

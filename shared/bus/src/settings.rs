@@ -6,6 +6,7 @@
 //! managers set environment variables, and a file would be a third source with an order of its own.
 
 mod masked_urls;
+mod unknown;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,6 +16,9 @@ use clap::Args;
 use ktrdr_protocol::subject::SubjectNames;
 
 pub use self::masked_urls::masked_urls;
+pub use self::unknown::{
+    UnknownVariable, is_setting, unknown_variables, warn_about_unknown_variables,
+};
 
 /// How to reach and use NATS.
 #[derive(Debug, Clone, Args)]

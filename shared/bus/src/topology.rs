@@ -16,6 +16,8 @@
 //! to run it first. Also rejected: letting workers create streams, because their settings may be
 //! others than those of the backends, and they would need the rights for it.
 
+mod refused;
+
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -83,7 +85,18 @@ pub enum TopologyError {
         /// The stream.
         what: String,
     },
-    /// NATS refused or did not answer.
+    /// The server refuses it, and would refuse it at every further try.
+    #[error("the server refuses {what}. {remedy}")]
+    Refused {
+        /// The stream, bucket or consumer.
+        what: String,
+        /// What to do.
+        remedy: &'static str,
+        /// The error of the client library.
+        #[source]
+        source: async_nats::Error,
+    },
+    /// NATS refused, or did not answer.
     #[error("cannot provision {what}")]
     Nats {
         /// The stream, bucket or consumer.
@@ -105,9 +118,14 @@ impl TopologyError {
 }
 
 pub(crate) fn nats(what: &str, source: impl Into<async_nats::Error>) -> TopologyError {
-    TopologyError::Nats {
-        what: what.to_owned(),
-        source: source.into(),
+    let (what, source) = (what.to_owned(), source.into());
+    match refused::remedy(&*source) {
+        Some(remedy) => TopologyError::Refused {
+            what,
+            remedy,
+            source,
+        },
+        None => TopologyError::Nats { what, source },
     }
 }
 

@@ -41,6 +41,7 @@ use tokio::time::Instant;
 
 use self::idle::IdleWatch;
 use self::leases::LeaseWatch;
+use super::figures;
 use crate::catalogue::CatalogueEntry;
 use crate::projection::model::QueueState;
 use crate::queues::lists::Known;
@@ -70,6 +71,7 @@ pub async fn run(state: &AppState) {
         settings: state.settings.subscribe(),
         looked: None,
         failures: Repeated::new(),
+        full: Repeated::new(),
     };
     let mut changes = state.settings.subscribe();
     loop {
@@ -106,6 +108,7 @@ struct Keeper<'a> {
     /// When the consumers were looked at, and over which connection to which stream.
     looked: Option<(Instant, (u64, u64))>,
     failures: Repeated,
+    full: Repeated,
 }
 
 impl Keeper<'_> {
@@ -217,6 +220,7 @@ impl Keeper<'_> {
             Err(error) => return self.note_failure(&error),
         };
         self.looked = Some((Instant::now(), epoch));
+        figures::note_queues(self.state, &listing, &self.full);
 
         if let Err(error) = self.leases.round(self.state, &listing, &listed).await {
             self.note_failure(&error);

@@ -29,6 +29,7 @@ use tokio::time::Instant;
 pub use settings_error::SettingsError;
 
 use crate::refusals::Refusals;
+use crate::round_trips::RoundTrips;
 use crate::settings::{NatsOptions, masked_urls};
 use credentials::Credentials;
 use trouble::Trouble;
@@ -86,6 +87,8 @@ pub struct Connection {
     pub link: watch::Receiver<Link>,
     /// What the server refused since the newest connection.
     pub refusals: Refusals,
+    /// How long the server took to answer lately.
+    pub round_trips: RoundTrips,
 }
 
 impl Connection {
@@ -255,6 +258,7 @@ pub async fn connect(options: &NatsOptions, name: &str) -> Result<Connection, Co
         jetstream,
         link,
         refusals,
+        round_trips: RoundTrips::default(),
     })
 }
 

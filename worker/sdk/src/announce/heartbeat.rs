@@ -80,6 +80,7 @@ pub(crate) async fn beat(
 
     let mut asked = client.subscribe(core.names.heartbeat_request()).await?;
     let mut link = core.connection.link.clone();
+    let mut is_registered = false;
 
     loop {
         let mut gap = MIN_GAP;
@@ -88,6 +89,9 @@ pub(crate) async fn beat(
             gap += GAP_PER_OPERATION
                 .saturating_mul(u32::try_from(heartbeat.running.len()).unwrap_or(u32::MAX));
             publish(&core, &heartbeat).await;
+            if !std::mem::replace(&mut is_registered, true) {
+                tracing::info!(worker_id = %core.worker_id, worker_type = %core.worker_type, "Worker registered successfully");
+            }
         }
 
         let sent = Instant::now();

@@ -156,7 +156,10 @@ async fn claim_and_run(core: Arc<Core>, mut assignment: Assignment) {
     handle.set_claimed(owned.attempt);
     core.counters.started.inc();
     core.changed.notify_one();
-    tracing::info!(attempt = owned.attempt, queue = %assignment.origin, "operation started");
+    tracing::info!(
+        attempt = owned.attempt, queue = %assignment.origin,
+        "Starting operation: {}", owned.operation_id
+    );
     local.started(Attempt {
         attempt: owned.attempt,
         worker_id: core.worker_id.clone(),

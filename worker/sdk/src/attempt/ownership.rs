@@ -257,8 +257,10 @@ impl Guard<'_> {
             let recheck_due = recheck.is_some_and(|recheck| Instant::now() >= recheck.at);
             if must_read || extension_due || recheck_due {
                 // Boxed because it is rare, as every operation has a guard.
+                let asked = Instant::now();
                 match Box::pin(self.owned.verify(self.core)).await {
                     Ok(()) => {
+                        self.check_lease(asked.elapsed());
                         must_read = false;
                         recheck =
                             recheck.and_then(|recheck| recheck.following(self.lease.duration()));
@@ -296,6 +298,21 @@ impl Guard<'_> {
                 Ok(()) = durations.changed() => extend_at = extend_at.min(self.lease.extend_at()),
                 () = tokio::time::sleep_until(wake_at) => {}
             }
+        }
+    }
+
+    /// Warns when the server takes too long to answer for the lease of this attempt.
+    fn check_lease(&self, round_trip: Duration) {
+        let trips = &self.core.connection.round_trips;
+        trips.note(round_trip);
+        if self.lease.is_queued()
+            && let Some(needed) = trips.needed_lease(self.lease.duration())
+            && let Some(count) = self.core.short_lease.note()
+        {
+            tracing::warn!(
+                ?round_trip, lease = ?self.lease.duration(), ?needed, count,
+                "the lease is too short for this network: the operation may be taken over although it runs. Raise it with `ktrdr-backend configure --lease`"
+            );
         }
     }
 

@@ -251,6 +251,7 @@ impl RunningAttempt<'_> {
 
     /// Records how the attempt ended.
     async fn record(&self, verdict: Verdict) -> Recorded {
+        self.handle.set_ending();
         let kind = match self.end_event(&verdict).await {
             Ok(kind) => kind,
             Err(NotStored::Lost(lost)) => return Recorded::Lost(lost),
@@ -359,7 +360,9 @@ impl RunningAttempt<'_> {
             Verdict::Fail(error) | Verdict::Retry { error, .. } => {
                 tracing::warn!(%status, code = %error.code, error = %error.message, "the attempt failed");
             }
-            Verdict::Complete(_) => tracing::info!("operation completed"),
+            Verdict::Complete(_) => {
+                tracing::info!("Operation completed: {}", self.owned.operation_id);
+            }
             Verdict::Cancel | Verdict::HandBack => tracing::info!(%status, "the attempt ended"),
         }
 

@@ -1,6 +1,8 @@
 //! `GET /metrics`: Prometheus metrics of a worker, built from `worker/metrics.rs` at each request.
 //! `docs/monitoring.md` explains them and says what to alert on.
 
+use std::time::Duration;
+
 use axum::extract::State;
 use ktrdr_http::answer::PrometheusText;
 use ktrdr_http::metrics::{register, register_gauges, text};
@@ -11,6 +13,9 @@ use prometheus_client::registry::Registry;
 
 use super::HttpState;
 use crate::worker::core::Core;
+
+/// How long storing an end may take before it counts as unstored.
+const UNSTORED_AFTER: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct InfoLabels {
@@ -79,6 +84,11 @@ fn register_slots(core: &Core, registry: &mut Registry) {
         "ktrdr_worker_slots_lost",
         "Slots whose engine does not return although its attempt is over.",
         f64::from(core.lost_slots.count()),
+    );
+    register(
+        "ktrdr_worker_unstored_ends",
+        "Attempts that are over and whose end could not be stored for 5 seconds or more.",
+        core.running.unstored_ends(UNSTORED_AFTER) as f64,
     );
     if let Some(at) = *core.last_pull.lock() {
         register(

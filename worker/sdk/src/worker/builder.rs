@@ -11,6 +11,7 @@ use clap::Parser;
 use futures::FutureExt;
 use ktrdr_bus::nats::{self, ConnectError, Connection};
 use ktrdr_bus::oplog::OpLog;
+use ktrdr_bus::settings::{masked_urls, warn_about_unknown_variables};
 use ktrdr_bus::shutdown;
 use ktrdr_bus::signing::{KeyError, TrustedKeys};
 use ktrdr_bus::telemetry::{self, Repeated, chain};
@@ -180,6 +181,7 @@ impl WorkerBuilder {
     pub fn run(self) -> ExitCode {
         let config = self.config.clone().unwrap_or_else(Config::parse);
         telemetry::init(&config.log);
+        warn_about_unknown_variables();
 
         // Two threads: everything here only waits, except engines that never block.
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -257,6 +259,11 @@ impl WorkerBuilder {
         for core in cores {
             let core = Arc::new(core);
             worker_ids.push(core.worker_id.clone());
+            tracing::info!(
+                worker_id = %core.worker_id,
+                "Registering worker with backend at {}: over NATS, as soon as it can be reached",
+                masked_urls(&config.nats.nats_url)
+            );
             let launched = launch(
                 core.clone(),
                 config.protocol.streams,
@@ -505,6 +512,7 @@ fn build_core(
         changed: Notify::new(),
         last_pull: Mutex::new(None),
         unsent_heartbeats: Repeated::new(),
+        short_lease: Repeated::new(),
     };
 
     // Backends would refuse all its heartbeats.

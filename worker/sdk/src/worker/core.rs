@@ -76,6 +76,8 @@ pub(crate) struct Core {
     pub(crate) last_pull: Mutex<Option<Instant>>,
     /// Lines about heartbeats that cannot be sent.
     pub(crate) unsent_heartbeats: Repeated,
+    /// Lines about a lease that is too short for the network.
+    pub(crate) short_lease: Repeated,
 }
 
 impl Core {

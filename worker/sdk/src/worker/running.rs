@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use ktrdr_protocol::id::OperationId;
 use ktrdr_protocol::progress::Progress;
 use ktrdr_protocol::worker::RunningOperation;
 use parking_lot::RwLock;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::attempt::stop::{Lost, StopReason};
@@ -25,6 +27,8 @@ pub(crate) struct AttemptHandle {
     lost: OnceLock<Lost>,
     /// Cancelled when the attempt is lost, whatever it was asked to stop for before.
     pub(crate) gone: CancellationToken,
+    /// When the engine had ended, and its end began to be recorded.
+    ending_since: OnceLock<Instant>,
 }
 
 impl AttemptHandle {
@@ -37,7 +41,13 @@ impl AttemptHandle {
             stop_reason: OnceLock::new(),
             lost: OnceLock::new(),
             gone: CancellationToken::new(),
+            ending_since: OnceLock::new(),
         }
+    }
+
+    /// Notes that the end of the attempt is being recorded from now on.
+    pub(crate) fn set_ending(&self) {
+        let _ = self.ending_since.set(Instant::now());
     }
 
     pub(crate) fn attempt(&self) -> u32 {
@@ -169,6 +179,16 @@ impl RunningAttempts {
             .values()
             .next()
             .map(|attempt| attempt.operation_id.clone())
+    }
+
+    /// How many attempts have an end that could not be recorded for longer than this.
+    pub(crate) fn unstored_ends(&self, after: Duration) -> usize {
+        let table = self.table.read();
+        let since = table
+            .attempts
+            .values()
+            .filter_map(|attempt| attempt.ending_since.get());
+        since.filter(|since| since.elapsed() > after).count()
     }
 
     pub(crate) fn len(&self) -> usize {
