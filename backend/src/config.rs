@@ -109,7 +109,7 @@ impl Config {
         }
         if streams.retention < streams.lease {
             found.push(format!(
-                "KTRDR_RETENTION ({:?}) is shorter than KTRDR_LEASE ({:?}): operations may be forgotten while they run",
+                "KTRDR_RETENTION ({:?}) is shorter than KTRDR_LEASE ({:?}): a worker that holds a start request may run it although it was cancelled and forgotten meanwhile",
                 streams.retention, streams.lease
             ));
         }

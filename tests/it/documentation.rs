@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use clap::CommandFactory;
+use clap::{Args, CommandFactory};
+use ktrdr_bus::settings::AskedSettings;
 use ktrdr_tests::settings::repository;
 
 /// Every function in the Rust files below `directory`.
@@ -130,16 +131,28 @@ fn docker_compose_passes_every_setting() {
         "WORKER_PORT",
     ];
 
+    // A worker follows the settings of the streams, whatever it is given.
+    let of_streams = AskedSettings::augment_args(clap::Command::new("streams"));
+    let of_streams: Vec<_> = of_streams
+        .get_arguments()
+        .filter_map(clap::Arg::get_env)
+        .map(|name| name.to_string_lossy().into_owned())
+        .collect();
+
     let programs = [
         ("backend-settings", ktrdr_backend::Config::command()),
         ("worker-settings", ktrdr_worker::Config::command()),
     ];
     for (anchor, command) in programs {
+        let is_left_out = |name: &String| {
+            left_out.contains(&name.as_str())
+                || anchor == "worker-settings" && of_streams.contains(name)
+        };
         let passed = compose_settings(&compose, anchor);
         let read = command.get_arguments().filter_map(clap::Arg::get_env);
         let missing: Vec<_> = read
             .map(|name| name.to_string_lossy().into_owned())
-            .filter(|name| !passed.contains(name) && !left_out.contains(&name.as_str()))
+            .filter(|name| !passed.contains(name) && !is_left_out(name))
             .collect();
         assert!(
             missing.is_empty(),

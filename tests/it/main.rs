@@ -3,7 +3,7 @@
 //! | question | modules |
 //! |---|---|
 //! | How is an operation started? | [`start`], [`direct_start`], [`queues`], [`worker_builder`] |
-//! | How does it end? | [`failures`], [`stalls`], [`results`], [`cancel`], [`retry`] |
+//! | How does it end, and how long is it kept? | [`retention`], [`failures`], [`stalls`], [`results`], [`cancel`], [`retry`] |
 //! | What happens when a worker dies, freezes or stops? | [`takeover`], [`fencing`], [`lease`], [`checkpoints`], [`worker_shutdown`] |
 //! | What happens when a setting changes? | [`settings_in_force`] |
 //! | What happens when NATS or a backend is away? | [`nats_outage`], [`backends`], [`readiness`], [`cluster`] |
@@ -58,6 +58,7 @@ mod queues;
 mod readiness;
 mod requesters;
 mod results;
+mod retention;
 mod retry;
 mod revoked_tokens;
 mod secrets;

@@ -278,6 +278,72 @@ async fn a_lease_is_lengthened_at_once() {
     assert_eq!(cancelled["attempt"], 1, "{cancelled}");
 }
 
+/// Waits for a line in the log of a worker.
+async fn says(worker: &WorkerProcess, parts: &[&str]) {
+    wait_for(&format!("the worker to say {parts:?}"), LIMIT, async || {
+        let log = worker.process.log();
+        let is_said = |line: &str| parts.iter().all(|part| line.contains(part));
+        match log.lines().any(is_said) {
+            true => Ok(()),
+            false => Err(log),
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_result_that_does_not_fit_names_the_limit_and_waits_for_room() {
+    let stack =
+        Stack::start_with(|settings| settings.with("KTRDR_RESULTS_MAX_BYTES", "200kB")).await;
+    let worker = stack.worker("dummy", "w1").await;
+
+    let body = json!({"steps": 0, "result_bytes": 300_000});
+    let id = stack.api().started("dummy", &body).await;
+    says(
+        &worker,
+        &[
+            "WARN",
+            "KTRDR_RESULTS_MAX_BYTES",
+            "configure --results-max-bytes",
+        ],
+    )
+    .await;
+    configure(&stack.settings, &["--results-max-bytes", "10MB", "--apply"]);
+
+    let done = stack.api().wait_for_status(&id, "completed").await;
+    assert_eq!(done["attempt"], 1, "{done}");
+}
+
+#[tokio::test]
+async fn an_end_that_does_not_fit_is_said_and_waits_for_room() {
+    let stack =
+        Stack::start_with(|settings| settings.with("KTRDR_STREAM_MAX_BYTES", "150000")).await;
+    let worker = stack.worker("dummy", "w1").await;
+    let body = json!({"steps": 30, "step_ms": 100});
+    let id = stack.api().running("dummy", &body).await;
+
+    for size in [4000, 200, 1] {
+        let junk = || {
+            let payload = vec![b'x'; size].into();
+            stack.bus.jetstream.publish("ktrdr.op.dummy.junk", payload)
+        };
+        while junk().await.unwrap().await.is_ok() {}
+    }
+    says(
+        &worker,
+        &[
+            "WARN",
+            "events cannot be stored",
+            "configure --stream-max-bytes",
+        ],
+    )
+    .await;
+    configure(&stack.settings, &["--stream-max-bytes", "1MB", "--apply"]);
+
+    let done = stack.api().wait_for_status(&id, "completed").await;
+    assert_eq!(done["attempt"], 1, "{done}");
+}
+
 #[tokio::test]
 async fn copies_are_never_removed_by_a_default_and_made_or_removed_by_configure() {
     let cluster = Cluster::start().await;

@@ -24,7 +24,7 @@ const INTERVAL: Duration = Duration::from_secs(10);
 const NEARLY_FULL: f64 = 0.8;
 
 /// The part of the age at which the stream drops an operation, above which there is a warning.
-const NEARLY_EXPIRED: f64 = 0.95;
+const NEARLY_EXPIRED: f64 = 0.99;
 
 /// How long a running operation may report nothing new before there is a warning. Some engines
 /// report rarely.
@@ -180,7 +180,7 @@ impl Watch<'_> {
                 tracing::warn!(
                     operation_id = %id, worker_type = %work.worker_type,
                     age_seconds = work.oldest_age(now), limit_seconds = limit, count,
-                    "an operation that has not ended is about to leave the stream. Add workers, or raise the retention with `ktrdr-backend configure --retention`"
+                    "an operation that has not ended is about to leave the stream: no backend has raised the age limit of the streams"
                 );
             }
         }

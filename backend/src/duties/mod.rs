@@ -12,11 +12,13 @@
 //! | [`crate::catalogue`] | keeps the worker types up to date |
 //! | [`queues`] | makes the queues that are needed, lists them for workers, removes unused ones |
 //! | [`crate::queues::lists`] | keeps the lists of queues up to date |
+//! | [`keeping`] | keeps the streams as long as operations need them, and removes what is over |
 //! | [`settings`] | brings streams and buckets in line when the settings in force have changed |
 //! | [`reconcile`] | ends operations that can no longer end by themselves |
 
 mod ask;
 mod figures;
+mod keeping;
 mod listen;
 mod queues;
 mod reconcile;
@@ -82,7 +84,9 @@ pub async fn run(state: AppState) -> DutyError {
     let watching = state.clone();
     duties.spawn(async move { figures::run(&watching).await });
     let keeping = state.clone();
-    duties.spawn(async move { queues::run(&keeping).await });
+    duties.spawn(async move { keeping::run(&keeping).await });
+    let serving = state.clone();
+    duties.spawn(async move { queues::run(&serving).await });
     duties.spawn(async move { reconcile::run(&state).await });
 
     // A backend that lacks one duty looks healthy and is not; one that ends is restarted.

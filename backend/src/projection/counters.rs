@@ -78,6 +78,11 @@ struct EndLabels {
     status: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ExpiredLabels {
+    status: &'static str,
+}
+
 /// All metrics of transitions, each with one series per worker type.
 #[derive(Debug, Clone)]
 struct Families {
@@ -86,6 +91,7 @@ struct Families {
     takeovers: Family<TypeLabels, Counter>,
     released: Family<TypeLabels, Counter>,
     ended: Family<EndLabels, Counter>,
+    expired: Family<ExpiredLabels, Counter>,
     waited: Family<TypeLabels, Histogram>,
     ran: Family<EndLabels, Histogram>,
 }
@@ -125,9 +131,16 @@ impl Default for OperationCounters {
             takeovers: Family::default(),
             released: Family::default(),
             ended: Family::default(),
+            expired: Family::default(),
             waited: Family::new_with_constructor(operation_histogram),
             ran: Family::new_with_constructor(operation_histogram),
         };
+        // Prometheus sees no increase in a counter that appears as 1.
+        for status in Status::ALL {
+            families.expired.get_or_create_owned(&ExpiredLabels {
+                status: status.as_str(),
+            });
+        }
         let shared = families.clone();
         Self {
             families,
@@ -212,6 +225,14 @@ impl OperationCounters {
             .with(worker_type, |metrics| metrics.count(status, transition));
     }
 
+    /// Counts an operation that left the stream although it was still needed.
+    pub fn count_expired(&self, status: Status) {
+        let labels = ExpiredLabels {
+            status: status.as_str(),
+        };
+        self.families.expired.get_or_create_owned(&labels).inc();
+    }
+
     /// Adds all metrics to the page.
     pub fn register(&self, registry: &mut Registry) {
         let families = self.families.clone();
@@ -244,6 +265,12 @@ impl OperationCounters {
             "ktrdr_operations_ended_total",
             "Operations ended, by status.",
             families.ended,
+        );
+        register(
+            registry,
+            "ktrdr_operations_expired_total",
+            "Operations that left the stream before their retention was over, by the status they had.",
+            families.expired,
         );
         register(
             registry,

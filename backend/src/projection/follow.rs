@@ -21,7 +21,7 @@ use async_nats::jetstream::stream::Info;
 use futures::stream::{TryReadyChunks, TryReadyChunksError};
 use futures::{StreamExt, TryStreamExt};
 use ktrdr_bus::nats::Connection;
-use ktrdr_bus::oplog::stream_time;
+use ktrdr_bus::oplog::{OpLog, stream_time};
 use ktrdr_bus::topology;
 use ktrdr_protocol::subject::SubjectNames;
 
@@ -89,6 +89,7 @@ struct LiveStream {
 impl Follower<'_> {
     /// Reads until the stream was replaced or the consumer ended.
     async fn follow(&mut self) -> Result<(), Error> {
+        self.look_at_the_clock().await;
         let info = self.settled_info().await?;
         self.accept_stream(&info);
         let mut stream = self.open(&info).await?;
@@ -114,6 +115,7 @@ impl Follower<'_> {
                     }
                 }
                 _ = info_due.tick() => {
+                    self.look_at_the_clock().await;
                     let info = self.info().await?;
                     if self.is_replaced(&info) {
                         return Ok(());
@@ -122,7 +124,7 @@ impl Follower<'_> {
                     // The last message was removed by hand or has expired: its sequence will never
                     // be delivered.
                     if stream.pending == 0 {
-                        self.projection.set_caught_up();
+                        self.set_caught_up();
                     }
                 }
             }
@@ -167,6 +169,24 @@ impl Follower<'_> {
         // With the settings that were in force: what this backend was asked for may differ.
         topology::ensure(jetstream, self.names, &self.settings.get()).await?;
         Ok(jetstream.get_stream(&name).await?.cached_info().clone())
+    }
+
+    /// Takes over the time of the server: only the stream's own clock says whose retention is over.
+    async fn look_at_the_clock(&self) {
+        let log = OpLog::new(self.connection.jetstream.clone(), self.names.clone());
+        match log.clock().await {
+            Ok(now) => self.projection.clock.set(now),
+            // A stream that has vanished is noticed, and made again, by the next question.
+            Err(error) => tracing::debug!(%error, "the stream's clock cannot be read"),
+        }
+    }
+
+    /// The projection is loaded. What is over is forgotten first, so nobody sees it.
+    fn set_caught_up(&self) {
+        if !self.projection.is_caught_up() {
+            self.projection.forget_over(self.settings.get().retention);
+            self.projection.set_caught_up();
+        }
     }
 
     /// Whether `info` describes another stream than the one that was read.
@@ -216,7 +236,14 @@ impl Follower<'_> {
             .room
             .set_measured(info.config.max_bytes, state.bytes, state.last_sequence);
         self.projection.note_stream_end(state.last_sequence);
-        self.projection.forget_before(state.first_sequence);
+        let retention = self.settings.get().retention;
+        // Not before: another start request with the id of an operation that is over may follow, and
+        // would look like a new one.
+        if self.projection.is_caught_up() {
+            self.projection.forget_over(retention);
+        }
+        self.projection
+            .forget_before(state.first_sequence, retention);
     }
 
     /// Begins to read from the first message that was not applied.
@@ -241,7 +268,7 @@ impl Follower<'_> {
             })
             .await?;
         if from > target {
-            self.projection.set_caught_up();
+            self.set_caught_up();
         }
         tracing::info!(from, to = target, "reading the stream");
 
@@ -280,7 +307,7 @@ impl Follower<'_> {
         self.projection.note_stream_end(stream_end);
         self.projection.apply_batch(batch);
         if self.projection.applied() >= stream.target {
-            self.projection.set_caught_up();
+            self.set_caught_up();
         }
         Ok(true)
     }

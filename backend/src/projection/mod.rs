@@ -20,6 +20,7 @@
 //! | [`fold`] | pure: operation + event = operation |
 //! | [`record`] | one operation in memory, and how it is shown |
 //! | [`model`] | records and indexes: the read model and its queries |
+//! | [`over`] | operations that are over: forgotten by their end, and removed from the stream |
 //! | [`index`] | bitmaps over operation numbers: type, status, queue |
 //! | [`reader_health`] | whether the stream can be read, and why not |
 //! | [`recent`] | the newest changes, for clients that continue an interrupted event stream |
@@ -37,6 +38,7 @@ pub mod index;
 pub mod losses;
 pub mod minutes;
 pub mod model;
+pub mod over;
 pub mod reader_health;
 pub mod recent;
 pub mod record;
@@ -65,6 +67,7 @@ use self::decode::{Content, StreamMessage};
 use self::fold::ProgressReport;
 use self::losses::StreamLosses;
 use self::model::{Model, QueueState, Skip, UnfinishedWork};
+use self::over::{Over, StreamClock};
 use self::reader_health::ReaderHealth;
 use self::record::{Record, View};
 use self::stream_room::StreamRoom;
@@ -101,6 +104,10 @@ pub struct Projection {
     /// Wakes the duty that follows cancels: one was requested.
     pub cancel_requested: Notify,
     room: StreamRoom,
+    /// Operations that are over and still in the stream.
+    pub over: Over,
+    /// The clock of the stream.
+    pub clock: StreamClock,
 }
 
 impl Projection {
@@ -124,6 +131,8 @@ impl Projection {
             changes,
             cancel_requested: Notify::new(),
             room: StreamRoom::default(),
+            over: Over::default(),
+            clock: StreamClock::default(),
         }
     }
 
@@ -484,20 +493,13 @@ impl Projection {
         }
     }
 
-    fn forget_before(&self, first_sequence: u64) {
-        let forgotten = self.model.write().forget_before(first_sequence);
-        if forgotten > 0 {
-            self.waiters.wake_all();
-            tracing::debug!(forgotten, first_sequence, "operations have left the stream");
-        }
-    }
-
     /// Forgets everything: the stream was replaced by another one.
     fn reset(&self) {
         self.caught_up.store(false, Ordering::SeqCst);
         let old = std::mem::take(&mut *self.model.write());
         self.applied.store(0, Ordering::SeqCst);
         self.stream_last.store(0, Ordering::Relaxed);
+        self.over.clear();
         self.generation.fetch_add(1, Ordering::Relaxed);
         drop(old);
         self.waiters.wake_all();

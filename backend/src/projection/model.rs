@@ -29,6 +29,13 @@ const MAX_SHARED_TOKENS: usize = 10_000;
 /// Worker ids that are kept although no operation may name them any more.
 const MAX_IDLE_WORKERS: usize = 1000;
 
+/// Places of forgotten operations that are kept although most places are such.
+const MAX_IDLE_GAPS: usize = 100_000;
+
+/// Other start requests of one operation that are noted, at most. There are more only if somebody
+/// floods the stream; the operation then leaves it by its age alone.
+pub const MAX_OTHER_STARTS: usize = 32;
+
 /// Why a message changed nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Skip {
@@ -94,9 +101,15 @@ impl UnfinishedWork {
 /// All retained operations.
 #[derive(Debug, Default)]
 pub struct Model {
-    /// Oldest first. Records are shared: a reader takes one away without copying it and without
-    /// holding the lock, and a change while a reader holds one copies that one.
-    records: VecDeque<Arc<Record>>,
+    /// Oldest first; `None` where an operation was forgotten. The first one is never `None`.
+    ///
+    /// Records are shared: a reader takes one away without copying it and without holding the lock,
+    /// and a change while a reader holds one copies that one.
+    records: VecDeque<Option<Arc<Record>>>,
+    /// How many of them were forgotten.
+    gaps: usize,
+    /// When operations ended, and their numbers, in the order of the stream.
+    ends: VecDeque<(Timestamp, u32)>,
     /// Number of the oldest record.
     base: u32,
     numbers: HashMap<OperationId, u32>,
@@ -128,6 +141,7 @@ impl Model {
         request: StartRequest,
     ) -> Result<Applied, Skip> {
         if self.numbers.contains_key(&request.operation_id) {
+            self.note_other_start(sequence, request.operation_id.as_str());
             self.note_direct(sequence, &origin, request);
             return Err(Skip::Exists);
         }
@@ -148,7 +162,7 @@ impl Model {
         self.index.insert(number, record.place());
 
         let applied = applied(&record, Transition::Created);
-        self.records.push_back(Arc::new(record));
+        self.records.push_back(Some(Arc::new(record)));
         Ok(applied)
     }
 
@@ -162,6 +176,22 @@ impl Model {
             }
         }
         request
+    }
+
+    /// Notes that there is another start request with this id, of whatever type: it must not outlive
+    /// the first one.
+    fn note_other_start(&mut self, sequence: u64, id: &str) {
+        let position = self
+            .numbers
+            .get(id)
+            .and_then(|number| number.checked_sub(self.base));
+        let record = position.and_then(|position| self.records.get_mut(position as usize));
+        if let Some(Some(record)) = record
+            && record.other_starts().len() < MAX_OTHER_STARTS
+        {
+            let rare = Arc::make_mut(record).rare_mut();
+            rare.other_starts.push(sequence);
+        }
     }
 
     /// Notes a second start of an operation if it was made directly on a worker: the attempts that
@@ -191,7 +221,8 @@ impl Model {
         event: Event,
     ) -> Result<Applied, Skip> {
         let (number, position) = self.find(worker_type, event.operation_id.as_str())?;
-        let record = self.records.get_mut(position).ok_or(Skip::Unknown)?;
+        let record = self.records.get_mut(position).and_then(Option::as_mut);
+        let record = record.ok_or(Skip::Unknown)?;
         let before = record.place();
 
         let known = event.worker_id.as_ref().map(|id| self.workers.get(id));
@@ -208,6 +239,9 @@ impl Model {
         self.workers.extend(new);
 
         let applied = applied(record, Transition::of(before.status, record));
+        if let Some(ended_at) = record.completed_at {
+            self.ends.push_back((ended_at, number));
+        }
         self.index.shift(number, before, applied.status);
         Ok(applied)
     }
@@ -240,28 +274,69 @@ impl Model {
         Ok(fold::apply_progress(record, report))
     }
 
-    /// Forgets operations whose start request has left the stream, and returns how many.
-    pub fn forget_before(&mut self, first_sequence: u64) -> usize {
-        let mut forgotten = 0;
-        while let Some(record) = self.records.front()
+    /// Forgets operations whose start request has left the stream, and returns them: a limit dropped
+    /// them, or somebody removed them.
+    pub fn forget_before(&mut self, first_sequence: u64) -> Vec<Arc<Record>> {
+        let mut forgotten = Vec::new();
+        while let Some(Some(record)) = self.records.front()
             && record.start_sequence < first_sequence
         {
-            self.index.remove(self.base, record.place());
-            self.numbers.remove(record.id.as_str());
-            self.started_direct.remove(record.id.as_str());
+            forgotten.extend(self.forget(self.base));
+        }
+        self.tidy();
+        forgotten
+    }
+
+    /// Forgets operations that ended before `time`, and returns them. At most `most`.
+    pub fn forget_ended(&mut self, time: Timestamp, most: usize) -> Vec<Arc<Record>> {
+        let mut forgotten = Vec::new();
+        while let Some((ended_at, number)) = self.ends.front().copied()
+            && ended_at < time
+            && forgotten.len() < most
+        {
+            self.ends.pop_front();
+            forgotten.extend(self.forget(number));
+        }
+        self.tidy();
+        forgotten
+    }
+
+    /// When the oldest operation was created.
+    pub fn oldest_created(&self) -> Option<Timestamp> {
+        let oldest = self.records.front()?.as_ref();
+        oldest.map(|record| record.created_at)
+    }
+
+    /// Forgets one operation; `None` when it was forgotten before.
+    fn forget(&mut self, number: u32) -> Option<Arc<Record>> {
+        let position = number.checked_sub(self.base)? as usize;
+        let record = self.records.get_mut(position)?.take()?;
+        self.index.remove(number, record.place());
+        self.numbers.remove(record.id.as_str());
+        self.started_direct.remove(record.id.as_str());
+        self.gaps += 1;
+        while let Some(None) = self.records.front() {
             self.records.pop_front();
             self.base += 1;
-            forgotten += 1;
+            self.gaps -= 1;
         }
-        if self.workers.len() > MAX_IDLE_WORKERS + 2 * self.records.len() {
+        Some(record)
+    }
+
+    /// Frees what forgotten operations have left.
+    fn tidy(&mut self) {
+        if self.gaps > MAX_IDLE_GAPS + 3 * self.len() {
+            self.renumber();
+        }
+        if self.workers.len() > MAX_IDLE_WORKERS + 2 * self.len() {
             self.forget_workers();
         }
-        forgotten
     }
 
     /// Forgets worker ids that no operation names any more.
     fn forget_workers(&mut self) {
-        let attempts = self.records.iter().flat_map(|record| &record.attempts);
+        let records = self.records.iter().flatten();
+        let attempts = records.flat_map(|record| &record.attempts);
         self.workers = attempts.map(|attempt| attempt.worker_id.clone()).collect();
     }
 
@@ -391,7 +466,8 @@ impl Model {
 
     /// How many operations ended before `time`.
     pub fn ended_before(&self, time: Timestamp) -> u64 {
-        let ends = self.records.iter().filter_map(|record| record.completed_at);
+        let records = self.records.iter().flatten();
+        let ends = records.filter_map(|record| record.completed_at);
         ends.filter(|end| *end < time).count() as u64
     }
 
@@ -423,13 +499,13 @@ impl Model {
 
     /// How many operations there are.
     pub fn len(&self) -> usize {
-        self.records.len()
+        self.records.len() - self.gaps
     }
 
     fn record(&self, number: u32) -> Option<Arc<Record>> {
         self.records
-            .get(number.checked_sub(self.base)? as usize)
-            .cloned()
+            .get(number.checked_sub(self.base)? as usize)?
+            .clone()
     }
 
     fn view(&self, number: u32) -> Option<View> {
@@ -443,15 +519,16 @@ impl Model {
 
     fn find_mut(&mut self, worker_type: &str, id: &str) -> Result<(u32, &mut Arc<Record>), Skip> {
         let (number, position) = self.find(worker_type, id)?;
-        let record = self.records.get_mut(position).ok_or(Skip::Unknown)?;
-        Ok((number, record))
+        let record = self.records.get_mut(position).and_then(Option::as_mut);
+        Ok((number, record.ok_or(Skip::Unknown)?))
     }
 
     /// The number of a record, and where it is.
     fn find(&self, worker_type: &str, id: &str) -> Result<(u32, usize), Skip> {
         let number = *self.numbers.get(id).ok_or(Skip::Unknown)?;
         let position = number.checked_sub(self.base).ok_or(Skip::Unknown)? as usize;
-        let record = self.records.get(position).ok_or(Skip::Unknown)?;
+        let record = self.records.get(position).and_then(Option::as_ref);
+        let record = record.ok_or(Skip::Unknown)?;
         if record.queue.worker_type.as_str() != worker_type {
             return Err(Skip::OtherType);
         }
@@ -487,17 +564,25 @@ impl Model {
         queue
     }
 
-    /// Numbers all operations again from 0. Needed once in 4 billion operations.
+    /// Numbers all operations again from 0, without gaps. Needed once in 4 billion operations, and
+    /// when an old operation is still there after most of the later ones were forgotten.
     fn renumber(&mut self) {
         self.base = 0;
+        self.gaps = 0;
         self.index = Index::default();
-        for (number, record) in (0u32..).zip(&self.records) {
+        self.records.retain(Option::is_some);
+        self.records.shrink_to_fit();
+        let mut ends = Vec::with_capacity(self.ends.len());
+        for (number, record) in (0u32..).zip(self.records.iter().flatten()) {
+            ends.extend(record.completed_at.map(|ended_at| (ended_at, number)));
             self.numbers.insert(record.id.clone(), number);
             self.index.insert(number, record.place());
             if record.cancel_requested_at().is_some() && !record.state.status.is_terminal() {
                 self.index.cancelling(number);
             }
         }
+        ends.sort_by_key(|(ended_at, _)| *ended_at);
+        self.ends = ends.into();
     }
 }
 

@@ -83,6 +83,8 @@ pub struct RareFields {
     pub result_ref: Option<ResultRef>,
     /// Sequence of a second start with the same id, made directly on a worker.
     pub direct_start: Option<u64>,
+    /// Sequences of all further start requests with this id.
+    pub other_starts: Vec<u64>,
     /// Whether the newest attempt belongs to that second start, so that no queue hands it to
     /// another worker.
     pub runs_direct: bool,
@@ -279,6 +281,11 @@ impl Record {
             Status::Completed => Progress::default().finished(),
             _ => Progress::default(),
         }
+    }
+
+    /// Sequences of further start requests with this id.
+    pub fn other_starts(&self) -> &[u64] {
+        self.rare.as_ref().map_or(&[], |rare| &rare.other_starts)
     }
 
     /// The fields that few operations have, created when there are none.

@@ -14,6 +14,7 @@
 //! | [`stream_settings`] | the settings in force, which live with the streams |
 //! | [`topology`] | streams and buckets, and how they are provisioned |
 //! | [`queues`] | the consumers of queues, and the lists of them |
+//! | [`keeping`] | how long the streams keep their messages |
 //! | [`key_values`] | reading and writing single keys of a bucket |
 //! | [`permissions`] | what each program may publish and subscribe, and the configuration of nats-server for it |
 //! | [`refusals`] | what the server refused for lack of a permission |
@@ -27,6 +28,7 @@
 
 pub mod backoff;
 pub mod file_stamp;
+pub mod keeping;
 pub mod key_values;
 pub mod metrics;
 pub mod nats;

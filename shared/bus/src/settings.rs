@@ -104,7 +104,7 @@ pub struct AskedSettings {
     /// Number of NATS servers that keep a copy of each stream: 1, 3 or 5. Default: 1.
     #[arg(long, env = "KTRDR_STREAM_REPLICAS", value_parser = clap::value_parser!(u8).range(1..=5))]
     pub stream_replicas: Option<u8>,
-    /// How long operations, metrics and results are kept. Default: 7d.
+    /// How long an operation is kept after its end, with its metrics and result. Default: 7d.
     #[arg(long, env = "KTRDR_RETENTION", value_parser = parse_duration)]
     pub retention: Option<Duration>,
     /// Largest size of the operations stream, for example `10GiB`; -1 for no limit (the default).

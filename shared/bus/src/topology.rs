@@ -16,6 +16,7 @@
 //! to run it first. Also rejected: letting workers create streams, because their settings may be
 //! others than those of the backends, and they would need the rights for it.
 
+mod change;
 mod refused;
 
 use std::collections::HashMap;
@@ -23,11 +24,14 @@ use std::time::Duration;
 
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::context::{Context, CreateStreamErrorKind, GetStreamErrorKind};
-use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType};
+use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
 use async_nats::jetstream::{kv, object_store};
 
+pub use self::change::{change, in_force, set_age};
+use self::change::{longest_lease, raised};
+
+use crate::keeping::base_age;
 use crate::key_values::{Found, KeyError, KeyValues};
-use crate::queues;
 use crate::stream_settings::{StoredSettings, StreamSettings};
 use crate::telemetry::short;
 use ktrdr_protocol::id::WorkerType;
@@ -37,10 +41,6 @@ use ktrdr_protocol::worker::PREFIX_KEY;
 /// How long the server remembers message ids. The server recognises a start that is repeated within
 /// this time, and the projection recognises later ones.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
-
-/// How often settings are written while others write, too, and the pause before they are looked at.
-const CHANGE_TRIES: u32 = 5;
-const CHANGE_PAUSE: Duration = Duration::from_millis(500);
 
 /// Why something could not be provisioned.
 #[derive(Debug, thiserror::Error)]
@@ -143,7 +143,7 @@ pub fn operations_stream(names: &SubjectNames, settings: &StreamSettings) -> Con
         // were acknowledged.
         discard: DiscardPolicy::New,
         max_bytes: settings.stream_max_bytes,
-        max_age: settings.retention,
+        max_age: base_age(settings.retention),
         duplicate_window: DUPLICATE_WINDOW.min(settings.retention),
         allow_direct: true,
         num_replicas: usize::from(settings.replicas),
@@ -176,8 +176,8 @@ pub async fn ensure(
     names: &SubjectNames,
     if_new: &StreamSettings,
 ) -> Result<StreamSettings, TopologyError> {
-    let settings = ensure_operations(jetstream, names, if_new).await?;
-    ensure_metrics(jetstream, names, &settings).await?;
+    let (settings, max_age) = ensure_operations(jetstream, names, if_new).await?;
+    ensure_metrics(jetstream, names, &settings, max_age).await?;
 
     let replicas = usize::from(settings.replicas);
     ensure_kv(
@@ -197,7 +197,7 @@ pub async fn ensure(
             bucket: names.checkpoints_bucket(),
             description: "KTRDR checkpoints of unfinished operations".to_owned(),
             history: 1,
-            max_age: settings.retention,
+            max_age,
             max_bytes: settings.checkpoints_max_bytes,
             num_replicas: replicas,
             ..kv::Config::default()
@@ -211,7 +211,7 @@ pub async fn ensure(
     let types = format!("KV_{}", names.worker_types_bucket());
     adjust_bucket(jetstream, &types, replicas, None).await?;
     let kept = Kept {
-        max_age: settings.retention,
+        max_age,
         max_bytes: settings.checkpoints_max_bytes,
     };
     let checkpoints = format!("KV_{}", names.checkpoints_bucket());
@@ -236,7 +236,7 @@ fn results_bucket(
     object_store::Config {
         bucket: bucket.to_owned(),
         description: Some(description),
-        max_age: settings.retention,
+        max_age: base_age(settings.retention),
         max_bytes: settings.results_max_bytes,
         num_replicas: usize::from(settings.replicas),
         ..object_store::Config::default()
@@ -249,78 +249,11 @@ async fn adjust_results(
     settings: &StreamSettings,
 ) -> Result<(), TopologyError> {
     let kept = Kept {
-        max_age: settings.retention,
+        max_age: base_age(settings.retention),
         max_bytes: settings.results_max_bytes,
     };
     let replicas = usize::from(settings.replicas);
     adjust_bucket(jetstream, &format!("OBJ_{bucket}"), replicas, Some(kept)).await
-}
-
-/// The operations stream as it is, and the settings in force; `None` when no backend has made it.
-///
-/// # Errors
-/// [`TopologyError`], also when the stream is of another prefix.
-pub async fn in_force(
-    jetstream: &Context,
-    names: &SubjectNames,
-) -> Result<Option<(Info, StreamSettings)>, TopologyError> {
-    let what = format!("stream {}", names.stream());
-    let info = match jetstream.get_stream(names.stream()).await {
-        Ok(stream) => stream.cached_info().clone(),
-        Err(error) if matches!(error.kind(), GetStreamErrorKind::JetStream(ref e) if e.error_code() == ErrorCode::STREAM_NOT_FOUND) =>
-        {
-            return Ok(None);
-        }
-        Err(error) => return Err(nats(&what, error)),
-    };
-    let defaults = StreamSettings::default();
-    check_owner(&info.config, &operations_stream(names, &defaults))?;
-
-    let stored = StoredSettings::of(&info.config);
-    let settings = match stored.complete() {
-        Some(settings) => settings,
-        None => {
-            let lease = longest_lease(jetstream, names).await?;
-            stored.complete_with(lease.unwrap_or(defaults.lease))
-        }
-    };
-    Ok(Some((info, settings)))
-}
-
-/// Puts other settings in force: changes the operations stream. Backends follow, and bring
-/// everything else in line.
-///
-/// The server cannot be told which configuration a change replaces, and backends may write the
-/// stream's configuration at the same time. So it is looked at once more, and changed again if
-/// necessary.
-///
-/// # Errors
-/// [`TopologyError`]; also when the server refuses a setting, for example more copies than it has
-/// servers. Nothing has changed then.
-pub async fn change(
-    jetstream: &Context,
-    names: &SubjectNames,
-    settings: &StreamSettings,
-) -> Result<(), TopologyError> {
-    let what = format!("stream {}", names.stream());
-    for _ in 0..CHANGE_TRIES {
-        let stream = jetstream.get_stream(names.stream()).await;
-        let existing = stream
-            .map_err(|error| nats(&what, error))?
-            .cached_info()
-            .config
-            .clone();
-        if StoredSettings::of(&existing).complete() == Some(*settings) {
-            return Ok(());
-        }
-
-        let wanted = operations_stream(names, settings);
-        let mut changed = merge(&existing, &wanted);
-        changed.metadata.extend(wanted.metadata);
-        update(jetstream, &existing, &changed).await?;
-        tokio::time::sleep(CHANGE_PAUSE).await;
-    }
-    Err(TopologyError::Busy { what })
 }
 
 /// Whether a backend of this prefix has provisioned streams and buckets. A worker then needs to look
@@ -424,15 +357,16 @@ async fn adjust_bucket(
     update(jetstream, &existing, &wanted).await
 }
 
-/// Creates the operations stream, or brings it in line. Returns the settings in force.
+/// Creates the operations stream, or brings it in line. Returns the settings in force, and the age
+/// limit of the stream.
 async fn ensure_operations(
     jetstream: &Context,
     names: &SubjectNames,
     if_new: &StreamSettings,
-) -> Result<StreamSettings, TopologyError> {
+) -> Result<(StreamSettings, Duration), TopologyError> {
     let wanted = operations_stream(names, if_new);
     let Some(existing) = find_or_create(jetstream, &wanted).await? else {
-        return Ok(*if_new);
+        return Ok((*if_new, wanted.max_age));
     };
     check_usable(&existing, &wanted)?;
 
@@ -453,30 +387,22 @@ async fn ensure_operations(
     let wanted = operations_stream(names, &settings);
     let mut merged = merge(&existing, &wanted);
     merged.max_bytes = existing.max_bytes;
+    merged.max_age = raised(existing.max_age, wanted.max_age);
     merged.metadata.extend(wanted.metadata);
     update(jetstream, &existing, &merged).await?;
-    Ok(settings)
-}
-
-/// The longest lease that a queue has; `None` without queues.
-async fn longest_lease(
-    jetstream: &Context,
-    names: &SubjectNames,
-) -> Result<Option<Duration>, TopologyError> {
-    let listing = queues::list(jetstream, names).await?;
-    let leases = listing
-        .queues
-        .iter()
-        .map(|found| found.info.config.ack_wait);
-    Ok(leases.max())
+    Ok((settings, merged.max_age))
 }
 
 async fn ensure_metrics(
     jetstream: &Context,
     names: &SubjectNames,
     settings: &StreamSettings,
+    max_age: Duration,
 ) -> Result<(), TopologyError> {
-    let wanted = metrics_stream(names, settings);
+    let wanted = Config {
+        max_age,
+        ..metrics_stream(names, settings)
+    };
     let Some(existing) = find_or_create(jetstream, &wanted).await? else {
         return Ok(());
     };

@@ -111,7 +111,7 @@ fn what_has_left_the_stream_is_forgotten() {
     for (sequence, id) in [(1, "a"), (5, "b"), (9, "c")] {
         start(&mut model, sequence, id, "dummy", "any").unwrap();
     }
-    assert_eq!(model.forget_before(6), 2);
+    assert_eq!(model.forget_before(6).len(), 2);
     assert!(model.get("a").is_none());
     assert_eq!(model.get("c").unwrap().queue_position, Some(1));
     assert_eq!(model.list(None, None, 0, 10, usize::MAX).0, 1);
@@ -122,6 +122,107 @@ fn what_has_left_the_stream_is_forgotten() {
         vec!["a", "c"]
     );
     assert_eq!(model.get("a").unwrap().queue_position, Some(2));
+}
+
+fn completed(id: &str, at: i64) -> Event {
+    Event {
+        at: Timestamp::from_millis(at),
+        kind: ktrdr_protocol::event::EventKind::Completed {
+            result: ktrdr_protocol::event::ResultPayload::Inline(
+                serde_json::value::RawValue::from_string("1".into()).unwrap(),
+            ),
+            progress: None,
+        },
+        ..started(id)
+    }
+}
+
+/// Starts, runs and ends an operation; it ended at the time of `sequence`.
+fn run(model: &mut Model, sequence: u64, id: &str) {
+    start(model, sequence, id, "dummy", "any").unwrap();
+    model.event(sequence + 1, "dummy", started(id)).unwrap();
+    let end = completed(id, sequence as i64);
+    model.event(sequence + 2, "dummy", end).unwrap();
+}
+
+#[test]
+fn operations_are_forgotten_by_their_end_and_open_ones_stay() {
+    let mut model = Model::default();
+    start(&mut model, 1, "open", "dummy", "any").unwrap();
+    for (sequence, id) in [(10, "a"), (20, "b"), (30, "c")] {
+        run(&mut model, sequence, id);
+    }
+    start(&mut model, 40, "last", "dummy", "any").unwrap();
+
+    let forgotten = model.forget_ended(Timestamp::from_millis(25), 1);
+    assert_eq!(forgotten.len(), 1, "not more than asked for");
+    let forgotten = model.forget_ended(Timestamp::from_millis(25), 100);
+
+    assert_eq!(forgotten[0].id.as_str(), "b");
+    assert_eq!(forgotten[0].start_sequence, 20);
+    for gone in ["a", "b"] {
+        assert!(model.get(gone).is_none());
+    }
+    let (total, page, _) = model.list(None, None, 0, 10, usize::MAX);
+    assert_eq!((total, ids(&page)), (3, vec!["last", "c", "open"]));
+    assert_eq!(model.len(), 3);
+    assert_eq!(model.get("last").unwrap().queue_position, Some(2));
+    assert_eq!(model.oldest_created(), Some(Timestamp::from_millis(1)));
+    // Its log is still in the stream when its start request is gone.
+    assert_eq!(
+        model.event(50, "dummy", started("a")).unwrap_err(),
+        Skip::Unknown
+    );
+
+    // Numbered again, the rest is found, and forgotten in its turn.
+    model.renumber();
+    assert_eq!(
+        ids(&model.list(None, None, 0, 10, usize::MAX).1),
+        ["last", "c", "open"]
+    );
+    assert_eq!(model.forget_ended(Timestamp::from_millis(31), 100).len(), 1);
+    assert_eq!(model.forget_before(2).len(), 1);
+    assert_eq!(model.oldest_created(), Some(Timestamp::from_millis(40)));
+    assert_eq!(model.len(), 1);
+}
+
+#[test]
+fn one_old_operation_costs_little_room() {
+    let mut model = Model::default();
+    start(&mut model, 1, "open", "dummy", "any").unwrap();
+    for number in 1..=300_000_u64 {
+        let id = format!("op-{number}");
+        run(&mut model, 10 * number, &id);
+        model.forget_ended(Timestamp::from_millis(10 * number as i64), 100);
+    }
+
+    assert_eq!(model.len(), 2);
+    assert!(
+        model.records.len() <= MAX_IDLE_GAPS + 10,
+        "{}",
+        model.records.len()
+    );
+    assert_eq!(
+        ids(&model.list(None, None, 0, 10, usize::MAX).1),
+        ["op-300000", "open"]
+    );
+}
+
+#[test]
+fn all_start_requests_of_an_id_are_known() {
+    let mut model = Model::default();
+    run(&mut model, 1, "a");
+    for (sequence, worker_type, origin) in [
+        (5, "dummy", "any"),
+        (6, "other", "any"),
+        (7, "dummy", "direct"),
+    ] {
+        start(&mut model, sequence, "a", worker_type, origin).unwrap_err();
+    }
+
+    let forgotten = model.forget_ended(Timestamp::from_millis(100), 100);
+
+    assert_eq!(forgotten[0].other_starts(), [5, 6, 7]);
 }
 
 #[test]

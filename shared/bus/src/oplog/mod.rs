@@ -20,6 +20,7 @@
 //! later.
 
 mod read;
+mod remove;
 
 use std::time::Duration;
 
@@ -50,6 +51,7 @@ use crate::signing::StartSigner;
 use crate::telemetry::{Repeated, chain};
 
 pub use read::{ReadLogError, stream_time};
+pub use remove::RemoveError;
 
 use read::Reads;
 

@@ -1,5 +1,6 @@
-//! What a backend may do. It provisions streams, buckets and queues, so it administers its own ones,
-//! but it can neither delete nor purge a stream.
+//! What a backend may do. It provisions streams, buckets and queues, so it administers its own ones.
+//! It can delete no stream. It removes operations that are over, so it can purge the streams of
+//! operations and metrics.
 
 use ktrdr_protocol::worker::PREFIX_KEY;
 
@@ -93,6 +94,21 @@ pub(super) fn rules(installation: &Installation) -> Vec<Rule> {
         )
         .rare("only after a queue was unused for a while"),
     ]);
+    for (right, why) in [
+        (
+            format!("STREAM.MSG.DELETE.{operations}"),
+            "start requests that are over",
+        ),
+        (format!("STREAM.PURGE.{operations}"), "logs that are over"),
+        (
+            format!("STREAM.PURGE.{metrics}"),
+            "metric points that are over",
+        ),
+    ] {
+        rules.push(
+            publish(api(right), why).rare("only while an operation is older than the retention"),
+        );
+    }
     // The bucket that all types share is only read.
     let shared = objects(&names.results_bucket());
     let of_old = |rule: Rule| {

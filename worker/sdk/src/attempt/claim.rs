@@ -24,6 +24,7 @@ use ktrdr_protocol::state::{FoldedLog, Status};
 use ktrdr_protocol::time::Timestamp;
 
 use crate::attempt::ownership::OwnedAttempt;
+use crate::pulling::lease::Lease;
 use crate::worker::core::Core;
 
 /// What became of a claim.
@@ -67,14 +68,15 @@ enum Step {
 /// Claims the operation of a start request, or finds out that there is nothing to run.
 ///
 /// # Errors
-/// [`ClaimError`] when NATS does not answer within `patience`.
+/// [`ClaimError`] when NATS does not answer within the lease.
 pub(crate) async fn claim(
     core: &Core,
     request: &StartRequest,
     delivery: DeliveryInfo,
     max_attempts: u32,
-    patience: Duration,
+    lease: &Lease,
 ) -> Result<Claimed, ClaimError> {
+    let patience = lease.duration();
     let claim_id = uuid::Uuid::new_v4().simple().to_string();
     let mut log = match delivery.count {
         1 => FoldedLog::default(),
@@ -95,6 +97,12 @@ pub(crate) async fn claim(
                 } => (attempt, kind, expected),
                 Step::Done(claimed) => return Ok(claimed),
             };
+        // An empty log means nothing to a worker that was suspended: the operation may have ended
+        // meanwhile, and its log may be gone with its retention. If it still exists, its request
+        // is delivered again.
+        if expected == 0 && lease.is_stale() {
+            return Ok(Claimed::Outdated);
+        }
         let event = Event::by_worker(
             &core.worker_id,
             &claim_id,

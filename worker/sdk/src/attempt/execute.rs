@@ -231,7 +231,7 @@ async fn claim_assignment(
         &assignment.request,
         assignment.delivery,
         max_attempts,
-        lease.duration(),
+        lease,
     )
     .await;
 

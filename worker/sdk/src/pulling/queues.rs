@@ -174,7 +174,9 @@ impl Follower<'_> {
                 if since.elapsed() < LIST_PATIENCE {
                     return Ok(None);
                 }
-                // Those of version 0.1.0 leave no record of it.
+                // Those of version 0.1.0 leave no record of it. The stream itself may be of another
+                // prefix.
+                topology::in_force(jetstream, &core.names).await?;
             }
             publish_type(core).await?;
             known.provisioned = true;
