@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
+import { api } from '../../backend/assets/dashboard/api.js';
 import { meetsRequirements, whyNoWorker } from '../../backend/assets/dashboard/requirements.js';
 import {
   capabilityLabels, isNotPulling, sortedByNeed,
@@ -69,4 +70,21 @@ test('capabilities are told, also those that the page does not know', () => {
 
   assert.deepEqual(labels, ['GPU', '8 cores', '16 GiB', '2 slots', 'zone: eu', 'disks: [1]']);
   assert.deepEqual(capabilityLabels(worker('w')), ['CPU only']);
+});
+
+test('all pages of workers are read', async () => {
+  const pages = new Map([
+    ['/api/v1/workers?worker_type=dummy',
+      { workers: [worker('a'), worker('b')], next: '/api/v1/workers?worker_type=dummy&offset=2' }],
+    ['/api/v1/workers?worker_type=dummy&offset=2', { workers: [worker('c')], next: null }],
+  ]);
+  globalThis.fetch = async (path) => {
+    const { workers, next } = pages.get(path);
+    const headers = next === null ? {} : { link: `<${next}>; rel="next"` };
+    return Response.json(workers, { headers });
+  };
+
+  const found = await api.workers(new AbortController().signal, 'dummy');
+
+  assert.deepEqual(found.map((one) => one.worker_id), ['a', 'b', 'c']);
 });

@@ -265,3 +265,39 @@ fn worker_ids_are_kept_only_with_events_that_are_applied() {
     model.event(400, "dummy", started("a")).unwrap();
     assert_eq!(model.workers.len(), 1);
 }
+
+#[test]
+fn the_oldest_unfinished_and_the_quietest_running_operation_of_each_type_are_found() {
+    let mut model = Model::default();
+    for (sequence, id) in [(1, "ended"), (2, "running"), (3, "late"), (4, "waiting")] {
+        start(&mut model, sequence, id, "dummy", "any").unwrap();
+    }
+    start(&mut model, 5, "other", "training", "gpu").unwrap();
+    for (sequence, id) in [(6, "ended"), (7, "running"), (8, "late")] {
+        model.event(sequence, "dummy", started(id)).unwrap();
+    }
+    let end = Event {
+        kind: ktrdr_protocol::event::EventKind::Cancelled {
+            forced: false,
+            progress: None,
+            requested_by: None,
+        },
+        ..started("ended")
+    };
+    model.event(9, "dummy", end).unwrap();
+
+    let now = Timestamp::from_millis(60_002);
+    let mut found = model.unfinished(now, Instant::now());
+    found.sort_by(|a, b| a.worker_type.cmp(&b.worker_type));
+
+    let [dummy, training] = found.as_slice() else {
+        panic!("{found:?}");
+    };
+    let oldest = |work: &UnfinishedWork| work.oldest.as_ref().map(|(id, _)| id.to_string());
+    assert_eq!(oldest(dummy).as_deref(), Some("running"));
+    assert_eq!(dummy.oldest_age(now), 60.0);
+    let (quietest, age) = dummy.quietest.as_ref().unwrap();
+    assert_eq!((quietest.as_str(), age.as_secs()), ("running", 60));
+    assert_eq!(oldest(training).as_deref(), Some("other"));
+    assert!(training.quietest.is_none());
+}
