@@ -14,29 +14,25 @@
 //! Some file systems have no extended attributes, and workers of old versions set none. There a
 //! repeated run compares: it keeps an existing file that has the same bytes, and refuses another.
 
+mod error;
+mod mark;
+
 use std::ffi::OsStr;
 use std::fmt::Write as _;
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io::{self, BufWriter, ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use cap_std::fs::{Dir, OpenOptions};
-use ktrdr_protocol::id::OperationId;
-use rustix::fs::{XattrFlags, fgetxattr, fsetxattr};
-use rustix::io::Errno;
-use serde::{Deserialize, Serialize};
+use rustix::fs::{XattrFlags, fsetxattr};
 use sha2::{Digest, Sha256};
 
+pub use self::error::OutputError;
+pub(crate) use self::mark::Mark;
+use self::mark::{MARK, read_mark};
 use crate::engine::context::Context;
 use crate::engine::data_dir::{DataDir, FileError, is_hidden, leads_out, real_path, relative};
-use crate::engine::error::OperationError;
-
-/// The extended attribute of an output.
-const MARK: &str = "user.ktrdr.output";
-
-/// Bytes that a mark may have. An operation id and a name are much shorter.
-const MAX_MARK: usize = 4096;
 
 /// Bytes compared at a time.
 const CHUNK: usize = 64 * 1024;
@@ -49,55 +45,6 @@ pub enum NamedBy {
     /// The engine makes the name from the request, as the table of `a.csv` goes to
     /// `a.processed.csv`. Such an output may be replaced by a later one of the same worker type.
     Engine,
-}
-
-/// Why an output cannot be written.
-#[derive(Debug, thiserror::Error)]
-pub enum OutputError {
-    /// The name cannot be that of an output.
-    #[error("output file {name:?} {why}: give another name")]
-    Name {
-        /// The name in the request.
-        name: String,
-        /// What is wrong with it.
-        why: &'static str,
-    },
-    /// The path leaves the data directory.
-    #[error(transparent)]
-    Path(#[from] FileError),
-    /// A file has this name, and this operation may not replace it.
-    #[error(
-        "output file {name:?} exists, and this operation did not write it: give another name, remove the file, or set overwrite to true"
-    )]
-    Exists {
-        /// The name, relative to the data directory.
-        name: String,
-    },
-    /// The system refuses to write.
-    #[error("cannot write {name:?}: {source}")]
-    Io {
-        /// The name, relative to the data directory.
-        name: String,
-        /// The error of the system.
-        source: io::Error,
-    },
-    /// The operation was cancelled, or another attempt has taken over.
-    #[error(transparent)]
-    Stopped(#[from] OperationError),
-}
-
-impl From<OutputError> for OperationError {
-    fn from(error: OutputError) -> Self {
-        let message = error.to_string();
-        match error {
-            OutputError::Name { .. } => Self::invalid(message),
-            OutputError::Path(error) => error.into(),
-            OutputError::Exists { .. } => Self::permanent("output_exists", message),
-            // A disk may have room later.
-            OutputError::Io { .. } => Self::failed(message),
-            OutputError::Stopped(error) => error,
-        }
-    }
 }
 
 impl DataDir {
@@ -144,7 +91,13 @@ pub struct Output {
     name: String,
     named_by: NamedBy,
     overwrite: bool,
+    /// The file that had the name when the operation began.
+    found: Option<Identity>,
 }
+
+/// Which file has a name. Another file, or a change of it, is another identity: inode, length, and
+/// time of the last change.
+type Identity = (u64, u64, u64, i64, i64);
 
 /// What has the name of an output now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,20 +110,6 @@ enum Existing {
     Unknown,
     /// A file that this operation may not replace.
     Foreign,
-}
-
-/// Who wrote a file. It holds as long as the file has this name, length and time.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Mark {
-    operation_id: OperationId,
-    worker_type: String,
-    /// SHA-256 of the parameters. Retries and resumes of an operation have the same.
-    parameters: String,
-    /// Whether the engine made the name.
-    derived: bool,
-    name: String,
-    len: u64,
-    modified: i64,
 }
 
 impl Context {
@@ -189,16 +128,20 @@ impl Context {
         named_by: NamedBy,
         overwrite: bool,
     ) -> Result<Output, OutputError> {
-        let output = Output {
+        let mut output = Output {
             name: self.data_dir().place_output(name)?,
             ctx: self.clone(),
             named_by,
             overwrite,
+            found: None,
         };
 
         match output.look()? {
             Existing::Foreign => Err(output.exists()),
-            _ => Ok(output),
+            _ => {
+                output.found = output.identity()?;
+                Ok(output)
+            }
         }
     }
 }
@@ -336,12 +279,53 @@ impl Output {
 
     /// Gives the name to the file in place of the one that has it, if this is allowed.
     fn replace(&self, from: &Dir, temporary: &Path, folder: &Dir) -> Result<(), OutputError> {
-        match self.look_in(folder).map_err(self.io())? {
+        let existing = self.look_in(folder).map_err(self.io())?;
+
+        if existing == Existing::Replaceable {
+            self.check_not_taken(folder)?;
+        }
+
+        match existing {
             Existing::Nothing | Existing::Replaceable => from
                 .rename(temporary, folder, self.file_name())
                 .map_err(self.io()),
             Existing::Unknown if self.holds_the_same(folder, from, temporary)? => Ok(()),
             Existing::Unknown | Existing::Foreign => Err(self.exists()),
+        }
+    }
+
+    /// Fails when another operation has written the file since this one began. Two that write one
+    /// output at a time would each replace what the other has just completed.
+    fn check_not_taken(&self, folder: &Dir) -> Result<(), OutputError> {
+        let target = self.file_name();
+        if identity_in(folder, target).map_err(self.io())? == self.found {
+            return Ok(());
+        }
+
+        let file = folder.open(target).map(cap_std::fs::File::into_std);
+        let mark = file.ok().and_then(|file| read_mark(&file).ok().flatten());
+        match mark {
+            // An earlier attempt, which was believed lost.
+            Some(mark)
+                if mark.operation_id == *self.ctx.operation_id()
+                    || self.ctx.resumes().contains(&mark.operation_id) =>
+            {
+                Ok(())
+            }
+            mark => Err(OutputError::Taken {
+                name: self.name.clone(),
+                by: mark.map_or("another program".to_owned(), |mark| {
+                    format!("operation {}", mark.operation_id)
+                }),
+            }),
+        }
+    }
+
+    /// The file that has the name now.
+    fn identity(&self) -> Result<Option<Identity>, OutputError> {
+        match self.open_folder()? {
+            Some(folder) => identity_in(&folder, self.file_name()).map_err(self.io()),
+            None => Ok(None),
         }
     }
 
@@ -413,18 +397,26 @@ impl Output {
 
     /// What has the name now.
     fn look(&self) -> Result<Existing, OutputError> {
+        match self.open_folder()? {
+            Some(folder) => self.look_in(&folder).map_err(self.io()),
+            None => Ok(Existing::Nothing),
+        }
+    }
+
+    /// The folder of the output. None when it does not exist yet.
+    fn open_folder(&self) -> Result<Option<Dir>, OutputError> {
         let dir = match self.ctx.data_dir().dir() {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Existing::Nothing),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             opened => opened.map_err(self.io())?,
         };
         let real = self.real_folder(dir)?;
 
         if real.as_os_str().is_empty() {
-            return self.look_in(dir).map_err(self.io());
+            return dir.try_clone().map(Some).map_err(self.io());
         }
         match dir.open_dir(&real) {
-            Ok(folder) => self.look_in(&folder).map_err(self.io()),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Existing::Nothing),
+            Ok(folder) => Ok(Some(folder)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(self.describe(error)),
         }
     }
@@ -530,19 +522,22 @@ impl Output {
     }
 }
 
-impl Mark {
-    fn holds(&self, name: &str, metadata: &Metadata) -> bool {
-        self.name == name && self.len == metadata.len() && self.modified == metadata.mtime()
-    }
-}
+/// The file that is called `name` in `folder`.
+fn identity_in(folder: &Dir, name: &OsStr) -> io::Result<Option<Identity>> {
+    use cap_std::fs::MetadataExt;
 
-/// The mark of a file; none when it has none that can be read.
-fn read_mark(file: &File) -> io::Result<Option<Mark>> {
-    let mut bytes = [0; MAX_MARK];
-    match fgetxattr(file, MARK, &mut bytes[..]) {
-        Ok(len) => Ok(serde_json::from_slice(&bytes[..len]).ok()),
-        Err(Errno::NOTSUP) => Err(Errno::NOTSUP.into()),
-        Err(_) => Ok(None),
+    match folder.symlink_metadata(name) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        metadata => {
+            let metadata = metadata?;
+            Ok(Some((
+                metadata.dev(),
+                metadata.ino(),
+                metadata.len(),
+                metadata.mtime(),
+                metadata.mtime_nsec(),
+            )))
+        }
     }
 }
 

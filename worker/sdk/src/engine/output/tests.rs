@@ -2,6 +2,7 @@ use std::io::Write;
 
 use super::*;
 use crate::testing::TestRun;
+use ktrdr_protocol::id::OperationId;
 
 fn names(dir: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(dir).unwrap().map(Result::unwrap);
@@ -91,4 +92,58 @@ fn a_link_is_not_written_through() {
         (read("out"), read("target")),
         ("new".into(), "the user's".into())
     );
+}
+
+/// The one that ends first keeps the file. The other is told, also when it may overwrite.
+#[test]
+fn two_operations_do_not_replace_the_output_of_each_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = TestRun::in_dir(dir.path());
+    let second = first.another(OperationId::new("second").unwrap());
+    let open = |run: &TestRun, overwrite| {
+        let named = if overwrite {
+            NamedBy::Request
+        } else {
+            NamedBy::Engine
+        };
+        run.ctx().output("out", named, overwrite).unwrap()
+    };
+    let read = || std::fs::read_to_string(dir.path().join("out")).unwrap();
+
+    for overwrite in [true, false] {
+        for before in [None, Some("earlier")] {
+            let _ = std::fs::remove_file(dir.path().join("out"));
+            if let Some(text) = before {
+                open(&first, overwrite)
+                    .write(|file| file.write_all(text.as_bytes()))
+                    .unwrap();
+            }
+            let (one, other) = (open(&first, overwrite), open(&second, overwrite));
+
+            one.write(|file| file.write_all(b"first")).unwrap();
+            let error = other.write(|file| file.write_all(b"second")).unwrap_err();
+
+            assert!(
+                error
+                    .to_string()
+                    .contains("written by operation test while"),
+                "{error}"
+            );
+            assert_eq!(
+                (read(), names(dir.path())),
+                ("first".into(), vec!["out".into()])
+            );
+
+            // One after the other is fine, and so is an earlier attempt of the same operation.
+            open(&second, true)
+                .write(|file| file.write_all(b"second"))
+                .unwrap();
+            let again = second.next_attempt();
+            let (late, early) = (open(&again, true), open(&second, true));
+            early.write(|file| file.write_all(b"once")).unwrap();
+            late.write(|file| file.write_all(b"twice")).unwrap();
+
+            assert_eq!(read(), "twice");
+        }
+    }
 }
