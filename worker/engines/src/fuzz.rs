@@ -7,7 +7,7 @@ use ktrdr_worker::testing::TestRun;
 use serde_json::json;
 
 use crate::bars::{BarSelection, BarTime, Bars};
-use crate::datetime::{TimeFormat, parse_cell, parse_instant};
+use crate::datetime::{Ambiguous, TimeCell, TimeReader, TimesRead, parse_cell, parse_instant};
 use crate::training::features::FEATURES;
 use crate::training::model::Model;
 use crate::training::{TrainingRequest, TrainingState};
@@ -123,6 +123,9 @@ fn time_formats() {
         "%s\n1700000000",
         "%Y-%j\n2024-200",
         "%+\n2024-01-02T00:00:00+00:00",
+        "%d/%m/%Y %I:%M %p\n02/01/2024 10:30 PM",
+        "%Y-%m-%d %H:%M %Z\n2024-01-02 10:30 CEST",
+        "%Q\n1700000000000",
     ];
     Attack::on("time formats").with(seeds).run(|bytes| {
         let mut parts = bytes.splitn(2, |byte| *byte == b'\n');
@@ -132,12 +135,16 @@ fn time_formats() {
         let (Some(format), Some(cell)) = (format, parts.next()) else {
             return;
         };
-        let Ok(format) = TimeFormat::new(format) else {
-            return;
-        };
-        let mut written = Vec::new();
-        if format.rewrite(cell, &mut written) {
-            assert!(parse_cell(&written).is_some(), "{}", written.escape_ascii());
+        let formats = [format.to_owned()];
+        for zone in [None, Some("Europe/Berlin")] {
+            let Ok(reader) = TimeReader::new(&formats, zone, Ambiguous::Order) else {
+                return;
+            };
+            let (mut seen, mut written) = (TimesRead::default(), Vec::new());
+            if reader.read(cell, &mut seen, &mut written) == TimeCell::Rewritten {
+                assert!(parse_cell(&written).is_some(), "{}", written.escape_ascii());
+            }
+            let _ = reader.matches(cell);
         }
     });
 }

@@ -8,7 +8,9 @@
 //! | [`dummy`] | Engine: waits in steps; for trials and load tests. |
 //! | [`bars`] | Price bars and indicators, for backtesting and training. |
 //! | `bounded` | Reads files from outside within bounds. |
+//! | `warnings` | The warnings of a completed operation. |
 //! | `require` | Turns a condition on a request into an error with a text. |
+//! | `defaults` | Leaves out of a written request what has its default. |
 //! | `datetime` | The dates and times of all engines. |
 //!
 //! Dependencies go one way: `data_processing`, `bars` → `datetime`, `bounded`; `training` → `bars`;
@@ -21,8 +23,10 @@ pub mod bars;
 mod bounded;
 pub mod data_processing;
 mod datetime;
+mod defaults;
 pub mod dummy;
 #[cfg(test)]
 mod fuzz;
 mod require;
 pub mod training;
+mod warnings;

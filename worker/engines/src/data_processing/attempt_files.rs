@@ -107,6 +107,11 @@ impl AttemptFiles {
         self.create(&Self::state_path(&self.directory, self.attempt, number))
     }
 
+    /// The data directory.
+    pub(super) fn data_dir(&self) -> &DataDir {
+        &self.data_dir
+    }
+
     /// Keeps the files from now on, because a checkpoint names them.
     pub(super) fn keep(&mut self) {
         self.on_drop = OnDrop::Keep;

@@ -42,7 +42,7 @@ use ktrdr_worker::Context;
 
 /// Version of checkpoints and states. Increase it when their form changes or when rows are
 /// processed differently: a run never resumes from the checkpoint of another version.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// The checkpoint that JetStream stores.
 #[derive(Debug, Serialize, Deserialize)]
@@ -239,7 +239,8 @@ impl<'a> CheckpointSaver<'a> {
         position: Position,
         output: Option<&mut OutputTable>,
     ) -> Result<(), DataError> {
-        if !self.enabled {
+        // Rows that an operation holds back are in no state.
+        if !self.enabled || plan.holds_rows() {
             return Ok(());
         }
 

@@ -1,8 +1,7 @@
 //! The errors of this engine. Their messages name the file and the line.
 
+use super::decode::is_bad_data;
 use ktrdr_worker::{FileError, OperationError, OutputError};
-
-use crate::datetime::InvalidTimeFormat;
 
 /// Longest text of a cell in a message or a result, in characters.
 const SHOWN_CHARS: usize = 200;
@@ -20,8 +19,23 @@ pub(super) enum DataError {
     #[error("{file}: the file is empty; it must have at least a header")]
     Empty { file: String },
     /// A record is not valid UTF-8.
-    #[error("{file}, line {line}: the record is not valid UTF-8")]
+    #[error(
+        "{file}, line {line}: the record is not valid UTF-8: set input.encoding, such as windows-1252, if the file has another encoding"
+    )]
     NotUtf8 { file: String, line: u64 },
+    /// The source cannot be decoded.
+    #[error("{file}: {problem}")]
+    NotDecoded { file: String, problem: String },
+    /// A record holds a NUL byte, which no text has.
+    #[error(
+        "{file}, line {line}: the record holds a NUL byte, so the file is no text in UTF-8: if it is UTF-16, set input.encoding to utf-16le or utf-16be"
+    )]
+    NulByte { file: String, line: u64 },
+    /// Text follows the closing quote of a cell.
+    #[error(
+        "{file}, line {line}: text follows the closing quote of a cell in this record: is a quote missing or not doubled? Set input.quote to null if quotes have no meaning"
+    )]
+    StrayQuote { file: String, line: u64 },
     /// A quoted cell is not closed.
     #[error("{file}, line {line}: a quoted cell in this record is never closed")]
     UnterminatedQuote { file: String, line: u64 },
@@ -51,6 +65,11 @@ pub(super) enum DataError {
         value: String,
         expected: String,
     },
+    /// The rows to sort do not fit into memory.
+    #[error(
+        "sort: the rows take more than {mebibytes} MiB: filter or select first, or sort the file with another program"
+    )]
+    TooLargeToSort { mebibytes: usize },
     /// Two columns have the same name.
     #[error(
         "{place}: column name {name:?} occurs more than once: give every column a different name"
@@ -88,6 +107,26 @@ pub(super) enum DataError {
 }
 
 impl DataError {
+    /// The error of reading a source. Bad content stays bad; a file system can recover.
+    pub(super) fn reading(file: &str, source: std::io::Error) -> Self {
+        let file = file.to_owned();
+        match source.kind() {
+            std::io::ErrorKind::UnexpectedEof => Self::NotDecoded {
+                file,
+                problem: "the file ends too early: it is not complete".to_owned(),
+            },
+            _ if is_bad_data(&source) => Self::NotDecoded {
+                file,
+                problem: source.to_string(),
+            },
+            _ => Self::Io {
+                doing: "read",
+                file,
+                source,
+            },
+        }
+    }
+
     /// Returns a function for `map_err` after file system calls.
     pub(super) fn io(doing: &'static str, file: &str) -> impl FnOnce(std::io::Error) -> Self {
         let file = file.to_owned();
@@ -96,12 +135,6 @@ impl DataError {
             file,
             source,
         }
-    }
-}
-
-impl From<InvalidTimeFormat> for DataError {
-    fn from(error: InvalidTimeFormat) -> Self {
-        Self::Request(error.to_string())
     }
 }
 

@@ -1,11 +1,17 @@
 //! Attacks on CSV files, requests, and the saved state of a run.
 
-use std::io::Cursor;
+use std::fs::{self, File};
+use std::io::{Cursor, Write};
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
 
 use ktrdr_fuzz::Attack;
 
+use super::decode::Coding;
+use super::numbers::{Decimal, NumberFormat, Thousands};
 use super::plan::Plan;
-use super::reader::CsvReader;
+use super::reader::{CsvReader, Dialect};
 use super::row::Row;
 use super::table::Table;
 use super::{DataProcessingRequest, NameOrObject, OperationParams};
@@ -17,6 +23,7 @@ const REQUESTS: &[&str] = &[
     r#"{"source_file":"in.csv","operations":["clean","validate"]}"#,
     r#"{"source_file":"in.csv","output_file":"o.csv","overwrite":true,"operations":[{"op":"clean","null_values":["","NA"],"types":{"a":"number"},"missing":{"a":"median"},"drop_duplicates":true},{"op":"validate","rules":[{"column":"a","rule":"max","value":70}]}]}"#,
     r#"{"source_file":"in.csv","operations":[{"op":"transform","decimals":3,"steps":[{"op":"rename","columns":{"a":"x"}},{"op":"filter","column":"x","cmp":"<=","value":1.5},{"op":"zscore","column":"x"},{"op":"minmax","column":"x","as":"m"},{"op":"log_return","column":"x"},{"op":"select","columns":["x","m"]}]}]}"#,
+    r#"{"source_file":"in.csv","input":{"delimiter":",","quote":"\"","decimal":".","thousands":"'","ragged":"pad","comment":"%","skip_rows":0},"operations":[{"op":"clean","types":{"a":{"type":"number","thousands":","},"b":{"type":"datetime","format":["%d.%m.%Y","%Q"],"zone":"Europe/Berlin","ambiguous":"later"}}},{"op":"transform","steps":[{"op":"sort","columns":["a"],"descending":true},{"op":"dedupe","keep":"last"},{"op":"dedupe","columns":["b"]}]}]}"#,
 ];
 
 const TABLES: &[&str] = &[
@@ -25,8 +32,8 @@ const TABLES: &[&str] = &[
     "a;b\n\"1\n2\"\n",
 ];
 
-fn read_all(bytes: &[u8]) -> Vec<Vec<Vec<u8>>> {
-    let mut reader = CsvReader::new(Cursor::new(bytes), "in.csv");
+fn read_all(bytes: &[u8], dialect: Dialect) -> Vec<Vec<Vec<u8>>> {
+    let mut reader = CsvReader::new(Cursor::new(bytes), "in.csv", dialect);
     let (mut row, mut rows) = (Row::default(), Vec::new());
     while let Ok(true) = reader.read(&mut row) {
         rows.push(row.iter().map(<[u8]>::to_vec).collect());
@@ -41,9 +48,91 @@ fn csv_files() {
         .with(TABLES)
         .memory(MEMORY)
         .run(|bytes| {
-            for cells in read_all(bytes) {
+            for cells in read_all(bytes, Dialect::default()) {
                 let length: usize = cells.iter().map(Vec::len).sum();
                 assert!(!cells.is_empty() && length <= bytes.len());
+            }
+        });
+}
+
+#[test]
+fn files_of_other_dialects() {
+    let dialect = Dialect {
+        delimiter: b';',
+        quote: Some(b'\''),
+        comment: Some(b'#'),
+        skip_lines: 1,
+    };
+    let seeds = ["no table\na;b\n#c\n'x;''y'';' ; 1\n;\n", TABLES[2]];
+    Attack::on("files of other dialects")
+        .with(seeds)
+        .memory(MEMORY)
+        .run(|bytes| {
+            for cells in read_all(bytes, dialect) {
+                let length: usize = cells.iter().map(Vec::len).sum();
+                assert!(!cells.is_empty() && length <= bytes.len());
+            }
+        });
+}
+
+/// Gzip and UTF-16.
+#[test]
+fn coded_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("in.csv");
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+    gzip.write_all(TABLES[0].as_bytes()).unwrap();
+    let utf16 = format!("\u{feff}{}", TABLES[1]);
+    let utf16: Vec<u8> = utf16.encode_utf16().flat_map(u16::to_le_bytes).collect();
+
+    let read = |bytes: &[u8], encoding| {
+        fs::write(&path, bytes).unwrap();
+        let (file, len) = (File::open(&path).unwrap(), bytes.len() as u64);
+        let coding = Coding::of(&file, len, encoding).unwrap();
+        let decoded = coding.open(&file, len).unwrap();
+        let mut reader = CsvReader::new(decoded, "in.csv", Dialect::default());
+        let (mut row, mut rows) = (Row::default(), 0);
+        while let Ok(true) = reader.read(&mut row) {
+            assert!(std::str::from_utf8(&row.bytes).is_ok());
+            rows += 1;
+        }
+        rows
+    };
+
+    assert!(read(&utf16, None) == 3);
+    Attack::on("coded files")
+        .with([gzip.finish().unwrap(), utf16])
+        .memory(MEMORY)
+        .run(|bytes| {
+            read(bytes, None);
+            read(bytes, Some(encoding_rs::SHIFT_JIS));
+        });
+}
+
+#[test]
+fn numbers_of_other_places() {
+    let formats = [
+        (Decimal::Comma, Some(Thousands::Point)),
+        (Decimal::Comma, Some(Thousands::Space)),
+        (Decimal::Point, Some(Thousands::Apostrophe)),
+        (Decimal::Point, Some(Thousands::Comma)),
+    ];
+    let seeds = [
+        "1.299,99",
+        "-1\u{a0}234\u{202f}567,5e-3",
+        "1\u{2019}299.5",
+        "1,000",
+    ];
+    Attack::on("numbers of other places")
+        .with(seeds)
+        .run(|bytes| {
+            for (decimal, thousands) in formats {
+                let format = NumberFormat::new(decimal, thousands).unwrap();
+                let plain = format.plain(bytes);
+                assert_eq!(plain.is_some(), format.number(bytes).is_some());
+                if let Some(plain) = plain {
+                    assert!(NumberFormat::default().is_number(&plain));
+                }
             }
         });
 }
@@ -73,16 +162,21 @@ fn requests() {
 
 /// Sends the rows of a table through the operations, once, and returns the saved state.
 fn run(operations: &[NameOrObject<OperationParams>], table: &[u8]) -> Option<(Plan, Vec<u8>)> {
-    let mut reader = CsvReader::new(Cursor::new(table), "in.csv");
+    let mut reader = CsvReader::new(Cursor::new(table), "in.csv", Dialect::default());
     let mut row = Row::default();
     reader.read(&mut row).ok().filter(|is_there| *is_there)?;
     let columns = row.len();
-    let mut plan = Plan::new(operations, "in.csv", Table::new("in.csv", &row).ok()?).ok()?;
+    let mut plan = Plan::new(
+        operations,
+        "in.csv",
+        Table::new("in.csv", &row, NumberFormat::default()).ok()?,
+    )
+    .ok()?;
 
     for pass in 0..=plan.table.last_pass.min(8) {
         plan.begin_pass(pass);
         let needed = plan.operations_needed_in(pass);
-        let mut reader = CsvReader::new(Cursor::new(table), "in.csv");
+        let mut reader = CsvReader::new(Cursor::new(table), "in.csv", Dialect::default());
         reader.read(&mut row).ok()?;
         while let Ok(true) = reader.read(&mut row) {
             if row.len() != columns {
@@ -90,6 +184,7 @@ fn run(operations: &[NameOrObject<OperationParams>], table: &[u8]) -> Option<(Pl
             }
             plan.process_row(&mut row, needed).ok()?;
         }
+        while plan.next_held(&mut row, needed).ok()? {}
     }
     let mut state = Vec::new();
     plan.save(&mut state).ok()?;
@@ -105,7 +200,7 @@ fn a_state_with_impossible_counts_is_refused() {
     // No rules, no short rows, two rows, none of them invalid, no errors.
     assert_eq!(state, [0x96, 0x90, 0, 2, 0, 0, 0x90]);
     let restore = |state: &[u8]| {
-        let table = Table::new("in.csv", &Row::of(&["a"])).unwrap();
+        let table = Table::new("in.csv", &Row::of(&["a"]), NumberFormat::default()).unwrap();
         let mut plan = Plan::new(&request.operations, "in.csv", table).unwrap();
         plan.restore(plan.table.last_pass, &mut &state[..])
     };
@@ -127,7 +222,7 @@ fn saved_states() {
         .memory(MEMORY)
         .run(|bytes| {
             let header = Row::of(&["a", "b"]);
-            let table = Table::new("in.csv", &header).unwrap();
+            let table = Table::new("in.csv", &header, NumberFormat::default()).unwrap();
             let mut plan = Plan::new(&request.operations, "in.csv", table).unwrap();
             if plan.restore(pass, &mut Cursor::new(bytes)).is_err() {
                 return;

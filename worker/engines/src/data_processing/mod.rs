@@ -7,9 +7,10 @@
 //!   all operations.
 //! - `plan` turns the operations of a request (`clean`, `transform`, `validate`) into one chain.
 //!   `operation` is the trait that they implement.
-//! - `table` computes which pass over the source can do what; `row`, `text`, `statistics` and
-//!   `text_set` are the values that operations work on.
-//! - `source` and `reader` read CSV, `output` writes it.
+//! - `table` computes which pass over the source can do what; `row`, `text`, `numbers`,
+//!   `time_format`, `statistics`, `duplicates` and `text_set` are the values that operations work on.
+//! - `input` says how the source is written; `source`, `decode` and `reader` read it, `output` writes
+//!   CSV.
 //! - `checkpoint` saves and restores the state of a run (`state`) with the files of
 //!   `attempt_files`; `progress` reports how far the run is.
 //! - `name_or_object` reads parameters that are a name or an object; `error` has every message.
@@ -17,10 +18,14 @@
 mod attempt_files;
 mod checkpoint;
 mod clean;
+mod decode;
+mod duplicates;
 mod error;
 #[cfg(test)]
 mod fuzz;
+mod input;
 mod name_or_object;
+mod numbers;
 mod operation;
 mod output;
 mod plan;
@@ -36,6 +41,7 @@ mod table;
 mod tests;
 mod text;
 mod text_set;
+mod time_format;
 mod transform;
 mod validate;
 
@@ -43,13 +49,17 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::clean::{CellType, CleanParams, CleanResult, Duplicates, MissingPolicy, OnInvalid};
+pub use self::input::{Comment, Delimiter, EncodingName, InputOptions, Quote, QuoteMark, Ragged};
 pub use self::name_or_object::{NameOrObject, TaggedEnum};
+pub use self::numbers::{Decimal, Thousands};
 pub use self::plan::{OperationParams, OperationResult};
+pub use self::time_format::TimeFormats;
 pub use self::transform::{
-    ColumnStats, Comparison, Computation, FilterValue, TransformParams, TransformResult,
+    ColumnStats, Comparison, Computation, FilterValue, Keep, TransformParams, TransformResult,
     TransformStep,
 };
 pub use self::validate::{Rule, RuleError, ValidateParams, ValidateResult};
+pub use crate::datetime::Ambiguous;
 use ktrdr_worker::{Context, Engine, OperationError};
 
 /// The `data_processing` engine.
@@ -59,14 +69,18 @@ pub struct DataProcessing;
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DataProcessingRequest {
-    /// The CSV file to read.
+    /// The CSV file to read. It may be compressed with gzip.
     #[schemars(length(min = 1))]
     pub source_file: String,
+    /// How the source file is written, when it is not plain CSV in UTF-8.
+    #[serde(default)]
+    pub input: InputOptions,
     /// The operations, in order. Each works on the table of the one before. A name (`clean`,
     /// `transform`, `validate`) or an object with `op` and parameters.
     #[schemars(length(min = 1))]
     pub operations: Vec<NameOrObject<OperationParams>>,
-    /// The CSV file to write. The default is `<stem>.processed.csv` beside the source.
+    /// The CSV file to write. The default is `<stem>.processed.csv` beside the source. A name that
+    /// ends in `.gz` is compressed with gzip.
     pub output_file: Option<String>,
     /// Replace the output file if it exists. False fails with `output_exists`, unless the operation
     /// itself, or the one that it retries or resumes, wrote the file. Without `output_file`, the
@@ -89,6 +103,8 @@ pub struct DataProcessingOutput {
     pub duration_seconds: f64,
     /// One result for each operation, in order.
     pub operations: Vec<OperationResult>,
+    /// What a person should know about the data. At most 20 sentences.
+    pub warnings: Vec<String>,
 }
 
 impl Engine for DataProcessing {

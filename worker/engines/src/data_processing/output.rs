@@ -3,12 +3,15 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
 
 use super::attempt_files::AttemptFiles;
 use super::error::DataError;
 use super::row::Row;
-use ktrdr_worker::Output;
+use ktrdr_worker::{DataDir, Output};
 
 /// Bytes written at a time.
 const CHUNK: usize = 256 * 1024;
@@ -21,6 +24,7 @@ pub(super) struct OutputTable {
     written: u64,
     /// Path of the file, relative to the data directory.
     temporary: PathBuf,
+    data_dir: DataDir,
     output: Output,
 }
 
@@ -37,6 +41,7 @@ impl OutputTable {
             buffer,
             written: 0,
             temporary,
+            data_dir: files.data_dir().clone(),
             output,
         })
     }
@@ -104,7 +109,26 @@ impl OutputTable {
     /// Syncs the table to disk and gives it its name. Others see the whole table or nothing.
     pub(super) fn publish(mut self) -> Result<(), DataError> {
         self.flush()?;
+
+        if Path::new(self.output.name()).extension() == Some("gz".as_ref()) {
+            return self.publish_compressed();
+        }
         Ok(self.output.publish(&self.file, &self.temporary)?)
+    }
+
+    /// Compresses the complete table. Not row by row: a compressed table cannot be continued by
+    /// another attempt.
+    fn publish_compressed(self) -> Result<(), DataError> {
+        let mut table = self
+            .data_dir
+            .open_path(&self.temporary)
+            .map_err(DataError::io("read", self.output.name()))?;
+
+        Ok(self.output.write(|file| {
+            let mut encoder = GzEncoder::new(file, Compression::default());
+            io::copy(&mut table, &mut encoder)?;
+            encoder.finish().map(drop)
+        })?)
     }
 }
 

@@ -15,6 +15,7 @@ use super::row::Row;
 use super::table::Table;
 use super::transform::{Transform, TransformParams, TransformResult};
 use super::validate::{Validate, ValidateParams, ValidateResult};
+use crate::warnings::Warnings;
 
 /// One operation and its parameters.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -98,6 +99,8 @@ impl OperationParams {
 /// The planned operations of a request.
 pub(super) struct Plan {
     pub(super) operations: Vec<Box<dyn PlannedOperation>>,
+    /// The name of each operation in messages.
+    places: Vec<String>,
     /// The table after the last operation.
     pub(super) table: Table,
 }
@@ -110,8 +113,10 @@ impl Plan {
         mut table: Table,
     ) -> Result<Self, DataError> {
         let mut planned: Vec<Box<dyn PlannedOperation>> = Vec::with_capacity(operations.len());
+        let mut places = Vec::with_capacity(operations.len());
         for (index, NameOrObject(params)) in operations.iter().enumerate() {
             table.set_place(index, params.name());
+            places.push(table.place().to_owned());
             planned.push(match params {
                 OperationParams::Clean(params) => Box::new(Clean::plan(params, file, &mut table)?),
                 OperationParams::Transform(params) => {
@@ -123,6 +128,7 @@ impl Plan {
 
         Ok(Self {
             operations: planned,
+            places,
             table,
         })
     }
@@ -140,7 +146,43 @@ impl Plan {
 
     /// Sends a row through the first `needed` operations. Returns false when one of them drops it.
     pub(super) fn process_row(&mut self, row: &mut Row, needed: usize) -> Result<bool, DataError> {
-        for operation in &mut self.operations[..needed] {
+        self.process_from(0, row, needed)
+    }
+
+    /// At the end of a pass: puts the next row that one of the first `needed` operations has held
+    /// back into `row`, as it leaves the last of them. Returns false when there is none.
+    pub(super) fn next_held(&mut self, row: &mut Row, needed: usize) -> Result<bool, DataError> {
+        // A later operation has all its rows when the one before has given on all of its own.
+        for at in 0..needed {
+            while self.operations[at].next_held(row)? {
+                if self.process_from(at + 1, row, needed)? {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether an operation holds rows back until the end of a pass.
+    pub(super) fn holds_rows(&self) -> bool {
+        let mut operations = self.operations.iter();
+        operations.any(|operation| operation.holds_rows())
+    }
+
+    /// Adds what a person should know about the data.
+    pub(super) fn warn(&self, warnings: &mut Warnings) {
+        for (operation, place) in self.operations.iter().zip(&self.places) {
+            operation.warn(place, warnings);
+        }
+    }
+
+    fn process_from(
+        &mut self,
+        first: usize,
+        row: &mut Row,
+        needed: usize,
+    ) -> Result<bool, DataError> {
+        for operation in &mut self.operations[first..needed] {
             if !operation.process_row(row)? {
                 return Ok(false);
             }

@@ -30,6 +30,19 @@ pub(super) struct Position {
     most_rows: u64,
     /// Rows of the source: known after the first pass, estimated or none before.
     total_rows: Option<u64>,
+    /// Records of this pass with another number of cells than the header.
+    pub(super) ragged: RaggedRecords,
+}
+
+/// What was done with records that have another number of cells than the header.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct RaggedRecords {
+    /// Dropped.
+    pub(super) dropped: u64,
+    /// Got missing cells.
+    pub(super) padded: u64,
+    /// Lost cells.
+    pub(super) cut: u64,
 }
 
 /// Counts rows and bytes, and reports progress and metrics.
@@ -90,16 +103,17 @@ impl<'a> ProgressReporter<'a> {
         self.start_reading(0)
     }
 
-    /// Resumes a pass at `position`.
+    /// Resumes a pass at `position`, where `bytes` of the source are read.
     pub(super) fn resume_pass(
         &mut self,
         position: Position,
+        bytes: u64,
         activity: String,
     ) -> Result<(), OperationError> {
         (self.pass, self.activity, self.rows) = (position.pass, activity, position.rows);
         (self.most_rows, self.total_rows) = (position.most_rows, position.total_rows);
-        self.before = (self.bytes_done(position.offset), self.rows_done());
-        self.start_reading(position.offset)
+        self.before = (self.bytes_done(bytes), self.rows_done());
+        self.start_reading(bytes)
     }
 
     fn start_reading(&mut self, bytes: u64) -> Result<(), OperationError> {
@@ -122,6 +136,7 @@ impl<'a> ProgressReporter<'a> {
             total_rows,
             ..
         } = *self;
+        let ragged = RaggedRecords::default();
 
         Position {
             pass,
@@ -130,6 +145,7 @@ impl<'a> ProgressReporter<'a> {
             line,
             most_rows,
             total_rows,
+            ragged,
         }
     }
 
@@ -208,12 +224,19 @@ impl<'a> ProgressReporter<'a> {
             .step(self.step())
             .remaining_seconds(remaining)
             .field("rows_processed", self.most_rows)
+            .field("current_row", self.rows)
+            .field("total_rows", self.shown_total())
+            .field("current_operation", self.activity.as_str())
     }
 
-    /// The progress text, such as `Cleaning: 4500/10000 rows`. An estimate that was too low is not
-    /// shown.
+    /// Rows of the source, if known or estimated. An estimate that was too low is not shown.
+    fn shown_total(&self) -> Option<u64> {
+        self.total_rows.filter(|total| self.rows <= *total)
+    }
+
+    /// The progress text, such as `Cleaning: 4500/10000 rows`.
     fn step(&self) -> String {
-        let mut text = match self.total_rows.filter(|total| self.rows <= *total) {
+        let mut text = match self.shown_total() {
             Some(total) => format!("{}: {}/{total} rows", self.activity, self.rows),
             None => format!("{}: {} rows", self.activity, self.rows),
         };
@@ -273,6 +296,9 @@ mod tests {
             progress.current_step.unwrap(),
             "Cleaning: 0/20 rows (pass 2 of 2)"
         );
+        assert_eq!(progress.fields["current_row"], 0);
+        assert_eq!(progress.fields["total_rows"], 20);
+        assert_eq!(progress.fields["current_operation"], "Cleaning");
 
         reporter.finish(3);
 
@@ -294,7 +320,9 @@ mod tests {
         let second = TestRun::new();
         let mut reporter = ProgressReporter::new(second.ctx(), 2, 1000, None);
 
-        reporter.resume_pass(position, "Cleaning".into()).unwrap();
+        reporter
+            .resume_pass(position, 500, "Cleaning".into())
+            .unwrap();
 
         let progress = second.progress();
 

@@ -23,6 +23,8 @@ pub(super) struct Row {
     pub(super) cells: Vec<Span>,
     /// The line of the file on which the record began, from 1.
     pub(super) line: u64,
+    /// Whether a cell of the record was quoted.
+    pub(super) quoted: bool,
     /// Scratch space for reordering.
     spare: Vec<Span>,
 }
@@ -62,6 +64,11 @@ impl Row {
         if let Some(cell) = self.cells.get_mut(index) {
             *cell = Span::EMPTY;
         }
+    }
+
+    /// The text at `span`, such as that of a cell before it was cleared.
+    pub(super) fn text(&self, span: Span) -> &[u8] {
+        &self.bytes[span.start..span.end]
     }
 
     /// Keeps the cells with the indexes in `order`, in that order.

@@ -16,14 +16,19 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::checkpoint::CheckpointSaver;
-use super::error::DataError;
+use super::decode::Decoded;
+use super::error::{DataError, shown};
+use super::input::Ragged;
 use super::output::OutputTable;
 use super::plan::{Plan, PlannedOperation};
-use super::progress::{Position, ProgressReporter};
-use super::row::Row;
+use super::progress::{Position, ProgressReporter, RaggedRecords};
+use super::reader::CsvReader;
+use super::row::{Row, Span};
 use super::source::Source;
 use super::table::Table;
+use super::text::trim;
 use super::{DataProcessingOutput, DataProcessingRequest};
+use crate::warnings::Warnings;
 use ktrdr_worker::{Context, NamedBy, Output};
 
 /// Executes `request`. Resumes from the checkpoint of an earlier attempt if there is one.
@@ -38,13 +43,22 @@ pub(super) fn process(
         ));
     }
 
-    let source = Source::open(ctx.data_dir(), &request.source_file)?;
-    let header = read_header(&source)?;
+    let numbers = request.input.numbers()?;
+    let source = Source::open(ctx.data_dir(), &request.source_file, &request.input)?;
+    let mut header = Row::default();
+    read_header(&source, &mut source.read()?, &mut header)?;
+    let mut warnings = Warnings::default();
+    warn_about_header(&header, &mut warnings);
+
+    if request.input.trailing_delimiter {
+        drop_empty_last_cell(&mut header, 1);
+    }
+
     let fresh = || {
         Plan::new(
             &request.operations,
             source.name(),
-            Table::new(source.name(), &header)?,
+            Table::new(source.name(), &header, numbers)?,
         )
     };
 
@@ -65,6 +79,7 @@ pub(super) fn process(
         columns: header.len(),
         plan,
         saver,
+        ragged: RaggedRecords::default(),
     };
 
     let mut progress = ProgressReporter::new(
@@ -77,6 +92,8 @@ pub(super) fn process(
     run.run_passes(&mut progress, output, position)?;
     progress.finish(run.plan.errors());
     run.saver.complete();
+    warn_about_records(run.ragged, &mut warnings);
+    run.plan.warn(&mut warnings);
 
     Ok(DataProcessingOutput {
         rows_processed: progress.rows_processed(),
@@ -88,16 +105,65 @@ pub(super) fn process(
             .into_iter()
             .map(PlannedOperation::into_result)
             .collect(),
+        warnings: warnings.into_sentences(),
     })
 }
 
-fn read_header(source: &Source) -> Result<Row, DataError> {
-    let mut header = Row::default();
-    match source.read()?.read(&mut header)? {
-        true => Ok(header),
-        false => Err(DataError::Empty {
-            file: source.name().to_owned(),
-        }),
+/// Reads the header: the first record that is not blank.
+fn read_header(
+    source: &Source,
+    reader: &mut CsvReader<Decoded<'_>>,
+    header: &mut Row,
+) -> Result<(), DataError> {
+    while reader.read(header)? {
+        if !is_blank(header) {
+            return Ok(());
+        }
+    }
+    Err(DataError::Empty {
+        file: source.name().to_owned(),
+    })
+}
+
+/// Whether the record is a line of white space.
+fn is_blank(row: &Row) -> bool {
+    row.len() == 1 && !row.quoted && trim(row.cell(0)).is_empty()
+}
+
+/// Drops the last cell when it is missing and the row has more than `least` cells.
+fn drop_empty_last_cell(row: &mut Row, least: usize) {
+    if row.len() > least && trim(row.cell(row.len() - 1)).is_empty() {
+        row.cells.pop();
+    }
+}
+
+/// A header of one column that holds another delimiter.
+fn warn_about_header(header: &Row, warnings: &mut Warnings) {
+    if header.len() != 1 || header.quoted {
+        return;
+    }
+    let name = header.cell(0);
+    let found = [(b';', ";"), (b'\t', "\\t"), (b'|', "|"), (b',', ",")];
+
+    if let Some((_, delimiter)) = found.iter().find(|(byte, _)| name.contains(byte)) {
+        warnings.add(format!(
+            "the header has one column, {:?}: if its names are separated by \"{delimiter}\", set input.delimiter to it",
+            shown(name)
+        ));
+    }
+}
+
+fn warn_about_records(ragged: RaggedRecords, warnings: &mut Warnings) {
+    for (count, done) in [
+        (ragged.dropped, "were dropped"),
+        (ragged.padded, "had too few cells, and got missing ones"),
+        (ragged.cut, "had too many cells, which were cut off"),
+    ] {
+        if count > 0 {
+            warnings.add(format!(
+                "{count} records with another number of cells than the header {done}"
+            ));
+        }
     }
 }
 
@@ -130,13 +196,27 @@ fn output_target(
     Ok(Some(ctx.output(&place, named_by, request.overwrite)?))
 }
 
-/// The default output file: `a/b.csv` becomes `a/b.processed.csv`.
+/// The default output file: `a/b.csv` becomes `a/b.processed.csv`, and `a/b.csv.gz` becomes
+/// `a/b.processed.csv.gz`.
 fn default_output(source_file: &str) -> String {
+    let (source_file, ending) = match source_file.strip_suffix(".gz") {
+        Some(source_file) => (source_file, ".gz"),
+        None => (source_file, ""),
+    };
     let path = Path::new(source_file);
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!("{stem}.processed.csv"))
+    path.with_file_name(format!("{stem}.processed.csv{ending}"))
         .to_string_lossy()
         .into_owned()
+}
+
+/// Rows that an operation held back, between two checks for cancellation.
+const ROWS_PER_CHECK: u32 = 250;
+
+/// Bytes of the source file read so far in this pass.
+fn file_bytes(reader: &CsvReader<Decoded<'_>>) -> u64 {
+    let decoded = reader.input().file_bytes();
+    decoded.unwrap_or_else(|| reader.bytes_read())
 }
 
 struct Run<'a> {
@@ -146,6 +226,8 @@ struct Run<'a> {
     columns: usize,
     plan: Plan,
     saver: CheckpointSaver<'a>,
+    /// Of this pass.
+    ragged: RaggedRecords,
 }
 
 impl Run<'_> {
@@ -185,45 +267,40 @@ impl Run<'_> {
         let mut row = Row::default();
         let mut reader = match position {
             Some(position) => {
-                progress.resume_pass(position, self.activity_text(needed))?;
-                self.source.read_from(position.offset, position.line)?
+                let reader = self.source.read_from(position.offset, position.line)?;
+                let activity = self.activity_text(needed);
+                progress.resume_pass(position, file_bytes(&reader), activity)?;
+                self.ragged = position.ragged;
+                reader
             }
             None => {
                 progress.begin_pass(pass, self.activity_text(needed))?;
                 self.plan.begin_pass(pass);
+                self.ragged = RaggedRecords::default();
                 let mut reader = self.source.read()?;
-                reader.read(&mut row)?;
+                read_header(self.source, &mut reader, &mut row)?;
                 reader
             }
         };
 
-        // Only validation accepts a record with too few or too many cells.
-        let strict = self
-            .request
-            .operations
-            .iter()
-            .any(|operation| operation.0.writes());
-
         while reader.read(&mut row)? {
-            if strict && row.len() != self.columns {
-                return Err(self.wrong_cell_count(&row));
+            if self.columns > 1 && is_blank(&row) {
+                continue;
             }
 
-            if self.plan.process_row(&mut row, needed)?
+            if (row.len() == self.columns || self.fit(&mut row)?)
+                && self.plan.process_row(&mut row, needed)?
                 && let Some(output) = &mut output
             {
                 output.write_row(&row)?;
             }
 
-            if progress.count_row(reader.bytes_read()) {
-                self.do_periodic_work(
-                    progress,
-                    reader.bytes_read(),
-                    reader.line(),
-                    output.as_deref_mut(),
-                )?;
+            if progress.count_row(file_bytes(&reader)) {
+                self.do_periodic_work(progress, &reader, output.as_deref_mut())?;
             }
         }
+
+        self.give_on_held_rows(&mut row, needed, output)?;
 
         self.source.check_unchanged()?;
 
@@ -242,14 +319,67 @@ impl Run<'_> {
     fn do_periodic_work(
         &mut self,
         progress: &mut ProgressReporter<'_>,
-        offset: u64,
-        line: u64,
+        reader: &CsvReader<Decoded<'_>>,
         output: Option<&mut OutputTable>,
     ) -> Result<(), DataError> {
-        progress.report(offset, || self.plan.errors());
-        self.saver
-            .save(&self.plan, progress.position(offset, line), output)?;
+        progress.report(file_bytes(reader), || self.plan.errors());
+
+        let mut position = progress.position(reader.bytes_read(), reader.line());
+        position.ragged = self.ragged;
+        self.saver.save(&self.plan, position, output)?;
+
         Ok(self.ctx.check_cancelled()?)
+    }
+
+    /// At the end of a pass: sends the rows that operations have held back on their way.
+    fn give_on_held_rows(
+        &mut self,
+        row: &mut Row,
+        needed: usize,
+        mut output: Option<&mut OutputTable>,
+    ) -> Result<(), DataError> {
+        let mut given: u32 = 0;
+        while self.plan.next_held(row, needed)? {
+            if let Some(output) = &mut output {
+                output.write_row(row)?;
+            }
+            given = given.wrapping_add(1);
+            if given.is_multiple_of(ROWS_PER_CHECK) {
+                self.ctx.check_cancelled()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a record with another number of cells than the header fit, as the request says. Returns
+    /// false when it is dropped.
+    #[cold]
+    fn fit(&mut self, row: &mut Row) -> Result<bool, DataError> {
+        let (options, found) = (&self.request.input, row.len());
+
+        if options.trailing_delimiter && found == self.columns + 1 {
+            drop_empty_last_cell(row, self.columns);
+            if row.len() == self.columns {
+                return Ok(true);
+            }
+        }
+
+        // Only validation accepts a record with too few or too many cells.
+        let writes = self.request.operations.iter().any(|one| one.0.writes());
+        match options.ragged {
+            None if !writes => Ok(true),
+            None | Some(Ragged::Fail) => Err(self.wrong_cell_count(row)),
+            Some(Ragged::Drop) => {
+                self.ragged.dropped += 1;
+                Ok(false)
+            }
+            Some(Ragged::Pad) => {
+                self.ragged.padded += u64::from(found < self.columns);
+                self.ragged.cut += u64::from(found > self.columns);
+                row.cells.resize(self.columns, Span::EMPTY);
+                Ok(true)
+            }
+        }
     }
 
     fn wrong_cell_count(&self, row: &Row) -> DataError {

@@ -1,13 +1,14 @@
 //! The source file, which a run reads once or several times.
 
 use std::fs::{File, Metadata};
-use std::io::{Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 
 use serde::{Deserialize, Serialize};
 
+use super::decode::{Coding, Decoded};
 use super::error::DataError;
-use super::reader::CsvReader;
+use super::input::InputOptions;
+use super::reader::{CsvReader, Dialect};
 use ktrdr_worker::{DataDir, FileError};
 
 /// An open source file. It stays the same file when somebody replaces it by name.
@@ -15,6 +16,8 @@ pub(super) struct Source {
     file: File,
     name: String,
     metadata: Metadata,
+    coding: Coding,
+    dialect: Dialect,
 }
 
 /// Size and modification time of a file. Writing to the file changes them.
@@ -36,8 +39,13 @@ impl Fingerprint {
 }
 
 impl Source {
-    /// Opens the file that the request calls `name`.
-    pub(super) fn open(data_dir: &DataDir, name: &str) -> Result<Self, DataError> {
+    /// Opens the file that the request calls `name`, which is written as `input` says.
+    pub(super) fn open(
+        data_dir: &DataDir,
+        name: &str,
+        input: &InputOptions,
+    ) -> Result<Self, DataError> {
+        let dialect = input.dialect()?;
         let file = data_dir.open(name).map_err(|error| match error {
             FileError::NotAFile { name } => DataError::NotAFile { file: name },
             FileError::NotFound { name } => DataError::SourceMissing { file: name },
@@ -45,10 +53,15 @@ impl Source {
         })?;
         let metadata = file.metadata().map_err(DataError::io("read", name))?;
 
+        let coding = Coding::of(&file, metadata.len(), input.encoding())
+            .map_err(|error| DataError::reading(name, error))?;
+
         Ok(Self {
             file,
             name: name.to_owned(),
             metadata,
+            coding,
+            dialect,
         })
     }
 
@@ -74,19 +87,32 @@ impl Source {
     }
 
     /// Returns a reader from the first byte on.
-    pub(super) fn read(&self) -> Result<CsvReader<&File>, DataError> {
-        (&self.file)
-            .rewind()
-            .map_err(DataError::io("read", &self.name))?;
-        Ok(CsvReader::new(&self.file, &self.name))
+    pub(super) fn read(&self) -> Result<CsvReader<Decoded<'_>>, DataError> {
+        let decoded = self
+            .coding
+            .open(&self.file, self.len())
+            .map_err(|error| DataError::reading(&self.name, error))?;
+        Ok(CsvReader::new(decoded, &self.name, self.dialect))
     }
 
-    /// Returns a reader that resumes behind the record that ended at byte `offset` in line `line`.
-    pub(super) fn read_from(&self, offset: u64, line: u64) -> Result<CsvReader<&File>, DataError> {
-        (&self.file)
-            .seek(SeekFrom::Start(offset))
-            .map_err(DataError::io("read", &self.name))?;
-        Ok(CsvReader::resume(&self.file, &self.name, offset, line))
+    /// Returns a reader that resumes behind the record that ended at byte `offset` of the text in
+    /// line `line`.
+    pub(super) fn read_from(
+        &self,
+        offset: u64,
+        line: u64,
+    ) -> Result<CsvReader<Decoded<'_>>, DataError> {
+        let decoded = self
+            .coding
+            .open_at(&self.file, self.len(), offset)
+            .map_err(|error| DataError::reading(&self.name, error))?;
+        Ok(CsvReader::resume(
+            decoded,
+            &self.name,
+            self.dialect,
+            offset,
+            line,
+        ))
     }
 
     /// The fingerprint when the file was opened.

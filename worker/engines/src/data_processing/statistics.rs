@@ -9,7 +9,8 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::text::{number, write_number};
+use super::numbers::NumberFormat;
+use super::text::Places;
 
 /// Count, mean and standard deviation of numbers, computed without losing precision to many or
 /// large values.
@@ -81,13 +82,14 @@ pub(super) struct Occurrences {
 }
 
 impl Learner {
-    /// Learns from one cell.
-    pub(super) fn learn(&mut self, cell: &[u8]) {
+    /// Learns from one cell, whose numbers are written as `numbers`.
+    pub(super) fn learn(&mut self, cell: &[u8], numbers: NumberFormat) {
         match self {
-            Self::Mean(moments) => number(cell)
+            Self::Mean(moments) => numbers
+                .number(cell)
                 .into_iter()
                 .for_each(|value| moments.add(value)),
-            Self::Median(values) => values.extend(number(cell)),
+            Self::Median(values) => values.extend(numbers.number(cell)),
             Self::Mode(_) if cell.is_empty() => {}
             Self::Mode(texts) => match texts.get_mut(cell) {
                 Some(occurrences) => occurrences.count += 1,
@@ -99,8 +101,9 @@ impl Learner {
         }
     }
 
-    /// The learnt text; numbers have `decimals` places. None when there was nothing to learn from.
-    pub(super) fn finish(self, decimals: usize) -> Option<Vec<u8>> {
+    /// The learnt text, with numbers written as `numbers`. None when there was nothing to learn
+    /// from.
+    pub(super) fn finish(self, places: Places, numbers: NumberFormat) -> Option<Vec<u8>> {
         let value = match self {
             Self::Mean(moments) => moments.mean()?,
             Self::Median(values) => median(values)?,
@@ -114,7 +117,8 @@ impl Learner {
         };
         let mut text = Vec::new();
 
-        write_number(&mut text, value, decimals);
+        places.write_value(&mut text, value);
+        numbers.localize(&mut text);
         (!text.is_empty()).then_some(text)
     }
 }
@@ -147,10 +151,10 @@ mod tests {
 
     fn learnt(mut learner: Learner, cells: &[&str]) -> Option<String> {
         for cell in cells {
-            learner.learn(cell.as_bytes());
+            learner.learn(cell.as_bytes(), NumberFormat::default());
         }
         learner
-            .finish(6)
+            .finish(Places::new(None), NumberFormat::default())
             .map(|text| String::from_utf8(text).unwrap())
     }
 

@@ -8,6 +8,7 @@
 //! The last pass writes the output.
 
 use super::error::DataError;
+use super::numbers::NumberFormat;
 use super::row::Row;
 
 /// One column.
@@ -16,6 +17,8 @@ pub(super) struct Column {
     pub(super) name: String,
     /// The first pass in which the cells have their final text.
     pub(super) known_in: usize,
+    /// How its cells write numbers.
+    pub(super) numbers: NumberFormat,
 }
 
 /// A table between two operations.
@@ -31,11 +34,12 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// Creates the table with the columns in `header`.
-    pub(super) fn new(file: &str, header: &Row) -> Result<Self, DataError> {
+    /// Creates the table with the columns in `header`, whose cells write numbers as `numbers`.
+    pub(super) fn new(file: &str, header: &Row, numbers: NumberFormat) -> Result<Self, DataError> {
         let column = |cell| Column {
             name: String::from_utf8_lossy(cell).into_owned(),
             known_in: 0,
+            numbers,
         };
         let columns = header.iter().map(column).collect();
         let table = Self {
@@ -65,6 +69,11 @@ impl Table {
                 name: name.to_owned(),
                 known: self.names().join(", "),
             })
+    }
+
+    /// The indexes of the columns in `names`.
+    pub(super) fn indexes(&self, names: &[String]) -> Result<Vec<usize>, DataError> {
+        names.iter().map(|name| self.index(name)).collect()
     }
 
     /// Fails when two columns have the same name.
@@ -100,6 +109,12 @@ impl Table {
         self.columns[index].known_in.max(self.rows_known_in)
     }
 
+    /// The first pass in which an operation can learn from all columns in `indexes`.
+    pub(super) fn learnable_in_all(&self, indexes: &[usize]) -> usize {
+        let known = indexes.iter().map(|index| self.columns[*index].known_in);
+        known.fold(self.rows_known_in, usize::max)
+    }
+
     /// The first pass in which every cell and the rows are final.
     pub(super) fn all_known_in(&self) -> usize {
         self.columns
@@ -113,6 +128,11 @@ impl Table {
     /// Makes the run do at least the passes up to `pass`.
     pub(super) fn require_pass(&mut self, pass: usize) {
         self.last_pass = self.last_pass.max(pass);
+    }
+
+    /// The place that messages name.
+    pub(super) fn place(&self) -> &str {
+        &self.place
     }
 
     /// An error in the request, with the place.

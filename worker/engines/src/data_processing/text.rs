@@ -58,7 +58,8 @@ pub(super) fn number(cell: &[u8]) -> Option<f64> {
     std::str::from_utf8(cell).ok()?.parse().ok()
 }
 
-fn without_sign(text: &[u8]) -> &[u8] {
+/// The text behind a sign.
+pub(super) fn without_sign(text: &[u8]) -> &[u8] {
     match text.split_first() {
         Some((b'+' | b'-', rest)) => rest,
         _ => text,
@@ -71,10 +72,59 @@ fn digits(text: &[u8]) -> (usize, &[u8]) {
     (count, &text[count..])
 }
 
+/// The most decimal places of a small number: a double has no more.
+const MAX_PLACES: i32 = 330;
+
+/// Decimal places when the request gives none.
+const DEFAULT_PLACES: usize = 6;
+
+/// How computed numbers are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Places {
+    places: usize,
+    /// Whether the request gives the places. Then small numbers are rounded too.
+    exact: bool,
+}
+
+impl Places {
+    /// As many places as the request gives. None for the default.
+    pub(super) fn new(places: Option<u8>) -> Self {
+        Self {
+            places: places.map_or(DEFAULT_PLACES, usize::from),
+            exact: places.is_some(),
+        }
+    }
+
+    /// Replaces `text` with a value in the unit of a column, such as its mean.
+    ///
+    /// Prices can be small. So where less than three digits would be left, six are written.
+    pub(super) fn write_value(self, text: &mut Vec<u8>, value: f64) {
+        // Below the first limit a value is the rounding error of a sum.
+        write_number(text, value, self.places_for(value, 1e-15, 1e-4));
+    }
+
+    /// Replaces `text` with the value of a computed column.
+    ///
+    /// Those have no unit and are near 1. So six digits are written only where none would be left.
+    pub(super) fn write_computed(self, text: &mut Vec<u8>, value: f64) {
+        write_number(text, value, self.places_for(value, 1e-12, 1e-6));
+    }
+
+    fn places_for(self, value: f64, least: f64, small: f64) -> usize {
+        let size = value.abs();
+        if self.exact || !(least..small).contains(&size) {
+            return self.places;
+        }
+        // Six digits from the first one on that is not zero.
+        let places = DEFAULT_PLACES as i32 - 1 - size.log10().floor() as i32;
+        places.clamp(0, MAX_PLACES) as usize
+    }
+}
+
 /// Replaces `text` with a computed value: fixed notation with `decimals` places, rounded half to
 /// even on the exact binary value, without trailing zeros, and `0` for `-0`. A value that is not
 /// finite gives an empty text, which is a missing cell.
-pub(super) fn write_number(text: &mut Vec<u8>, value: f64, decimals: usize) {
+fn write_number(text: &mut Vec<u8>, value: f64, decimals: usize) {
     text.clear();
 
     if !value.is_finite() || write!(text, "{value:.decimals$}").is_err() {
@@ -176,5 +226,43 @@ mod tests {
                 "{value} with {decimals}"
             );
         }
+    }
+
+    #[test]
+    fn small_numbers_keep_their_digits() {
+        let written = |places: Places, value, computed| {
+            let mut text = Vec::new();
+            if computed {
+                places.write_computed(&mut text, value);
+            } else {
+                places.write_value(&mut text, value);
+            }
+            String::from_utf8(text).unwrap()
+        };
+        let default = Places::new(None);
+
+        for (value, text) in [
+            (0.00000013, "0.00000013"),
+            (-0.0000122, "-0.0000122"),
+            (0.0001236, "0.000124"),
+            (1.0 / 3.0, "0.333333"),
+            (1.23456789e-7, "0.000000123457"),
+            (9.999999e-5, "0.0001"),
+            (28.0, "28"),
+            (0.0, "0"),
+            (1e-17, "0"),
+        ] {
+            assert_eq!(written(default, value, false), text, "{value}");
+        }
+        for (value, text) in [
+            (0.0000122, "0.000012"),
+            (0.00000013, "0.00000013"),
+            (1e-13, "0"),
+        ] {
+            assert_eq!(written(default, value, true), text, "{value}");
+        }
+
+        // A request that gives the places gets them.
+        assert_eq!(written(Places::new(Some(6)), 0.00000013, false), "0");
     }
 }

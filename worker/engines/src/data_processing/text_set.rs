@@ -22,28 +22,32 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 /// undetected disk error. The hash is SipHash-1-3 with 128 bits of output (Aumasson and Bernstein,
 /// 2012) under a random key for each set, so nobody can prepare a file that collides. A checkpoint
 /// saves the key with the hashes.
-#[derive(Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
 pub(super) struct TextSet {
-    key: [u8; 16],
+    hasher: TextHasher,
     hashes: Hashes,
+}
+
+/// Hashes texts as a set does, under a random key of its own.
+#[derive(Serialize, Deserialize)]
+pub(super) struct TextHasher {
+    key: [u8; 16],
     #[serde(skip)]
     scratch: Vec<u8>,
 }
 
-impl Default for TextSet {
+impl Default for TextHasher {
     fn default() -> Self {
         Self {
             key: rand::random(),
-            hashes: Hashes::default(),
             scratch: Vec::new(),
         }
     }
 }
 
-impl TextSet {
-    /// Adds a text made of `parts`. Returns false when the set already has it. `["ab", "c"]` and
-    /// `["a", "bc"]` are different texts.
-    pub(super) fn insert<'a>(&mut self, parts: impl Iterator<Item = &'a [u8]>) -> bool {
+impl TextHasher {
+    /// The hash of a text made of `parts`. `["ab", "c"]` and `["a", "bc"]` are different texts.
+    pub(super) fn hash<'a>(&mut self, parts: impl Iterator<Item = &'a [u8]>) -> u128 {
         self.scratch.clear();
         for part in parts {
             self.scratch.extend_from_slice(part);
@@ -52,7 +56,22 @@ impl TextSet {
         }
         let mut hasher = SipHasher13::new_with_key(&self.key);
         hasher.write(&self.scratch);
-        self.hashes.0.insert(hasher.finish128().as_u128())
+        hasher.finish128().as_u128()
+    }
+}
+
+impl TextSet {
+    /// Adds a text made of `parts`. Returns false when the set already has it. `["ab", "c"]` and
+    /// `["a", "bc"]` are different texts.
+    pub(super) fn insert<'a>(&mut self, parts: impl Iterator<Item = &'a [u8]>) -> bool {
+        let hash = self.hasher.hash(parts);
+        self.hashes.0.insert(hash)
+    }
+
+    /// Whether the set has a text made of `parts`.
+    pub(super) fn contains<'a>(&mut self, parts: impl Iterator<Item = &'a [u8]>) -> bool {
+        let hash = self.hasher.hash(parts);
+        self.hashes.0.contains(&hash)
     }
 }
 
@@ -190,6 +209,6 @@ mod tests {
         let mut again: TextSet = state::read(&mut &bytes[..]).unwrap();
         assert!((0..10_000).all(|n| !insert(&mut again, n)));
         assert!(insert(&mut again, 10_000));
-        assert!(TextSet::default().key != seen.key);
+        assert!(TextSet::default().hasher.key != seen.hasher.key);
     }
 }

@@ -1,9 +1,10 @@
 //! Dates and times in data files and in requests. All engines read them here.
 //!
 //! Two forms exist. [`parse_instant`] reads the engines' own form, a strict subset of ISO 8601
-//! (`docs/engines/data_processing.md`, "Cells"). [`TimeFormat`] reads the form that a request
-//! describes with a strftime format. Both leave the calendar to the chrono crate: the lengths of
-//! months, leap years, time-zone offsets and the directives of a format.
+//! (`docs/engines/data_processing.md`, "Cells"). [`TimeReader`] reads the forms that a request
+//! describes with strftime formats, and the local times of a zone. Both leave the calendar to the
+//! chrono crate (the lengths of months, leap years, offsets, the directives of a format) and the
+//! zones to chrono-tz, which holds the IANA database and so needs none on the machine.
 //!
 //! The own form is taken apart by hand for two reasons. First, the parsers of chrono and jiff
 //! accept more than the rules allow: one-digit months, signed years, a lower-case `t`, second 60.
@@ -16,10 +17,14 @@
 //! into 59, takes any number of digits for `%.3f`, and parses neither `%c` nor `%x`.
 
 mod format;
+mod reader;
+mod zone;
 
-pub(crate) use format::{InvalidTimeFormat, TimeFormat};
+pub use reader::Ambiguous;
 
-use chrono::{FixedOffset, NaiveDate, NaiveDateTime, NaiveTime};
+pub(crate) use reader::{TimeCell, TimeReader, TimesRead};
+
+use chrono::{Datelike, FixedOffset, NaiveDate, NaiveDateTime, NaiveTime};
 
 /// Reads a time and returns it in UTC.
 ///
@@ -27,6 +32,16 @@ use chrono::{FixedOffset, NaiveDate, NaiveDateTime, NaiveTime};
 /// one to nine digits, and by `Z` or `±hh:mm`. Without a clock time it is midnight, without an
 /// offset it is UTC. Returns `None` for any other form and for a date or time that does not exist.
 pub(crate) fn parse_instant(text: &[u8]) -> Option<NaiveDateTime> {
+    let (local, offset) = parse_local(text)?;
+    match offset {
+        Some(offset) => local.checked_sub_offset(offset),
+        None => Some(local),
+    }
+}
+
+/// Like [`parse_instant`], but returns the date and clock as written, and the offset if there is
+/// one.
+fn parse_local(text: &[u8]) -> Option<(NaiveDateTime, Option<FixedOffset>)> {
     let (date, rest) = text.split_at_checked(10)?;
     let date = parse_date(date)?;
 
@@ -35,8 +50,17 @@ pub(crate) fn parse_instant(text: &[u8]) -> Option<NaiveDateTime> {
         offset => (NaiveTime::MIN, offset),
     };
 
-    date.and_time(time)
-        .checked_sub_offset(parse_offset(offset)?)
+    let offset = match offset {
+        b"" => None,
+        offset => Some(parse_offset(offset)?),
+    };
+
+    Some((date.and_time(time), offset))
+}
+
+/// Whether the year can be written with four digits, as the own form has it.
+fn has_four_digit_year(time: NaiveDateTime) -> bool {
+    (0..=9999).contains(&time.year())
 }
 
 /// Like [`parse_instant`], but refuses an offset that follows a date without a clock time.
@@ -90,10 +114,10 @@ fn parse_fraction(text: &[u8]) -> Option<(u32, &[u8])> {
     Some((parse_digits(digits)? * 10_u32.pow(9 - count as u32), rest))
 }
 
-/// Nothing, `Z` or `±hh:mm`.
+/// `Z` or `±hh:mm`.
 fn parse_offset(text: &[u8]) -> Option<FixedOffset> {
     match text {
-        b"" | b"Z" => FixedOffset::east_opt(0),
+        b"Z" => FixedOffset::east_opt(0),
         [sign @ (b'+' | b'-'), h1, h2, b':', m1, m2] => {
             let (hours, minutes) = (parse_digits(&[*h1, *h2])?, parse_digits(&[*m1, *m2])?);
             if hours > 23 || minutes > 59 {

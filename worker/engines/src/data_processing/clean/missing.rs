@@ -15,14 +15,18 @@ use serde::{Deserialize, Serialize};
 
 use super::params::{CleanParams, MissingPolicy};
 use crate::data_processing::error::DataError;
+use crate::data_processing::numbers::NumberFormat;
 use crate::data_processing::row::Row;
 use crate::data_processing::statistics::{Learner, Moments};
 use crate::data_processing::table::Table;
+use crate::data_processing::text::Places;
 
 /// A column whose missing cells are filled.
 pub(super) struct FilledColumn {
     pub(super) index: usize,
     pub(super) name: String,
+    /// How its cells write numbers.
+    pub(super) numbers: NumberFormat,
 }
 
 /// The source of the text for missing cells of a column.
@@ -73,6 +77,7 @@ impl Missing {
             missing.filled.push(FilledColumn {
                 index,
                 name: name.clone(),
+                numbers: table.columns[index].numbers,
             });
             fills.push(fill);
         }
@@ -84,7 +89,7 @@ impl Missing {
     pub(super) fn learn(&self, row: &Row, fills: &mut [Fill]) {
         for (column, fill) in self.filled.iter().zip(fills) {
             if let Fill::Learning(learner) = fill {
-                learner.learn(row.cell(column.index));
+                learner.learn(row.cell(column.index), column.numbers);
             }
         }
     }
@@ -115,9 +120,9 @@ impl Fill {
     }
 
     /// Ends learning: turns the statistics into a text.
-    pub(super) fn finish_learning(&mut self, decimals: usize) {
+    pub(super) fn finish_learning(&mut self, places: Places, numbers: NumberFormat) {
         *self = match std::mem::replace(self, Self::Learnt(None)) {
-            Self::Learning(learner) => Self::Learnt(learner.finish(decimals)),
+            Self::Learning(learner) => Self::Learnt(learner.finish(places, numbers)),
             other => other,
         };
     }

@@ -1,6 +1,5 @@
 //! The operation `clean`. Its rules are in `docs/engines/data_processing.md`, "clean".
 
-mod duplicates;
 mod missing;
 mod params;
 #[cfg(test)]
@@ -13,16 +12,18 @@ use std::io::{self, Read, Write};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use self::duplicates::{DuplicateFinder, FoundDuplicates};
 use self::missing::{Fill, Missing};
+pub(super) use self::params::different_separators;
 pub use self::params::{CellType, CleanParams, Duplicates, MissingPolicy, OnInvalid};
-use self::types::TypedColumn;
+use self::types::{TypedCells, TypedColumn};
+use super::duplicates::{FoundDuplicates, Key};
 use super::error::{DataError, shown};
 use super::operation::{Operation, check_decimals};
 use super::row::{Row, Span};
 use super::state;
 use super::table::Table;
-use super::text::trimmed_range;
+use super::text::{Places, trimmed_range};
+use crate::warnings::Warnings;
 
 /// The result of `clean`.
 #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -58,14 +59,16 @@ pub(super) struct Clean {
     null_values: Vec<Vec<u8>>,
     types: Vec<TypedColumn>,
     on_invalid: OnInvalid,
-    duplicates: DuplicateFinder,
+    duplicates: Key,
     missing: Missing,
-    decimals: usize,
+    places: Places,
     /// The first pass with final rows. The operation learns in it.
     ready_in: usize,
     learns: bool,
     pass: usize,
     scratch: Vec<u8>,
+    /// Cells of the row that became missing because they did not have their type.
+    invalid: Vec<(usize, Span)>,
     columns: Vec<String>,
     state: CleanState,
 }
@@ -76,6 +79,8 @@ struct CleanState {
     duplicates: FoundDuplicates,
     /// One for each filled column.
     fills: Vec<Fill>,
+    /// One for each column that has a type, in this pass.
+    types: Vec<TypedCells>,
     /// The counters. `columns` and `fill_values` are set in the result only.
     figures: CleanResult,
 }
@@ -94,8 +99,11 @@ impl Clean {
             table.check_unique_names()?;
         }
 
+        // Types come first: they change how numbers are written.
+        let types = TypedColumn::all(params, table)?;
         let (missing, fills) = Missing::new(params, table)?;
         let ready_in = table.all_known_in();
+        let typed_cells = types.iter().map(|_| TypedCells::default()).collect();
         let clean = Self {
             file: file.to_owned(),
             trim: params.trim,
@@ -105,19 +113,21 @@ impl Clean {
                 .filter(|v| !v.is_empty())
                 .map(|v| v.clone().into_bytes())
                 .collect(),
-            types: TypedColumn::all(params, table)?,
+            types,
             on_invalid: params.on_invalid,
-            duplicates: DuplicateFinder::new(&params.drop_duplicates, table)?,
+            duplicates: plan_duplicates(&params.drop_duplicates, table)?,
             learns: fills.iter().any(Fill::is_learnt),
             missing,
-            decimals: check_decimals(params.decimals, table)?,
+            places: check_decimals(params.decimals, table)?,
             ready_in,
             pass: 0,
             scratch: Vec::new(),
+            invalid: Vec::new(),
             columns: table.names(),
             state: CleanState {
                 duplicates: FoundDuplicates::default(),
                 fills,
+                types: typed_cells,
                 figures: CleanResult::default(),
             },
         };
@@ -189,15 +199,18 @@ impl Clean {
     /// Checks the types. Returns false when the row is dropped.
     fn check_types(&mut self, row: &mut Row) -> Result<bool, DataError> {
         let mut keep = true;
-        for column in &self.types {
-            if column.accept(row, &mut self.scratch) {
+        for (column, seen) in self.types.iter().zip(&mut self.state.types) {
+            if column.accept(row, seen, &mut self.scratch) {
                 continue;
             }
 
             self.state.figures.cells_invalid += 1;
 
             match self.on_invalid {
-                OnInvalid::Null => row.clear_cell(column.index),
+                OnInvalid::Null => {
+                    self.invalid.push((column.index, row.cells[column.index]));
+                    row.clear_cell(column.index);
+                }
                 OnInvalid::DropRow => keep = false,
                 OnInvalid::Fail => {
                     return Err(DataError::InvalidCell {
@@ -215,11 +228,25 @@ impl Clean {
     }
 }
 
+/// The cells that make two rows equal.
+fn plan_duplicates(params: &Duplicates, table: &Table) -> Result<Key, DataError> {
+    match params {
+        Duplicates::Whole(false) => Ok(Key::None),
+        Duplicates::Whole(true) => Ok(Key::All),
+        Duplicates::Columns(names) if names.is_empty() => {
+            Err(table
+                .request_error("drop_duplicates names no column: use false to keep duplicates"))
+        }
+        Duplicates::Columns(names) => Ok(Key::Columns(table.indexes(names)?)),
+    }
+}
+
 impl Operation for Clean {
     fn begin_pass(&mut self, pass: usize, _last: bool) {
         self.pass = pass;
         self.state.duplicates.begin_pass();
         self.state.fills.iter_mut().for_each(Fill::begin_pass);
+        self.state.types.fill_with(TypedCells::default);
         self.state.figures = CleanResult::default();
     }
 
@@ -229,6 +256,7 @@ impl Operation for Clean {
         }
 
         self.state.figures.rows_in += 1;
+        self.invalid.clear();
         self.trim_and_null(row);
 
         if !self.types.is_empty() && !self.check_types(row)? {
@@ -236,9 +264,12 @@ impl Operation for Clean {
             return Ok(false);
         }
 
+        // A row that step 5 drops must not take a complete one with it.
+        let stays = matches!(self.duplicates, Key::All) || !self.missing.drops(row);
         if self
+            .state
             .duplicates
-            .is_duplicate(row, &mut self.state.duplicates)
+            .is_duplicate(&self.duplicates, row, &self.invalid, stays)
         {
             self.state.figures.rows_dropped_duplicate += 1;
             return Ok(false);
@@ -264,10 +295,9 @@ impl Operation for Clean {
             self.state.duplicates.finish();
         }
         if self.learns_in(self.pass) {
-            self.state
-                .fills
-                .iter_mut()
-                .for_each(|fill| fill.finish_learning(self.decimals));
+            for (fill, column) in self.state.fills.iter_mut().zip(&self.missing.filled) {
+                fill.finish_learning(self.places, column.numbers);
+            }
         }
     }
 
@@ -279,14 +309,22 @@ impl Operation for Clean {
         self.state.figures.cells_invalid
     }
 
+    fn warn(&self, place: &str, warnings: &mut Warnings) {
+        for (column, seen) in self.types.iter().zip(&self.state.types) {
+            column.warn(seen, place, warnings);
+        }
+    }
+
     fn save(&self, output: &mut dyn Write) -> io::Result<()> {
         state::write(&self.state, output)
     }
 
     fn restore(&mut self, input: &mut dyn Read) -> io::Result<()> {
-        let planned = self.state.fills.len();
+        let planned = (self.state.fills.len(), self.state.types.len());
         self.state = state::read(input)?;
-        state::check_len(self.state.fills.len(), planned)?;
+        state::check_len(self.state.fills.len(), planned.0)?;
+        state::check_len(self.state.types.len(), planned.1)?;
+        state::check_counts(&self.state.types)?;
         state::check_counts(&self.state.figures)
     }
 }

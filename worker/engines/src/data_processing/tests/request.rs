@@ -23,7 +23,12 @@ fn good() -> Vec<Value> {
         json!({"op": "transform", "decimals": 3, "steps": [
             {"op": "select", "columns": ["a"]}, {"op": "rename", "columns": {"a": "b"}},
             {"op": "filter", "column": "a", "cmp": "<=", "value": 1.5}, {"op": "filter", "column": "a", "cmp": "==", "value": "x"},
+            {"op": "sort", "columns": ["a", "b"], "descending": true}, {"op": "dedupe"},
+            {"op": "dedupe", "columns": ["a"], "keep": "last"},
             {"op": "zscore", "column": "a"}, {"op": "minmax", "column": "a", "as": "b"}, {"op": "log_return", "column": "a"}]}),
+        json!({"op": "clean", "types": {
+            "a": {"type": "number", "decimal": ",", "thousands": "."}, "b": {"type": "integer", "thousands": ","},
+            "c": {"type": "datetime", "format": ["%d.%m.%Y", "%s"], "zone": "Europe/Berlin", "ambiguous": "later"}}}),
         json!({"op": "validate", "max_errors": 3, "null_values": [], "rules": [
             {"column": "a", "rule": "trimmed"}, {"column": "a", "rule": "not_null"}, {"column": "a", "rule": "number"},
             {"column": "a", "rule": "integer"}, {"column": "a", "rule": "datetime"},
@@ -91,8 +96,24 @@ fn bad() -> Vec<(Value, &'static str)> {
             "unknown field `trim`",
         ),
         (
+            json!({"op": "transform", "steps": [{"op": "shuffle"}]}),
+            "unknown variant `shuffle`",
+        ),
+        (
             json!({"op": "transform", "steps": [{"op": "sort"}]}),
-            "unknown variant `sort`",
+            "missing field `columns`",
+        ),
+        (
+            json!({"op": "transform", "steps": [{"op": "dedupe", "keep": "any"}]}),
+            "unknown variant `any`",
+        ),
+        (
+            json!({"op": "clean", "types": {"a": {"type": "datetime", "format": 5}}}),
+            "format must be a text or a list",
+        ),
+        (
+            json!({"op": "clean", "types": {"a": {"type": "number", "decimal": ";"}}}),
+            "unknown variant `;`",
         ),
         (
             json!({"op": "transform", "steps": [{"op": "zscore", "column": "a", "into": "b"}]}),
@@ -185,6 +206,38 @@ fn out_of_range() -> Vec<(Value, &'static str)> {
         (
             request(json!({"op": "transform", "steps": [{"op": "select", "columns": []}]})),
             "select names no column",
+        ),
+        (
+            request(json!({"op": "transform", "steps": [{"op": "sort", "columns": []}]})),
+            "sort names no column",
+        ),
+        (
+            request(json!({"op": "transform", "steps": [{"op": "dedupe", "columns": []}]})),
+            "dedupe names no column",
+        ),
+        (
+            request(
+                json!({"op": "clean", "types": {"a": {"type": "number", "decimal": ",", "thousands": ","}}}),
+            ),
+            "decimal and thousands are the same character",
+        ),
+        (
+            request(json!({"op": "clean", "types": {"a": {"type": "number", "thousands": "."}}})),
+            "decimal and thousands are the same character",
+        ),
+        (
+            request(
+                json!({"op": "clean", "types": {"a": {"type": "datetime", "format": "%d.%m.%E"}}}),
+            ),
+            "is not a strftime format",
+        ),
+        (
+            json!({"source_file": "in.csv", "operations": ["clean"], "input": {"delimiter": ";", "comment": ";"}}),
+            "delimiter and comment are the same character",
+        ),
+        (
+            json!({"source_file": "in.csv", "operations": ["clean"], "input": {"decimal": ",", "thousands": ","}}),
+            "decimal and thousands are the same character",
         ),
     ]
 }

@@ -57,6 +57,9 @@ fn requests() -> Vec<Value> {
         json!([checked]),
         json!([filled, checked, computed, {"op": "clean", "missing": {"c_log_return": "median"}, "drop_duplicates": ["a"]}, checked]),
         json!(["transform"]),
+        json!([{"op": "clean", "types": {"t": {"type": "datetime", "zone": "Europe/Berlin"}, "c": {"type": "number", "decimal": ","}}},
+            {"op": "transform", "steps": [{"op": "dedupe", "columns": ["c"]}]}]),
+        json!([{"op": "transform", "steps": [{"op": "dedupe", "columns": ["b", "c"], "keep": "last"}, {"op": "dedupe"}]}, checked]),
     ]
 }
 
@@ -87,7 +90,7 @@ struct Undisturbed {
 }
 
 impl Undisturbed {
-    fn run(source: &str, operations: &Value) -> Self {
+    fn run(source: &(impl AsRef<[u8]> + ?Sized), operations: &Value) -> Self {
         let dir = dir_with(source);
         let whole = TestRun::in_dir(dir.path()).saves_checkpoints(ALL);
         let output = run(&whole, operations).unwrap();
@@ -150,6 +153,42 @@ fn every_attempt_resumes_where_the_last_one_stopped() {
 
         whole.assert_same(&run(&attempt, &operations).unwrap());
     }
+}
+
+/// Their bytes cannot be entered in the middle: the next attempt decodes them from the beginning.
+#[test]
+fn compressed_and_decoded_files_are_resumed_too() {
+    use std::io::Write;
+
+    let text = rows(1100);
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(text.as_bytes()).unwrap();
+    let utf16: Vec<u8> = std::iter::once(0xfeff)
+        .chain(text.encode_utf16())
+        .flat_map(u16::to_le_bytes)
+        .collect();
+    let operations = &requests()[0];
+    let plain = Undisturbed::run(&text, operations);
+
+    for source in [gzip.finish().unwrap(), utf16] {
+        let whole = Undisturbed::run(&source, operations);
+        assert!(whole.text == plain.text && whole.checkpoints >= 4);
+
+        let first = TestRun::in_dir(whole.path()).cancelled_at_checkpoint(3);
+        assert_eq!(run(&first, operations), Err(OperationError::Cancelled));
+
+        whole.assert_same(&run(&first.next_attempt(), operations).unwrap());
+    }
+}
+
+/// The rows that a sort holds back are in no checkpoint.
+#[test]
+fn a_request_that_sorts_starts_over() {
+    let operations =
+        json!([{"op": "transform", "steps": [{"op": "sort", "columns": ["down"]}]}, "clean"]);
+    let whole = Undisturbed::run(&rows(1100), &operations);
+
+    assert_eq!(whole.checkpoints, 0);
 }
 
 proptest! {

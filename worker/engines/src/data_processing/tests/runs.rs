@@ -56,7 +56,7 @@ fn files_that_are_no_tables_fail_with_file_and_line() {
         ),
         (
             b"a\n\xe4\n",
-            "in.csv, line 2: the record is not valid UTF-8",
+            "in.csv, line 2: the record is not valid UTF-8: set input.encoding, such as windows-1252, if the file has another encoding",
         ),
     ] {
         for operation in ["clean", "transform"] {
@@ -224,6 +224,35 @@ async fn the_output_goes_beside_the_source_or_where_it_was_asked_for() {
         Value::Null
     );
     assert_eq!(names(dir.path()), ["in.csv", "new", "sub"]);
+}
+
+#[tokio::test]
+async fn a_compressed_table_stays_compressed() {
+    use std::io::{Read, Write};
+
+    let dir = tempfile::tempdir().unwrap();
+    let file = std::fs::File::create(dir.path().join("in.csv.gz")).unwrap();
+    let mut gzip = flate2::write::GzEncoder::new(file, flate2::Compression::fast());
+    gzip.write_all(rows(3000).as_bytes()).unwrap();
+    gzip.finish().unwrap();
+
+    let output = request(
+        dir.path(),
+        json!({"source_file": "in.csv.gz", "operations": ["clean"]}),
+    )
+    .await
+    .unwrap();
+
+    assert_eq!(output["output_file"], "in.processed.csv.gz");
+    assert_eq!(output["rows_processed"], 3000);
+    assert_eq!(names(dir.path()), ["in.csv.gz", "in.processed.csv.gz"]);
+
+    let written = std::fs::File::open(dir.path().join("in.processed.csv.gz")).unwrap();
+    let mut text = String::new();
+    flate2::read::GzDecoder::new(written)
+        .read_to_string(&mut text)
+        .unwrap();
+    assert_eq!(text, rows(3000));
 }
 
 #[test]

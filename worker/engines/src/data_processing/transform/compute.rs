@@ -3,15 +3,18 @@
 use serde::{Deserialize, Serialize};
 
 use super::ColumnStats;
+use crate::data_processing::numbers::NumberFormat;
 use crate::data_processing::row::Row;
 use crate::data_processing::statistics::Moments;
-use crate::data_processing::text::{number, write_number};
+use crate::data_processing::text::Places;
 
 /// A computed column.
 pub(super) struct ComputedColumn {
     pub(super) name: String,
     /// The index of the input column, x.
     pub(super) input: usize,
+    /// How the input column writes numbers.
+    pub(super) numbers: NumberFormat,
     /// The index of the result.
     pub(super) output: usize,
     /// The first pass in which x and the rows are final.
@@ -118,19 +121,19 @@ impl ComputedColumn {
         row: &mut Row,
         pass: usize,
         formula: &mut Formula,
-        decimals: usize,
+        places: Places,
         scratch: &mut Vec<u8>,
     ) {
         scratch.clear();
 
         if pass >= self.ready_in {
-            let x = number(row.cell(self.input));
+            let x = self.numbers.number(row.cell(self.input));
             if self.learns_in(pass) {
                 if let Some(x) = x {
                     formula.learn(x);
                 }
             } else if let Some(result) = formula.compute(x) {
-                write_number(scratch, result, decimals);
+                places.write_computed(scratch, result);
             }
         }
 

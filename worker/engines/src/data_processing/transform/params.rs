@@ -6,23 +6,15 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Steps, each on the table after the previous step. Without steps the table stays unchanged.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TransformParams {
     /// The steps, in order.
     pub steps: Vec<TransformStep>,
-    /// Decimal places of computed numbers.
+    /// Decimal places of computed numbers. By default six, and more for small numbers.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 30))]
-    pub decimals: u8,
-}
-
-impl Default for TransformParams {
-    fn default() -> Self {
-        Self {
-            steps: Vec::new(),
-            decimals: 6,
-        }
-    }
+    pub decimals: Option<u8>,
 }
 
 /// One step of `transform`.
@@ -50,12 +42,44 @@ pub enum TransformStep {
         /// byte.
         value: FilterValue,
     },
+    /// Sorts the rows. Numbers come before times, times before texts, missing cells last. Rows that
+    /// are equal keep their order.
+    Sort {
+        /// The columns to sort by, the most important first.
+        #[schemars(length(min = 1))]
+        columns: Vec<String>,
+        /// Sort from the greatest to the least.
+        #[serde(default)]
+        descending: bool,
+    },
+    /// Drops rows that equal another row.
+    Dedupe {
+        /// The columns that make two rows equal. The default is all. A row without any of these
+        /// cells stays.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(length(min = 1))]
+        columns: Option<Vec<String>>,
+        /// Which of equal rows stays.
+        #[serde(default)]
+        keep: Keep,
+    },
     /// (x − mean) / population standard deviation.
     Zscore(Computation),
     /// (x − min) / (max − min).
     Minmax(Computation),
     /// ln(x / x of the previous row).
     LogReturn(Computation),
+}
+
+/// Which of equal rows stays.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Keep {
+    /// The first.
+    #[default]
+    First,
+    /// The last.
+    Last,
 }
 
 /// A column computed from another column.

@@ -18,6 +18,7 @@ use super::operation::Operation;
 use super::row::Row;
 use super::state;
 use super::table::Table;
+use crate::warnings::Warnings;
 
 /// The result of `validate`.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -37,6 +38,10 @@ pub struct ValidateResult {
     pub errors_by_rule: BTreeMap<String, u64>,
     /// The first errors, ordered by row and then by rule.
     pub errors: Vec<RuleError>,
+    /// Number of cells (of rows for `ohlc`) that a rule could not compare, by `column:rule`: those
+    /// that are no numbers or times. Rules that compared all are left out, and so is an empty map.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub not_compared: BTreeMap<String, u64>,
 }
 
 /// One violation of a rule.
@@ -78,7 +83,11 @@ struct ValidateState {
 impl ValidateState {
     /// Fails when the counts cannot be those of a run: a state file may have been written by others.
     fn check(&self) -> io::Result<()> {
-        let of_rules: Vec<u64> = self.rules.iter().map(|rule| rule.count).collect();
+        let of_rules: Vec<[u64; 2]> = self
+            .rules
+            .iter()
+            .map(|rule| [rule.count, rule.not_compared])
+            .collect();
         state::check_counts(&of_rules)?;
         state::check_counts(&[self.rows_total, self.errors_total, self.field_count_errors])?;
         if self.rows_invalid > self.rows_total {
@@ -121,6 +130,7 @@ impl Validate {
 
     /// The counts and errors after the last pass.
     pub(super) fn into_result(self) -> ValidateResult {
+        let not_compared = self.not_compared();
         let state = self.state;
         let mut errors_by_rule = BTreeMap::new();
         let counts = self.rules.iter().zip(&state.rules);
@@ -140,7 +150,21 @@ impl Validate {
             errors_total: state.errors_total,
             errors_by_rule,
             errors: state.errors,
+            not_compared,
         }
+    }
+
+    /// Number of cells that each rule could not compare, by `column:rule`.
+    fn not_compared(&self) -> BTreeMap<String, u64> {
+        let mut counts = BTreeMap::new();
+        for (rule, state) in self.rules.iter().zip(&self.state.rules) {
+            if state.not_compared > 0 {
+                *counts
+                    .entry(format!("{}:{}", rule.column, rule.name))
+                    .or_default() += state.not_compared;
+            }
+        }
+        counts
     }
 
     /// Checks one row. Returns the number of errors.
@@ -169,7 +193,7 @@ impl Validate {
         }
 
         let mut found = 0;
-        for (rule, memory) in self.rules.iter_mut().zip(&mut state.rules) {
+        for (rule, memory) in self.rules.iter().zip(&mut state.rules) {
             if !rule.holds(row, &self.null_values, memory) {
                 memory.count += 1;
                 found += 1;
@@ -209,6 +233,15 @@ impl Operation for Validate {
 
     fn errors(&self) -> u64 {
         self.state.errors_total
+    }
+
+    fn warn(&self, place: &str, warnings: &mut Warnings) {
+        for (rule, count) in self.not_compared() {
+            warnings.add(format!(
+                "{place}: rule {rule} could not compare {count} of {} rows: the cells are no numbers or times",
+                self.state.rows_total
+            ));
+        }
     }
 
     fn save(&self, output: &mut dyn Write) -> io::Result<()> {

@@ -3,13 +3,16 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::data_processing::time_format::TimeFormats;
+
 /// Rules that the table is checked against.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ValidateParams {
     /// The rules. Without rules, only the number of cells is checked.
     pub rules: Vec<Rule>,
-    /// Cells that equal one of these after trimming are missing. They violate only `not_null`.
+    /// Cells that equal one of these after trimming are missing, and so are empty cells. They
+    /// violate only `not_null`.
     pub null_values: Vec<String>,
     /// Number of errors to list. All errors are counted.
     #[schemars(range(max = 100_000))]
@@ -39,10 +42,10 @@ pub enum Rule {
     Number { column: String },
     /// An integer.
     Integer { column: String },
-    /// A date or time in ISO 8601 or in a strftime format.
+    /// A date or time in ISO 8601, or in one of the given strftime formats.
     Datetime {
         column: String,
-        format: Option<String>,
+        format: Option<TimeFormats>,
     },
     /// At least a value.
     Min { column: String, value: f64 },

@@ -7,11 +7,13 @@ use serde::{Deserialize, Serialize};
 
 use super::params::Rule;
 use crate::data_processing::error::DataError;
+use crate::data_processing::numbers::NumberFormat;
 use crate::data_processing::row::Row;
 use crate::data_processing::table::Table;
-use crate::data_processing::text::{is_integer, is_number, number, trim};
+use crate::data_processing::text::trim;
 use crate::data_processing::text_set::TextSet;
-use crate::datetime::{TimeFormat, parse_cell};
+use crate::data_processing::time_format::TimeFormats;
+use crate::datetime::{Ambiguous, TimeReader, parse_cell};
 
 /// Stands in place of a column in rules about whole rows.
 pub(super) const NO_COLUMN: &str = "*";
@@ -23,6 +25,8 @@ pub(super) struct PlannedRule {
     /// The rule's name.
     pub(super) name: &'static str,
     subject: Subject,
+    /// How the column writes numbers.
+    numbers: NumberFormat,
 }
 
 /// The state of a rule. Most rules need only the count.
@@ -30,6 +34,8 @@ pub(super) struct PlannedRule {
 pub(super) struct RuleState {
     /// Number of violations.
     pub(super) count: u64,
+    /// Number of cells, or of rows, that the rule could not compare.
+    pub(super) not_compared: u64,
     seen: TextSet,
     last: Last,
 }
@@ -38,12 +44,12 @@ pub(super) struct RuleState {
 enum Subject {
     /// The untrimmed cell.
     RawCell(usize),
-    /// The trimmed cell. Null values pass.
+    /// The trimmed cell. Missing cells pass.
     Cell(usize, CellRule),
-    /// The trimmed cell must not be a null value.
+    /// The trimmed cell must not be missing.
     NotNull(usize),
-    /// Indexes of open, high, low and close.
-    Ohlc([usize; 4]),
+    /// Indexes of open, high, low and close, and how they write numbers.
+    Ohlc([(usize, NumberFormat); 4]),
     /// All cells, untrimmed.
     WholeRow,
 }
@@ -51,8 +57,7 @@ enum Subject {
 enum CellRule {
     Number,
     Integer,
-    Time,
-    TimeFormat(TimeFormat, Vec<u8>),
+    Time(TimeReader),
     Min(f64),
     Max(f64),
     Allowed(HashSet<Vec<u8>>),
@@ -70,12 +75,22 @@ struct Last {
 impl PlannedRule {
     /// Looks up the columns of `rule`.
     pub(super) fn new(rule: &Rule, table: &Table) -> Result<Self, DataError> {
-        let cell = |column: &str, name, rule| {
-            let subject = Subject::Cell(table.index(column)?, rule);
+        let of_column = |column: &str, name, subject: fn(usize) -> Subject| {
+            let index = table.index(column)?;
             Ok(Self {
                 column: column.to_owned(),
                 name,
-                subject,
+                subject: subject(index),
+                numbers: table.columns[index].numbers,
+            })
+        };
+        let cell = |column: &str, name, rule| {
+            let index = table.index(column)?;
+            Ok(Self {
+                column: column.to_owned(),
+                name,
+                subject: Subject::Cell(index, rule),
+                numbers: table.columns[index].numbers,
             })
         };
 
@@ -84,34 +99,23 @@ impl PlannedRule {
                 column: NO_COLUMN.to_owned(),
                 name,
                 subject,
+                numbers: NumberFormat::default(),
             })
         };
 
         match rule {
-            Rule::Trimmed { column } => Ok(Self {
-                column: column.clone(),
-                name: "trimmed",
-                subject: Subject::RawCell(table.index(column)?),
-            }),
-            Rule::NotNull { column } => Ok(Self {
-                column: column.clone(),
-                name: "not_null",
-                subject: Subject::NotNull(table.index(column)?),
-            }),
+            Rule::Trimmed { column } => of_column(column, "trimmed", Subject::RawCell),
+            Rule::NotNull { column } => of_column(column, "not_null", Subject::NotNull),
             Rule::Number { column } => cell(column, "number", CellRule::Number),
             Rule::Integer { column } => cell(column, "integer", CellRule::Integer),
-            Rule::Datetime {
-                column,
-                format: None,
-            } => cell(column, "datetime", CellRule::Time),
-            Rule::Datetime {
-                column,
-                format: Some(format),
-            } => cell(
-                column,
-                "datetime",
-                CellRule::TimeFormat(TimeFormat::new(format)?, Vec::new()),
-            ),
+            Rule::Datetime { column, format } => {
+                let formats = format.as_ref().map_or(&[][..], TimeFormats::as_slice);
+                let reader =
+                    TimeReader::new(formats, None, Ambiguous::default()).map_err(|error| {
+                        table.request_error(format_args!("rule for column {column:?}: {error}"))
+                    })?;
+                cell(column, "datetime", CellRule::Time(reader))
+            }
             Rule::Min { column, value } => cell(column, "min", CellRule::Min(*value)),
             Rule::Max { column, value } => cell(column, "max", CellRule::Max(*value)),
             Rule::Allowed { column, values } => {
@@ -124,8 +128,10 @@ impl PlannedRule {
             Rule::Unique { column } => cell(column, "unique", CellRule::Unique),
             Rule::Increasing { column } => cell(column, "increasing", CellRule::Increasing),
             Rule::Ohlc {} => {
-                let [open, high, low, close] =
-                    ["open", "high", "low", "close"].map(|name| table.index(name));
+                let [open, high, low, close] = ["open", "high", "low", "close"].map(|name| {
+                    let index = table.index(name)?;
+                    Ok::<_, DataError>((index, table.columns[index].numbers))
+                });
                 row("ohlc", Subject::Ohlc([open?, high?, low?, close?]))
             }
             Rule::DuplicateRow {} => row("duplicate_row", Subject::WholeRow),
@@ -133,22 +139,20 @@ impl PlannedRule {
     }
 
     /// Whether `row` satisfies the rule. Updates `state`.
-    pub(super) fn holds(
-        &mut self,
-        row: &Row,
-        null_values: &[Vec<u8>],
-        state: &mut RuleState,
-    ) -> bool {
-        let is_null = |cell: &[u8]| null_values.iter().any(|value| value == cell);
-        match &mut self.subject {
+    pub(super) fn holds(&self, row: &Row, null_values: &[Vec<u8>], state: &mut RuleState) -> bool {
+        let is_null =
+            |cell: &[u8]| cell.is_empty() || null_values.iter().any(|value| value == cell);
+        let numbers = self.numbers;
+        match &self.subject {
             Subject::RawCell(index) => trim(row.cell(*index)).len() == row.cell(*index).len(),
             Subject::NotNull(index) => !is_null(trim(row.cell(*index))),
             Subject::Cell(index, rule) => {
                 let cell = trim(row.cell(*index));
-                is_null(cell) || rule.holds(cell, state)
+                is_null(cell) || rule.holds(cell, numbers, state)
             }
-            Subject::Ohlc(indexes) => {
-                ohlc_holds(indexes.map(|index| number(trim(row.cell(index)))))
+            Subject::Ohlc(columns) => {
+                let prices = columns.map(|(index, numbers)| numbers.number(trim(row.cell(index))));
+                ohlc_holds(prices, state)
             }
             Subject::WholeRow => state.seen.insert(row.iter()),
         }
@@ -165,37 +169,38 @@ impl PlannedRule {
 }
 
 impl CellRule {
-    fn holds(&mut self, cell: &[u8], state: &mut RuleState) -> bool {
-        match self {
-            Self::Number => is_number(cell),
-            Self::Integer => is_integer(cell),
-            Self::Time => parse_cell(cell).is_some(),
-            Self::TimeFormat(format, scratch) => format.rewrite(cell, scratch),
-            Self::Min(least) => number(cell).is_none_or(|x| x >= *least),
-            Self::Max(greatest) => number(cell).is_none_or(|x| x <= *greatest),
-            Self::Allowed(values) => values.contains(cell),
-            Self::Unique => state.seen.insert(std::iter::once(cell)),
-            Self::Increasing => state.last.is_passed_by(cell),
-        }
+    fn holds(&self, cell: &[u8], numbers: NumberFormat, state: &mut RuleState) -> bool {
+        let holds = match self {
+            Self::Number => Some(numbers.is_number(cell)),
+            Self::Integer => Some(numbers.is_integer(cell)),
+            Self::Time(reader) => Some(reader.matches(cell)),
+            Self::Min(least) => numbers.number(cell).map(|x| x >= *least),
+            Self::Max(greatest) => numbers.number(cell).map(|x| x <= *greatest),
+            Self::Allowed(values) => Some(values.contains(cell)),
+            Self::Unique => Some(state.seen.insert(std::iter::once(cell))),
+            Self::Increasing => state.last.is_passed_by(cell, numbers),
+        };
+
+        state.not_compared += u64::from(holds.is_none());
+        holds.unwrap_or(true)
     }
 }
 
 impl Last {
     /// Whether `cell` is greater than the last number or the last time, and replaces that one in
-    /// any case. A cell that is neither a number nor a time passes.
-    fn is_passed_by(&mut self, cell: &[u8]) -> bool {
-        if let Some(x) = number(cell) {
-            return self.number.replace(x).is_none_or(|last| x > last);
+    /// any case. None for a cell that is neither a number nor a time.
+    fn is_passed_by(&mut self, cell: &[u8], numbers: NumberFormat) -> Option<bool> {
+        if let Some(x) = numbers.number(cell) {
+            return Some(self.number.replace(x).is_none_or(|last| x > last));
         }
-        match parse_cell(cell) {
-            Some(time) => self.time.replace(time).is_none_or(|last| time > last),
-            None => true,
-        }
+        let time = parse_cell(cell)?;
+        Some(self.time.replace(time).is_none_or(|last| time > last))
     }
 }
 
-fn ohlc_holds(cells: [Option<f64>; 4]) -> bool {
+fn ohlc_holds(cells: [Option<f64>; 4], state: &mut RuleState) -> bool {
     let [Some(open), Some(high), Some(low), Some(close)] = cells else {
+        state.not_compared += 1;
         return true;
     };
     high >= open && high >= close && high >= low && low <= open && low <= close
