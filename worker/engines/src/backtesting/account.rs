@@ -21,6 +21,8 @@ pub(super) struct Account {
     commission: f64,
     slippage: f64,
     fraction: f64,
+    fractional: bool,
+    dropped_orders: usize,
     trades: Vec<Trade>,
 }
 
@@ -32,6 +34,8 @@ impl Account {
             commission: request.commission,
             slippage: request.slippage,
             fraction: request.position_fraction,
+            fractional: request.fractional,
+            dropped_orders: 0,
             trades: Vec::new(),
         }
     }
@@ -44,8 +48,9 @@ impl Account {
         &self.trades
     }
 
-    pub(super) fn into_trades(self) -> Vec<Trade> {
-        self.trades
+    /// The trades, and the number of purchases that the cash did not pay for.
+    pub(super) fn into_trades(self) -> (Vec<Trade>, usize) {
+        (self.trades, self.dropped_orders)
     }
 
     /// Cash plus the position at this price, without costs of selling.
@@ -54,26 +59,36 @@ impl Account {
             .map_or(self.cash, |position| self.cash + position.quantity * price)
     }
 
-    /// Buys at bar `i` as many whole units as the fraction of the cash allows. Buys nothing when
-    /// that is less than one unit.
+    /// Buys at bar `i` as many units as the fraction of the cash allows. Buys nothing when units are
+    /// whole and that is less than one.
     pub(super) fn buy(&mut self, i: usize, raw: f64) {
         let price = raw * (1.0 + self.slippage);
         let with_commission = 1.0 + self.commission;
-        let mut quantity = (self.cash * self.fraction / with_commission / raw).floor();
+        let units = |quantity: f64| {
+            if self.fractional {
+                quantity
+            } else {
+                quantity.floor()
+            }
+        };
+        let mut quantity = units(self.cash * self.fraction / with_commission / raw);
 
         // The fraction applies to the price before slippage. The cash may not cover the price after
         // slippage.
         if quantity * price * with_commission > self.cash {
-            quantity = (self.cash / with_commission / price).floor();
+            quantity = units(self.cash / with_commission / price);
         }
 
-        if quantity > 0.0 {
+        // A quantity that is no number comes from a price near the limits of a double.
+        if quantity > 0.0 && quantity.is_finite() {
             self.cash -= quantity * price * with_commission;
             self.position = Some(Position {
                 quantity,
                 price,
                 entry: i,
             });
+        } else {
+            self.dropped_orders += 1;
         }
     }
 

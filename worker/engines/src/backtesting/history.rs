@@ -12,6 +12,8 @@ pub(super) struct TradingHistory {
     pub(super) equity: Vec<f64>,
     /// Trades in order of their sale.
     pub(super) trades: Vec<Trade>,
+    /// Purchases that the cash did not pay for.
+    pub(super) dropped_orders: usize,
 }
 
 /// Why a position was sold.
@@ -35,7 +37,7 @@ pub struct Trade {
     pub entry_price: f64,
     /// Price received per unit, including slippage.
     pub exit_price: f64,
-    /// Units, a whole number.
+    /// Units, a whole number unless the request allows fractions.
     pub quantity: Quantity,
     /// Quantity × (exit price − entry price).
     pub gross_pnl: f64,
@@ -54,14 +56,14 @@ pub struct Trade {
     pub(super) span: (usize, usize),
 }
 
-/// A whole number of units, written without a decimal point.
+/// A number of units. A whole one is written without a decimal point.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
 pub struct Quantity(pub f64);
 
 impl Serialize for Quantity {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         // Below this limit a double represents every whole number exactly.
-        if self.0 < 9e15 {
+        if self.0 < 9e15 && self.0.fract() == 0.0 {
             serializer.serialize_u64(self.0 as u64)
         } else {
             serializer.serialize_f64(self.0)
@@ -79,6 +81,6 @@ impl JsonSchema for Quantity {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "number", "minimum": 1 })
+        json_schema!({ "type": "number", "exclusiveMinimum": 0 })
     }
 }

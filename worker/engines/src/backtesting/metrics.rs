@@ -1,9 +1,9 @@
 //! The metrics of a backtest, computed from its history.
 //!
 //! `docs/engines/backtesting.md`, "Metrics", has every formula. Sources: Sharpe ratio (W. F.
-//! Sharpe, "The Sharpe Ratio", 1994) with a risk-free rate of 0; Sortino ratio in the form that
-//! divides by the standard deviation of the negative returns (not by the target semideviation of F.
-//! A. Sortino); Calmar ratio (T. W. Young, 1991) over the whole range of bars; annualized return as
+//! Sharpe, "The Sharpe Ratio", 1994) with a risk-free rate of 0; Sortino ratio (F. A. Sortino and
+//! L. N. Price, "Performance Measurement in a Downside Risk Framework", 1994) with a target of 0:
+//! the downside deviation is over all returns, gains counting as 0; Calmar ratio (T. W. Young, 1991) over the whole range of bars; annualized return as
 //! the compound annual growth rate.
 //!
 //! The problem with these formulas is the undefined case: a ratio to zero, or a mean over no
@@ -16,7 +16,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::history::{Trade, TradingHistory};
-use crate::bars::Bars;
+use crate::bars::Bar;
 
 /// The metrics of a backtest.
 ///
@@ -33,13 +33,14 @@ pub struct Metrics {
     pub total_return_pct: Option<f64>,
     /// Gain of the price from the close of the warm-up bar to the last close.
     pub buy_hold_return_pct: Option<f64>,
-    /// Compound annual growth rate (CAGR).
+    /// Compound annual growth rate (CAGR). Null for a range of less than 30 days.
     pub annualized_return: Option<f64>,
     /// Annualized standard deviation of the returns per bar.
     pub volatility: Option<f64>,
     /// Annualized ratio of the mean return to its standard deviation. The risk-free rate is 0.
     pub sharpe_ratio: Option<f64>,
-    /// Annualized ratio of the mean return to the standard deviation of the negative returns.
+    /// Annualized ratio of the mean return to the downside deviation: the root of the mean square
+    /// of all returns, with gains as 0.
     pub sortino_ratio: Option<f64>,
     /// Largest fall of the equity from a peak, as a fraction of the peak.
     pub max_drawdown_pct: Option<f64>,
@@ -79,19 +80,37 @@ pub struct Metrics {
     pub total_commission: Option<f64>,
 }
 
+/// The shortest range whose growth is annualized, in days. The growth of some days, raised to the
+/// power of a year, says nothing about a year.
+pub(super) const MIN_DAYS: f64 = 30.0;
+
+/// The length of the range in days, when it is too short to annualize its growth.
+pub(super) fn too_short_to_annualize(bars: &[Bar]) -> Option<f64> {
+    Some(days(bars)).filter(|days| *days < MIN_DAYS)
+}
+
+fn days(bars: &[Bar]) -> f64 {
+    match (bars.first(), bars.last()) {
+        (Some(first), Some(last)) => last.time.seconds_since(first.time) / 86_400.0,
+        _ => 0.0,
+    }
+}
+
 /// Computes the metrics of `history`, which started with `capital`. A year has `periods` bars.
 pub(super) fn metrics(
-    bars: &Bars,
+    bars: &[Bar],
     warm_up: usize,
     history: &TradingHistory,
     capital: f64,
     periods: f64,
 ) -> Metrics {
-    let (first, last) = (&bars.bars[0], &bars.bars[bars.len() - 1]);
+    let close = |at: usize| bars.get(at).map_or(f64::NAN, |bar| bar.close);
     let final_equity = history.equity.last().copied().unwrap_or(capital);
     let total_return = final_equity - capital;
-    let years = last.time.seconds_since(first.time) / 86_400.0 / 365.25;
-    let growth = (final_equity / capital).powf(1.0 / years) - 1.0;
+    let growth = match too_short_to_annualize(bars) {
+        Some(_) => f64::NAN,
+        None => (final_equity / capital).powf(1.0 / (days(bars) / 365.25)) - 1.0,
+    };
     let returns = Returns::of(&history.equity);
     let fall = Drawdown::of(&history.equity);
     let trades = TradeFigures::of(&history.trades);
@@ -101,7 +120,7 @@ pub(super) fn metrics(
         final_equity: finite(final_equity),
         total_return: finite(total_return),
         total_return_pct: finite(total_return / capital),
-        buy_hold_return_pct: finite(last.close / bars.bars[warm_up].close - 1.0),
+        buy_hold_return_pct: finite(close(bars.len().saturating_sub(1)) / close(warm_up) - 1.0),
         annualized_return: finite(growth),
         volatility: finite(returns.deviation * scale),
         sharpe_ratio: finite(returns.mean / returns.deviation * scale),
@@ -163,16 +182,13 @@ impl Returns {
             .windows(2)
             .map(|pair| pair[1] / pair[0] - 1.0)
             .collect();
-        let negative: Vec<f64> = returns
-            .iter()
-            .copied()
-            .filter(|value| *value < 0.0)
-            .collect();
+        let squares = returns.iter().map(|value| value.min(0.0).powi(2));
+        let downside = (squares.sum::<f64>() / returns.len() as f64).sqrt();
 
         Self {
             mean: mean(&returns),
             deviation: deviation(&returns),
-            downside: deviation(&negative),
+            downside,
         }
     }
 }
@@ -246,10 +262,18 @@ impl TradeFigures {
 mod tests {
     use super::super::history::{ExitReason, Quantity};
     use super::*;
-    use crate::bars::{Bar, BarTime};
+    use crate::bars::BarTime;
 
-    fn bar(day: usize, close: f64) -> Bar {
-        let timestamp = format!("2023-01-{day:02}");
+    /// A bar ten days after the one before.
+    fn bar(at: usize, close: f64) -> Bar {
+        let day = [
+            "2023-01-01",
+            "2023-01-11",
+            "2023-01-21",
+            "2023-01-31",
+            "2023-02-10",
+        ][at];
+        let timestamp = day.to_owned();
         let time = BarTime::parse(&timestamp).unwrap();
 
         Bar {
@@ -282,13 +306,10 @@ mod tests {
     #[test]
     fn every_figure_by_hand() {
         let closes = [10.0, 20.0, 30.0, 20.0, 15.0];
-        let bars = Bars {
-            file: "X_1d.csv".into(),
-            bars: (1..)
-                .zip(closes)
-                .map(|(day, close)| bar(day, close))
-                .collect(),
-        };
+        let bars: Vec<Bar> = (0..)
+            .zip(closes)
+            .map(|(at, close)| bar(at, close))
+            .collect();
 
         // Returns 0.1, -0.1, 0.1, -0.2.
         let history = TradingHistory {
@@ -299,6 +320,7 @@ mod tests {
                 trade(2.0, 48.0, (2, 2)),
                 trade(0.0, 4.0, (4, 4)),
             ],
+            dropped_orders: 0,
         };
         let metrics = metrics(&bars, 1, &history, 100.0, 4.0);
         let near = |actual: Option<f64>, expected: f64| {
@@ -313,13 +335,13 @@ mod tests {
         near(metrics.total_return_pct, -0.1288);
         near(metrics.buy_hold_return_pct, -0.25);
 
-        let growth = 0.8712f64.powf(365.25 / 4.0) - 1.0;
+        let growth = 0.8712f64.powf(365.25 / 40.0) - 1.0;
         near(metrics.annualized_return, growth);
 
         let deviation = 0.016875f64.sqrt();
         near(metrics.volatility, deviation * 2.0);
         near(metrics.sharpe_ratio, -0.025 / deviation * 2.0);
-        near(metrics.sortino_ratio, -0.025 / 0.05 * 2.0);
+        near(metrics.sortino_ratio, -0.025 / 0.0125f64.sqrt() * 2.0);
         near(metrics.max_drawdown, 22.88);
         near(metrics.max_drawdown_pct, 0.208);
         near(metrics.calmar_ratio, growth / 0.208);
@@ -345,5 +367,48 @@ mod tests {
         near(metrics.avg_win_holding_period, 36.0);
         near(metrics.avg_loss_holding_period, 12.0);
         near(metrics.total_commission, 2.0);
+    }
+
+    /// Ten returns: 2, -1, 3, 0, -2, 1, 4, -3, 2, 1 %. Their mean is 0.7 %. The squares of the losses
+    /// are 1, 4 and 9 in units of 1e-4; their mean over all ten is 1.4e-4.
+    #[test]
+    fn sortino_over_ten_returns_by_hand() {
+        let percent = [2.0, -1.0, 3.0, 0.0, -2.0, 1.0, 4.0, -3.0, 2.0, 1.0];
+        let mut equity = vec![100.0];
+        for change in percent {
+            let last = equity[equity.len() - 1];
+            equity.push(last * (1.0 + change / 100.0));
+        }
+
+        let returns = Returns::of(&equity);
+
+        assert!((returns.mean - 0.007).abs() < 1e-15);
+        assert!((returns.downside - 1.4e-4f64.sqrt()).abs() < 1e-15);
+        assert!((returns.mean / returns.downside - 0.591_607_978_309_961_6).abs() < 1e-12);
+    }
+
+    #[test]
+    fn one_loss_has_a_downside_and_none_has_not() {
+        assert!(Returns::of(&[100.0, 110.0, 99.0]).downside > 0.0);
+        assert_eq!(Returns::of(&[100.0, 110.0, 120.0]).downside, 0.0);
+    }
+
+    #[test]
+    fn the_growth_of_some_days_is_not_annualized() {
+        let bars: Vec<Bar> = (0..3).map(|at| bar(at, 10.0)).collect();
+        let history = TradingHistory {
+            equity: vec![100.0, 150.0, 200.0],
+            trades: Vec::new(),
+            dropped_orders: 0,
+        };
+
+        let metrics = metrics(&bars, 0, &history, 100.0, 252.0);
+
+        assert_eq!(
+            (metrics.annualized_return, metrics.calmar_ratio),
+            (None, None)
+        );
+        assert!(metrics.sharpe_ratio.is_some());
+        assert_eq!(too_short_to_annualize(&bars), Some(20.0));
     }
 }

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::history::{Trade, TradingHistory};
 use super::metrics::Metrics;
-use crate::bars::Bars;
+use crate::bars::Bar;
 
 /// The result of a backtest.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -16,22 +16,28 @@ pub struct BacktestOutput {
     pub first_bar: Box<str>,
     /// The time of the last bar.
     pub last_bar: Box<str>,
+    /// Bars in a year, as the annualized metrics use them.
+    pub periods_per_year: f64,
     /// The metrics. Undefined ones are null.
     pub metrics: Metrics,
     /// The trades, in order of their sale.
     pub trades: Vec<Trade>,
     /// Time and equity after each bar.
     pub equity_curve: Vec<(Box<str>, f64)>,
+    /// What a person should know about the run. At most 20 sentences.
+    pub warnings: Vec<String>,
 }
 
 impl BacktestOutput {
-    pub(super) fn new(bars: Bars, history: TradingHistory, metrics: Metrics) -> Self {
-        let equity_curve: Vec<_> = bars
-            .bars
-            .into_iter()
-            .map(|bar| bar.timestamp)
-            .zip(history.equity)
-            .collect();
+    /// The result over `bars`, those that were traded.
+    pub(super) fn new(
+        bars: impl Iterator<Item = Bar>,
+        history: TradingHistory,
+        periods_per_year: f64,
+        metrics: Metrics,
+        warnings: Vec<String>,
+    ) -> Self {
+        let equity_curve: Vec<_> = bars.map(|bar| bar.timestamp).zip(history.equity).collect();
 
         let time = |entry: Option<&(Box<str>, f64)>| {
             entry.map(|(time, _)| time.clone()).unwrap_or_default()
@@ -41,9 +47,11 @@ impl BacktestOutput {
             bars: equity_curve.len(),
             first_bar: time(equity_curve.first()),
             last_bar: time(equity_curve.last()),
+            periods_per_year,
             metrics,
             trades: history.trades,
             equity_curve,
+            warnings,
         }
     }
 }

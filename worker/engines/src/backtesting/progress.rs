@@ -1,7 +1,7 @@
 //! Progress and metric points of a running backtest.
 
 use super::history::TradingHistory;
-use crate::bars::Bars;
+use crate::bars::Bar;
 use ktrdr_worker::{Context, OperationError, Progress};
 
 /// Bars between two checks for cancellation.
@@ -17,7 +17,7 @@ const POINTS_PER_RUN: usize = 500;
 /// Reports progress, and equity and drawdown as metrics.
 pub(super) struct ProgressReporter<'a> {
     ctx: &'a Context,
-    bars: &'a Bars,
+    bars: &'a [Bar],
     start_equity: Option<f64>,
     peak: f64,
     stride: usize,
@@ -25,7 +25,8 @@ pub(super) struct ProgressReporter<'a> {
 }
 
 impl<'a> ProgressReporter<'a> {
-    pub(super) fn new(ctx: &'a Context, bars: &'a Bars) -> Self {
+    /// Reports about these bars, which are traded.
+    pub(super) fn new(ctx: &'a Context, bars: &'a [Bar]) -> Self {
         let stride = bars.len().div_ceil(POINTS_PER_RUN).max(1);
         Self {
             ctx,
@@ -81,7 +82,7 @@ impl<'a> ProgressReporter<'a> {
         let total = self.bars.len();
         let date = done
             .checked_sub(1)
-            .and_then(|at| self.bars.bars.get(at))
+            .and_then(|at| self.bars.get(at))
             .map(|bar| &*bar.timestamp);
 
         Progress::ratio(done as u64, total as u64)

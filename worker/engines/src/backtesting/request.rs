@@ -47,6 +47,13 @@ pub struct BacktestRequest {
     /// The price at which an order fills.
     #[serde(default)]
     pub fill: Fill,
+    /// Buy fractions of a unit. By default units are whole, and an order that does not pay for one
+    /// is dropped.
+    #[serde(default)]
+    pub fractional: bool,
+    /// The bars that the indicators are computed from before the first signal.
+    #[serde(default)]
+    pub warm_up: WarmUp,
     /// Bars in a year, for annualized metrics. The default depends on the timeframe (252 for `1d`).
     #[serde(default)]
     #[schemars(range(max = 1e9), extend("exclusiveMinimum" = 0))]
@@ -82,6 +89,19 @@ pub enum Fill {
     NextOpen,
     /// At the close of the bar of the signal.
     Close,
+}
+
+/// The bars that the indicators are computed from before the first signal.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WarmUp {
+    /// The first bars of the range, or bars before it when the range has too few.
+    #[default]
+    Auto,
+    /// The first bars of the range. It fails when the range has too few.
+    InRange,
+    /// Bars before the range, as far as the file has them. Signals can come from the first bar on.
+    BeforeStart,
 }
 
 /// The strategy: decides when to buy and sell.

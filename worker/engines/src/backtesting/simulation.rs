@@ -23,15 +23,18 @@ use ktrdr_worker::OperationError;
 /// An account that trades over the bars.
 pub(super) struct Simulation<'a> {
     bars: &'a [Bar],
+    /// The first bar that is traded. Bars before it are there for the indicators.
+    first: usize,
     fill: Fill,
     account: Account,
     pending: Option<Signal>,
 }
 
 impl<'a> Simulation<'a> {
-    pub(super) fn new(request: &BacktestRequest, bars: &'a Bars) -> Self {
+    pub(super) fn new(request: &BacktestRequest, bars: &'a Bars, first: usize) -> Self {
         Self {
             bars: &bars.bars,
+            first,
             fill: request.fill,
             account: Account::new(request),
             pending: None,
@@ -44,13 +47,19 @@ impl<'a> Simulation<'a> {
         mut signals: Signals,
         progress: &mut ProgressReporter<'_>,
     ) -> Result<TradingHistory, OperationError> {
-        let mut equity = Vec::with_capacity(self.bars.len());
+        let mut equity = Vec::with_capacity(self.bars.len() - self.first);
         let last = self.bars.len().saturating_sub(1);
 
-        for (i, bar) in self.bars.iter().enumerate() {
-            if i.is_multiple_of(BARS_PER_CHECK) {
+        // A strategy remembers what it saw.
+        for i in 0..self.first {
+            signals.at(i);
+        }
+
+        for (i, bar) in self.bars.iter().enumerate().skip(self.first) {
+            let done = i - self.first;
+            if done.is_multiple_of(BARS_PER_CHECK) {
                 progress.check(
-                    i,
+                    done,
                     self.account.equity(bar.open),
                     self.account.trades().len(),
                 )?;
@@ -72,13 +81,16 @@ impl<'a> Simulation<'a> {
                 }
             }
 
-            progress.bar(i, worth);
+            progress.bar(done, worth);
             equity.push(worth);
         }
 
+        let (trades, dropped_orders) = self.account.into_trades();
+
         Ok(TradingHistory {
             equity,
-            trades: self.account.into_trades(),
+            trades,
+            dropped_orders,
         })
     }
 
@@ -143,8 +155,8 @@ mod tests {
     fn simulate(request: &BacktestRequest, bars: &Bars) -> TradingHistory {
         let run = TestRun::new();
         let signals = Signals::new(run.ctx(), &request.strategy, bars).unwrap();
-        Simulation::new(request, bars)
-            .run(signals, &mut ProgressReporter::new(run.ctx(), bars))
+        Simulation::new(request, bars, 0)
+            .run(signals, &mut ProgressReporter::new(run.ctx(), &bars.bars))
             .unwrap()
     }
 
@@ -230,6 +242,19 @@ mod tests {
         let run = simulate(&request(json!({"initial_capital": 10})), &bars(&WAVE));
         assert!(run.trades.is_empty());
         assert_eq!(run.equity, [10.0; 8]);
+        assert_eq!(run.dropped_orders, 2);
+    }
+
+    #[test]
+    fn fractions_of_a_unit_use_all_cash() {
+        let request = request(json!({"initial_capital": 10, "fractional": true}));
+        let run = simulate(&request, &bars(&WAVE));
+        let first = &run.trades[0];
+
+        // Ten of the currency pay for ten over 33 units and their commission.
+        assert!((first.quantity.0 - 10.0 / 1.01 / 33.0).abs() < 1e-12);
+        assert_eq!((run.trades.len(), run.dropped_orders), (2, 0));
+        assert!(serde_json::to_value(first).unwrap()["quantity"].is_f64());
     }
 
     #[test]
@@ -237,8 +262,8 @@ mod tests {
         let (run, bars, request) = (TestRun::new(), bars(&WAVE), request(json!({})));
         let signals = Signals::new(run.ctx(), &request.strategy, &bars).unwrap();
         run.cancel();
-        let result = Simulation::new(&request, &bars)
-            .run(signals, &mut ProgressReporter::new(run.ctx(), &bars));
+        let result = Simulation::new(&request, &bars, 0)
+            .run(signals, &mut ProgressReporter::new(run.ctx(), &bars.bars));
         assert_eq!(result.unwrap_err(), OperationError::Cancelled);
     }
 
@@ -251,7 +276,7 @@ mod tests {
         fn money_comes_from_trades_alone(
             prices in prop::collection::vec((price(), price()), 4..150),
             capital in 1.0..1e6f64, commission in 0.0..0.2f64, slippage in 0.0..0.2f64, fraction in 0.01..=1.0f64,
-            at_close in any::<bool>(), by_strength in any::<bool>(),
+            at_close in any::<bool>(), by_strength in any::<bool>(), fractional in any::<bool>(),
         ) {
             let strategy = if by_strength {
                 json!({"type": "rsi_threshold", "period": 2, "lower": 40, "upper": 60})
@@ -260,7 +285,7 @@ mod tests {
             };
             let request = request(json!({
                 "initial_capital": capital, "commission": commission, "slippage": slippage,
-                "position_fraction": fraction, "fill": if at_close { "close" } else { "next_open" }, "strategy": strategy,
+                "position_fraction": fraction, "fractional": fractional, "fill": if at_close { "close" } else { "next_open" }, "strategy": strategy,
             }));
             let bars = bars(&prices);
             let run = simulate(&request, &bars);
@@ -277,7 +302,8 @@ mod tests {
             prop_assert!((run.equity[bars.len() - 1] - capital - profit).abs() <= 1e-9 * (capital + turnover));
 
             for trade in &run.trades {
-                prop_assert!(trade.quantity.0 >= 1.0 && trade.quantity.0.fract() == 0.0);
+                let quantity = trade.quantity.0;
+                prop_assert!(quantity > 0.0 && (fractional || quantity.fract() == 0.0));
                 prop_assert!(trade.span.0 <= trade.span.1);
             }
 

@@ -63,8 +63,7 @@ impl Signals {
         bars: &Bars,
     ) -> Result<Self, OperationError> {
         let warm_up = strategy.warm_up();
-        // The warm-up, and one more bar for a signal.
-        bars.require(warm_up + 2, || strategy.to_string())?;
+        bars.require(strategy.bars_needed(), || strategy.to_string())?;
         Ok(Self {
             warm_up,
             rule: Rule::new(ctx, strategy, bars)?,
@@ -84,6 +83,23 @@ impl Signals {
 }
 
 impl Strategy {
+    /// The fewest bars for a run: the warm-up, and one more bar for a signal.
+    pub(super) fn bars_needed(&self) -> usize {
+        self.warm_up() + 2
+    }
+
+    /// The bars before the range that the indicators are computed from, when they may be.
+    ///
+    /// A moving average needs its period, and one more bar to see on which side it was. Wilder's
+    /// index never quite forgets: after ten periods its first value counts for less than 1e-4.
+    pub(super) fn lead(&self) -> usize {
+        match *self {
+            Self::SmaCross { .. } => self.warm_up() + 1,
+            Self::RsiThreshold { period, .. } => 10 * period + 1,
+            Self::Model { .. } => FIRST_BAR + 10 * 14 + 1,
+        }
+    }
+
     /// The first bar where all its indicators are defined.
     fn warm_up(&self) -> usize {
         match *self {

@@ -244,7 +244,7 @@ async fn quantities_are_written_as_whole_numbers() {
 #[tokio::test]
 async fn too_few_bars_are_named() {
     let error = run(crossing(
-        json!({"start": "2005-01-03", "end": "2005-01-31"}),
+        json!({"start": "2005-01-03", "end": "2005-01-31", "warm_up": "in_range"}),
     ))
     .await
     .unwrap_err();
@@ -266,6 +266,51 @@ async fn too_few_bars_are_named() {
         .bars,
         21
     );
+}
+
+/// The signals are those of a run over all bars: averages have no memory beyond their period.
+#[tokio::test]
+async fn indicators_warm_up_before_the_range() {
+    let range = json!({"start": "2012-06-01", "end": "2013-02-28"});
+    let with = |warm_up: &str| {
+        let mut more = range.clone();
+        more["strategy"] = json!({"type": "sma_cross", "fast": 50, "slow": 200});
+        more["warm_up"] = json!(warm_up);
+        crossing(more)
+    };
+
+    let output = run(with("auto")).await.unwrap();
+
+    assert_eq!((output.bars, &*output.first_bar), (186, "2012-06-01"));
+    assert_eq!(output.equity_curve.len(), 186);
+    assert!(output.metrics.total_trades > 0);
+    assert!(
+        output.warnings[0].starts_with("the range has 186 bars"),
+        "{:?}",
+        output.warnings
+    );
+
+    let before = run(with("before_start")).await.unwrap();
+    assert_eq!(before.trades, output.trades);
+    assert_eq!(before.warnings, [""; 0]);
+    assert!(run(with("in_range")).await.is_err());
+}
+
+#[tokio::test]
+async fn a_range_that_is_long_enough_warms_up_in_itself() {
+    let range = json!({"start": "2005-01-03", "end": "2006-01-31"});
+    let with = |warm_up: &str| {
+        let mut more = range.clone();
+        more["strategy"] = json!({"type": "sma_cross", "fast": 1, "slow": 20});
+        more["warm_up"] = json!(warm_up);
+        crossing(more)
+    };
+    let trades = |output: BacktestOutput| serde_json::to_value(output.trades).unwrap();
+
+    let auto = trades(run(with("auto")).await.unwrap());
+
+    assert_eq!(auto, trades(run(with("in_range")).await.unwrap()));
+    assert_ne!(auto, trades(run(with("before_start")).await.unwrap()));
 }
 
 #[tokio::test]

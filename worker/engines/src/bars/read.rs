@@ -10,6 +10,7 @@
 //! cell, and its line numbers, which are wrong behind empty lines. On an error the line is counted
 //! in a second read of the file.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek};
 
@@ -36,17 +37,38 @@ impl Bars {
     /// range; also when the operation was cancelled.
     pub fn load(ctx: &Context, selection: &BarSelection) -> Result<Bars, BarsError> {
         let file = selection.file();
-        let opened = ctx.data_dir().open(&file).map_err(|error| match error {
-            FileError::NotFound { name } => BarsError::NotFound { file: name },
-            FileError::Io { name, source } => BarsError::Io { file: name, source },
-            refused => BarsError::Refused(refused.into()),
-        })?;
+        let opened = open(ctx, &file)?;
+
+        Ok(FileReader {
+            ctx,
+            selection,
+            opened: &opened,
+            file,
+            lead: 0,
+        }
+        .read()?
+        .0)
+    }
+
+    /// Like [`Self::load`], but also keeps up to `lead` bars before the start of the range. Returns
+    /// all bars, and how many of them are before the start.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_with_lead(
+        ctx: &Context,
+        selection: &BarSelection,
+        lead: usize,
+    ) -> Result<(Bars, usize), BarsError> {
+        let file = selection.file();
+        let opened = open(ctx, &file)?;
 
         FileReader {
             ctx,
             selection,
             opened: &opened,
             file,
+            lead,
         }
         .read()
     }
@@ -73,15 +95,26 @@ impl Bars {
     }
 }
 
+fn open(ctx: &Context, file: &str) -> Result<File, BarsError> {
+    ctx.data_dir().open(file).map_err(|error| match error {
+        FileError::NotFound { name } => BarsError::NotFound { file: name },
+        FileError::Io { name, source } => BarsError::Io { file: name, source },
+        refused => BarsError::Refused(refused.into()),
+    })
+}
+
 struct FileReader<'a> {
     ctx: &'a Context,
     selection: &'a BarSelection,
     opened: &'a File,
     file: String,
+    /// The most bars to keep that are before the range.
+    lead: usize,
 }
 
 impl FileReader<'_> {
-    fn read(self) -> Result<Bars, BarsError> {
+    /// Returns the bars, and how many of them are before the range.
+    fn read(self) -> Result<(Bars, usize), BarsError> {
         let source = Bounded::new(self.ctx, self.opened, MAX_RECORD);
         // `flexible`: rows of another length are refused below, with the right line.
         let mut reader = csv::ReaderBuilder::new()
@@ -93,7 +126,7 @@ impl FileReader<'_> {
         self.next(&mut reader, &mut record)?;
 
         let columns = self.columns(&record)?;
-        let mut bars = Vec::new();
+        let (mut before, mut bars) = (VecDeque::new(), Vec::new());
         let (mut first, mut last): (Option<BarTime>, Option<BarTime>) = (None, None);
         let mut rows: u64 = 0;
 
@@ -120,6 +153,12 @@ impl FileReader<'_> {
                     });
                 }
                 bars.push(bar);
+            } else if self.lead > 0 && bars.is_empty() {
+                // A bar behind the range is kept too, but then the range has no bar.
+                if before.len() == self.lead {
+                    before.pop_front();
+                }
+                before.push_back(bar);
             }
         }
 
@@ -127,10 +166,19 @@ impl FileReader<'_> {
             return Err(self.none_in_range(first.zip(last)));
         }
 
-        Ok(Bars {
-            file: self.file,
-            bars,
-        })
+        let lead = before.len();
+        if lead > 0 {
+            before.extend(bars);
+            bars = before.into();
+        }
+
+        Ok((
+            Bars {
+                file: self.file,
+                bars,
+            },
+            lead,
+        ))
     }
 
     fn next<R: Read>(
