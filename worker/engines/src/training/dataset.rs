@@ -40,6 +40,8 @@ pub(super) struct Dataset {
     pub(super) train: Part,
     pub(super) validation: Part,
     pub(super) scaling: Scaling,
+    /// The features that are the same in all training rows.
+    pub(super) constant: Vec<&'static str>,
     /// The median range that the label `next_range_high` compares with.
     pub(super) label_threshold: Option<f64>,
     pub(super) baseline: Baseline,
@@ -88,6 +90,7 @@ impl Dataset {
             train,
             validation,
             scaling,
+            constant: features::constant_features(&rows[..split]),
             label_threshold,
             baseline,
         })

@@ -61,12 +61,34 @@ pub(super) fn mean_and_deviation(values: impl ExactSizeIterator<Item = f64> + Cl
     (mean, variance.sqrt())
 }
 
+/// The greatest deviation that is nothing but rounding. Features are ratios of prices, near 1 or
+/// below: rounding moves them by about 1e-16, and no real price moves by less than 1e-12 of itself.
+const ROUNDING: f64 = 1e-12;
+
+fn is_rounding(deviation: f64, mean: f64) -> bool {
+    deviation <= ROUNDING * mean.abs().max(1.0)
+}
+
+/// The names of the features that are the same in all rows.
+pub(super) fn constant_features(rows: &[Row]) -> Vec<&'static str> {
+    let is_constant = |column: usize| {
+        let (mean, deviation) = mean_and_deviation(rows.iter().map(|row| row[column]));
+        is_rounding(deviation, mean)
+    };
+    let columns = FEATURES.into_iter().enumerate();
+    columns
+        .filter(|(column, _)| is_constant(*column))
+        .map(|(_, name)| name)
+        .collect()
+}
+
 /// Standardization: gives each feature mean 0 and standard deviation 1 over the training rows.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scaling {
     /// Means over the training rows.
     pub means: Row,
-    /// Standard deviations over the training rows. 1 for a constant feature.
+    /// Standard deviations over the training rows. 1 for a constant feature, also when rounding makes
+    /// it deviate.
     pub deviations: Row,
 }
 
@@ -81,7 +103,7 @@ impl Scaling {
         for column in 0..FEATURES.len() {
             let (mean, deviation) = mean_and_deviation(rows.iter().map(|row| row[column]));
             scaling.means[column] = mean;
-            if deviation != 0.0 {
+            if !is_rounding(deviation, mean) {
                 scaling.deviations[column] = deviation;
             }
         }

@@ -55,6 +55,11 @@ impl History {
         })
     }
 
+    /// Whether the last epoch is the one with the least validation loss.
+    pub(super) fn last_is_best(&self) -> bool {
+        self.best().map(|best| best.epoch) == self.0.last().map(|last| last.epoch)
+    }
+
     /// Whether the validation loss has not improved for `stopping.patience` epochs.
     ///
     /// This depends on the measured losses alone, so a resumed run decides the same.
@@ -85,6 +90,7 @@ impl History {
 
 #[cfg(test)]
 mod tests {
+    use super::super::request::Keep;
     use super::*;
 
     fn history(losses: &[f64]) -> History {
@@ -110,6 +116,7 @@ mod tests {
             history(losses).stops_early(Some(EarlyStopping {
                 patience,
                 min_delta,
+                keep: Keep::Last,
             }))
         };
 

@@ -25,7 +25,7 @@ mod trainer;
 pub use dataset::Baseline;
 pub use history::{EpochMetrics, History};
 pub use output::{PartFigures, TrainingOutput};
-pub use request::{EarlyStopping, Init, Label, TrainingRequest};
+pub use request::{EarlyStopping, Init, Keep, Label, TrainingRequest};
 pub use state::TrainingState;
 
 use self::dataset::Dataset;
@@ -83,7 +83,7 @@ pub fn train(ctx: &Context, request: &TrainingRequest) -> Result<TrainingOutput,
 
     Ok(TrainingOutput::new(
         data,
-        state.history,
+        state,
         request.epochs,
         target.name().to_owned(),
     ))

@@ -68,7 +68,7 @@ pub(super) struct ModelFile {
     layer_sizes: Vec<usize>,
     #[serde(deserialize_with = "limited::<_, _, MAX_LAYERS>")]
     layers: Vec<LayerFile>,
-    /// The measurements of the last epoch.
+    /// The measurements of the epoch that the weights are of.
     metrics: Option<EpochMetrics>,
     /// The request with defaults filled in. For people; the reader ignores it.
     #[serde(deserialize_with = "ignored")]
@@ -133,8 +133,8 @@ impl ModelFile {
             means: data.scaling.means.to_vec(),
             stds: data.scaling.deviations.to_vec(),
             layer_sizes: request.layer_sizes(),
-            layers: state.layers.iter().map(layer).collect(),
-            metrics: state.history.0.last().cloned(),
+            layers: state.model_layers().iter().map(layer).collect(),
+            metrics: state.model_epoch().cloned(),
             parameters: serde_json::to_value(request)?,
         })
     }

@@ -5,6 +5,8 @@ use serde::Serialize;
 
 use super::dataset::{Baseline, Dataset, Part};
 use super::history::{EpochMetrics, History};
+use super::state::TrainingState;
+use crate::warnings::Warnings;
 
 /// The result of a training. Losses are in nats, accuracies are fractions.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -15,9 +17,11 @@ pub struct TrainingOutput {
     pub epochs: u32,
     /// Whether early stopping ended the training before the requested number of epochs.
     pub stopped_early: bool,
-    /// Accuracy on the validation rows after the last epoch.
+    /// Accuracy of the model on the validation rows.
     pub accuracy: Option<f64>,
-    /// The last epoch. The model has its weights.
+    /// The epoch whose weights the model has: the last, or the best with `keep: "best"`.
+    pub model_epoch: Option<u32>,
+    /// The last epoch.
     pub final_epoch: Option<EpochMetrics>,
     /// The epoch with the least validation loss. The first one when several are equal.
     pub best_epoch: Option<EpochMetrics>,
@@ -31,6 +35,8 @@ pub struct TrainingOutput {
     pub baseline: Baseline,
     /// All epochs.
     pub history: History,
+    /// What a person should know about the training. At most 20 sentences.
+    pub warnings: Vec<String>,
 }
 
 /// The training rows or the validation rows.
@@ -61,24 +67,34 @@ impl PartFigures {
 impl TrainingOutput {
     pub(super) fn new(
         data: Dataset,
-        history: History,
+        state: TrainingState,
         epochs_asked: u32,
         model_file: String,
     ) -> Self {
-        let last = history.0.last().cloned();
+        let model = state.model_epoch().cloned();
+        let history = state.history;
+        let mut warnings = Warnings::default();
+
+        for feature in &data.constant {
+            warnings.add(format!(
+                "feature {feature} is the same in all training rows: the model learns nothing from it"
+            ));
+        }
 
         Self {
             model_file,
             epochs: history.epochs(),
             stopped_early: history.epochs() < epochs_asked,
-            accuracy: last.as_ref().map(|epoch| epoch.val_accuracy),
-            final_epoch: last,
+            accuracy: model.as_ref().map(|epoch| epoch.val_accuracy),
+            model_epoch: model.map(|epoch| epoch.epoch),
+            final_epoch: history.0.last().cloned(),
             best_epoch: history.best().cloned(),
             rows: data.train.rows() + data.validation.rows(),
             train: PartFigures::of(&data.train),
             validation: PartFigures::of(&data.validation),
             baseline: data.baseline,
             history,
+            warnings: warnings.into_sentences(),
         }
     }
 }

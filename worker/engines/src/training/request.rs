@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::features::FEATURES;
 use crate::bars::{BarSelection, BarTime, Symbol, Timeframe};
+use crate::defaults::is_default;
 use crate::require::require;
 use ktrdr_worker::OperationError;
 
@@ -141,9 +142,30 @@ pub struct EarlyStopping {
     #[serde(default)]
     #[schemars(range(min = 0.0))]
     pub min_delta: f64,
+    /// The epoch whose weights the model has.
+    // Not written when it is the default: a model file records the request, and stays the same then.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub keep: Keep,
+}
+
+/// The epoch whose weights the model has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Keep {
+    /// The one with the least validation loss; the first of equals.
+    Best,
+    /// The last.
+    #[default]
+    Last,
 }
 
 impl TrainingRequest {
+    /// Whether the model has the weights of the best epoch.
+    pub fn keeps_best(&self) -> bool {
+        self.early_stopping
+            .is_some_and(|stopping| stopping.keep == Keep::Best)
+    }
+
     /// The selected bars.
     pub fn selection(&self) -> BarSelection {
         BarSelection {

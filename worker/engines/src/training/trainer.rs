@@ -26,6 +26,10 @@ use ktrdr_worker::OperationError;
 /// cancellation.
 const VALIDATION_ROWS: usize = 4096;
 
+/// The greatest loss of an epoch, in nats. A network that answers always the same has about 0.7; to
+/// lose this much it must be sure of the wrong answer beyond all numbers that probabilities have.
+const MAX_LOSS: f64 = 1e6;
+
 /// A running training.
 pub(super) struct Trainer<'a> {
     request: &'a TrainingRequest,
@@ -90,12 +94,16 @@ impl<'a> Trainer<'a> {
             val_accuracy: validation.accuracy(),
         };
 
-        // Later epochs cannot recover from this, and a model with these weights cannot be written.
-        if !metrics.train_loss.is_finite() || !metrics.val_loss.is_finite() {
+        // Later epochs do not recover from this, and a model with these weights tells nothing.
+        let worst = metrics.train_loss.max(metrics.val_loss);
+        if !metrics.train_loss.is_finite() || !metrics.val_loss.is_finite() || worst > MAX_LOSS {
             return Err(diverged(epoch));
         }
 
         self.state.history.0.push(metrics);
+        if self.request.keeps_best() && self.state.history.last_is_best() {
+            self.state.best = Some(self.state.layers.clone());
+        }
         self.state.history.0.last().ok_or_else(|| diverged(epoch))
     }
 
@@ -151,7 +159,7 @@ fn diverged(epoch: u32) -> OperationError {
     OperationError::permanent(
         "training_diverged",
         format!(
-            "the loss is no longer a finite number in epoch {epoch}: use a smaller learning_rate"
+            "the training diverged: the loss of epoch {epoch} is no finite number or above {MAX_LOSS}; use a smaller learning_rate"
         ),
     )
 }
