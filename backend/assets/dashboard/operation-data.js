@@ -11,6 +11,8 @@ import { lineChart } from './line-chart.js';
 // A larger result is offered as a download only, in bytes.
 const MAX_SHOWN_RESULT = 8 * 1024 * 1024;
 
+const MAX_SHOWN_WARNINGS = 50;
+
 export function operationParameters() {
   const element = h('div');
   let shownKey = '';
@@ -70,12 +72,25 @@ export function operationResult(id, signal, onFailure) {
   function drawResult(head, result) {
     const points = equityPoints(result);
     const chart = points && lineChart('Equity curve');
-    show(element, head, chart?.element, jsonView(result));
+    show(element, head, resultWarnings(result), chart?.element, jsonView(result));
     // Only now has the chart a width.
     if (points) chart?.set([{ name: 'equity', points }]);
   }
 
   return { element, load };
+}
+
+/**
+ * What a person should know about a completed operation. Any engine may have a list `warnings`.
+ * @param {any} result
+ */
+function resultWarnings(result) {
+  const warnings = result?.warnings;
+  if (!Array.isArray(warnings) || warnings.length === 0) return null;
+
+  return h('ul', { class: 'note warnings', 'aria-label': 'Warnings' },
+    warnings.slice(0, MAX_SHOWN_WARNINGS).map((warning) => h('li', null,
+      typeof warning === 'string' ? warning : JSON.stringify(warning))));
 }
 
 /**
