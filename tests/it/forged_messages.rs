@@ -518,3 +518,33 @@ async fn checkpoints_are_only_under_their_worker_type_when_no_old_workers_are_le
     stack.api().cancel("typed").await.expect(200);
     stack.api().wait_for_status("typed", "cancelled").await;
 }
+
+/// The stream drops a message whose id it has seen, on whichever of its subjects.
+#[tokio::test]
+async fn a_message_id_that_others_used_up_loses_no_start_and_no_cancel() {
+    let stack = Stack::start().await;
+    let _worker = stack.worker("training", "t1").await;
+    for message_id in ["nightly", "cancel-nightly"] {
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert("Nats-Msg-Id", message_id);
+        let noise = ("ktrdr.op.dummy.noise", headers, "{}".into());
+        let sent = stack
+            .bus
+            .jetstream
+            .publish_with_headers(noise.0, noise.1, noise.2);
+        assert!(!sent.await.unwrap().await.unwrap().duplicate);
+    }
+
+    let body =
+        json!({"task_id": "nightly", "symbol": "GOOG", "timeframe": "1d", "epochs": 100_000});
+    let api = stack.api();
+    api.start("training", &body).await.expect(202);
+    api.wait_for_status("nightly", "running").await;
+    // The id is known now: nothing is started twice.
+    api.start("training", &body).await.expect(200);
+    assert_eq!(stack.bus.stored("ktrdr.start.>").await.len(), 1);
+
+    api.cancel("nightly").await.expect(200);
+    let ended = api.wait_for_status("nightly", "cancelled").await;
+    assert_ne!(ended["forced"], true, "the worker never read the cancel");
+}

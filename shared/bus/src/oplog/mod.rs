@@ -18,6 +18,11 @@
 //! so the holder's late writes need an expected sequence anyway. Also rejected: message ids for
 //! events. The server forgets them after [two minutes](crate::topology), and a worker may come back
 //! later.
+//!
+//! A message id counts for the whole stream, so whoever may publish on any subject of it can use up
+//! the id of a message that others are about to store. When the server says that it knows an id, a
+//! backend looks at what is stored. If it is something else, the backend stores its own message under
+//! another id.
 
 mod read;
 mod remove;
@@ -27,10 +32,12 @@ use std::time::Duration;
 use async_nats::header::{NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MESSAGE_ID};
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::context::Context;
+use async_nats::jetstream::message::StreamMessage;
 use async_nats::{Client, HeaderMap, HeaderName, RequestError, RequestErrorKind};
 use bytes::Bytes;
 use serde::Deserialize;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use ktrdr_protocol::cancel::CancelIntent;
 use ktrdr_protocol::event::Event;
@@ -85,6 +92,9 @@ pub enum PublishError {
     /// The answer is not one of JetStream.
     #[error("the answer to a publish cannot be read")]
     Unreadable(#[source] serde_json::Error),
+    /// The server knows the message id, and what it has stored could not be looked at.
+    #[error("cannot read the message that the server has stored with the same id")]
+    Unconfirmed(#[source] async_nats::Error),
 }
 
 /// Why a message was not stored.
@@ -106,6 +116,16 @@ pub enum AppendError {
     /// NATS did not answer in time. The message may have been stored.
     #[error("NATS did not confirm in time")]
     Unknown(#[source] PublishError),
+}
+
+/// A message that is to be stored once.
+struct Once<'a> {
+    subject: &'a str,
+    /// Its message id.
+    id: &'a str,
+    payload: Bytes,
+    /// Further headers.
+    headers: Vec<(HeaderName, String)>,
 }
 
 /// Where a message was stored.
@@ -262,8 +282,14 @@ impl OpLog {
         if let Some(signer) = signer {
             headers.extend(signer.headers(&subject, id, &payload, Timestamp::now()));
         }
-        self.publish_once(&subject, id.as_str(), payload.into(), headers, patience)
-            .await
+        let message = Once {
+            subject: &subject,
+            id: id.as_str(),
+            payload: payload.into(),
+            headers,
+        };
+        let is_start = |stored: &StreamMessage| self.is_start_of(id, stored);
+        self.publish_once(&message, is_start, patience).await
     }
 
     /// Stores a cancel intent, so that a worker that takes the operation over finds it. Returns its
@@ -284,15 +310,17 @@ impl OpLog {
         let id = &intent.operation_id;
         let subject = self.names.cancel(worker_type, id);
         let payload = serde_json::to_vec(intent).map_err(AppendError::Encode)?;
-        self.publish_once(
-            &subject,
-            &format!("cancel-{id}"),
-            payload.into(),
-            Vec::new(),
-            patience,
-        )
-        .await
-        .map(|stored| stored.sequence)
+        let message = Once {
+            subject: &subject,
+            id: &format!("cancel-{id}"),
+            payload: payload.into(),
+            headers: Vec::new(),
+        };
+        let is_intent = |stored: &StreamMessage| {
+            *stored.subject == *subject && self.is_intent(&subject, &stored.payload)
+        };
+        let stored = self.publish_once(&message, is_intent, patience).await?;
+        Ok(stored.sequence)
     }
 
     /// Stores a batch of metric points. Publishing a batch again with the same `message_id` stores
@@ -309,38 +337,65 @@ impl OpLog {
     ) -> Result<(), AppendError> {
         let subject = self.names.metrics(worker_type, &batch.operation_id);
         let payload = serde_json::to_vec(batch).map_err(AppendError::Encode)?;
-        self.publish_once(&subject, message_id, payload.into(), Vec::new(), patience)
+        let message = Once {
+            subject: &subject,
+            id: message_id,
+            payload: payload.into(),
+            headers: Vec::new(),
+        };
+        self.publish_once(&message, |_| true, patience)
             .await
             .map(drop)
     }
 
     /// Stores a message under its own message id. While the outcome is unknown, the publish is
     /// repeated, for at most `patience`. That is safe: the server drops a message whose id it has
-    /// seen.
+    /// seen. `is_same` says whether a stored message with the same id makes this one needless.
     async fn publish_once(
         &self,
-        subject: &str,
-        message_id: &str,
-        payload: Bytes,
-        more: Vec<(HeaderName, String)>,
+        message: &Once<'_>,
+        is_same: impl Fn(&StreamMessage) -> bool,
         patience: Duration,
     ) -> Result<Stored, AppendError> {
         let deadline = Instant::now().checked_add(patience);
         let mut backoff = Backoff::new(FIRST_PAUSE, MAX_PAUSE);
+        let mut message_id = message.id.to_owned();
         let mut is_repetition = false;
 
         loop {
-            let id_header = (NATS_MESSAGE_ID, message_id.to_owned());
-            let headers = std::iter::once(id_header).chain(more.iter().cloned());
+            let id_header = (NATS_MESSAGE_ID, message_id.clone());
+            let headers = std::iter::once(id_header).chain(message.headers.iter().cloned());
 
-            let failure = match self.publish(subject, headers, payload.clone()).await {
-                Ok(answer) => {
+            let payload = message.payload.clone();
+            let failure = match self.publish(message.subject, headers, payload).await {
+                Ok(answer) if !answer.duplicate => {
                     return Ok(Stored {
                         sequence: answer.sequence,
-                        // After a repetition, the earlier message is most likely our own first try.
-                        was_known: answer.duplicate && !is_repetition,
+                        was_known: false,
                     });
                 }
+                // Boxed because it is rare: every start's future would have room for it.
+                Ok(answer) => match Box::pin(self.known(answer.sequence, &is_same)).await {
+                    Ok(true) => {
+                        return Ok(Stored {
+                            sequence: answer.sequence,
+                            // After a repetition, the earlier message is most likely our own first
+                            // try.
+                            was_known: !is_repetition,
+                        });
+                    }
+                    Ok(false) => {
+                        tracing::warn!(
+                            subject = message.subject,
+                            message_id,
+                            other_sequence = answer.sequence,
+                            "another message has used up this message id; publishing under a new one"
+                        );
+                        message_id = format!("{}-{}", message.id, Uuid::new_v4().simple());
+                        continue;
+                    }
+                    Err(error) => error,
+                },
                 Err(error) => error,
             };
 
@@ -354,8 +409,23 @@ impl OpLog {
                 return Err(AppendError::Unknown(failure));
             }
             backoff.wait().await;
-            is_repetition = true;
+            is_repetition |= !matches!(failure, PublishError::Unconfirmed(_));
         }
+    }
+
+    /// Whether the message at `sequence`, which the server calls the first one with its id, is the same.
+    /// A worker may not read it, and believes the server.
+    async fn known(
+        &self,
+        sequence: u64,
+        is_same: impl Fn(&StreamMessage) -> bool,
+    ) -> Result<bool, PublishError> {
+        if self.reads != Reads::Leader {
+            return Ok(true);
+        }
+        let stored = self.stored_at(sequence).await;
+        let stored = stored.map_err(PublishError::Unconfirmed)?;
+        Ok(stored.is_some_and(|stored| is_same(&stored)))
     }
 
     /// Publishes once, with these headers, and waits for the stream's answer.
@@ -453,7 +523,9 @@ fn classify(error: &PublishError) -> Refusal {
         PublishError::Request(error) if error.kind() == RequestErrorKind::MaxPayloadExceeded => {
             Refusal::TooLarge
         }
-        PublishError::Request(_) | PublishError::Unreadable(_) => Refusal::Unknown,
+        PublishError::Request(_) | PublishError::Unreadable(_) | PublishError::Unconfirmed(_) => {
+            Refusal::Unknown
+        }
         PublishError::Refused(error) => match error.error_code() {
             ErrorCode::STREAM_WRONG_LAST_SEQUENCE
             | ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT => Refusal::WrongSequence,

@@ -27,6 +27,7 @@ use bytes::Bytes;
 use ktrdr_protocol::cancel::CancelIntent;
 use ktrdr_protocol::event::Event;
 use ktrdr_protocol::id::{OperationId, WorkerType};
+use ktrdr_protocol::start_request::StartRequest;
 use ktrdr_protocol::state::FoldedLog;
 use ktrdr_protocol::time::Timestamp;
 use serde::Deserialize;
@@ -311,7 +312,29 @@ impl OpLog {
         Ok(false)
     }
 
-    fn is_intent(&self, subject: &str, payload: &[u8]) -> bool {
+    /// Whether a message is a start request of this operation, in whichever queue.
+    pub(super) fn is_start_of(&self, id: &OperationId, message: &StreamMessage) -> bool {
+        serde_json::from_slice::<StartRequest>(&message.payload).is_ok_and(|request| {
+            request.operation_id == *id && self.names.check(&message.subject, &request).is_ok()
+        })
+    }
+
+    /// The message at `sequence`; `None` when it is not there, or not there any more.
+    pub(super) async fn stored_at(
+        &self,
+        sequence: u64,
+    ) -> Result<Option<StreamMessage>, async_nats::Error> {
+        let name = self.names.stream();
+        let stream = self.jetstream.get_stream_no_info(name).await?;
+        let message = stream.raw_message_builder().sequence(sequence).send().await;
+        match message {
+            Ok(message) => Ok(Some(message)),
+            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    pub(super) fn is_intent(&self, subject: &str, payload: &[u8]) -> bool {
         serde_json::from_slice::<CancelIntent>(payload)
             .is_ok_and(|intent| self.names.check(subject, &intent).is_ok())
     }
