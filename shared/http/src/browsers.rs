@@ -298,18 +298,18 @@ impl BrowserRules {
     }
 
     fn check_origin(&self, headers: &HeaderMap, own: Option<&str>) -> Result<(), Refusal> {
-        let Some(origin) = headers.get(ORIGIN) else {
-            return match headers.get(SEC_FETCH_SITE) {
-                Some(site) if site != "same-origin" && site != "none" => {
-                    Err(Refusal::OriginNotAllowed(shown(site.as_bytes())))
-                }
-                _ => Ok(()),
-            };
-        };
-        if self.is_own(origin, own) || self.origins.contains(origin) {
-            Ok(())
+        let is_accepted =
+            |origin: &&HeaderValue| self.is_own(origin, own) || self.origins.contains(*origin);
+        let foreign = if headers.contains_key(ORIGIN) {
+            let mut origins = headers.get_all(ORIGIN).iter();
+            origins.find(|origin| !is_accepted(origin))
         } else {
-            Err(Refusal::OriginNotAllowed(shown(origin.as_bytes())))
+            let mut sites = headers.get_all(SEC_FETCH_SITE).iter();
+            sites.find(|site| *site != "same-origin" && *site != "none")
+        };
+        match foreign {
+            None => Ok(()),
+            Some(value) => Err(Refusal::OriginNotAllowed(shown(value.as_bytes()))),
         }
     }
 
@@ -427,8 +427,9 @@ fn authority<B>(request: &http::Request<B>) -> Result<Option<&str>, Refusal> {
 }
 
 fn check_content_type(headers: &HeaderMap) -> Result<(), Refusal> {
-    match headers.get(CONTENT_TYPE) {
-        Some(kind) if !is_json(kind.as_bytes()) && is_from_browser(headers) => {
+    let mut kinds = headers.get_all(CONTENT_TYPE).iter();
+    match kinds.find(|kind| !is_json(kind.as_bytes())) {
+        Some(kind) if is_from_browser(headers) => {
             Err(Refusal::UnsupportedMediaType(shown(kind.as_bytes())))
         }
         _ => Ok(()),

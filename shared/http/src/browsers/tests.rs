@@ -305,3 +305,35 @@ fn answers_name_only_the_origin_that_asks() {
     assert!(!none.contains_key(VARY));
     assert_eq!(none[X_CONTENT_TYPE_OPTIONS], "nosniff");
 }
+
+#[test]
+fn a_header_that_is_there_twice_must_be_acceptable_twice() {
+    let own = ("origin", "http://localhost:8000");
+    let json = ("content-type", "application/json");
+    for (headers, expected) in [
+        ([own, own], "ok"),
+        ([own, ("origin", "http://evil.test")], "origin"),
+        (
+            [
+                ("sec-fetch-site", "same-origin"),
+                ("sec-fetch-site", "cross-site"),
+            ],
+            "origin",
+        ),
+    ] {
+        let headers = [&[("host", "localhost:8000"), json][..], &headers].concat();
+        let outcome = rules().check(&request("POST", "/x", &headers));
+        assert_eq!(code(outcome), expected, "{headers:?}");
+    }
+
+    let headers = [
+        ("host", "localhost:8000"),
+        own,
+        json,
+        ("content-type", "text/plain"),
+    ];
+    assert_eq!(
+        code(rules().check(&request("POST", "/x", &headers))),
+        "type"
+    );
+}
