@@ -58,6 +58,8 @@ pub struct CatalogueEntry {
     pub domain_owner: Option<WorkerType>,
     /// The revision of the bucket at which it was published.
     revision: u64,
+    /// How many bytes its schemas have as text.
+    schema_bytes: usize,
 }
 
 impl CatalogueEntry {
@@ -69,6 +71,13 @@ impl CatalogueEntry {
         self.compiled().await.clone().map_err(|reason| {
             ApiError::schema_unusable(self.published.worker_type.as_str(), &reason)
         })
+    }
+
+    /// How many bytes it has in a document, about.
+    pub fn size(&self) -> usize {
+        const FIELDS: usize = 512;
+
+        FIELDS + self.published.description.len() + self.schema_bytes
     }
 
     /// Why the schema cannot be used, if that is known.
@@ -375,8 +384,10 @@ impl Catalogue {
                 "worker type"
             );
         }
+        let schema_bytes = length(&published.request_schema) + length(&published.result_schema);
         let mut contents = self.contents.write();
         let entry = CatalogueEntry {
+            schema_bytes,
             domain_owner: contents
                 .entries
                 .get(key)

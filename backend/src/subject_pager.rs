@@ -14,8 +14,11 @@ use serde_json::json;
 /// How long the next message of a page may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Bytes that the server sends for one request, at most.
-const PAGE_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes that the server sends for one request, at most, and one message more.
+pub const PAGE_BYTES: usize = 512 * 1024;
+
+/// The largest message that a server takes unless its `max_payload` was raised.
+pub const MAX_MESSAGE: usize = 1024 * 1024;
 
 /// Messages asked for at a time when all are read, at most.
 const PAGE_MESSAGES: usize = 1000;

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::State;
 use axum::http::HeaderMap;
-use axum::{Extension, Json};
+use ktrdr_http::answer::RenderedJson;
 use ktrdr_http::openapi::{OpenApiDocument, Route};
 use ktrdr_http::tokens::Principal;
 
@@ -25,16 +26,24 @@ bundle! {
     "schema-tree.js" "text/javascript; charset=utf-8",
 }
 
+/// Bytes of the document without worker types, about.
+const FIXED: usize = 256 * 1024;
+
 /// The document, with the worker types of this moment that the client sees.
 pub async fn openapi(
     State(state): State<AppState>,
     principal: Principal,
     Extension(routes): Extension<Arc<Vec<Route>>>,
-) -> Json<OpenApiDocument> {
+) -> Result<RenderedJson<OpenApiDocument>, ApiError> {
     let tokens_needed = state.tokens.are_needed();
     let mut types = state.catalogue.all();
     types.retain(|entry| principal.sees(entry.published.worker_type.as_str()));
-    Json(openapi::document(tokens_needed, &routes, &types))
+    // A request schema is there twice: alone, and as part of the start body.
+    let bytes = FIXED + types.iter().map(|entry| 2 * entry.size()).sum::<usize>();
+    let share = state.answers.share(bytes).await?;
+
+    let document = openapi::document(tokens_needed, &routes, &types);
+    RenderedJson::write(&document, share)
 }
 
 /// The page.

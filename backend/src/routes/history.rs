@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use axum::extract::State;
-use ktrdr_http::answer::RenderedJson;
+use ktrdr_http::answer::{RenderedJson, Share};
 use ktrdr_http::tokens::Principal;
 use ktrdr_protocol::rest::history::{HistoryEntry, HistoryPage, HistoryResponse};
 use ktrdr_protocol::token_name::TokenName;
@@ -11,17 +11,32 @@ use serde_json::Value;
 
 use super::{PathText, find};
 use crate::error::ApiError;
+use crate::projection::record::Record;
 use crate::state::AppState;
-use crate::subject_pager::{self, StoredMessage};
+use crate::subject_pager::{MAX_MESSAGE, PAGE_BYTES, Page, StoredMessage, read_all, read_page};
 
 /// Most events, and most cancel intents, in one answer. An ordinary operation has about ten.
 const LIMIT: usize = 10_000;
 
-/// Bytes of events, and of cancel intents, in one answer, about.
-const MAX_BYTES: usize = 4 * 1024 * 1024;
+/// How much is read.
+struct Amount {
+    /// Bytes of events, and of cancel intents, about.
+    bytes: usize,
+    /// Bytes that the answer counts for meanwhile, beside the start request.
+    share: usize,
+}
 
-/// Bytes that an answer counts for while it is read and sent, at least.
-const SHARE: usize = 1024 * 1024;
+/// What is read at first. Few operations have more.
+const FEW: Amount = Amount {
+    bytes: 256 * 1024,
+    share: 2 * 1024 * 1024,
+};
+
+/// What is read at most. All of it is there twice while the answer is written.
+const MOST: Amount = Amount {
+    bytes: 4 * 1024 * 1024,
+    share: 2 * 2 * (4 * 1024 * 1024 + PAGE_BYTES + MAX_MESSAGE),
+};
 
 /// The start request, every event and every cancel intent, with sequence and time.
 pub async fn show(
@@ -29,23 +44,22 @@ pub async fn show(
     principal: Principal,
     PathText(id): PathText,
 ) -> Result<RenderedJson<HistoryResponse<'static>>, ApiError> {
-    let view = find(&state, &principal, &id)?;
+    let record = find(&state, &principal, &id)?.record;
     state.need_nats()?;
-    let share = state.answers.share(view.record.size().max(SHARE)).await?;
+    let mut read = read(&state, &record, &FEW).await?;
+    if read.is_truncated() {
+        // Its share is free again before a larger one is waited for.
+        drop(read);
+        read = self::read(&state, &record, &MOST).await?;
+    }
 
-    let (record, names, connection) = (&view.record, &state.names, &state.connection);
-    let (worker_type, stream) = (&record.queue.worker_type, names.stream());
-    let start = names.start(worker_type, &record.queue.origin);
-    let operation = names.operation(worker_type, &record.id);
-    let cancel = names.cancel(worker_type, &record.id);
-    let (start, events, cancels) = futures::try_join!(
-        subject_pager::read_page(connection, &stream, &start, record.start_sequence, 1),
-        subject_pager::read_all(connection, &stream, &operation, LIMIT, MAX_BYTES),
-        subject_pager::read_all(connection, &stream, &cancel, LIMIT, MAX_BYTES),
-    )
-    .map_err(ApiError::nats_read)?;
-
-    let truncated = events.more || cancels.more;
+    let truncated = read.is_truncated();
+    let Read {
+        start,
+        events,
+        cancels,
+        share,
+    } = read;
     let start = start
         .messages
         .into_iter()
@@ -71,6 +85,44 @@ pub async fn show(
         },
     };
     RenderedJson::write(&answer, share)
+}
+
+/// The messages about one operation, and the share that they take.
+struct Read {
+    start: Page,
+    events: Page,
+    cancels: Page,
+    share: Share,
+}
+
+impl Read {
+    fn is_truncated(&self) -> bool {
+        self.events.more || self.cancels.more
+    }
+}
+
+/// Reads the messages, but not many more than `amount`.
+async fn read(state: &AppState, record: &Record, amount: &Amount) -> Result<Read, ApiError> {
+    let share = state.answers.share(record.size() + amount.share).await?;
+
+    let (names, connection) = (&state.names, &state.connection);
+    let (worker_type, stream) = (&record.queue.worker_type, names.stream());
+    let start = names.start(worker_type, &record.queue.origin);
+    let operation = names.operation(worker_type, &record.id);
+    let cancel = names.cancel(worker_type, &record.id);
+    let (start, events, cancels) = futures::try_join!(
+        read_page(connection, &stream, &start, record.start_sequence, 1),
+        read_all(connection, &stream, &operation, LIMIT, amount.bytes),
+        read_all(connection, &stream, &cancel, LIMIT, amount.bytes),
+    )
+    .map_err(ApiError::nats_read)?;
+
+    Ok(Read {
+        start,
+        events,
+        cancels,
+        share,
+    })
 }
 
 fn entry(message: &StoredMessage, event: Option<&str>) -> HistoryEntry {

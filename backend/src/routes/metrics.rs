@@ -14,7 +14,7 @@ use super::query::Query;
 use super::{PathText, find};
 use crate::error::{ApiError, ErrorCode};
 use crate::state::AppState;
-use crate::subject_pager::{self, Page, StoredMessage};
+use crate::subject_pager::{self, MAX_MESSAGE, PAGE_BYTES, Page, StoredMessage};
 
 /// Batches in one read.
 const BATCHES: usize = 256;
@@ -42,7 +42,9 @@ pub async fn show(
     };
     let view = find(&state, &principal, &id)?;
     state.need_nats()?;
-    let share = state.answers.share(MAX_BYTES).await?;
+    // A page as it is stored, the points, and the answer.
+    let most = PAGE_BYTES + MAX_MESSAGE + 2 * MAX_BYTES;
+    let share = state.answers.share(most).await?;
     let record = &view.record;
     let subject = state.names.metrics(&record.queue.worker_type, &record.id);
     let stream = state.names.metrics_stream();

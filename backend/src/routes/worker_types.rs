@@ -1,7 +1,7 @@
 //! `GET /api/v1/worker-types`: the catalogue, with how many operations wait and run in each queue.
 
-use axum::Json;
 use axum::extract::State;
+use ktrdr_http::answer::RenderedJson;
 use ktrdr_http::tokens::Principal;
 use ktrdr_protocol::rest::worker_type::{
     QueueDocument, WorkerTypeDocument, WorkerTypeList, WorkerTypesResponse,
@@ -9,6 +9,7 @@ use ktrdr_protocol::rest::worker_type::{
 use ktrdr_protocol::time::Timestamp;
 use tokio::time::Instant;
 
+use crate::error::ApiError;
 use crate::projection::model::QueueState;
 use crate::state::AppState;
 
@@ -19,15 +20,16 @@ const HIDDEN: &str = "(hidden)";
 pub async fn list(
     State(state): State<AppState>,
     principal: Principal,
-) -> Json<WorkerTypesResponse> {
+) -> Result<RenderedJson<WorkerTypesResponse>, ApiError> {
+    let mut listed = state.catalogue.all();
+    listed.retain(|entry| principal.sees(entry.published.worker_type.as_str()));
+    let bytes = listed.iter().map(|entry| entry.size()).sum();
+    let share = state.answers.share(bytes).await?;
     let queues = state.projection.queues();
     let (now, monotonic_now) = (Timestamp::now(), Instant::now());
 
-    let worker_types = state
-        .catalogue
-        .all()
+    let worker_types = listed
         .iter()
-        .filter(|listed| principal.sees(listed.published.worker_type.as_str()))
         .map(|listed| {
             let entry = &listed.published;
             let queues = queues
@@ -61,10 +63,11 @@ pub async fn list(
         })
         .collect();
 
-    Json(WorkerTypesResponse {
+    let answer = WorkerTypesResponse {
         success: true,
         data: WorkerTypeList { worker_types },
-    })
+    };
+    RenderedJson::write(&answer, share)
 }
 
 /// One queue at `now`.

@@ -84,6 +84,18 @@ impl AnswerBudget {
     }
 }
 
+impl Share {
+    /// Gives back what is beyond so many bytes: more was taken for reading than is sent.
+    #[must_use]
+    pub fn shrunk_to(mut self, bytes: usize) -> Self {
+        if let Some(permit) = &mut self.0 {
+            let surplus = permit.num_permits().saturating_sub(units(bytes) as usize);
+            drop(permit.split(surplus));
+        }
+        self
+    }
+}
+
 fn units(bytes: usize) -> u32 {
     u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX)
 }
@@ -116,12 +128,13 @@ impl<T> RenderedJson<T> {
         }))
     }
 
-    /// Writes a document whose share was taken before.
+    /// Writes a document whose share was taken before. What it does not need of it is free at once.
     ///
     /// # Errors
     /// 500 when it cannot be written.
     pub fn write(document: &impl Serialize, share: Share) -> Result<Self, ApiError> {
         let text = serde_json::to_vec(document).map_err(ApiError::internal)?;
+        let share = share.shrunk_to(text.len());
         Ok(Self::with_share(text, share))
     }
 }
@@ -299,6 +312,19 @@ mod tests {
 
         drop(answer);
         assert!(budget.try_share(900 * 1024).is_some());
+    }
+
+    #[tokio::test]
+    async fn what_an_answer_does_not_need_of_its_share_is_free_again() {
+        let budget = AnswerBudget::new(1024 * 1024);
+        let share = budget.share(1024 * 1024).await.unwrap();
+        let written = json!({"text": "x".repeat(100 * 1024)});
+
+        let answer = RenderedJson::<Value>::write(&written, share).unwrap();
+
+        assert!(budget.try_share(900 * 1024).is_some());
+        assert!(budget.try_share(950 * 1024).is_none());
+        drop(answer);
     }
 
     #[tokio::test(start_paused = true)]
