@@ -15,6 +15,7 @@
 //! stored entries would outlive the workers.
 
 mod bounds;
+mod contested;
 mod document;
 mod list;
 mod metrics;
@@ -34,6 +35,7 @@ use parking_lot::RwLock;
 use tokio::time::Instant;
 
 use self::bounds::BeyondBound;
+use self::contested::Contested;
 pub use self::list::{PageBounds, Wanted};
 use self::metrics::HeartbeatCounters;
 use crate::changes::{Change, Changes};
@@ -80,7 +82,8 @@ struct Worker {
 pub enum Presence {
     /// Not listed: it has left, was removed, or was never here.
     Gone,
-    /// Not listed, and there are more workers than can be listed.
+    /// Not listed, and may live: there are more workers than can be listed, or one of another type has
+    /// its id.
     Unknown,
     /// Its heartbeats stopped.
     Silent,
@@ -114,6 +117,7 @@ pub enum Unheard {
 #[derive(Debug, Default)]
 struct Workers {
     known: BTreeMap<WorkerId, Worker>,
+    contested: Contested,
     /// What all known workers count for.
     bytes: usize,
     /// Since when heartbeats could arrive without a break.
@@ -142,13 +146,7 @@ struct Lines {
 
 impl Worker {
     fn interval(&self) -> Duration {
-        let seconds = self.heartbeat.interval_seconds;
-        let seconds = if seconds.is_finite() {
-            seconds.clamp(MIN_INTERVAL, MAX_INTERVAL)
-        } else {
-            MAX_INTERVAL
-        };
-        Duration::from_secs_f64(seconds)
+        interval(&self.heartbeat)
     }
 
     fn status_after(&self, silence: Duration) -> WorkerStatus {
@@ -183,6 +181,17 @@ impl Worker {
             stated.moved(worker_now, self.heard_at)
         }
     }
+}
+
+/// How often the sender of the heartbeat sends one.
+fn interval(heartbeat: &Heartbeat) -> Duration {
+    let seconds = heartbeat.interval_seconds;
+    let seconds = if seconds.is_finite() {
+        seconds.clamp(MIN_INTERVAL, MAX_INTERVAL)
+    } else {
+        MAX_INTERVAL
+    };
+    Duration::from_secs_f64(seconds)
 }
 
 impl Workers {
@@ -244,6 +253,7 @@ impl Registry {
     pub fn begin_listening(&self, now: Instant) {
         let mut workers = self.workers.write();
         let (mut known, bytes) = (std::mem::take(&mut workers.known), workers.bytes);
+        let contested = std::mem::take(&mut workers.contested);
         for worker in known.values_mut() {
             let silence = workers.silence(worker, now);
             if worker.status_after(silence) == WorkerStatus::TemporarilyUnavailable {
@@ -252,6 +262,7 @@ impl Registry {
         }
         *workers = Workers {
             known,
+            contested,
             bytes,
             listening_since: Some(now),
             deaf_since: None,
@@ -285,7 +296,10 @@ impl Registry {
 
         let change = {
             let mut workers = self.workers.write();
-            workers.check_id(&heartbeat, now)?;
+            if let Err(taken) = workers.check_id(&heartbeat, now) {
+                workers.contested.note(&heartbeat, now);
+                return Err(taken);
+            }
             if !heartbeat.leaving {
                 workers.check_room(&worker_id, size)?;
             }
@@ -449,7 +463,9 @@ impl Registry {
         let known = workers.known.get(worker);
         let of_type = |known: &&Worker| known.heartbeat.worker_type == *worker_type;
         let Some(known) = known.filter(of_type) else {
-            return if workers.may_miss_some() {
+            let may_live =
+                workers.may_miss_some() || workers.contested.lives(worker_type, worker, now);
+            return if may_live {
                 Presence::Unknown
             } else {
                 Presence::Gone

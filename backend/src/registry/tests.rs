@@ -307,3 +307,27 @@ fn a_full_registry_takes_no_new_worker_and_calls_none_that_it_misses_gone() {
     assert_eq!(presence("late"), Presence::Gone);
     registry.hear(beat("late"), now).unwrap();
 }
+
+#[test]
+fn a_worker_whose_id_another_type_has_taken_does_not_count_as_gone() {
+    let (registry, start) = registry();
+    let dummy = WorkerType::new("dummy").unwrap();
+    let (worker, operation) = (WorkerId::new("w").unwrap(), OperationId::new("op").unwrap());
+    let presence =
+        |after| registry.presence(&dummy, &worker, &operation, 1, start + seconds(after));
+    let mut squatter = beat("w");
+    squatter.worker_type = WorkerType::new("training").unwrap();
+    registry.hear(squatter.clone(), start).unwrap();
+    assert_eq!(presence(1), Presence::Gone);
+
+    assert!(registry.hear(beat("w"), start + seconds(2)).is_err());
+
+    assert_eq!(presence(31), Presence::Unknown);
+    // It is silent, or has said farewell.
+    assert_eq!(presence(33), Presence::Gone);
+    assert!(registry.hear(beat("w"), start + seconds(20)).is_err());
+    let mut farewell = beat("w");
+    farewell.leaving = true;
+    assert!(registry.hear(farewell, start + seconds(21)).is_err());
+    assert_eq!(presence(22), Presence::Gone);
+}
