@@ -1,6 +1,6 @@
 //! The wrapper around every handler. It gives a request its id and span, writes its log lines,
-//! counts and times it, refuses what web pages may not do and what its token does not allow, refuses
-//! it until the projection is loaded, and turns a panic into a 500.
+//! counts and times it, refuses what web pages may not do and what its token does not allow,
+//! refuses it until the projection is loaded, and turns a panic into a 500.
 //!
 //! This is a [`Handler`] with a hand-written future, where tower layers would be usual. axum clones
 //! and boxes every layer for each request, and that cost more than most answers: with layers the
@@ -45,8 +45,8 @@ struct Needs {
 }
 
 impl<H> Served<H> {
-    /// The handler of a route, for requests that bring what `access` says. With `needs_projection` it answers 503 until the projection is
-    /// loaded.
+    /// The handler of a route, for requests that bring what `access` says. With `needs_projection`
+    /// it answers 503 until the projection is loaded.
     pub fn route(
         handler: H,
         access: Access,

@@ -26,7 +26,8 @@ const READ_YOUR_WRITES: Duration = Duration::from_secs(5);
 /// Longest reason kept, in characters.
 const MAX_REASON: usize = 1000;
 
-/// Cancels an operation: a pending one at once, a running one by asking its worker. Repeating it is harmless.
+/// Cancels an operation: a pending one at once, a running one by asking its worker. Repeating it is
+/// harmless.
 pub async fn cancel(
     State(state): State<AppState>,
     principal: Principal,
@@ -113,7 +114,8 @@ fn past(status: Status) -> &'static str {
     }
 }
 
-/// Reads `{"reason": "…"}`. Any other body is ignored, so that a cancel is never refused for its body.
+/// Reads `{"reason": "…"}`. Any other body is ignored, so that a cancel is never refused for its
+/// body.
 fn reason_in(body: &[u8]) -> Option<String> {
     let body: Value = serde_json::from_slice(body).ok()?;
     body.get("reason")?.as_str().map(str::to_owned)

@@ -1,4 +1,5 @@
-//! `GET /api/v1/events` and `GET /api/v1/operations/{id}/events`: server-sent events. See `docs/events.md`.
+//! `GET /api/v1/events` and `GET /api/v1/operations/{id}/events`: server-sent events. See
+//! `docs/events.md`.
 
 use std::convert::Infallible;
 
@@ -41,7 +42,8 @@ impl Describe for EventStream {
     }
 }
 
-/// The events of one operation, or 204 when the client has seen its end: browsers stop reconnecting after that answer.
+/// The events of one operation, or 204 when the client has seen its end: browsers stop reconnecting
+/// after that answer.
 pub enum OperationEvents {
     /// The events.
     Stream(EventStream),

@@ -1,7 +1,7 @@
 //! `POST /api/v1/operations/{id}/retry` and `…/resume`: the same request as a new operation.
 //!
-//! The operation that has ended does not change; the new one refers to it with `retry_of`. A resume continues from the
-//! newest checkpoint of the old one, if its engine saves any.
+//! The operation that has ended does not change; the new one refers to it with `retry_of`. A resume
+//! continues from the newest checkpoint of the old one, if its engine saves any.
 
 use axum::extract::State;
 use axum::http::HeaderMap;

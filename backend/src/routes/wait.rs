@@ -9,8 +9,8 @@ use crate::error::ApiError;
 use crate::state::AppState;
 
 /// Returns when the operation has ended, when the time is over, or when the process is asked to
-/// stop. A client whose token is revoked waits no longer. The caller reads the operation to find out. Cancel safe: a client that hangs up leaves
-/// nothing behind.
+/// stop. A client whose token is revoked waits no longer. The caller reads the operation to find
+/// out. Cancel safe: a client that hangs up leaves nothing behind.
 ///
 /// # Errors
 /// 503 `overloaded` when too many wait; 401 when the token is revoked.

@@ -4,12 +4,14 @@
 //! takes a moment. An operator who does not want to wait must still be able to end it.
 //!
 //! How it is solved: the first SIGTERM, SIGINT or SIGHUP cancels a token that all parts of the
-//! program watch. SIGHUP means that the terminal was closed; nothing has to be reloaded by hand. Each program then stops its parts in its own order and within its own grace. A second
-//! signal exits with status 130; the leases then expire and other workers take over.
+//! program watch. SIGHUP means that the terminal was closed; nothing has to be reloaded by hand.
+//! Each program then stops its parts in its own order and within its own grace. A second signal
+//! exits with status 130; the leases then expire and other workers take over.
 
 use tokio_util::sync::CancellationToken;
 
-/// A token that is cancelled by the first SIGTERM, SIGINT or SIGHUP; a second signal exits with status 130.
+/// A token that is cancelled by the first SIGTERM, SIGINT or SIGHUP; a second signal exits with
+/// status 130.
 ///
 /// # Errors
 /// When signal handlers cannot be installed.
