@@ -187,6 +187,36 @@ async fn readers_that_never_read_take_little_memory_and_keep_nobody_out() {
 }
 
 #[tokio::test]
+async fn downloads_that_nobody_goes_on_reading_take_little_memory() {
+    let stack = Stack::start().await;
+    let _worker = stack.worker("dummy", "w1").await;
+    let body = json!({"steps": 0, "result_bytes": 24_000_000});
+    let id = stack.api().started("dummy", &body).await;
+    stack.api().wait_for_status(&id, "completed").await;
+    let path = format!("/api/v1/operations/{id}/results");
+    let whole = stack.api().get(&path).await.expect(200);
+    let filler = whole.at("/data/filler").as_str().map(str::len);
+    assert_eq!(filler, Some(24_000_000));
+    let before = peak_memory(stack.backend.process.pid());
+
+    // Whoever has read for a while is sent more ahead.
+    let mut begun = vec![0; 8_000_000];
+    let mut deaf = Vec::new();
+    for _ in 0..16 {
+        let mut stream = connect(stack.api()).await;
+        let request = format!("GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let read = timeout(LIMIT, stream.read_exact(&mut begun)).await;
+        read.expect("the beginning of the result").unwrap();
+        deaf.push(stream);
+    }
+
+    let grown = peak_memory(stack.backend.process.pid()) - before;
+    assert!(grown < 64_000_000, "{grown} bytes");
+    stack.api().get("/health").await.expect(200);
+}
+
+#[tokio::test]
 async fn requests_that_wait_leave_room_for_those_that_do_not() {
     let nats = NatsServer::start().await;
     let settings = Settings {

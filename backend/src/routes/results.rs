@@ -1,13 +1,16 @@
 //! `GET /api/v1/operations/{id}/results`.
 
 use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::io;
-use std::time::Duration;
 
-use async_nats::jetstream::object_store::{InfoErrorKind, Object};
+use async_nats::jetstream::object_store::{InfoErrorKind, ObjectInfo};
 use axum::body::{Body, Bytes};
 use axum::extract::State;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
+use ktrdr_bus::nats::Connection;
 use ktrdr_http::answer::RenderedJson;
 use ktrdr_http::tokens::Principal;
 use ktrdr_protocol::event::ResultRef;
@@ -16,22 +19,20 @@ use ktrdr_protocol::rest::result::ResultResponse;
 use ktrdr_protocol::state::Status;
 use ktrdr_protocol::subject::SubjectNames;
 use serde_json::value::RawValue;
-use tokio::io::AsyncReadExt;
+use sha2::{Digest, Sha256};
 
 use super::{PathText, find};
 use crate::error::{ApiError, ErrorCode};
 use crate::json_check::{JsonCheck, NotJson};
 use crate::projection::record::{Record, View};
 use crate::state::AppState;
+use crate::subject_pager::{self, PAGE_BYTES};
 
-/// Bytes of a large result that are in memory at the same time.
-const CHUNK: usize = 128 * 1024;
+/// Parts of a large result that are read with one request, at most.
+const PARTS: usize = 64;
 
-/// Bytes that a large result counts for while it is sent: it takes a consumer and buffers.
-const DOWNLOAD: usize = 1024 * 1024;
-
-/// How long the next bytes of a large result may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Bytes that a large result counts for while it is sent: those that were read, and buffers.
+const DOWNLOAD: usize = 2 * PAGE_BYTES;
 
 /// The result of a completed operation.
 pub async fn show(
@@ -200,31 +201,70 @@ async fn open(
     if info.deleted {
         return Err(Unservable::Gone);
     }
-    // The client library follows links, into other buckets too, and reads the chunks that the
-    // description names.
-    let is_link = info.options.is_some_and(|options| options.link.is_some());
+    // The description names the parts, and may be a link into another bucket.
+    let options = info.options.as_ref();
+    let is_link = options.is_some_and(|options| options.link.is_some());
     if is_link || info.bucket != bucket || info.name != name || !is_name(&info.nuid) {
         return invalid("the object is not one of its own");
     }
     if info.size as u64 != stored.size || stored.size == 0 {
         return invalid("the object has another size than the event says");
     }
-    let object = store.get(&name).await;
-    let object = object.map_err(|error| unreachable(&error))?;
-    if object.info.nuid != info.nuid {
-        return invalid("the object was replaced while it was read");
-    }
     Ok(CheckedResult {
-        object,
+        parts: Parts::of(&state.connection, &bucket, &info),
         check: JsonCheck::default(),
+        digest: Sha256::new(),
+        expected: info.digest,
         left: stored.size,
     })
 }
 
+/// The parts of an object, read page by page. A consumer would be sent megabytes ahead of a client
+/// that does not read them.
+struct Parts {
+    connection: Connection,
+    stream: String,
+    subject: String,
+    /// Where the next page begins.
+    from: u64,
+    read: VecDeque<Bytes>,
+}
+
+impl Parts {
+    fn of(connection: &Connection, bucket: &str, info: &ObjectInfo) -> Self {
+        Self {
+            connection: connection.clone(),
+            stream: SubjectNames::objects_stream(bucket),
+            subject: SubjectNames::object_parts(bucket, &info.nuid),
+            from: 1,
+            read: VecDeque::new(),
+        }
+    }
+
+    /// The next part; `None` behind the last one.
+    async fn next(&mut self) -> io::Result<Option<Bytes>> {
+        if self.read.is_empty() {
+            let (stream, subject) = (&self.stream, &self.subject);
+            let page =
+                subject_pager::read_page(&self.connection, stream, subject, self.from, PARTS).await;
+            let messages = page.map_err(io::Error::other)?.messages;
+            if let Some(last) = messages.last() {
+                self.from = last.sequence + 1;
+            }
+            self.read = messages.into_iter().map(|part| part.payload).collect();
+        }
+        Ok(self.read.pop_front())
+    }
+}
+
 /// A stored result while it is read. What it returns is always the beginning of a JSON value.
 struct CheckedResult {
-    object: Object,
+    parts: Parts,
     check: JsonCheck,
+    /// Of what was read.
+    digest: Sha256,
+    /// The digest in the description, as object stores write it.
+    expected: Option<String>,
     /// Bytes that are missing.
     left: u64,
 }
@@ -238,9 +278,7 @@ impl CheckedResult {
         if self.left == 0 {
             return Ok(None);
         }
-        let mut piece = Vec::with_capacity(CHUNK.min(usize::try_from(self.left).unwrap_or(CHUNK)));
-        let mut chunk = (&mut self.object).take(CHUNK as u64);
-        tokio::time::timeout(PATIENCE, chunk.read_to_end(&mut piece)).await??;
+        let piece = self.parts.next().await?.unwrap_or_default();
 
         let invalid = |why| io::Error::new(io::ErrorKind::InvalidData, why);
         let left = self.left.checked_sub(piece.len() as u64);
@@ -248,13 +286,24 @@ impl CheckedResult {
         if piece.is_empty() {
             return Err(invalid("the object is shorter than it says"));
         }
+        self.digest.update(&piece);
+        if self.left == 0 && !self.has_expected_digest() {
+            return Err(invalid("the object has another digest than it says"));
+        }
         let checked = self.check.push(&piece);
         let checked = checked.and_then(|()| match self.left {
             0 => self.check.finish(),
             _ => Ok(()),
         });
         checked.map_err(|NotJson| invalid("the content is not JSON"))?;
-        Ok(Some(Bytes::from(piece)))
+        Ok(Some(piece))
+    }
+
+    /// Whether all that was read is what the description is about.
+    fn has_expected_digest(&self) -> bool {
+        let digest = URL_SAFE.encode(self.digest.clone().finalize());
+        let expected = self.expected.as_ref();
+        expected.is_none_or(|expected| *expected == format!("SHA-256={digest}"))
     }
 
     /// The pieces that are left. An error breaks the connection, so that no client takes half a

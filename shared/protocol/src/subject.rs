@@ -339,6 +339,13 @@ impl SubjectNames {
         format!("{}.worker.{id}.{verb}", self.prefix)
     }
 
+    /// Whether workers answer requests on this subject, which may hold wildcards: those of backends,
+    /// and those of NATS services.
+    pub fn is_asked_of_workers(&self, subject: &str) -> bool {
+        let rest = subject.strip_prefix(&self.prefix);
+        rest.is_some_and(|rest| rest.starts_with(".worker.")) || subject.starts_with("$SRV.")
+    }
+
     /// The durable consumer of a queue: `<worker_type>-<queue>`.
     pub fn consumer(&self, worker_type: &WorkerType, queue: &Queue) -> String {
         format!("{worker_type}-{queue}")
@@ -358,6 +365,16 @@ impl SubjectNames {
     /// that was lost cannot overwrite the result of its successor.
     pub fn result_object(id: &OperationId, attempt: u32) -> String {
         format!("{id}.{attempt}")
+    }
+
+    /// The stream behind an object store.
+    pub fn objects_stream(bucket: &str) -> String {
+        format!("OBJ_{bucket}")
+    }
+
+    /// The subject of an object's parts. `nuid` is in the object's description.
+    pub fn object_parts(bucket: &str, nuid: &str) -> String {
+        format!("$O.{bucket}.C.{nuid}")
     }
 
     /// The key of an operation's checkpoint: `<worker_type>.<operation_id>`.

@@ -126,14 +126,8 @@ pub(super) fn rules(installation: &Installation) -> Vec<Rule> {
             "the worker types, and the lists of queues",
         ),
     ];
-    let results_read = results
-        .iter()
-        .map(|stream| (stream.clone(), "large results"));
-    for (stream, why) in readers.into_iter().chain(results_read) {
-        rules.push(of_old(publish(
-            api(format!("CONSUMER.CREATE.{stream}")),
-            why,
-        )));
+    for (stream, why) in readers {
+        rules.push(publish(api(format!("CONSUMER.CREATE.{stream}")), why));
         if stream != operations {
             let recreate = api(format!("CONSUMER.CREATE.{stream}.>"));
             rules.push(publish(recreate, why).rare(RECREATED));
@@ -161,11 +155,11 @@ pub(super) fn rules(installation: &Installation) -> Vec<Rule> {
         ),
     ]);
     for stream in &results {
-        let subject = api(format!("DIRECT.GET.{stream}.>"));
-        rules.push(of_old(publish(
-            subject,
-            "the description of a large result",
-        )));
+        let parts = api(format!("DIRECT.GET.{stream}"));
+        rules.push(of_old(publish(parts, "large results")));
+        let description = api(format!("DIRECT.GET.{stream}.>"));
+        let why = "the description of a large result";
+        rules.push(of_old(publish(description, why)));
     }
     rules.extend([
         publish("$JS.FC.>", "the pace at which it reads streams")
