@@ -7,7 +7,7 @@
 //! fail when the server has refused anything.
 
 use async_nats::ConnectOptions;
-use ktrdr_bus::permissions::config::authorization;
+use ktrdr_bus::permissions::config::accounts;
 use ktrdr_bus::permissions::{Installation, Role};
 use ktrdr_protocol::id::{Queue, WorkerType};
 use ktrdr_protocol::queue_class;
@@ -61,7 +61,7 @@ fn queues() -> Vec<Queue> {
 /// # Panics
 /// When the table cannot be written.
 pub fn configuration(installation: &Installation) -> String {
-    let mut text = authorization(installation).expect("a table");
+    let mut text = accounts(installation).expect("a table");
     for role in installation.roles() {
         let variable = format!("${}", role.password_variable());
         text = text.replace(&variable, &format!("\"{PASSWORD}\""));

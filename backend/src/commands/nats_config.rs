@@ -1,9 +1,9 @@
-//! `ktrdr-backend nats-config`: prints a configuration of nats-server in which each program may do what
-//! it needs, and nothing else.
+//! `ktrdr-backend nats-config`: prints a configuration of nats-server in which each program may do
+//! what it needs, and nothing else.
 
 use clap::{Args, ValueEnum};
 use ktrdr_bus::permissions::Installation;
-use ktrdr_bus::permissions::config::{ConfigError, authorization};
+use ktrdr_bus::permissions::config::{ConfigError, accounts};
 use ktrdr_protocol::id::{Queue, WorkerType};
 use ktrdr_protocol::queue_class;
 use ktrdr_protocol::requirements::Requirements;
@@ -18,8 +18,8 @@ pub struct NatsConfig {
     /// The worker types, separated by commas. Each gets a user of its own.
     #[arg(long, value_delimiter = ',', required = true)]
     types: Vec<WorkerType>,
-    /// The queues that workers may pull from, separated by commas. Default: all queues that backends
-    /// make.
+    /// The queues that workers may pull from, separated by commas. Default: all queues that
+    /// backends make.
     #[arg(long, value_delimiter = ',')]
     queues: Vec<Queue>,
     /// First tokens of every subject.
@@ -68,7 +68,7 @@ impl NatsConfig {
             .iter()
             .map(|role| format!("#   {}\n", role.password_variable()))
             .collect();
-        let users = authorization(&installation)?;
+        let users = accounts(&installation)?;
         // The first lines of the file without users say how to start a server with it.
         let settings = BASE.split_once("\n\n").map_or(BASE, |(_, rest)| rest);
 

@@ -152,6 +152,152 @@ async fn a_hostile_worker_gets_no_further_than_its_own_type() {
     assert_eq!(events, ["started", "completed"]);
 }
 
+/// Where a hostile program would like messages to go: to operations, queues, cancels, keys and
+/// workers of another type, and to the administration of streams.
+const TARGETS: [&str; 9] = [
+    "ktrdr.op.training.victim",
+    "ktrdr.start.training.any",
+    "ktrdr.cancel.training.victim",
+    "ktrdr.heartbeat.training.t1",
+    "$KV.KTRDR_WORKER_TYPES.training",
+    "$KV.KTRDR_WORKER_TYPES.domain.training",
+    "$JS.API.STREAM.PURGE.KTRDR",
+    "$JS.API.STREAM.DELETE.KTRDR",
+    "$JS.API.STREAM.DELETE.KTRDR_METRICS",
+];
+
+/// A running operation of another type than the hostile programs have.
+async fn with_a_victim(secure: &Secure) {
+    let api = &secure.backend.api;
+    let body = json!({"task_id": "victim", "symbol": "GOOG", "timeframe": "1d", "epochs": 100_000});
+    api.start("training", &body).await.expect(202);
+    api.wait_for_status("victim", "running").await;
+}
+
+/// Nothing has reached the targets.
+async fn assert_unharmed(secure: &Secure) {
+    let bus = &secure.bus;
+    assert_eq!(bus.event_names("training", "victim").await, ["started"]);
+    assert_eq!(bus.stored("ktrdr.op.training.*").await.len(), 1);
+    assert_eq!(bus.stored("ktrdr.start.training.*").await.len(), 1);
+    assert!(bus.stored("ktrdr.cancel.training.*").await.is_empty());
+    for stream in ["KTRDR", "KTRDR_METRICS"] {
+        bus.jetstream.get_stream(stream).await.unwrap();
+    }
+
+    let types = bus.jetstream.get_key_value("KTRDR_WORKER_TYPES");
+    let types = types.await.unwrap();
+    let owner = types.get("domain.training").await.unwrap().unwrap();
+    assert_eq!(owner, "training");
+    let entry = types.get("training").await.unwrap().unwrap();
+    let entry: serde_json::Value = serde_json::from_slice(&entry).unwrap();
+    assert_eq!(entry["worker_type"], "training");
+
+    let operation = secure.backend.api.operation("victim").await.expect(200);
+    assert_eq!(operation.json["status"], "running");
+}
+
+/// The server publishes its answers wherever a request says, without asking what the user may do.
+#[tokio::test]
+async fn answers_of_the_server_carry_nothing_to_other_types() {
+    let secure = Secure::start("").await;
+    let _training = secure.worker("training", "t1").await;
+    let _dummy = secure.worker("dummy", "d1").await;
+    with_a_victim(&secure).await;
+    let hostile = secure.intruder(&worker_of("dummy")).await;
+    let event = json!({"event": "completed", "operation_id": "victim", "attempt": 1, "at": "2026-01-01T00:00:00Z"});
+    let mut headers = HeaderMap::new();
+    // What the server believes in requests about streams.
+    headers.insert("Nats-Request-Info", r#"{"acc":"KTRDR","svc":"KTRDR"}"#);
+    for (id, payload) in [("victim", event.to_string()), ("empty", String::new())] {
+        let subject = format!("ktrdr.op.dummy.{id}");
+        let stored =
+            hostile
+                .jetstream
+                .publish_with_headers(subject, headers.clone(), payload.into());
+        stored.await.unwrap().await.unwrap();
+    }
+
+    for target in TARGETS {
+        for (request, payload) in [
+            ("$JS.API.DIRECT.GET.KTRDR.ktrdr.op.dummy.victim", ""),
+            ("$JS.API.DIRECT.GET.KTRDR.ktrdr.op.dummy.empty", ""),
+            ("$JS.API.CONSUMER.INFO.KTRDR.dummy-any", ""),
+            (
+                "$JS.API.CONSUMER.MSG.NEXT.KTRDR.dummy-any",
+                r#"{"batch":1,"no_wait":true}"#,
+            ),
+            ("ktrdr.op.dummy.noise", "{}"),
+        ] {
+            let sent = hostile
+                .client
+                .publish_with_reply(request, target, payload.into());
+            sent.await.unwrap();
+        }
+    }
+    // The answers before this one have left.
+    let last = hostile.jetstream.publish("ktrdr.op.dummy.last", "".into());
+    last.await.unwrap().await.unwrap();
+
+    assert_unharmed(&secure).await;
+    secure.backend.api.wait_for_worker("t1", "BUSY").await;
+}
+
+/// Who may answer what it is asked can ask itself, with any subject for the answer.
+#[tokio::test]
+async fn a_worker_that_asks_itself_reaches_nobody_else() {
+    let secure = Secure::start("").await;
+    let _training = secure.worker("training", "t1").await;
+    let _dummy = secure.worker("dummy", "d1").await;
+    with_a_victim(&secure).await;
+    let hostile = secure.intruder(&worker_of("dummy")).await;
+    let own = "ktrdr.op.dummy.own";
+    let mut heard = hostile.client.subscribe(own).await.unwrap();
+
+    for target in TARGETS {
+        let asked = hostile.client.publish_with_reply(own, target, "{}".into());
+        asked.await.unwrap();
+        secure.bus.next(&mut heard).await;
+        hostile.client.publish(target, "".into()).await.unwrap();
+    }
+    let last = hostile.jetstream.publish("ktrdr.op.dummy.last", "".into());
+    last.await.unwrap().await.unwrap();
+
+    assert_unharmed(&secure).await;
+}
+
+#[tokio::test]
+async fn answers_to_an_observer_change_nothing() {
+    let secure = Secure::start("").await;
+    let _training = secure.worker("training", "t1").await;
+    let _dummy = secure.worker("dummy", "d1").await;
+    let api = &secure.backend.api;
+    let done = api.started("dummy", &json!({"steps": 0})).await;
+    api.wait_for_status(&done, "completed").await;
+    with_a_victim(&secure).await;
+    let observer = secure.intruder(&Role::Observer).await;
+
+    let end = format!("$JS.API.DIRECT.GET.KTRDR.ktrdr.op.dummy.{done}");
+    for target in TARGETS {
+        for (request, payload) in [
+            (end.as_str(), ""),
+            ("$JS.API.STREAM.MSG.GET.KTRDR", r#"{"seq":1}"#),
+            ("$JS.API.STREAM.INFO.KTRDR", ""),
+            ("ktrdr.worker.d1.health", ""),
+        ] {
+            let sent =
+                observer
+                    .client
+                    .publish_with_reply(request.to_owned(), target, payload.into());
+            sent.await.unwrap();
+        }
+    }
+    let last = observer.client.request(end, "".into());
+    last.await.unwrap();
+
+    assert_unharmed(&secure).await;
+}
+
 #[tokio::test]
 async fn one_key_is_not_a_way_to_remove_all_others() {
     let secure = Secure::start("").await;

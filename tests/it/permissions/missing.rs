@@ -39,7 +39,9 @@ async fn a_backend_without_a_permission_names_it() {
 #[tokio::test]
 async fn a_large_result_that_may_not_be_stored_fails_and_frees_its_slot() {
     let users = configuration(&installation(&TYPES));
-    let without = users.replace("\"$O.KTRDR_RESULTS_of_dummy.C.*\", ", "");
+    let parts = "\"$O.KTRDR_RESULTS_of_dummy.C.*\"";
+    let descriptions = "\"$O.KTRDR_RESULTS_of_dummy.M.*\"";
+    let without = users.replace(&format!("{parts}, {descriptions}"), descriptions);
     assert_ne!(users, without);
     let nats = NatsServer::start_with(&without).await;
     let settings = Settings {

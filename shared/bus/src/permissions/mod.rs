@@ -9,7 +9,7 @@
 //! server refuses anything, and when a line is not used that is not marked as rare.
 //!
 //! There is one user for all backends, one for the workers of each type, and one for people who only
-//! look. Everything that is not listed is refused.
+//! look, each in an account of its own. Everything that is not listed is refused.
 //!
 //! Rejected: users for single workers. A worker id is not known before the worker starts, and workers
 //! of one type share their queue in any case.
@@ -25,7 +25,7 @@ use ktrdr_protocol::id::{Queue, WorkerType};
 use ktrdr_protocol::subject::SubjectNames;
 
 /// Whom the permissions are for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
     /// All backends.
     Backend,

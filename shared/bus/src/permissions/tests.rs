@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use ktrdr_protocol::id::{Queue, WorkerType};
 use ktrdr_protocol::subject::SubjectNames;
 
-use super::config::{ConfigError, authorization};
+use super::config::{ConfigError, accounts};
 use super::{Action, Installation, Role, Rule, rules};
 
 fn installation(prefix: &str, types: &[&str]) -> Installation {
@@ -128,7 +128,7 @@ fn every_subject_is_below_the_prefix() {
 
 #[test]
 fn two_types_never_share_a_password() {
-    let error = authorization(&installation("ktrdr", &["a-b", "a_b"])).unwrap_err();
+    let error = accounts(&installation("ktrdr", &["a-b", "a_b"])).unwrap_err();
 
     assert_eq!(
         error,
