@@ -302,14 +302,26 @@ impl InputOptions {
 
 /// The conditions that one character has one meaning, for a schema.
 fn different_characters() -> serde_json::Value {
+    const COMMENTS: [&str; 5] = ["#", ";", "%", "!", "/"];
+
     let mut conditions = different_separators();
-    let is = |mark: &str| serde_json::json!({"properties": {"delimiter": {"const": mark}}, "required": ["delimiter"]});
-    let not = |name: &str, mark: &str| serde_json::json!({"properties": {name: {"not": {"const": mark}}}});
+    let delimiter = |mark: &str| serde_json::json!({"properties": {"delimiter": {"const": mark}}, "required": ["delimiter"]});
+    // A list of what is allowed: a violation shows it.
+    let only = |name: &str, allowed: &[&str]| {
+        let allowed: Vec<_> = allowed.iter().copied().map(Some).chain([None]).collect();
+        serde_json::json!({"properties": {name: {"enum": allowed}}})
+    };
 
     if let Some(conditions) = conditions.as_array_mut() {
-        conditions.push(serde_json::json!({"if": is("'"), "then": not("quote", "'")}));
-        for mark in ["#", ";", "%", "!", "/"] {
-            conditions.push(serde_json::json!({"if": is(mark), "then": not("comment", mark)}));
+        conditions.push(serde_json::json!({"if": delimiter("'"), "then": only("quote", &["\""])}));
+        for mark in COMMENTS {
+            let others: Vec<_> = COMMENTS
+                .into_iter()
+                .filter(|other| *other != mark)
+                .collect();
+            let condition =
+                serde_json::json!({"if": delimiter(mark), "then": only("comment", &others)});
+            conditions.push(condition);
         }
     }
     conditions

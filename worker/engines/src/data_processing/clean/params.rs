@@ -88,11 +88,9 @@ pub enum CellType {
 pub(in crate::data_processing) fn different_separators() -> serde_json::Value {
     let comma =
         serde_json::json!({"properties": {"decimal": {"const": ","}}, "required": ["decimal"]});
-    let thousands_other_than =
-        |mark: &str| serde_json::json!({"properties": {"thousands": {"not": {"const": mark}}}});
-    serde_json::json!([{
-        "if": comma, "then": thousands_other_than(","), "else": thousands_other_than("."),
-    }])
+    // A list of what is allowed: a violation shows it.
+    let thousands = |mark: &str| serde_json::json!({"properties": {"thousands": {"enum": [mark, " ", "'", "_", null]}}});
+    serde_json::json!([{"if": comma, "then": thousands("."), "else": thousands(",")}])
 }
 
 impl TaggedEnum for CellType {
