@@ -159,6 +159,7 @@ mod tests {
             resume_from: None,
             resume_ancestors: Vec::new(),
             requested_by: None,
+            copy: None,
         };
         let queue = QueueInfo {
             number: 0,

@@ -9,11 +9,15 @@
 //! worker then reads the log again and decides again, so a decision on an old reading can never
 //! take effect.
 //!
+//! A backend that finds an operation in no queue puts it back: it appends `released` with the name of a
+//! new copy of the request, and publishes that copy. From then on only a request of this name counts.
+//! The event comes first: a copy that nothing has named yet is dropped.
+//!
 //! Rejected: a lock per operation (it needs its own recovery when its holder is lost), and counting
 //! deliveries as attempts (a delivery that nobody acted on would use up an attempt).
 
 use crate::event::EventKind;
-use crate::id::OperationId;
+use crate::id::{CopyId, OperationId};
 use crate::state::FoldedLog;
 use crate::time::Timestamp;
 
@@ -56,7 +60,9 @@ pub struct DeliveryInfo {
     pub count: u64,
 }
 
-/// Decides what to do with a start request, given the operation's log.
+/// Decides what to do with a start request, given the operation's log. `copy` is the name of the
+/// request if it is a copy. The log must reach the event that names it
+/// ([`crate::start_request::NamedCopy::named_at`]).
 ///
 /// `now` must come from the stream's clock, like the times in the log. It matters only when
 /// [`waits_for_retry`] is true.
@@ -71,17 +77,21 @@ pub struct DeliveryInfo {
 /// use ktrdr_protocol::time::Timestamp;
 ///
 /// let first_delivery = DeliveryInfo { start_sequence: 7, count: 1 };
-/// let decision = decide(&FoldedLog::default(), first_delivery, 3, Timestamp::now());
+/// let decision = decide(&FoldedLog::default(), first_delivery, None, 3, Timestamp::now());
 /// assert_eq!(decision, ClaimDecision::Start { attempt: 1, expected: 0, takeover: false });
 /// ```
 pub fn decide(
     log: &FoldedLog,
     delivery: DeliveryInfo,
+    copy: Option<&CopyId>,
     max_attempts: u32,
     now: Timestamp,
 ) -> ClaimDecision {
     let expected = log.tail;
     let Some(event) = &log.last else {
+        if copy.is_some() {
+            return ClaimDecision::Drop("the operation's log does not name this copy");
+        }
         return ClaimDecision::Start {
             attempt: 1,
             expected,
@@ -116,6 +126,13 @@ pub fn decide(
             expected,
         },
         EventKind::Started { .. } => next,
+        // Names are never taken back, so an earlier copy has no part in the operation any more. A
+        // release without a name says nothing about copies: workers of 0.1.0 know none.
+        EventKind::Released {
+            copy: Some(named), ..
+        } if copy != Some(named) => {
+            ClaimDecision::Drop("the operation was put back with another copy of this request")
+        }
         EventKind::Released {
             retry_at: Some(due),
             ..
@@ -151,6 +168,9 @@ pub fn worker_lost_message(operation_id: &OperationId, attempts: u32) -> String 
 }
 
 #[cfg(test)]
+mod put_back;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::event::{Event, Failure, ReleaseReason, ResultPayload};
@@ -182,7 +202,7 @@ mod tests {
     #[test]
     fn an_untouched_request_is_claimed_as_attempt_1() {
         assert_eq!(
-            decide(&FoldedLog::default(), SECOND, 3, NOW),
+            decide(&FoldedLog::default(), SECOND, None, 3, NOW),
             ClaimDecision::Start {
                 attempt: 1,
                 expected: 0,
@@ -201,7 +221,7 @@ mod tests {
             },
         );
         assert_eq!(
-            decide(&last, SECOND, 3, NOW),
+            decide(&last, SECOND, None, 3, NOW),
             ClaimDecision::Start {
                 attempt: 3,
                 expected: 9,
@@ -220,7 +240,7 @@ mod tests {
             },
         );
         assert_eq!(
-            decide(&last, SECOND, 3, NOW),
+            decide(&last, SECOND, None, 3, NOW),
             ClaimDecision::GiveUp {
                 attempts: 3,
                 expected: 9
@@ -238,7 +258,7 @@ mod tests {
             },
         );
         assert!(matches!(
-            decide(&last, SECOND, 3, NOW),
+            decide(&last, SECOND, None, 3, NOW),
             ClaimDecision::Drop(_)
         ));
     }
@@ -253,12 +273,12 @@ mod tests {
             },
         );
         assert_eq!(
-            decide(&last, DeliveryInfo { count: 1, ..SECOND }, 3, NOW),
+            decide(&last, DeliveryInfo { count: 1, ..SECOND }, None, 3, NOW),
             ClaimDecision::Outdated
         );
-        assert_eq!(decide(&last, SECOND, 3, NOW), ClaimDecision::Outdated);
+        assert_eq!(decide(&last, SECOND, None, 3, NOW), ClaimDecision::Outdated);
         assert!(matches!(
-            decide(&last, DeliveryInfo { count: 3, ..SECOND }, 3, NOW),
+            decide(&last, DeliveryInfo { count: 3, ..SECOND }, None, 3, NOW),
             ClaimDecision::Start { attempt: 2, .. }
         ));
     }
@@ -286,7 +306,7 @@ mod tests {
             },
         ] {
             assert!(matches!(
-                decide(&log(1, kind), SECOND, 3, NOW),
+                decide(&log(1, kind), SECOND, None, 3, NOW),
                 ClaimDecision::Drop(_)
             ));
         }
@@ -300,10 +320,11 @@ mod tests {
                 reason: ReleaseReason::Shutdown,
                 error: None,
                 retry_at: None,
+                copy: None,
             },
         );
         assert_eq!(
-            decide(&last, SECOND, 3, NOW),
+            decide(&last, SECOND, None, 3, NOW),
             ClaimDecision::Start {
                 attempt: 4,
                 expected: 9,
@@ -321,11 +342,62 @@ mod tests {
                 reason: ReleaseReason::Retry,
                 error: None,
                 retry_at: Some(due),
+                copy: None,
             },
         );
-        assert_eq!(decide(&last, SECOND, 3, NOW), ClaimDecision::NotBefore(due));
+        assert_eq!(
+            decide(&last, SECOND, None, 3, NOW),
+            ClaimDecision::NotBefore(due)
+        );
         assert!(matches!(
-            decide(&last, SECOND, 3, due),
+            decide(&last, SECOND, None, 3, due),
+            ClaimDecision::Start { attempt: 2, .. }
+        ));
+    }
+
+    fn put_back(copy: &str) -> FoldedLog {
+        let kind = EventKind::Released {
+            reason: ReleaseReason::Retry,
+            error: None,
+            retry_at: None,
+            copy: Some(CopyId::new(copy).unwrap()),
+        };
+        log(1, kind)
+    }
+
+    #[test]
+    fn only_the_copy_that_the_log_named_last_is_claimed() {
+        let (first, second) = (CopyId::new("c1").unwrap(), CopyId::new("c2").unwrap());
+        let decided = |copy| decide(&put_back("c2"), SECOND, copy, 3, NOW);
+
+        assert!(matches!(decided(None), ClaimDecision::Drop(_)));
+        assert!(matches!(decided(Some(&first)), ClaimDecision::Drop(_)));
+        assert!(matches!(
+            decided(Some(&second)),
+            ClaimDecision::Start { attempt: 2, .. }
+        ));
+    }
+
+    #[test]
+    fn a_copy_without_the_event_that_names_it_is_dropped() {
+        let copy = CopyId::new("c1").unwrap();
+        let decided = decide(&FoldedLog::default(), SECOND, Some(&copy), 3, NOW);
+        assert!(matches!(decided, ClaimDecision::Drop(_)));
+    }
+
+    #[test]
+    fn a_copy_that_its_worker_gave_back_without_naming_it_still_counts() {
+        let (copy, kind) = (
+            CopyId::new("c1").unwrap(),
+            EventKind::Released {
+                reason: ReleaseReason::Shutdown,
+                error: None,
+                retry_at: None,
+                copy: None,
+            },
+        );
+        assert!(matches!(
+            decide(&log(1, kind), SECOND, Some(&copy), 3, NOW),
             ClaimDecision::Start { attempt: 2, .. }
         ));
     }

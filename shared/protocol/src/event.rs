@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::id::{OperationId, WorkerId};
+use crate::id::{CopyId, OperationId, WorkerId};
 use crate::progress::Progress;
 use crate::time::Timestamp;
 use crate::token_name::TokenName;
@@ -65,7 +65,8 @@ pub enum EventKind {
         /// earlier delivery that another worker has received the request since.
         delivery: u64,
     },
-    /// The worker gave the operation back to its queue; it is pending again.
+    /// The operation is pending again: its worker gave it back to its queue, or a backend put it
+    /// back because no queue held it.
     Released {
         /// Why.
         reason: ReleaseReason,
@@ -73,6 +74,9 @@ pub enum EventKind {
         error: Option<Failure>,
         /// The next attempt must not start before this time.
         retry_at: Option<Timestamp>,
+        /// The copy of the start request that counts from here on: a backend has put the
+        /// operation back, or the attempt belonged to such a copy. `None` for the first request.
+        copy: Option<CopyId>,
     },
     /// Finished with a result.
     Completed {
@@ -100,13 +104,13 @@ pub enum EventKind {
     },
 }
 
-/// Why a worker gave an operation back to its queue.
+/// Why an operation is pending again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ReleaseReason {
     /// The worker is stopping.
     Shutdown,
-    /// The attempt failed, and another one follows.
+    /// The attempt failed or was lost, and another one follows.
     Retry,
 }
 
@@ -267,6 +271,7 @@ struct Wire {
     delivery: Option<u64>,
     reason: Option<ReleaseReason>,
     retry_at: Option<Timestamp>,
+    copy: Option<CopyId>,
     error: Option<Failure>,
     result: Option<Box<RawValue>>,
     result_ref: Option<ResultRef>,
@@ -307,6 +312,7 @@ impl TryFrom<Wire> for Event {
                 reason: wire.reason.ok_or("a released event needs reason")?,
                 error: wire.error,
                 retry_at: wire.retry_at,
+                copy: wire.copy,
             },
             Name::Completed => EventKind::Completed {
                 result: match (wire.result, wire.result_ref) {
@@ -364,6 +370,7 @@ impl Serialize for Event {
                 reason,
                 error,
                 retry_at,
+                copy,
             } => {
                 map.serialize_entry("reason", reason)?;
                 if let Some(error) = error {
@@ -371,6 +378,9 @@ impl Serialize for Event {
                 }
                 if let Some(retry_at) = retry_at {
                     map.serialize_entry("retry_at", retry_at)?;
+                }
+                if let Some(copy) = copy {
+                    map.serialize_entry("copy", copy)?;
                 }
             }
             EventKind::Completed {
@@ -441,8 +451,18 @@ mod tests {
                     reason: ReleaseReason::Shutdown,
                     error: None,
                     retry_at: None,
+                    copy: None,
                 },
                 format!(r#"{{"event":"released",{head},"reason":"shutdown"}}"#),
+            ),
+            (
+                EventKind::Released {
+                    reason: ReleaseReason::Retry,
+                    error: None,
+                    retry_at: None,
+                    copy: Some(CopyId::new("c2").unwrap()),
+                },
+                format!(r#"{{"event":"released",{head},"reason":"retry","copy":"c2"}}"#),
             ),
             (
                 EventKind::Completed {

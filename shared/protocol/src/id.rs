@@ -165,6 +165,18 @@ name_type!(
     Queue,
     "queue"
 );
+name_type!(
+    /// Names a copy of a start request that put its operation back into the queue.
+    CopyId,
+    "copy"
+);
+
+impl CopyId {
+    /// A new name. The time of the put-back is part of it, which helps whoever reads a log.
+    pub fn generate() -> Self {
+        Self(uuid::Uuid::now_v7().simple().to_string().into())
+    }
+}
 
 impl OperationId {
     /// A new id (UUID version 7). Later ids sort after earlier ones.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::value::RawValue;
 
 use crate::execution::ExecutionOptions;
-use crate::id::{OperationId, WorkerType};
+use crate::id::{CopyId, OperationId, WorkerType};
 use crate::time::Timestamp;
 use crate::token_name::TokenName;
 
@@ -44,6 +44,27 @@ pub struct StartRequest {
         deserialize_with = "TokenName::read_if_valid"
     )]
     pub requested_by: Option<TokenName>,
+    /// Set in a copy with which a backend put the operation back into its queue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy: Option<NamedCopy>,
+}
+
+/// Which copy of a start request a message is.
+///
+/// The problem: a request can get lost behind the queue's back, for example when the stream loses
+/// its tail, and it is never certain that the queue does not hold it all the same. Two requests of
+/// one operation must not be run side by side.
+///
+/// How it is solved: a backend first appends `released` with the name of a new copy, and then
+/// publishes the request again under that name. Whoever is given a request compares its name with
+/// the one that the log named last ([`crate::claim::decide`]).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamedCopy {
+    /// Its name.
+    pub id: CopyId,
+    /// Sequence of the event that names it. A log that ends earlier was read from a server that lags
+    /// behind, and says nothing about this copy.
+    pub named_at: u64,
 }
 
 impl StartRequest {
@@ -64,7 +85,13 @@ impl StartRequest {
             resume_from: None,
             resume_ancestors: Vec::new(),
             requested_by: None,
+            copy: None,
         }
+    }
+
+    /// The name of this copy; `None` for the first request.
+    pub fn copy_id(&self) -> Option<&CopyId> {
+        self.copy.as_ref().map(|copy| &copy.id)
     }
 
     /// Says which token asked for it.

@@ -6,8 +6,11 @@
 //!            └── running (attempt n) ───┼── failed
 //!    ▲             ▲        │           └── cancelled
 //!    │             └────────┘ worker lost: the next worker takes over, attempt n+1
-//!    └──────────────────────┘ released: by a stopping worker, or to be retried
+//!    └──────────────────────┘ released: by a stopping worker, to be retried, or put back
 //! ```
+//!
+//! A backend may also put back an operation that is pending: it stays pending, and its log names
+//! another copy of the start request.
 //!
 //! The problem: several processes publish about one operation: its worker, the next worker, every
 //! backend. All readers must agree on its state.
@@ -170,6 +173,7 @@ impl State {
                 });
             }
             EventKind::Released { .. } if running && current => Status::Pending,
+            EventKind::Released { copy: Some(_), .. } if current => Status::Pending,
             EventKind::Completed { .. } if running && current => Status::Completed,
             // Not only from running. A worker that finds no attempt left closes the operation of a
             // lost worker, and a backend closes a direct start whose worker died before its claim.
@@ -243,4 +247,4 @@ impl FoldedLog {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -143,6 +143,7 @@ pub(super) fn start_request(parameters: &str) -> StartRequest {
         resume_from: None,
         resume_ancestors: Vec::new(),
         requested_by: None,
+        copy: None,
     }
 }
 

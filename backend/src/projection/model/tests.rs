@@ -21,6 +21,7 @@ fn start(
         resume_from: None,
         resume_ancestors: Vec::new(),
         requested_by: None,
+        copy: None,
     };
     model.start(sequence, Origin::from_token(origin).unwrap(), request)
 }

@@ -7,10 +7,10 @@ use serde_json::value::RawValue;
 use super::*;
 use crate::claim::{ClaimDecision, DeliveryInfo, decide};
 use crate::event::{Failure, ReleaseReason, ResultPayload};
-use crate::id::{OperationId, WorkerId};
+use crate::id::{CopyId, OperationId, WorkerId};
 use crate::time::Timestamp;
 
-fn event(worker: u8, attempt: u32, kind: EventKind) -> Event {
+pub(crate) fn event(worker: u8, attempt: u32, kind: EventKind) -> Event {
     Event {
         operation_id: OperationId::new("op").unwrap(),
         at: Timestamp::EPOCH,
@@ -22,7 +22,7 @@ fn event(worker: u8, attempt: u32, kind: EventKind) -> Event {
 }
 
 fn kind(which: u8) -> EventKind {
-    match which % 5 {
+    match which % 6 {
         0 => EventKind::Started {
             start_sequence: 1,
             delivery: 1,
@@ -31,6 +31,7 @@ fn kind(which: u8) -> EventKind {
             reason: ReleaseReason::Shutdown,
             error: None,
             retry_at: None,
+            copy: None,
         },
         2 => EventKind::Completed {
             result: ResultPayload::Inline(RawValue::NULL.to_owned()),
@@ -44,24 +45,30 @@ fn kind(which: u8) -> EventKind {
             },
             progress: None,
         },
-        _ => EventKind::Cancelled {
+        4 => EventKind::Cancelled {
             forced: false,
             progress: None,
             requested_by: None,
+        },
+        _ => EventKind::Released {
+            reason: ReleaseReason::Retry,
+            error: None,
+            retry_at: None,
+            copy: Some(CopyId::new("c").unwrap()),
         },
     }
 }
 
 /// The subject as JetStream keeps it: a publish is taken only if it expects the last sequence.
-struct Stored {
-    sequence: u64,
-    event: Event,
+pub(crate) struct Stored {
+    pub(crate) sequence: u64,
+    pub(crate) event: Event,
 }
 
 #[derive(Default)]
-struct Log {
+pub(crate) struct Log {
     clock: u64,
-    entries: Vec<Stored>,
+    pub(crate) entries: Vec<Stored>,
 }
 
 impl Log {
@@ -69,17 +76,19 @@ impl Log {
         self.entries.last().map_or(0, |entry| entry.sequence)
     }
 
-    fn publish(&mut self, expected: u64, event: Event) -> Option<u64> {
+    pub(crate) fn publish(&mut self, expected: u64, event: Event) -> Option<u64> {
         if expected != self.last_sequence() {
             return None;
         }
-        // Other subjects share the stream's sequence.
+        let sequence = self.next_sequence();
+        self.entries.push(Stored { sequence, event });
+        Some(sequence)
+    }
+
+    /// Takes the next sequence of the stream. Other subjects share it.
+    pub(crate) fn next_sequence(&mut self) -> u64 {
         self.clock += 3;
-        self.entries.push(Stored {
-            sequence: self.clock,
-            event,
-        });
-        Some(self.clock)
+        self.clock
     }
 
     fn read(&self) -> FoldedLog {
@@ -91,7 +100,7 @@ impl Log {
     }
 
     /// The log as the last event tells it, without the newest `stale_by` events.
-    fn read_last(&self, stale_by: usize) -> FoldedLog {
+    pub(crate) fn read_last(&self, stale_by: usize) -> FoldedLog {
         let known = self.entries.len().saturating_sub(stale_by);
         let last = known.checked_sub(1).map(|index| &self.entries[index]);
         last.map_or_else(FoldedLog::default, |entry| {
@@ -142,7 +151,7 @@ proptest! {
         let mut deliveries = 0;
         for step in steps {
             match step {
-                Step::Deliver { worker, stale_by } => { deliveries += 1; let delivery = DeliveryInfo { start_sequence: 1, count: deliveries }; match decide(&log.read_last(stale_by), delivery, 5, Timestamp::EPOCH) {
+                Step::Deliver { worker, stale_by } => { deliveries += 1; let delivery = DeliveryInfo { start_sequence: 1, count: deliveries }; match decide(&log.read_last(stale_by), delivery, None, 5, Timestamp::EPOCH) {
                     ClaimDecision::Start { attempt, expected, .. } => {
                         if let Some(sequence) = log.publish(expected, event(worker, attempt, EventKind::Started { start_sequence: 1, delivery: deliveries })) {
                             held[worker as usize] = Some(Held { attempt, sequence });
@@ -189,7 +198,7 @@ proptest! {
     /// met each once does.
     #[test]
     fn duplicates_and_replays_change_nothing(
-        events in prop::collection::vec((0u8..5, 0u32..4), 1..30),
+        events in prop::collection::vec((0u8..6, 0u32..4), 1..30),
         again in prop::collection::vec(any::<prop::sample::Index>(), 0..60),
     ) {
         let mut log = Log::default();
@@ -212,7 +221,7 @@ proptest! {
     /// Messages that no program of ours publishes, in any order: never a step backwards, and an end
     /// is an end.
     #[test]
-    fn garbage_never_steps_backwards(events in prop::collection::vec((0u8..5, 0u32..6, 1u64..40), 1..60)) {
+    fn garbage_never_steps_backwards(events in prop::collection::vec((0u8..6, 0u32..6, 1u64..40), 1..60)) {
         let mut state = State::default();
         for (which, attempt, sequence) in events {
             let before = state;
@@ -239,9 +248,11 @@ fn every_arrow_of_the_drawing_and_no_other() {
         (Running, 3, Failed),
         (Pending, 4, Cancelled),
         (Running, 4, Cancelled),
+        (Pending, 5, Pending),
+        (Running, 5, Pending),
     ];
     for from in Status::ALL {
-        for which in 0..5u8 {
+        for which in 0..6u8 {
             let attempt = if which == 0 { 3 } else { 2 };
             let mut state = State {
                 status: from,

@@ -10,7 +10,8 @@
 //! [`ktrdr_protocol::claim`] holds the decision, which is pure; this module does the I/O around it.
 //!
 //! Rejected: reading the log first. Nearly every request is new, and the read would cost each of
-//! them a round trip. The first delivery therefore assumes an empty log.
+//! them a round trip. The first delivery therefore assumes an empty log, unless the request is a copy:
+//! then its log has the event that names it.
 
 use std::time::Duration;
 
@@ -78,11 +79,16 @@ pub(crate) async fn claim(
 ) -> Result<Claimed, ClaimError> {
     let patience = lease.duration();
     let claim_id = uuid::Uuid::new_v4().simple().to_string();
-    let mut log = match delivery.count {
-        1 => FoldedLog::default(),
-        _ => {
+    let mut log = match (&request.copy, delivery.count) {
+        (None, 1) => FoldedLog::default(),
+        // Boxed because they are rare: every claim's future would have room for them.
+        (None, _) => {
             let read = core.oplog.read(&core.worker_type, &request.operation_id);
-            // Boxed because it is rare: every claim's future would have room for it.
+            Box::pin(read).await?
+        }
+        (Some(copy), _) => {
+            let id = &request.operation_id;
+            let read = core.oplog.read_from(&core.worker_type, id, copy.named_at);
             Box::pin(read).await?
         }
     };
@@ -138,7 +144,7 @@ async fn next_step(
     } else {
         Timestamp::EPOCH
     };
-    let decided = decide(log, delivery, max_attempts, now);
+    let decided = decide(log, delivery, request.copy_id(), max_attempts, now);
 
     if matches!(
         decided,

@@ -316,11 +316,13 @@ impl RunningAttempt<'_> {
                 reason: ReleaseReason::Shutdown,
                 error: None,
                 retry_at: None,
+                copy: self.request.copy_id().cloned(),
             },
             Verdict::Retry { error, delay } => EventKind::Released {
                 reason: ReleaseReason::Retry,
                 error: Some(error.clone()),
                 retry_at: Some(Timestamp::now().plus(*delay)),
+                copy: self.request.copy_id().cloned(),
             },
         })
     }
