@@ -13,11 +13,12 @@
 //! Rejected: a lock around an operation. The stream already puts all events in one order, and a
 //! lock that its holder can lose protects nothing.
 
+mod copies;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use ktrdr_bus::oplog::{AppendError, OpLog, Stored, stream_time};
-use ktrdr_bus::signing::Received;
+use ktrdr_bus::oplog::{AppendError, OpLog, Stored};
 use ktrdr_bus::telemetry::chain;
 use ktrdr_bus::topology::TopologyError;
 use ktrdr_protocol::cancel::CancelIntent;
@@ -35,6 +36,8 @@ use crate::error::{ApiError, ErrorCode};
 use crate::projection::record::Record;
 use crate::queues::{QueueError, Queues};
 use crate::signatures::Signatures;
+
+pub use self::copies::NoOriginal;
 
 /// How long a request repeats a publish that is not confirmed.
 const PATIENCE: Duration = Duration::from_secs(6);
@@ -239,33 +242,22 @@ impl Dispatch {
     /// # Errors
     /// 409 `not_repeatable`, or 503 when NATS does not answer.
     pub async fn may_repeat(&self, record: &Record) -> Result<(), ApiError> {
-        let Some(keys) = self.signatures.trusted() else {
+        if self.signatures.trusted().is_none() {
             return Ok(());
-        };
+        }
         let id = &record.id;
-        let message = self
-            .log
-            .start_message(id, record.start_sequence)
-            .await
-            .map_err(|_| ApiError::nats_unavailable())?;
-        let checked = keys.check(Received {
-            subject: &self
-                .names
-                .start(&record.queue.worker_type, &record.queue.origin),
-            operation_id: id,
-            body: &message.payload,
-            headers: Some(&message.headers),
-            stored_at: stream_time(message.time),
-        });
+        let why = match self.original(record).await {
+            Ok(_) => return Ok(()),
+            Err(NoOriginal::Unknown(_)) => return Err(ApiError::nats_unavailable()),
+            Err(why) => why,
+        };
 
-        checked.map_err(|why| {
-            let text = format!(
-                "The start request of operation {id} cannot be trusted ({why}), so it is not run again; start a new operation"
-            );
-            ApiError::new(ErrorCode::NotRepeatable, text)
-                .with("operation_id", id.as_str())
-                .with("status", record.state.status.as_str())
-        })
+        let text = format!(
+            "The start request of operation {id} cannot be trusted ({why}), so it is not run again; start a new operation"
+        );
+        Err(ApiError::new(ErrorCode::NotRepeatable, text)
+            .with("operation_id", id.as_str())
+            .with("status", record.state.status.as_str()))
     }
 
     /// Ends an operation if it is still in the state of `record`.

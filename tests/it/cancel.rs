@@ -210,3 +210,25 @@ async fn cancelling_on_the_worker_itself_is_the_same_cancel() {
         })
         .await;
 }
+
+#[tokio::test]
+async fn a_cancel_is_stored_although_another_message_has_its_message_id() {
+    let stack = Stack::start_with(|settings| Settings {
+        cancel_grace: LIMIT,
+        ..settings
+    })
+    .await;
+    let _worker = stack.worker("dummy", "w1").await;
+    let body = json!({"steps": 1000, "step_ms": 100});
+    let id = stack.api().running("dummy", &body).await;
+    let message_id = format!("cancel-{id}");
+    stack
+        .bus
+        .store_under(&message_id, "ktrdr.op.dummy.other", "{}")
+        .await;
+
+    stack.api().cancel(&id).await.expect(200);
+
+    let cancelled = stack.api().wait_for_status(&id, "cancelled").await;
+    assert_eq!(cancelled.get("forced"), None, "{cancelled}");
+}

@@ -6,6 +6,7 @@
 //! | How does it end, and how long is it kept? | [`retention`], [`failures`], [`stalls`], [`results`], [`cancel`], [`retry`] |
 //! | What happens when a worker dies, freezes or stops? | [`takeover`], [`fencing`], [`lease`], [`checkpoints`], [`worker_shutdown`] |
 //! | What happens when a setting changes? | [`settings_in_force`] |
+//! | What if a queue or the stream loses something? | [`put_back`], [`lost_streams`] |
 //! | What happens when NATS or a backend is away? | [`nats_outage`], [`backends`], [`readiness`], [`cluster`] |
 //! | What if settings, clocks, limits or messages are wrong? | [`unusable_settings`], [`clocks`], [`limits`], [`malformed_messages`], [`forged_messages`], [`hostile_schemas`] |
 //! | What do clients and operators see? | [`guide`], [`openapi`], [`client`], [`live_events`], [`dashboard`], [`logs`], [`prometheus_metrics`], [`figures`], [`nats_cli`] |
@@ -45,6 +46,7 @@ mod lease;
 mod limits;
 mod live_events;
 mod logs;
+mod lost_streams;
 mod malformed_messages;
 mod narrowed_tokens;
 mod nats_cli;
@@ -53,6 +55,7 @@ mod nats_security;
 mod openapi;
 mod permissions;
 mod prometheus_metrics;
+mod put_back;
 mod queue_classes;
 mod queues;
 mod readiness;

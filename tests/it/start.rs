@@ -335,3 +335,41 @@ async fn an_id_whose_start_has_left_the_stream_is_refused_and_not_left_pending()
         .await
         .expect_problem(409, "task_id_conflict");
 }
+
+#[tokio::test]
+async fn a_start_is_stored_again_when_the_stream_was_purged_since() {
+    let stack = Stack::start().await;
+    let _worker = stack.worker("dummy", "w1").await;
+    let body = json!({"task_id": "again", "steps": 1, "step_ms": 0});
+    let _ = stack.api().start("dummy", &body).await.expect(202);
+    stack.api().wait_for_status("again", "completed").await;
+
+    let stream = stack.bus.jetstream.get_stream("KTRDR").await.unwrap();
+    stream.purge().await.unwrap();
+    wait_for("the backend to forget it", LIMIT, async || {
+        match stack.api().operation("again").await.status {
+            404 => Ok(()),
+            other => Err(other.to_string()),
+        }
+    })
+    .await;
+
+    let _ = stack.api().start("dummy", &body).await.expect(202);
+    stack.api().wait_for_status("again", "completed").await;
+}
+
+#[tokio::test]
+async fn a_start_is_stored_although_another_message_has_its_message_id() {
+    let stack = Stack::start().await;
+    let _worker = stack.worker("dummy", "w1").await;
+    stack
+        .bus
+        .store_under("taken", "ktrdr.op.ghost.other", "{}")
+        .await;
+
+    let body = json!({"task_id": "taken", "steps": 1, "step_ms": 0});
+    let _ = stack.api().start("dummy", &body).await.expect(202);
+
+    stack.api().wait_for_status("taken", "completed").await;
+    stack.api().start("dummy", &body).await.expect(200);
+}

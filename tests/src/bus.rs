@@ -1,5 +1,6 @@
 //! The messages on NATS: publish anything, read every event of an operation, look at the queues.
 
+use async_nats::header::NATS_MESSAGE_ID;
 use async_nats::jetstream;
 use async_nats::jetstream::stream::RawMessageErrorKind;
 use bytes::Bytes;
@@ -83,6 +84,22 @@ impl Bus {
             .await
             .expect("a connection");
         ack.await.expect("a stream that takes the message").sequence
+    }
+
+    /// Publishes into a stream under a message id that is new to it.
+    ///
+    /// # Panics
+    /// When no stream takes it, or the id is known.
+    pub async fn store_under(&self, message_id: &str, subject: &str, payload: impl Into<Bytes>) {
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert(NATS_MESSAGE_ID, message_id);
+        let ack = self
+            .jetstream
+            .publish_with_headers(subject.to_owned(), headers, payload.into())
+            .await
+            .expect("a connection");
+        let ack = ack.await.expect("a stream that takes the message");
+        assert!(!ack.duplicate, "{message_id} was known");
     }
 
     /// Stores an operation of the worker type `ghost` that completed with this result reference, as

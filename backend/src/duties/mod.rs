@@ -13,13 +13,15 @@
 //! | [`queues`] | makes the queues that are needed, lists them for workers, removes unused ones |
 //! | [`crate::queues::lists`] | keeps the lists of queues up to date |
 //! | [`keeping`] | keeps the streams as long as operations need them, and removes what is over |
-//! | [`settings`] | brings streams and buckets in line when the settings in force have changed |
+//! | [`settings`] | makes streams and buckets that are missing, and brings them in line with the settings in force |
+//! | [`put_back`] | puts operations back that no queue holds |
 //! | [`reconcile`] | ends operations that can no longer end by themselves |
 
 mod ask;
 mod figures;
 mod keeping;
 mod listen;
+mod put_back;
 mod queues;
 mod reconcile;
 mod settings;
@@ -87,6 +89,8 @@ pub async fn run(state: AppState) -> DutyError {
     duties.spawn(async move { keeping::run(&keeping).await });
     let serving = state.clone();
     duties.spawn(async move { queues::run(&serving).await });
+    let putting_back = state.clone();
+    duties.spawn(async move { put_back::run(&putting_back).await });
     duties.spawn(async move { reconcile::run(&state).await });
 
     // A backend that lacks one duty looks healthy and is not; one that ends is restarted.

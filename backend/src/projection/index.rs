@@ -203,12 +203,10 @@ impl Index {
     }
 
     /// All operations of a queue that have not ended, oldest first.
-    pub fn open_in_queue(&self, queue: u32) -> Vec<u32> {
-        self.queues
-            .get(queue as usize)
-            .map_or_else(Vec::new, |sets| {
-                (&sets.pending | &sets.running).iter().collect()
-            })
+    pub fn open_in_queue(&self, queue: u32) -> impl Iterator<Item = u32> + use<> {
+        let sets = self.queues.get(queue as usize);
+        sets.map_or_else(RoaringBitmap::new, |sets| &sets.pending | &sets.running)
+            .into_iter()
     }
 }
 

@@ -24,6 +24,7 @@
 //! | [`index`] | bitmaps over operation numbers: type, status, queue |
 //! | [`reader_health`] | whether the stream can be read, and why not |
 //! | [`recent`] | the newest changes, for clients that continue an interrupted event stream |
+//! | [`replaced`] | what a stream had that was replaced |
 //! | [`counters`] | transitions of operations, counted for Prometheus |
 //! | [`minutes`] | starts and ends in each of the last minutes |
 //! | [`stream_room`] | the room that is left in the stream |
@@ -42,6 +43,7 @@ pub mod over;
 pub mod reader_health;
 pub mod recent;
 pub mod record;
+pub mod replaced;
 pub mod stream_room;
 pub mod waiters;
 
@@ -69,7 +71,8 @@ use self::losses::StreamLosses;
 use self::model::{Model, QueueState, Skip, UnfinishedWork};
 use self::over::{Over, StreamClock};
 use self::reader_health::ReaderHealth;
-use self::record::{Record, View};
+use self::record::{QueueInfo, Record, View};
+use self::replaced::Replaced;
 use self::stream_room::StreamRoom;
 use self::waiters::Waiters;
 use crate::changes::{Change, Changes};
@@ -108,6 +111,7 @@ pub struct Projection {
     pub over: Over,
     /// The clock of the stream.
     pub clock: StreamClock,
+    replaced: Replaced,
 }
 
 impl Projection {
@@ -133,6 +137,7 @@ impl Projection {
             room: StreamRoom::default(),
             over: Over::default(),
             clock: StreamClock::default(),
+            replaced: Replaced::default(),
         }
     }
 
@@ -228,6 +233,11 @@ impl Projection {
     /// Operations started directly on a worker that have not ended.
     pub fn open_direct(&self) -> Vec<Arc<Record>> {
         self.model.read().open_direct()
+    }
+
+    /// The operations of a queue that have not ended, and whose start request it has delivered.
+    pub fn open_delivered(&self, queue: &QueueInfo, up_to: u64) -> Vec<Arc<Record>> {
+        self.model.read().open_delivered(queue, up_to)
     }
 
     /// How many operations there are.
@@ -497,6 +507,7 @@ impl Projection {
     fn reset(&self) {
         self.caught_up.store(false, Ordering::SeqCst);
         let old = std::mem::take(&mut *self.model.write());
+        self.replaced.note(&old);
         self.applied.store(0, Ordering::SeqCst);
         self.stream_last.store(0, Ordering::Relaxed);
         self.over.clear();
@@ -514,6 +525,7 @@ impl Projection {
                 sequence = self.applied(),
                 "the projection has loaded"
             );
+            self.replaced.compare(&self.model.read());
         }
     }
 }

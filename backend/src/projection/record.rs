@@ -15,7 +15,7 @@ use ktrdr_protocol::json::length;
 use ktrdr_protocol::origin::Origin;
 use ktrdr_protocol::progress::Progress;
 use ktrdr_protocol::rest::operation::{Attempt, Metadata, OperationDocument, ProgressDocument};
-use ktrdr_protocol::start_request::StartRequest;
+use ktrdr_protocol::start_request::{NamedCopy, StartRequest};
 use ktrdr_protocol::state::{State, Status};
 use ktrdr_protocol::time::Timestamp;
 use ktrdr_protocol::token_name::TokenName;
@@ -88,6 +88,28 @@ pub struct RareFields {
     /// Whether the newest attempt belongs to that second start, so that no queue hands it to
     /// another worker.
     pub runs_direct: bool,
+    /// The start request that counts, when it is not the first one.
+    pub request: Option<CountingRequest>,
+    /// The copy with which a backend put the operation back last.
+    pub put_back: Option<Box<PutBack>>,
+}
+
+/// The start request that counts: the one that a worker may run, or runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CountingRequest {
+    /// It is the message at this sequence.
+    Stored(u64),
+    /// The log names a copy that is not in the stream yet.
+    Missing,
+}
+
+/// The newest put-back of an operation.
+#[derive(Debug, Clone)]
+pub struct PutBack {
+    /// The copy of the start request that was named.
+    pub copy: NamedCopy,
+    /// How many times the operation was put back.
+    pub count: u32,
 }
 
 /// One operation.
@@ -209,6 +231,30 @@ impl Record {
             Status::Pending => None,
             _ => self.attempts.last().map(|attempt| &attempt.worker_id),
         }
+    }
+
+    /// The start request that counts.
+    pub fn request(&self) -> CountingRequest {
+        let other = self.rare.as_ref().and_then(|rare| rare.request);
+        other.unwrap_or(CountingRequest::Stored(self.start_sequence))
+    }
+
+    /// The newest put-back, if there was one.
+    pub fn put_back(&self) -> Option<&PutBack> {
+        self.rare.as_ref()?.put_back.as_deref()
+    }
+
+    /// Whether an attempt runs that was started directly on a worker, so that no queue holds it.
+    pub fn runs_direct(&self) -> bool {
+        let is_second = self.rare.as_ref().is_some_and(|rare| rare.runs_direct);
+        self.state.status == Status::Running && is_second
+    }
+
+    /// The time before which a pending operation must not run again.
+    pub fn retry_at(&self) -> Option<Timestamp> {
+        let is_pending = self.state.status == Status::Pending;
+        let rare = self.rare.as_ref().filter(|_| is_pending)?;
+        rare.retry_at
     }
 
     /// When the first cancel was requested.
@@ -357,7 +403,6 @@ impl View {
                 .unwrap_or_else(Timestamp::now)
                 .seconds_since(started_at)
         };
-        let pending = record.state.status == Status::Pending;
 
         OperationDocument {
             operation_id: Cow::Borrowed(&record.id),
@@ -389,7 +434,7 @@ impl View {
             forced: rare.is_some_and(|rare| rare.forced),
             queue_position: self.queue_position,
             queue: Cow::Borrowed(&record.queue.origin),
-            retry_at: rare.and_then(|rare| rare.retry_at).filter(|_| pending),
+            retry_at: record.retry_at(),
             retry_of: rare
                 .and_then(|rare| rare.retry_of.as_ref())
                 .map(Cow::Borrowed),

@@ -1,6 +1,6 @@
 //! The messages of each operation in the stream, and the rules that they must keep. Pure, no I/O.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ktrdr_protocol::event::{Event, EventKind};
 use ktrdr_protocol::subject::{SubjectNames, Topic};
@@ -85,6 +85,13 @@ impl OperationHistory {
             .count()
     }
 
+    /// Whether an event names this copy of the start request.
+    fn names(&self, wanted: &str) -> bool {
+        self.events.iter().any(|(_, event)| {
+            matches!(&event.kind, EventKind::Released { copy: Some(copy), .. } if copy.as_str() == wanted)
+        })
+    }
+
     /// Returns every broken rule, and adds the operation to the totals.
     pub fn judge(&self, totals: &mut Totals) -> Vec<String> {
         let mut wrong = Vec::new();
@@ -96,7 +103,22 @@ impl OperationHistory {
             ));
         }
 
-        match self.starts.len() {
+        let copies = self.starts.iter().filter_map(|(_, start)| {
+            let copy = start.get("copy")?;
+            Some(copy["id"].as_str().unwrap_or_default())
+        });
+        let copies: BTreeSet<&str> = copies.collect();
+        wrong.extend(
+            copies
+                .iter()
+                .filter(|copy| !self.names(copy))
+                .map(|copy| format!("no event names the copy {copy}")),
+        );
+        let firsts = self
+            .starts
+            .iter()
+            .filter(|(_, start)| start["copy"].is_null());
+        match firsts.count() {
             0 => wrong.push("events without a start request".to_owned()),
             1 => {}
             n => {
@@ -146,10 +168,12 @@ impl OperationHistory {
                 }
                 // Only the attempt itself completes or releases. Ends by others (cancel, worker
                 // lost) have other claims.
-                let own = matches!(
-                    event.kind,
-                    EventKind::Completed { .. } | EventKind::Released { .. }
-                );
+                let own = match &event.kind {
+                    EventKind::Completed { .. } => true,
+                    // A backend puts back what no queue holds.
+                    EventKind::Released { copy, .. } => event.worker_id.is_some() || copy.is_none(),
+                    _ => false,
+                };
                 if own && last.is_none_or(|last| last.claim_id != event.claim_id) {
                     wrong.push(format!(
                         "{name} by somebody who does not hold attempt {attempt}"

@@ -9,7 +9,7 @@ use ktrdr_protocol::state::Status;
 use tokio::time::Instant;
 
 use super::log_outcome;
-use crate::projection::record::Record;
+use crate::projection::record::{CountingRequest, Record};
 use crate::refused_starts::Refused;
 use crate::registry::Presence;
 use crate::state::AppState;
@@ -37,8 +37,11 @@ pub async fn round(state: &AppState) {
 
 fn must_end(state: &AppState, record: &Record, refused: &Refused) -> bool {
     let worker_type = &record.queue.worker_type;
-    if *worker_type != refused.worker_type || record.start_sequence != refused.start.start_sequence
-    {
+    let first = record.start_sequence;
+    // Once the operation was put back, its first request no longer counts. A copy that is refused ends
+    // nothing: whoever may publish could have stored it before the backend's own.
+    let counts = record.request() == CountingRequest::Stored(first);
+    if *worker_type != refused.worker_type || first != refused.start.start_sequence || !counts {
         return false;
     }
     match (record.state.status, record.worker_id()) {

@@ -41,7 +41,7 @@ use uuid::Uuid;
 
 use ktrdr_protocol::cancel::CancelIntent;
 use ktrdr_protocol::event::Event;
-use ktrdr_protocol::id::WorkerType;
+use ktrdr_protocol::id::{CopyId, OperationId, WorkerType};
 use ktrdr_protocol::metric::MetricBatch;
 use ktrdr_protocol::origin::Origin;
 use ktrdr_protocol::requirements::Requirements;
@@ -136,6 +136,48 @@ pub struct Stored {
     /// Whether somebody else had stored a message with the same id. Then nothing was stored now,
     /// and `sequence` is the sequence of the earlier message.
     pub was_known: bool,
+}
+
+/// A start request as it is stored.
+#[derive(Debug)]
+pub struct StartMessage<'a> {
+    /// The operation.
+    pub operation_id: &'a OperationId,
+    /// Its worker type.
+    pub worker_type: &'a WorkerType,
+    /// Its queue, or `direct`.
+    pub origin: &'a Origin,
+    /// The request as JSON.
+    pub body: Bytes,
+    /// The name of the copy that it is; `None` for the first request.
+    pub copy: Option<&'a CopyId>,
+    /// The trace that the start belongs to.
+    pub trace: Option<&'a str>,
+    /// While the server remembers it, no other message with the same id is stored.
+    pub message_id: &'a str,
+}
+
+impl<'a> StartMessage<'a> {
+    /// The first request of an operation. Its message id is the operation id.
+    ///
+    /// # Errors
+    /// [`AppendError::Encode`].
+    pub fn of(
+        request: &'a StartRequest,
+        origin: &'a Origin,
+        trace: Option<&'a TraceParent>,
+    ) -> Result<Self, AppendError> {
+        let body = serde_json::to_vec(request).map_err(AppendError::Encode)?;
+        Ok(Self {
+            operation_id: &request.operation_id,
+            worker_type: &request.operation_type,
+            origin,
+            body: body.into(),
+            copy: request.copy_id(),
+            trace: trace.map(TraceParent::as_str),
+            message_id: request.operation_id.as_str(),
+        })
+    }
 }
 
 /// The logs of all operations. Cheap to clone.
@@ -266,29 +308,50 @@ impl OpLog {
         signer: Option<&StartSigner>,
         patience: Duration,
     ) -> Result<Stored, AppendError> {
-        let subject = self.names.start(&request.operation_type, origin);
-        let payload = serde_json::to_vec(request).map_err(AppendError::Encode)?;
+        let message = StartMessage::of(request, origin, trace)?;
+        self.store_start(message, signer, patience).await
+    }
+
+    /// Stores a start request under a message id of the caller's choice.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn store_start(
+        &self,
+        message: StartMessage<'_>,
+        signer: Option<&StartSigner>,
+        patience: Duration,
+    ) -> Result<Stored, AppendError> {
+        let StartMessage {
+            operation_id,
+            worker_type,
+            origin,
+            body,
+            copy,
+            trace,
+            message_id,
+        } = message;
+        let subject = self.names.start(worker_type, origin);
         let max_payload = self.client.server_info().max_payload;
-        if max_payload > 0 && payload.len() + HEADER_ROOM > max_payload {
+        if max_payload > 0 && body.len() + HEADER_ROOM > max_payload {
             return Err(AppendError::TooLarge);
         }
 
-        let id = &request.operation_id;
         let mut headers = Vec::new();
         if let Some(trace) = trace {
             let name = HeaderName::from_static(trace::HEADER);
-            headers.push((name, trace.as_str().to_owned()));
+            headers.push((name, trace.to_owned()));
         }
         if let Some(signer) = signer {
-            headers.extend(signer.headers(&subject, id, &payload, Timestamp::now()));
+            headers.extend(signer.headers(&subject, operation_id, &body, Timestamp::now()));
         }
         let message = Once {
             subject: &subject,
-            id: id.as_str(),
-            payload: payload.into(),
+            id: message_id,
+            payload: body,
             headers,
         };
-        let is_start = |stored: &StreamMessage| self.is_start_of(id, stored);
+        let is_start = |stored: &StreamMessage| self.is_start_of(operation_id, copy, stored);
         self.publish_once(&message, is_start, patience).await
     }
 

@@ -26,7 +26,7 @@ use async_nats::{HeaderName, RequestError, RequestErrorKind};
 use bytes::Bytes;
 use ktrdr_protocol::cancel::CancelIntent;
 use ktrdr_protocol::event::Event;
-use ktrdr_protocol::id::{OperationId, WorkerType};
+use ktrdr_protocol::id::{CopyId, OperationId, WorkerType};
 use ktrdr_protocol::start_request::StartRequest;
 use ktrdr_protocol::state::FoldedLog;
 use ktrdr_protocol::time::Timestamp;
@@ -312,10 +312,18 @@ impl OpLog {
         Ok(false)
     }
 
-    /// Whether a message is a start request of this operation, in whichever queue.
-    pub(super) fn is_start_of(&self, id: &OperationId, message: &StreamMessage) -> bool {
+    /// Whether a message is a start request of this operation, in whichever queue: the first one, or
+    /// this copy.
+    pub(super) fn is_start_of(
+        &self,
+        id: &OperationId,
+        copy: Option<&CopyId>,
+        message: &StreamMessage,
+    ) -> bool {
         serde_json::from_slice::<StartRequest>(&message.payload).is_ok_and(|request| {
-            request.operation_id == *id && self.names.check(&message.subject, &request).is_ok()
+            request.operation_id == *id
+                && request.copy_id() == copy
+                && self.names.check(&message.subject, &request).is_ok()
         })
     }
 
@@ -339,18 +347,22 @@ impl OpLog {
             .is_ok_and(|intent| self.names.check(subject, &intent).is_ok())
     }
 
-    /// The start request at `sequence`, as the stream stored it. Only a backend may read it.
+    /// The start request at `sequence`, as the stream stored it; `None` when the stream no longer has
+    /// it. Only a backend may read it.
     ///
     /// # Errors
-    /// [`ReadLogError`] when NATS does not answer, or the stream no longer has it.
+    /// [`ReadLogError`] when NATS does not answer.
     pub async fn start_message(
         &self,
         id: &OperationId,
         sequence: u64,
-    ) -> Result<StreamMessage, ReadLogError> {
+    ) -> Result<Option<StreamMessage>, ReadLogError> {
         let stream = self.stream(id).await?;
-        let message = stream.raw_message_builder().sequence(sequence).send().await;
-        message.map_err(|error| failed(id, error))
+        match stream.raw_message_builder().sequence(sequence).send().await {
+            Ok(message) => Ok(Some(message)),
+            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(error) => Err(failed(id, error)),
+        }
     }
 
     async fn stream(&self, id: &OperationId) -> Result<Stream<()>, ReadLogError> {
