@@ -7,21 +7,24 @@
 //! the key [`domain_key`], with a write that only the first of them can do. So all backends agree,
 //! also after a restart, and although a worker type's own entry is written again with each version.
 
+mod restore;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use async_nats::jetstream::kv::{Entry, Operation, Store};
+use async_nats::jetstream::kv::{Entry, Operation, Store, Watch};
 use futures::StreamExt;
 use ktrdr_bus::nats::Connection;
+use ktrdr_bus::stream_identity;
 use ktrdr_bus::telemetry::short;
 use ktrdr_http::schema::cost::{MAX_BYTES, length};
 use ktrdr_http::schema::{Schema, UnusableSchema};
 use ktrdr_protocol::id::WorkerType;
 use ktrdr_protocol::subject::SubjectNames;
 use ktrdr_protocol::worker::{WorkerTypeEntry, domain_key, domain_of_key, is_domain};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use serde_json::Value;
 use tokio::sync::{Notify, OnceCell};
 
@@ -96,6 +99,8 @@ impl CatalogueEntry {
 pub struct Catalogue {
     contents: RwLock<Contents>,
     loaded: AtomicBool,
+    /// The identity of the bucket that was read last.
+    bucket: Mutex<Option<i128>>,
     /// Wakes the duty that looks after the queues: there may be a new worker type.
     pub changed: Notify,
 }
@@ -261,13 +266,30 @@ impl Catalogue {
             .get_key_value(names.worker_types_bucket())
             .await?;
         // Asked before watching: a watcher of an empty bucket delivers nothing that says so.
+        let (jetstream, stream) = (&connection.jetstream, bucket.stream_name.as_str());
+        let identity = stream_identity::identity(jetstream, stream).await?;
         let is_empty = bucket.status().await?.values() == 0;
-        let mut updates = bucket.watch_with_history(">").await?;
-        if is_empty {
+        let updates = bucket.watch_with_history(">").await?;
+        let known = self.bucket.lock().replace(identity);
+        if known.is_some_and(|known| known != identity) {
+            self.restore(&bucket).await;
+        } else if is_empty {
             *self.contents.write() = Contents::default();
+        }
+        if is_empty {
             self.loaded.store(true, Ordering::SeqCst);
         }
+        tokio::select! {
+            followed = self.apply_all(&bucket, updates) => followed,
+            () = stream_identity::replaced(jetstream, stream, identity) => Ok(()),
+        }
+    }
 
+    async fn apply_all(
+        &self,
+        bucket: &Store,
+        mut updates: Watch,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         // What this connection has tried to record: another backend may have been faster, and a
         // backend without the permission must not try for ever.
         let mut tried = BTreeSet::new();
@@ -277,7 +299,7 @@ impl Catalogue {
             if update.delta == 0 {
                 self.contents.write().settle();
                 self.loaded.store(true, Ordering::SeqCst);
-                self.record_owners(&bucket, &mut tried).await;
+                self.record_owners(bucket, &mut tried).await;
             }
         }
         Ok(())

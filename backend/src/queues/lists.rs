@@ -10,6 +10,7 @@ use std::time::Duration;
 use async_nats::jetstream::kv::{Entry, EntryError, Operation, Store, UpdateErrorKind};
 use futures::StreamExt;
 use ktrdr_bus::nats::Connection;
+use ktrdr_bus::stream_identity;
 use ktrdr_protocol::id::{Queue, WorkerType};
 use ktrdr_protocol::queue_list::{QueueList, queues_key, worker_type_of_queues_key};
 use ktrdr_protocol::subject::SubjectNames;
@@ -102,14 +103,22 @@ impl Lists {
 
     async fn watch(&self) -> Result<(), async_nats::Error> {
         let bucket = self.bucket().await?;
+        let (jetstream, stream) = (&self.connection.jetstream, bucket.stream_name.as_str());
+        let identity = stream_identity::identity(jetstream, stream).await?;
         // The bucket may be another one than before, with lower revisions.
         self.known.write().clear();
 
         let mut updates = bucket.watch_with_history(ALL_LISTS).await?;
-        while let Some(update) = updates.next().await {
-            self.apply(&update?);
+        let follow = async {
+            while let Some(update) = updates.next().await {
+                self.apply(&update?);
+            }
+            Ok(())
+        };
+        tokio::select! {
+            followed = follow => followed,
+            () = stream_identity::replaced(jetstream, stream, identity) => Ok(()),
         }
-        Ok(())
     }
 
     fn apply(&self, update: &Entry) {

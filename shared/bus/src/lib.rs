@@ -12,6 +12,7 @@
 //! | [`file_stamp`] | whether a file has changed since it was read |
 //! | [`backoff`] | growing pauses between tries |
 //! | [`stream_settings`] | the settings in force, which live with the streams |
+//! | [`stream_identity`] | whether a stream is still the one that it was |
 //! | [`topology`] | streams and buckets, and how they are provisioned |
 //! | [`queues`] | the consumers of queues, and the lists of them |
 //! | [`keeping`] | how long the streams keep their messages |
@@ -42,6 +43,7 @@ pub mod secret_file;
 pub mod settings;
 pub mod shutdown;
 pub mod signing;
+pub mod stream_identity;
 pub mod stream_settings;
 pub mod telemetry;
 pub mod topology;

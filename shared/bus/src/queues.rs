@@ -21,9 +21,10 @@ use ktrdr_protocol::subject::{PRIORITY_GROUP, SubjectNames, Topic};
 use crate::key_values::KeyValues;
 use crate::topology::{TopologyError, nats};
 
-/// How many operations of one queue may run at a time. With the server's default of 1,000, a large
-/// fleet would stop getting work without any error.
-const MAX_ACK_PENDING: i64 = 100_000;
+/// How many requests of one queue may be delivered and not acknowledged at a time: those that run, and
+/// retries that wait. With the server's default of 1,000, a large fleet would stop getting work
+/// without any error; with the 100,000 of version 0.1.0, so would a queue after many failures.
+const MAX_ACK_PENDING: i64 = 1_000_000;
 
 /// How many idle workers may wait on one queue. The server's default of 512 would turn away others.
 const MAX_WAITING: i64 = 65_536;
@@ -208,6 +209,32 @@ pub async fn set_lease(
     tracing::info!(consumer = %consumer.name, from = ?consumer.config.ack_wait, to = ?lease, "changing the lease");
     let config = consumer::Config {
         ack_wait: lease,
+        ..consumer.config.clone()
+    };
+    jetstream
+        .update_consumer_on_stream(config, names.stream())
+        .await
+        .map(drop)
+        .map_err(|error| nats(&format!("consumer {}", consumer.name), error))
+}
+
+/// Whether the consumer of a queue has a lower bound of unacknowledged requests than new ones.
+pub fn is_bounded_too_low(consumer: &consumer::Config) -> bool {
+    (1..MAX_ACK_PENDING).contains(&consumer.max_ack_pending)
+}
+
+/// Gives the consumer of a queue the bound that new ones have.
+///
+/// # Errors
+/// [`TopologyError`] when the server does not answer, or the consumer does not exist.
+pub async fn raise_bound(
+    jetstream: &Context,
+    names: &SubjectNames,
+    consumer: &consumer::Info,
+) -> Result<(), TopologyError> {
+    tracing::info!(consumer = %consumer.name, from = consumer.config.max_ack_pending, to = MAX_ACK_PENDING, "raising the bound of unacknowledged requests");
+    let config = consumer::Config {
+        max_ack_pending: MAX_ACK_PENDING,
         ..consumer.config.clone()
     };
     jetstream

@@ -252,6 +252,9 @@ impl Keeper<'_> {
         let mut broken = Vec::new();
         for found in &listing.queues {
             let consumer = &found.info.name;
+            if queues::is_bounded_too_low(&found.info.config) {
+                queues::raise_bound(jetstream, names, &found.info).await?;
+            }
             if found.info.pause_remaining > Some(LONGEST_PAUSE) {
                 queues::resume(jetstream, names, consumer).await?;
             }

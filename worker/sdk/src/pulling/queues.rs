@@ -180,6 +180,9 @@ impl Follower<'_> {
             }
             publish_type(core).await?;
             known.provisioned = true;
+        } else if !is_registered(core).await? {
+            // The bucket was lost, and a backend has made it again.
+            publish_type(core).await?;
         }
 
         if let Some(list) = queues::read_list(jetstream, &core.names, &core.worker_type).await? {
@@ -308,6 +311,21 @@ async fn list_consumers(core: &Core) -> Result<Vec<ServedQueue>, TopologyError> 
         .collect();
     found.sort_by(|a, b| a.queue.cmp(&b.queue));
     Ok(found)
+}
+
+/// Whether the catalogue has an entry of this worker's type, in whatever version.
+async fn is_registered(core: &Core) -> Result<bool, TopologyError> {
+    let bucket = core.names.worker_types_bucket();
+    let what = format!("bucket {bucket}");
+    let store = KeyValues::new(core.connection.jetstream.clone(), bucket);
+    match store.read(core.worker_type.as_str()).await {
+        // An operator has removed the entry on purpose when there is a note about it.
+        Ok(found) => Ok(found.is_some()),
+        Err(error) => Err(TopologyError::Nats {
+            what,
+            source: error.into(),
+        }),
+    }
 }
 
 /// Puts this worker's type into the catalogue, unless the catalogue has the same entry already.
