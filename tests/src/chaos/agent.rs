@@ -165,6 +165,11 @@ async fn apply(member: &mut Member, fault: &Fault, observations: &mut Observatio
             sleep(fault.away).await;
             member.relaunch();
         }
+        // The operator's, who is no program.
+        Action::DeleteConsumer
+        | Action::DeleteBucket
+        | Action::ChangeSettings
+        | Action::StartStranger => {}
     }
 }
 

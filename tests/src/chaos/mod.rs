@@ -6,6 +6,7 @@
 //! |---|---|
 //! | [`mod@schedule`] | the faults, drawn from the seed |
 //! | [`agent`] | one program and the faults it meets |
+//! | [`operator`] | mistakes of a person with rights on the bus |
 //! | [`load`] | the client |
 //! | [`ledger`] | which starts were acknowledged or refused |
 //! | [`stamp`] | an engine that writes its attempt into a file |
@@ -18,6 +19,7 @@ pub mod check;
 pub mod history;
 pub mod ledger;
 pub mod load;
+pub mod operator;
 pub mod report;
 pub mod schedule;
 pub mod stamp;
@@ -35,7 +37,7 @@ use self::agent::{Member, Observations};
 use self::ledger::Ledger;
 use self::load::Load;
 use self::report::Report;
-use self::schedule::{Fault, Role, Shape, schedule};
+use self::schedule::{Fault, Role, Shape, mistakes, schedule};
 use crate::bus::Bus;
 use crate::client::Client;
 use crate::cluster::Cluster;
@@ -83,7 +85,7 @@ struct System {
     members: Vec<(Role, usize, Member)>,
     bus: Bus,
     apis: Vec<Client>,
-    lease: Duration,
+    settings: Settings,
     data: Scratch,
 }
 
@@ -99,8 +101,8 @@ pub async fn run(options: &Options) -> Report {
         members,
         bus,
         apis,
+        settings,
         data,
-        ..
     } = system;
 
     let began = Instant::now();
@@ -115,8 +117,12 @@ pub async fn run(options: &Options) -> Report {
         agents.spawn(agent::run(member, own_faults, began, end.clone()));
     }
 
+    let mistakes = mistakes(options.seed, options.length);
     let mut problems = Vec::new();
-    let ledger = run_load(options, &apis, began, &mut problems).await;
+    let (ledger, made) = tokio::join!(
+        run_load(options, &apis, began, &mut problems),
+        operator::run(&bus, &settings, mistakes, began),
+    );
     let calm = Instant::now();
     if let Err(open) = check::drained(&bus, &apis[0], options.patience).await {
         problems.push(format!(
@@ -129,7 +135,8 @@ pub async fn run(options: &Options) -> Report {
 
     end.cancel();
     // Dropped only after it is known whether their files are kept.
-    let (_members, observations) = collect(agents, &mut problems).await;
+    let (_members, mut observations) = collect(agents, &mut problems).await;
+    observations.faults.extend(made.faults);
     verdict.violations.splice(0..0, problems);
     if !verdict.violations.is_empty() {
         scratch::keep_all();
@@ -178,7 +185,7 @@ async fn start_system(server_count: usize) -> System {
         members,
         bus,
         apis,
-        lease: settings.lease,
+        settings,
         data,
     }
 }
@@ -242,7 +249,7 @@ fn draw_faults(options: &Options, system: &System) -> Vec<Fault> {
         nats: count(Role::Nats),
         backends: count(Role::Backend),
         workers: count(Role::Worker),
-        lease: system.lease,
+        lease: system.settings.lease,
     };
     schedule(options.seed, options.length, &shape)
 }

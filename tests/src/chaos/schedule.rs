@@ -22,6 +22,8 @@ pub enum Role {
     Backend,
     /// A worker.
     Worker,
+    /// A person with all rights on the bus.
+    Operator,
 }
 
 /// A kind of fault.
@@ -33,6 +35,14 @@ pub enum Action {
     Freeze,
     /// SIGTERM, and started again.
     Restart,
+    /// The consumer of a queue is deleted.
+    DeleteConsumer,
+    /// A bucket or the stream of metrics is deleted.
+    DeleteBucket,
+    /// A stream gets other settings.
+    ChangeSettings,
+    /// A backend with default settings is started, for a while.
+    StartStranger,
 }
 
 /// One fault.
@@ -69,6 +79,7 @@ impl fmt::Display for Role {
             Self::Nats => "nats-server",
             Self::Backend => "backend",
             Self::Worker => "worker",
+            Self::Operator => "operator",
         })
     }
 }
@@ -79,6 +90,10 @@ impl fmt::Display for Action {
             Self::Kill => "killed",
             Self::Freeze => "frozen",
             Self::Restart => "restarted",
+            Self::DeleteConsumer => "deleted a consumer",
+            Self::DeleteBucket => "deleted a bucket",
+            Self::ChangeSettings => "changed settings",
+            Self::StartStranger => "started a backend with defaults",
         })
     }
 }
@@ -113,6 +128,7 @@ pub fn schedule(seed: u64, length: Duration, shape: &Shape) -> Vec<Fault> {
             Role::Nats => shape.nats,
             Role::Backend => shape.backends,
             Role::Worker => shape.workers,
+            Role::Operator => continue,
         };
         let index = rng.usize(0..count);
         let away = away(&mut rng, role, action, shape.lease);
@@ -146,6 +162,41 @@ pub fn schedule(seed: u64, length: Duration, shape: &Shape) -> Vec<Fault> {
     faults
 }
 
+/// What the operator does in a run of `length`, in order. Each kind comes once before any comes twice.
+pub fn mistakes(seed: u64, length: Duration) -> Vec<Fault> {
+    const KINDS: [Action; 4] = [
+        Action::DeleteConsumer,
+        Action::DeleteBucket,
+        Action::ChangeSettings,
+        Action::StartStranger,
+    ];
+    // Other draws than those of the programs.
+    let mut rng = fastrand::Rng::with_seed(seed ^ 0x5eed);
+    let mut kinds = Vec::new();
+    let mut faults = Vec::new();
+    let mut at = Duration::from_millis(rng.u64(1_500..3_000));
+    while at + REST < length {
+        if kinds.is_empty() {
+            kinds = KINDS.to_vec();
+            rng.shuffle(&mut kinds);
+        }
+        let Some(action) = kinds.pop() else { break };
+        let away = match action {
+            Action::StartStranger => Duration::from_millis(rng.u64(1_000..3_000)),
+            _ => Duration::ZERO,
+        };
+        faults.push(Fault {
+            at,
+            role: Role::Operator,
+            index: rng.usize(0..16),
+            action,
+            away,
+        });
+        at += away + Duration::from_millis(rng.u64(1_500..4_000));
+    }
+    faults
+}
+
 fn away(rng: &mut fastrand::Rng, role: Role, action: Action, lease: Duration) -> Duration {
     let lease = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX);
     let millis = match (role, action) {
@@ -155,7 +206,7 @@ fn away(rng: &mut fastrand::Rng, role: Role, action: Action, lease: Duration) ->
         (Role::Backend, Action::Freeze) => rng.u64(500..3000),
         (Role::Backend, _) => rng.u64(0..1500),
         (Role::Nats, Action::Freeze) => rng.u64(300..2000),
-        (Role::Nats, _) => rng.u64(0..1000),
+        (Role::Nats | Role::Operator, _) => rng.u64(0..1000),
     };
     Duration::from_millis(millis)
 }
