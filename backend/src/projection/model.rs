@@ -1,6 +1,7 @@
 //! The read model: all operations, numbered in the order of creation, and their indexes. It does no
 //! I/O and takes no locks.
 
+mod put_back;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +22,7 @@ use super::fold::{self, ProgressReport};
 use super::index::Index;
 use super::minutes::RecentMinutes;
 use super::recent::RecentChanges;
-use super::record::{CountingRequest, QueueInfo, Record, View};
+use super::record::{QueueInfo, Record, View};
 
 /// Names of tokens that are shared, at most. Whoever may publish can make up as many as they like.
 const MAX_SHARED_TOKENS: usize = 10_000;
@@ -195,24 +196,6 @@ impl Model {
             let rare = Arc::make_mut(record).rare_mut();
             rare.other_starts.push(sequence);
         }
-    }
-
-    /// Takes the copy that puts an operation back, if its log has named it.
-    fn take_copy(
-        &mut self,
-        sequence: u64,
-        origin: &Origin,
-        request: &StartRequest,
-    ) -> Option<Applied> {
-        let copy = request.copy.as_ref()?;
-        let worker_type = request.operation_type.as_str();
-        let (_, record) = self
-            .find_mut(worker_type, request.operation_id.as_str())
-            .ok()?;
-        if record.queue.origin != *origin || !Arc::make_mut(record).take_copy(sequence, copy) {
-            return None;
-        }
-        Some(applied(record, Transition::Other))
     }
 
     /// Notes a second start of an operation if it was made directly on a worker: the attempts that
@@ -513,32 +496,6 @@ impl Model {
             .filter_map(|id| self.record(*self.numbers.get(id)?));
         let running = started_again.filter(|record| record.runs_direct());
         in_queues.chain(running).collect()
-    }
-
-    /// The ids of all operations that have not ended.
-    pub fn open_ids(&self) -> Vec<OperationId> {
-        let open = |status| self.list(None, Some(status), 0, usize::MAX, usize::MAX).1;
-        let views = [Status::Pending, Status::Running]
-            .into_iter()
-            .flat_map(open);
-        views.map(|view| view.record.id.clone()).collect()
-    }
-
-    /// The operations of a queue that have not ended, and whose start request the queue has delivered
-    /// when it has delivered everything up to this sequence. Those of a missing copy are among them.
-    /// Oldest first.
-    pub fn open_delivered(&self, queue: &QueueInfo, up_to: u64) -> Vec<Arc<Record>> {
-        let is_delivered = |record: &Arc<Record>| match record.request() {
-            CountingRequest::Stored(sequence) => sequence <= up_to,
-            CountingRequest::Missing => true,
-        };
-        // Copies come after the first request, so everything that follows is not delivered.
-        self.index
-            .open_in_queue(queue.number)
-            .filter_map(|number| self.record(number))
-            .take_while(|record| record.start_sequence <= up_to)
-            .filter(is_delivered)
-            .collect()
     }
 
     /// How many operations there are.
