@@ -2,9 +2,11 @@
 //! and whatever the release before has left.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use async_nats::jetstream::consumer::pull;
 use futures::{StreamExt, TryStreamExt, stream};
+use ktrdr_bus::queues;
 use ktrdr_protocol::id::WorkerType;
 use ktrdr_protocol::origin::Origin;
 use ktrdr_protocol::queue_class::CLASSES;
@@ -248,6 +250,43 @@ async fn an_unused_queue_disappears_and_the_next_start_brings_it_back() {
     stack.api().cancel(&id).await.expect(200);
     wait_for_list(&stack.bus, "dummy", &["any"]).await;
     assert!(consumers(&stack.bus).await.contains("dummy-any"));
+}
+
+/// A queue that is to be removed delivers nothing for a moment. When a start comes in that moment,
+/// the queue stays, and the pulls that wait get the start at once.
+#[tokio::test]
+async fn a_start_that_came_while_its_queue_was_paused_is_run_as_soon_as_it_goes_on() {
+    let stack = Stack::start().await;
+    let _worker = stack.worker("dummy", "w1").await;
+    let id = stack.api().started("dummy", &needs(json!({}))).await;
+    stack.api().wait_for_status(&id, "completed").await;
+    let (jetstream, names) = (&stack.bus.jetstream, &stack.bus.names);
+    let before = queues::info(jetstream, names, "dummy-any").await.unwrap();
+    let pause = Duration::from_secs(45);
+    queues::pause(jetstream, names, "dummy-any", pause)
+        .await
+        .unwrap();
+
+    let id = stack.api().started("dummy", &needs(json!({}))).await;
+    wait_for("the start to wait in its queue", LIMIT, async || {
+        let found = queues::info(jetstream, names, "dummy-any").await.unwrap();
+        let waiting = found.num_pending;
+        (waiting == 1).then_some(()).ok_or(waiting.to_string())
+    })
+    .await;
+    queues::resume(jetstream, names, "dummy-any").await.unwrap();
+
+    // Far less than the 20 seconds after which a pull is sent again.
+    let soon = Duration::from_secs(8);
+    wait_for("the start to be run", soon, async || {
+        let found = stack.api().operation(&id).await;
+        (found.at("/data/status") == "completed")
+            .then_some(())
+            .ok_or(found.text)
+    })
+    .await;
+    let after = queues::info(jetstream, names, "dummy-any").await.unwrap();
+    assert_eq!(after.config.max_ack_pending, before.config.max_ack_pending);
 }
 
 /// Starts come at any moment of a removal, at both backends, and each of them is run once.

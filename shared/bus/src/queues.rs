@@ -29,6 +29,9 @@ const MAX_ACK_PENDING: i64 = 1_000_000;
 /// How many idle workers may wait on one queue. The server's default of 512 would turn away others.
 const MAX_WAITING: i64 = 65_536;
 
+/// The bound of a consumer that is being woken ([`resume`]): any value that no queue has.
+const WAKING_ACK_PENDING: i64 = 2 * MAX_ACK_PENDING;
+
 /// How often a consumer is created again while one of the same name is being removed, and the pause
 /// between two tries.
 const CREATE_TRIES: u32 = 10;
@@ -331,7 +334,10 @@ pub async fn pause(
         .map_err(|error| nats(&what, error))
 }
 
-/// Lets a paused consumer deliver again.
+/// Lets a paused consumer deliver again, to the pulls that wait already.
+///
+/// The server does not look for messages when a pause is ended early. What was published meanwhile
+/// would wait for the next pull or the next message. A change of `max_ack_pending` makes it look.
 ///
 /// # Errors
 /// [`TopologyError`] when the server does not answer, or the consumer does not exist.
@@ -345,8 +351,26 @@ pub async fn resume(
     stream
         .resume_consumer(consumer)
         .await
-        .map(drop)
-        .map_err(|error| nats(&what, error))
+        .map_err(|error| nats(&what, error))?;
+
+    let found = info(jetstream, names, consumer).await?.config;
+    let usual = match found.max_ack_pending {
+        // A backend was killed while it woke the consumer.
+        WAKING_ACK_PENDING => MAX_ACK_PENDING,
+        usual => usual,
+    };
+    for max_ack_pending in [WAKING_ACK_PENDING, usual] {
+        let config = consumer::Config {
+            max_ack_pending,
+            ..found.clone()
+        };
+        jetstream
+            .update_consumer_on_stream(config, names.stream())
+            .await
+            .map(drop)
+            .map_err(|error| nats(&what, error))?;
+    }
+    Ok(())
 }
 
 /// Removes the consumer of a queue. The stream keeps all start requests.
