@@ -96,8 +96,7 @@ async fn an_ended_operation_cannot_be_cancelled() {
 #[tokio::test]
 async fn an_engine_that_ignores_a_cancel_is_closed_by_the_backend_and_keeps_its_slot() {
     let stack = Stack::start().await;
-    let (engine, gate) = GateEngine::new();
-    let _worker = stack.local_worker(engine, "g1", &[]).await;
+    let (_worker, gate) = stack.gate_worker("g1").await;
 
     let id = stack
         .api()
@@ -136,8 +135,7 @@ async fn a_cancel_that_comes_too_late_says_so() {
         ..settings
     })
     .await;
-    let (engine, gate) = GateEngine::new();
-    let _worker = stack.local_worker(engine, "g1", &[]).await;
+    let (_worker, gate) = stack.gate_worker("g1").await;
 
     let id = stack
         .api()

@@ -3,7 +3,6 @@
 
 use std::time::{Duration, Instant};
 
-use ktrdr_tests::engines::GateEngine;
 use ktrdr_tests::{BackendProcess, Client, LIMIT, Stack, wait_for};
 use serde_json::{Map, Value, json};
 
@@ -78,8 +77,7 @@ async fn watch_health(api: Client, mut stop: tokio::sync::oneshot::Receiver<()>)
 #[tokio::test]
 async fn a_schema_that_cannot_be_used_refuses_the_starts_of_its_type_and_stops_nobody_else() {
     let stack = Stack::start().await;
-    let (engine, gate) = GateEngine::new();
-    let _worker = stack.local_worker(engine, "g1", &[]).await;
+    let (_worker, gate) = stack.gate_worker("g1").await;
     gate.open_for_all();
     let before = resident(stack.backend.process.pid());
     let (stop, stopped) = tokio::sync::oneshot::channel();
@@ -146,8 +144,7 @@ async fn a_schema_that_cannot_be_used_refuses_the_starts_of_its_type_and_stops_n
 #[tokio::test]
 async fn a_check_that_takes_too_long_is_given_up_and_stops_nobody_else() {
     let stack = Stack::start().await;
-    let (engine, gate) = GateEngine::new();
-    let _worker = stack.local_worker(engine, "g1", &[]).await;
+    let (_worker, gate) = stack.gate_worker("g1").await;
     gate.open_for_all();
     let before = resident(stack.backend.process.pid());
     let mut costly = chain(14, "allOf", &json!({"type": "integer"}));

@@ -36,8 +36,7 @@ async fn completed(api: &Client, wanted: usize) {
 async fn a_stream_at_its_limit_refuses_starts_and_has_room_for_the_ends_of_what_it_took() {
     let stack =
         Stack::start_with(|settings| settings.with("KTRDR_STREAM_MAX_BYTES", "150000")).await;
-    let (engine, gate) = GateEngine::new();
-    let _worker = stack.local_worker(engine, "g1", &[]).await;
+    let (_worker, gate) = stack.gate_worker("g1").await;
 
     let (accepted, refused) = fill(stack.api()).await;
     assert!(accepted > 20, "{accepted}: {refused}");

@@ -1,7 +1,6 @@
 //! Results: small ones in the log, large ones in the object store, none before the end.
 
 use ktrdr_tests::Stack;
-use ktrdr_tests::engines::GateEngine;
 use serde_json::json;
 
 #[tokio::test]
@@ -30,8 +29,7 @@ async fn a_large_result_travels_through_the_object_store() {
 #[tokio::test]
 async fn results_are_409_until_there_is_one() {
     let stack = Stack::start().await;
-    let (engine, gate) = GateEngine::new();
-    let _worker = stack.local_worker(engine, "g1", &[]).await;
+    let (_worker, gate) = stack.gate_worker("g1").await;
 
     let id = stack.api().started("gate", &json!({})).await;
     gate.started().await;

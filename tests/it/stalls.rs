@@ -100,8 +100,7 @@ async fn a_hanging_engine_ends_as_stalled_and_another_attempt_finishes() {
 #[tokio::test]
 async fn the_last_attempt_that_stalls_fails_the_operation() {
     let stack = Stack::start().await;
-    let (engine, gate) = GateEngine::new();
-    let _worker = stack.local_worker(engine, "g1", &[]).await;
+    let (_worker, gate) = stack.gate_worker("g1").await;
 
     let body = json!({"execution": {"stall_timeout_seconds": 0.2, "max_attempts": 1}});
     let id = stack.api().started("gate", &body).await;
@@ -141,8 +140,7 @@ async fn signs_of_life_keep_an_attempt_going() {
 #[tokio::test]
 async fn a_slot_that_is_lost_to_a_forced_cancel_is_shown_and_found_again() {
     let stack = Stack::start_with(|settings| settings.with("KTRDR_CANCEL_GRACE", "100ms")).await;
-    let (engine, gate) = GateEngine::new();
-    let _worker = stack.local_worker(engine, "g1", &[]).await;
+    let (_worker, gate) = stack.gate_worker("g1").await;
 
     let id = stack
         .api()

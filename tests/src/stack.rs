@@ -5,6 +5,7 @@ use ktrdr_worker::Engine;
 
 use crate::bus::Bus;
 use crate::client::Client;
+use crate::engines::{Gate, GateEngine};
 use crate::local_worker::LocalWorker;
 use crate::nats::NatsServer;
 use crate::process::{BackendProcess, WorkerProcess};
@@ -73,5 +74,11 @@ impl Stack {
         let worker = LocalWorker::start(&self.settings, engine, id, arguments).await;
         self.api().wait_for_worker(id, "AVAILABLE").await;
         worker
+    }
+
+    /// Starts a worker of type `gate`, and returns it with its gate, closed.
+    pub async fn gate_worker(&self, id: &str) -> (LocalWorker, Gate) {
+        let (engine, gate) = GateEngine::new();
+        (self.local_worker(engine, id, &[]).await, gate)
     }
 }
