@@ -10,6 +10,7 @@
 //! | [`nats`] | the connection: credentials, TLS, reconnects, work that ends with a connection |
 //! | [`secret_file`] | files that hold secrets |
 //! | [`file_stamp`] | whether a file has changed since it was read |
+//! | [`followed`] | when files that may change are read again |
 //! | [`backoff`] | growing pauses between tries |
 //! | [`stream_settings`] | the settings in force, which live with the streams |
 //! | [`stream_identity`] | whether a stream is still the one that it was |
@@ -29,6 +30,7 @@
 
 pub mod backoff;
 pub mod file_stamp;
+pub mod followed;
 pub mod keeping;
 pub mod key_values;
 pub mod metrics;

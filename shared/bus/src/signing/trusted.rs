@@ -1,7 +1,7 @@
 //! Checking the signatures of start requests.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,14 +17,12 @@ use sha2::{Digest, Sha256};
 
 use super::keys::{KeyError, public_key};
 use crate::file_stamp::FileStamp;
+use crate::followed::Followed;
 use crate::secret_file;
-use crate::telemetry::{Repeated, chain};
+use crate::telemetry::chain;
 
 /// How often the file of keys is looked at, at most.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Lines about a file of keys that can no longer be used.
-static BROKEN_FILE: Repeated = Repeated::new();
 
 type Keys = HashMap<String, VerifyingKey>;
 
@@ -86,7 +84,7 @@ struct KeyFile {
 #[derive(Debug)]
 struct Seen {
     looked_at: Instant,
-    state: Option<FileStamp>,
+    file: Followed<Option<FileStamp>>,
 }
 
 impl TrustedKeys {
@@ -102,10 +100,10 @@ impl TrustedKeys {
             Err(error) if setting.contains(',') || setting.trim().len() == 56 => return Err(error),
             Err(_) => {
                 let path = PathBuf::from(setting.trim());
-                let state = FileStamp::of(&path).ok();
+                let file = Followed::using(FileStamp::of(&path).ok());
                 let keys = read(&path)?;
                 let looked_at = Instant::now();
-                let seen = Mutex::new(Seen { looked_at, state });
+                let seen = Mutex::new(Seen { looked_at, file });
                 (keys, Some(KeyFile { path, seen }))
             }
         };
@@ -213,33 +211,27 @@ impl TrustedKeys {
         }
         seen.looked_at = Instant::now();
         let state = FileStamp::of(&file.path).ok();
-        if state == seen.state {
+        if !seen.file.must_read(&state) {
             return;
         }
 
-        let read = read(&file.path).and_then(|keys| {
-            let is_empty = keys.is_empty();
-            if is_empty {
-                Err(KeyError::NoKeys)
-            } else {
-                Ok(keys)
-            }
-        });
-        match read {
-            Ok(keys) => {
-                *self.keys.write() = Arc::new(keys);
-                seen.state = state;
-                tracing::info!(path = %file.path.display(), keys = ?self.names(), "read the trusted keys again");
-            }
-            Err(error) => {
-                if BROKEN_FILE.note().is_some() {
-                    tracing::warn!(
-                        error = chain(&error),
-                        "the file of trusted keys cannot be used; the keys that were read before still count"
-                    );
-                }
-            }
+        let outcome = self.read_again(&file.path);
+        if let Some(error) = seen.file.note(state, outcome) {
+            tracing::warn!(
+                error = chain(&error),
+                "the file of trusted keys cannot be used; the keys that were read before still count"
+            );
         }
+    }
+
+    fn read_again(&self, path: &Path) -> Result<(), KeyError> {
+        let keys = read(path)?;
+        if keys.is_empty() {
+            return Err(KeyError::NoKeys);
+        }
+        *self.keys.write() = Arc::new(keys);
+        tracing::info!(path = %path.display(), keys = ?self.names(), "read the trusted keys again");
+        Ok(())
     }
 }
 
@@ -257,7 +249,7 @@ fn parse<'a>(texts: impl Iterator<Item = &'a str>) -> Result<Keys, KeyError> {
 }
 
 /// One key a line; what follows a `#` is a comment.
-fn read(path: &std::path::Path) -> Result<Keys, KeyError> {
+fn read(path: &Path) -> Result<Keys, KeyError> {
     let text = secret_file::read(path)?;
     parse(
         text.lines()

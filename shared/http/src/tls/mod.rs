@@ -8,9 +8,6 @@
 //! then. A task looks at the files every two seconds, reads both when one has changed, and puts the
 //! new pair into use only when it works. Otherwise the old one stays, and the log says why when the
 //! files are still the same at the next look.
-//!
-//! Rejected: watching the files by inotify. It misses what happens on network file systems and
-//! behind the links of Kubernetes, so the look at intervals would be needed anyway.
 
 mod files;
 mod pair;
@@ -25,6 +22,7 @@ use std::time::Duration;
 
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
+use ktrdr_bus::followed::Followed;
 use ktrdr_bus::secret_file::{self, SecretFileError};
 use ktrdr_protocol::time::Timestamp;
 use parking_lot::RwLock;
@@ -230,9 +228,7 @@ impl Tls {
     }
 
     async fn follow_files_every(&self, interval: Duration) {
-        let mut current = self.0.first.clone();
-        // The state of files that cannot be used, and why. Told once.
-        let mut failed: Option<(Stamp, Option<TlsError>)> = None;
+        let mut files = Followed::using(self.0.first.clone());
         let mut next_warning = Instant::now() + WARNING;
 
         loop {
@@ -245,28 +241,24 @@ impl Tls {
             let Some(stamp) = self.in_background(|tls| tls.0.files.stamp()).await else {
                 return;
             };
-            if stamp == current {
-                failed = None;
-            } else if let Some((_, error)) = failed.as_mut().filter(|(seen, _)| *seen == stamp) {
-                // A renewal writes one file after the other: only what stays is a fault.
-                if let Some(error) = error.take() {
-                    let error = ktrdr_bus::telemetry::chain(&error);
-                    tracing::warn!(
-                        error,
-                        "the new TLS certificate cannot be used; the old one stays"
-                    );
-                }
-            } else {
-                match self.in_background(Self::read_again).await {
-                    None => return,
-                    Some(Ok(())) => {
-                        (current, failed) = (stamp, None);
-                        let expires_at = self.expires_at().map(tracing::field::display);
-                        tracing::info!(expires_at, "a new TLS certificate is in use");
-                        self.warn();
-                    }
-                    Some(Err(error)) => failed = Some((stamp, Some(error))),
-                }
+            if !files.must_read(&stamp) {
+                continue;
+            }
+            let Some(outcome) = self.in_background(Self::read_again).await else {
+                return;
+            };
+            if outcome.is_ok() {
+                let expires_at = self.expires_at().map(tracing::field::display);
+                tracing::info!(expires_at, "a new TLS certificate is in use");
+                self.warn();
+            }
+            // A renewal writes one file after the other: only what stays is a fault.
+            if let Some(error) = files.note(stamp, outcome) {
+                let error = ktrdr_bus::telemetry::chain(&error);
+                tracing::warn!(
+                    error,
+                    "the new TLS certificate cannot be used; the old one stays"
+                );
             }
         }
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ktrdr_bus::file_stamp::FileStamp;
+use ktrdr_bus::followed::Followed;
 use ktrdr_bus::telemetry::chain;
 use ktrdr_protocol::time::Timestamp;
 
@@ -32,6 +33,34 @@ enum Version {
     There(FileStamp),
 }
 
+/// Why the tokens from before stay in use.
+#[derive(Debug, thiserror::Error)]
+enum Fault {
+    #[error("the file is gone: {0}")]
+    Gone(io::ErrorKind),
+    #[error(transparent)]
+    Unusable(#[from] TokensError),
+    #[error("reading was interrupted")]
+    Interrupted(#[from] tokio::task::JoinError),
+}
+
+impl Fault {
+    fn tell(&self, path: &Path) {
+        let path = path.display();
+        if let Self::Gone(why) = self {
+            tracing::warn!(
+                %path, %why,
+                "the file of tokens is gone; the tokens stay valid. Restore the file, or remove its entries instead"
+            );
+        } else {
+            tracing::error!(
+                error = chain(self),
+                "the file of tokens was changed and cannot be used; the tokens from before stay valid"
+            );
+        }
+    }
+}
+
 impl Version {
     /// The version that is there now.
     async fn of(path: &Path) -> Self {
@@ -49,12 +78,16 @@ impl Tokens {
         let Some(shared) = self.shared() else {
             return std::future::pending().await;
         };
-        // Looked at once more at the beginning: it may have changed since it was loaded.
-        let mut seen = None;
+        // Read once more at the beginning: it may have changed since it was loaded.
+        let mut file = Followed::default();
         loop {
-            let version = Version::of(&shared.path).await;
-            if seen.as_ref() != Some(&version) {
-                seen = Some(shared.follow(version).await);
+            let mut version = Version::of(&shared.path).await;
+            if file.must_read(&version) {
+                version = shared.settled(version).await;
+                let outcome = shared.read_again(&version).await;
+                if let Some(fault) = file.note(version, outcome) {
+                    fault.tell(&shared.path);
+                }
             }
             shared.end_expired();
             tokio::time::sleep(INTERVAL).await;
@@ -63,8 +96,8 @@ impl Tokens {
 }
 
 impl Shared {
-    /// Waits until the file stays as it is, and reads it. Returns the version that was read.
-    async fn follow(&self, mut version: Version) -> Version {
+    /// Waits until the file stays as it is. Returns the version that is there then.
+    async fn settled(&self, mut version: Version) -> Version {
         for _ in 0..MAX_LOOKS {
             tokio::time::sleep(QUIET).await;
             let newer = Version::of(&self.path).await;
@@ -73,32 +106,22 @@ impl Shared {
             }
             version = newer;
         }
-        if let Version::Gone(why) = version {
-            tracing::warn!(
-                path = %self.path.display(), %why,
-                "the file of tokens is gone; the tokens stay valid. Restore the file, or remove its entries instead"
-            );
-            return version;
-        }
+        version
+    }
 
+    /// Reads the file, and puts its tokens in the place of all others.
+    async fn read_again(&self, version: &Version) -> Result<(), Fault> {
+        if let Version::Gone(why) = version {
+            return Err(Fault::Gone(*why));
+        }
         let path = self.path.clone();
         let read = tokio::task::spawn_blocking(move || read_entries(&path));
-        match read.await {
-            Ok(Ok((entries, is_open))) => {
-                let count = entries.len();
-                if self.replace(entries) {
-                    tell(&self.path, count, is_open);
-                }
-            }
-            Ok(Err(error)) => {
-                tracing::error!(
-                    error = chain(&error),
-                    "the file of tokens was changed and cannot be used; the tokens from before stay valid"
-                );
-            }
-            Err(error) => tracing::error!(%error, "the file of tokens was not read"),
+        let (entries, is_open) = read.await??;
+        let count = entries.len();
+        if self.replace(entries) {
+            tell(&self.path, count, is_open);
         }
-        version
+        Ok(())
     }
 
     /// Puts these entries in the place of all others. A token whose entry is the same as before
