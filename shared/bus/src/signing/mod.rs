@@ -5,6 +5,8 @@
 //! seed with `SV`. Keys of NATS users, accounts and operators are refused: they sign what a NATS
 //! server asks them to.
 
+#[cfg(test)]
+mod fuzz;
 mod keys;
 mod options;
 mod signer;
