@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ktrdr_bus::oplog::{AppendError, OpLog, Stored};
+use ktrdr_bus::refusals::Refusals;
 use ktrdr_bus::telemetry::chain;
 use ktrdr_bus::topology::TopologyError;
 use ktrdr_protocol::cancel::CancelIntent;
@@ -52,6 +53,7 @@ pub struct Dispatch {
     queues: Arc<Queues>,
     log: OpLog,
     signatures: Signatures,
+    refusals: Refusals,
 }
 
 /// The outcome of a cancel.
@@ -66,18 +68,21 @@ pub enum Cancel {
 }
 
 impl Dispatch {
-    /// Publishes into these queues and this log, signed if there is a key.
+    /// Publishes into these queues and this log, signed if there is a key. `refusals` are those of
+    /// the same connection.
     pub fn new(
         names: SubjectNames,
         queues: Arc<Queues>,
         log: OpLog,
         signatures: Signatures,
+        refusals: Refusals,
     ) -> Self {
         Self {
             names,
             queues,
             log,
             signatures,
+            refusals,
         }
     }
 
@@ -98,21 +103,37 @@ impl Dispatch {
         let class = queue_class::covering(&request.execution.requirements)
             .map_err(ApiError::beyond_largest)?;
         let queue = class.queue();
+        let refused = self.refusals.count();
         self.queues
             .ensure(&request.operation_type, &queue)
             .await
-            .map_err(unusable_queue)?;
+            .map_err(|error| self.explain(unusable_queue(error), refused))?;
 
-        self.log
-            .start(
-                request,
-                &Origin::Queued(queue),
-                trace,
-                self.signatures.signer(),
-                PATIENCE,
-            )
-            .await
-            .map_err(|error| ApiError::append(error, &request.operation_id))
+        let origin = Origin::Queued(queue);
+        let signer = self.signatures.signer();
+        let stored = self
+            .log
+            .start(request, &origin, trace, signer, PATIENCE)
+            .await;
+        stored.map_err(|error| {
+            let error = ApiError::append(error, &request.operation_id);
+            self.explain(error, refused)
+        })
+    }
+
+    /// The server answers nobody who lacks a permission, so that looks as if NATS were away. Says
+    /// which one is missing, if the server has refused something after it had refused `before`.
+    fn explain(&self, error: ApiError, before: u64) -> ApiError {
+        let is_unanswered = matches!(
+            error.problem().code,
+            ErrorCode::NatsUnavailable | ErrorCode::OutcomeUnknown
+        );
+        let is_of_requests =
+            |subject: &str| subject.starts_with("$JS.API.") || self.names.parse(subject).is_some();
+        match self.refusals.since(before, is_of_requests) {
+            Some(subject) if is_unanswered => ApiError::not_permitted(&subject),
+            _ => error,
+        }
     }
 
     /// The last sequence of an operation's log; 0 when the log is empty.
@@ -124,9 +145,10 @@ impl Dispatch {
         worker_type: &WorkerType,
         id: &OperationId,
     ) -> Result<u64, ApiError> {
+        let refused = self.refusals.count();
         let log = self.log.read(worker_type, id).await;
         log.map(|log| log.tail)
-            .map_err(|_| ApiError::nats_unavailable())
+            .map_err(|_| self.explain(ApiError::nats_unavailable(), refused))
     }
 
     /// Cancels an operation: one that is pending at once, one that runs by storing `intent` for its
@@ -138,6 +160,7 @@ impl Dispatch {
         let (worker_type, id) = (&record.queue.worker_type, &record.id);
         let mut state = record.state;
         let mut tail = state.last_sequence;
+        let refused = self.refusals.count();
         for _ in 0..DECISIONS {
             match state.status {
                 Status::Completed | Status::Failed => return Ok(Cancel::Ended(state.status)),
@@ -157,7 +180,9 @@ impl Dispatch {
                     match self.append(record, state.attempt, tail, kind).await {
                         Ok(sequence) => return Ok(Cancel::Done(sequence)),
                         Err(AppendError::Conflict(log)) => (tail, state) = (log.tail, log.state),
-                        Err(error) => return Err(ApiError::append(error, id)),
+                        Err(error) => {
+                            return Err(self.explain(ApiError::append(error, id), refused));
+                        }
                     }
                 }
             }
@@ -178,10 +203,12 @@ impl Dispatch {
         worker_type: &WorkerType,
         intent: &CancelIntent,
     ) -> Result<u64, ApiError> {
-        self.log
-            .cancel(worker_type, intent, PATIENCE)
-            .await
-            .map_err(|error| ApiError::append(error, &intent.operation_id))
+        let refused = self.refusals.count();
+        let stored = self.log.cancel(worker_type, intent, PATIENCE).await;
+        stored.map_err(|error| {
+            let error = ApiError::append(error, &intent.operation_id);
+            self.explain(error, refused)
+        })
     }
 
     /// Closes an operation whose worker does not confirm the cancel.
@@ -246,9 +273,12 @@ impl Dispatch {
             return Ok(());
         }
         let id = &record.id;
+        let refused = self.refusals.count();
         let why = match self.original(record).await {
             Ok(_) => return Ok(()),
-            Err(NoOriginal::Unknown(_)) => return Err(ApiError::nats_unavailable()),
+            Err(NoOriginal::Unknown(_)) => {
+                return Err(self.explain(ApiError::nats_unavailable(), refused));
+            }
             Err(why) => why,
         };
 

@@ -142,7 +142,13 @@ impl AppState {
             Arc::clone(&projection),
         ));
         let signatures = Signatures::from_options(&config.signing, settings.get().retention)?;
-        let dispatch = Dispatch::new(names.clone(), Arc::clone(&queues), log, signatures);
+        let dispatch = Dispatch::new(
+            names.clone(),
+            Arc::clone(&queues),
+            log,
+            signatures,
+            connection.refusals.clone(),
+        );
 
         let browsers =
             BrowserRules::new(&config.browsers, &[&config.api_addr]).served_by(config.tls.scheme());

@@ -86,6 +86,15 @@ impl ApiError {
         )
     }
 
+    /// The NATS server does not permit this program to publish on `subject`; nothing was changed.
+    pub fn not_permitted(subject: &str) -> Self {
+        let text = format!(
+            "The NATS server does not permit the NATS user of this program to publish {subject}; nothing was started or changed. Give it the permissions of docs/security.md"
+        );
+        let missing = vec![format!("publish {subject}")];
+        Self::new(ErrorCode::NatsUnavailable, text).with("missing_permissions", missing)
+    }
+
     /// NATS did not answer a read; the cause is logged.
     pub fn nats_read(cause: impl std::fmt::Display) -> Self {
         tracing::warn!(%cause, "NATS did not answer");

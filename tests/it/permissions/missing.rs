@@ -37,6 +37,28 @@ async fn a_backend_without_a_permission_names_it() {
 }
 
 #[tokio::test]
+async fn a_start_that_the_server_does_not_permit_names_the_permission() {
+    let users = configuration(&installation(&TYPES));
+    let without = users.replacen("\"ktrdr.start.*.*\"", "\"ktrdr.start.training.*\"", 1);
+    assert_ne!(users, without);
+    let nats = NatsServer::start_with(&without).await;
+    let settings = Settings {
+        secure: true,
+        ..Settings::fast(nats.url())
+    };
+    let backend = BackendProcess::start(&settings).await;
+    let _worker = WorkerProcess::start(&settings, "dummy", "d1").await;
+    backend.api.wait_for_worker("d1", "AVAILABLE").await;
+
+    let refused = backend.api.start("dummy", &json!({"steps": 0})).await;
+
+    let missing = json!(["publish ktrdr.start.dummy.any"]);
+    let refused = refused.expect_problem(503, "nats_unavailable");
+    assert_eq!(refused.json["missing_permissions"], missing);
+    assert!(refused.text.contains("does not permit"), "{refused}");
+}
+
+#[tokio::test]
 async fn a_large_result_that_may_not_be_stored_fails_and_frees_its_slot() {
     let users = configuration(&installation(&TYPES));
     let parts = "\"$O.KTRDR_RESULTS_of_dummy.C.*\"";

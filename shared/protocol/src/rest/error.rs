@@ -88,7 +88,7 @@ error_codes! {
     InvalidResult = 502 "invalid_result",
     /// The backend has not read the operations yet.
     NotReady = 503 "not_ready",
-    /// NATS is not reachable; nothing was changed.
+    /// NATS is not reachable, or does not permit what the request needs; nothing was changed.
     NatsUnavailable = 503 "nats_unavailable",
     /// NATS did not confirm a change in time; it may have been stored.
     OutcomeUnknown = 503 "outcome_unknown",
