@@ -68,6 +68,8 @@ async fn everybody_survives_an_outage_of_nats_and_finished_results_arrive_afterw
 async fn worker_without_nats() -> WorkerProcess {
     let mut nats = NatsServer::start().await;
     let settings = Settings::fast(nats.url());
+    // Workers make no streams and no queues.
+    let _backend = BackendProcess::start(&settings).await;
     let worker = WorkerProcess::start(&settings, "dummy", "w1").await;
 
     let health = async |wanted: &str| {
