@@ -518,7 +518,7 @@ async fn an_expired_certificate_and_an_open_key_are_warned_about() {
     let client = TlsClient::trusting(authority.certificate());
     wait_for("a refusal", LIMIT, async || {
         match client.get(&address(&worker.api), "/health").await {
-            Err(error) if error.to_string().contains("Expired") => Ok(()),
+            Err(error) if error.to_string().contains("expired") => Ok(()),
             other => Err(format!("{other:?}")),
         }
     })

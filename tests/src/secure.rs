@@ -18,7 +18,7 @@ use ktrdr_protocol::subject::SubjectNames;
 pub const PASSWORD: &str = "only-for-tests";
 
 /// The worker types of the built-in engines and of the engines of tests.
-pub const WORKER_TYPES: [&str; 11] = [
+pub const WORKER_TYPES: [&str; 10] = [
     "dummy",
     "data_processing",
     "backtesting",
@@ -29,7 +29,6 @@ pub const WORKER_TYPES: [&str; 11] = [
     "limited",
     "stamp",
     "quiet",
-    "versioned",
 ];
 
 /// Whether this test run is to have all tests under permissions.
