@@ -518,7 +518,7 @@ async fn the_streams_of_an_old_backend_keep_their_settings_under_a_new_one() {
     let Some(mixed) = Mixed::start().await else {
         return;
     };
-    let old = mixed.settings(Old).with("KTRDR_RETENTION", "40d");
+    let old = mixed.settings(Old).with("KTRDR_RETENTION", "20d");
     let old_backend = BackendProcess::start(&old).await;
     let _old_worker = WorkerProcess::start(&mixed.settings(Old), "dummy", "w1").await;
     old_backend.api.wait_for_worker("w1", "AVAILABLE").await;
@@ -532,10 +532,10 @@ async fn the_streams_of_an_old_backend_keep_their_settings_under_a_new_one() {
 
     let stream = mixed.bus.jetstream.get_stream("KTRDR").await.unwrap();
     let config = &stream.cached_info().config;
-    assert_eq!(config.metadata["ktrdr-retention"], "40days");
+    assert_eq!(config.metadata["ktrdr-retention"], "20days");
     assert_eq!(config.metadata["ktrdr-lease"], "1s");
-    let forty_days = std::time::Duration::from_secs(40 * 86_400);
-    assert!(config.max_age > forty_days, "{:?}", config.max_age);
+    let twenty_days = std::time::Duration::from_secs(20 * 86_400);
+    assert!(config.max_age > twenty_days, "{:?}", config.max_age);
     new_backend.api.cancel(&id).await.expect(200);
     for backend in [&old_backend, &new_backend] {
         let cancelled = backend.api.wait_for_status(&id, "cancelled").await;
