@@ -19,6 +19,7 @@
 //! | `events` | live events: changes encoded once and sent to all clients that follow them |
 //! | `dispatch` | the only code that publishes starts and cancels |
 //! | `queues` | makes queues, and lists them for workers |
+//! | `stream_end` | waits for what the stream holds, for ids that are not known |
 //! | `response_cache` | rendered responses about operations that have ended |
 //! | `projection` | every operation, folded from the stream |
 //! | `registry` | the workers, as their heartbeats tell |
@@ -68,6 +69,7 @@ mod routes;
 mod settings_in_force;
 mod signatures;
 mod state;
+mod stream_end;
 mod subject_pager;
 
 use std::time::Duration;

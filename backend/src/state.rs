@@ -36,6 +36,7 @@ use crate::response_cache::ResponseCache;
 use crate::result_buckets::ResultBuckets;
 use crate::settings_in_force::SettingsInForce;
 use crate::signatures::Signatures;
+use crate::stream_end::StreamEnd;
 
 /// Bytes of large answers that may be on their way to clients at a time.
 const MAX_ANSWERS: usize = 64 * 1024 * 1024;
@@ -65,6 +66,8 @@ pub struct Parts {
     pub nats_answers: NatsAnswers,
     /// All operations.
     pub projection: Arc<Projection>,
+    /// Where the stream ends, for requests about ids that are not known.
+    pub stream_end: StreamEnd,
     /// Rendered responses about operations that have ended.
     pub responses: ResponseCache,
     /// How full streams and queues are, and how old unfinished work is.
@@ -159,6 +162,7 @@ impl AppState {
             nats_answers: NatsAnswers::default(),
             figures: Figures::default(),
             projection,
+            stream_end: StreamEnd::default(),
             responses: ResponseCache::default(),
             registry,
             refused,

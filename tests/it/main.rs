@@ -7,7 +7,7 @@
 //! | What happens when a worker dies, freezes or stops? | [`takeover`], [`fencing`], [`lease`], [`checkpoints`], [`worker_shutdown`] |
 //! | What happens when a setting changes? | [`settings_in_force`] |
 //! | What if a queue or the stream loses something? | [`put_back`], [`lost_streams`] |
-//! | What happens when NATS or a backend is away? | [`nats_outage`], [`backends`], [`readiness`], [`cluster`] |
+//! | What happens when NATS or a backend is away? | [`nats_outage`], [`backends`], [`readiness`], [`read_your_writes`], [`cluster`] |
 //! | What if settings, clocks, limits or messages are wrong? | [`unusable_settings`], [`clocks`], [`limits`], [`malformed_messages`], [`forged_messages`], [`hostile_schemas`] |
 //! | What do clients and operators see? | [`guide`], [`openapi`], [`client`], [`live_events`], [`dashboard`], [`logs`], [`prometheus_metrics`], [`figures`], [`nats_cli`] |
 //! | What can others do who reach it? | [`browsers`], [`hostile_clients`], [`nats_security`], [`permissions`], [`signed_starts`], [`tokens`], [`narrowed_tokens`], [`tls`], [`worker_http`], [`secrets`], [`requesters`], [`revoked_tokens`] |
@@ -58,6 +58,7 @@ mod prometheus_metrics;
 mod put_back;
 mod queue_classes;
 mod queues;
+mod read_your_writes;
 mod readiness;
 mod requesters;
 mod results;

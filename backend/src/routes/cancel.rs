@@ -42,7 +42,7 @@ pub async fn cancel(
     // The body may have taken a while.
     principal.check_still_valid()?;
 
-    let view = find(&state, &principal, &id)?;
+    let view = find(&state, &principal, &id).await?;
     match view.status() {
         Status::Cancelled => return Ok(answer(&view)),
         status @ (Status::Completed | Status::Failed) => return Err(finished(&view, status)),
@@ -67,7 +67,7 @@ pub async fn cancel(
             Ok(outcome)
         })
         .await?;
-    let view = find(&state, &principal, &id)?;
+    let view = find(&state, &principal, &id).await?;
     if let Cancel::Ended(status) = outcome {
         return Err(finished(&view, status));
     }
@@ -78,7 +78,7 @@ pub async fn cancel(
     }
     principal.check_still_valid()?;
 
-    let view = find(&state, &principal, &id)?;
+    let view = find(&state, &principal, &id).await?;
     match view.status() {
         // The operation ended before the worker noticed the cancel.
         status @ (Status::Completed | Status::Failed) => Err(finished(&view, status)),

@@ -92,7 +92,7 @@ pub async fn one(
     PathText(id): PathText,
     headers: HeaderMap,
 ) -> Result<OperationEvents, ApiError> {
-    let view = find(&state, &principal, &id)?;
+    let view = find(&state, &principal, &id).await?;
     let last_id = last_event_id(&headers)?;
     if view.status().is_terminal()
         && last_id.is_some_and(|last_id| last_id >= connection::sequence_of(&view))

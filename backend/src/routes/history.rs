@@ -44,7 +44,7 @@ pub async fn show(
     principal: Principal,
     PathText(id): PathText,
 ) -> Result<RenderedJson<HistoryResponse<'static>>, ApiError> {
-    let record = find(&state, &principal, &id)?.record;
+    let record = find(&state, &principal, &id).await?.record;
     state.need_nats()?;
     let mut read = read(&state, &record, &FEW).await?;
     if read.is_truncated() {

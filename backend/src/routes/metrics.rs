@@ -40,7 +40,7 @@ pub async fn show(
             )
         })?,
     };
-    let view = find(&state, &principal, &id)?;
+    let view = find(&state, &principal, &id).await?;
     state.need_nats()?;
     // A page as it is stored, the points, and the answer.
     let most = PAGE_BYTES + MAX_MESSAGE + 2 * MAX_BYTES;

@@ -29,7 +29,7 @@ use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
 use ktrdr_http::openapi::{Describe, Description};
 use ktrdr_http::tokens::Principal;
-use ktrdr_protocol::id::WorkerType;
+use ktrdr_protocol::id::{OperationId, WorkerType};
 
 use crate::error::{ApiError, ErrorCode};
 use crate::middleware::loaded;
@@ -70,15 +70,44 @@ impl Describe for PathText {
 
 /// The operation, or 404; 503 while the projection is not loaded. An operation of a type that the
 /// client does not see is answered as if it did not exist.
-pub fn find(state: &AppState, principal: &Principal, id: &str) -> Result<View, ApiError> {
-    // The projection may be loading again, because the stream was replaced.
-    let missing = || loaded::refusal(state).unwrap_or_else(|| ApiError::operation_not_found(id));
-    let view = state
-        .projection
-        .get(id)
-        .filter(|view| principal.sees(view.record.queue.worker_type.as_str()))
-        .ok_or_else(missing)?;
+///
+/// An operation that was accepted before this call, by this backend or another one, is found:
+/// before it says 404, this backend reads what it has not read yet.
+pub async fn find(state: &AppState, principal: &Principal, id: &str) -> Result<View, ApiError> {
+    let view = match visible(state, principal, id) {
+        Some(view) => view,
+        // Boxed because it is rare: the future of every request would have room for it.
+        None => Box::pin(find_after_reading(state, principal, id)).await?,
+    };
     // Every log line of the request names the operation.
     tracing::Span::current().record("operation_id", view.record.id.as_str());
     Ok(view)
+}
+
+/// The operation in the projection, unless the client does not see its type.
+fn visible(state: &AppState, principal: &Principal, id: &str) -> Option<View> {
+    state
+        .projection
+        .get(id)
+        .filter(|view| principal.sees(view.record.queue.worker_type.as_str()))
+}
+
+/// The same for an id that is not known yet. Everything that is not found takes this way, and so the
+/// same time, whether it does not exist or is hidden.
+async fn find_after_reading(
+    state: &AppState,
+    principal: &Principal,
+    id: &str,
+) -> Result<View, ApiError> {
+    // No operation can have such an id.
+    if OperationId::new(id).is_ok() {
+        let (projection, connection) = (&state.projection, &state.connection);
+        state
+            .stream_end
+            .reach(projection, connection, &state.names)
+            .await;
+    }
+    // The projection may be loading again, because the stream was replaced.
+    let missing = || loaded::refusal(state).unwrap_or_else(|| ApiError::operation_not_found(id));
+    visible(state, principal, id).ok_or_else(missing)
 }

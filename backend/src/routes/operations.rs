@@ -66,7 +66,7 @@ pub async fn show(
     Query(query): Query<GetOperation>,
 ) -> Result<RenderedJson<OperationResponse<'static>>, ApiError> {
     let patience = query.wait.map(patience);
-    let mut view = find(&state, &principal, &id)?;
+    let mut view = find(&state, &principal, &id).await?;
 
     if patience.is_some() && !view.status().is_terminal() {
         // Boxed, as below: otherwise the future of every request would have room for it.
@@ -77,11 +77,11 @@ pub async fn show(
             patience,
         ))
         .await?;
-        view = find(&state, &principal, &id)?;
+        view = find(&state, &principal, &id).await?;
     }
     if query.force_refresh.unwrap_or(false) && view.status() == Status::Running {
         Box::pin(ask_worker(&state, &view)).await;
-        view = find(&state, &principal, &id)?;
+        view = find(&state, &principal, &id).await?;
     }
 
     if let Some(text) = state.responses.find(&view.record) {

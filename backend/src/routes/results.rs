@@ -40,7 +40,7 @@ pub async fn show(
     principal: Principal,
     PathText(id): PathText,
 ) -> Result<RenderedJson<ResultResponse<'static>>, ApiError> {
-    let view = find(&state, &principal, &id)?;
+    let view = find(&state, &principal, &id).await?;
     let status = view.status();
     if status != Status::Completed {
         return Err(no_result(&view, status));

@@ -63,7 +63,7 @@ async fn again(
 ) -> Result<StartAnswer, ApiError> {
     state.need_nats()?;
     state.need_reader()?;
-    let old = find(&state, &principal, &id)?.record;
+    let old = find(&state, &principal, &id).await?.record;
     let worker_type = &old.queue.worker_type;
     match old.state.status {
         Status::Failed | Status::Cancelled => {}
