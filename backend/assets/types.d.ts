@@ -66,6 +66,7 @@ declare namespace Api {
     retry_at?: string | null;
     retry_of?: string | null;
     requested_by?: string | null;
+    archived?: boolean;
   }
 
   interface OperationShown {

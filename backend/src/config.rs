@@ -1,5 +1,6 @@
 //! The backend's settings, each an environment variable and a flag.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Arg, ArgMatches, Command, Parser, ValueEnum};
@@ -34,6 +35,14 @@ pub struct Config {
     /// that needs it makes it again.
     #[arg(long, env = "KTRDR_QUEUE_IDLE", default_value = "1h", value_parser = parse_duration)]
     pub queue_idle: Duration,
+    /// Where operations that have ended are kept when they have left the stream: `sqlite:` and the
+    /// path of a file, which is made when it does not exist. Without it they are forgotten.
+    #[arg(long, env = "KTRDR_ARCHIVE", value_name = "sqlite:PATH", value_parser = parse_archive)]
+    pub archive: Option<PathBuf>,
+    /// How long the archive keeps an operation after its end, for example `365d`. Without it, for
+    /// ever.
+    #[arg(long, env = "KTRDR_ARCHIVE_RETENTION", value_parser = parse_duration)]
+    pub archive_retention: Option<Duration>,
     /// Largest request body, for example `512KiB`. NATS' own `max_payload` (1 MiB by default)
     /// bounds it too.
     #[arg(long, env = "KTRDR_MAX_BODY", default_value = "512KiB", value_parser = parse_body_size)]
@@ -113,6 +122,12 @@ impl Config {
                 streams.retention, streams.lease
             ));
         }
+        if self.archive_retention.is_some() && self.archive.is_none() {
+            found.push(
+                "KTRDR_ARCHIVE_RETENTION is set without KTRDR_ARCHIVE: there is no archive"
+                    .to_owned(),
+            );
+        }
         if self.signing.verify.verify_keys.is_some() && self.signing.signing_key.is_none() {
             found.push(
                 "KTRDR_VERIFY_KEYS is set without KTRDR_SIGNING_KEY: this backend signs nothing, so workers that check signatures refuse what it starts".to_owned(),
@@ -136,6 +151,14 @@ fn effective(command: &Command, matches: &ArgMatches) -> Vec<(String, String)> {
         Some((name, value))
     };
     command.get_arguments().filter_map(setting).collect()
+}
+
+/// The file of an archive: `sqlite:` and its path.
+fn parse_archive(text: &str) -> Result<PathBuf, String> {
+    match text.strip_prefix("sqlite:") {
+        Some(path) if !path.is_empty() => Ok(PathBuf::from(path)),
+        _ => Err("must be `sqlite:` and the path of a file, for example sqlite:/var/lib/ktrdr/archive.db".to_owned()),
+    }
 }
 
 /// The size of a request body: it has to fit into memory.

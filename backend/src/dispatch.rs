@@ -34,7 +34,7 @@ use ktrdr_protocol::subject::SubjectNames;
 use ktrdr_protocol::trace::TraceParent;
 
 use crate::error::{ApiError, ErrorCode};
-use crate::projection::record::Record;
+use crate::projection::record::{Record, View};
 use crate::queues::{QueueError, Queues};
 use crate::signatures::Signatures;
 
@@ -268,18 +268,23 @@ impl Dispatch {
     ///
     /// # Errors
     /// 409 `not_repeatable`, or 503 when NATS does not answer.
-    pub async fn may_repeat(&self, record: &Record) -> Result<(), ApiError> {
+    pub async fn may_repeat(&self, view: &View) -> Result<(), ApiError> {
         if self.signatures.trusted().is_none() {
             return Ok(());
         }
+        let record = &view.record;
         let id = &record.id;
         let refused = self.refusals.count();
-        let why = match self.original(record).await {
-            Ok(_) => return Ok(()),
-            Err(NoOriginal::Unknown(_)) => {
-                return Err(self.explain(ApiError::nats_unavailable(), refused));
+        let why = if view.archived {
+            "it has left the stream, and its signature with it".to_owned()
+        } else {
+            match self.original(record).await {
+                Ok(_) => return Ok(()),
+                Err(NoOriginal::Unknown(_)) => {
+                    return Err(self.explain(ApiError::nats_unavailable(), refused));
+                }
+                Err(why) => why.to_string(),
             }
-            Err(why) => why,
         };
 
         let text = format!(

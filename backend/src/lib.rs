@@ -1,7 +1,7 @@
 //! The backend: validates requests, publishes them to JetStream, folds the stream into a
 //! projection, and serves it.
 //!
-//! It runs no operations and keeps nothing on disk: any number of backends may run side by side,
+//! It runs no operations and needs nothing on disk: any number of backends may run side by side,
 //! and each may be killed and started again at any time.
 //!
 //! Modules form layers: one uses only modules of the rows below its own. `tests/layers.rs` checks
@@ -20,6 +20,8 @@
 //! | `dispatch` | the only code that publishes starts and cancels |
 //! | `queues` | makes queues, and lists them for workers |
 //! | `stream_end` | waits for what the stream holds, for ids that are not known |
+//! | `archive` | operations that have ended, for longer than the stream keeps them |
+//! | `stored_results` | large results, read from the object store and checked |
 //! | `response_cache` | rendered responses about operations that have ended |
 //! | `projection` | every operation, folded from the stream |
 //! | `registry` | the workers, as their heartbeats tell |
@@ -39,6 +41,7 @@
 //! | `error` | every failure of a request in one shape; the only failure status codes |
 //! | [`config`] | settings |
 
+mod archive;
 mod catalogue;
 mod changes;
 pub mod commands;
@@ -69,6 +72,7 @@ mod routes;
 mod settings_in_force;
 mod signatures;
 mod state;
+mod stored_results;
 mod stream_end;
 mod subject_pager;
 
@@ -86,6 +90,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use config::Config;
 
+use crate::archive::{Archive, ArchiveError};
 use crate::duties::DutyError;
 
 /// How long messages that were published without waiting may take to leave when the backend stops.
@@ -112,6 +117,9 @@ pub enum RunError {
     /// The signing key or a trusted key cannot be used.
     #[error("the keys for signed starts cannot be used")]
     Key(#[source] KeyError),
+    /// The file of the archive can never be used.
+    #[error("the archive cannot be used")]
+    Archive(#[source] ArchiveError),
     /// Streams or buckets exist that cannot be used.
     #[error("JetStream cannot be used as it is")]
     Topology(#[source] TopologyError),
@@ -147,13 +155,20 @@ pub async fn run(
     let address = listener.local_addr().map_err(RunError::Address)?;
     config.tokens.check_address(address, tls.is_some())?;
     let tokens = Tokens::load(&config.tokens)?;
+    let archive = config
+        .archive
+        .as_ref()
+        .map(|path| Archive::open(path, config.archive_retention))
+        .transpose()
+        .map_err(RunError::Archive)?;
     let connection = nats::connect(&config.nats, "ktrdr-backend")
         .await
         .map_err(RunError::Connect)?;
     let client = connection.client.clone();
     let grace = config.shutdown_grace;
-    let state = state::AppState::new(config, tokens.clone(), tls, connection, shutdown.clone())
-        .map_err(RunError::Key)?;
+    let parts = (tokens.clone(), tls, archive);
+    let state =
+        state::AppState::new(config, parts, connection, shutdown.clone()).map_err(RunError::Key)?;
 
     let serving = serve(state.clone(), listener, shutdown.clone());
     let grace_is_over = async {

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
+use crate::archive::Archive;
 use crate::catalogue::Catalogue;
 use crate::changes::Changes;
 use crate::config::Config;
@@ -68,6 +69,8 @@ pub struct Parts {
     pub projection: Arc<Projection>,
     /// Where the stream ends, for requests about ids that are not known.
     pub stream_end: StreamEnd,
+    /// Operations that have left the stream, if they are kept.
+    pub archive: Option<Arc<Archive>>,
     /// Rendered responses about operations that have ended.
     pub responses: ResponseCache,
     /// How full streams and queues are, and how old unfinished work is.
@@ -83,7 +86,7 @@ pub struct Parts {
     /// The operations whose stored result cannot be served.
     pub invalid_results: LoggedOnce,
     /// The buckets of large results.
-    pub results: ResultBuckets,
+    pub results: Arc<ResultBuckets>,
     /// The connections of the REST interface.
     pub connections: Connections,
     /// The TLS of the REST interface, if it has one.
@@ -116,14 +119,16 @@ impl AppState {
     /// [`KeyError`] when a key cannot be used.
     pub fn new(
         config: Config,
-        tokens: Tokens,
-        tls: Option<Tls>,
+        (tokens, tls, archive): (Tokens, Option<Tls>, Option<Archive>),
         connection: Connection,
         stopping: CancellationToken,
     ) -> Result<Self, KeyError> {
         let names = config.nats.subject_prefix.clone();
         let changes = Changes::default();
         let projection = Arc::new(Projection::new(changes.clone()));
+        if archive.is_some() {
+            projection.keep_for_archive();
+        }
         let registry = Arc::new(Registry::new(config.worker_remove_after, changes.clone()));
         let refused = RefusedMessages::default();
         let sources = Sources {
@@ -163,12 +168,13 @@ impl AppState {
             figures: Figures::default(),
             projection,
             stream_end: StreamEnd::default(),
+            archive: archive.map(Arc::new),
             responses: ResponseCache::default(),
             registry,
             refused,
             refused_starts: RefusedStarts::default(),
             invalid_results: LoggedOnce::default(),
-            results: ResultBuckets::default(),
+            results: Arc::default(),
             events: Broadcaster::new(sources, answers.clone(), stopping.clone()),
             held: HeldRequests::within(connections.most()),
             connections,

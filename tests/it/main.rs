@@ -9,7 +9,7 @@
 //! | What if a queue or the stream loses something? | [`put_back`], [`lost_streams`] |
 //! | What happens when NATS or a backend is away? | [`nats_outage`], [`backends`], [`readiness`], [`read_your_writes`], [`cluster`] |
 //! | What if settings, clocks, limits or messages are wrong? | [`unusable_settings`], [`clocks`], [`limits`], [`malformed_messages`], [`forged_messages`], [`hostile_schemas`] |
-//! | What do clients and operators see? | [`guide`], [`openapi`], [`client`], [`live_events`], [`dashboard`], [`logs`], [`prometheus_metrics`], [`figures`], [`nats_cli`] |
+//! | What do clients and operators see? | [`archive`], [`guide`], [`openapi`], [`client`], [`live_events`], [`dashboard`], [`logs`], [`prometheus_metrics`], [`figures`], [`nats_cli`] |
 //! | What can others do who reach it? | [`browsers`], [`hostile_clients`], [`nats_security`], [`permissions`], [`signed_starts`], [`tokens`], [`narrowed_tokens`], [`tls`], [`worker_http`], [`secrets`], [`requesters`], [`revoked_tokens`] |
 //! | Do programs of different versions work together? | [`interoperability`], [`wire_contract`] |
 //! | Does everything hold together at random? | [`chaos`] |
@@ -20,6 +20,7 @@
     reason = "tests report by panicking"
 )]
 
+mod archive;
 mod backends;
 mod browsers;
 mod cancel;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ktrdr_tests::process::Signal;
 use ktrdr_tests::settings::repository;
-use ktrdr_tests::{Client, LIMIT, Stack, wait_for};
+use ktrdr_tests::{Client, LIMIT, Scratch, Stack, wait_for};
 use serde_json::{Value, json};
 
 /// A scrape: every sample by its name and labels, and every name that was declared.
@@ -331,7 +331,9 @@ fn the_rules_are_the_alerts_of_the_page() {
 
 #[tokio::test]
 async fn dashboards_and_alerts_use_names_that_exist() {
-    let stack = Stack::start().await;
+    let archive = Scratch::new("archive");
+    let archive = format!("sqlite:{}", archive.join("archive.db").display());
+    let stack = Stack::start_with(|settings| settings.with("KTRDR_ARCHIVE", archive)).await;
     let worker = stack.worker("dummy", "w1").await;
 
     let (backend, own) = (scrape(stack.api()).await, scrape(&worker.api).await);

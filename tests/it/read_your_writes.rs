@@ -76,7 +76,9 @@ async fn made_up_ids_cost_nats_next_to_nothing() {
             answer.expect_problem(404, "operation_not_found");
         }
     }
-    let no_id = api.operation("no%20operation%20can%20have%20this%20id").await;
+    let no_id = api
+        .operation("no%20operation%20can%20have%20this%20id")
+        .await;
 
     no_id.expect_problem(404, "operation_not_found");
     // One in 20 ms, and those with which the backend looks after the stream by itself.

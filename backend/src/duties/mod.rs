@@ -15,6 +15,7 @@
 //! | [`keeping`] | keeps the streams as long as operations need them, and removes what is over |
 //! | [`settings`] | makes streams and buckets that are missing, and brings them in line with the settings in force |
 //! | [`put_back`] | puts operations back that no queue holds |
+//! | [`crate::archive`] | writes operations that have ended into the archive, if there is one |
 //! | [`reconcile`] | ends operations that can no longer end by themselves |
 
 mod ask;
@@ -26,12 +27,14 @@ mod queues;
 mod reconcile;
 mod settings;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ktrdr_bus::telemetry::{Repeated, chain};
 use ktrdr_bus::topology::{self, TopologyError};
 use tokio::task::JoinSet;
 
+use crate::archive;
 use crate::projection;
 use crate::state::AppState;
 
@@ -85,6 +88,15 @@ pub async fn run(state: AppState) -> DutyError {
     duties.spawn(async move { settings::run(&setting).await });
     let watching = state.clone();
     duties.spawn(async move { figures::run(&watching).await });
+    if let Some(archive) = &state.archive {
+        let sources = archive::Sources {
+            projection: Arc::clone(&state.projection),
+            connection: state.connection.clone(),
+            names: state.names.clone(),
+            buckets: Arc::clone(&state.results),
+        };
+        duties.spawn(archive::run(Arc::clone(archive), sources));
+    }
     let keeping = state.clone();
     duties.spawn(async move { keeping::run(&keeping).await });
     let serving = state.clone();

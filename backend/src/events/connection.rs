@@ -244,7 +244,14 @@ pub fn one_operation(
     client
         .waiting
         .push_back(Bytes::from_static(b"retry: 1000\n\n"));
-    client.queue_document();
+    if view.archived {
+        client
+            .waiting
+            .push_back(Frame::operation(view, sequence_of(view)).bytes);
+        client.ended = true;
+    } else {
+        client.queue_document();
+    }
 
     futures::stream::unfold(client, |mut client| async move {
         let bytes = client.next().await?;

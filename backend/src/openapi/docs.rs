@@ -46,6 +46,7 @@ const IF_NONE_MATCH: Header = Header {
 };
 
 pub const LIST_OPERATIONS: Doc = Doc {
+    details: "With an archive, the list goes on in it; `warning` says when it cannot.",
     answer: "One page of operations.",
     ..Doc::new(
         OPERATIONS,
@@ -57,7 +58,7 @@ pub const LIST_OPERATIONS: Doc = Doc {
 pub const GET_OPERATION: Doc = Doc {
     details: "`wait` holds the answer until the operation has ended or the time is over. `force_refresh` asks its worker first.",
     answer: "The operation now.",
-    errors: &[ErrorCode::OperationNotFound],
+    errors: &[ErrorCode::OperationNotFound, ErrorCode::ArchiveUnavailable],
     ..Doc::new(OPERATIONS, "getOperation", "Get one operation")
 };
 
@@ -66,6 +67,7 @@ pub const CANCEL_OPERATION: Doc = Doc {
     answer: "Cancelled or requested; `status` says which.",
     errors: &[
         ErrorCode::OperationNotFound,
+        ErrorCode::ArchiveUnavailable,
         ErrorCode::AlreadyFinished,
         ErrorCode::OutcomeUnknown,
         ErrorCode::StorageFull,
@@ -83,6 +85,7 @@ pub const RESULTS: Doc = Doc {
     answer: "The result, however large.",
     errors: &[
         ErrorCode::OperationNotFound,
+        ErrorCode::ArchiveUnavailable,
         ErrorCode::NotFinished,
         ErrorCode::NoResult,
         ErrorCode::ResultGone,
@@ -97,7 +100,11 @@ pub const RESULTS: Doc = Doc {
 
 pub const OPERATION_METRICS: Doc = Doc {
     answer: "Points after the cursor, oldest first.",
-    errors: &[ErrorCode::OperationNotFound, ErrorCode::InvalidCursor],
+    errors: &[
+        ErrorCode::OperationNotFound,
+        ErrorCode::ArchiveUnavailable,
+        ErrorCode::InvalidCursor,
+    ],
     ..Doc::new(
         OPERATIONS,
         "getMetrics",
@@ -107,7 +114,7 @@ pub const OPERATION_METRICS: Doc = Doc {
 
 pub const HISTORY: Doc = Doc {
     answer: "The start request, every event and every cancel intent, in stream order.",
-    errors: &[ErrorCode::OperationNotFound],
+    errors: &[ErrorCode::OperationNotFound, ErrorCode::ArchiveUnavailable],
     ..Doc::new(
         OPERATIONS,
         "getHistory",
@@ -118,7 +125,11 @@ pub const HISTORY: Doc = Doc {
 pub const OPERATION_EVENTS: Doc = Doc {
     answer: "Events until the operation has ended; docs/events.md lists them.",
     headers: &[LAST_EVENT_ID],
-    errors: &[ErrorCode::OperationNotFound, ErrorCode::InvalidHeader],
+    errors: &[
+        ErrorCode::OperationNotFound,
+        ErrorCode::ArchiveUnavailable,
+        ErrorCode::InvalidHeader,
+    ],
     ..Doc::new(
         OPERATIONS,
         "followOperation",
@@ -147,6 +158,7 @@ pub const RETRY: Doc = Doc {
     errors: &[
         ErrorCode::InvalidHeader,
         ErrorCode::OperationNotFound,
+        ErrorCode::ArchiveUnavailable,
         ErrorCode::UnknownDomain,
         ErrorCode::NotRepeatable,
         ErrorCode::TaskIdConflict,

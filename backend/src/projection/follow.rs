@@ -202,8 +202,9 @@ impl Follower<'_> {
             self.note_replacement(info);
             self.projection.reset();
         }
-        self.created = Some(info.created.unix_timestamp_nanos());
-        *self.projection.stream_created.lock() = self.created;
+        let created = info.created.unix_timestamp_nanos();
+        self.created = Some(created);
+        self.projection.set_stream(created);
         self.note_info(info);
     }
 

@@ -140,15 +140,7 @@ impl Index {
         offset: u64,
         limit: usize,
     ) -> (u64, Vec<u32>) {
-        let of_type = |number: &u32| Some(self.types.get(*number as usize)?.of(status));
-        let set = match types {
-            None => Cow::Borrowed(self.any.of(status)),
-            Some([number]) => match of_type(number) {
-                Some(set) => Cow::Borrowed(set),
-                None => return (0, Vec::new()),
-            },
-            Some(numbers) => Cow::Owned(numbers.iter().filter_map(of_type).union()),
-        };
+        let set = self.matching(types, status);
         let total = set.len();
         let newest = total
             .checked_sub(1)
@@ -159,6 +151,20 @@ impl Index {
             None => Vec::new(),
         };
         (total, page)
+    }
+
+    /// All operations that match.
+    pub fn matching(
+        &self,
+        types: Option<&[u32]>,
+        status: Option<Status>,
+    ) -> Cow<'_, RoaringBitmap> {
+        let of_type = |number: &u32| Some(self.types.get(*number as usize)?.of(status));
+        match types {
+            None => Cow::Borrowed(self.any.of(status)),
+            Some([number]) => of_type(number).map_or_else(Cow::default, Cow::Borrowed),
+            Some(numbers) => Cow::Owned(numbers.iter().filter_map(of_type).union()),
+        }
     }
 
     /// The position of a pending operation in its queue, from 1.

@@ -106,6 +106,8 @@ pub struct Projection {
     changes: Changes,
     /// Wakes the duty that follows cancels: one was requested.
     pub cancel_requested: Notify,
+    /// Wakes the duty that writes the archive: an operation has ended.
+    pub some_ended: Notify,
     room: StreamRoom,
     /// Operations that are over and still in the stream.
     pub over: Over,
@@ -134,6 +136,7 @@ impl Projection {
             waiters: Waiters::default(),
             changes,
             cancel_requested: Notify::new(),
+            some_ended: Notify::new(),
             room: StreamRoom::default(),
             over: Over::default(),
             clock: StreamClock::default(),
@@ -390,6 +393,9 @@ impl Projection {
         self.applied.store(last, Ordering::SeqCst);
         self.waiters.reached(last);
         self.waiters.ended(&effects.ended);
+        if !effects.ended.is_empty() {
+            self.some_ended.notify_one();
+        }
         if effects.is_cancel_requested {
             self.cancel_requested.notify_one();
         }
@@ -506,7 +512,7 @@ impl Projection {
     /// Forgets everything: the stream was replaced by another one.
     fn reset(&self) {
         self.caught_up.store(false, Ordering::SeqCst);
-        let old = std::mem::take(&mut *self.model.write());
+        let old = self.model.write().take();
         self.replaced.note(&old);
         self.applied.store(0, Ordering::SeqCst);
         self.stream_last.store(0, Ordering::Relaxed);

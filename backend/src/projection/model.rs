@@ -1,5 +1,7 @@
 //! The read model: all operations, numbered in the order of creation, and their indexes. It does no
 //! I/O and takes no locks.
+//!
+//! Longer than 600 lines: records, their numbers and their indexes change together.
 
 mod put_back;
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -17,12 +19,15 @@ use ktrdr_protocol::time::Timestamp;
 use ktrdr_protocol::token_name::TokenName;
 use tokio::time::Instant;
 
+use self::archiving::Archiving;
 use super::counters::Transition;
 use super::fold::{self, ProgressReport};
 use super::index::Index;
 use super::minutes::RecentMinutes;
 use super::recent::RecentChanges;
 use super::record::{QueueInfo, Record, View};
+
+pub mod archiving;
 
 /// Names of tokens that are shared, at most. Whoever may publish can make up as many as they like.
 const MAX_SHARED_TOKENS: usize = 10_000;
@@ -128,6 +133,12 @@ pub struct Model {
     pub recent: RecentChanges,
     /// What happened in the last minutes, by the number of the worker type.
     minutes: Vec<RecentMinutes>,
+    /// When the stream was created, in nanoseconds since 1970.
+    stream: i64,
+    /// How often all operations were numbered again.
+    numbering: u64,
+    /// What is in the archive; `None` without one.
+    archiving: Option<Archiving>,
 }
 
 impl Model {
@@ -247,6 +258,11 @@ impl Model {
             self.ends.push_back((ended_at, number));
         }
         self.index.shift(number, before, applied.status);
+        if applied.status.is_terminal()
+            && let Some(archiving) = &mut self.archiving
+        {
+            archiving.ended(number);
+        }
         Ok(applied)
     }
 
@@ -315,6 +331,9 @@ impl Model {
     fn forget(&mut self, number: u32) -> Option<Arc<Record>> {
         let position = number.checked_sub(self.base)? as usize;
         let record = self.records.get_mut(position)?.take()?;
+        if let Some(archiving) = &mut self.archiving {
+            archiving.forget(self.stream, number, &record);
+        }
         self.index.remove(number, record.place());
         self.numbers.remove(record.id.as_str());
         self.started_direct.remove(record.id.as_str());
@@ -515,6 +534,7 @@ impl Model {
         Some(View {
             record,
             queue_position,
+            archived: false,
         })
     }
 
@@ -568,6 +588,10 @@ impl Model {
     /// Numbers all operations again from 0, without gaps. Needed once in 4 billion operations, and
     /// when an old operation is still there after most of the later ones were forgotten.
     fn renumber(&mut self) {
+        if let Some(archiving) = &mut self.archiving {
+            archiving.renumber(self.base, &self.records);
+        }
+        self.numbering += 1;
         self.base = 0;
         self.gaps = 0;
         self.index = Index::default();

@@ -347,6 +347,8 @@ pub struct View {
     pub record: Arc<Record>,
     /// Its position in the queue, from 1, while it is pending.
     pub queue_position: Option<u64>,
+    /// Whether it comes from the archive, and no longer from the stream.
+    pub archived: bool,
 }
 
 impl View {
@@ -439,6 +441,7 @@ impl View {
                 .and_then(|rare| rare.retry_of.as_ref())
                 .map(Cow::Borrowed),
             requested_by: record.requested_by.as_ref().map(Cow::Borrowed),
+            archived: self.archived,
         }
     }
 }

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use axum::extract::State;
 use ktrdr_http::answer::{RenderedJson, Share};
 use ktrdr_http::tokens::Principal;
+use ktrdr_protocol::id::OperationId;
 use ktrdr_protocol::rest::history::{HistoryEntry, HistoryPage, HistoryResponse};
 use ktrdr_protocol::token_name::TokenName;
 use serde_json::Value;
@@ -44,7 +45,12 @@ pub async fn show(
     principal: Principal,
     PathText(id): PathText,
 ) -> Result<RenderedJson<HistoryResponse<'static>>, ApiError> {
-    let record = find(&state, &principal, &id).await?.record;
+    let view = find(&state, &principal, &id).await?;
+    if view.archived {
+        let share = state.answers.share(FEW.share).await?;
+        return RenderedJson::write(&page(&view.record.id, Vec::new(), true), share);
+    }
+    let record = view.record;
     state.need_nats()?;
     let mut read = read(&state, &record, &FEW).await?;
     if read.is_truncated() {
@@ -76,15 +82,18 @@ pub async fn show(
         .collect();
     entries.sort_by_key(|entry| entry.sequence);
 
-    let answer = HistoryResponse {
+    RenderedJson::write(&page(&record.id, entries, truncated), share)
+}
+
+fn page(id: &OperationId, history: Vec<HistoryEntry>, truncated: bool) -> HistoryResponse<'_> {
+    HistoryResponse {
         success: true,
         data: HistoryPage {
-            operation_id: Cow::Borrowed(&record.id),
-            history: entries,
+            operation_id: Cow::Borrowed(id),
+            history,
             truncated,
         },
-    };
-    RenderedJson::write(&answer, share)
+    }
 }
 
 /// The messages about one operation, and the share that they take.

@@ -27,10 +27,12 @@ pub mod workers;
 
 use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
+use ktrdr_bus::telemetry::chain;
 use ktrdr_http::openapi::{Describe, Description};
 use ktrdr_http::tokens::Principal;
 use ktrdr_protocol::id::{OperationId, WorkerType};
 
+use crate::archive::ArchiveError;
 use crate::error::{ApiError, ErrorCode};
 use crate::middleware::loaded;
 use crate::projection::record::View;
@@ -68,7 +70,7 @@ impl Describe for PathText {
     fn describe(_: &mut Description<'_>) {}
 }
 
-/// The operation, or 404; 503 while the projection is not loaded. An operation of a type that the
+/// The operation in the stream or in the archive, or 404; 503 while the projection is not loaded. An operation of a type that the
 /// client does not see is answered as if it did not exist.
 ///
 /// An operation that was accepted before this call, by this backend or another one, is found:
@@ -100,14 +102,34 @@ async fn find_after_reading(
     id: &str,
 ) -> Result<View, ApiError> {
     // No operation can have such an id.
-    if OperationId::new(id).is_ok() {
+    if OperationId::new(id).is_ok() && state.has_nats() {
         let (projection, connection) = (&state.projection, &state.connection);
         state
             .stream_end
             .reach(projection, connection, &state.names)
             .await;
     }
+    if let Some(view) = visible(state, principal, id) {
+        return Ok(view);
+    }
     // The projection may be loading again, because the stream was replaced.
-    let missing = || loaded::refusal(state).unwrap_or_else(|| ApiError::operation_not_found(id));
-    visible(state, principal, id).ok_or_else(missing)
+    if let Some(refusal) = loaded::refusal(state) {
+        return Err(refusal);
+    }
+    let archived = match &state.archive {
+        Some(archive) => archive.find(id).await.map_err(archive_unavailable)?,
+        None => None,
+    };
+    archived
+        .filter(|view| principal.sees(view.record.queue.worker_type.as_str()))
+        .ok_or_else(|| ApiError::operation_not_found(id))
+}
+
+/// The answer to a request that needs the archive, which cannot be read.
+pub fn archive_unavailable(error: ArchiveError) -> ApiError {
+    let text = format!(
+        "The archive cannot be read: {}. The log of the backend says more",
+        chain(&error)
+    );
+    ApiError::new(ErrorCode::ArchiveUnavailable, text)
 }

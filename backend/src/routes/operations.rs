@@ -1,6 +1,7 @@
 //! `GET /api/v1/operations` and `GET /api/v1/operations/{id}`.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -15,6 +16,7 @@ use tokio::time::Instant;
 
 use super::query::{Query, patience};
 use super::{PathText, find, shown_types, wait};
+use crate::archive::{Archive, Page, Wanted};
 use crate::error::ApiError;
 use crate::projection::record::View;
 use crate::registry::Presence;
@@ -35,13 +37,22 @@ pub async fn list(
     let limit = query.limit.unwrap_or(100);
     let offset = query.offset.unwrap_or(0);
     let types = shown_types(&principal, query.operation_type.as_deref());
-    let (total, operations, bytes) = state.projection.list(
-        types.as_deref(),
-        query.status,
+    let wanted = Wanted {
+        types: types.as_deref(),
+        status: query.status,
         offset,
-        limit as usize,
-        MAX_PAGE,
-    );
+        limit: limit as usize,
+        bytes: MAX_PAGE,
+    };
+    let (page, warning) = match &state.archive {
+        None => (in_stream(&state, wanted), None),
+        Some(archive) => with_archived(&state, archive, wanted).await,
+    };
+    let Page {
+        total,
+        views: operations,
+        bytes,
+    } = page;
 
     let frame = OperationListResponse::<View> {
         success: true,
@@ -52,9 +63,43 @@ pub async fn list(
             offset,
             has_more: offset.saturating_add(operations.len() as u64) < total,
         },
+        warning,
     };
     let share = state.answers.share(bytes).await?;
     RenderedJson::list(&frame, operations, bytes, share)
+}
+
+/// A page of the operations in the stream.
+fn in_stream(state: &AppState, wanted: Wanted<'_>) -> Page {
+    let Wanted {
+        types,
+        status,
+        offset,
+        limit,
+        bytes,
+    } = wanted;
+    let (total, views, bytes) = state.projection.list(types, status, offset, limit, bytes);
+    Page {
+        total,
+        views,
+        bytes,
+    }
+}
+
+/// A page of the operations in the stream and in the archive; when the archive cannot be read, of
+/// those in the stream, with a warning.
+async fn with_archived(
+    state: &AppState,
+    archive: &Arc<Archive>,
+    wanted: Wanted<'_>,
+) -> (Page, Option<String>) {
+    let why = match archive.list(&state.projection, wanted).await {
+        Ok(Some(page)) => return (page, None),
+        Ok(None) => "this backend has just started and still compares it with the stream",
+        Err(_) => "it cannot be read; the log of the backend says why",
+    };
+    let warning = format!("Archived operations are missing in this list: {why}");
+    (in_stream(state, wanted), Some(warning))
 }
 
 /// One operation; `wait` holds the answer until it has ended, `force_refresh` asks its worker
@@ -84,12 +129,16 @@ pub async fn show(
         view = find(&state, &principal, &id).await?;
     }
 
-    if let Some(text) = state.responses.find(&view.record) {
+    if !view.archived
+        && let Some(text) = state.responses.find(&view.record)
+    {
         return Ok(RenderedJson::new(text));
     }
     let share = state.answers.share(view.record.size()).await?;
     let text = render(&view, warning(&state, &view))?;
-    state.responses.keep(&view.record, &text);
+    if !view.archived {
+        state.responses.keep(&view.record, &text);
+    }
     Ok(RenderedJson::with_share(text, share))
 }
 

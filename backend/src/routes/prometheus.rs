@@ -73,6 +73,9 @@ pub async fn show(State(state): State<AppState>) -> PrometheusText {
     state.figures.register(&mut registry);
     state.projection.losses.register(&mut registry);
     register_followers(&state, &mut registry);
+    if let Some(archive) = &state.archive {
+        archive.register(&state.projection, &mut registry);
+    }
     state.refused.register(&mut registry);
     state.connections.register(&mut registry);
     if let Some(tls) = &state.tls {

@@ -63,7 +63,8 @@ async fn again(
 ) -> Result<StartAnswer, ApiError> {
     state.need_nats()?;
     state.need_reader()?;
-    let old = find(&state, &principal, &id).await?.record;
+    let view = find(&state, &principal, &id).await?;
+    let old = &view.record;
     let worker_type = &old.queue.worker_type;
     match old.state.status {
         Status::Failed | Status::Cancelled => {}
@@ -91,7 +92,7 @@ async fn again(
             ApiError::new(ErrorCode::UnknownDomain, text)
                 .with("known_domains", known_domains(&state, &principal))
         })?;
-    state.dispatch.may_repeat(&old).await?;
+    state.dispatch.may_repeat(&view).await?;
     // The parameters were checked before, but a type that nothing can be checked for takes no starts.
     entry.usable_schema().await?;
 
@@ -122,7 +123,7 @@ async fn again(
     )
     .requested_by(requester.principal.token_name().cloned());
     let request = if from_checkpoint {
-        request.resuming(old.id.clone(), ancestors(&state, &old))
+        request.resuming(old.id.clone(), ancestors(&state, old))
     } else {
         request.retrying(old.id.clone())
     };

@@ -89,6 +89,7 @@ fn shown(record: &Arc<Record>) -> Value {
     serde_json::to_value(View {
         record: Arc::clone(record),
         queue_position: None,
+        archived: false,
     })
     .unwrap()
 }

@@ -104,6 +104,8 @@ error_codes! {
     CheckTimeout = 503 "check_timeout",
     /// The server does as much at a time as it may.
     Overloaded = 503 "overloaded",
+    /// The archive cannot be read.
+    ArchiveUnavailable = 503 "archive_unavailable",
     /// The operations stream or its disk is full.
     StorageFull = 507 "storage_full",
 }

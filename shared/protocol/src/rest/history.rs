@@ -27,7 +27,8 @@ pub struct HistoryPage<'a> {
     pub operation_id: Cow<'a, OperationId>,
     /// The start request, every event and every cancel intent, in stream order.
     pub history: Vec<HistoryEntry>,
-    /// Whether there are more messages than are shown.
+    /// Whether there are or were more messages than are shown. The archive keeps none: the history of
+    /// an archived operation is empty.
     pub truncated: bool,
 }
 

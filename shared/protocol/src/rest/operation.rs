@@ -43,6 +43,9 @@ pub struct OperationListResponse<O = OperationDocument<'static>> {
     pub success: bool,
     /// The page.
     pub data: OperationPage<O>,
+    /// Why archived operations are missing in the list and in its total, if they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
 }
 
 /// One page of a list of operations.
@@ -130,6 +133,10 @@ pub struct OperationDocument<'a> {
     /// The name of the token that started it; absent when it was started without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requested_by: Option<Cow<'a, TokenName>>,
+    /// Present and true when the operation has left the stream and comes from the archive. Its history
+    /// and its metric points are not kept there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub archived: bool,
 }
 
 /// One attempt, as both REST interfaces show it.
@@ -284,7 +291,7 @@ mod tests {
             "result_ref":{"bucket":"b","object":"o","size":3},"error_message":"no",
             "error":{"code":"x","message":"no","permanent":true},
             "cancel_requested_at":"2025-11-10T10:30:02.000Z","forced":true,"queue_position":3,
-            "queue":"any","retry_at":"2025-11-10T10:30:02.000Z","retry_of":"b"}"#;
+            "queue":"any","retry_at":"2025-11-10T10:30:02.000Z","retry_of":"b","archived":true}"#;
         let squeezed: String = text.lines().map(str::trim).collect();
 
         let read: OperationDocument<'_> = serde_json::from_str(&squeezed).unwrap();

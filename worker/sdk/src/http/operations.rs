@@ -119,6 +119,7 @@ pub(super) async fn list(
             limit,
             offset,
         },
+        warning: None,
     };
     RenderedJson::write(&answer, share)
 }
@@ -310,5 +311,6 @@ fn document<'a>(operation: &'a LocalOperation, state: &'a LocalState) -> Operati
         retry_at: None,
         retry_of: request.retry_of.as_ref().map(Cow::Borrowed),
         requested_by: request.requested_by.as_ref().map(Cow::Borrowed),
+        archived: false,
     }
 }
