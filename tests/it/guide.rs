@@ -223,6 +223,22 @@ async fn metrics_are_read_on_by_cursor_while_the_operation_runs() {
         .expect(404);
 }
 
+/// The registration of workers over REST, which the guide tells people to look for, is answered
+/// with what to do here.
+#[tokio::test]
+async fn a_worker_that_registers_over_rest_is_told_that_nobody_does() {
+    let stack = Stack::start().await;
+
+    for path in ["/workers/register", "/api/v1/workers/register"] {
+        let answer = stack.api().post(path, &json!({"worker_id": "w1"})).await;
+        answer.expect_problem(410, "registration_not_used");
+    }
+
+    // A worker may have this id, and there is none.
+    let answer = stack.api().get("/api/v1/workers/register").await;
+    answer.expect_problem(404, "worker_not_found");
+}
+
 /// Health of the backend, and answers for unknown ids and paths.
 #[tokio::test]
 async fn everything_that_is_not_there_answers_in_the_one_error_shape() {

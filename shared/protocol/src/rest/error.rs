@@ -74,6 +74,8 @@ error_codes! {
     NoResult = 409 "no_result",
     /// The result is no longer in the object store.
     ResultGone = 410 "result_gone",
+    /// Workers do not register over REST.
+    RegistrationNotUsed = 410 "registration_not_used",
     /// The body is larger than the server or NATS accepts.
     BodyTooLarge = 413 "body_too_large",
     /// A browser sent a body that is not declared as JSON.
