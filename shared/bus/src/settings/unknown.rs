@@ -8,10 +8,12 @@ const BEGINNINGS: [&str; 3] = ["KTRDR_", "WORKER_", "NATS_"];
 
 /// The settings of all programs. One file of variables is often used for backends and workers, so
 /// each program knows those of the other.
-const SETTINGS: [&str; 50] = [
+const SETTINGS: [&str; 52] = [
     "KTRDR_ADMISSION",
     "KTRDR_ALLOWED_HOSTS",
     "KTRDR_API_ADDR",
+    "KTRDR_ARCHIVE",
+    "KTRDR_ARCHIVE_RETENTION",
     "KTRDR_CANCEL_GRACE",
     "KTRDR_CHECKPOINTS_MAX_BYTES",
     "KTRDR_CHECKPOINT_INTERVAL",
@@ -63,8 +65,9 @@ const SETTINGS: [&str; 50] = [
 
 /// Variables of the compose file, of scripts and of the `nats` command line: they may be in the same
 /// environment and are no mistake.
-const OF_OTHERS: [&str; 17] = [
+const OF_OTHERS: [&str; 18] = [
     "KTRDR_API_BIND",
+    "KTRDR_ARCHIVE_DIR",
     "KTRDR_DATA",
     "KTRDR_FUZZ_SECONDS",
     "KTRDR_OUTPUTS",
