@@ -25,15 +25,15 @@
 //! another id.
 
 mod read;
+mod refusal;
 mod remove;
 
 use std::time::Duration;
 
 use async_nats::header::{NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MESSAGE_ID};
-use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::context::Context;
 use async_nats::jetstream::message::StreamMessage;
-use async_nats::{Client, HeaderMap, HeaderName, RequestError, RequestErrorKind};
+use async_nats::{Client, HeaderMap, HeaderName, RequestError};
 use bytes::Bytes;
 use serde::Deserialize;
 use tokio::time::Instant;
@@ -53,9 +53,9 @@ use ktrdr_protocol::trace::{self, TraceParent};
 
 use crate::backoff::Backoff;
 use crate::nats::REQUEST_TIMEOUT;
-use crate::no_room::NoRoom;
 use crate::signing::StartSigner;
-use crate::telemetry::{Repeated, chain};
+
+use refusal::{Refusal, classify, named_tail, warn_of_full};
 
 pub use read::{ReadLogError, stream_time};
 pub use remove::RemoveError;
@@ -66,12 +66,6 @@ use read::Reads;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// Longest pause between two tries.
 const MAX_PAUSE: Duration = Duration::from_secs(2);
-
-/// How long an event waits for room before that is said.
-const FULL_PATIENCE: Duration = Duration::from_secs(5);
-
-/// Lines about events that wait for room.
-static WAITING_FOR_ROOM: Repeated = Repeated::new();
 
 /// How often a log is read that ends before the expected sequence, until that is believed. With
 /// the pauses in between this takes about 5 s.
@@ -538,66 +532,4 @@ struct Answer {
     #[serde(default)]
     duplicate: bool,
     error: Option<async_nats::jetstream::Error>,
-}
-
-/// The last sequence of the subject, as a refused append names it. A cluster that is busy with another
-/// message of the subject names none.
-fn named_tail(refusal: &PublishError) -> Option<u64> {
-    let PublishError::Refused(error) = refusal else {
-        return None;
-    };
-    if error.error_code() != ErrorCode::STREAM_WRONG_LAST_SEQUENCE {
-        return None;
-    }
-    let text = error.to_string();
-    let number = text.strip_prefix("wrong last sequence: ")?;
-    number.split(' ').next()?.parse().ok()
-}
-
-/// Says that an event has waited for room for a while.
-fn warn_of_full(failure: &PublishError, waited: Duration) {
-    if waited < FULL_PATIENCE {
-        return;
-    }
-    if let Some(count) = WAITING_FOR_ROOM.note() {
-        let advice = NoRoom::of(failure)
-            .unwrap_or(NoRoom::Server)
-            .advice("KTRDR_STREAM_MAX_BYTES", "--stream-max-bytes");
-        tracing::warn!(
-            error = chain(failure),
-            count,
-            "events cannot be stored, and wait until the operations stream has room: {advice}"
-        );
-    }
-}
-
-/// What a failed publish tells about the message.
-enum Refusal {
-    WrongSequence,
-    TooLarge,
-    Full,
-    /// It may have been stored.
-    Unknown,
-}
-
-/// Only a refusal by the server is final. Without an answer the message may have been stored.
-fn classify(error: &PublishError) -> Refusal {
-    match error {
-        PublishError::Request(error) if error.kind() == RequestErrorKind::MaxPayloadExceeded => {
-            Refusal::TooLarge
-        }
-        PublishError::Request(_) | PublishError::Unreadable(_) | PublishError::Unconfirmed(_) => {
-            Refusal::Unknown
-        }
-        PublishError::Refused(error) => match error.error_code() {
-            ErrorCode::STREAM_WRONG_LAST_SEQUENCE
-            | ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT => Refusal::WrongSequence,
-            ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM => Refusal::TooLarge,
-            ErrorCode::STREAM_STORE_FAILED
-            | ErrorCode::STORAGE_RESOURCES_EXCEEDED
-            | ErrorCode::INSUFFICIENT_RESOURCES
-            | ErrorCode::ACCOUNT_RESOURCES_EXCEEDED => Refusal::Full,
-            _ => Refusal::Unknown,
-        },
-    }
 }

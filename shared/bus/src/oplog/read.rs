@@ -32,7 +32,8 @@ use ktrdr_protocol::state::FoldedLog;
 use ktrdr_protocol::time::Timestamp;
 use serde::Deserialize;
 
-use super::{FIRST_PAUSE, MAX_PAUSE, MAX_SHORT_READS, OpLog, named_tail};
+use super::refusal::named_tail;
+use super::{FIRST_PAUSE, MAX_PAUSE, MAX_SHORT_READS, OpLog};
 use crate::backoff::Backoff;
 
 /// Messages on the subject of an operation's cancel that are read, at most. With more that are no
