@@ -30,6 +30,7 @@
 //! | `subject_pager` | reads the messages of one subject page by page: metric points and history |
 //! | `result_buckets` | the object stores of large results |
 //! | `refused` | reads messages of the bus, and counts those that are not believed |
+//! | `settings_in_force` | the settings that live with the streams, as this backend has read them |
 //! | `figures` | how full streams and queues are, and how old unfinished work is |
 //! | `nats_answers` | whether NATS answers |
 //! | `json_check` | checks that bytes which arrive piece by piece are one JSON value |
