@@ -10,7 +10,7 @@ use ktrdr_bus::signing::write_new_seed;
 use ktrdr_protocol::event::EventKind;
 use ktrdr_protocol::start_request::StartRequest;
 use ktrdr_protocol::subject::PRIORITY_GROUP;
-use ktrdr_tests::engines::GateEngine;
+use ktrdr_tests::engines::{Gate, GateEngine};
 use ktrdr_tests::{
     BackendProcess, LIMIT, LocalWorker, NatsServer, Scratch, Settings, Stack, wait_for,
 };
@@ -169,13 +169,7 @@ fn cut_last_message(nats: &NatsServer) {
 #[tokio::test]
 async fn a_copy_that_a_backend_named_and_did_not_publish_is_published() {
     let stack = Stack::start().await;
-    let (engine, gate) = GateEngine::new();
-    stack
-        .local_worker(engine.clone(), "g0", &[])
-        .await
-        .stop()
-        .await;
-    let id = stack.api().started("gate", &json!({})).await;
+    let (engine, gate, id) = waiting_in_its_queue(&stack).await;
     steal(&stack, "gate-any").await;
 
     name_copy(&stack, &id, "c1").await;
@@ -195,6 +189,19 @@ async fn a_copy_that_a_backend_named_and_did_not_publish_is_published() {
     assert_eq!(copies.len(), 1, "{copies:?}");
     assert_eq!(copies[0].id.as_str(), "c1");
     assert_eq!(put_backs(&stack, "gate", &id).await, 1);
+}
+
+/// An engine of a known type that no worker has, its gate, and an operation that waits for it.
+async fn waiting_in_its_queue(stack: &Stack) -> (GateEngine, Gate, String) {
+    let (engine, gate) = GateEngine::new();
+    stack
+        .local_worker(engine.clone(), "g0", &[])
+        .await
+        .stop()
+        .await;
+
+    let id = stack.api().started("gate", &json!({})).await;
+    (engine, gate, id)
 }
 
 /// Stores the event that names a copy, as a backend does that dies right afterwards.
@@ -218,13 +225,7 @@ async fn name_copy(stack: &Stack, id: &str, copy: &str) {
 #[tokio::test]
 async fn a_request_that_the_queue_holds_after_all_is_dropped_and_the_copy_runs() {
     let stack = Stack::start().await;
-    let (engine, gate) = GateEngine::new();
-    stack
-        .local_worker(engine.clone(), "g0", &[])
-        .await
-        .stop()
-        .await;
-    let id = stack.api().started("gate", &json!({})).await;
+    let (engine, gate, id) = waiting_in_its_queue(&stack).await;
 
     // The queue still holds the first request.
     name_copy(&stack, &id, "c1").await;
@@ -284,13 +285,7 @@ async fn what_waits_in_a_queue_is_left_alone() {
 async fn two_backends_put_an_operation_back_once() {
     let stack = Stack::start().await;
     let _other = BackendProcess::start(&stack.settings).await;
-    let (engine, gate) = GateEngine::new();
-    stack
-        .local_worker(engine.clone(), "g0", &[])
-        .await
-        .stop()
-        .await;
-    let id = stack.api().started("gate", &json!({})).await;
+    let (engine, gate, id) = waiting_in_its_queue(&stack).await;
 
     steal(&stack, "gate-any").await;
 

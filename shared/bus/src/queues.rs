@@ -214,11 +214,22 @@ pub async fn set_lease(
         ack_wait: lease,
         ..consumer.config.clone()
     };
+    update(jetstream, names, config).await
+}
+
+/// Gives the consumer of a queue this configuration.
+async fn update(
+    jetstream: &Context,
+    names: &SubjectNames,
+    config: consumer::Config,
+) -> Result<(), TopologyError> {
+    let name = config.name.as_ref().or(config.durable_name.as_ref());
+    let what = format!("consumer {}", name.map_or("", String::as_str));
     jetstream
         .update_consumer_on_stream(config, names.stream())
         .await
         .map(drop)
-        .map_err(|error| nats(&format!("consumer {}", consumer.name), error))
+        .map_err(|error| nats(&what, error))
 }
 
 /// Whether the consumer of a queue has a lower bound of unacknowledged requests than new ones.
@@ -240,11 +251,7 @@ pub async fn raise_bound(
         max_ack_pending: MAX_ACK_PENDING,
         ..consumer.config.clone()
     };
-    jetstream
-        .update_consumer_on_stream(config, names.stream())
-        .await
-        .map(drop)
-        .map_err(|error| nats(&format!("consumer {}", consumer.name), error))
+    update(jetstream, names, config).await
 }
 
 /// The worker type and queue of a consumer; `None` when it is not a queue's consumer, for example
@@ -364,11 +371,7 @@ pub async fn resume(
             max_ack_pending,
             ..found.clone()
         };
-        jetstream
-            .update_consumer_on_stream(config, names.stream())
-            .await
-            .map(drop)
-            .map_err(|error| nats(&what, error))?;
+        update(jetstream, names, config).await?;
     }
     Ok(())
 }

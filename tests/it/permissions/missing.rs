@@ -36,19 +36,27 @@ async fn a_backend_without_a_permission_names_it() {
     assert_eq!(named.len(), 1, "{named:#?}");
 }
 
+/// A backend and a dummy worker at a server with this configuration. The server and the worker live as
+/// long as the second part of the answer.
+async fn start_with(configuration: &str) -> (BackendProcess, (NatsServer, WorkerProcess)) {
+    let nats = NatsServer::start_with(configuration).await;
+    let settings = Settings {
+        secure: true,
+        ..Settings::fast(nats.url())
+    };
+
+    let backend = BackendProcess::start(&settings).await;
+    let worker = WorkerProcess::start(&settings, "dummy", "d1").await;
+    backend.api.wait_for_worker("d1", "AVAILABLE").await;
+    (backend, (nats, worker))
+}
+
 #[tokio::test]
 async fn a_start_that_the_server_does_not_permit_names_the_permission() {
     let users = configuration(&installation(&TYPES));
     let without = users.replacen("\"ktrdr.start.*.*\"", "\"ktrdr.start.training.*\"", 1);
     assert_ne!(users, without);
-    let nats = NatsServer::start_with(&without).await;
-    let settings = Settings {
-        secure: true,
-        ..Settings::fast(nats.url())
-    };
-    let backend = BackendProcess::start(&settings).await;
-    let _worker = WorkerProcess::start(&settings, "dummy", "d1").await;
-    backend.api.wait_for_worker("d1", "AVAILABLE").await;
+    let (backend, _others) = start_with(&without).await;
 
     let refused = backend.api.start("dummy", &json!({"steps": 0})).await;
 
@@ -65,14 +73,7 @@ async fn a_large_result_that_may_not_be_stored_fails_and_frees_its_slot() {
     let descriptions = "\"$O.KTRDR_RESULTS_of_dummy.M.*\"";
     let without = users.replace(&format!("{parts}, {descriptions}"), descriptions);
     assert_ne!(users, without);
-    let nats = NatsServer::start_with(&without).await;
-    let settings = Settings {
-        secure: true,
-        ..Settings::fast(nats.url())
-    };
-    let backend = BackendProcess::start(&settings).await;
-    let _worker = WorkerProcess::start(&settings, "dummy", "d1").await;
-    backend.api.wait_for_worker("d1", "AVAILABLE").await;
+    let (backend, _others) = start_with(&without).await;
 
     let large = json!({"steps": 0, "result_bytes": 600_000});
     let id = backend.api.started("dummy", &large).await;
