@@ -1,5 +1,6 @@
 //! The cancel intent: the stored wish to stop an operation.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::id::OperationId;
@@ -8,7 +9,7 @@ use crate::token_name::TokenName;
 
 /// Asks the running worker to stop, on `cancel.<worker_type>.<operation_id>`; stored, and heard
 /// live.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct CancelIntent {
     /// Which operation.
     pub operation_id: OperationId,
@@ -21,18 +22,21 @@ pub struct CancelIntent {
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
-        deserialize_with = "TokenName::read_if_valid"
+        deserialize_with = "crate::if_valid::read"
     )]
     pub requested_by: Option<TokenName>,
 }
 
+/// Longest reason kept, in characters.
+const MAX_REASON: usize = 1000;
+
 impl CancelIntent {
-    /// An intent to cancel, requested now.
+    /// An intent to cancel, requested now. Of a long reason the beginning is kept.
     pub fn new(operation_id: OperationId, reason: Option<String>) -> Self {
         Self {
             operation_id,
             requested_at: Timestamp::now(),
-            reason,
+            reason: reason.map(|reason| reason.chars().take(MAX_REASON).collect()),
             requested_by: None,
         }
     }

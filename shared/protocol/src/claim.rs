@@ -9,15 +9,20 @@
 //! worker then reads the log again and decides again, so a decision on an old reading can never
 //! take effect.
 //!
+//! An operation that must not start before a time, or not after one, says so in its request. What is
+//! not due is handed back, what has not started in time ends as failed.
+//!
 //! A backend that finds an operation in no queue puts it back: it appends `released` with the name of a
 //! new copy of the request, and publishes that copy. From then on only a request of this name counts.
-//! The event comes first: a copy that nothing has named yet is dropped.
+//! The event comes first: a copy that nothing has named yet is dropped. Moving an operation into another
+//! queue (`moved`) is the same.
 //!
 //! Rejected: a lock per operation (it needs its own recovery when its holder is lost), and counting
 //! deliveries as attempts (a delivery that nobody acted on would use up an attempt).
 
-use crate::event::EventKind;
+use crate::event::{EventKind, Failure};
 use crate::id::{CopyId, OperationId};
+use crate::start_request::StartRequest;
 use crate::state::FoldedLog;
 use crate::time::Timestamp;
 
@@ -41,7 +46,12 @@ pub enum ClaimDecision {
         /// Sequence it must follow.
         expected: u64,
     },
-    /// The retry is not due yet: release the request until this time.
+    /// Publish `failed` ("expired"), expecting `expected`: its time to start has passed.
+    Expire {
+        /// Sequence it must follow.
+        expected: u64,
+    },
+    /// The operation or its retry is not due yet: hand the request back until this time.
     NotBefore(Timestamp),
     /// The operation has ended, or another copy of the request runs: acknowledge the request. The
     /// text says which.
@@ -49,6 +59,45 @@ pub enum ClaimDecision {
     /// Another worker has a later delivery of the request. Send no acknowledgement: it would take
     /// the request away from that worker.
     Outdated,
+}
+
+/// What a start request says about claiming it.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms<'a> {
+    /// Its name, if it is a copy.
+    pub copy: Option<&'a CopyId>,
+    /// How many attempts there may be in all.
+    pub max_attempts: u32,
+    /// The first attempt must not start before this time.
+    pub due: Option<Timestamp>,
+    /// The first attempt must start before this time.
+    pub deadline: Option<Timestamp>,
+}
+
+impl<'a> Terms<'a> {
+    /// Those of a request that may start at any time.
+    pub fn new(copy: Option<&'a CopyId>, max_attempts: u32) -> Self {
+        Self {
+            copy,
+            max_attempts,
+            due: None,
+            deadline: None,
+        }
+    }
+
+    /// Those of a request as it was stored at this time.
+    pub fn of(request: &'a StartRequest, stored_at: Timestamp, max_attempts: u32) -> Self {
+        Self {
+            due: request.execution.due(stored_at),
+            deadline: request.execution.deadline(stored_at),
+            ..Self::new(request.copy_id(), max_attempts)
+        }
+    }
+
+    /// Whether a time decides about the first attempt.
+    pub fn has_times(&self) -> bool {
+        self.due.is_some() || self.deadline.is_some()
+    }
 }
 
 /// A start request as it reached a worker.
@@ -60,43 +109,41 @@ pub struct DeliveryInfo {
     pub count: u64,
 }
 
-/// Decides what to do with a start request, given the operation's log. `copy` is the name of the
-/// request if it is a copy. The log must reach the event that names it
-/// ([`crate::start_request::NamedCopy::named_at`]).
+/// Decides what to do with a start request, given the operation's log. If the request is a copy, the
+/// log must reach the event that names it ([`crate::start_request::NamedCopy::named_at`]).
 ///
 /// `now` must come from the stream's clock, like the times in the log. It matters only when
-/// [`waits_for_retry`] is true.
+/// [`waits_for_retry`] is true, or when the request [has times](Terms::has_times).
 ///
 /// JetStream delivers a request to a second worker only when the lease of the first has run out or
 /// the first released the request. A `started` event for an earlier delivery of the same request
 /// therefore means that its worker was lost.
 ///
 /// ```
-/// use ktrdr_protocol::claim::{ClaimDecision, DeliveryInfo, decide};
+/// use ktrdr_protocol::claim::{ClaimDecision, DeliveryInfo, Terms, decide};
 /// use ktrdr_protocol::state::FoldedLog;
 /// use ktrdr_protocol::time::Timestamp;
 ///
 /// let first_delivery = DeliveryInfo { start_sequence: 7, count: 1 };
-/// let decision = decide(&FoldedLog::default(), first_delivery, None, 3, Timestamp::now());
+/// let terms = Terms::new(None, 3);
+/// let decision = decide(&FoldedLog::default(), first_delivery, terms, Timestamp::now());
 /// assert_eq!(decision, ClaimDecision::Start { attempt: 1, expected: 0, takeover: false });
 /// ```
 pub fn decide(
     log: &FoldedLog,
     delivery: DeliveryInfo,
-    copy: Option<&CopyId>,
-    max_attempts: u32,
+    terms: Terms<'_>,
     now: Timestamp,
 ) -> ClaimDecision {
+    let Terms {
+        copy, max_attempts, ..
+    } = terms;
     let expected = log.tail;
     let Some(event) = &log.last else {
         if copy.is_some() {
             return ClaimDecision::Drop("the operation's log does not name this copy");
         }
-        return ClaimDecision::Start {
-            attempt: 1,
-            expected,
-            takeover: false,
-        };
+        return first_attempt(expected, terms, now);
     };
 
     let next = ClaimDecision::Start {
@@ -126,6 +173,9 @@ pub fn decide(
             expected,
         },
         EventKind::Started { .. } => next,
+        EventKind::Moved { copy: named, .. } if copy != Some(named) => {
+            ClaimDecision::Drop("the operation was moved with another copy of this request")
+        }
         // Names are never taken back, so an earlier copy has no part in the operation any more. A
         // release without a name says nothing about copies: workers of 0.1.0 know none.
         EventKind::Released {
@@ -136,9 +186,32 @@ pub fn decide(
         EventKind::Released {
             retry_at: Some(due),
             ..
+        }
+        | EventKind::Moved {
+            retry_at: Some(due),
+            ..
         } if *due > now => ClaimDecision::NotBefore(*due),
+        EventKind::Released { .. } | EventKind::Moved { .. } if event.attempt == 0 => {
+            first_attempt(expected, terms, now)
+        }
         // A release is not a failure of the worker, so it never uses up the last attempt.
-        EventKind::Released { .. } => next,
+        EventKind::Released { .. } | EventKind::Moved { .. } => next,
+    }
+}
+
+/// What to do with an operation of which no attempt has started.
+fn first_attempt(expected: u64, terms: Terms<'_>, now: Timestamp) -> ClaimDecision {
+    match terms {
+        Terms {
+            deadline: Some(deadline),
+            ..
+        } if deadline <= now => ClaimDecision::Expire { expected },
+        Terms { due: Some(due), .. } if due > now => ClaimDecision::NotBefore(due),
+        _ => ClaimDecision::Start {
+            attempt: 1,
+            expected,
+            takeover: false,
+        },
     }
 }
 
@@ -150,9 +223,24 @@ pub fn waits_for_retry(log: &FoldedLog) -> bool {
             EventKind::Released {
                 retry_at: Some(_),
                 ..
+            } | EventKind::Moved {
+                retry_at: Some(_),
+                ..
             }
         )
     })
+}
+
+/// The code of the failure of an operation that has not started in time.
+pub const EXPIRED: &str = "expired";
+
+/// The failure of an operation of which no attempt has started by this time.
+pub fn expired(deadline: Timestamp) -> Failure {
+    Failure {
+        code: EXPIRED.to_owned(),
+        message: format!("no attempt had started by {deadline}, when it expired"),
+        permanent: false,
+    }
 }
 
 /// The text of the failure of an operation whose workers were lost too often.
@@ -173,7 +261,7 @@ mod put_back;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Event, Failure, ReleaseReason, ResultPayload};
+    use crate::event::{Event, ReleaseReason, ResultPayload};
     use crate::id::WorkerId;
     use crate::state::State;
 
@@ -202,7 +290,7 @@ mod tests {
     #[test]
     fn an_untouched_request_is_claimed_as_attempt_1() {
         assert_eq!(
-            decide(&FoldedLog::default(), SECOND, None, 3, NOW),
+            decide(&FoldedLog::default(), SECOND, Terms::new(None, 3), NOW),
             ClaimDecision::Start {
                 attempt: 1,
                 expected: 0,
@@ -221,7 +309,7 @@ mod tests {
             },
         );
         assert_eq!(
-            decide(&last, SECOND, None, 3, NOW),
+            decide(&last, SECOND, Terms::new(None, 3), NOW),
             ClaimDecision::Start {
                 attempt: 3,
                 expected: 9,
@@ -240,7 +328,7 @@ mod tests {
             },
         );
         assert_eq!(
-            decide(&last, SECOND, None, 3, NOW),
+            decide(&last, SECOND, Terms::new(None, 3), NOW),
             ClaimDecision::GiveUp {
                 attempts: 3,
                 expected: 9
@@ -258,7 +346,7 @@ mod tests {
             },
         );
         assert!(matches!(
-            decide(&last, SECOND, None, 3, NOW),
+            decide(&last, SECOND, Terms::new(None, 3), NOW),
             ClaimDecision::Drop(_)
         ));
     }
@@ -273,12 +361,25 @@ mod tests {
             },
         );
         assert_eq!(
-            decide(&last, DeliveryInfo { count: 1, ..SECOND }, None, 3, NOW),
+            decide(
+                &last,
+                DeliveryInfo { count: 1, ..SECOND },
+                Terms::new(None, 3),
+                NOW
+            ),
             ClaimDecision::Outdated
         );
-        assert_eq!(decide(&last, SECOND, None, 3, NOW), ClaimDecision::Outdated);
+        assert_eq!(
+            decide(&last, SECOND, Terms::new(None, 3), NOW),
+            ClaimDecision::Outdated
+        );
         assert!(matches!(
-            decide(&last, DeliveryInfo { count: 3, ..SECOND }, None, 3, NOW),
+            decide(
+                &last,
+                DeliveryInfo { count: 3, ..SECOND },
+                Terms::new(None, 3),
+                NOW
+            ),
             ClaimDecision::Start { attempt: 2, .. }
         ));
     }
@@ -306,7 +407,7 @@ mod tests {
             },
         ] {
             assert!(matches!(
-                decide(&log(1, kind), SECOND, None, 3, NOW),
+                decide(&log(1, kind), SECOND, Terms::new(None, 3), NOW),
                 ClaimDecision::Drop(_)
             ));
         }
@@ -324,7 +425,7 @@ mod tests {
             },
         );
         assert_eq!(
-            decide(&last, SECOND, None, 3, NOW),
+            decide(&last, SECOND, Terms::new(None, 3), NOW),
             ClaimDecision::Start {
                 attempt: 4,
                 expected: 9,
@@ -346,11 +447,11 @@ mod tests {
             },
         );
         assert_eq!(
-            decide(&last, SECOND, None, 3, NOW),
+            decide(&last, SECOND, Terms::new(None, 3), NOW),
             ClaimDecision::NotBefore(due)
         );
         assert!(matches!(
-            decide(&last, SECOND, None, 3, due),
+            decide(&last, SECOND, Terms::new(None, 3), due),
             ClaimDecision::Start { attempt: 2, .. }
         ));
     }
@@ -368,7 +469,7 @@ mod tests {
     #[test]
     fn only_the_copy_that_the_log_named_last_is_claimed() {
         let (first, second) = (CopyId::new("c1").unwrap(), CopyId::new("c2").unwrap());
-        let decided = |copy| decide(&put_back("c2"), SECOND, copy, 3, NOW);
+        let decided = |copy| decide(&put_back("c2"), SECOND, Terms::new(copy, 3), NOW);
 
         assert!(matches!(decided(None), ClaimDecision::Drop(_)));
         assert!(matches!(decided(Some(&first)), ClaimDecision::Drop(_)));
@@ -381,7 +482,12 @@ mod tests {
     #[test]
     fn a_copy_without_the_event_that_names_it_is_dropped() {
         let copy = CopyId::new("c1").unwrap();
-        let decided = decide(&FoldedLog::default(), SECOND, Some(&copy), 3, NOW);
+        let decided = decide(
+            &FoldedLog::default(),
+            SECOND,
+            Terms::new(Some(&copy), 3),
+            NOW,
+        );
         assert!(matches!(decided, ClaimDecision::Drop(_)));
     }
 
@@ -397,8 +503,59 @@ mod tests {
             },
         );
         assert!(matches!(
-            decide(&log(1, kind), SECOND, Some(&copy), 3, NOW),
+            decide(&log(1, kind), SECOND, Terms::new(Some(&copy), 3), NOW),
             ClaimDecision::Start { attempt: 2, .. }
+        ));
+    }
+
+    #[test]
+    fn only_a_first_attempt_has_to_begin_within_its_times() {
+        let (early, late) = (NOW, NOW.plus(std::time::Duration::from_secs(9)));
+        let terms = Terms {
+            due: Some(NOW.plus(std::time::Duration::from_secs(3))),
+            deadline: Some(late),
+            ..Terms::new(None, 3)
+        };
+        let decided = |log: &FoldedLog, now| decide(log, SECOND, terms, now);
+        let waiting = FoldedLog::default();
+        let released = EventKind::Released {
+            reason: ReleaseReason::Shutdown,
+            error: None,
+            retry_at: None,
+            copy: None,
+        };
+
+        assert!(matches!(
+            decided(&waiting, early),
+            ClaimDecision::NotBefore(_)
+        ));
+        assert_eq!(
+            decided(&waiting, late),
+            ClaimDecision::Expire { expected: 0 }
+        );
+        assert!(matches!(
+            decided(&log(1, released), late),
+            ClaimDecision::Start { attempt: 2, .. }
+        ));
+    }
+
+    #[test]
+    fn only_the_copy_that_a_move_named_is_claimed() {
+        let copy = CopyId::new("c1").unwrap();
+        let moved = log(
+            0,
+            EventKind::Moved {
+                queue: crate::id::Queue::new("any-p1").unwrap(),
+                retry_at: None,
+                copy: copy.clone(),
+            },
+        );
+
+        let decided = |copy| decide(&moved, SECOND, Terms::new(copy, 3), NOW);
+        assert!(matches!(decided(None), ClaimDecision::Drop(_)));
+        assert!(matches!(
+            decided(Some(&copy)),
+            ClaimDecision::Start { attempt: 1, .. }
         ));
     }
 }

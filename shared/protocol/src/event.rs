@@ -12,10 +12,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::id::{CopyId, OperationId, WorkerId};
+use crate::id::{CopyId, OperationId, Queue, WorkerId};
 use crate::progress::Progress;
 use crate::time::Timestamp;
 use crate::token_name::TokenName;
+
+mod wire;
+
+pub(crate) use self::wire::Wire;
 
 /// Largest result inside a `completed` event, in bytes. A larger one goes to the object store.
 pub const MAX_INLINE_RESULT: usize = 256 * 1024;
@@ -78,6 +82,17 @@ pub enum EventKind {
         /// operation back, or the attempt belonged to such a copy. `None` for the first request.
         copy: Option<CopyId>,
     },
+    /// The operation waits in another queue from here on: it is due, or was given another priority. It
+    /// was pending and stays so.
+    Moved {
+        /// The queue, of the same class.
+        queue: Queue,
+        /// The next attempt must not start before this time.
+        retry_at: Option<Timestamp>,
+        /// The copy of the start request that counts from here on. A backend publishes it into the
+        /// queue.
+        copy: CopyId,
+    },
     /// Finished with a result.
     Completed {
         /// The result, or where it is.
@@ -105,7 +120,7 @@ pub enum EventKind {
 }
 
 /// Why an operation is pending again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ReleaseReason {
     /// The worker is stopping.
@@ -154,6 +169,7 @@ impl EventKind {
         match self {
             Self::Started { .. } => "started",
             Self::Released { .. } => "released",
+            Self::Moved { .. } => "moved",
             Self::Completed { .. } => "completed",
             Self::Failed { .. } => "failed",
             Self::Cancelled { .. } => "cancelled",
@@ -166,7 +182,7 @@ impl EventKind {
             Self::Completed { progress, .. }
             | Self::Failed { progress, .. }
             | Self::Cancelled { progress, .. } => progress.as_ref(),
-            Self::Started { .. } | Self::Released { .. } => None,
+            Self::Started { .. } | Self::Released { .. } | Self::Moved { .. } => None,
         }
     }
 
@@ -237,6 +253,10 @@ impl Event {
         if let EventKind::Released {
             retry_at: Some(due),
             ..
+        }
+        | EventKind::Moved {
+            retry_at: Some(due),
+            ..
         } = &mut self.kind
         {
             *due = due.moved(self.at, stored_at);
@@ -254,163 +274,6 @@ impl Event {
             && self.attempt == other.attempt
             && self.worker_id == other.worker_id
             && self.claim_id == other.claim_id
-    }
-}
-
-/// The flat form of an event; see the module documentation.
-#[derive(Deserialize)]
-struct Wire {
-    event: Name,
-    operation_id: OperationId,
-    at: Timestamp,
-    worker_id: Option<WorkerId>,
-    #[serde(default)]
-    attempt: u32,
-    claim: Option<String>,
-    start_sequence: Option<u64>,
-    delivery: Option<u64>,
-    reason: Option<ReleaseReason>,
-    retry_at: Option<Timestamp>,
-    copy: Option<CopyId>,
-    error: Option<Failure>,
-    result: Option<Box<RawValue>>,
-    result_ref: Option<ResultRef>,
-    progress: Option<Progress>,
-    #[serde(default)]
-    forced: bool,
-    #[serde(default, deserialize_with = "TokenName::read_if_valid")]
-    requested_by: Option<TokenName>,
-}
-
-#[derive(Deserialize, Clone, Copy)]
-#[serde(rename_all = "snake_case")]
-enum Name {
-    Started,
-    Released,
-    Completed,
-    Failed,
-    Cancelled,
-}
-
-impl TryFrom<Wire> for Event {
-    type Error = String;
-
-    fn try_from(wire: Wire) -> Result<Self, String> {
-        let kind = match wire.event {
-            Name::Started => {
-                if wire.worker_id.is_none() {
-                    return Err("a started event needs worker_id".to_owned());
-                }
-                EventKind::Started {
-                    start_sequence: wire
-                        .start_sequence
-                        .ok_or("a started event needs start_sequence")?,
-                    delivery: wire.delivery.unwrap_or(1),
-                }
-            }
-            Name::Released => EventKind::Released {
-                reason: wire.reason.ok_or("a released event needs reason")?,
-                error: wire.error,
-                retry_at: wire.retry_at,
-                copy: wire.copy,
-            },
-            Name::Completed => EventKind::Completed {
-                result: match (wire.result, wire.result_ref) {
-                    (_, Some(stored)) => ResultPayload::Stored(stored),
-                    (Some(inline), None) => ResultPayload::Inline(inline),
-                    // `"result":null` reads as absent: an engine may well return nothing.
-                    (None, None) => ResultPayload::Inline(RawValue::NULL.to_owned()),
-                },
-                progress: wire.progress,
-            },
-            Name::Failed => EventKind::Failed {
-                error: wire.error.ok_or("a failed event needs error")?,
-                progress: wire.progress,
-            },
-            Name::Cancelled => EventKind::Cancelled {
-                forced: wire.forced,
-                progress: wire.progress,
-                requested_by: wire.requested_by,
-            },
-        };
-        Ok(Self {
-            operation_id: wire.operation_id,
-            at: wire.at,
-            worker_id: wire.worker_id,
-            attempt: wire.attempt,
-            claim_id: wire.claim,
-            kind,
-        })
-    }
-}
-
-impl Serialize for Event {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        use serde::ser::SerializeMap;
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("event", self.kind.name())?;
-        map.serialize_entry("operation_id", &self.operation_id)?;
-        map.serialize_entry("attempt", &self.attempt)?;
-        map.serialize_entry("at", &self.at)?;
-        if let Some(worker_id) = &self.worker_id {
-            map.serialize_entry("worker_id", worker_id)?;
-        }
-        if let Some(claim_id) = &self.claim_id {
-            map.serialize_entry("claim", claim_id)?;
-        }
-        match &self.kind {
-            EventKind::Started {
-                start_sequence,
-                delivery,
-            } => {
-                map.serialize_entry("start_sequence", start_sequence)?;
-                map.serialize_entry("delivery", delivery)?;
-            }
-            EventKind::Released {
-                reason,
-                error,
-                retry_at,
-                copy,
-            } => {
-                map.serialize_entry("reason", reason)?;
-                if let Some(error) = error {
-                    map.serialize_entry("error", error)?;
-                }
-                if let Some(retry_at) = retry_at {
-                    map.serialize_entry("retry_at", retry_at)?;
-                }
-                if let Some(copy) = copy {
-                    map.serialize_entry("copy", copy)?;
-                }
-            }
-            EventKind::Completed {
-                result: ResultPayload::Inline(result),
-                ..
-            } => map.serialize_entry("result", result)?,
-            EventKind::Completed {
-                result: ResultPayload::Stored(stored),
-                ..
-            } => {
-                map.serialize_entry("result_ref", stored)?;
-            }
-            EventKind::Failed { error, .. } => map.serialize_entry("error", error)?,
-            EventKind::Cancelled {
-                forced,
-                requested_by,
-                ..
-            } => {
-                if *forced {
-                    map.serialize_entry("forced", forced)?;
-                }
-                if let Some(token) = requested_by {
-                    map.serialize_entry("requested_by", token)?;
-                }
-            }
-        }
-        if let Some(progress) = self.kind.progress() {
-            map.serialize_entry("progress", progress)?;
-        }
-        map.end()
     }
 }
 
@@ -463,6 +326,14 @@ mod tests {
                     copy: Some(CopyId::new("c2").unwrap()),
                 },
                 format!(r#"{{"event":"released",{head},"reason":"retry","copy":"c2"}}"#),
+            ),
+            (
+                EventKind::Moved {
+                    queue: Queue::new("any-p1").unwrap(),
+                    retry_at: None,
+                    copy: CopyId::new("c3").unwrap(),
+                },
+                format!(r#"{{"event":"moved",{head},"queue":"any-p1","copy":"c3"}}"#),
             ),
             (
                 EventKind::Completed {

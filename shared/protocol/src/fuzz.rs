@@ -8,17 +8,21 @@ use serde_json::Value;
 use crate::cancel::CancelIntent;
 use crate::event::{Event, EventKind};
 use crate::id::{MAX_LEN, OperationId, WorkerId, WorkerType, is_name};
+use crate::log_line::{LogBatch, LogLine};
 use crate::metric::MetricBatch;
 use crate::origin::Origin;
 use crate::progress::{Progress, ProgressMessage};
+use crate::queue_list::{MAX_QUEUES, QueueList, queues_key, worker_type_of_queues_key};
 use crate::requirements::Requirements;
 use crate::rest::metrics::Cursor;
+use crate::schema_digest::SchemaDigest;
 use crate::start_request::StartRequest;
 use crate::subject::{SubjectNames, Topic};
 use crate::time::Timestamp;
 use crate::trace::TraceParent;
 use crate::worker::{
-    Heartbeat, MAX_CAPABILITIES, MAX_ENDPOINT_URL, OperationAnswer, OperationQuery, WorkerTypeEntry,
+    Heartbeat, MAX_CAPABILITIES, MAX_ENDPOINT_URL, OperationAnswer, OperationQuery,
+    WorkerTypeEntry, domain_key, domain_of_key, version_key, worker_type_of_version_key,
 };
 
 const PROGRESS: &str = r#"{"percentage":45.5,"current_step":"half \"done\"","estimated_remaining_seconds":3,"rows":7,"é":[1,{"a":null}]}"#;
@@ -91,7 +95,8 @@ fn subjects() {
             }) => worker_type(kind)
                 .zip(id(operation_id))
                 .map(|(kind, id)| names.cancel(&kind, &id)),
-            None => None,
+            // A digest does not lead back to its key.
+            Some(Topic::Key { .. }) | None => None,
         };
         if let Some(built) = built {
             assert_eq!(built, subject);
@@ -135,6 +140,61 @@ fn queues() {
 }
 
 #[test]
+fn queue_lists() {
+    let names = SubjectNames::new("acme").expect("a prefix");
+    let dummy = WorkerType::new("dummy").expect("a worker type");
+    let seeds = [
+        r#"{"queues":[{"queue":"any","consumer":"dummy-any","lease_ms":30000},{"queue":"gpu-cores8","consumer":"dummy-gpu-cores8","lease_ms":1}]}"#,
+        r#"{"queues":[],"later":{}}"#,
+    ];
+    Attack::on("queue lists").with(seeds).run(|bytes| {
+        let Some(list) = message::<QueueList>(bytes) else {
+            return;
+        };
+        let list = list.believed(&names, &dummy);
+        assert!(list.queues.len() <= MAX_QUEUES);
+        for listed in &list.queues {
+            assert!(listed.lease_ms > 0 && list.names(&listed.queue));
+            assert_eq!(listed.consumer, names.consumer(&dummy, &listed.queue));
+        }
+    });
+}
+
+#[test]
+fn keys_of_the_catalogue() {
+    let seeds = [
+        "queues.data_processing",
+        "domain.dummy",
+        "version.dummy.0123456789abcdef",
+        "installation.prefix",
+        "dummy",
+    ];
+    Attack::on("keys of the catalogue")
+        .with(seeds)
+        .run(|bytes| {
+            let Some(key) = text(bytes) else { return };
+            // What holds a valid name is built again as it was.
+            if let Some(kind) =
+                worker_type_of_queues_key(key).and_then(|kind| WorkerType::new(kind).ok())
+            {
+                assert_eq!(queues_key(&kind), key);
+            }
+            if let Some(kind) =
+                worker_type_of_version_key(key).and_then(|kind| WorkerType::new(kind).ok())
+            {
+                let version = key.splitn(3, '.').nth(2).expect("a version");
+                assert_eq!(version_key(&kind, version), key);
+            }
+            if let Some(domain) = domain_of_key(key) {
+                assert_eq!(domain_key(domain), key);
+            }
+            if let Ok(digest) = key.parse::<SchemaDigest>() {
+                assert_eq!(digest.to_string(), key);
+            }
+        });
+}
+
+#[test]
 fn events() {
     let head = r#""operation_id":"op-1","at":"2025-11-10T10:30:00.123Z","worker_id":"w-1","attempt":2,"claim_id":"c""#;
     let seeds = [
@@ -174,11 +234,13 @@ fn events() {
 fn start_requests() {
     let seeds = [
         r#"{"operation_id":"a","operation_type":"dummy","parameters":{"steps":3,"x":1e2},"created_at":"2025-11-10T10:30:00Z"}"#,
-        r#"{"operation_id":"b","operation_type":"training","parameters":{},"created_at":"2025-11-10T10:30:00Z","execution":{"requirements":{"gpu":true,"cores":8,"memory_gb":16},"timeout_seconds":60,"max_attempts":3},"retry_of":"a","resume_from":"a","resume_ancestors":["x","y"]}"#,
+        r#"{"operation_id":"b","operation_type":"training","parameters":{},"created_at":"2025-11-10T10:30:00Z","schema_digest":"0123456789abcdef","execution":{"requirements":{"gpu":true,"cores":8,"memory_gb":16,"tpu":1},"timeout_seconds":60,"max_attempts":3,"nice":[{}]},"retry_of":"a","resume_from":"a","resume_ancestors":["x","y"]}"#,
     ];
     Attack::on("start requests").with(seeds).run(|bytes| {
         if let Some(request) = message::<StartRequest>(bytes) {
             assert!(request.parameters.get().trim_start().starts_with('{'));
+            let unknown = &request.execution.unknown;
+            assert!(unknown.len() <= 8 && unknown.iter().all(|name| name.chars().count() <= 64));
         }
     });
 }
@@ -225,6 +287,25 @@ fn metric_points() {
         if let Some(batch) = message::<MetricBatch>(bytes) {
             let values = batch.into_points().filter_map(|point| point.value);
             assert!(values.into_iter().all(f64::is_finite));
+        }
+    });
+}
+
+#[test]
+fn log_lines() {
+    let seed = r#"{"operation_id":"op","worker_id":"w","attempt":1,"lines":[{"timestamp":"2025-11-10T10:30:00Z","level":"warn","text":"\u001b[1;31mred\u001b[0m\r\n\ttwo","fields":{"rows":7,"é":["\u0000"]}},{"timestamp":"2025-11-10T10:30:01Z","level":"trace","text":""}]}"#;
+    let is_harmless = |text: &str| {
+        text.chars()
+            .all(|c| c == '\n' || c == '\t' || !c.is_control())
+    };
+    Attack::on("log lines").with([seed]).run(|bytes| {
+        let Some(batch) = message::<LogBatch>(bytes) else {
+            return;
+        };
+        for line in batch.into_lines() {
+            assert!(line.text.len() <= LogLine::MAX_TEXT && is_harmless(&line.text));
+            // What is harmless stays as it is.
+            assert_eq!(line.clone().bounded(), line);
         }
     });
 }
@@ -289,7 +370,7 @@ fn trace_contexts() {
 #[test]
 fn cursors() {
     Attack::on("cursors")
-        .with(["0-0", "17-3", "18446744073709551615-1"])
+        .with(["0-0", "17-3", "17-3-2", "18446744073709551615-1"])
         .run(|bytes| {
             let Some(text) = text(bytes) else { return };
             if let Ok(cursor) = text.parse::<Cursor>() {

@@ -170,6 +170,11 @@ name_type!(
     CopyId,
     "copy"
 );
+name_type!(
+    /// Identifies a schedule, which starts operations by the clock.
+    ScheduleId,
+    "schedule id"
+);
 
 impl CopyId {
     /// A new name. The time of the put-back is part of it, which helps whoever reads a log.

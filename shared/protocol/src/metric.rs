@@ -19,6 +19,9 @@ pub struct MetricPoint {
     pub name: String,
     /// The value. `null` for infinity and NaN, which JSON cannot express.
     pub value: Option<f64>,
+    /// What it was measured at, for example the number of an epoch. Absent when the engine did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<f64>,
     /// The number of the attempt that measured it, because a later attempt may measure the same
     /// again. Absent within a [`MetricBatch`], which has it once for all points.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -26,7 +29,7 @@ pub struct MetricPoint {
 }
 
 /// A batch of points on `metrics.<worker_type>.<operation_id>`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct MetricBatch {
     /// Which operation.
     pub operation_id: OperationId,

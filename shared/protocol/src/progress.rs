@@ -187,7 +187,7 @@ impl<'de> Deserialize<'de> for Progress {
 
 /// The newest progress of a running attempt, on `progress.<worker_type>.<operation_id>` (core NATS,
 /// not stored).
-#[derive(Debug, Clone, Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Serialize, serde::Deserialize, JsonSchema)]
 pub struct ProgressMessage {
     /// Which operation.
     pub operation_id: OperationId,

@@ -10,6 +10,7 @@
 //!
 //! Rejected: the list as a part of the worker type's own entry, which its workers may write.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -31,7 +32,7 @@ pub const MAX_QUEUES: usize = 1024;
 /// assert_eq!(list.queues[0].queue.as_str(), "any");
 /// # Ok::<(), serde_json::Error>(())
 /// ```
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct QueueList {
     /// Ordered by name.
     #[serde(default)]
@@ -42,7 +43,7 @@ pub struct QueueList {
 }
 
 /// One queue of a [`QueueList`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ListedQueue {
     /// The queue.
     pub queue: Queue,

@@ -21,7 +21,7 @@ use crate::worker::Capabilities;
 /// assert_eq!(Requirements::from_queue("gpu-mem24"), Some(needs));
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[schemars(deny_unknown_fields)]
 pub struct Requirements {
     /// A GPU.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

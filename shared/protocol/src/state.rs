@@ -9,8 +9,8 @@
 //!    └──────────────────────┘ released: by a stopping worker, to be retried, or put back
 //! ```
 //!
-//! A backend may also put back an operation that is pending: it stays pending, and its log names
-//! another copy of the start request.
+//! A backend may also put back an operation that is pending, or move it into another queue: it stays
+//! pending, and its log names another copy of the start request.
 //!
 //! The problem: several processes publish about one operation: its worker, the next worker, every
 //! backend. All readers must agree on its state.
@@ -174,6 +174,7 @@ impl State {
             }
             EventKind::Released { .. } if running && current => Status::Pending,
             EventKind::Released { copy: Some(_), .. } if current => Status::Pending,
+            EventKind::Moved { .. } if current && self.status == Status::Pending => Status::Pending,
             EventKind::Completed { .. } if running && current => Status::Completed,
             // Not only from running. A worker that finds no attempt left closes the operation of a
             // lost worker, and a backend closes a direct start whose worker died before its claim.
@@ -218,7 +219,7 @@ impl FoldedLog {
     pub fn ending_with(sequence: u64, event: Event) -> Self {
         let status = match &event.kind {
             EventKind::Started { .. } => Status::Running,
-            EventKind::Released { .. } => Status::Pending,
+            EventKind::Released { .. } | EventKind::Moved { .. } => Status::Pending,
             EventKind::Completed { .. } => Status::Completed,
             EventKind::Failed { .. } => Status::Failed,
             EventKind::Cancelled { .. } => Status::Cancelled,

@@ -5,7 +5,9 @@
 //! | `start.<worker_type>.<origin>` | start requests | operations stream |
 //! | `op.<worker_type>.<operation_id>` | events: the operation log | operations stream |
 //! | `cancel.<worker_type>.<operation_id>` | cancel intents | operations stream |
+//! | `key.<worker_type>.<kind>.<digest>` | entries of a key: which operations hold it | operations stream |
 //! | `metrics.<worker_type>.<operation_id>` | batches of metric points | metrics stream |
+//! | `logs.<worker_type>.<operation_id>` | batches of log lines | log stream |
 //! | `progress.<worker_type>.<operation_id>` | progress | not stored |
 //! | `heartbeat.<worker_type>.<worker_id>` | heartbeats | not stored |
 //! | `worker.<worker_id>.<verb>` | requests to one worker | not stored |
@@ -16,7 +18,9 @@
 
 use crate::cancel::CancelIntent;
 use crate::event::Event;
-use crate::id::{OperationId, Queue, WorkerId, WorkerType};
+use crate::id::{OperationId, Queue, ScheduleId, WorkerId, WorkerType};
+use crate::keys::{self, Key, KeyEntry, KeyKind};
+use crate::log_line::LogBatch;
 use crate::metric::MetricBatch;
 use crate::origin::Origin;
 use crate::progress::ProgressMessage;
@@ -72,6 +76,13 @@ pub enum Topic<'a> {
         /// The operation.
         operation_id: &'a str,
     },
+    /// An entry of a key.
+    Key {
+        /// The worker type.
+        worker_type: &'a str,
+        /// Kind and digest of the key.
+        tokens: &'a str,
+    },
 }
 
 /// A message whose body repeats names that are in its subject.
@@ -93,7 +104,7 @@ pub trait Addressed {
         None
     }
 
-    /// Checks that the body agrees with the last two tokens of its subject.
+    /// Checks that the body agrees with its subject: the worker type, and what is behind it.
     ///
     /// # Errors
     /// [`SubjectMismatch::Field`] when it does not.
@@ -151,6 +162,14 @@ impl Addressed for MetricBatch {
     }
 }
 
+impl Addressed for LogBatch {
+    const TOPIC: &'static str = "logs";
+
+    fn last_token(&self) -> Option<(&'static str, &str)> {
+        Some(("operation_id", self.operation_id.as_str()))
+    }
+}
+
 impl Addressed for ProgressMessage {
     const TOPIC: &'static str = "progress";
 
@@ -170,6 +189,9 @@ impl Addressed for Heartbeat {
         Some(("worker_id", self.worker_id.as_str()))
     }
 }
+
+/// The durable consumer of rings, which all backends share.
+pub const SCHEDULES_CONSUMER: &str = "schedules";
 
 /// The priority group of every queue consumer.
 pub const PRIORITY_GROUP: &str = "workers";
@@ -194,7 +216,7 @@ impl SubjectNames {
         &self.prefix
     }
 
-    /// The stream of start requests, state changes and cancel intents: `KTRDR`.
+    /// The stream of start requests, state changes, cancel intents and keys: `KTRDR`.
     pub fn stream(&self) -> String {
         self.upper.clone()
     }
@@ -202,6 +224,11 @@ impl SubjectNames {
     /// The stream of metric batches: `KTRDR_METRICS`.
     pub fn metrics_stream(&self) -> String {
         format!("{}_METRICS", self.upper)
+    }
+
+    /// The stream of log lines: `KTRDR_LOGS`.
+    pub fn logs_stream(&self) -> String {
+        format!("{}_LOGS", self.upper)
     }
 
     /// The KV bucket of the worker-type catalogue: `KTRDR_WORKER_TYPES`.
@@ -235,7 +262,12 @@ impl SubjectNames {
 
     /// The subjects of [`Self::stream`].
     pub fn stream_subjects(&self) -> Vec<String> {
-        vec![self.all_starts(), self.all_operations(), self.all_cancels()]
+        vec![
+            self.all_starts(),
+            self.all_operations(),
+            self.all_cancels(),
+            self.all_keys(),
+        ]
     }
 
     /// The subjects of [`Self::metrics_stream`].
@@ -243,9 +275,19 @@ impl SubjectNames {
         vec![format!("{}.metrics.*.*", self.prefix)]
     }
 
+    /// The subjects of [`Self::logs_stream`].
+    pub fn logs_subjects(&self) -> Vec<String> {
+        vec![format!("{}.logs.*.*", self.prefix)]
+    }
+
     /// `start.<worker_type>.<origin>`: a queue's name, or `direct`.
     pub fn start(&self, worker_type: &WorkerType, origin: &Origin) -> String {
         format!("{}.start.{worker_type}.{origin}", self.prefix)
+    }
+
+    /// The start requests of one worker type.
+    pub fn starts_of(&self, worker_type: &WorkerType) -> String {
+        format!("{}.start.{worker_type}.*", self.prefix)
     }
 
     /// All start requests.
@@ -283,6 +325,23 @@ impl SubjectNames {
         format!("{}.cancel.{worker_type}.*", self.prefix)
     }
 
+    /// `key.<worker_type>.<kind>.<digest>`: who holds a key.
+    pub fn key(&self, worker_type: &WorkerType, kind: KeyKind, key: &Key) -> String {
+        let tokens = keys::tokens(kind, key);
+        format!("{}.key.{worker_type}.{tokens}", self.prefix)
+    }
+
+    /// All keys.
+    pub fn all_keys(&self) -> String {
+        format!("{}.key.*.*.*", self.prefix)
+    }
+
+    /// All keys of one kind and worker type.
+    pub fn keys_of(&self, worker_type: &WorkerType, kind: KeyKind) -> String {
+        let kind = kind.as_str();
+        format!("{}.key.{worker_type}.{kind}.*", self.prefix)
+    }
+
     /// `metrics.<worker_type>.<operation_id>`.
     pub fn metrics(&self, worker_type: &WorkerType, id: &OperationId) -> String {
         format!("{}.metrics.{worker_type}.{id}", self.prefix)
@@ -291,6 +350,16 @@ impl SubjectNames {
     /// All metric batches of one worker type.
     pub fn metrics_of(&self, worker_type: &WorkerType) -> String {
         format!("{}.metrics.{worker_type}.*", self.prefix)
+    }
+
+    /// `logs.<worker_type>.<operation_id>`.
+    pub fn logs(&self, worker_type: &WorkerType, id: &OperationId) -> String {
+        format!("{}.logs.{worker_type}.{id}", self.prefix)
+    }
+
+    /// All log lines of one worker type.
+    pub fn logs_of(&self, worker_type: &WorkerType) -> String {
+        format!("{}.logs.{worker_type}.*", self.prefix)
     }
 
     /// `progress.<worker_type>.<operation_id>`.
@@ -351,6 +420,47 @@ impl SubjectNames {
         format!("{worker_type}-{queue}")
     }
 
+    /// The stream of schedules: `KTRDR_SCHEDULES`.
+    pub fn schedules_stream(&self) -> String {
+        format!("{}_SCHEDULES", self.upper)
+    }
+
+    /// `schedule.<schedule_id>`: tells the server when to ring for a schedule.
+    pub fn schedule(&self, id: &ScheduleId) -> String {
+        format!("{}.schedule.{id}", self.prefix)
+    }
+
+    /// All schedules.
+    pub fn all_schedules(&self) -> String {
+        format!("{}.schedule.*", self.prefix)
+    }
+
+    /// `ring.<schedule_id>`: a slot of the schedule has come.
+    pub fn ring(&self, id: &ScheduleId) -> String {
+        format!("{}.ring.{id}", self.prefix)
+    }
+
+    /// All rings.
+    pub fn all_rings(&self) -> String {
+        format!("{}.ring.*", self.prefix)
+    }
+
+    /// The schedule of a subject of [`Self::all_schedules`]; `None` for any other subject.
+    pub fn schedule_of(&self, subject: &str) -> Option<ScheduleId> {
+        self.below("schedule", subject)
+    }
+
+    /// The schedule of a subject of [`Self::all_rings`]; `None` for any other subject.
+    pub fn schedule_of_ring(&self, subject: &str) -> Option<ScheduleId> {
+        self.below("ring", subject)
+    }
+
+    fn below(&self, kind: &str, subject: &str) -> Option<ScheduleId> {
+        let rest = subject.strip_prefix(&self.prefix)?.strip_prefix('.')?;
+        let id = rest.strip_prefix(kind)?.strip_prefix('.')?;
+        ScheduleId::new(id).ok()
+    }
+
     /// The server's advisory that a consumer was created on the operations stream.
     pub fn consumer_created_advisory(&self) -> String {
         format!("$JS.EVENT.ADVISORY.CONSUMER.CREATED.{}.*", self.upper)
@@ -372,9 +482,24 @@ impl SubjectNames {
         format!("OBJ_{bucket}")
     }
 
+    /// The subject of an object's description. `name` is the object's name in URL-safe Base64.
+    pub fn object_description(bucket: &str, name: &str) -> String {
+        format!("$O.{bucket}.M.{name}")
+    }
+
     /// The subject of an object's parts. `nuid` is in the object's description.
     pub fn object_parts(bucket: &str, nuid: &str) -> String {
         format!("$O.{bucket}.C.{nuid}")
+    }
+
+    /// The stream behind a bucket of key-values.
+    pub fn key_values_stream(bucket: &str) -> String {
+        format!("KV_{bucket}")
+    }
+
+    /// The subject on which the value of a key is written.
+    pub fn key_value(bucket: &str, key: &str) -> String {
+        format!("$KV.{bucket}.{key}")
     }
 
     /// The key of an operation's checkpoint: `<worker_type>.<operation_id>`.
@@ -415,12 +540,14 @@ impl SubjectNames {
         Ok(worker_type)
     }
 
-    /// The three tokens behind the prefix; `None` when there are more or fewer.
+    /// The topic, the worker type, and what is behind it: one token, and two of a key. `None` when
+    /// there are more or fewer.
     fn tokens<'a>(&self, subject: &'a str) -> Option<(&'a str, &'a str, &'a str)> {
         let rest = subject.strip_prefix(&self.prefix)?.strip_prefix('.')?;
-        let mut tokens = rest.split('.');
-        let three = (tokens.next()?, tokens.next()?, tokens.next()?);
-        tokens.next().is_none().then_some(three)
+        let mut tokens = rest.splitn(3, '.');
+        let (topic, worker_type, last) = (tokens.next()?, tokens.next()?, tokens.next()?);
+        let dots = usize::from(topic == KeyEntry::TOPIC);
+        (last.matches('.').count() == dots).then_some((topic, worker_type, last))
     }
 
     /// Parses a subject of [`Self::stream`]; `None` for any other subject.
@@ -439,82 +566,14 @@ impl SubjectNames {
                 worker_type,
                 operation_id: last,
             }),
+            "key" => Some(Topic::Key {
+                worker_type,
+                tokens: last,
+            }),
             _ => None,
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn subjects_are_built_and_taken_apart_here() {
-        let names = SubjectNames::new("ktrdr").unwrap();
-        let worker_type = WorkerType::new("data_processing").unwrap();
-        let id = OperationId::new("ABC123").unwrap();
-        assert_eq!(names.stream(), "KTRDR");
-        assert_eq!(
-            names.operation(&worker_type, &id),
-            "ktrdr.op.data_processing.ABC123"
-        );
-        assert_eq!(
-            names.parse("ktrdr.op.data_processing.ABC123"),
-            Some(Topic::Operation {
-                worker_type: "data_processing",
-                operation_id: "ABC123"
-            })
-        );
-        for other in [
-            "ktrdr",
-            "ktrdr.op.a",
-            "ktrdr.op.a.b.c",
-            "other.op.a.b",
-            "ktrdrx.op.a.b",
-            "ktrdr.progress.a.b",
-        ] {
-            assert_eq!(names.parse(other), None, "{other}");
-        }
-    }
-
-    #[test]
-    fn a_body_must_agree_with_its_subject() {
-        let names = SubjectNames::new("ktrdr").unwrap();
-        let heartbeat: Heartbeat = serde_json::from_str(
-            r#"{"worker_id":"w1","worker_type":"dummy","instance":"i","endpoint_url":"","status":"BUSY",
-            "capabilities":{},"version":"1","registered_at":"2025-11-10T10:30:00Z",
-            "at":"2025-11-10T10:30:00Z","interval_seconds":1,"slots":1,"running":[]}"#,
-        )
-        .unwrap();
-
-        let check = |subject: &str| names.check(subject, &heartbeat).map(str::to_owned);
-
-        assert_eq!(check("ktrdr.heartbeat.dummy.w1"), Ok("dummy".to_owned()));
-        assert_eq!(
-            check("ktrdr.heartbeat.training.w1"),
-            Err(SubjectMismatch::Field("worker_type"))
-        );
-        assert_eq!(
-            check("ktrdr.heartbeat.dummy.w2"),
-            Err(SubjectMismatch::Field("worker_id"))
-        );
-        for foreign in [
-            "ktrdr.progress.dummy.w1",
-            "ktrdr.heartbeat.dummy",
-            "ktrdr.heartbeat.dummy.w1.x",
-            "other.heartbeat.dummy.w1",
-        ] {
-            assert_eq!(check(foreign), Err(SubjectMismatch::Foreign), "{foreign}");
-        }
-    }
-
-    #[test]
-    fn another_prefix_is_another_stream() {
-        let names = SubjectNames::new("acme.prod").unwrap();
-        assert_eq!(names.stream(), "ACME_PROD");
-        assert!(names.parse("acme.prod.start.dummy.any").is_some());
-        for bad in ["", ".", "a.", "a..b", "a b", "*", "a.>"] {
-            assert!(SubjectNames::new(bad).is_err(), "{bad}");
-        }
-    }
-}
+mod tests;

@@ -52,19 +52,6 @@ impl TokenName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
-
-    /// Reads the optional field `requested_by` of a message. Anything but a name counts as absent:
-    /// the field only says who asked, and must not make a message unreadable.
-    ///
-    /// # Errors
-    /// Only when the message is no JSON.
-    pub fn read_if_valid<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Option<Self>, D::Error> {
-        let value = Option::<serde_json::Value>::deserialize(deserializer)?;
-        let text = value.as_ref().and_then(serde_json::Value::as_str);
-        Ok(text.and_then(|text| Self::new(text).ok()))
-    }
 }
 
 impl FromStr for TokenName {
@@ -126,7 +113,7 @@ mod tests {
 
     #[derive(Deserialize)]
     struct Message {
-        #[serde(default, deserialize_with = "TokenName::read_if_valid")]
+        #[serde(default, deserialize_with = "crate::if_valid::read")]
         requested_by: Option<TokenName>,
     }
 

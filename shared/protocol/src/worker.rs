@@ -21,6 +21,7 @@ use crate::execution::ExecutionDefaults;
 use crate::id::{OperationId, WorkerId, WorkerType};
 use crate::json::length;
 use crate::progress::Progress;
+use crate::schema_digest::SchemaDigest;
 use crate::time::Timestamp;
 
 /// What a worker has: GPU, cores, memory. An operator may add other keys; they are kept and shown.
@@ -50,13 +51,16 @@ pub enum WorkerStatus {
     Available,
     /// All its slots are taken.
     Busy,
+    /// It takes no more work, because somebody asked for that. Backends set this status, for a
+    /// heartbeat that says `draining`.
+    Draining,
     /// Its heartbeats stopped. Only backends set this status.
     TemporarilyUnavailable,
 }
 
 /// A worker's report about itself, on `heartbeat.<worker_type>.<worker_id>`. It is sent at an
 /// interval, and at once after every change.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Heartbeat {
     /// The same over a restart of the worker.
     pub worker_id: WorkerId,
@@ -72,6 +76,13 @@ pub struct Heartbeat {
     pub capabilities: Capabilities,
     /// Version of the worker program.
     pub version: String,
+    /// The digest of its request schema; absent from a worker that makes none.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "crate::if_valid::read"
+    )]
+    pub schema_digest: Option<SchemaDigest>,
     /// When the process started.
     pub registered_at: Timestamp,
     /// When the heartbeat was sent, by the worker's clock.
@@ -101,6 +112,10 @@ pub struct Heartbeat {
     /// [`MAX_REFUSED_STARTS`]. A backend ends the operation of one that made its operation exist.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refused_starts: Vec<RefusedStart>,
+    /// Whether it takes no more work. Its status is then `BUSY`: a backend of an earlier version
+    /// cannot read another one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub draining: bool,
     /// Whether this is the farewell of a worker that stops. Backends then remove it at once.
     #[serde(default)]
     pub leaving: bool,
@@ -118,7 +133,7 @@ fn is_zero(number: &u32) -> bool {
 pub const MAX_REFUSED_STARTS: usize = 32;
 
 /// A start request that a worker does not run, because no key that it trusts signed it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RefusedStart {
     /// The operation in the message.
     pub operation_id: OperationId,
@@ -127,6 +142,21 @@ pub struct RefusedStart {
     /// Why, for people.
     pub why: String,
 }
+
+/// The answer of a worker to the verbs [`DRAIN`] and [`UNDRAIN`] of its NATS service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DrainAnswer {
+    /// Whether it takes no more work now.
+    pub draining: bool,
+    /// How many operations it runs.
+    pub running: u64,
+}
+
+/// The verb that lets a worker take no more work.
+pub const DRAIN: &str = "drain";
+
+/// The verb that lets a drained worker go on.
+pub const UNDRAIN: &str = "undrain";
 
 /// Longest address of a worker, in bytes.
 pub const MAX_ENDPOINT_URL: usize = 2048;
@@ -169,7 +199,7 @@ impl Heartbeat {
 }
 
 /// One operation that a worker runs now.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RunningOperation {
     /// Its id.
     pub operation_id: OperationId,
@@ -185,8 +215,10 @@ pub struct RunningOperation {
 }
 
 /// Path segments of the REST interface itself, which no domain may use.
-pub const RESERVED_DOMAINS: [&str; 7] = [
+pub const RESERVED_DOMAINS: [&str; 9] = [
     "operations",
+    "queues",
+    "schedules",
     "workers",
     "worker-types",
     "health",
@@ -213,6 +245,21 @@ pub fn domain_of_key(key: &str) -> Option<&str> {
 
 const DOMAIN_KEY: &str = "domain.";
 
+/// The key in the bucket `KTRDR_WORKER_TYPES` of one version of a worker type. `version` is made by
+/// its workers from their entry. The first of them writes it, and nobody changes it, so its revision
+/// says in which order versions came.
+pub fn version_key(worker_type: &WorkerType, version: &str) -> String {
+    format!("{VERSION_KEY}{worker_type}.{version}")
+}
+
+/// The worker type whose version is at this key; `None` for other keys.
+pub fn worker_type_of_version_key(key: &str) -> Option<&str> {
+    let (worker_type, _version) = key.strip_prefix(VERSION_KEY)?.split_once('.')?;
+    Some(worker_type)
+}
+
+const VERSION_KEY: &str = "version.";
+
 /// The key in the bucket `KTRDR_WORKER_TYPES` at which backends write their subject prefix, when streams
 /// and buckets are provisioned.
 pub const PREFIX_KEY: &str = "installation.prefix";
@@ -221,11 +268,12 @@ fn any_value() -> Value {
     Value::Object(Map::new())
 }
 
-/// A worker type, as its workers publish it in the bucket `KTRDR_WORKER_TYPES` (key: worker type).
+/// A worker type, as its workers publish it in the bucket `KTRDR_WORKER_TYPES` (key: worker type, and
+/// [`version_key`] for each version).
 ///
 /// From it every backend routes, checks and documents `POST /api/v1/{domain}/start` without being
 /// rebuilt or restarted.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct WorkerTypeEntry {
     /// The key of the entry.
     pub worker_type: WorkerType,
@@ -241,20 +289,27 @@ pub struct WorkerTypeEntry {
     pub result_schema: Value,
     /// Version of the worker program that published it.
     pub version: String,
+    /// The digest of `request_schema`, as its workers made it; absent from workers that make none.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "crate::if_valid::read"
+    )]
+    pub schema_digest: Option<SchemaDigest>,
     /// Execution options for start requests that do not set them.
     #[serde(default, skip_serializing_if = "ExecutionDefaults::is_empty")]
     pub execution_defaults: ExecutionDefaults,
 }
 
 /// Asks a worker for the newest progress of an operation, on `worker.<worker_id>.operation`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct OperationQuery {
     /// Which operation.
     pub operation_id: OperationId,
 }
 
 /// The answer to an [`OperationQuery`].
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct OperationAnswer {
     /// The operation as it is now; `None` when this worker does not run it.
     pub running: Option<RunningOperation>,

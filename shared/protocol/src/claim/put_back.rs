@@ -1,18 +1,20 @@
 //! Putting back under every order of messages: queues that lose requests and deliver them again,
 //! workers that crash and come back, backends that are wrong about what a queue holds, read outdated
-//! logs, act at the same time, and die between the event and the copy.
+//! logs, act at the same time, and die between the event and the copy. Moves are among them, and the
+//! operation may be delayed and may expire.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use proptest::prelude::*;
 use serde_json::value::RawValue;
 
 use super::*;
 use crate::event::{Event, Failure, ReleaseReason, ResultPayload};
-use crate::id::CopyId;
+use crate::id::{CopyId, Queue};
 use crate::start_request::NamedCopy;
-use crate::state::State;
 use crate::state::tests::{Log, event};
+use crate::state::{State, Status};
 
 const MAX_ATTEMPTS: u32 = 5;
 
@@ -54,6 +56,12 @@ enum Step {
     /// A backend takes the operation for lost, rightly or not, by a reading that may lag. It may die
     /// between the event and the copy.
     PutBack { stale_by: usize, publishes: bool },
+    /// A backend moves the operation into another queue. It may die between the event and the copy.
+    Move { stale_by: usize, publishes: bool },
+    /// A backend ends the operation if it has expired.
+    Expire { stale_by: usize },
+    /// A second passes.
+    Tick,
     /// A backend publishes the copy that its reading names, whether it is stored or not.
     PublishAgain { stale_by: usize },
     /// The stream forgets message ids.
@@ -71,6 +79,10 @@ fn step() -> impl Strategy<Value = Step> {
         2 => index().prop_map(Step::Lose),
         3 => (0usize..3, any::<bool>())
             .prop_map(|(stale_by, publishes)| Step::PutBack { stale_by, publishes }),
+        2 => (0usize..3, any::<bool>())
+            .prop_map(|(stale_by, publishes)| Step::Move { stale_by, publishes }),
+        1 => (0usize..3).prop_map(|stale_by| Step::Expire { stale_by }),
+        2 => Just(Step::Tick),
         1 => (0usize..3).prop_map(|stale_by| Step::PublishAgain { stale_by }),
         1 => Just(Step::ForgetIds),
     ]
@@ -83,10 +95,21 @@ struct World {
     held: [Option<Held>; 4],
     message_ids: HashSet<CopyId>,
     copies: usize,
+    now: Timestamp,
+    /// When the operation may start, and until when.
+    times: (Option<Timestamp>, Option<Timestamp>),
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Times within the first seconds.
+fn times() -> impl Strategy<Value = (Option<Timestamp>, Option<Timestamp>)> {
+    let time = || prop::option::of((1u32..8).prop_map(|n| Timestamp::EPOCH.plus(SECOND * n)));
+    (time(), time())
 }
 
 impl World {
-    fn new() -> Self {
+    fn new(times: (Option<Timestamp>, Option<Timestamp>)) -> Self {
         let mut log = Log::default();
         let first = Request {
             sequence: log.next_sequence(),
@@ -100,6 +123,8 @@ impl World {
             held: [const { None }; 4],
             message_ids: HashSet::new(),
             copies: 0,
+            now: Timestamp::EPOCH,
+            times,
         }
     }
 
@@ -120,6 +145,12 @@ impl World {
                 stale_by,
                 publishes,
             } => self.put_back(stale_by, publishes),
+            Step::Move {
+                stale_by,
+                publishes,
+            } => self.move_it(stale_by, publishes),
+            Step::Expire { stale_by } => self.expire(stale_by),
+            Step::Tick => self.now = self.now.plus(SECOND),
             Step::PublishAgain { stale_by } => self.publish_again(stale_by),
             Step::ForgetIds => self.message_ids.clear(),
         }
@@ -153,13 +184,13 @@ impl World {
         let read = self.read_for(copy.as_ref(), stale_by);
         let copy = copy.map(|copy| copy.id);
 
-        match decide(
-            &read,
-            delivery,
-            copy.as_ref(),
-            MAX_ATTEMPTS,
-            Timestamp::EPOCH,
-        ) {
+        let (due, deadline) = self.times;
+        let terms = Terms {
+            due,
+            deadline,
+            ..Terms::new(copy.as_ref(), MAX_ATTEMPTS)
+        };
+        match decide(&read, delivery, terms, self.now) {
             ClaimDecision::Start {
                 attempt, expected, ..
             } => {
@@ -169,6 +200,13 @@ impl World {
                 };
                 let started = event(worker as u8, attempt, kind);
                 if let Some(sequence) = self.log.publish(expected, started) {
+                    if attempt == 1 {
+                        assert!(due.is_none_or(|due| due <= self.now), "started too early");
+                        assert!(
+                            deadline.is_none_or(|deadline| deadline > self.now),
+                            "started too late"
+                        );
+                    }
                     self.held[worker] = Some(Held {
                         attempt,
                         sequence,
@@ -179,6 +217,9 @@ impl World {
             ClaimDecision::GiveUp { attempts, expected } => {
                 let given_up = event(worker as u8, attempts, failed());
                 self.log.publish(expected, given_up);
+            }
+            ClaimDecision::Expire { expected } => {
+                self.log.publish(expected, event(worker as u8, 0, failed()));
             }
             ClaimDecision::Drop(why) => {
                 // Of a copy that was stored twice, one may be dropped: while an outdated reading shows
@@ -204,6 +245,9 @@ impl World {
             EventKind::Started { start_sequence, .. } => start_sequence == request.sequence,
             EventKind::Released { copy, .. } => {
                 copy.as_ref() == request.copy.as_ref().map(|copy| &copy.id)
+            }
+            EventKind::Moved { copy, .. } => {
+                Some(&copy) == request.copy.as_ref().map(|copy| &copy.id)
             }
             _ => false,
         }
@@ -270,12 +314,49 @@ impl World {
         }
     }
 
+    fn move_it(&mut self, stale_by: usize, publishes: bool) {
+        let read = self.log.read_last(stale_by);
+        if read.state.status != Status::Pending {
+            return;
+        }
+        self.copies += 1;
+        let copy = CopyId::new(format!("c{}", self.copies)).unwrap();
+        let kind = EventKind::Moved {
+            queue: Queue::new("any-p1").unwrap(),
+            retry_at: None,
+            copy: copy.clone(),
+        };
+        let moved = Event {
+            worker_id: None,
+            ..event(9, read.state.attempt, kind)
+        };
+        if let Some(named_at) = self.log.publish(read.tail, moved)
+            && publishes
+        {
+            self.publish_copy(NamedCopy { id: copy, named_at });
+        }
+    }
+
+    fn expire(&mut self, stale_by: usize) {
+        let read = self.log.read_last(stale_by);
+        let has_expired = self.times.1.is_some_and(|deadline| deadline <= self.now);
+        if has_expired && read.state.status == Status::Pending && read.state.attempt == 0 {
+            let expired = Event {
+                worker_id: None,
+                ..event(9, 0, failed())
+            };
+            self.log.publish(read.tail, expired);
+        }
+    }
+
     fn publish_again(&mut self, stale_by: usize) {
         let read = self.log.read_last(stale_by);
         if let Some(Event {
-            kind: EventKind::Released {
-                copy: Some(copy), ..
-            },
+            kind:
+                EventKind::Released {
+                    copy: Some(copy), ..
+                }
+                | EventKind::Moved { copy, .. },
             ..
         }) = read.last
         {
@@ -303,6 +384,7 @@ impl World {
     /// put back. Whether the operation ends.
     fn settles(&mut self) -> bool {
         self.held = [const { None }; 4];
+        self.now = self.now.plus(SECOND * 10);
         for _ in 0..6 {
             for index in 0..self.requests.len() {
                 // The second delivery comes after the lease of the first.
@@ -344,14 +426,15 @@ fn failed() -> EventKind {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
-    /// Whatever is lost and put back, rightly or not: every event in the log is legal, there is one
+    /// Whatever is lost, put back and moved, rightly or not: the first attempt begins within its times, every event in the log is legal, there is one
     /// end at most, the request that counts is never dropped, and putting back uses up no attempt.
     /// And once nothing goes wrong any more, the operation ends.
     #[test]
     fn an_operation_that_is_put_back_at_any_time_ends_once(
         steps in prop::collection::vec(step(), 1..60),
+        times in times(),
     ) {
-        let mut world = World::new();
+        let mut world = World::new(times);
 
         for step in steps {
             world.step(step);

@@ -14,7 +14,7 @@ use crate::time::Timestamp;
 pub struct CancelResponse<'a> {
     /// Always true.
     pub success: bool,
-    /// A text for people.
+    /// What happened, for people.
     pub message: Cow<'a, str>,
     /// The id of the operation.
     pub operation_id: Cow<'a, OperationId>,
@@ -24,19 +24,43 @@ pub struct CancelResponse<'a> {
     pub cancel_requested_at: Option<Timestamp>,
 }
 
+/// The operation was cancelled by this request.
+const CANCELLED: &str = "Operation cancelled successfully";
+
+/// An earlier request had cancelled the operation.
+const CANCELLED_BEFORE: &str = "Operation was cancelled before";
+
+/// The worker has not confirmed yet.
+const REQUESTED: &str = "Cancellation requested; the worker has not confirmed it yet";
+
 impl<'a> CancelResponse<'a> {
-    /// The answer about an operation that is in `status`.
+    /// The answer about an operation that is in `status` after the request.
     pub fn new(
         operation_id: Cow<'a, OperationId>,
         status: Status,
         cancel_requested_at: Option<Timestamp>,
     ) -> Self {
+        let message = match status {
+            Status::Cancelled => CANCELLED,
+            _ => REQUESTED,
+        };
         Self {
             success: true,
-            message: "Operation cancelled successfully".into(),
+            message: message.into(),
             operation_id,
             status,
             cancel_requested_at,
+        }
+    }
+
+    /// The answer about an operation that was cancelled before the request.
+    pub fn cancelled_before(
+        operation_id: Cow<'a, OperationId>,
+        cancel_requested_at: Option<Timestamp>,
+    ) -> Self {
+        Self {
+            message: CANCELLED_BEFORE.into(),
+            ..Self::new(operation_id, Status::Cancelled, cancel_requested_at)
         }
     }
 }

@@ -40,6 +40,8 @@ error_codes! {
     InvalidBody = 400 "invalid_body",
     /// A query parameter has a value that is not accepted.
     InvalidQuery = 400 "invalid_query",
+    /// The route does not take a query parameter of this name.
+    UnknownParameter = 400 "unknown_parameter",
     /// The cursor does not come from an earlier answer.
     InvalidCursor = 400 "invalid_cursor",
     /// A request header has a value that is not accepted.
@@ -60,12 +62,24 @@ error_codes! {
     OperationNotFound = 404 "operation_not_found",
     /// No worker with this id is listed.
     WorkerNotFound = 404 "worker_not_found",
+    /// No worker type of this name is known.
+    WorkerTypeNotFound = 404 "worker_type_not_found",
+    /// No schedule with this id is known.
+    ScheduleNotFound = 404 "schedule_not_found",
     /// The path does not take this method.
     MethodNotAllowed = 405 "method_not_allowed",
     /// The operation id is taken.
     TaskIdConflict = 409 "task_id_conflict",
+    /// The operation with this id was started with another body.
+    IdempotencyMismatch = 409 "idempotency_mismatch",
     /// The operation has completed or failed, so it cannot be cancelled.
     AlreadyFinished = 409 "already_finished",
+    /// The operation does not wait in a queue, so it has no priority that could change.
+    NotWaiting = 409 "not_waiting",
+    /// Another operation with the same unique key is open.
+    NotUnique = 409 "not_unique",
+    /// Workers of the type are alive, so it cannot be forgotten.
+    WorkerTypeInUse = 409 "worker_type_in_use",
     /// The operation has no result yet.
     NotFinished = 409 "not_finished",
     /// Only failed and cancelled operations can be retried or resumed.
@@ -86,6 +100,10 @@ error_codes! {
     InvalidRequest = 422 "invalid_request",
     /// The server has a fault.
     Internal = 500 "internal",
+    /// The row of the operation in the archive cannot be read.
+    OperationDamaged = 500 "operation_damaged",
+    /// The NATS server is too old for schedules.
+    SchedulesUnsupported = 501 "schedules_unsupported",
     /// What a worker stored as the result cannot be served.
     InvalidResult = 502 "invalid_result",
     /// The backend has not read the operations yet.
@@ -98,6 +116,8 @@ error_codes! {
     NoWorkers = 503 "no_workers_available",
     /// The requirements need another queue, and the NATS server has no room for it.
     TooManyQueues = 503 "too_many_queues",
+    /// The worker is listed and does not answer.
+    WorkerNotAnswering = 503 "worker_not_answering",
     /// All slots of the worker are taken (direct start only).
     WorkerBusy = 503 "worker_busy",
     /// The request schema of the worker type cannot be used.

@@ -9,8 +9,9 @@ use serde_json::{Map, Value};
 
 use crate::event::{Failure, ResultRef};
 use crate::execution::ExecutionOptions;
-use crate::id::{OperationId, WorkerId, WorkerType};
+use crate::id::{OperationId, ScheduleId, WorkerId, WorkerType};
 use crate::origin::Origin;
+use crate::priority::Priority;
 use crate::progress::Progress;
 use crate::state::Status;
 use crate::time::Timestamp;
@@ -64,6 +65,9 @@ pub struct OperationPage<O = OperationDocument<'static>> {
     /// operations when these are large; the next one begins at `offset` plus their number.
     #[serde(default)]
     pub has_more: bool,
+    /// Continues after this page, as `cursor`; `null` at the end.
+    #[serde(default)]
+    pub next_cursor: Option<String>,
 }
 
 /// An operation as both REST interfaces show it.
@@ -78,6 +82,10 @@ pub struct OperationDocument<'a> {
     pub operation_type: Cow<'a, WorkerType>,
     /// Its status.
     pub status: Status,
+    /// What it is about, in at most 160 characters: the parameters that the worker type's request schema
+    /// names (`x-ktrdr-summary`), or the first ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub summary: Option<Cow<'a, str>>,
     /// How far it is; 100 once completed.
     #[schemars(with = "Progress")]
     pub progress: ProgressDocument<'a>,
@@ -103,7 +111,7 @@ pub struct OperationDocument<'a> {
     pub attempt: u32,
     /// All attempts in order.
     pub attempts: Cow<'a, [Attempt]>,
-    /// The result once completed; `null` when it is large and only at `…/results`.
+    /// The result once completed; `null` when it is large and only at `…/results`, and in lists.
     #[schemars(with = "Option<Value>")]
     pub result: Option<Cow<'a, RawValue>>,
     /// Where a large result is stored.
@@ -119,17 +127,33 @@ pub struct OperationDocument<'a> {
     /// Present and true when a backend ended it without the worker's confirmation.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub forced: bool,
-    /// While pending: its place in the queue, from 1.
+    /// While pending: its place among those that wait for the same workers, from 1. Absent while it is
+    /// delayed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue_position: Option<u64>,
     /// The queue it waits or waited in; `direct` when it was sent to a worker.
     pub queue: Cow<'a, Origin>,
+    /// Its priority now, from 1 to 5; absent: 3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<Priority>,
+    /// The time before which its first attempt must not start, when it was given one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_at: Option<Timestamp>,
+    /// The time by which its first attempt must have started, when it was given one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
     /// While it waits for a retry: the earliest time of the next attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_at: Option<Timestamp>,
     /// The operation whose request this one repeats.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_of: Option<Cow<'a, OperationId>>,
+    /// The newest operation that repeats this one's request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retried_as: Option<Cow<'a, OperationId>>,
+    /// The schedule that started it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule_id: Option<Cow<'a, ScheduleId>>,
     /// The name of the token that started it; absent when it was started without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requested_by: Option<Cow<'a, TokenName>>,
@@ -137,6 +161,28 @@ pub struct OperationDocument<'a> {
     /// and its metric points are not kept there.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub archived: bool,
+    /// What this document leaves out; `GET /api/v1/operations/{id}` has all of it. Absent when
+    /// nothing is left out.
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+    pub truncated: Cow<'a, [LeftOut]>,
+}
+
+/// The body of `PATCH /api/v1/operations/{id}`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChangeOperation {
+    /// The priority that it is to have, from 1 to 5.
+    pub priority: Priority,
+}
+
+/// A part of an operation that a list leaves out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LeftOut {
+    /// The result, in `result`.
+    Result,
+    /// Large values among the parameters, in `metadata`.
+    Parameters,
 }
 
 /// One attempt, as both REST interfaces show it.
@@ -278,7 +324,7 @@ mod tests {
 
     #[test]
     fn a_document_is_read_as_it_was_written() {
-        let text = r#"{"operation_id":"a","operation_type":"dummy","status":"completed",
+        let text = r#"{"operation_id":"a","operation_type":"dummy","status":"completed","summary":"about",
             "progress":{"percentage":100,"current_step":null,"estimated_remaining_seconds":0,"rows":7},
             "metadata":{"big":12345678901234567890123,"worker_id":"w"},
             "execution":{"requirements":{"gpu":true},"max_attempts":2},
@@ -291,7 +337,9 @@ mod tests {
             "result_ref":{"bucket":"b","object":"o","size":3},"error_message":"no",
             "error":{"code":"x","message":"no","permanent":true},
             "cancel_requested_at":"2025-11-10T10:30:02.000Z","forced":true,"queue_position":3,
-            "queue":"any","retry_at":"2025-11-10T10:30:02.000Z","retry_of":"b","archived":true}"#;
+            "queue":"any","priority":1,"start_at":"2025-11-10T10:30:00.000Z",
+            "expires_at":"2025-11-10T10:31:00.000Z","retry_at":"2025-11-10T10:30:02.000Z","retry_of":"b","retried_as":"c","archived":true,
+            "truncated":["result","parameters"]}"#;
         let squeezed: String = text.lines().map(str::trim).collect();
 
         let read: OperationDocument<'_> = serde_json::from_str(&squeezed).unwrap();

@@ -22,12 +22,18 @@ pub struct StartResponse<'a> {
     /// While it waits: its place in the queue, from 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue_position: Option<u64>,
+    /// Present and true when the operation was started before, and nothing was started now.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub existed: bool,
+    /// A text for people, when the operation was started before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
     /// A warning for the user, for example that no worker could run it now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warning: Option<String>,
 }
 
-/// The worker runs the operation now.
+/// The worker runs the operation now, or has taken it before.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct DirectStartResponse<'a> {
     /// Always true.
@@ -38,12 +44,15 @@ pub struct DirectStartResponse<'a> {
     pub status: DirectStartStatus,
     /// The worker that runs it.
     pub worker_id: Cow<'a, WorkerId>,
+    /// Present and true when the operation was started before, and nothing was started now.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub existed: bool,
 }
 
 /// The outcome of a direct start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DirectStartStatus {
-    /// The worker runs it.
+    /// The worker runs it, or has run it.
     Started,
 }

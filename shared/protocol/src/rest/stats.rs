@@ -29,6 +29,9 @@ pub struct Stats {
     pub workers: WorkerCounts,
     /// The last 60 minutes, oldest first.
     pub minutes: Vec<MinuteStats>,
+    /// The operations that ended within `window_seconds`.
+    #[serde(default)]
+    pub ended: EndedStats,
     /// Clients that follow live events.
     pub event_streams: EventStreamCounts,
     /// Stream sequence of the last message that was read.
@@ -93,6 +96,47 @@ pub struct QueueStats {
     /// The queue.
     #[serde(flatten)]
     pub queue: QueueDocument,
+    /// Why nobody takes what waits in it, when no live worker can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nobody: Option<String>,
+}
+
+/// The operations that ended within a window.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct EndedStats {
+    /// Length of the window, up to now.
+    pub window_seconds: u64,
+    /// How many operations the figures are about.
+    pub operations: u64,
+    /// Whether more operations ended in the window: the figures are about the newest ones.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_partial: bool,
+    /// From the start of an operation to its first attempt, in seconds. `null` when none had one.
+    pub waiting: Option<Quantiles>,
+    /// From the beginning of its last attempt to its end, in seconds. `null` when none had one.
+    pub running: Option<Quantiles>,
+    /// Operations that failed, most of them first; at most 100 entries.
+    pub failures: Vec<FailureCount>,
+}
+
+/// Two quantiles, in seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Quantiles {
+    /// Half of the values are at most this.
+    pub p50: f64,
+    /// 95 % of the values are at most this.
+    pub p95: f64,
+}
+
+/// Operations of one worker type that failed in the same way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct FailureCount {
+    /// The worker type.
+    pub operation_type: WorkerType,
+    /// The code of the failure.
+    pub error_code: String,
+    /// How many operations.
+    pub operations: u64,
 }
 
 /// Listed workers by status.
@@ -103,6 +147,9 @@ pub struct WorkerCounts {
     pub available: u64,
     /// Workers whose slots are all taken.
     pub busy: u64,
+    /// Workers that take no more work, because somebody asked for that.
+    #[serde(default)]
+    pub draining: u64,
     /// Workers whose heartbeats stopped.
     pub temporarily_unavailable: u64,
 }

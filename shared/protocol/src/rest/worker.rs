@@ -51,6 +51,26 @@ pub struct WorkerDocument {
     pub fenced: u64,
 }
 
+/// The answer to a drain and an undrain.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct DrainResponse {
+    /// Always true.
+    pub success: bool,
+    /// What is so now.
+    pub data: DrainedWorker,
+}
+
+/// Whether a worker takes work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DrainedWorker {
+    /// The id of the worker.
+    pub worker_id: WorkerId,
+    /// Whether it takes no more work.
+    pub draining: bool,
+    /// How many operations it runs.
+    pub running: u64,
+}
+
 /// One operation that a worker runs.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct CurrentOperation {

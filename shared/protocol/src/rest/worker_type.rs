@@ -1,5 +1,7 @@
 //! The catalogue of worker types, and their queues.
 
+use std::borrow::Cow;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -10,24 +12,24 @@ use crate::origin::Origin;
 
 /// The catalogue of worker types.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-pub struct WorkerTypesResponse {
+pub struct WorkerTypesResponse<'a> {
     /// Always true.
     pub success: bool,
     /// The catalogue.
-    pub data: WorkerTypeList,
+    pub data: WorkerTypeList<'a>,
 }
 
 /// All worker types.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-pub struct WorkerTypeList {
+pub struct WorkerTypeList<'a> {
     /// By name.
-    pub worker_types: Vec<WorkerTypeDocument>,
+    pub worker_types: Vec<WorkerTypeDocument<'a>>,
 }
 
 /// One worker type.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "WorkerType")]
-pub struct WorkerTypeDocument {
+pub struct WorkerTypeDocument<'a> {
     /// The worker type.
     pub worker_type: WorkerType,
     /// Its path segment in the start route.
@@ -46,9 +48,9 @@ pub struct WorkerTypeDocument {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema_error: Option<String>,
     /// JSON Schema of the parameters.
-    pub request_schema: Value,
+    pub request_schema: Cow<'a, Value>,
     /// JSON Schema of the result.
-    pub result_schema: Value,
+    pub result_schema: Cow<'a, Value>,
     /// Execution options for start bodies that do not set them.
     #[serde(default, skip_serializing_if = "ExecutionDefaults::is_empty")]
     pub execution_defaults: ExecutionDefaults,
@@ -56,6 +58,27 @@ pub struct WorkerTypeDocument {
     pub queues: Vec<QueueDocument>,
     /// How many of its workers are listed and not silent.
     pub workers: u64,
+}
+
+/// A worker type that was forgotten.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct ForgottenWorkerTypeResponse {
+    /// Always true.
+    pub success: bool,
+    /// What was forgotten.
+    pub data: ForgottenWorkerType,
+}
+
+/// A worker type that was forgotten.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct ForgottenWorkerType {
+    /// The worker type.
+    pub worker_type: String,
+    /// The domains that are free again.
+    pub domains: Vec<String>,
+    /// Operations of the type that have not ended. They stay, and run when a worker of the type
+    /// starts.
+    pub open_operations: u64,
 }
 
 /// One queue.

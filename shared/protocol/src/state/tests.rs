@@ -5,9 +5,9 @@ use proptest::prelude::*;
 use serde_json::value::RawValue;
 
 use super::*;
-use crate::claim::{ClaimDecision, DeliveryInfo, decide};
+use crate::claim::{ClaimDecision, DeliveryInfo, Terms, decide};
 use crate::event::{Failure, ReleaseReason, ResultPayload};
-use crate::id::{CopyId, OperationId, WorkerId};
+use crate::id::{CopyId, OperationId, Queue, WorkerId};
 use crate::time::Timestamp;
 
 pub(crate) fn event(worker: u8, attempt: u32, kind: EventKind) -> Event {
@@ -22,7 +22,7 @@ pub(crate) fn event(worker: u8, attempt: u32, kind: EventKind) -> Event {
 }
 
 fn kind(which: u8) -> EventKind {
-    match which % 6 {
+    match which % 7 {
         0 => EventKind::Started {
             start_sequence: 1,
             delivery: 1,
@@ -50,11 +50,16 @@ fn kind(which: u8) -> EventKind {
             progress: None,
             requested_by: None,
         },
-        _ => EventKind::Released {
+        5 => EventKind::Released {
             reason: ReleaseReason::Retry,
             error: None,
             retry_at: None,
             copy: Some(CopyId::new("c").unwrap()),
+        },
+        _ => EventKind::Moved {
+            queue: Queue::new("any-p1").unwrap(),
+            retry_at: None,
+            copy: CopyId::new("m").unwrap(),
         },
     }
 }
@@ -151,7 +156,7 @@ proptest! {
         let mut deliveries = 0;
         for step in steps {
             match step {
-                Step::Deliver { worker, stale_by } => { deliveries += 1; let delivery = DeliveryInfo { start_sequence: 1, count: deliveries }; match decide(&log.read_last(stale_by), delivery, None, 5, Timestamp::EPOCH) {
+                Step::Deliver { worker, stale_by } => { deliveries += 1; let delivery = DeliveryInfo { start_sequence: 1, count: deliveries }; match decide(&log.read_last(stale_by), delivery, Terms::new(None, 5), Timestamp::EPOCH) {
                     ClaimDecision::Start { attempt, expected, .. } => {
                         if let Some(sequence) = log.publish(expected, event(worker, attempt, EventKind::Started { start_sequence: 1, delivery: deliveries })) {
                             held[worker as usize] = Some(Held { attempt, sequence });
@@ -161,7 +166,7 @@ proptest! {
                         log.publish(expected, event(worker, attempts, kind(3)));
                     }
                     ClaimDecision::Drop(_) => prop_assert!(log.read().state.status.is_terminal(), "a stale reading dropped a request"),
-                    ClaimDecision::NotBefore(_) | ClaimDecision::Outdated => {}
+                    ClaimDecision::Expire { .. } | ClaimDecision::NotBefore(_) | ClaimDecision::Outdated => {}
                 } }
                 Step::Finish(worker, which) => {
                     if let Some(Held { attempt, sequence }) = held[worker as usize].take() {
@@ -198,7 +203,7 @@ proptest! {
     /// met each once does.
     #[test]
     fn duplicates_and_replays_change_nothing(
-        events in prop::collection::vec((0u8..6, 0u32..4), 1..30),
+        events in prop::collection::vec((0u8..7, 0u32..4), 1..30),
         again in prop::collection::vec(any::<prop::sample::Index>(), 0..60),
     ) {
         let mut log = Log::default();
@@ -221,7 +226,7 @@ proptest! {
     /// Messages that no program of ours publishes, in any order: never a step backwards, and an end
     /// is an end.
     #[test]
-    fn garbage_never_steps_backwards(events in prop::collection::vec((0u8..6, 0u32..6, 1u64..40), 1..60)) {
+    fn garbage_never_steps_backwards(events in prop::collection::vec((0u8..7, 0u32..6, 1u64..40), 1..60)) {
         let mut state = State::default();
         for (which, attempt, sequence) in events {
             let before = state;
@@ -250,9 +255,10 @@ fn every_arrow_of_the_drawing_and_no_other() {
         (Running, 4, Cancelled),
         (Pending, 5, Pending),
         (Running, 5, Pending),
+        (Pending, 6, Pending),
     ];
     for from in Status::ALL {
-        for which in 0..6u8 {
+        for which in 0..7u8 {
             let attempt = if which == 0 { 3 } else { 2 };
             let mut state = State {
                 status: from,

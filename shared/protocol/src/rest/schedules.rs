@@ -1,0 +1,143 @@
+//! Schedules.
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::id::{ScheduleId, WorkerType};
+use crate::schedule::{CatchUp, LastError, LastRun, Overlap};
+use crate::time::Timestamp;
+use crate::token_name::TokenName;
+
+/// The body of `PUT /api/v1/schedules/{id}`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PutSchedule {
+    /// The domain whose start route its operations would take.
+    #[schemars(length(min = 1))]
+    pub domain: String,
+    /// The start body, without `task_id`.
+    #[schemars(schema_with = "object")]
+    pub body: Box<RawValue>,
+    /// A cron line: minute, hour, day of the month, month, day of the week; with six fields, the
+    /// second comes first. Fields have numbers, names (`JAN`, `MON`), `*`, lists, ranges and steps.
+    #[schemars(length(min = 9, max = 256), extend("pattern" = r"^\s*\S+(\s+\S+){4,5}\s*$"))]
+    pub cron: String,
+    /// The IANA name of the time zone in which the cron line is read.
+    #[serde(default = "utc")]
+    #[schemars(length(min = 1, max = 64))]
+    pub time_zone: String,
+    /// What happens at a slot while the schedule's last operation has not ended.
+    #[serde(default)]
+    pub overlap: Overlap,
+    /// What happens to slots that nobody could start within a minute.
+    #[serde(default)]
+    pub catch_up: CatchUp,
+    /// Whether it starts nothing by itself.
+    #[serde(default)]
+    pub paused: bool,
+}
+
+impl PutSchedule {
+    /// A schedule with this domain, cron line and start body. The time zone is UTC; missed slots, and
+    /// slots during which the last operation still runs, are left out.
+    ///
+    /// # Errors
+    /// When the body cannot be written as JSON.
+    pub fn new(
+        domain: impl Into<String>,
+        cron: impl Into<String>,
+        body: &impl Serialize,
+    ) -> Result<Self, serde_json::Error> {
+        Ok(Self {
+            domain: domain.into(),
+            body: serde_json::value::to_raw_value(body)?,
+            cron: cron.into(),
+            time_zone: utc(),
+            overlap: Overlap::default(),
+            catch_up: CatchUp::default(),
+            paused: false,
+        })
+    }
+}
+
+fn utc() -> String {
+    "UTC".to_owned()
+}
+
+fn object(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "object", "additionalProperties": true})
+}
+
+/// One schedule.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "Schedule")]
+pub struct ScheduleDocument {
+    /// Its id.
+    pub schedule_id: ScheduleId,
+    /// The domain whose start route its operations would take.
+    pub domain: String,
+    /// The worker type of its operations.
+    pub operation_type: WorkerType,
+    /// The start body.
+    #[schemars(schema_with = "object")]
+    pub body: Box<RawValue>,
+    /// The cron line.
+    pub cron: String,
+    /// The time zone in which it is read.
+    pub time_zone: String,
+    /// What happens at a slot while its last operation has not ended.
+    pub overlap: Overlap,
+    /// What happens to slots that nobody could start within a minute.
+    pub catch_up: CatchUp,
+    /// Whether it starts nothing by itself.
+    pub paused: bool,
+    /// The next five slots; empty while it is paused.
+    pub next_runs: Vec<Timestamp>,
+    /// Its last operation.
+    pub last_run: Option<LastRun>,
+    /// Why its last slot became no operation, if it did not.
+    pub last_error: Option<LastError>,
+    /// Slots that were left out because the last operation had not ended.
+    pub skipped: u64,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it was written last.
+    pub updated_at: Timestamp,
+    /// The token that wrote it last.
+    pub created_by: Option<TokenName>,
+}
+
+/// One schedule.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct ScheduleResponse {
+    /// Always true.
+    pub success: bool,
+    /// The schedule.
+    pub data: ScheduleDocument,
+}
+
+/// All schedules.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct SchedulesResponse {
+    /// Always true.
+    pub success: bool,
+    /// The schedules.
+    pub data: SchedulesPage,
+}
+
+/// All schedules.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct SchedulesPage {
+    /// By id.
+    pub schedules: Vec<ScheduleDocument>,
+}
+
+/// A schedule that was deleted.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct DeletedScheduleResponse {
+    /// Always true.
+    pub success: bool,
+    /// Its id.
+    pub schedule_id: ScheduleId,
+}
