@@ -18,17 +18,15 @@ pub struct Followed<S> {
     broken: Option<(S, bool)>,
 }
 
-impl<S> Default for Followed<S> {
+impl<S: PartialEq> Followed<S> {
     /// Nothing is in use yet.
-    fn default() -> Self {
+    pub fn unread() -> Self {
         Self {
             used: None,
             broken: None,
         }
     }
-}
 
-impl<S: PartialEq> Followed<S> {
     /// Files in this state are in use.
     pub fn using(state: S) -> Self {
         Self {

@@ -8,15 +8,18 @@
 
 use std::time::Duration;
 
+use async_nats::datetime::{DateTime, from_nanos};
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::consumer::{self, AckPolicy, DeliverPolicy, PriorityPolicy, pull};
-use async_nats::jetstream::context::Context;
+use async_nats::jetstream::context::{ConsumerInfoError, ConsumerInfoErrorKind, Context};
 use async_nats::jetstream::stream::{ConsumerCreateStrictErrorKind, Stream};
 use futures::TryStreamExt;
 use ktrdr_protocol::id::{Queue, WorkerType};
 use ktrdr_protocol::origin::Origin;
 use ktrdr_protocol::queue_list::{QueueList, queues_key};
+use ktrdr_protocol::queue_pause::QueuePause;
 use ktrdr_protocol::subject::{PRIORITY_GROUP, SubjectNames, Topic};
+use ktrdr_protocol::time::Timestamp;
 
 use crate::key_values::KeyValues;
 use crate::topology::{TopologyError, nats};
@@ -43,13 +46,14 @@ const CREATE_PAUSE: Duration = Duration::from_millis(50);
 pub const DEFAULT_MAX_CONSUMERS: usize = 1_000;
 
 /// The durable pull consumer of one queue. The workers of the queue share it. It delivers the
-/// requests from the sequence `from` on; `None` for all.
+/// requests from the sequence `from` on, `None` for all, and none before the end of `pause`.
 pub fn queue_consumer(
     names: &SubjectNames,
     worker_type: &WorkerType,
     queue: &Queue,
     lease: Duration,
     from: Option<u64>,
+    pause: Option<DateTime>,
 ) -> pull::Config {
     let deliver_policy = match from {
         Some(start_sequence) => DeliverPolicy::ByStartSequence { start_sequence },
@@ -68,12 +72,38 @@ pub fn queue_consumer(
         max_deliver: -1,
         priority_policy: PriorityPolicy::Prioritized,
         priority_groups: vec![PRIORITY_GROUP.to_owned()],
+        pause_until: pause,
         ..pull::Config::default()
     }
 }
 
-/// Creates the consumer of a queue if it is missing, and returns the lease that applies: the
-/// consumer's `ack_wait`. A consumer that exists keeps what it has delivered, whatever `from` says.
+/// What the consumer of a queue has been created with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ensured {
+    /// The lease that applies: its `ack_wait`.
+    pub lease: Duration,
+    /// The sequence from which it delivers; `None` for all.
+    pub from: Option<u64>,
+}
+
+impl Ensured {
+    fn of(config: &consumer::Config) -> Self {
+        let from = match config.deliver_policy {
+            DeliverPolicy::ByStartSequence { start_sequence } => Some(start_sequence),
+            _ => None,
+        };
+        Self {
+            lease: config.ack_wait,
+            from,
+        }
+    }
+}
+
+/// Creates the consumer of a queue if it is missing. One that exists keeps what it has delivered,
+/// whatever `lease` and `from` say, and its own pause.
+///
+/// Callers that have seen the consumer pass the same `from` again: a cluster of servers can lose
+/// the entry of a consumer and keep the consumer itself, and that one accepts no other.
 ///
 /// # Errors
 /// [`TopologyError`], also when another queue's consumer has this name.
@@ -84,32 +114,36 @@ pub async fn ensure(
     queue: &Queue,
     lease: Duration,
     from: Option<u64>,
-) -> Result<Duration, TopologyError> {
-    let config = queue_consumer(names, worker_type, queue, lease, from);
-    let what = format!("consumer {}", names.consumer(worker_type, queue));
+    pause: Option<QueuePause>,
+) -> Result<Ensured, TopologyError> {
+    let name = names.consumer(worker_type, queue);
+    let what = format!("consumer {name}");
+    let pause = pause.map(|pause| server_time(pause.end()));
+    let pause = pause.transpose().map_err(|error| nats(&what, error))?;
+    let config = queue_consumer(names, worker_type, queue, lease, from, pause);
 
     let mut tries = 1..=CREATE_TRIES;
     let found = loop {
+        // A cluster that changes its leader can take a request to create what exists, and lose the
+        // consumer's entry over it.
+        if let Some(info) = find(jetstream, names, &name).await? {
+            break info.config;
+        }
+
         let created = jetstream
             .create_consumer_strict_on_stream(config.clone(), names.stream())
             .await;
         let error = match created {
-            Ok(consumer) => return Ok(consumer.cached_info().config.ack_wait),
+            Ok(consumer) => return Ok(Ensured::of(&consumer.cached_info().config)),
             Err(error) => error,
         };
 
+        // Another backend has created it, or an earlier one is still being removed.
         let has_more_tries = tries.next().is_some();
         match error.kind() {
-            kind if says_it_exists(&kind) => {
-                match info(jetstream, names, &names.consumer(worker_type, queue)).await {
-                    Ok(info) => break info.config,
-                    // Another backend has removed it since.
-                    Err(_) if has_more_tries => {}
-                    Err(error) => return Err(error),
-                }
-            }
             kind if says_too_many(&kind) => return Err(TopologyError::ConsumerLimit { what }),
-            kind if says_it_is_being_removed(&kind) && has_more_tries => {}
+            kind if has_more_tries
+                && (says_it_exists(&kind) || says_it_is_being_removed(&kind)) => {}
             _ => return Err(nats(&what, error)),
         }
         tokio::time::sleep(CREATE_PAUSE).await;
@@ -123,7 +157,7 @@ pub async fn ensure(
             wanted: config.filter_subject,
         });
     }
-    Ok(found.ack_wait)
+    Ok(Ensured::of(&found))
 }
 
 fn says_it_exists(kind: &ConsumerCreateStrictErrorKind) -> bool {
@@ -299,12 +333,32 @@ pub async fn info(
     names: &SubjectNames,
     consumer: &str,
 ) -> Result<consumer::Info, TopologyError> {
-    let what = format!("consumer {consumer}");
-    let stream = stream(jetstream, names, &what).await?;
-    stream
-        .consumer_info(consumer)
-        .await
-        .map_err(|error| nats(&what, error))
+    ask(jetstream, names, consumer)
+        .await?
+        .map_err(|error| nats(&format!("consumer {consumer}"), error))
+}
+
+/// Asks the server about the consumer of a queue that may not exist.
+async fn find(
+    jetstream: &Context,
+    names: &SubjectNames,
+    consumer: &str,
+) -> Result<Option<consumer::Info>, TopologyError> {
+    match ask(jetstream, names, consumer).await? {
+        Ok(info) => Ok(Some(info)),
+        Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => Ok(None),
+        Err(error) => Err(nats(&format!("consumer {consumer}"), error)),
+    }
+}
+
+/// The server's own answer about a consumer.
+async fn ask(
+    jetstream: &Context,
+    names: &SubjectNames,
+    consumer: &str,
+) -> Result<Result<consumer::Info, ConsumerInfoError>, TopologyError> {
+    let stream = stream(jetstream, names, &format!("consumer {consumer}")).await?;
+    Ok(stream.consumer_info(consumer).await)
 }
 
 /// The stream whose consumers the queues are. `what` names in an error what it was needed for.
@@ -319,8 +373,8 @@ async fn stream(
         .map_err(|error| nats(what, error))
 }
 
-/// Lets the consumer of a queue deliver nothing for a while. What is delivered already stays with
-/// its workers.
+/// Lets the consumer of a queue deliver nothing until then, by the server's clock. What is delivered
+/// already stays with its workers.
 ///
 /// # Errors
 /// [`TopologyError`] when the server does not answer, or the consumer does not exist.
@@ -328,17 +382,26 @@ pub async fn pause(
     jetstream: &Context,
     names: &SubjectNames,
     consumer: &str,
-    duration: Duration,
+    until: Timestamp,
 ) -> Result<(), TopologyError> {
     let what = format!("consumer {consumer}");
-    let until = async_nats::datetime::add_std_duration(async_nats::datetime::now(), duration)
-        .map_err(|error| nats(&what, error))?;
+    let until = server_time(until).map_err(|error| nats(&what, error))?;
     let stream = stream(jetstream, names, &what).await?;
     stream
         .pause_consumer(consumer, until)
         .await
         .map(drop)
         .map_err(|error| nats(&what, error))
+}
+
+/// Whether the consumer of a queue was paused until exactly then, which may have passed.
+pub fn is_paused_until(consumer: &consumer::Config, until: Timestamp) -> bool {
+    let found = consumer.pause_until;
+    found.is_some_and(|found| server_time(until).is_ok_and(|until| until == found))
+}
+
+fn server_time(time: Timestamp) -> Result<DateTime, async_nats::Error> {
+    from_nanos(i128::from(time.as_millis()) * 1_000_000)
 }
 
 /// Lets a paused consumer deliver again, to the pulls that wait already.

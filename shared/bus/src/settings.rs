@@ -99,13 +99,13 @@ pub struct AskedSettings {
     ///
     /// It must be longer than a few round trips and the longest pause of a worker process,
     /// otherwise healthy workers lose their operations.
-    #[arg(long, env = "KTRDR_LEASE", value_parser = parse_duration)]
+    #[arg(long, env = "KTRDR_LEASE", value_parser = parse_in_stream)]
     pub lease: Option<Duration>,
     /// Number of NATS servers that keep a copy of each stream: 1, 3 or 5. Default: 1.
     #[arg(long, env = "KTRDR_STREAM_REPLICAS", value_parser = clap::value_parser!(u8).range(1..=5))]
     pub stream_replicas: Option<u8>,
     /// How long an operation is kept after its end, with its metrics and result. Default: 7d.
-    #[arg(long, env = "KTRDR_RETENTION", value_parser = parse_duration)]
+    #[arg(long, env = "KTRDR_RETENTION", value_parser = parse_in_stream)]
     pub retention: Option<Duration>,
     /// Largest size of the operations stream, for example `10GiB`; -1 for no limit (the default).
     /// When the stream is full, starts are refused (507) and nothing is lost.
@@ -115,6 +115,13 @@ pub struct AskedSettings {
     /// oldest metric points are dropped.
     #[arg(long, env = "KTRDR_METRICS_MAX_BYTES", allow_negative_numbers = true, value_parser = parse_limit)]
     pub metrics_max_bytes: Option<i64>,
+    /// Largest size of the stream of log lines; -1 for no limit. When it is full, the oldest log lines
+    /// are dropped. Default: 1GiB.
+    #[arg(long, env = "KTRDR_LOGS_MAX_BYTES", allow_negative_numbers = true, value_parser = parse_limit)]
+    pub logs_max_bytes: Option<i64>,
+    /// How long a log line is kept at most; -1 for as long as its operation (the default).
+    #[arg(long, env = "KTRDR_LOGS_MAX_AGE", allow_negative_numbers = true, value_parser = parse_age_limit)]
+    pub logs_max_age: Option<Duration>,
     /// Largest size of each worker type's bucket of large results; -1 for no limit (the default).
     /// When it is full, a large result waits for room and its operation stays `running`.
     #[arg(long, env = "KTRDR_RESULTS_MAX_BYTES", allow_negative_numbers = true, value_parser = parse_limit)]
@@ -125,11 +132,22 @@ pub struct AskedSettings {
     pub checkpoints_max_bytes: Option<i64>,
 }
 
-/// Reads a duration such as `10s`, `500ms` or `7d`. A number needs a unit: somebody who writes
-/// `KTRDR_RETENTION=7` means days, and would lose all operations that are older than seven seconds.
+/// Shortest duration of a setting: shorter ones are zero where they are written in milliseconds.
+const SHORTEST: Duration = Duration::from_millis(1);
+
+/// Longest duration of a setting. Clocks and NATS can calculate with it.
+pub const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
+
+/// Shortest lease and retention. NATS refuses shorter ones, and a worker extends a lease after each
+/// third of it.
+pub const SHORTEST_IN_STREAM: Duration = Duration::from_millis(100);
+
+/// Reads a duration such as `10s`, `500ms` or `7d`, from one millisecond to 100 years. A number needs
+/// a unit: somebody who writes `KTRDR_RETENTION=7` means days, and would lose all operations that are
+/// older than seven seconds.
 ///
 /// # Errors
-/// The text says what is accepted. Zero is an error, too.
+/// The text says what is accepted.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     const EXAMPLES: &str = "write for example 500ms, 10s, 5m, 7d";
 
@@ -138,9 +156,32 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         return Err(format!("a number needs a unit; {EXAMPLES}"));
     }
     match humantime::parse_duration(text) {
-        Ok(duration) if duration.is_zero() => Err("must be longer than 0".to_owned()),
+        Ok(duration) if duration < SHORTEST => Err("must be at least 1ms".to_owned()),
+        Ok(duration) if duration > LONGEST => Err("must be at most 100 years".to_owned()),
         Ok(duration) => Ok(duration),
         Err(error) => Err(format!("{error}; {EXAMPLES}")),
+    }
+}
+
+/// Reads a lease or a retention: a duration of at least 100 ms.
+///
+/// # Errors
+/// The text says what is accepted.
+pub fn parse_in_stream(text: &str) -> Result<Duration, String> {
+    match parse_duration(text)? {
+        duration if duration < SHORTEST_IN_STREAM => Err("must be at least 100ms".to_owned()),
+        duration => Ok(duration),
+    }
+}
+
+/// Reads the longest age of what a stream keeps; `-1`, which becomes [`LONGEST`], stands for no limit.
+///
+/// # Errors
+/// The text says what is accepted.
+pub fn parse_age_limit(text: &str) -> Result<Duration, String> {
+    match text.trim() {
+        "-1" => Ok(LONGEST),
+        other => parse_in_stream(other).map_err(|error| format!("{error}, or -1 for no limit")),
     }
 }
 
@@ -237,10 +278,12 @@ mod tests {
         assert_eq!(parse_duration("7d"), Ok(Duration::from_secs(7 * 86_400)));
         assert_eq!(parse_duration(" 1m 30s "), Ok(Duration::from_secs(90)));
         for bad in [
-            "", "0", "0s", "7", "1.5", "-1", "-1s", "ten", "inf", "1e300",
+            "", "0", "0s", "7", "1.5", "-1", "-1s", "ten", "inf", "1e300", "1ns", "101years",
         ] {
             assert!(parse_duration(bad).is_err(), "{bad}");
         }
+        assert!(parse_in_stream("99ms").is_err());
+        assert_eq!(parse_in_stream("100ms"), Ok(SHORTEST_IN_STREAM));
         assert_eq!(parse_duration_or_zero("0"), Ok(Duration::ZERO));
         assert!(parse_duration_or_zero("5").is_err());
     }
@@ -271,5 +314,9 @@ mod tests {
         assert_eq!(parse_limit("10GB"), Ok(10_000_000_000));
         assert!(parse_limit("0").is_err());
         assert!(parse_limit("-2").is_err());
+
+        assert_eq!(parse_age_limit("-1"), Ok(LONGEST));
+        assert_eq!(parse_age_limit("3d"), Ok(Duration::from_secs(3 * 86_400)));
+        assert!(parse_age_limit("0s").is_err());
     }
 }

@@ -20,20 +20,28 @@ use std::time::Duration;
 
 use async_nats::jetstream::stream::Config;
 
-use crate::settings::{AskedSettings, parse_duration, parse_limit};
+use crate::settings::{
+    AskedSettings, LONGEST, SHORTEST_IN_STREAM, parse_age_limit, parse_in_stream, parse_limit,
+};
 
 /// Metadata of the operations stream.
 const RETENTION: &str = "ktrdr-retention";
 const LEASE: &str = "ktrdr-lease";
 const METRICS_MAX_BYTES: &str = "ktrdr-metrics-max-bytes";
+const LOGS_MAX_BYTES: &str = "ktrdr-logs-max-bytes";
+const LOGS_MAX_AGE: &str = "ktrdr-logs-max-age";
 const RESULTS_MAX_BYTES: &str = "ktrdr-results-max-bytes";
 const CHECKPOINTS_MAX_BYTES: &str = "ktrdr-checkpoints-max-bytes";
 
 /// No limit in bytes.
 pub const UNLIMITED: i64 = -1;
 
+/// The limit of the stream of log lines unless another one is in force: an engine may say much, and
+/// nothing depends on it.
+const DEFAULT_LOGS_MAX_BYTES: i64 = 1 << 30;
+
 /// The retention of a stream from which nothing ever leaves by its age.
-const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 86_400);
+const FOR_EVER: Duration = LONGEST;
 
 /// The settings of all streams and buckets of one prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +56,10 @@ pub struct StreamSettings {
     pub stream_max_bytes: i64,
     /// Limit of the metrics stream.
     pub metrics_max_bytes: i64,
+    /// Limit of the stream of log lines.
+    pub logs_max_bytes: i64,
+    /// How long a log line is kept at most; [`LONGEST`] for as long as its operation.
+    pub logs_max_age: Duration,
     /// Limit of each worker type's bucket of large results.
     pub results_max_bytes: i64,
     /// Limit of the bucket of checkpoints.
@@ -62,6 +74,8 @@ impl Default for StreamSettings {
             lease: Duration::from_secs(30),
             stream_max_bytes: UNLIMITED,
             metrics_max_bytes: UNLIMITED,
+            logs_max_bytes: DEFAULT_LOGS_MAX_BYTES,
+            logs_max_age: LONGEST,
             results_max_bytes: UNLIMITED,
             checkpoints_max_bytes: UNLIMITED,
         }
@@ -78,6 +92,8 @@ impl AskedSettings {
             lease: self.lease.unwrap_or(base.lease),
             stream_max_bytes: self.stream_max_bytes.unwrap_or(base.stream_max_bytes),
             metrics_max_bytes: self.metrics_max_bytes.unwrap_or(base.metrics_max_bytes),
+            logs_max_bytes: self.logs_max_bytes.unwrap_or(base.logs_max_bytes),
+            logs_max_age: self.logs_max_age.unwrap_or(base.logs_max_age),
             results_max_bytes: self.results_max_bytes.unwrap_or(base.results_max_bytes),
             checkpoints_max_bytes: self
                 .checkpoints_max_bytes
@@ -102,6 +118,9 @@ pub struct StoredSettings {
     retention: Option<Duration>,
     lease: Option<Duration>,
     metrics_max_bytes: Option<i64>,
+    /// Streams of releases before log lines say nothing about them.
+    logs_max_bytes: i64,
+    logs_max_age: Duration,
     results_max_bytes: Option<i64>,
     checkpoints_max_bytes: Option<i64>,
 }
@@ -110,7 +129,7 @@ impl StoredSettings {
     /// Reads them from the configuration of the operations stream.
     pub fn of(config: &Config) -> Self {
         let text = |key: &str| config.metadata.get(key).map(String::as_str);
-        let duration = |key| text(key).and_then(|text| parse_duration(text).ok());
+        let duration = |key| text(key).and_then(|text| parse_in_stream(text).ok());
         let limit = |key| text(key).and_then(|text| parse_limit(text).ok());
         Self {
             replicas: u8::try_from(config.num_replicas).unwrap_or(1).max(1),
@@ -123,6 +142,10 @@ impl StoredSettings {
             retention: duration(RETENTION),
             lease: duration(LEASE),
             metrics_max_bytes: limit(METRICS_MAX_BYTES),
+            logs_max_bytes: limit(LOGS_MAX_BYTES).unwrap_or(DEFAULT_LOGS_MAX_BYTES),
+            logs_max_age: text(LOGS_MAX_AGE)
+                .and_then(|text| parse_age_limit(text).ok())
+                .unwrap_or(LONGEST),
             results_max_bytes: limit(RESULTS_MAX_BYTES),
             checkpoints_max_bytes: limit(CHECKPOINTS_MAX_BYTES),
         }
@@ -138,6 +161,8 @@ impl StoredSettings {
             lease,
             stream_max_bytes: self.stream_max_bytes,
             metrics_max_bytes: self.metrics_max_bytes?,
+            logs_max_bytes: self.logs_max_bytes,
+            logs_max_age: self.logs_max_age,
             results_max_bytes: self.results_max_bytes?,
             checkpoints_max_bytes: self.checkpoints_max_bytes?,
         })
@@ -149,14 +174,19 @@ impl StoredSettings {
         let by_age = if self.max_age.is_zero() {
             FOR_EVER
         } else {
-            self.max_age
+            self.max_age.clamp(SHORTEST_IN_STREAM, FOR_EVER)
         };
         StreamSettings {
             replicas: self.replicas,
             retention: self.retention.unwrap_or(by_age),
-            lease: self.lease.unwrap_or(lease),
+            lease: self
+                .lease
+                .unwrap_or(lease)
+                .clamp(SHORTEST_IN_STREAM, LONGEST),
             stream_max_bytes: self.stream_max_bytes,
             metrics_max_bytes: self.metrics_max_bytes.unwrap_or(UNLIMITED),
+            logs_max_bytes: self.logs_max_bytes,
+            logs_max_age: self.logs_max_age,
             results_max_bytes: self.results_max_bytes.unwrap_or(UNLIMITED),
             checkpoints_max_bytes: self.checkpoints_max_bytes.unwrap_or(UNLIMITED),
         }
@@ -192,9 +222,11 @@ impl StreamSettings {
     /// What the operations stream keeps as metadata, beside what its configuration says.
     pub fn metadata(&self) -> HashMap<String, String> {
         [
-            (RETENTION, duration_text(self.retention)),
-            (LEASE, duration_text(self.lease)),
+            (RETENTION, stored_text(self.retention)),
+            (LEASE, stored_text(self.lease)),
             (METRICS_MAX_BYTES, self.metrics_max_bytes.to_string()),
+            (LOGS_MAX_BYTES, self.logs_max_bytes.to_string()),
+            (LOGS_MAX_AGE, age_limit_text(self.logs_max_age, stored_text)),
             (RESULTS_MAX_BYTES, self.results_max_bytes.to_string()),
             (
                 CHECKPOINTS_MAX_BYTES,
@@ -206,7 +238,7 @@ impl StreamSettings {
     }
 
     /// Every setting: its variable, its flag, and its value as it is written.
-    pub fn described(&self) -> [(&'static str, &'static str, String); 7] {
+    pub fn described(&self) -> [(&'static str, &'static str, String); 9] {
         [
             (
                 "KTRDR_RETENTION",
@@ -228,6 +260,16 @@ impl StreamSettings {
                 "KTRDR_METRICS_MAX_BYTES",
                 "--metrics-max-bytes",
                 self.metrics_max_bytes.to_string(),
+            ),
+            (
+                "KTRDR_LOGS_MAX_BYTES",
+                "--logs-max-bytes",
+                self.logs_max_bytes.to_string(),
+            ),
+            (
+                "KTRDR_LOGS_MAX_AGE",
+                "--logs-max-age",
+                age_limit_text(self.logs_max_age, duration_text),
             ),
             (
                 "KTRDR_RESULTS_MAX_BYTES",
@@ -257,14 +299,65 @@ impl StreamSettings {
     }
 }
 
-/// A duration as people write it, without a part that is zero: `7days`, `1m 30s`.
-fn duration_text(duration: Duration) -> String {
+/// The longest age of what a stream keeps, as text; `-1` for no limit.
+fn age_limit_text(limit: Duration, text: impl FnOnce(Duration) -> String) -> String {
+    match limit {
+        LONGEST => "-1".to_owned(),
+        limit => text(limit),
+    }
+}
+
+/// A duration as it is stored. Every version reads this form.
+fn stored_text(duration: Duration) -> String {
     humantime::format_duration(duration).to_string()
 }
+
+/// A duration as people write it, without a part that is zero: `40days`, `1h 30m`. No part is longer
+/// than a day: months and years are not the same everywhere.
+pub fn duration_text(duration: Duration) -> String {
+    const DAY: u64 = 86_400;
+
+    let days = duration.as_secs() / DAY;
+    let rest = Duration::new(duration.as_secs() % DAY, duration.subsec_nanos());
+    let days = match days {
+        0 => None,
+        1 => Some("1day".to_owned()),
+        more => Some(format!("{more}days")),
+    };
+    let is_shown = days.is_none() || !rest.is_zero();
+    let rest = is_shown.then(|| humantime::format_duration(rest).to_string());
+    let parts: Vec<String> = days.into_iter().chain(rest).collect();
+    parts.join(" ")
+}
+
+impl StreamSettings {
+    /// Describes settings that are valid one by one but contradict each other.
+    pub fn contradictions(&self, heartbeat_interval: Duration) -> Vec<String> {
+        let mut found = Vec::new();
+        let (lease, retention) = (duration_text(self.lease), duration_text(self.retention));
+        let beats = heartbeat_interval * 3;
+        if self.lease < beats {
+            found.push(format!(
+                "the lease in force (KTRDR_LEASE, {lease}) is shorter than 3 heartbeats ({}): operations are taken over from workers that are still shown as healthy",
+                duration_text(beats)
+            ));
+        }
+        if self.retention < self.lease {
+            found.push(format!(
+                "the retention in force (KTRDR_RETENTION, {retention}) is shorter than the lease (KTRDR_LEASE, {lease}): a worker that holds a start request may run it although it was cancelled and forgotten meanwhile"
+            ));
+        }
+        found
+    }
+}
+
+#[cfg(test)]
+mod fuzz;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::parse_duration;
 
     fn stored(settings: &StreamSettings) -> Config {
         Config {
@@ -283,6 +376,8 @@ mod tests {
             lease: Duration::from_millis(1_500),
             stream_max_bytes: 10 << 30,
             metrics_max_bytes: 1 << 20,
+            logs_max_bytes: 2 << 20,
+            logs_max_age: Duration::from_secs(3_600),
             results_max_bytes: 1 << 30,
             checkpoints_max_bytes: UNLIMITED,
         };
@@ -332,5 +427,46 @@ mod tests {
             "KTRDR_RETENTION is 30days, not 10s"
         );
         assert_eq!(differences.len(), 1);
+    }
+
+    #[test]
+    fn no_part_of_a_duration_is_longer_than_a_day() {
+        let text = |seconds, millis| {
+            duration_text(Duration::from_secs(seconds) + Duration::from_millis(millis))
+        };
+        assert_eq!(text(40 * 86_400, 0), "40days");
+        assert_eq!(text(400 * 86_400 + 3_600, 0), "400days 1h");
+        assert_eq!(text(86_400, 0), "1day");
+        assert_eq!(text(90, 500), "1m 30s 500ms");
+        assert_eq!(text(0, 0), "0s");
+
+        for seconds in [
+            1, 59, 3_601, 86_399, 86_400, 2_630_016, 31_557_600, 40_000_000,
+        ] {
+            let duration = Duration::from_secs(seconds);
+            assert_eq!(parse_duration(&duration_text(duration)), Ok(duration));
+        }
+    }
+
+    #[test]
+    fn settings_that_contradict_each_other_are_named() {
+        let beat = Duration::from_secs(10);
+        let settings = StreamSettings {
+            retention: Duration::from_secs(1),
+            lease: Duration::from_secs(2),
+            ..StreamSettings::default()
+        };
+
+        let found = settings.contradictions(beat);
+
+        assert!(
+            found[0].contains("KTRDR_LEASE, 2s") && found[0].contains("30s"),
+            "{found:?}"
+        );
+        assert!(found[1].contains("KTRDR_RETENTION, 1s"), "{found:?}");
+        assert_eq!(
+            StreamSettings::default().contradictions(beat),
+            Vec::<String>::new()
+        );
     }
 }

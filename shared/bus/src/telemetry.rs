@@ -9,7 +9,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 /// Settings of the logs.
 #[derive(Debug, Clone, Args)]
@@ -29,17 +32,7 @@ const LIBRARY: [(&str, &str); 2] = [("async_nats", "warn"), ("async_nats::connec
 
 /// Starts logging for this process. When the filter is not valid, logs at `info` and warns.
 pub fn init(options: &LogOptions) {
-    let (filter, bad) = match EnvFilter::try_new(&options.log) {
-        Ok(filter) => (filter, None),
-        Err(error) => (EnvFilter::new("info"), Some(error)),
-    };
-    let filter = LIBRARY.iter().fold(filter, |filter, (part, level)| {
-        match format!("{part}={level}").parse() {
-            Ok(directive) if !options.log.contains(part) => filter.add_directive(directive),
-            _ => filter,
-        }
-    });
-
+    let (filter, bad) = filter(options);
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
@@ -50,6 +43,54 @@ pub fn init(options: &LogOptions) {
     } else {
         builder.with_target(false).try_init()
     };
+    warn_of_bad_filter(options, bad);
+}
+
+/// [`init`], with another layer that sees events, too, whatever `RUST_LOG` says: it has a filter of its
+/// own. Spans of the target `hidden` are for that layer alone.
+pub fn init_beside<L>(options: &LogOptions, layer: L, hidden: &str)
+where
+    L: Layer<Registry> + Send + Sync + 'static,
+{
+    let (filter, bad) = filter(options);
+    let filter = with_directive(filter, &format!("{hidden}=off"));
+    let lines = tracing_subscriber::fmt::layer()
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
+    let others = tracing_subscriber::registry().with(layer);
+    let _ = if options.log_json {
+        let lines = lines.json().flatten_event(true);
+        others.with(lines.with_filter(filter)).try_init()
+    } else {
+        let lines = lines.with_target(false);
+        others.with(lines.with_filter(filter)).try_init()
+    };
+    warn_of_bad_filter(options, bad);
+}
+
+/// The filter of these options, and what is wrong with them.
+fn filter(options: &LogOptions) -> (EnvFilter, Option<ParseError>) {
+    let (filter, bad) = match EnvFilter::try_new(&options.log) {
+        Ok(filter) => (filter, None),
+        Err(error) => (EnvFilter::new("info"), Some(error)),
+    };
+    let unnamed = LIBRARY
+        .iter()
+        .filter(|(part, _)| !options.log.contains(part));
+    let filter = unnamed.fold(filter, |filter, (part, level)| {
+        with_directive(filter, &format!("{part}={level}"))
+    });
+    (filter, bad)
+}
+
+fn with_directive(filter: EnvFilter, directive: &str) -> EnvFilter {
+    match directive.parse() {
+        Ok(directive) => filter.add_directive(directive),
+        Err(_) => filter,
+    }
+}
+
+fn warn_of_bad_filter(options: &LogOptions, bad: Option<ParseError>) {
     if let Some(error) = bad {
         tracing::warn!(filter = %options.log, %error, "RUST_LOG is not a valid filter; logging at info");
     }

@@ -16,18 +16,20 @@
 //! to run it first. Also rejected: letting workers create streams, because their settings may be
 //! others than those of the backends, and they would need the rights for it.
 
+mod batches;
 mod change;
 mod refused;
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use async_nats::jetstream::ErrorCode;
-use async_nats::jetstream::context::{Context, CreateStreamErrorKind, GetStreamErrorKind};
+use async_nats::jetstream::context::{Context, CreateStreamErrorKind};
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
 use async_nats::jetstream::{kv, object_store};
 
-pub use self::change::{change, in_force, set_age};
+use self::batches::{ensure_logs, ensure_metrics};
+pub use self::batches::{logs_stream, metrics_stream};
+pub use self::change::{change, in_force, is_not_found, set_age};
 use self::change::{longest_lease, raised};
 
 use crate::keeping::base_age;
@@ -117,6 +119,13 @@ impl TopologyError {
     }
 }
 
+impl TopologyError {
+    /// Whether the server refused or did not answer. All else is about what exists already.
+    fn is_about_server(&self) -> bool {
+        matches!(self, Self::Nats { .. } | Self::Refused { .. })
+    }
+}
+
 pub(crate) fn nats(what: &str, source: impl Into<async_nats::Error>) -> TopologyError {
     let (what, source) = (what.to_owned(), source.into());
     match refused::remedy(&*source) {
@@ -134,7 +143,7 @@ pub fn operations_stream(names: &SubjectNames, settings: &StreamSettings) -> Con
     Config {
         name: names.stream(),
         description: Some(
-            "KTRDR operations: start requests, state changes, cancel intents".to_owned(),
+            "KTRDR operations: start requests, state changes, cancel intents, keys".to_owned(),
         ),
         subjects: names.stream_subjects(),
         retention: RetentionPolicy::Limits,
@@ -152,20 +161,6 @@ pub fn operations_stream(names: &SubjectNames, settings: &StreamSettings) -> Con
     }
 }
 
-/// The stream of metric batches. When it is full, the oldest batches are dropped: no operation
-/// depends on them.
-pub fn metrics_stream(names: &SubjectNames, settings: &StreamSettings) -> Config {
-    Config {
-        name: names.metrics_stream(),
-        description: Some("KTRDR metric points, in batches".to_owned()),
-        subjects: names.metrics_subjects(),
-        discard: DiscardPolicy::Old,
-        max_bytes: settings.metrics_max_bytes,
-        metadata: HashMap::new(),
-        ..operations_stream(names, settings)
-    }
-}
-
 /// Provisions everything that does not belong to a single worker type, and returns the settings in
 /// force. A stream that is made now gets those of `if_new`; one that exists keeps its own.
 ///
@@ -178,6 +173,7 @@ pub async fn ensure(
 ) -> Result<StreamSettings, TopologyError> {
     let (settings, max_age) = ensure_operations(jetstream, names, if_new).await?;
     ensure_metrics(jetstream, names, &settings, max_age).await?;
+    ensure_logs(jetstream, logs_stream(names, &settings, max_age)).await?;
 
     let replicas = usize::from(settings.replicas);
     ensure_kv(
@@ -208,13 +204,13 @@ pub async fn ensure(
     let description = "KTRDR results above 256 KiB".to_owned();
     ensure_object_store(jetstream, results_bucket(&results, description, &settings)).await?;
 
-    let types = format!("KV_{}", names.worker_types_bucket());
+    let types = SubjectNames::key_values_stream(&names.worker_types_bucket());
     adjust_bucket(jetstream, &types, replicas, None).await?;
     let kept = Kept {
         max_age,
         max_bytes: settings.checkpoints_max_bytes,
     };
-    let checkpoints = format!("KV_{}", names.checkpoints_bucket());
+    let checkpoints = SubjectNames::key_values_stream(&names.checkpoints_bucket());
     adjust_bucket(jetstream, &checkpoints, replicas, Some(kept)).await?;
     adjust_results(jetstream, &results, &settings).await?;
     record_prefix(jetstream, names).await?;
@@ -253,7 +249,13 @@ async fn adjust_results(
         max_bytes: settings.results_max_bytes,
     };
     let replicas = usize::from(settings.replicas);
-    adjust_bucket(jetstream, &format!("OBJ_{bucket}"), replicas, Some(kept)).await
+    adjust_bucket(
+        jetstream,
+        &SubjectNames::objects_stream(bucket),
+        replicas,
+        Some(kept),
+    )
+    .await
 }
 
 /// Whether a backend of this prefix has provisioned streams and buckets. A worker then needs to look
@@ -393,25 +395,6 @@ async fn ensure_operations(
     Ok((settings, merged.max_age))
 }
 
-async fn ensure_metrics(
-    jetstream: &Context,
-    names: &SubjectNames,
-    settings: &StreamSettings,
-    max_age: Duration,
-) -> Result<(), TopologyError> {
-    let wanted = Config {
-        max_age,
-        ..metrics_stream(names, settings)
-    };
-    let Some(existing) = find_or_create(jetstream, &wanted).await? else {
-        return Ok(());
-    };
-    check_usable(&existing, &wanted)?;
-
-    let merged = merge(&existing, &wanted);
-    update(jetstream, &existing, &merged).await
-}
-
 /// Creates the stream. Returns the configuration of one that exists already.
 async fn find_or_create(
     jetstream: &Context,
@@ -420,8 +403,7 @@ async fn find_or_create(
     let what = format!("stream {}", wanted.name);
     match jetstream.get_stream(&wanted.name).await {
         Ok(stream) => return Ok(Some(stream.cached_info().config.clone())),
-        Err(error) if matches!(error.kind(), GetStreamErrorKind::JetStream(ref e) if e.error_code() == ErrorCode::STREAM_NOT_FOUND) =>
-            {}
+        Err(error) if is_not_found(&error) => {}
         Err(error) => return Err(nats(&what, error)),
     }
     match jetstream.create_stream(wanted).await {

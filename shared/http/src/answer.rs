@@ -1,10 +1,11 @@
 //! Answers that are not made by [`axum::Json`], with the type of their document.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
 use std::marker::PhantomData;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -15,11 +16,14 @@ use axum::response::{IntoResponse, Response};
 use futures::stream;
 use http_body::{Frame, SizeHint};
 use ktrdr_protocol::rest::ErrorCode;
+use ktrdr_protocol::token_name::TokenName;
+use parking_lot::Mutex;
 use serde::Serialize;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 
 use crate::error::ApiError;
 use crate::metrics;
+use crate::tokens::Principal;
 
 /// Lists of at most this size, in bytes, are written at once.
 const SMALL: usize = 256 * 1024;
@@ -37,36 +41,100 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const UNIT: usize = 1024;
 
 /// How many bytes of large answers may be on their way to clients at a time: a client that asks for
-/// much and reads slowly takes memory for as long as it likes.
+/// much and reads slowly takes memory for as long as it likes. The answers to one token take half of it
+/// at most, so that others are served ([`Self::of`]).
 #[derive(Debug, Clone)]
-pub struct AnswerBudget(Arc<Semaphore>);
+pub struct AnswerBudget {
+    all: Arc<Semaphore>,
+    size: usize,
+    owners: Arc<Mutex<Owners>>,
+    /// The part of one token.
+    own: Option<Arc<Semaphore>>,
+}
+
+/// The parts of the tokens whose answers are on their way.
+type Owners = HashMap<TokenName, Weak<Semaphore>>;
 
 /// The part of the budget that one answer takes until it is dropped; small answers take none.
 #[derive(Debug, Default)]
-pub struct Share(Option<OwnedSemaphorePermit>);
+pub struct Share(Vec<Permit>);
+
+/// A part of one semaphore. It keeps the semaphore.
+type Permit = OwnedSemaphorePermit;
 
 impl AnswerBudget {
     /// For so many bytes together.
     pub fn new(bytes: usize) -> Self {
-        Self(Arc::new(Semaphore::new(bytes / UNIT)))
+        let size = bytes / UNIT;
+        Self {
+            all: Arc::new(Semaphore::new(size)),
+            size,
+            owners: Arc::default(),
+            own: None,
+        }
     }
 
-    /// A share for an answer of about so many bytes. Waits a moment until others have been read.
+    /// The same budget for answers to this client. Without tokens nobody can tell clients apart.
+    #[must_use]
+    pub fn of(&self, principal: &Principal) -> Self {
+        let own = principal.token_name().map(|name| self.part_of(name));
+        Self {
+            own,
+            ..self.clone()
+        }
+    }
+
+    fn part_of(&self, name: &TokenName) -> Arc<Semaphore> {
+        let mut owners = self.owners.lock();
+        if let Some(part) = owners.get(name).and_then(Weak::upgrade) {
+            return part;
+        }
+        // Those whose last answer was sent begin anew.
+        owners.retain(|_, part| part.strong_count() > 0);
+        let part = Arc::new(Semaphore::new(self.size / 2));
+        owners.insert(name.clone(), Arc::downgrade(&part));
+        part
+    }
+
+    /// What an answer of so many bytes takes of which semaphore. One that is larger than the part of a
+    /// token takes all of it.
+    fn parts(&self, bytes: usize) -> impl Iterator<Item = (Arc<Semaphore>, u32)> {
+        let (units, most) = (
+            units(bytes),
+            u32::try_from(self.size / 2).unwrap_or(u32::MAX),
+        );
+        let own = self.own.clone().map(|own| (own, units.min(most)));
+        // In this order: who waits for their own part takes nothing from others.
+        own.into_iter().chain([(self.all.clone(), units)])
+    }
+
+    /// A share for an answer of about so many bytes to this client. Waits a moment until others have been
+    /// read.
     ///
     /// # Errors
     /// 503 `overloaded`.
-    pub async fn share(&self, bytes: usize) -> Result<Share, ApiError> {
-        match self.try_share(bytes) {
+    pub async fn share(&self, principal: &Principal, bytes: usize) -> Result<Share, ApiError> {
+        if bytes <= FREE {
+            return Ok(Share::default());
+        }
+        // Boxed because it is rare: otherwise every request would have room for it.
+        let own = self.of(principal);
+        match own.try_share(bytes) {
             Some(share) => Ok(share),
-            // Boxed because it is rare: otherwise every request would have room for it.
-            None => Box::pin(self.wait(bytes)).await,
+            None => Box::pin(async move { own.wait(bytes).await }).await,
         }
     }
 
     async fn wait(&self, bytes: usize) -> Result<Share, ApiError> {
-        let share = Arc::clone(&self.0).acquire_many_owned(units(bytes));
-        match tokio::time::timeout(PATIENCE, share).await {
-            Ok(Ok(share)) => Ok(Share(Some(share))),
+        let take = async {
+            let mut permits = Vec::with_capacity(2);
+            for (semaphore, units) in self.parts(bytes) {
+                permits.push(semaphore.acquire_many_owned(units).await?);
+            }
+            Ok::<_, AcquireError>(Share(permits))
+        };
+        match tokio::time::timeout(PATIENCE, take).await {
+            Ok(Ok(share)) => Ok(share),
             Ok(Err(_)) | Err(_) => Err(ApiError::new(
                 ErrorCode::Overloaded,
                 "Too many large answers are on their way. Try again, or ask for smaller pages",
@@ -77,10 +145,11 @@ impl AnswerBudget {
     /// The same at once; `None` while others take too much.
     pub fn try_share(&self, bytes: usize) -> Option<Share> {
         if bytes <= FREE {
-            return Some(Share(None));
+            return Some(Share::default());
         }
-        let share = Arc::clone(&self.0).try_acquire_many_owned(units(bytes));
-        share.ok().map(|share| Share(Some(share)))
+        let parts = self.parts(bytes);
+        let permits = parts.map(|(semaphore, units)| semaphore.try_acquire_many_owned(units));
+        permits.collect::<Result<_, _>>().ok().map(Share)
     }
 }
 
@@ -88,7 +157,7 @@ impl Share {
     /// Gives back what is beyond so many bytes: more was taken for reading than is sent.
     #[must_use]
     pub fn shrunk_to(mut self, bytes: usize) -> Self {
-        if let Some(permit) = &mut self.0 {
+        for permit in &mut self.0 {
             let surplus = permit.num_permits().saturating_sub(units(bytes) as usize);
             drop(permit.split(surplus));
         }
@@ -116,11 +185,22 @@ impl<T> RenderedJson<T> {
     }
 
     /// The same with a share, which is kept until the client has read nearly all of a large text.
+    /// What the text does not need of it is free at once.
     pub fn with_share(text: impl Into<Bytes>, share: Share) -> Self {
         let text = text.into();
-        if text.len() <= FREE || share.0.is_none() {
+        let share = share.shrunk_to(text.len());
+        if text.len() <= FREE || share.0.is_empty() {
             return Self::new(text);
         }
+        Self::new(Body::new(SharedText {
+            text,
+            sent: 0,
+            _share: Arc::new(share),
+        }))
+    }
+
+    /// A text that several answers share. `share` counts for it until the last of them is sent.
+    pub fn shared(text: Bytes, share: Arc<Share>) -> Self {
         Self::new(Body::new(SharedText {
             text,
             sent: 0,
@@ -128,13 +208,12 @@ impl<T> RenderedJson<T> {
         }))
     }
 
-    /// Writes a document whose share was taken before. What it does not need of it is free at once.
+    /// Writes a document whose share was taken before.
     ///
     /// # Errors
     /// 500 when it cannot be written.
     pub fn write(document: &impl Serialize, share: Share) -> Result<Self, ApiError> {
         let text = serde_json::to_vec(document).map_err(ApiError::internal)?;
-        let share = share.shrunk_to(text.len());
         Ok(Self::with_share(text, share))
     }
 }
@@ -144,7 +223,7 @@ impl<T> RenderedJson<T> {
 struct SharedText {
     text: Bytes,
     sent: usize,
-    _share: Share,
+    _share: Arc<Share>,
 }
 
 impl http_body::Body for SharedText {
@@ -269,6 +348,10 @@ mod tests {
 
     use super::*;
 
+    const fn everybody() -> Principal {
+        Principal::everybody()
+    }
+
     async fn text(answer: RenderedJson<Value>) -> Value {
         let bytes = axum::body::to_bytes(answer.body, usize::MAX).await.unwrap();
         serde_json::from_slice(&bytes).unwrap()
@@ -283,7 +366,7 @@ mod tests {
             let mut expected = frame.clone();
             expected["data"]["items"] = json!(items);
             for bytes in [0, SMALL + 1] {
-                let share = budget.share(bytes).await.unwrap();
+                let share = budget.share(&everybody(), bytes).await.unwrap();
                 let list = RenderedJson::list(&frame, items.clone(), bytes, share);
                 assert_eq!(text(list.unwrap()).await, expected);
             }
@@ -296,7 +379,7 @@ mod tests {
 
         let budget = AnswerBudget::new(1024 * 1024);
         let written = json!({"text": "x".repeat(900 * 1024)});
-        let share = budget.share(900 * 1024).await.unwrap();
+        let share = budget.share(&everybody(), 900 * 1024).await.unwrap();
         let mut answer = RenderedJson::<Value>::write(&written, share).unwrap();
 
         let length = written.to_string().len() as u64;
@@ -317,7 +400,7 @@ mod tests {
     #[tokio::test]
     async fn what_an_answer_does_not_need_of_its_share_is_free_again() {
         let budget = AnswerBudget::new(1024 * 1024);
-        let share = budget.share(1024 * 1024).await.unwrap();
+        let share = budget.share(&everybody(), 1024 * 1024).await.unwrap();
         let written = json!({"text": "x".repeat(100 * 1024)});
 
         let answer = RenderedJson::<Value>::write(&written, share).unwrap();
@@ -327,17 +410,45 @@ mod tests {
         drop(answer);
     }
 
+    #[tokio::test]
+    async fn the_answers_to_one_token_take_half_of_it_at_most() {
+        let budget = AnswerBudget::new(1024 * 1024);
+        let of = |name: &str| {
+            let name = TokenName::new(name).unwrap();
+            let part = budget.part_of(&name);
+            AnswerBudget {
+                own: Some(part),
+                ..budget.clone()
+            }
+        };
+
+        let first = of("slow").try_share(400 * 1024).unwrap();
+        assert!(of("slow").try_share(200 * 1024).is_none());
+        let other = of("other").try_share(500 * 1024).unwrap();
+        drop((first, other));
+
+        let large = of("slow").try_share(900 * 1024).unwrap();
+        assert!(of("slow").try_share(100 * 1024).is_none());
+        let large = large.shrunk_to(100 * 1024);
+        assert!(of("slow").try_share(400 * 1024).is_some());
+        drop(large);
+        assert_eq!(budget.all.available_permits(), 1024);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn large_answers_wait_for_each_other_and_are_refused_in_the_end() {
         let budget = AnswerBudget::new(1024 * 1024);
-        let first = budget.share(800 * 1024).await.unwrap();
+        let first = budget.share(&everybody(), 800 * 1024).await.unwrap();
 
-        assert!(budget.share(FREE).await.is_ok(), "a small one");
-        let refused = budget.share(400 * 1024).await.unwrap_err();
+        assert!(
+            budget.share(&everybody(), FREE).await.is_ok(),
+            "a small one"
+        );
+        let refused = budget.share(&everybody(), 400 * 1024).await.unwrap_err();
         assert_eq!(refused.problem().code, ErrorCode::Overloaded);
         assert!(budget.try_share(400 * 1024).is_none());
 
         drop(first);
-        assert!(budget.share(400 * 1024).await.is_ok());
+        assert!(budget.share(&everybody(), 400 * 1024).await.is_ok());
     }
 }

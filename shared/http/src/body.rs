@@ -8,6 +8,7 @@
 //! refused, and what it has sent is discarded. Only bytes that have arrived count, so a client that
 //! promises a large body and sends nothing keeps nobody out.
 
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -15,6 +16,8 @@ use axum::body::Body;
 use axum::extract::{FromRef, FromRequest, Request};
 use bytes::Bytes;
 use futures::StreamExt;
+use schemars::JsonSchema;
+use serde_json::Value;
 
 use crate::openapi::{Describe, Description};
 
@@ -150,6 +153,15 @@ pub struct OptionalBody {
     pub share: BodyShare,
 }
 
+impl OptionalBody {
+    /// The reason in `{"reason": "…"}`. Any other body is ignored, so that a cancel is never refused
+    /// for its body.
+    pub fn reason(&self) -> Option<String> {
+        let body: Value = serde_json::from_slice(&self.bytes).ok()?;
+        body.get("reason")?.as_str().map(str::to_owned)
+    }
+}
+
 impl<S: Send + Sync> FromRequest<S> for OptionalBody
 where
     BodyBudget: FromRef<S>,
@@ -162,6 +174,31 @@ where
             .await
             .unwrap_or_else(|_| (Bytes::new(), budget.begin()));
         Ok(Self { bytes, share })
+    }
+}
+
+/// A body that the handler reads itself, with [`read_body`] or [`BodyOf::read`]: a document of type `T`. So
+/// it first decides whether the request may be answered at all.
+pub struct BodyOf<T> {
+    /// What arrives.
+    pub body: Body,
+    document: PhantomData<fn() -> T>,
+}
+
+impl<T, S: Send + Sync> FromRequest<S> for BodyOf<T> {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Self::Rejection> {
+        Ok(Self {
+            body: request.into_body(),
+            document: PhantomData,
+        })
+    }
+}
+
+impl<T: JsonSchema> Describe for BodyOf<T> {
+    fn describe(description: &mut Description<'_>) {
+        description.json_body::<T>();
     }
 }
 

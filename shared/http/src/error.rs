@@ -8,6 +8,7 @@ use ktrdr_bus::oplog::AppendError;
 use ktrdr_protocol::id::OperationId;
 use ktrdr_protocol::queue_class::BeyondLargest;
 use ktrdr_protocol::rest::{ErrorCode, Problem, Violation};
+use ktrdr_protocol::state::Status;
 use serde_json::Value;
 
 use crate::body::ReadBodyError;
@@ -61,6 +62,14 @@ impl ApiError {
         }
     }
 
+    /// Logs the cause of an internal error that is part of an answer with others. The request log writes
+    /// that of an answer of its own.
+    pub fn log_cause(&self) {
+        if let Some(Cause(cause)) = &self.cause {
+            tracing::error!(cause, "part of a request failed");
+        }
+    }
+
     /// No operation with this id is known.
     pub fn operation_not_found(id: &str) -> Self {
         let shown: String = id.chars().take(128).collect();
@@ -68,6 +77,14 @@ impl ApiError {
             "Operation {shown} not found: the id is wrong, or the operation is older than the retention"
         );
         Self::new(ErrorCode::OperationNotFound, text).with("operation_id", shown)
+    }
+
+    /// The operation cannot be cancelled: it has ended in this status.
+    pub fn already_finished(id: &OperationId, status: Status) -> Self {
+        let text = format!("Operation {id} cannot be cancelled: it has already {status}");
+        Self::new(ErrorCode::AlreadyFinished, text)
+            .with("operation_id", id.as_str())
+            .with("status", status.as_str())
     }
 
     /// The token of the request was valid when it arrived, and no longer is.
@@ -84,6 +101,11 @@ impl ApiError {
             ErrorCode::NatsUnavailable,
             "NATS is not reachable; nothing was started or changed. Try again",
         )
+    }
+
+    /// NATS is not reachable, for a request that only reads.
+    pub fn nats_away() -> Self {
+        Self::new(ErrorCode::NatsUnavailable, "NATS is not reachable")
     }
 
     /// The NATS server does not permit this program to publish on `subject`; nothing was changed.
@@ -145,7 +167,9 @@ impl ApiError {
                 Self::new(ErrorCode::OutcomeUnknown, text)
             }
             // Callers decide again on a conflict, and they only encode what can be written.
-            error @ (AppendError::Conflict(_) | AppendError::Encode(_)) => Self::internal(error),
+            error @ (AppendError::Conflict(_)
+            | AppendError::Superseded
+            | AppendError::Encode(_)) => Self::internal(error),
         };
         error.with("operation_id", id.as_str())
     }

@@ -29,7 +29,14 @@ use ktrdr_protocol::rest::Violation;
 use crate::schema::{Schema, TooCostly, check_apart};
 
 /// Bodies above this size, in bytes, are always checked on a thread of their own.
-const LARGE: usize = 32 * 1024;
+pub(crate) const LARGE: usize = 32 * 1024;
+
+/// The members of a start body that are no parameters.
+pub const RESERVED_FIELDS: [&str; 2] = ["task_id", "execution"];
+
+fn is_reserved(name: &str) -> bool {
+    RESERVED_FIELDS.contains(&name)
+}
 
 #[expect(
     clippy::expect_used,
@@ -154,8 +161,7 @@ impl StartBody {
         let parameters = parameters(&members).map_err(not_json)?;
         if let (Some(schema), Some(members)) = (schema, whole.as_object_mut()) {
             // The rest are the parameters. `Members` has refused duplicate names.
-            members.remove("task_id");
-            members.remove("execution");
+            members.retain(|name, _| !is_reserved(name));
             found.extend(schema.violations("", &whole)?);
         }
 
@@ -230,10 +236,7 @@ pub fn integral_numbers(value: &mut Value) {
 /// change.
 fn parameters(members: &[(String, &RawValue)]) -> Result<Box<RawValue>, serde_json::Error> {
     let mut text = String::from("{");
-    for (name, value) in members
-        .iter()
-        .filter(|(name, _)| name != "task_id" && name != "execution")
-    {
+    for (name, value) in members.iter().filter(|(name, _)| !is_reserved(name)) {
         if text.len() > 1 {
             text.push(',');
         }
@@ -312,6 +315,9 @@ mod tests {
             r#"{"retry_delay":-1}"#,
             r#"{"requirements":{"gpu":"yes"}}"#,
             r#"{"requirements":{"memory_gb":99999999999}}"#,
+            r#"{"labels":{"a":1}}"#,
+            r#"{"labels":{"a b":"x"}}"#,
+            r#"{"labels":["a"]}"#,
             "7",
         ] {
             assert!(read(&format!(r#"{{"execution":{bad}}}"#)).is_err(), "{bad}");

@@ -82,10 +82,10 @@ impl Trouble {
             let line = seen.lines.entry(cause).or_default();
             if let Some(count) = line.note() {
                 tracing::warn!(
-                    server = %masked_urls(server.addr.as_url_str()),
                     error = %beginning(error.to_owned(), TEXT),
                     tries = count,
-                    "cannot connect to NATS, trying again: {}",
+                    "cannot connect to NATS at {}, trying again: {}",
+                    masked_urls(server.addr.as_url_str()),
                     self.explain(cause, error)
                 );
             }
@@ -95,8 +95,10 @@ impl Trouble {
 
     fn explain(&self, cause: Cause, error: &str) -> String {
         let text = match cause {
-            Cause::Refused => "nobody listens at this address",
-            Cause::UnknownName => "the host name is not known",
+            Cause::Refused => {
+                "nobody listens at this address. Is NATS running there? If it is elsewhere, set NATS_URL"
+            }
+            Cause::UnknownName => "the host name is not known. Check NATS_URL",
             Cause::Silent => {
                 "the server says nothing. If it has handshake_first, set NATS_TLS_FIRST=true"
             }

@@ -24,6 +24,7 @@
 //! backend looks at what is stored. If it is something else, the backend stores its own message under
 //! another id.
 
+mod keys;
 mod read;
 mod refusal;
 mod remove;
@@ -57,10 +58,13 @@ use crate::signing::StartSigner;
 
 use refusal::{Refusal, classify, named_tail, warn_of_full};
 
+pub use keys::{Behind, ReadKeyError, StoredEntry};
 pub use read::{ReadLogError, stream_time};
-pub use remove::RemoveError;
+pub use refusal::NotStored;
+pub(crate) use refusal::tail_in;
+pub use remove::{Ends, RemoveError};
 
-use read::Reads;
+use read::{OTHER_SUBJECT, Reads};
 
 /// First pause after a publish of unknown outcome; doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -98,6 +102,10 @@ pub enum AppendError {
     /// one was stored and others have followed it since.
     #[error("another event came first")]
     Conflict(Box<FoldedLog>),
+    /// The entry of a key, behind which the message was to be stored, is not the last one any more.
+    /// Nothing was stored, unless an earlier try was whose answer got lost.
+    #[error("another entry of the key came first")]
+    Superseded,
     /// The message exceeds the server's `max_payload`.
     #[error("the message is larger than the NATS server takes (max_payload)")]
     TooLarge,
@@ -120,6 +128,8 @@ struct Once<'a> {
     payload: Bytes,
     /// Further headers.
     headers: Vec<(HeaderName, String)>,
+    /// Whether it is to follow the entry of a key.
+    is_behind: bool,
 }
 
 /// Where a message was stored.
@@ -149,6 +159,8 @@ pub struct StartMessage<'a> {
     pub trace: Option<&'a str>,
     /// While the server remembers it, no other message with the same id is stored.
     pub message_id: &'a str,
+    /// The entry of its unique key.
+    pub behind: Option<&'a Behind>,
 }
 
 impl<'a> StartMessage<'a> {
@@ -170,6 +182,7 @@ impl<'a> StartMessage<'a> {
             copy: request.copy_id(),
             trace: trace.map(TraceParent::as_str),
             message_id: request.operation_id.as_str(),
+            behind: None,
         })
     }
 }
@@ -316,6 +329,7 @@ impl OpLog {
         signer: Option<&StartSigner>,
         patience: Duration,
     ) -> Result<Stored, AppendError> {
+        self.fits(&message)?;
         let StartMessage {
             operation_id,
             worker_type,
@@ -324,13 +338,9 @@ impl OpLog {
             copy,
             trace,
             message_id,
+            behind,
         } = message;
         let subject = self.names.start(worker_type, origin);
-        let max_payload = self.client.server_info().max_payload;
-        if max_payload > 0 && body.len() + HEADER_ROOM > max_payload {
-            return Err(AppendError::TooLarge);
-        }
-
         let mut headers = Vec::new();
         if let Some(trace) = trace {
             let name = HeaderName::from_static(trace::HEADER);
@@ -339,14 +349,31 @@ impl OpLog {
         if let Some(signer) = signer {
             headers.extend(signer.headers(&subject, operation_id, &body, Timestamp::now()));
         }
+        if let Some(Behind { subject, sequence }) = behind {
+            headers.push((NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, sequence.to_string()));
+            headers.push((OTHER_SUBJECT, subject.clone()));
+        }
         let message = Once {
             subject: &subject,
             id: message_id,
             payload: body,
             headers,
+            is_behind: behind.is_some(),
         };
         let is_start = |stored: &StreamMessage| self.is_start_of(operation_id, copy, stored);
         self.publish_once(&message, is_start, patience).await
+    }
+
+    /// Checks that the server takes a start request of this size.
+    ///
+    /// # Errors
+    /// [`AppendError::TooLarge`].
+    pub fn fits(&self, message: &StartMessage<'_>) -> Result<(), AppendError> {
+        let max_payload = self.client.server_info().max_payload;
+        if max_payload > 0 && message.body.len() + HEADER_ROOM > max_payload {
+            return Err(AppendError::TooLarge);
+        }
+        Ok(())
     }
 
     /// Stores a cancel intent, so that a worker that takes the operation over finds it. Returns its
@@ -372,6 +399,7 @@ impl OpLog {
             id: &format!("cancel-{id}"),
             payload: payload.into(),
             headers: Vec::new(),
+            is_behind: false,
         };
         let is_intent = |stored: &StreamMessage| {
             *stored.subject == *subject && self.is_intent(&subject, &stored.payload)
@@ -380,8 +408,8 @@ impl OpLog {
         Ok(stored.sequence)
     }
 
-    /// Stores a batch of metric points. Publishing a batch again with the same `message_id` stores
-    /// nothing.
+    /// Stores a batch of metric points, and returns its sequence. Publishing a batch again with the
+    /// same `message_id` stores nothing.
     ///
     /// # Errors
     /// [`AppendError`], never `Conflict`.
@@ -391,7 +419,7 @@ impl OpLog {
         batch: &MetricBatch,
         message_id: &str,
         patience: Duration,
-    ) -> Result<(), AppendError> {
+    ) -> Result<u64, AppendError> {
         let subject = self.names.metrics(worker_type, &batch.operation_id);
         let payload = serde_json::to_vec(batch).map_err(AppendError::Encode)?;
         let message = Once {
@@ -399,10 +427,33 @@ impl OpLog {
             id: message_id,
             payload: payload.into(),
             headers: Vec::new(),
+            is_behind: false,
         };
-        self.publish_once(&message, |_| true, patience)
-            .await
-            .map(drop)
+        let stored = self.publish_once(&message, |_| true, patience).await?;
+        Ok(stored.sequence)
+    }
+
+    /// Stores a batch of log lines: publishes it once, and waits for the answer for at most `patience`.
+    /// Publishing it again with the same `message_id` stores nothing.
+    ///
+    /// # Errors
+    /// [`NotStored`]: what to do with the batch now.
+    pub async fn store_log_lines(
+        &self,
+        worker_type: &WorkerType,
+        id: &OperationId,
+        batch: Bytes,
+        message_id: &str,
+        patience: Duration,
+    ) -> Result<(), NotStored> {
+        let subject = self.names.logs(worker_type, id);
+        let header = [(NATS_MESSAGE_ID, message_id.to_owned())];
+        let published = self.publish(&subject, header, batch);
+        match tokio::time::timeout(patience, published).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(failure)) => Err(NotStored::of(&failure)),
+            Err(_) => Err(NotStored::Silent),
+        }
     }
 
     /// Stores a message under its own message id. While the outcome is unknown, the publish is
@@ -459,6 +510,9 @@ impl OpLog {
             match classify(&failure) {
                 Refusal::TooLarge => return Err(AppendError::TooLarge),
                 Refusal::Full => return Err(AppendError::Full(failure)),
+                Refusal::WrongSequence if message.is_behind => {
+                    return Err(AppendError::Superseded);
+                }
                 Refusal::WrongSequence | Refusal::Unknown => {}
             }
 

@@ -13,7 +13,8 @@
 //! A reading that lags decides nothing. What a worker concludes from it is an append that names the
 //! tail that was read, which the stream refuses, or stays true whatever follows: an operation that
 //! has ended. A log that seems to be shorter than it is known to be is read again, and then compared
-//! with the leader's own word ([`OpLog::leaders_tail`]).
+//! with the leader's own word ([`OpLog::newest_tail`]). Before an effect outside the log, such as an
+//! output file that gets its name, that word is asked for first.
 //!
 //! Rejected: a consumer on the subject. A worker would need to create consumers, and could then change
 //! those of others.
@@ -44,7 +45,7 @@ const MAX_CANCEL_READS: usize = 64;
 const NO_SEQUENCE: u64 = i64::MAX as u64;
 
 /// With this header, an expected sequence is about another subject than the message's own.
-const OTHER_SUBJECT: HeaderName =
+pub(super) const OTHER_SUBJECT: HeaderName =
     HeaderName::from_static("Nats-Expected-Last-Subject-Sequence-Subject");
 
 /// How logs are read.
@@ -132,7 +133,7 @@ impl OpLog {
 
         let log = self.read(worker_type, id).await?;
         if log.tail < sequence && self.reads != Reads::Leader {
-            let tail = Box::pin(self.leaders_tail(worker_type, id)).await?;
+            let tail = Box::pin(self.newest_tail(worker_type, id)).await?;
             if tail >= sequence {
                 return Err(failed(
                     id,
@@ -179,9 +180,14 @@ impl OpLog {
         }
     }
 
-    /// The last sequence of an operation's log, by the leader's own word: it refuses an append that
-    /// expects a sequence which no log has, and names the one that it has. Nothing is stored.
-    async fn leaders_tail(
+    /// The last sequence of an operation's log now, by the leader's own word: it refuses an append
+    /// that expects a sequence which no log has, and names the one that it has. Nothing is stored, but
+    /// an empty message is passed on to those who listen on the operation's subject.
+    ///
+    /// # Errors
+    /// [`ReadLogError`] when NATS does not answer, or the leader is busy with another message of this
+    /// log.
+    pub async fn newest_tail(
         &self,
         worker_type: &WorkerType,
         id: &OperationId,

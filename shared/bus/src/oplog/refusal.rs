@@ -18,9 +18,14 @@ static WAITING_FOR_ROOM: Repeated = Repeated::new();
 /// The last sequence of the subject, as a refused append names it. A cluster that is busy with another
 /// message of the subject names none.
 pub(super) fn named_tail(refusal: &PublishError) -> Option<u64> {
-    let PublishError::Refused(error) = refusal else {
-        return None;
-    };
+    match refusal {
+        PublishError::Refused(error) => tail_in(error),
+        _ => None,
+    }
+}
+
+/// [`named_tail`] of the server's own error.
+pub(crate) fn tail_in(error: &async_nats::jetstream::Error) -> Option<u64> {
     if error.error_code() != ErrorCode::STREAM_WRONG_LAST_SEQUENCE {
         return None;
     }
@@ -74,5 +79,37 @@ pub(super) fn classify(error: &PublishError) -> Refusal {
             | ErrorCode::ACCOUNT_RESOURCES_EXCEEDED => Refusal::Full,
             _ => Refusal::Unknown,
         },
+    }
+}
+
+/// Why a batch that nothing depends on was not stored, or may not have been.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotStored {
+    /// No stream takes it: a backend of an earlier release does not make it, or it was removed.
+    #[error("no stream takes them; a backend of this release makes one")]
+    NoStream,
+    /// Nobody answered in time. It may have been stored.
+    #[error("the server does not answer; perhaps it does not permit them")]
+    Silent,
+    /// The server refuses it, and would refuse it again.
+    #[error("the server refuses this batch")]
+    Refused,
+    /// The server has no room now.
+    #[error("the server has no room")]
+    Full,
+}
+
+impl NotStored {
+    pub(super) fn of(failure: &PublishError) -> Self {
+        match failure {
+            PublishError::Request(error) if error.kind() == RequestErrorKind::NoResponders => {
+                Self::NoStream
+            }
+            _ => match classify(failure) {
+                Refusal::TooLarge | Refusal::WrongSequence => Self::Refused,
+                Refusal::Full => Self::Full,
+                Refusal::Unknown => Self::Silent,
+            },
+        }
     }
 }

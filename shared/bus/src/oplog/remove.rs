@@ -23,9 +23,21 @@ pub struct RemoveError {
     pub source: async_nats::Error,
 }
 
+/// The last sequences that can belong to an operation that is over. What is behind them may belong to
+/// a later operation with the same id.
+#[derive(Debug, Clone, Copy)]
+pub struct Ends {
+    /// In the stream of operations.
+    pub operations: u64,
+    /// In the stream of metrics; `None` to leave the metric points to their age.
+    pub metrics: Option<u64>,
+    /// In the stream of log lines; `None` to leave them to their age.
+    pub logs: Option<u64>,
+}
+
 impl OpLog {
-    /// Removes the start requests at these sequences, then the log, the cancel intents and the metric
-    /// points of the operation. False when the first start request was gone: another backend has
+    /// Removes the start requests at these sequences, then the log, the cancel intents, the metric
+    /// points and the log lines of the operation up to `ends`. False when the first start request was gone: another backend has
     /// removed it, or is doing so.
     ///
     /// Only for an operation that has ended and whose retention is over.
@@ -37,6 +49,7 @@ impl OpLog {
         worker_type: &WorkerType,
         id: &OperationId,
         starts: &[u64],
+        ends: Ends,
     ) -> Result<bool, RemoveError> {
         let failed = |source| RemoveError {
             operation_id: id.clone(),
@@ -50,12 +63,21 @@ impl OpLog {
         }
 
         let (operations, metrics) = (self.names.stream(), self.names.metrics_stream());
-        for (stream, subject) in [
-            (&operations, self.names.operation(worker_type, id)),
-            (&operations, self.names.cancel(worker_type, id)),
-            (&metrics, self.names.metrics(worker_type, id)),
+        let logs = self.names.logs_stream();
+        let (log, intents) = (
+            self.names.operation(worker_type, id),
+            self.names.cancel(worker_type, id),
+        );
+        for (stream, subject, end) in [
+            (&operations, log, Some(ends.operations)),
+            (&operations, intents, Some(ends.operations)),
+            (&metrics, self.names.metrics(worker_type, id), ends.metrics),
+            (&logs, self.names.logs(worker_type, id), ends.logs),
         ] {
-            self.purge(stream, &subject).await.map_err(failed)?;
+            // A server takes a bound before the first message for no bound.
+            if let Some(end) = end.filter(|end| *end > 0) {
+                self.purge(stream, &subject, end).await.map_err(failed)?;
+            }
         }
         Ok(true)
     }
@@ -80,14 +102,23 @@ impl OpLog {
         }
     }
 
-    async fn purge(&self, stream: &str, subject: &str) -> Result<(), async_nats::Error> {
-        let request: Value = json!({"filter": subject});
+    /// Removes the messages of a subject up to the one at `end`.
+    pub(super) async fn purge(
+        &self,
+        stream: &str,
+        subject: &str,
+        end: u64,
+    ) -> Result<(), async_nats::Error> {
+        // The sequence of the first message that stays.
+        let request: Value = json!({"filter": subject, "seq": end + 1});
         let answer: Response<PurgeResponse> = self
             .jetstream
             .request(format!("STREAM.PURGE.{stream}"), &request)
             .await?;
         match answer {
             Response::Ok(_) => Ok(()),
+            // What is gone needs no purge.
+            Response::Err { error } if error.error_code() == ErrorCode::STREAM_NOT_FOUND => Ok(()),
             Response::Err { error } => Err(error.into()),
         }
     }

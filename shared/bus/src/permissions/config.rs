@@ -16,7 +16,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-use super::{Action, Installation, Role, Rule, rules};
+use super::{Action, Installation, Proof, Role, Rule, rules};
 
 /// Longest line of subjects, in characters.
 const LINE: usize = 112;
@@ -28,37 +28,36 @@ const ACCOUNT_INFO: &str = "$JS.API.INFO";
 /// Why no configuration can be printed.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
-    /// Two users would have the same password.
-    #[error(
-        "the worker types {0} and {1} have the same variable for the password, {2}: rename one of them"
-    )]
+    /// Two users would have the same password or key.
+    #[error("the users {0} and {1} have the same variable, {2}: rename one of the worker types")]
     SameVariable(String, String, String),
 }
 
 /// The block `accounts { … }` with one account and user per role, and everything refused that is not
 /// in the table.
 ///
-/// nats-server takes the passwords from the environment. It does not start when a variable is
-/// missing. An empty one would be a user without a password, so each variable is also named as a
-/// subject that its user may not publish on: an empty subject is an error.
+/// nats-server takes the passwords, or the public keys, from the environment. It does not start when a
+/// variable is missing. An empty one would be a user without a password, so each variable is also
+/// named as a subject that its user may not publish on: an empty subject is an error. An empty key is
+/// one anyway.
 ///
 /// # Errors
 /// [`ConfigError`].
-pub fn accounts(installation: &Installation) -> Result<String, ConfigError> {
-    check_variables(installation)?;
+pub fn accounts(installation: &Installation, proof: Proof) -> Result<String, ConfigError> {
+    check_variables(installation, proof)?;
 
     let mut text = "accounts {\n".to_owned();
     for role in installation.roles() {
-        text += &account(installation, &role);
+        text += &account(installation, &role, proof);
     }
     text += "}\n";
     Ok(text)
 }
 
-fn check_variables(installation: &Installation) -> Result<(), ConfigError> {
+fn check_variables(installation: &Installation, proof: Proof) -> Result<(), ConfigError> {
     let mut variables = BTreeMap::new();
     for role in installation.roles() {
-        let variable = role.password_variable();
+        let variable = role.variable(proof);
         if let Some(other) = variables.insert(variable.clone(), role.user()) {
             return Err(ConfigError::SameVariable(other, role.user(), variable));
         }
@@ -160,13 +159,13 @@ fn of_all_consumers(subject: &str) -> String {
     }
 }
 
-fn account(installation: &Installation, role: &Role) -> String {
+fn account(installation: &Installation, role: &Role, proof: Proof) -> String {
     let mut text = format!("  \"{}\" {{\n", name(installation, role));
     if *role == Role::Backend {
         text += "    jetstream: enabled\n";
     }
     text += "    users = [\n";
-    text += &user(installation, role);
+    text += &user(installation, role, proof);
     text += "    ]\n";
 
     text += "    exports = [\n";
@@ -213,13 +212,15 @@ fn lines(rules: &[&Rule]) -> Vec<String> {
     lines
 }
 
-fn user(installation: &Installation, role: &Role) -> String {
-    let (user, variable) = (role.user(), role.password_variable());
+fn user(installation: &Installation, role: &Role, proof: Proof) -> String {
+    let (user, variable) = (role.user(), role.variable(proof));
     let rules = rules(installation, role);
 
-    let mut text = format!(
-        "      {{\n        user: \"{user}\", password: ${variable}\n        permissions: {{\n"
-    );
+    let who = match proof {
+        Proof::Password => format!("user: \"{user}\", password: ${variable}"),
+        Proof::Nkey => format!("nkey: ${variable}"),
+    };
+    let mut text = format!("      {{\n        {who}\n        permissions: {{\n");
     for action in [Action::Publish, Action::Subscribe] {
         let _ = writeln!(text, "          {action}: {{\n            allow: [");
         let of_action: Vec<&Rule> = rules.iter().filter(|rule| rule.action == action).collect();
@@ -230,7 +231,7 @@ fn user(installation: &Installation, role: &Role) -> String {
             }
         }
         text += "            ]\n";
-        if action == Action::Publish {
+        if action == Action::Publish && proof == Proof::Password {
             // See the comment of `accounts`.
             let _ = writeln!(text, "            deny: [${variable}]");
         }

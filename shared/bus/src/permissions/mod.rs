@@ -64,9 +64,27 @@ impl Role {
 
     /// The environment variable from which nats-server takes the password of the user.
     pub fn password_variable(&self) -> String {
-        let user = self.user().to_ascii_uppercase().replace('-', "_");
-        format!("KTRDR_NATS_{user}_PASSWORD")
+        self.variable(Proof::Password)
     }
+
+    /// The environment variable from which nats-server takes what it knows the user by.
+    pub fn variable(&self, proof: Proof) -> String {
+        let user = self.user().to_ascii_uppercase().replace('-', "_");
+        let what = match proof {
+            Proof::Password => "PASSWORD",
+            Proof::Nkey => "NKEY",
+        };
+        format!("KTRDR_NATS_{user}_{what}")
+    }
+}
+
+/// How a user shows who it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proof {
+    /// By a password, which the server knows, too.
+    Password,
+    /// By a key, of which the server knows the public part alone.
+    Nkey,
 }
 
 /// What a rule allows.
@@ -203,16 +221,6 @@ impl Rule {
 /// Subjects of JetStream's own interface.
 fn api(rest: impl fmt::Display) -> String {
     format!("$JS.API.{rest}")
-}
-
-/// The stream behind a key-value bucket.
-fn key_values(bucket: &str) -> String {
-    format!("KV_{bucket}")
-}
-
-/// The stream behind an object store.
-fn objects(bucket: &str) -> String {
-    format!("OBJ_{bucket}")
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! What somebody may do who only looks: the read-only half of `docs/nats-cli.md`. It shows parameters
 //! and results of all operations.
 
-use super::{Installation, Rule, api, key_values, publish, subscribe};
+use ktrdr_protocol::subject::SubjectNames;
+
+use super::{Installation, Rule, api, publish, subscribe};
 
 const BY_HAND: &str = "by hand";
 
@@ -9,7 +11,8 @@ pub(super) fn rules(installation: &Installation) -> Vec<Rule> {
     let names = &installation.names;
     let prefix = names.prefix();
     let (operations, metrics) = (names.stream(), names.metrics_stream());
-    let types = key_values(&names.worker_types_bucket());
+    let logs = names.logs_stream();
+    let types = SubjectNames::key_values_stream(&names.worker_types_bucket());
 
     let mut rules = vec![
         subscribe(format!("{prefix}.>"), "`nats sub`: all messages"),
@@ -30,7 +33,7 @@ pub(super) fn rules(installation: &Installation) -> Vec<Rule> {
             "`nats consumer info`: one queue",
         ),
     ];
-    for stream in [&operations, &metrics, &types] {
+    for stream in [&operations, &metrics, &logs, &types] {
         rules.push(publish(
             api(format!("STREAM.INFO.{stream}")),
             "`nats stream info`, `nats stream subjects`",

@@ -4,7 +4,7 @@ use ktrdr_protocol::id::{Queue, WorkerType};
 use ktrdr_protocol::subject::SubjectNames;
 
 use super::config::{ConfigError, accounts};
-use super::{Action, Installation, Role, Rule, rules};
+use super::{Action, Installation, Proof, Role, Rule, rules};
 
 fn installation(prefix: &str, types: &[&str]) -> Installation {
     Installation {
@@ -53,6 +53,8 @@ fn a_worker_may_nothing_about_other_types() {
         "ktrdr.start.training.any",
         "ktrdr.start.dummy.any",
         "ktrdr.cancel.training.x",
+        "ktrdr.key.training.concurrency.x",
+        "ktrdr.key.dummy.unique.x",
         "ktrdr.metrics.training.x",
         "ktrdr.progress.training.x",
         "ktrdr.heartbeat.training.w1",
@@ -66,6 +68,7 @@ fn a_worker_may_nothing_about_other_types() {
         "$JS.API.STREAM.MSG.GET.KTRDR",
         "$JS.API.DIRECT.GET.KTRDR",
         "$JS.API.DIRECT.GET.KTRDR.ktrdr.op.training.x",
+        "$JS.API.DIRECT.GET.KTRDR.ktrdr.key.dummy.unique.x",
         "$JS.API.DIRECT.GET.KTRDR.ktrdr.start.dummy.any",
         "$JS.API.CONSUMER.MSG.NEXT.KTRDR.training-any",
         "$JS.ACK.KTRDR.training-any.1.2.3.4.5",
@@ -128,7 +131,7 @@ fn every_subject_is_below_the_prefix() {
 
 #[test]
 fn two_types_never_share_a_password() {
-    let error = accounts(&installation("ktrdr", &["a-b", "a_b"])).unwrap_err();
+    let error = accounts(&installation("ktrdr", &["a-b", "a_b"]), Proof::Password).unwrap_err();
 
     assert_eq!(
         error,

@@ -1,11 +1,14 @@
 //! What the workers of one type may do: everything about operations of their own type, and nothing
 //! about others.
 
-use ktrdr_protocol::id::WorkerType;
+use ktrdr_protocol::id::{Queue, WorkerType};
+use ktrdr_protocol::keys::KeyKind;
 use ktrdr_protocol::origin::Origin;
-use ktrdr_protocol::worker::PREFIX_KEY;
+use ktrdr_protocol::queue_name::QueueName;
+use ktrdr_protocol::subject::SubjectNames;
+use ktrdr_protocol::worker::{DRAIN, PREFIX_KEY, UNDRAIN, version_key};
 
-use super::{Installation, Role, Rule, api, key_values, objects, publish, subscribe};
+use super::{Installation, Role, Rule, api, publish, subscribe};
 
 pub(super) fn rules(installation: &Installation, worker_type: &WorkerType) -> Vec<Rule> {
     let names = &installation.names;
@@ -19,19 +22,33 @@ pub(super) fn rules(installation: &Installation, worker_type: &WorkerType) -> Ve
             names.operations_of(worker_type),
             "state changes of its operations",
         ),
+        publish(
+            names.keys_of(worker_type, KeyKind::Concurrency),
+            "who holds concurrency keys of its type",
+        ),
         publish(names.progress_of(worker_type), "progress"),
         publish(names.metrics_of(worker_type), "metric points"),
+        publish(names.logs_of(worker_type), "log lines"),
         publish(names.heartbeats_of(worker_type), "heartbeats"),
         publish(
-            format!("$KV.{types}.{worker_type}"),
+            SubjectNames::key_value(&types, worker_type.as_str()),
             "its entry in the catalogue",
+        ),
+        publish(
+            SubjectNames::key_value(&types, &version_key(worker_type, "*")),
+            "its version in the catalogue",
         ),
     ];
 
-    let consumers = installation
-        .queues
-        .iter()
-        .map(|queue| names.consumer(worker_type, queue));
+    // A class has a queue for each priority.
+    let levels = |queue: &Queue| match QueueName::parse(queue.as_str()) {
+        Some(name) => QueueName::levels(name.class)
+            .map(|level| level.queue())
+            .collect(),
+        None => vec![queue.clone()],
+    };
+    let queues = installation.queues.iter().flat_map(levels);
+    let consumers = queues.map(|queue| names.consumer(worker_type, &queue));
     let (pulls, acks): (Vec<_>, Vec<_>) = consumers
         .map(|consumer| {
             let pull = publish(
@@ -48,7 +65,7 @@ pub(super) fn rules(installation: &Installation, worker_type: &WorkerType) -> Ve
     rules.extend(pulls.into_iter().chain(acks));
     let any = ktrdr_protocol::requirements::Requirements::default().queue();
     let read_key = |bucket: &str, key: &str| {
-        let stream = key_values(bucket);
+        let stream = SubjectNames::key_values_stream(bucket);
         api(format!("DIRECT.GET.{stream}.$KV.{bucket}.{key}"))
     };
 
@@ -73,14 +90,25 @@ pub(super) fn rules(installation: &Installation, worker_type: &WorkerType) -> Ve
         ),
         publish(
             api(format!(
+                "DIRECT.GET.{stream}.{}",
+                names.keys_of(worker_type, KeyKind::Concurrency)
+            )),
+            "who holds a concurrency key of its type",
+        ),
+        publish(
+            api(format!(
                 "CONSUMER.INFO.{stream}.{}",
                 names.consumer(worker_type, &any)
             )),
-            "the time of the server, when a retry may be due",
+            "the time of the server, when a start or a retry may be due",
         ),
         publish(
             read_key(&types, worker_type.as_str()),
             "whether its entry in the catalogue is the same",
+        ),
+        publish(
+            read_key(&types, &version_key(worker_type, "*")),
+            "whether its version is in the catalogue",
         ),
         publish(
             read_key(&types, &format!("queues.{worker_type}")),
@@ -92,7 +120,7 @@ pub(super) fn rules(installation: &Installation, worker_type: &WorkerType) -> Ve
             "whether the streams are of its prefix",
         ),
         publish(
-            format!("$KV.{checkpoints}.{worker_type}.*"),
+            SubjectNames::key_value(&checkpoints, &format!("{worker_type}.*")),
             "storing and removing checkpoints",
         ),
         publish(
@@ -100,17 +128,26 @@ pub(super) fn rules(installation: &Installation, worker_type: &WorkerType) -> Ve
             "reading checkpoints",
         ),
         publish(
-            api(format!("STREAM.INFO.{}", objects(&results))),
+            api(format!(
+                "STREAM.INFO.{}",
+                SubjectNames::objects_stream(&results)
+            )),
             "the bucket of its large results",
         ),
         publish(
-            api(format!("DIRECT.GET.{}.$O.{results}.M.*", objects(&results))),
+            api(format!(
+                "DIRECT.GET.{}.$O.{results}.M.*",
+                SubjectNames::objects_stream(&results)
+            )),
             "whether a large result is stored already",
         ),
         publish(format!("$O.{results}.C.*"), "large results"),
         publish(format!("$O.{results}.M.*"), "large results"),
         publish(
-            api(format!("STREAM.PURGE.{}", objects(&results))),
+            api(format!(
+                "STREAM.PURGE.{}",
+                SubjectNames::objects_stream(&results)
+            )),
             "replacing a large result",
         )
         .rare("only when storing it was interrupted"),
@@ -135,7 +172,7 @@ pub(super) fn rules(installation: &Installation, worker_type: &WorkerType) -> Ve
         ),
         subscribe(names.cancels_of(worker_type), "cancel intents"),
         subscribe(
-            format!("$KV.{types}.queues.{worker_type}"),
+            names.queue_list(worker_type),
             "changes of the queues of its type",
         ),
         subscribe(
@@ -143,11 +180,13 @@ pub(super) fn rules(installation: &Installation, worker_type: &WorkerType) -> Ve
             "the question of a backend that has just started",
         ),
     ]);
-    for verb in ["operation", "health"] {
-        rules.push(subscribe(
-            names.worker_requests(verb),
-            "requests for its current state",
-        ));
+    for (verb, why) in [
+        ("operation", "requests for its current state"),
+        ("health", "requests for its current state"),
+        (DRAIN, "being told to take no more work"),
+        (UNDRAIN, "being told to go on"),
+    ] {
+        rules.push(subscribe(names.worker_requests(verb), why));
     }
     for verb in ["PING", "INFO", "STATS"] {
         let name = format!("ktrdr-worker-{worker_type}");

@@ -8,7 +8,7 @@ const BEGINNINGS: [&str; 3] = ["KTRDR_", "WORKER_", "NATS_"];
 
 /// The settings of all programs. One file of variables is often used for backends and workers, so
 /// each program knows those of the other.
-const SETTINGS: [&str; 52] = [
+const SETTINGS: [&str; 64] = [
     "KTRDR_ADMISSION",
     "KTRDR_ALLOWED_HOSTS",
     "KTRDR_API_ADDR",
@@ -22,6 +22,8 @@ const SETTINGS: [&str; 52] = [
     "KTRDR_HEARTBEAT_INTERVAL",
     "KTRDR_INSECURE",
     "KTRDR_LEASE",
+    "KTRDR_LOGS_MAX_AGE",
+    "KTRDR_LOGS_MAX_BYTES",
     "KTRDR_LOG_JSON",
     "KTRDR_MAX_BODY",
     "KTRDR_METRICS_MAX_BYTES",
@@ -55,17 +57,27 @@ const SETTINGS: [&str; 52] = [
     "WORKER_CAPABILITIES",
     "WORKER_CONCURRENCY",
     "WORKER_ENDPOINT_URL",
+    "WORKER_EXEC",
+    "WORKER_EXEC_GPUS",
+    "WORKER_EXEC_MEMORY",
+    "WORKER_EXEC_RECYCLE",
+    "WORKER_EXEC_SCHEMA",
+    "WORKER_EXEC_SIMPLE",
     "WORKER_HOST",
     "WORKER_HTTP",
     "WORKER_ID",
+    "WORKER_LOG_BYTES",
+    "WORKER_LOG_LEVEL",
+    "WORKER_LOG_LINES",
     "WORKER_PORT",
     "WORKER_SHUTDOWN_GRACE",
+    "WORKER_STOP_GRACE",
     "WORKER_TYPE",
 ];
 
 /// Variables of the compose file, of scripts and of the `nats` command line: they may be in the same
 /// environment and are no mistake.
-const OF_OTHERS: [&str; 18] = [
+const OF_OTHERS: [&str; 19] = [
     "KTRDR_API_BIND",
     "KTRDR_ARCHIVE_DIR",
     "KTRDR_DATA",
@@ -74,6 +86,7 @@ const OF_OTHERS: [&str; 18] = [
     "KTRDR_SECRETS_DIR",
     "KTRDR_TLS_DIR",
     "KTRDR_TOKENS_DIR",
+    "KTRDR_WORKER_BIN",
     "NATS_BIND",
     "NATS_CONTEXT",
     "NATS_IMAGE",
@@ -85,6 +98,9 @@ const OF_OTHERS: [&str; 18] = [
     "WORKER_IMAGE",
     "WORKER_MEMORY",
 ];
+
+/// Programs have variables of their own with these beginnings. Only a slip of the pen is a mistake.
+const SHARED_BEGINNINGS: [&str; 2] = ["WORKER_", "NATS_"];
 
 /// How similar a name must be to that of a setting, from 0 to 1, to be taken for it.
 const SIMILAR: f64 = 0.85;
@@ -133,9 +149,16 @@ pub fn unknown_variables(names: impl IntoIterator<Item = String>) -> Vec<Unknown
             meant: most_similar(&name),
             name,
         })
+        .filter(|unknown| unknown.meant.is_some() || !may_be_of_others(&unknown.name))
         .collect();
     found.sort_by(|a, b| a.name.cmp(&b.name));
     found
+}
+
+fn may_be_of_others(name: &str) -> bool {
+    SHARED_BEGINNINGS
+        .iter()
+        .any(|beginning| name.starts_with(beginning))
 }
 
 fn has_our_beginning(name: &str) -> bool {
@@ -145,10 +168,11 @@ fn has_our_beginning(name: &str) -> bool {
 }
 
 fn is_of_others(name: &str) -> bool {
-    // Passwords for the configuration that `ktrdr-backend nats-config` prints.
-    let is_password = name.starts_with("KTRDR_NATS_") && name.ends_with("_PASSWORD");
+    // Passwords and public keys for the configuration that `ktrdr-backend nats-config` prints.
+    let is_proof =
+        name.starts_with("KTRDR_NATS_") && (name.ends_with("_PASSWORD") || name.ends_with("_NKEY"));
     OF_OTHERS.contains(&name)
-        || is_password
+        || is_proof
         || name.starts_with("KTRDR_TEST_")
         || is_of_kubernetes(name)
 }
@@ -227,11 +251,14 @@ mod tests {
             "WORKER_TYPE",
             "KTRDR_TEST_SECURE",
             "KTRDR_NATS_BACKEND_PASSWORD",
+            "KTRDR_NATS_BACKEND_NKEY",
             "NATS_SERVICE_HOST",
             "NATS_SERVICE_PORT_CLIENT",
             "NATS_PORT",
             "NATS_PORT_4222_TCP_ADDR",
             "KTRDR_BACKEND_PORT_8000_TCP",
+            "WORKER_MODEL_CACHE",
+            "NATS_DASHBOARD_COLOUR",
         ];
 
         assert_eq!(found(&fine), []);

@@ -52,7 +52,7 @@ fn signature_headers() {
             let is_own = own.iter().any(|(name, own)| {
                 // A number may be written with zeros in front.
                 let same_time = || value.as_str().parse::<i64>() == own.parse();
-                name == damaged && (own == value.as_str() || damaged == TIME && same_time())
+                name == damaged && (own == value.as_str() || (damaged == TIME && same_time()))
             });
 
             let checked = keys.check(Received {

@@ -74,7 +74,18 @@ pub(super) fn public_key(text: &str) -> Result<VerifyingKey, KeyError> {
 /// # Errors
 /// [`KeyError::Write`], also when the file exists.
 pub fn write_new_seed(path: &Path) -> Result<String, KeyError> {
-    let pair = KeyPair::new_service();
+    write_seed(path, &KeyPair::new_service())
+}
+
+/// The same with a key of a NATS user.
+///
+/// # Errors
+/// [`KeyError::Write`], also when the file exists.
+pub fn write_new_user_seed(path: &Path) -> Result<String, KeyError> {
+    write_seed(path, &KeyPair::new_user())
+}
+
+fn write_seed(path: &Path, pair: &KeyPair) -> Result<String, KeyError> {
     let write = || {
         let seed = pair.seed().map_err(std::io::Error::other)?;
         let mut file = std::fs::File::options()

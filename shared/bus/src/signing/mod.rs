@@ -12,7 +12,7 @@ mod options;
 mod signer;
 mod trusted;
 
-pub use keys::{KeyError, write_new_seed};
+pub use keys::{KeyError, write_new_seed, write_new_user_seed};
 pub use options::{SigningOptions, VerifyOptions};
 pub use signer::StartSigner;
 pub use trusted::{Received, Refusal, TrustedKeys};

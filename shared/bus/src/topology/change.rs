@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use async_nats::jetstream::ErrorCode;
-use async_nats::jetstream::context::{Context, GetStreamErrorKind};
+use async_nats::jetstream::context::{Context, GetStreamError, GetStreamErrorKind};
 use async_nats::jetstream::stream::{Config, Info};
 use ktrdr_protocol::subject::SubjectNames;
 
+use super::batches::logs_age;
 use super::{TopologyError, check_owner, merge, nats, operations_stream, update};
 use crate::queues;
 use crate::stream_settings::{StoredSettings, StreamSettings};
@@ -26,10 +27,7 @@ pub async fn in_force(
     let what = format!("stream {}", names.stream());
     let info = match jetstream.get_stream(names.stream()).await {
         Ok(stream) => stream.cached_info().clone(),
-        Err(error) if matches!(error.kind(), GetStreamErrorKind::JetStream(ref e) if e.error_code() == ErrorCode::STREAM_NOT_FOUND) =>
-        {
-            return Ok(None);
-        }
+        Err(error) if is_not_found(&error) => return Ok(None),
         Err(error) => return Err(nats(&what, error)),
     };
     let defaults = StreamSettings::default();
@@ -84,16 +82,17 @@ pub async fn change(
     Err(TopologyError::Busy { what })
 }
 
-/// Gives the streams another age limit: those of operations, metrics and checkpoints.
+/// Gives the streams another age limit: those of operations, metrics, checkpoints, and log lines.
 ///
 /// # Errors
 /// [`TopologyError`].
 pub async fn set_age(
     jetstream: &Context,
     names: &SubjectNames,
+    settings: &StreamSettings,
     max_age: Duration,
 ) -> Result<(), TopologyError> {
-    let checkpoints = format!("KV_{}", names.checkpoints_bucket());
+    let checkpoints = SubjectNames::key_values_stream(&names.checkpoints_bucket());
     for name in [names.stream(), names.metrics_stream(), checkpoints] {
         let stream = jetstream.get_stream(&name).await;
         let existing = stream
@@ -109,7 +108,34 @@ pub async fn set_age(
         };
         update(jetstream, &existing, &changed).await?;
     }
-    Ok(())
+    set_age_of_logs(jetstream, names, settings, max_age).await
+}
+
+/// Log lines have a limit of their own, and may be without their stream.
+async fn set_age_of_logs(
+    jetstream: &Context,
+    names: &SubjectNames,
+    settings: &StreamSettings,
+    max_age: Duration,
+) -> Result<(), TopologyError> {
+    let name = names.logs_stream();
+    let existing = match jetstream.get_stream(&name).await {
+        Ok(stream) => stream.cached_info().config.clone(),
+        Err(error) if is_not_found(&error) => return Ok(()),
+        Err(error) => return Err(nats(&format!("stream {name}"), error)),
+    };
+    let max_age = logs_age(settings, max_age);
+    let changed = Config {
+        max_age,
+        duplicate_window: existing.duplicate_window.min(max_age),
+        ..existing.clone()
+    };
+    update(jetstream, &existing, &changed).await
+}
+
+/// Whether there is no such stream.
+pub fn is_not_found(error: &GetStreamError) -> bool {
+    matches!(error.kind(), GetStreamErrorKind::JetStream(ref e) if e.error_code() == ErrorCode::STREAM_NOT_FOUND)
 }
 
 /// The longer of two age limits. It is lowered only by [`set_age`], when nothing needs it any more.

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use axum::body::{Body, Bytes};
-use axum::extract::rejection::{BytesRejection, QueryRejection};
-use axum::extract::{MatchedPath, Path, Query, State};
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{MatchedPath, Path, State};
 use axum::http::HeaderMap;
 use axum::{Extension, Json};
 use ktrdr_protocol::rest::ErrorCode;
@@ -22,6 +22,8 @@ pub struct Description<'g> {
     pub(super) responses: BTreeMap<u16, Value>,
     pub(super) errors: Vec<ErrorCode>,
     pub(super) takes_start_body: bool,
+    /// The schema of the JSON body that the route takes.
+    pub(super) body: Option<Value>,
     answer: &'static str,
 }
 
@@ -33,6 +35,7 @@ impl<'g> Description<'g> {
             responses: BTreeMap::new(),
             errors: Vec::new(),
             takes_start_body: false,
+            body: None,
             answer,
         }
     }
@@ -54,6 +57,13 @@ impl<'g> Description<'g> {
         self.add(200, self.answer, Some((kind, schema)));
     }
 
+    /// Says that an answer that was added before may also be text of the media type `kind`.
+    pub fn also_text(&mut self, status: u16, kind: &str) {
+        if let Some(response) = self.responses.get_mut(&status) {
+            response["content"][kind]["schema"] = json!({"type": "string"});
+        }
+    }
+
     /// Adds an answer without a body.
     pub fn empty(&mut self, status: u16, description: &str) {
         self.add(status, description, None);
@@ -70,12 +80,21 @@ impl<'g> Description<'g> {
     /// Says that the route takes a start body.
     pub fn start_body(&mut self) {
         self.takes_start_body = true;
-        self.errors.extend([
-            ErrorCode::BadJson,
-            ErrorCode::InvalidBody,
-            ErrorCode::BodyTooLarge,
-            ErrorCode::InvalidRequest,
-        ]);
+        self.errors.extend(BODY_ERRORS);
+    }
+
+    /// Says that the route takes a JSON body of type `T`.
+    pub fn json_body<T: JsonSchema>(&mut self) {
+        let mut settings = SchemaSettings::draft2020_12().for_deserialize();
+        settings.inline_subschemas = true;
+        let schema = settings.into_generator().into_root_schema_for::<T>();
+        let mut schema = schema.to_value();
+        plain_enums(&mut schema);
+        if let Some(schema) = schema.as_object_mut() {
+            schema.remove("$schema");
+        }
+        self.body = Some(schema);
+        self.errors.extend(BODY_ERRORS);
     }
 
     /// Adds an optional query parameter for each field of `T`.
@@ -87,7 +106,7 @@ impl<'g> Description<'g> {
 
         for (name, schema) in fields.into_iter().flatten() {
             let mut schema = schema.as_object().cloned().unwrap_or_default();
-            let description = schema.remove("description").unwrap_or_default();
+            let description = schema.shift_remove("description").unwrap_or_default();
             self.parameters.push(json!({
                 "name": name, "in": "query", "required": false,
                 "description": description, "schema": without_null(schema),
@@ -105,6 +124,14 @@ impl<'g> Description<'g> {
     }
 }
 
+/// What a route with a body may refuse it for.
+const BODY_ERRORS: [ErrorCode; 4] = [
+    ErrorCode::BadJson,
+    ErrorCode::InvalidBody,
+    ErrorCode::BodyTooLarge,
+    ErrorCode::InvalidRequest,
+];
+
 /// The schema of an optional field without its `null`: a query parameter is absent instead.
 fn without_null(mut schema: Map<String, Value>) -> Value {
     if let Some(Value::Array(types)) = schema.get_mut("type") {
@@ -114,7 +141,7 @@ fn without_null(mut schema: Map<String, Value>) -> Value {
             schema.insert("type".to_owned(), only);
         }
     }
-    if let Some(Value::Array(mut alternatives)) = schema.remove("anyOf") {
+    if let Some(Value::Array(mut alternatives)) = schema.shift_remove("anyOf") {
         alternatives.retain(|one| one["type"] != "null");
         match (alternatives.pop(), alternatives.is_empty()) {
             (Some(Value::Object(only)), true) => schema.extend(only),
@@ -125,6 +152,9 @@ fn without_null(mut schema: Map<String, Value>) -> Value {
         }
     }
     make_plain_enum(&mut schema);
+    if let Some(Value::Object(items)) = schema.get_mut("items") {
+        make_plain_enum(items);
+    }
     Value::Object(schema)
 }
 
@@ -150,10 +180,22 @@ pub(super) fn make_plain_enum(schema: &mut Map<String, Value>) {
     });
     let description: Vec<String> = own.map(str::to_owned).into_iter().chain(of_words).collect();
     let (words, description) = (Value::from(words), description.join(" ").into());
-    schema.remove("oneOf");
+    schema.shift_remove("oneOf");
     schema.insert("type".to_owned(), "string".into());
     schema.insert("enum".to_owned(), words);
     schema.insert("description".to_owned(), description);
+}
+
+/// Turns every choice among words in a schema into an enum.
+fn plain_enums(schema: &mut Value) {
+    match schema {
+        Value::Object(members) => {
+            make_plain_enum(members);
+            members.values_mut().for_each(plain_enums);
+        }
+        Value::Array(items) => items.iter_mut().for_each(plain_enums),
+        _ => {}
+    }
 }
 
 /// A type of a handler's argument or return value that can describe its part of the route.
@@ -185,12 +227,6 @@ describes_nothing! {
     [] HeaderMap,
     [] MatchedPath,
     [] Result<Bytes, BytesRejection>,
-}
-
-impl<T: JsonSchema> Describe for Result<Query<T>, QueryRejection> {
-    fn describe(description: &mut Description<'_>) {
-        description.query::<T>();
-    }
 }
 
 /// Only start routes take a body as it comes.

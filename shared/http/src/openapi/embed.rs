@@ -11,7 +11,7 @@
 //! make a named class only of a component. Also rejected: keeping `$id` and the references as they
 //! are. JSON Schema allows it, but most generators do not support it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value};
 
@@ -30,8 +30,14 @@ const MAPS: [&str; 4] = [
     "$defs",
 ];
 
-/// Adds `schema` to `components` as `name`, and its definitions beside it.
-pub fn embed(components: &mut Map<String, Value>, name: &str, schema: &Value) {
+/// Adds `schema` to `components` as `name`, and its definitions beside it, at places that are not
+/// taken.
+pub fn embed(
+    components: &mut Map<String, Value>,
+    name: &str,
+    schema: &Value,
+    is_taken: impl Fn(&str) -> bool,
+) {
     let mut root = match schema {
         Value::Object(root) => root.clone(),
         Value::Bool(_) => {
@@ -43,12 +49,12 @@ pub fn embed(components: &mut Map<String, Value>, name: &str, schema: &Value) {
     };
     // Generators prefer a title over the component's name, and two schemas can have the same title.
     for name in ["$schema", "$id", "title"] {
-        root.remove(name);
+        root.shift_remove(name);
     }
 
     let mut definitions = Vec::new();
     for key in ["$defs", "definitions"] {
-        if let Some(Value::Object(found)) = root.remove(key) {
+        if let Some(Value::Object(found)) = root.shift_remove(key) {
             definitions.extend(
                 found
                     .into_iter()
@@ -58,21 +64,19 @@ pub fn embed(components: &mut Map<String, Value>, name: &str, schema: &Value) {
     }
 
     let mut places = HashMap::new();
+    let mut found = HashSet::new();
+    // The next number of a name that is there more than once: a thousand names that are not plain
+    // may be the same plain one.
+    let mut numbers: HashMap<String, usize> = HashMap::new();
     for (pointer, word, _) in &definitions {
-        let plain: String = word
-            .chars()
-            .map(|c| {
-                if c.is_ascii_alphanumeric() || c == '_' {
-                    c
-                } else {
-                    '_'
-                }
-            })
-            .collect();
-        let mut place = format!("{name}_{plain}");
-        while places.values().any(|taken| *taken == place) {
-            place.push('_');
+        let plain = format!("{name}_{}", plain(word));
+        let mut place = plain.clone();
+        while is_taken(&place) || found.contains(&place) {
+            let number = numbers.entry(plain.clone()).or_insert(1);
+            *number += 1;
+            place = format!("{plain}_{number}");
         }
+        found.insert(place.clone());
         places.insert(pointer.clone(), place);
     }
 
@@ -85,6 +89,12 @@ pub fn embed(components: &mut Map<String, Value>, name: &str, schema: &Value) {
     let mut root = Value::Object(root);
     rewrite(&mut root, name, &places);
     components.insert(name.to_owned(), root);
+}
+
+/// The name with nothing but letters, digits and underscores.
+fn plain(name: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    name.replace(|c| !is_plain(c), "_")
 }
 
 /// Rewrites every reference inside `schema`.
@@ -121,9 +131,12 @@ fn moved(target: &str, name: &str, places: &HashMap<String, String>) -> Option<S
     if inside.is_empty() {
         return Some(format!("{COMPONENTS}{name}"));
     }
-    let definition = places.iter().find_map(|(pointer, place)| {
-        let rest = target.strip_prefix(pointer.as_str())?;
-        (rest.is_empty() || rest.starts_with('/')).then(|| format!("{COMPONENTS}{place}{rest}"))
+    // A definition is two members below the root: `#/$defs/Name`.
+    let mut slashes = target.match_indices('/').map(|(at, _)| at);
+    let end = slashes.nth(2).unwrap_or(target.len());
+    let definition = target.get(..end).and_then(|pointer| {
+        let (place, rest) = (places.get(pointer)?, target.get(end..)?);
+        Some(format!("{COMPONENTS}{place}{rest}"))
     });
     definition.or_else(|| {
         inside
@@ -155,7 +168,7 @@ mod tests {
             },
             "$defs": {"A": {"items": [{"$ref": "#/$defs/AB"}]}, "AB": true, "odd/name": {}},
         });
-        embed(&mut components, "t_request", &schema);
+        embed(&mut components, "t_request", &schema, |_| false);
         let root = &components["t_request"];
         let at = |pointer: &str| root.pointer(pointer).unwrap().as_str().unwrap();
         assert_eq!(
@@ -193,8 +206,30 @@ mod tests {
     fn anything_that_is_not_a_schema_restricts_nothing() {
         let mut components = Map::new();
         for odd in [json!(null), json!("x"), json!([1])] {
-            embed(&mut components, "t", &odd);
+            embed(&mut components, "t", &odd, |_| false);
             assert_eq!(components["t"], json!({}));
         }
+    }
+
+    #[test]
+    fn names_that_are_the_same_without_their_odd_characters_have_places_of_their_own() {
+        let odd = |at: u32| char::from_u32(0x4e00 + at).unwrap().to_string();
+        let mut definitions: Map<String, Value> =
+            (0..8_000).map(|at| (odd(at), json!({}))).collect();
+        definitions.insert(
+            "free".to_owned(),
+            json!({"$ref": format!("#/$defs/{}", odd(0))}),
+        );
+        let mut components = Map::new();
+
+        embed(
+            &mut components,
+            "t",
+            &json!({"$defs": definitions}),
+            |place| place == "t_free",
+        );
+
+        assert_eq!(components.len(), 8_002);
+        assert_eq!(components["t_free_2"]["$ref"], format!("{COMPONENTS}t__"));
     }
 }

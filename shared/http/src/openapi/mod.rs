@@ -6,7 +6,8 @@
 //! How it is solved: the table of routes takes a route only together with its handler, and
 //! [`describe`] derives parameters and answers from the handler's argument and return types. Only
 //! what types cannot say is written by hand, in a [`Doc`]: operation id, summary, error codes. The
-//! document is made for each request, from the worker types that are known then.
+//! document is made from the worker types that are known then. Their schemas may be hostile, so
+//! those that are too large here are left out.
 //!
 //! Rejected: `aide`. Its router replaces axum's and boxes each handler again, while a backend wraps
 //! its handlers itself for speed; and it has no place for routes that appear at run time. Also
@@ -23,13 +24,14 @@ mod describe;
 mod embed;
 mod route;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use ktrdr_protocol::execution::ExecutionOptions;
 use ktrdr_protocol::rest::{ErrorCode, Problem};
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, SchemaGenerator};
 use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
 
 use crate::tokens::Access;
@@ -70,7 +72,34 @@ pub struct StartRoute<'a> {
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(transparent)]
 #[schemars(inline)]
-pub struct OpenApiDocument(#[schemars(with = "Map<String, Value>")] pub Value);
+pub struct OpenApiDocument(#[schemars(with = "Map<String, Value>")] Document);
+
+#[derive(Debug, Serialize)]
+struct Document {
+    #[serde(flatten)]
+    frame: Map<String, Value>,
+    components: Components,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Components {
+    schemas: Schemas,
+    security_schemes: Value,
+}
+
+/// Schemas by name, as text: as values, hostile ones would take a hundred times as much memory.
+type Schemas = BTreeMap<String, Box<RawValue>>;
+
+/// Bytes of the schemas of one worker type. The text of a schema grows here: the start body repeats
+/// it, and references become longer.
+const MAX_OF_TYPE: usize = 512 * 1024;
+
+/// Bytes of the schemas of all worker types.
+const MAX_OF_ALL: usize = 24 * 1024 * 1024;
+
+/// Bytes that a document of such an interface has at most, about.
+pub const MAX_DOCUMENT: usize = 32 * 1024 * 1024;
 
 /// The name of the security scheme.
 const SCHEME: &str = "token";
@@ -121,54 +150,81 @@ pub fn document(
         .values_mut()
         .filter_map(Value::as_object_mut)
         .for_each(describe::make_plain_enum);
-    if has_start {
-        add_types(&mut components, types);
-    }
+    let mut schemas = if has_start {
+        add_types(&mut components, types)
+    } else {
+        Schemas::new()
+    };
+    schemas.extend(as_text(components));
     let tags: Vec<Value> = interface
         .tags
         .iter()
         .map(|(name, description)| json!({"name": name, "description": description}))
         .collect();
-    OpenApiDocument(json!({
-        "openapi": "3.1.0",
-        "info": {
-            "title": interface.title,
-            "version": env!("CARGO_PKG_VERSION"),
-            "description": interface.description,
-            "license": {"name": "MIT", "identifier": "MIT"},
+    let frame = [
+        ("openapi", json!("3.1.0")),
+        (
+            "info",
+            json!({
+                "title": interface.title,
+                "version": env!("CARGO_PKG_VERSION"),
+                "description": interface.description,
+                "license": {"name": "MIT", "identifier": "MIT"},
+            }),
+        ),
+        (
+            "jsonSchemaDialect",
+            json!("https://json-schema.org/draft/2020-12/schema"),
+        ),
+        ("servers", json!([{"url": base}])),
+        ("tags", json!(tags)),
+        ("paths", json!(paths)),
+    ];
+    let security_schemes = json!({SCHEME: {
+        "type": "http", "scheme": "bearer",
+        "description": "A token of the server's file of tokens. Needed when the server has one.",
+    }});
+    OpenApiDocument(Document {
+        frame: frame
+            .map(|(name, value)| (name.to_owned(), value))
+            .into_iter()
+            .collect(),
+        components: Components {
+            schemas,
+            security_schemes,
         },
-        "jsonSchemaDialect": "https://json-schema.org/draft/2020-12/schema",
-        "servers": [{"url": base}],
-        "tags": tags,
-        "paths": paths,
-        "components": {
-            "schemas": components,
-            "securitySchemes": {SCHEME: {
-                "type": "http", "scheme": "bearer",
-                "description": "A token of the server's file of tokens. Needed when the server has one.",
-            }},
-        },
-    }))
+    })
 }
 
-/// Adds the schemas of worker types and of start bodies.
-fn add_types(components: &mut Map<String, Value>, types: &[StartRoute<'_>]) {
+/// Adds the schemas of start bodies, and returns those of worker types.
+fn add_types(components: &mut Map<String, Value>, types: &[StartRoute<'_>]) -> Schemas {
     // Clients write it and never read it: the fields that have defaults are optional.
     let mut for_reading = SchemaSettings::draft2020_12()
         .for_deserialize()
         .into_generator();
     let execution = for_reading.root_schema_for::<ExecutionOptions>();
-    embed::embed(components, "Execution", execution.as_value());
+    embed::embed(components, "Execution", execution.as_value(), |_| false);
     components.insert("StartBody".to_owned(), start_body(Map::new()));
 
+    let names_of = |one| [request_name(one), result_name(one), start_name(one)];
+    let reserved: HashSet<String> = types.iter().flat_map(names_of).collect();
+    let mut schemas = Schemas::new();
     let mut results = Vec::new();
+    let mut room = MAX_OF_ALL;
     for one in types {
-        embed::embed(components, &request_name(one), one.request_schema);
-        embed::embed(components, &result_name(one), one.result_schema);
-        results.push(json!({"title": one.worker_type, "$ref": reference(&result_name(one))}));
-        if let Some(Value::Object(own)) = components.get(&request_name(one)).cloned() {
-            components.insert(start_name(one), start_body(own));
+        let is_taken = |place: &str| {
+            reserved.contains(place)
+                || components.contains_key(place)
+                || schemas.contains_key(place)
+        };
+        let mut own = as_text(schemas_of(one, is_taken));
+        let bytes = size(&own);
+        if bytes > MAX_OF_TYPE || bytes > room {
+            own = as_text(left_out(one));
         }
+        room = room.saturating_sub(size(&own));
+        schemas.append(&mut own);
+        results.push(json!({"title": one.worker_type, "$ref": reference(&result_name(one))}));
     }
 
     let data = components
@@ -183,6 +239,47 @@ fn add_types(components: &mut Map<String, Value>, types: &[StartRoute<'_>]) {
             "anyOf": results,
         });
     }
+    schemas
+}
+
+fn as_text(components: Map<String, Value>) -> Schemas {
+    let text = |(name, schema)| {
+        // A value can always be written.
+        let text = to_raw_value::<Value>(&schema).unwrap_or_else(|_| RawValue::TRUE.to_owned());
+        (name, text)
+    };
+    components.into_iter().map(text).collect()
+}
+
+/// The schemas of one worker type with their definitions, by name.
+fn schemas_of(one: &StartRoute<'_>, is_taken: impl Fn(&str) -> bool) -> Map<String, Value> {
+    let mut own = Map::new();
+    embed::embed(&mut own, &request_name(one), one.request_schema, &is_taken);
+    embed::embed(&mut own, &result_name(one), one.result_schema, &is_taken);
+    let request = own.get(&request_name(one)).and_then(Value::as_object);
+    let start = start_body(request.cloned().unwrap_or_default());
+    own.insert(start_name(one), start);
+    own
+}
+
+/// What stands for schemas that are too large here.
+fn left_out(one: &StartRoute<'_>) -> Map<String, Value> {
+    let text = "The schema is too large for this document; the list of worker types has it.";
+    let schema = json!({"description": text});
+    let start = start_body(schema.as_object().cloned().unwrap_or_default());
+    Map::from_iter([
+        (request_name(one), schema.clone()),
+        (result_name(one), schema),
+        (start_name(one), start),
+    ])
+}
+
+/// Bytes of schemas.
+fn size(schemas: &Schemas) -> usize {
+    let sizes = schemas
+        .iter()
+        .map(|(name, schema)| name.len() + schema.get().len());
+    sizes.sum()
 }
 
 fn request_name(one: &StartRoute<'_>) -> String {
@@ -225,7 +322,7 @@ fn start_body(own: Map<String, Value>) -> Value {
 fn start_of(one: &StartRoute<'_>, any: &Value) -> Value {
     let mut operation = any.clone();
     operation["operationId"] = format!("start_{}", one.worker_type).into();
-    operation["summary"] = format!("Start: {}", one.worker_type).into();
+    operation["summary"] = format!("Start an operation of the type {}", one.worker_type).into();
     operation["description"] = one.description.into();
     operation["x-ktrdr-worker-type"] = one.worker_type.into();
     operation["x-ktrdr-result"] = json!({"$ref": reference(&result_name(one))});
@@ -252,6 +349,7 @@ fn operation(
         mut responses,
         errors: mut codes,
         takes_start_body,
+        body,
         ..
     } = description;
 
@@ -265,7 +363,11 @@ fn operation(
         codes.extend([ErrorCode::OriginNotAllowed, ErrorCode::UnsupportedMediaType]);
     }
     if route.access != Access::Open {
-        codes.extend([ErrorCode::Unauthorized, ErrorCode::Forbidden]);
+        codes.extend([
+            ErrorCode::Unauthorized,
+            ErrorCode::Forbidden,
+            ErrorCode::UnknownParameter,
+        ]);
     }
     codes.extend(doc.errors);
     if !parameters.is_empty() {
@@ -301,6 +403,11 @@ fn operation(
             "required": true,
             "content": {"application/json": {"schema": {"$ref": reference("StartBody")}}},
         });
+    }
+    if let Some(schema) = body {
+        let required = schema.get("required").is_some();
+        operation["requestBody"] =
+            json!({"required": required, "content": {"application/json": {"schema": schema}}});
     }
     (operation, takes_start_body)
 }
@@ -383,71 +490,4 @@ fn links(interface: &Interface) -> Value {
 }
 
 #[cfg(test)]
-mod tests {
-    use axum::Json;
-    use axum::extract::{Path, State};
-    use ktrdr_protocol::rest::query::ListOperations;
-    use ktrdr_protocol::rest::worker::WorkerDocument;
-
-    use super::*;
-    use crate::error::ApiError;
-    use crate::tokens::Scope;
-
-    const DOC: Doc = Doc {
-        errors: &[ErrorCode::WorkerNotFound],
-        ..Doc::new("Workers", "getWorker", "One worker")
-    };
-
-    const INTERFACE: Interface = Interface {
-        title: "test",
-        description: "",
-        tags: &[],
-        links: &[],
-    };
-
-    async fn show(_: State<()>, _: Path<String>) -> Result<Json<WorkerDocument>, ApiError> {
-        Err(ApiError::nats_unavailable())
-    }
-
-    #[test]
-    fn the_answer_of_a_route_is_the_type_that_its_handler_returns() {
-        let access = Access::Needs(Scope::Read);
-        let route = Route::new::<_, ((), _, _)>("get", "/workers/{id}", access, &show, DOC);
-
-        let OpenApiDocument(document) = document(&INTERFACE, "/", true, &[route], &[]);
-
-        let operation = &document["paths"]["/workers/{id}"]["get"];
-        let schema = |status: &str| {
-            &operation["responses"][status]["content"]["application/json"]["schema"]["$ref"]
-        };
-        assert_eq!(schema("200"), "#/components/schemas/Worker");
-        assert_eq!(schema("404"), "#/components/schemas/Problem");
-        assert_eq!(
-            operation["responses"]["404"]["x-ktrdr-codes"],
-            json!(["worker_not_found", "unknown_route"])
-        );
-        assert_eq!(operation["parameters"][0]["name"], "id");
-        assert_eq!(operation["security"], json!([{"token": ["read"]}]));
-        let status = &document["components"]["schemas"]["WorkerStatus"];
-        assert_eq!(status["enum"][0], "AVAILABLE");
-    }
-
-    #[test]
-    fn each_field_of_a_query_is_a_typed_parameter() {
-        let mut generator = SchemaGenerator::default();
-        let mut description = Description::new(&mut generator, "");
-
-        description.query::<ListOperations>();
-
-        let by_name: BTreeMap<&str, &Value> = description
-            .parameters
-            .iter()
-            .map(|one| (one["name"].as_str().unwrap(), &one["schema"]))
-            .collect();
-        assert_eq!(by_name["operation_type"]["type"], "string");
-        assert_eq!(by_name["limit"]["maximum"], 1000);
-        assert_eq!(by_name["limit"]["default"], 100);
-        assert_eq!(by_name["status"]["type"], "string");
-        assert_eq!(by_name["status"]["enum"].as_array().unwrap().len(), 5);
-    }
-}
+mod tests;

@@ -3,8 +3,10 @@
 use std::borrow::Cow;
 
 use ktrdr_protocol::rest::ErrorCode;
+use schemars::SchemaGenerator;
 
 use super::describe::{Describe, DescribeHandler, Description};
+use crate::query::Known;
 use crate::tokens::Access;
 
 /// The description of a route, as far as the types of its handler do not contain it.
@@ -84,6 +86,20 @@ impl Route {
             needs_projection: false,
             describe: <H as DescribeHandler<T>>::describe,
         }
+    }
+
+    /// The query parameters that the route takes. `None` for routes that anybody may ask, pages and
+    /// probes: a request to them is not refused for a parameter that it does not need.
+    pub fn known_parameters(&self) -> Option<Known> {
+        if self.access == Access::Open {
+            return None;
+        }
+        let mut generator = SchemaGenerator::default();
+        let mut description = Description::new(&mut generator, "");
+        (self.describe)(&mut description);
+        let names = description.parameters.iter();
+        let names = names.filter_map(|one| one["name"].as_str());
+        Some(Known::new(names.map(str::to_owned).collect()))
     }
 }
 

@@ -4,6 +4,7 @@
 //! next one twice. So subschemas are counted through every `$ref`, each definition once, and what
 //! counts too much is refused.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 pub use ktrdr_protocol::json::length;
@@ -183,6 +184,13 @@ const KEYWORDS: [(&str, Shape, Use); 22] = [
     ("extends", Shape::Plain, Use::InPlace),
 ];
 
+/// The JSON pointer of a reference into the schema itself; `None` for any other.
+pub fn pointer(reference: &str) -> Option<Cow<'_, str>> {
+    let fragment = reference.strip_prefix('#')?;
+    let pointer = percent_decode_str(fragment).decode_utf8().ok()?;
+    (pointer.is_empty() || pointer.starts_with('/')).then_some(pointer)
+}
+
 fn is_schema(value: &Value) -> bool {
     value.is_object() || value.is_boolean()
 }
@@ -291,11 +299,7 @@ impl<'s> Graph<'s> {
     fn link(&mut self, root: &Value) -> Result<(), UnusableSchema> {
         for (from, reference) in std::mem::take(&mut self.references) {
             let quoted = || reference.chars().take(MAX_QUOTE).collect::<String>();
-            let pointer = reference
-                .strip_prefix('#')
-                .and_then(|fragment| percent_decode_str(fragment).decode_utf8().ok())
-                .filter(|pointer| pointer.is_empty() || pointer.starts_with('/'))
-                .ok_or_else(|| UnusableSchema::Reference(quoted()))?;
+            let pointer = pointer(reference).ok_or_else(|| UnusableSchema::Reference(quoted()))?;
             let target = root
                 .pointer(&pointer)
                 .and_then(|target| self.places.get(&std::ptr::from_ref(target)))

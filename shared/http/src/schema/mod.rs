@@ -13,9 +13,12 @@
 //! cost too much, and every check has a number of steps and a time limit.
 
 pub mod cost;
+pub mod integer_limits;
+mod lazy;
 
 use std::cell::Cell;
 use std::mem::discriminant;
+use std::net::IpAddr;
 use std::num::NonZero;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, LazyLock};
@@ -31,6 +34,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 pub use self::cost::UnusableSchema;
 use self::cost::{Cost, mark};
+pub use self::lazy::LazySchema;
 
 /// Most violations in one answer.
 const MAX_VIOLATIONS: usize = 50;
@@ -105,12 +109,16 @@ impl Schema {
     pub fn compile(schema: &Value) -> Result<Self, UnusableSchema> {
         let cost = Cost::of(schema)?;
         let mut schema = schema.clone();
+        integer_limits::add_all(&mut schema);
         mark(&mut schema, STEP);
         let patterns = PatternOptions::fancy_regex()
             .size_limit(MAX_PATTERN_BYTES)
             .dfa_size_limit(MAX_PATTERN_BYTES)
             .backtrack_limit(MAX_BACKTRACKS);
         let validator = jsonschema::options()
+            // By the standard a format is only a remark. Here, who declares one means it.
+            .should_validate_formats(true)
+            .with_format("ip", |text: &str| text.parse::<IpAddr>().is_ok())
             .with_keyword(STEP, |_, _, _| Ok(Box::new(CountStep)))
             .with_pattern_options(patterns)
             .build(&schema)
@@ -538,6 +546,30 @@ mod tests {
         for wrong in [json!({STEP: true}), json!({"a": {"b": 1, STEP: true}})] {
             assert_eq!(schema.violations("", &wrong).unwrap().len(), 1);
         }
+    }
+
+    #[test]
+    fn formats_are_checked_and_unknown_ones_allow_everything() {
+        for (format, good, bad) in [
+            ("date", "2025-11-10", "10.11.2025"),
+            ("date-time", "2025-11-10T10:30:00Z", "2025-11-10 10:30"),
+            ("uuid", "67e55044-10b1-426f-9247-bb680e5fe0c8", "67e55044"),
+            ("uri", "https://example.com/a?b=c", "hello"),
+            ("email", "a@example.com", "a.example.com"),
+            ("ipv4", "127.0.0.1", "::1"),
+            ("ip", "::1", "localhost"),
+            ("duration", "PT1H", "1h"),
+        ] {
+            let schema = Schema::compile(&json!({"format": format})).unwrap();
+
+            assert_eq!(schema.violations("", &json!(good)), Ok(vec![]), "{format}");
+            let found = schema.violations("/at", &json!(bad)).unwrap();
+            assert_eq!(found.len(), 1, "{format}");
+            assert_eq!(found[0].path, "/at");
+            assert!(found[0].message.contains(format), "{found:?}");
+        }
+        let unknown = Schema::compile(&json!({"format": "uint32"})).unwrap();
+        assert_eq!(unknown.violations("", &json!("x")), Ok(vec![]));
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -18,6 +18,9 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
 use super::Timeouts;
+
+/// Bytes of an answer that a client must read within [`Timeouts::slow`] while more wait for it.
+const MIN_BYTES: u64 = 512 * 1024;
 
 /// No byte of the next request has arrived.
 const IDLE: u8 = 0;
@@ -37,8 +40,8 @@ pub(super) struct Activity {
     awaits_body: AtomicBool,
     /// Bytes wait to be sent, and the client does not take them.
     is_stalled: AtomicBool,
-    /// The client took bytes since the timer looked last.
-    took_bytes: AtomicBool,
+    /// Bytes that the client took since the timer looked last.
+    taken: AtomicU64,
 }
 
 impl Default for Activity {
@@ -49,7 +52,7 @@ impl Default for Activity {
             requests: AtomicU32::new(0),
             awaits_body: AtomicBool::new(false),
             is_stalled: AtomicBool::new(false),
-            took_bytes: AtomicBool::new(false),
+            taken: AtomicU64::new(0),
         }
     }
 }
@@ -76,11 +79,11 @@ impl Activity {
         self.phase.store(IDLE, Relaxed);
     }
 
-    fn sent<T>(&self, outcome: &Poll<T>) {
-        let is_pending = outcome.is_pending();
-        self.is_stalled.store(is_pending, Relaxed);
-        if !is_pending {
-            self.took_bytes.store(true, Relaxed);
+    fn sent(&self, outcome: &Poll<io::Result<usize>>) {
+        self.is_stalled.store(outcome.is_pending(), Relaxed);
+        if let Poll::Ready(Ok(bytes)) = outcome {
+            let taken = self.taken.load(Relaxed) + *bytes as u64;
+            self.taken.store(taken, Relaxed);
         }
     }
 }
@@ -125,6 +128,9 @@ struct Overdue {
     unchanged: Duration,
     body: Duration,
     stalled: Duration,
+    slow: Duration,
+    /// Bytes that the client took in this time.
+    slow_bytes: u64,
 }
 
 impl Overdue {
@@ -137,6 +143,8 @@ impl Overdue {
             unchanged: Duration::ZERO,
             body: Duration::ZERO,
             stalled: Duration::ZERO,
+            slow: Duration::ZERO,
+            slow_bytes: 0,
         }
     }
 
@@ -146,7 +154,9 @@ impl Overdue {
             activity.phase.load(Relaxed),
             activity.requests.load(Relaxed),
         );
-        let took_bytes = activity.took_bytes.swap(false, Relaxed);
+        let taken = activity.taken.swap(0, Relaxed);
+        let took_bytes = taken > 0;
+        let is_stalled = activity.is_stalled.load(Relaxed);
         let interval = self.interval;
         let add = |to: &mut Duration, goes_on: bool| {
             *to = if goes_on {
@@ -162,10 +172,19 @@ impl Overdue {
             &mut self.body,
             is_same && activity.awaits_body.load(Relaxed),
         );
-        add(
-            &mut self.stalled,
-            activity.is_stalled.load(Relaxed) && !took_bytes,
-        );
+        add(&mut self.stalled, is_stalled && !took_bytes);
+        // Counted only while bytes wait for the client: an answer that is made slowly is not its
+        // fault.
+        add(&mut self.slow, is_stalled);
+        self.slow_bytes = if is_stalled {
+            self.slow_bytes + taken
+        } else {
+            0
+        };
+        let is_slow = self.slow >= self.timeouts.slow && self.slow_bytes < MIN_BYTES;
+        if self.slow >= self.timeouts.slow {
+            (self.slow, self.slow_bytes) = (Duration::ZERO, 0);
+        }
         self.seen = seen;
 
         match seen.0 {
@@ -173,6 +192,7 @@ impl Overdue {
             IDLE if self.unchanged >= self.timeouts.idle => Some("it was idle"),
             _ if self.body >= self.timeouts.body => Some("its body did not arrive"),
             _ if self.stalled >= self.timeouts.stalled => Some("it did not read its answer"),
+            _ if is_slow => Some("it read its answer too slowly"),
             _ => None,
         }
     }

@@ -62,6 +62,9 @@ pub struct Timeouts {
     pub body: Duration,
     /// Without reading any byte of an answer that waits to be sent.
     pub stalled: Duration,
+    /// For half a megabyte of an answer while more waits to be sent. A client that reads a little now
+    /// and then would keep its share of [`crate::answer::AnswerBudget`] for as long as it likes.
+    pub slow: Duration,
 }
 
 impl Default for Timeouts {
@@ -71,6 +74,7 @@ impl Default for Timeouts {
             idle: Duration::from_secs(75),
             body: Duration::from_secs(60),
             stalled: Duration::from_secs(30),
+            slow: Duration::from_secs(60),
         }
     }
 }

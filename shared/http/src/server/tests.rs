@@ -12,11 +12,15 @@ use super::*;
 /// Longer than anything here takes.
 const LIMIT: Duration = Duration::from_secs(20);
 
+/// Bytes of a large answer: more than the kernel takes.
+const LARGE: usize = 64 * 1024 * 1024;
+
 const SHORT: Timeouts = Timeouts {
     header: Duration::from_millis(200),
     idle: Duration::from_millis(600),
     body: Duration::from_millis(400),
     stalled: Duration::from_millis(200),
+    slow: LIMIT,
 };
 
 struct Server {
@@ -27,7 +31,11 @@ struct Server {
 
 impl Server {
     async fn start(most: usize) -> Self {
-        let large = || async { vec![b'x'; 64 * 1024 * 1024] };
+        Self::start_with(most, SHORT).await
+    }
+
+    async fn start_with(most: usize, timeouts: Timeouts) -> Self {
+        let large = || async { vec![b'x'; LARGE] };
         let slow = || async { sleep(Duration::from_millis(1500)).await };
         let router = Router::new()
             .route("/", get(|| async { "ok" }))
@@ -41,13 +49,27 @@ impl Server {
         let stopped = stop.clone();
         let task = tokio::spawn(async move {
             let connections = Connections::new(most);
-            serve_with(listener, router, &connections, None, SHORT, stopped).await;
+            serve_with(listener, router, &connections, None, timeouts, stopped).await;
         });
         Self {
             address,
             stop,
             task,
         }
+    }
+
+    /// Waits until there is a place for one more connection.
+    async fn is_free(&self) {
+        let free = async {
+            loop {
+                let mut other = self.connect().await;
+                let _ = other.write_all(b"GET / HTTP/1.0\r\n\r\n").await;
+                if Self::rest(other).await.ends_with("ok") {
+                    break;
+                }
+            }
+        };
+        timeout(LIMIT, free).await.expect("a free place");
     }
 
     async fn connect(&self) -> TcpStream {
@@ -127,17 +149,42 @@ async fn a_client_that_does_not_read_its_answer_is_closed() {
     let request = b"GET /large HTTP/1.1\r\nhost: x\r\n\r\n";
     deaf.write_all(request).await.unwrap();
 
-    // Its place is free again.
-    let free = async {
-        loop {
-            let mut other = server.connect().await;
-            let _ = other.write_all(b"GET / HTTP/1.0\r\n\r\n").await;
-            if Server::rest(other).await.ends_with("ok") {
-                break;
-            }
-        }
+    server.is_free().await;
+}
+
+/// Reads so many bytes of an answer every 20 ms until the connection is closed. Returns how many there
+/// were.
+async fn read_slowly(stream: &mut TcpStream, at_a_time: usize) -> usize {
+    let mut piece = vec![0; at_a_time];
+    let mut all = 0;
+    while let Ok(read @ 1..) = stream.read(&mut piece).await {
+        all += read;
+        sleep(Duration::from_millis(20)).await;
+    }
+    all
+}
+
+#[tokio::test]
+async fn a_client_that_reads_its_answer_in_drips_is_closed_and_a_slow_one_is_not() {
+    let timeouts = Timeouts {
+        stalled: LIMIT,
+        slow: Duration::from_millis(400),
+        ..SHORT
     };
-    timeout(LIMIT, free).await.expect("a free place");
+    let server = Server::start_with(1, timeouts).await;
+    let request = b"GET /large HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+
+    let mut slow = server.connect().await;
+    slow.write_all(request).await.unwrap();
+    let all = timeout(LIMIT, read_slowly(&mut slow, 1024 * 1024)).await;
+    assert!(all.expect("an end") > LARGE);
+
+    let mut dripping = server.connect().await;
+    dripping.write_all(request).await.unwrap();
+    tokio::select! {
+        all = read_slowly(&mut dripping, 1024) => panic!("read {all} bytes"),
+        () = server.is_free() => {}
+    }
 }
 
 #[tokio::test]

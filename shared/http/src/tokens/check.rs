@@ -12,6 +12,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use ktrdr_protocol::rest::ErrorCode;
 use ktrdr_protocol::time::Timestamp;
+use ktrdr_protocol::token_name::TokenName;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -21,6 +22,7 @@ use super::ending;
 use super::file::{self, Digest, TokensError};
 use super::options::TokenOptions;
 use super::principal::{KnownToken, Principal};
+use super::recent;
 use super::scope::{Access, Scope};
 use crate::error::ApiError;
 use crate::metrics::register;
@@ -96,16 +98,22 @@ impl Refused {
             }
         }
     }
+
+    /// The code of the answer.
+    pub const fn code(self) -> ErrorCode {
+        match self {
+            Self::Scope(_) => ErrorCode::Forbidden,
+            _ => ErrorCode::Unauthorized,
+        }
+    }
 }
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        let error = match self {
-            Self::Scope(scope) => {
-                ApiError::new(ErrorCode::Forbidden, self.to_string()).with("scope", scope.as_str())
-            }
-            _ => ApiError::new(ErrorCode::Unauthorized, self.to_string()),
-        };
+        let mut error = ApiError::new(self.code(), self.to_string());
+        if let Self::Scope(scope) = self {
+            error = error.with("scope", scope.as_str());
+        }
         let mut answer = error.into_response();
         answer
             .headers_mut()
@@ -182,6 +190,34 @@ impl Tokens {
         checked
     }
 
+    /// Whom something is done for that was asked for earlier, with the token of this name. Everybody when
+    /// no tokens are needed now, or none were needed then.
+    ///
+    /// # Errors
+    /// [`Refused`] when there is no such token any more, or when it may not do `scope` any more.
+    pub fn on_behalf_of(
+        &self,
+        name: Option<&TokenName>,
+        scope: Scope,
+    ) -> Result<Principal, Refused> {
+        let (Some(shared), Some(name)) = (self.shared(), name) else {
+            return Ok(Principal::everybody());
+        };
+        let table = shared.table.load();
+        let mut tokens = table.values();
+        let known = tokens
+            .find(|token| token.entry.name == *name)
+            .ok_or(Refused::Unknown)?;
+        if known.has_expired(Timestamp::now) {
+            return Err(Refused::Expired);
+        }
+        let principal = Principal::known(known.clone());
+        match principal.may(scope) {
+            true => Ok(principal),
+            false => Err(Refused::Scope(scope)),
+        }
+    }
+
     /// Adds the metrics to the page.
     pub fn register(&self, page: &mut Registry) {
         let refused = self.shared().map(|shared| shared.refused.0.clone());
@@ -197,8 +233,7 @@ impl Tokens {
 impl Shared {
     fn find(&self, headers: &HeaderMap) -> Result<Principal, Refused> {
         let token = bearer(headers)?;
-        let known = self.table.load().get(&Digest::of(token)).cloned();
-        let known = known.ok_or(Refused::Unknown)?;
+        let known = recent::find(&self.table.load(), token).ok_or(Refused::Unknown)?;
         if known.has_expired(Timestamp::now) {
             return Err(Refused::Expired);
         }

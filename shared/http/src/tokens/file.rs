@@ -15,6 +15,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use ktrdr_bus::secret_file;
 use ktrdr_protocol::id::{InvalidName, WorkerType};
 use ktrdr_protocol::time::Timestamp;
 use ktrdr_protocol::token_name::{InvalidTokenName, TokenName};
@@ -175,12 +176,12 @@ struct Written {
 ///
 /// # Errors
 /// [`TokensError::Read`], [`TokensError::TooLarge`].
-pub(super) fn read(path: &Path) -> Result<(String, bool), TokensError> {
+pub fn read(path: &Path) -> Result<(String, bool), TokensError> {
     let failed = |cause| TokensError::Read {
         path: path.to_owned(),
         cause,
     };
-    let file = std::fs::File::open(path).map_err(failed)?;
+    let file = secret_file::open(path).map_err(failed)?;
     let mode = file.metadata().map_err(failed)?.mode();
 
     let mut text = String::new();

@@ -17,6 +17,7 @@
 //! | [`scope`] | what a token allows, and what a route needs |
 //! | [`principal`] | who sent a request |
 //! | [`mod@file`] | reads and writes the file of tokens |
+//! | `recent` | the tokens that a thread has looked up last |
 //! | [`check`] | finds the principal of a request, or refuses it |
 //! | [`ending`] | ends answers that are still being sent when a token is revoked |
 //! | [`reload`] | follows changes of the file |
@@ -29,6 +30,7 @@ pub mod file;
 mod fuzz;
 pub mod options;
 pub mod principal;
+mod recent;
 pub mod reload;
 pub mod scope;
 #[cfg(test)]

@@ -79,7 +79,7 @@ impl Tokens {
             return std::future::pending().await;
         };
         // Read once more at the beginning: it may have changed since it was loaded.
-        let mut file = Followed::default();
+        let mut file = Followed::unread();
         loop {
             let mut version = Version::of(&shared.path).await;
             if file.must_read(&version) {
