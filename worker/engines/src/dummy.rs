@@ -6,7 +6,7 @@ use ktrdr_worker::Progress;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use ktrdr_worker::{Context, Engine, OperationError};
+use ktrdr_worker::{Context, Engine, LogLevel, OperationError};
 
 /// Largest size of a generated result, in bytes.
 const MAX_RESULT_BYTES: usize = 64 * 1024 * 1024;
@@ -17,6 +17,7 @@ pub struct Dummy;
 /// The simulated work.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(extend("examples" = [{"steps": 10, "step_ms": 100}]))]
 pub struct DummyRequest {
     /// Number of steps. 0 finishes at once.
     pub steps: u32,
@@ -52,6 +53,7 @@ impl Default for DummyRequest {
 
 /// The result.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(extend("x-ktrdr-verdict" = ["steps"]))]
 pub struct DummyOutput {
     /// Steps done.
     pub steps: u32,
@@ -98,6 +100,7 @@ impl Engine for Dummy {
             }
 
             if request.fail_at_step == Some(step) {
+                ctx.log(LogLevel::Warn, format!("failing at step {step}, as asked"));
                 return Err(OperationError::failed(format!(
                     "failed at step {step}, as asked"
                 )));

@@ -35,7 +35,7 @@ fn train(model: &str) -> Value {
     json!({"symbol": "GOOG", "timeframe": "1d", "end": "2005-06-30", "epochs": 1, "hidden_layers": [1], "model_file": model})
 }
 
-fn code(error: &OperationError) -> &'static str {
+fn code(error: &OperationError) -> &str {
     match error {
         OperationError::Permanent { code, .. } => code,
         _ => "not permanent",

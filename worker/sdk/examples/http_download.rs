@@ -92,6 +92,8 @@ mod tests {
     use super::Download;
 
     async fn server() -> String {
+        // `reqwest` may have been built with TLS for another crate; then it wants this.
+        let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
         let routes = Router::new()
             .route("/file", get(async || "content"))
             .route("/busy", get(async || StatusCode::TOO_MANY_REQUESTS))

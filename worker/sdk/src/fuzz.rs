@@ -3,13 +3,13 @@
 use std::fs;
 
 use ktrdr_fuzz::Attack;
+use ktrdr_protocol::checkpoint::Checkpoint;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::engine::data_dir::DataDir;
 use crate::engine::output::Mark;
-use crate::reporting::checkpoint::Entry;
 use crate::worker::capabilities::determine;
 
 /// Reads a value; one that is accepted means the same when it is written and read again.
@@ -64,7 +64,9 @@ fn names_of_files() {
 fn checkpoints() {
     let seeds =
         [r#"{"attempt":2,"at":"2025-11-10T10:30:00Z","state":{"format":2,"rows":[1,2.5e3]}}"#];
-    Attack::on("checkpoints").with(seeds).run(read::<Entry>);
+    Attack::on("checkpoints")
+        .with(seeds)
+        .run(read::<Checkpoint>);
 }
 
 #[test]

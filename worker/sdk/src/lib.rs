@@ -44,6 +44,7 @@
 //! | test an engine without NATS | [`testing::TestRun`] |
 //! | run it as a program | [`main`], [`Config`] |
 //! | run several engines, or embed a worker in a program | [`Worker::builder`] |
+//! | make an engine of something that is known at run time | [`dynamic`] |
 //! | read eight small programs | `worker/sdk/examples` |
 //! | write a worker step by step | `docs/new-worker.md` |
 //!
@@ -57,12 +58,13 @@
 //! | `worker` | one worker from start to stop: settings, running and past operations, metrics |
 //! | `pulling` | the queues that are served, one pull per free slot, the lease on a request |
 //! | `attempt` | one attempt from a start request to its acknowledgement: claim, ownership, run, outcome, result |
-//! | `reporting` | progress, metrics and checkpoints on their way out |
+//! | `reporting` | progress, metrics, log lines and checkpoints on their way out |
 //! | `announce` | heartbeats, and answers to requests of backends |
 //! | `http` | the worker's own REST interface |
 
 mod announce;
 mod attempt;
+pub mod dynamic;
 mod engine;
 #[cfg(test)]
 mod fuzz;
@@ -80,13 +82,16 @@ struct Readme;
 pub use engine::Engine;
 pub use engine::context::Context;
 pub use engine::data_dir::{DataDir, FileError};
+pub use engine::declaration::BadDeclaration;
 pub use engine::error::OperationError;
+pub use engine::events::events_layer;
 pub use engine::output::{NamedBy, Output, OutputError};
 pub use ktrdr_protocol::id::{OperationId, WorkerId};
+pub use ktrdr_protocol::log_line::LogLevel;
 pub use ktrdr_protocol::progress::Progress;
 pub use worker::builder::{Worker, WorkerBuilder, WorkerError, main};
 pub use worker::capabilities::InvalidCapabilities;
-pub use worker::config::{Config, RestRoutes};
+pub use worker::config::{Config, KeptLevel, RestRoutes};
 
 #[cfg(test)]
 mod tests {
@@ -104,7 +109,7 @@ mod tests {
 
         let blocks = blocks("rust");
 
-        assert_eq!(blocks.len(), 4);
+        assert_eq!(blocks.len(), 2, "the program and a test");
         for block in blocks {
             assert!(example.contains(block), "not in word_count.rs:\n{block}");
         }
@@ -116,7 +121,10 @@ mod tests {
 
         let blocks = blocks("toml");
 
-        let names = blocks[0]
+        let (_, dependencies) = blocks[0]
+            .split_once("[dependencies]")
+            .expect("dependencies");
+        let names = dependencies
             .lines()
             .filter_map(|line| line.split_once(" = "))
             .map(|(name, _)| name)

@@ -2,22 +2,27 @@
 //!
 //! ```
 //! # use ktrdr_worker::{Context, Engine, OperationError, testing::TestRun};
+//! # #[derive(serde::Deserialize, schemars::JsonSchema)]
+//! # struct EchoRequest { text: String }
 //! # struct Echo;
 //! # impl Engine for Echo {
 //! #     const NAME: &'static str = "echo";
 //! #     const DESCRIPTION: &'static str = "Answers what it was given.";
-//! #     type Request = String;
+//! #     type Request = EchoRequest;
 //! #     type Output = String;
-//! #     async fn run(&self, ctx: Context, request: String) -> Result<String, OperationError> {
-//! #         ctx.metric("length", request.len() as f64);
-//! #         Ok(request)
+//! #     async fn run(&self, ctx: Context, request: EchoRequest) -> Result<String, OperationError> {
+//! #         ctx.metric("length", request.text.len() as f64);
+//! #         Ok(request.text)
 //! #     }
 //! # }
 //! # tokio::runtime::Runtime::new().unwrap().block_on(async {
 //! let run = TestRun::new();
-//! let output = run.run(&Echo, serde_json::json!("hello")).await.unwrap();
+//! let output = run.run(&Echo, serde_json::json!({"text": "hello"})).await.unwrap();
 //! assert_eq!(output, "hello");
 //! assert_eq!(run.metrics()[0].value, Some(5.0));
+//! // What a backend would refuse does not reach the engine.
+//! let refused = run.run(&Echo, serde_json::json!({"txt": "hello"})).await.unwrap_err();
+//! assert!(refused.to_string().contains("\"text\" is a required property"));
 //! # });
 //! ```
 
@@ -25,18 +30,27 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::future::BoxFuture;
+use ktrdr_http::schema::Schema;
+use ktrdr_http::start_body::StartBody;
 use ktrdr_protocol::id::OperationId;
+use ktrdr_protocol::log_line::{LogLevel, LogLine};
 use ktrdr_protocol::metric::MetricPoint;
 use ktrdr_protocol::progress::Progress;
 use parking_lot::Mutex;
+use serde::Serialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
+use crate::dynamic::DynEngine;
 use crate::engine::Engine;
 use crate::engine::context::{Context, Inner, Lineage};
 use crate::engine::data_dir::{DataDir, FileError};
+use crate::engine::erased::decode;
 use crate::engine::error::OperationError;
+use crate::reporting::log_lines::LogLimits;
 use crate::reporting::report::Report;
 
 /// One attempt at an operation. Everything that the engine reports is kept for the test.
@@ -44,8 +58,17 @@ pub struct TestRun {
     ctx: Context,
     report: Arc<Report>,
     cancel: CancellationToken,
+    kill: CancellationToken,
+    ended: CancellationToken,
     saved: Saved,
 }
+
+/// A test sees everything that its engine says.
+const ALL_LINES: LogLimits = LogLimits {
+    level: Some(LogLevel::Trace),
+    lines: u64::MAX,
+    bytes: u64::MAX,
+};
 
 /// The newest saved checkpoint.
 type Saved = Arc<Mutex<Option<Box<RawValue>>>>;
@@ -77,7 +100,9 @@ impl TestRun {
         data_dir: DataDir,
         checkpoint: Option<Box<RawValue>>,
     ) -> Self {
-        let (report, cancel) = (Arc::new(Report::new()), CancellationToken::new());
+        let report = Arc::new(Report::with_logs(ALL_LINES));
+        let cancel = CancellationToken::new();
+        let (kill, ended) = (CancellationToken::new(), CancellationToken::new());
         // The next attempt finds the same checkpoint unless this one saves a newer one.
         let saved = Arc::new(Mutex::new(checkpoint.clone()));
         let ctx = Context::new(Inner {
@@ -85,10 +110,14 @@ impl TestRun {
             attempt,
             resumes,
             cancel: cancel.clone(),
+            kill: Some(kill.clone()),
+            ended: ended.clone(),
+            runtime: None,
             report: report.clone(),
+            span: tracing::Span::none(),
             data_dir: data_dir.reopened(),
             lineage: Lineage {
-                worker_type: "test",
+                worker_type: "test".into(),
                 parameters: Box::default(),
                 repeats: false,
             },
@@ -100,6 +129,8 @@ impl TestRun {
             ctx,
             report,
             cancel,
+            kill,
+            ended,
             saved,
         }
     }
@@ -187,13 +218,16 @@ impl TestRun {
         saves: impl Fn(u64, &CancellationToken) -> bool + Send + Sync + 'static,
     ) -> Self {
         let (saved, cancel) = (self.saved.clone(), self.cancel.clone());
-        let report = Arc::new(Report::with_sink(Box::new(move |number, state| {
-            let saves = saves(number, &cancel);
-            if saves {
-                *saved.lock() = Some(state.to_owned());
-            }
-            saves
-        })));
+        let report = Arc::new(Report::with_sink(
+            ALL_LINES,
+            Box::new(move |number, state| {
+                let saves = saves(number, &cancel);
+                if saves {
+                    *saved.lock() = Some(state.to_owned());
+                }
+                saves
+            }),
+        ));
         self.report = report.clone();
         self.change(|inner| inner.report = report)
     }
@@ -223,23 +257,57 @@ impl TestRun {
         &self.ctx
     }
 
-    /// Decodes `request` as a worker would, and runs the engine.
+    /// Checks `request` as a backend would, decodes it as a worker would, runs the engine, and checks
+    /// its result.
     ///
     /// # Errors
-    /// The engine's error, or `invalid_request` when `request` cannot be decoded.
+    /// The engine's error. `invalid_request` when `request` does not match its schema or cannot be
+    /// decoded. `schema_unusable`, `result_not_json` and `result_mismatch` when a schema cannot be
+    /// used or the result does not match its own: a NaN, for example, becomes `null`.
     pub async fn run<E: Engine>(
         &self,
         engine: &E,
-        request: serde_json::Value,
+        request: Value,
     ) -> Result<E::Output, OperationError> {
-        let request = serde_json::from_value(request)
-            .map_err(|error| OperationError::invalid(error.to_string()))?;
-        engine.run(self.ctx.clone(), request).await
+        let info = DynEngine::info(engine);
+        let request = decode(&parameters(&info.request_schema, request)?)?;
+
+        let output = Engine::run(engine, self.ctx.clone(), request).await;
+        self.ended.cancel();
+        let output = output?;
+        check_result(&info.result_schema, &output)?;
+        Ok(output)
+    }
+
+    /// [`Self::run`] for an engine that is known only at run time.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn run_dyn(
+        &self,
+        engine: &dyn DynEngine,
+        request: Value,
+    ) -> Result<Value, OperationError> {
+        let info = engine.info();
+        let request = parameters(&info.request_schema, request)?;
+
+        let output = engine.run(self.ctx.clone(), &request).await;
+        self.ended.cancel();
+        let output: Value = serde_json::from_str(output?.get()).map_err(|error| {
+            OperationError::permanent("result_not_json", format!("the result is no JSON: {error}"))
+        })?;
+        check_result(&info.result_schema, &output)?;
+        Ok(output)
     }
 
     /// Asks the engine to stop.
     pub fn cancel(&self) {
         self.cancel.cancel();
+    }
+
+    /// Tells an engine that can be killed that its grace is over.
+    pub fn kill(&self) {
+        self.kill.cancel();
     }
 
     /// How many checkpoints the engine made.
@@ -255,5 +323,119 @@ impl TestRun {
     /// All metric points since the last call.
     pub fn metrics(&self) -> Vec<MetricPoint> {
         self.report.take_points().points
+    }
+
+    /// All log lines since the last call, of every level. `tracing` events are not among them.
+    pub fn log_lines(&self) -> Vec<LogLine> {
+        self.report.logs.take()
+    }
+}
+
+/// The parameters of a start body, if a backend would accept it.
+fn parameters(schema: &Value, request: Value) -> Result<Box<RawValue>, OperationError> {
+    let schema = compile(schema)?;
+    let body = Bytes::from(request.to_string());
+    StartBody::read(&body, Some(&schema))
+        .map(|body| body.parameters)
+        .map_err(|error| OperationError::invalid(error.to_string()))
+}
+
+fn compile(schema: &Value) -> Result<Schema, OperationError> {
+    Schema::compile(schema).map_err(|error| {
+        OperationError::permanent(
+            "schema_unusable",
+            format!("the schema is unusable: {error}"),
+        )
+    })
+}
+
+/// Checks a result against the schema that its type has.
+fn check_result(schema: &Value, output: &impl Serialize) -> Result<(), OperationError> {
+    let output = serde_json::to_value(output).map_err(|error| {
+        OperationError::permanent("result_not_json", format!("the result is no JSON: {error}"))
+    })?;
+    let mismatch = |text: String| OperationError::permanent("result_mismatch", text);
+    let violations = compile(schema)?
+        .violations("", &output)
+        .map_err(|error| mismatch(error.to_string()))?;
+    match violations.first() {
+        Some(first) => Err(mismatch(format!(
+            "the result does not match its schema, at {:?}: {}",
+            first.path, first.message
+        ))),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use schemars::JsonSchema;
+    use serde::Deserialize;
+    use serde_json::json;
+
+    use super::*;
+
+    struct Ratio;
+
+    #[derive(Deserialize, JsonSchema)]
+    #[serde(deny_unknown_fields)]
+    struct RatioRequest {
+        of: u32,
+        #[schemars(range(max = 10))]
+        to: u32,
+    }
+
+    #[derive(Debug, Serialize, JsonSchema)]
+    struct RatioOutput {
+        ratio: f64,
+    }
+
+    impl Engine for Ratio {
+        const NAME: &'static str = "ratio";
+        type Request = RatioRequest;
+        type Output = RatioOutput;
+
+        async fn run(&self, _: Context, of: RatioRequest) -> Result<RatioOutput, OperationError> {
+            let ratio = f64::from(of.of) / f64::from(of.to);
+            Ok(RatioOutput { ratio })
+        }
+    }
+
+    async fn refused(request: Value) -> String {
+        match TestRun::new().run(&Ratio, request).await.unwrap_err() {
+            OperationError::Permanent { code, message } => format!("{code}: {message}"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_thread_without_a_runtime_learns_that_the_attempt_is_lost() {
+        let lost = TestRun::new().taken_over();
+        assert_eq!(
+            lost.ctx().ensure_owner_blocking(),
+            Err(OperationError::Cancelled)
+        );
+
+        assert_eq!(TestRun::new().ctx().ensure_owner_blocking(), Ok(()));
+    }
+
+    #[tokio::test]
+    async fn request_and_result_are_checked_against_their_schemas() {
+        let run = TestRun::new();
+        let fits = run.run(&Ratio, json!({"of": 1, "to": 2.0})).await.unwrap();
+        assert!((fits.ratio - 0.5).abs() < 1e-12);
+
+        let too_much = refused(json!({"of": 1, "to": 11, "x": 1})).await;
+        assert!(too_much.starts_with("invalid_request: "), "{too_much}");
+        for part in ["/to: 11 is greater than the maximum of 10", "'x'"] {
+            assert!(too_much.contains(part), "{too_much}");
+        }
+        let no_object = refused(json!("1:2")).await;
+        assert!(no_object.contains("must be a JSON object"), "{no_object}");
+        let not_a_number = refused(json!({"of": 0, "to": 0})).await;
+        assert!(
+            not_a_number.starts_with("result_mismatch: ") && not_a_number.contains("/ratio"),
+            "{not_a_number}"
+        );
     }
 }

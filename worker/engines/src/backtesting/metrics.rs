@@ -26,16 +26,22 @@ use crate::bars::Bar;
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Metrics {
     /// Equity after the last bar, with the position sold.
+    #[schemars(extend("x-ktrdr-unit" = "money"))]
     pub final_equity: Option<f64>,
     /// Final equity minus initial capital.
+    #[schemars(extend("x-ktrdr-unit" = "money"))]
     pub total_return: Option<f64>,
     /// `total_return` as a fraction of the initial capital.
+    #[schemars(extend("x-ktrdr-unit" = "percent"))]
     pub total_return_pct: Option<f64>,
     /// Gain of the price from the close of the warm-up bar to the last close.
+    #[schemars(extend("x-ktrdr-unit" = "percent"))]
     pub buy_hold_return_pct: Option<f64>,
     /// Compound annual growth rate (CAGR). Null for a range of less than 30 days.
+    #[schemars(extend("x-ktrdr-unit" = "percent"))]
     pub annualized_return: Option<f64>,
     /// Annualized standard deviation of the returns per bar.
+    #[schemars(extend("x-ktrdr-unit" = "percent"))]
     pub volatility: Option<f64>,
     /// Annualized ratio of the mean return to its standard deviation. The risk-free rate is 0.
     pub sharpe_ratio: Option<f64>,
@@ -43,32 +49,43 @@ pub struct Metrics {
     /// of all returns, with gains as 0.
     pub sortino_ratio: Option<f64>,
     /// Largest fall of the equity from a peak, as a fraction of the peak.
+    #[schemars(extend("x-ktrdr-unit" = "percent"))]
     pub max_drawdown_pct: Option<f64>,
     /// Largest fall of the equity from a peak, as an amount.
+    #[schemars(extend("x-ktrdr-unit" = "money"))]
     pub max_drawdown: Option<f64>,
     /// `annualized_return` / `max_drawdown_pct`.
     pub calmar_ratio: Option<f64>,
     /// `total_return` / `max_drawdown`.
     pub recovery_factor: Option<f64>,
     /// Fraction of the bars on which a position was held.
+    #[schemars(extend("x-ktrdr-unit" = "percent"))]
     pub exposure_pct: Option<f64>,
     /// Number of trades.
+    #[schemars(extend("x-ktrdr-unit" = "count"))]
     pub total_trades: usize,
     /// Number of trades with a net profit.
+    #[schemars(extend("x-ktrdr-unit" = "count"))]
     pub winning_trades: usize,
     /// Number of trades with a net loss.
+    #[schemars(extend("x-ktrdr-unit" = "count"))]
     pub losing_trades: usize,
     /// Winning trades as a fraction of all trades.
+    #[schemars(extend("x-ktrdr-unit" = "percent"))]
     pub win_rate: Option<f64>,
     /// Net profit of the winning trades / net loss of the losing trades.
     pub profit_factor: Option<f64>,
     /// Mean net profit of the winning trades.
+    #[schemars(extend("x-ktrdr-unit" = "money"))]
     pub avg_win: Option<f64>,
     /// Mean net result of the losing trades, a negative number.
+    #[schemars(extend("x-ktrdr-unit" = "money"))]
     pub avg_loss: Option<f64>,
     /// Largest net profit of a trade.
+    #[schemars(extend("x-ktrdr-unit" = "money"))]
     pub largest_win: Option<f64>,
     /// Largest net loss of a trade, a negative number.
+    #[schemars(extend("x-ktrdr-unit" = "money"))]
     pub largest_loss: Option<f64>,
     /// Mean holding period, in hours.
     pub avg_holding_period: Option<f64>,
@@ -77,6 +94,7 @@ pub struct Metrics {
     /// Mean holding period of the losing trades, in hours.
     pub avg_loss_holding_period: Option<f64>,
     /// Commission of all trades.
+    #[schemars(extend("x-ktrdr-unit" = "money"))]
     pub total_commission: Option<f64>,
 }
 

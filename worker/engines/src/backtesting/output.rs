@@ -9,8 +9,13 @@ use crate::bars::Bar;
 
 /// The result of a backtest.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(extend("x-ktrdr-verdict" = [
+    "metrics.total_return_pct", "metrics.buy_hold_return_pct", "metrics.sharpe_ratio",
+    "metrics.max_drawdown_pct", "metrics.total_trades", "metrics.win_rate"
+]))]
 pub struct BacktestOutput {
     /// Number of bars.
+    #[schemars(extend("x-ktrdr-unit" = "count"))]
     pub bars: usize,
     /// The time of the first bar, as the file writes it.
     pub first_bar: Box<str>,

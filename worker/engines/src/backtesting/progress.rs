@@ -61,9 +61,9 @@ impl<'a> ProgressReporter<'a> {
         self.peak = self.peak.max(equity);
         if i == self.next_point || i + 1 == self.bars.len() {
             self.next_point = i + self.stride;
-            self.ctx.metric("equity", equity);
-            self.ctx
-                .metric("drawdown", (self.peak - equity) / self.peak);
+            let drawdown = (self.peak - equity) / self.peak;
+            self.ctx.metric_at("equity", i as f64, equity);
+            self.ctx.metric_at("drawdown", i as f64, drawdown);
         }
     }
 

@@ -13,6 +13,10 @@ const MAX_PERIOD: usize = 100_000;
 /// The parameters of a backtest. Rates are fractions: 0.001 is 0.1 %.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("x-ktrdr-summary" = ["symbol", "timeframe", "strategy.type"]))]
+#[schemars(extend("examples" = [{
+    "symbol": "GOOG", "timeframe": "1d", "strategy": {"type": "sma_cross", "fast": 10, "slow": 20},
+}]))]
 pub struct BacktestRequest {
     /// The instrument. Its bars are in `{symbol}_{timeframe}.csv` in the data directory.
     pub symbol: Symbol,
@@ -20,6 +24,7 @@ pub struct BacktestRequest {
     pub timeframe: Timeframe,
     /// Start of the range. Without it, the range starts at the first bar of the file.
     #[serde(default)]
+    #[schemars(extend("examples" = ["2012-01-31"]))]
     pub start: Option<BarTime>,
     /// End of the range, inclusive (a date alone is 00:00 of that day). Without it, the range ends
     /// at the last bar of the file.

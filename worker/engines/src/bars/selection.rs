@@ -65,7 +65,7 @@ impl JsonSchema for Symbol {
             "type": "string",
             "pattern": "^[A-Za-z0-9_^][A-Za-z0-9_^.=-]{0,31}$",
             "description": "The instrument, as in the name of its file {symbol}_{timeframe}.csv",
-            "examples": ["GOOG", "EURUSD"],
+            "examples": ["GOOG", "IBM", "EURUSD"],
         })
     }
 }

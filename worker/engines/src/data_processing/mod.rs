@@ -68,9 +68,15 @@ pub struct DataProcessing;
 /// The source file and the operations to apply. Paths are relative to the data directory.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("x-ktrdr-summary" = ["source_file", "operations"]))]
+#[schemars(extend("examples" = [{
+    "source_file": "messy/titanic.csv",
+    "operations": [{"op": "clean", "null_values": ["", "*"], "missing": {"age": "median"}}],
+}]))]
 pub struct DataProcessingRequest {
     /// The CSV file to read. It may be compressed with gzip.
     #[schemars(length(min = 1))]
+    #[schemars(extend("examples" = ["messy/titanic.csv", "messy/birdstrikes_8000.csv", "GOOG_1d.csv"]))]
     pub source_file: String,
     /// How the source file is written, when it is not plain CSV in UTF-8.
     #[serde(default)]
@@ -94,12 +100,15 @@ pub struct DataProcessingRequest {
 
 /// The result of a run.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(extend("x-ktrdr-verdict" = ["rows_processed", "output_file", "duration_seconds"]))]
 pub struct DataProcessingOutput {
     /// Number of data rows in the source.
+    #[schemars(extend("x-ktrdr-unit" = "count"))]
     pub rows_processed: u64,
     /// The file written. Null when all operations only validate.
     pub output_file: Option<String>,
     /// Duration of the attempt, in seconds.
+    #[schemars(extend("x-ktrdr-unit" = "seconds"))]
     pub duration_seconds: f64,
     /// One result for each operation, in order.
     pub operations: Vec<OperationResult>,

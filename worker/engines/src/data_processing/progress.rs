@@ -187,11 +187,15 @@ impl<'a> ProgressReporter<'a> {
     }
 
     fn report_metrics(&self, errors: u64) {
-        self.ctx.metric("rows_processed", self.most_rows as f64);
-        self.ctx.metric("errors", errors as f64);
+        // All passes count, so that the points of a second pass follow those of the first.
+        let at = self.rows_done() as f64;
+        self.ctx
+            .metric_at("rows_processed", at, self.most_rows as f64);
+        self.ctx.metric_at("errors", at, errors as f64);
         let rows = self.rows_done().saturating_sub(self.before.1);
-        self.ctx.metric(
+        self.ctx.metric_at(
             "rows_per_second",
+            at,
             rows as f64 / self.started.elapsed().as_secs_f64(),
         );
     }

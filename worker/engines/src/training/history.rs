@@ -14,10 +14,12 @@ pub struct EpochMetrics {
     /// Mean loss of the training rows, measured on each batch before its update.
     pub train_loss: f64,
     /// Accuracy on the training rows, measured on each batch before its update.
+    #[schemars(extend("x-ktrdr-unit" = "percent"))]
     pub train_accuracy: f64,
     /// Mean loss of all validation rows after the epoch.
     pub val_loss: f64,
     /// Accuracy on all validation rows after the epoch.
+    #[schemars(extend("x-ktrdr-unit" = "percent"))]
     pub val_accuracy: f64,
 }
 

@@ -10,14 +10,19 @@ use crate::warnings::Warnings;
 
 /// The result of a training. Losses are in nats, accuracies are fractions.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(extend("x-ktrdr-verdict" = [
+    "accuracy", "baseline.accuracy", "best_epoch.val_loss", "epochs", "model_file"
+]))]
 pub struct TrainingOutput {
     /// The model file, relative to the data directory.
     pub model_file: String,
     /// Number of epochs done.
+    #[schemars(extend("x-ktrdr-unit" = "count"))]
     pub epochs: u32,
     /// Whether early stopping ended the training before the requested number of epochs.
     pub stopped_early: bool,
     /// Accuracy of the model on the validation rows.
+    #[schemars(extend("x-ktrdr-unit" = "percent"))]
     pub accuracy: Option<f64>,
     /// The epoch whose weights the model has: the last, or the best with `keep: "best"`.
     pub model_epoch: Option<u32>,
@@ -26,6 +31,7 @@ pub struct TrainingOutput {
     /// The epoch with the least validation loss. The first one when several are equal.
     pub best_epoch: Option<EpochMetrics>,
     /// Number of rows.
+    #[schemars(extend("x-ktrdr-unit" = "count"))]
     pub rows: usize,
     /// The training rows.
     pub train: PartFigures,

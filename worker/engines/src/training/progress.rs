@@ -42,7 +42,7 @@ impl<'a> ProgressReporter<'a> {
     /// After an epoch: reports its measurements.
     pub(super) fn epoch(&mut self, metrics: &EpochMetrics) {
         for (name, value) in metrics.named() {
-            self.ctx.metric(name, value);
+            self.ctx.metric_at(name, metrics.epoch, value);
         }
         self.done = metrics.epoch;
         self.newest = Some(metrics.clone());

@@ -22,6 +22,8 @@ const MAX_PARAMETERS: usize = 10_000_000;
 /// The parameters of a training.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("x-ktrdr-summary" = ["symbol", "timeframe", "label"]))]
+#[schemars(extend("examples" = [{"symbol": "GOOG", "timeframe": "1d", "label": "next_up", "epochs": 20}]))]
 pub struct TrainingRequest {
     /// The instrument. Its bars are in `{symbol}_{timeframe}.csv` in the data directory.
     pub symbol: Symbol,
@@ -29,6 +31,7 @@ pub struct TrainingRequest {
     pub timeframe: Timeframe,
     /// Start of the range. Without it, the range starts at the first bar of the file.
     #[serde(default)]
+    #[schemars(extend("examples" = ["2012-01-31"]))]
     pub start: Option<BarTime>,
     /// End of the range, inclusive (a date alone is 00:00 of that day). Without it, the range ends
     /// at the last bar of the file.

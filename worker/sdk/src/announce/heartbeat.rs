@@ -10,7 +10,7 @@ use ktrdr_protocol::worker::{Heartbeat, WorkerStatus};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::pulling::puller::ServedQueue;
+use crate::pulling::queue_pulls::ServedQueue;
 use crate::worker::core::Core;
 
 /// Shortest time between two heartbeats: a worker may finish thousands of operations a second.
@@ -36,20 +36,21 @@ const FAREWELL: Duration = Duration::from_secs(1);
 
 /// The heartbeat of this moment.
 pub(crate) fn describe(core: &Core) -> Heartbeat {
-    let at = Timestamp::now();
+    let (at, draining) = (Timestamp::now(), *core.draining.borrow());
     let time_of = |since: Instant| at.minus(since.elapsed());
     Heartbeat {
         worker_id: core.worker_id.clone(),
         worker_type: core.worker_type.clone(),
         instance: core.instance.clone(),
         endpoint_url: core.endpoint_url.clone(),
-        status: if core.is_busy() {
+        status: if draining || core.is_busy() {
             WorkerStatus::Busy
         } else {
             WorkerStatus::Available
         },
         capabilities: core.capabilities.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        schema_digest: Some(core.info.schema_digest),
         registered_at: core.started_at,
         at,
         interval_seconds: core.heartbeat_interval.as_secs_f64(),
@@ -60,6 +61,7 @@ pub(crate) fn describe(core: &Core) -> Heartbeat {
         fenced: core.counters.fenced.get(),
         lost_slots: core.lost_slots.count(),
         refused_starts: core.refused.list(),
+        draining,
         leaving: false,
     }
 }

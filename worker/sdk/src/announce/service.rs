@@ -13,7 +13,7 @@ use futures::stream::FuturesUnordered;
 use ktrdr_bus::telemetry::{chain, short};
 use ktrdr_protocol::cancel::CancelIntent;
 use ktrdr_protocol::id::OperationId;
-use ktrdr_protocol::worker::{OperationAnswer, OperationQuery};
+use ktrdr_protocol::worker::{DRAIN, DrainAnswer, OperationAnswer, OperationQuery, UNDRAIN};
 
 use crate::announce::heartbeat::{describe, write};
 use crate::attempt::stop::StopReason;
@@ -25,8 +25,8 @@ const CHECKS: u32 = 7;
 /// Pause before it is looked for again; doubled each time.
 const FIRST_CHECK: Duration = Duration::from_millis(10);
 
-/// Serves `worker.<worker_id>.operation` (fresh state of one operation) and
-/// `worker.<worker_id>.health`.
+/// Serves `worker.<worker_id>.operation` (fresh state of one operation), `worker.<worker_id>.health`,
+/// and `worker.<worker_id>.drain` and `.undrain`.
 ///
 /// # Errors
 /// When the service cannot be registered.
@@ -41,7 +41,7 @@ pub(crate) async fn serve(core: Arc<Core>) -> Result<(), async_nats::Error> {
         .connection
         .client
         .service_builder()
-        .description(core.info.description)
+        .description(core.info.description.as_ref())
         .metadata(metadata)
         .start(
             format!("ktrdr-worker-{}", core.worker_type),
@@ -57,6 +57,8 @@ pub(crate) async fn serve(core: Arc<Core>) -> Result<(), async_nats::Error> {
     };
     let mut operation = add("operation").await?;
     let mut health = add("health").await?;
+    let mut drain = add(DRAIN).await?;
+    let mut undrain = add(UNDRAIN).await?;
 
     loop {
         // Cancel safe: requests not taken stay in their endpoint.
@@ -70,9 +72,37 @@ pub(crate) async fn serve(core: Arc<Core>) -> Result<(), async_nats::Error> {
                 let answer = write(&describe(&core), most).map(Bytes::from).map_err(internal);
                 let _ = request.respond(answer).await;
             }
+            Some(request) = drain.next() => {
+                let _ = request.respond(answer_drain(&core, true)).await;
+            }
+            Some(request) = undrain.next() => {
+                let _ = request.respond(answer_drain(&core, false)).await;
+            }
             else => return Ok(()),
         }
     }
+}
+
+/// Takes no more work, or takes it again.
+fn answer_drain(core: &Core, draining: bool) -> Result<Bytes, ReplyError> {
+    let running = core.running.len();
+    if core.drain(draining) {
+        if draining {
+            tracing::info!(
+                running,
+                "draining: finishing what runs, taking nothing more"
+            );
+        } else {
+            tracing::info!(running, "draining is over; taking work again");
+        }
+    }
+    let answer = DrainAnswer {
+        draining,
+        running: running as u64,
+    };
+    serde_json::to_vec(&answer)
+        .map(Bytes::from)
+        .map_err(internal)
 }
 
 fn answer_operation(core: &Core, request: &Request) -> Result<Bytes, ReplyError> {
@@ -155,7 +185,7 @@ fn read_intent(core: &Core, message: &Message) -> Option<OperationId> {
 /// Looks for the stored intent, several times: it is heard before it is stored.
 async fn check_intent(core: &Core, id: OperationId) -> (OperationId, bool) {
     let mut pause = FIRST_CHECK;
-    for _ in 0..CHECKS {
+    for check in 1..=CHECKS {
         match core.oplog.is_cancel_requested(&core.worker_type, &id).await {
             Ok(true) => return (id, true),
             Ok(false) => {}
@@ -163,8 +193,10 @@ async fn check_intent(core: &Core, id: OperationId) -> (OperationId, bool) {
                 tracing::debug!(operation_id = %id, error = chain(&error), "a cancel cannot be checked yet");
             }
         }
-        tokio::time::sleep(pause).await;
-        pause *= 2;
+        if check < CHECKS {
+            tokio::time::sleep(pause).await;
+            pause *= 2;
+        }
     }
     core.counters.refused_cancels.inc();
     tracing::warn!(operation_id = %id, "heard a cancel that is not stored; the operation goes on");

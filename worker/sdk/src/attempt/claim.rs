@@ -11,13 +11,14 @@
 //!
 //! Rejected: reading the log first. Nearly every request is new, and the read would cost each of
 //! them a round trip. The first delivery therefore assumes an empty log, unless the request is a copy:
-//! then its log has the event that names it.
+//! then its log has the event that names it. A request that is not due is handed back without a look at
+//! the log.
 
 use std::time::Duration;
 
-use ktrdr_bus::oplog::{AppendError, ReadLogError};
+use ktrdr_bus::oplog::{AppendError, ReadKeyError, ReadLogError};
 use ktrdr_protocol::claim::{
-    ClaimDecision, DeliveryInfo, decide, waits_for_retry, worker_lost_message,
+    ClaimDecision, DeliveryInfo, Terms, decide, expired, waits_for_retry, worker_lost_message,
 };
 use ktrdr_protocol::event::{Event, EventKind, Failure};
 use ktrdr_protocol::start_request::StartRequest;
@@ -25,6 +26,7 @@ use ktrdr_protocol::state::{FoldedLog, Status};
 use ktrdr_protocol::time::Timestamp;
 
 use crate::attempt::ownership::OwnedAttempt;
+use crate::attempt::permits;
 use crate::pulling::lease::Lease;
 use crate::worker::core::Core;
 
@@ -35,8 +37,8 @@ pub(crate) enum Claimed {
     Owned(OwnedAttempt),
     /// There is nothing to run: acknowledge the request. The text says why.
     NothingToRun(&'static str),
-    /// The operation waits for a retry, or its worker may still come back: hand the request back
-    /// for this long.
+    /// The operation waits for a retry or for a permit, or its worker may still come back: hand the
+    /// request back for this long.
     Later(Duration),
     /// Another worker was given the request since: say nothing about it.
     Outdated,
@@ -50,6 +52,8 @@ pub(crate) enum ClaimError {
     Append(#[source] AppendError),
     #[error("the operation's log could not be read")]
     Read(#[from] ReadLogError),
+    #[error("the holders of the operation's concurrency key could not be read")]
+    Key(#[from] ReadKeyError),
     #[error("the stream's clock could not be read")]
     Clock(#[from] async_nats::client::RequestError),
 }
@@ -74,7 +78,7 @@ pub(crate) async fn claim(
     core: &Core,
     request: &StartRequest,
     delivery: DeliveryInfo,
-    max_attempts: u32,
+    terms: Terms<'_>,
     lease: &Lease,
 ) -> Result<Claimed, ClaimError> {
     let patience = lease.duration();
@@ -93,9 +97,11 @@ pub(crate) async fn claim(
         }
     };
 
+    // It belongs to the operation, so one is enough for all tries.
+    let mut needs_permit = request.execution.concurrency.as_ref();
     loop {
         let (attempt, kind, expected) =
-            match next_step(core, request, delivery, max_attempts, &log).await? {
+            match next_step(core, request, delivery, terms, &log).await? {
                 Step::Append {
                     attempt,
                     kind,
@@ -103,6 +109,16 @@ pub(crate) async fn claim(
                 } => (attempt, kind, expected),
                 Step::Done(claimed) => return Ok(claimed),
             };
+        if let Some(limited) = needs_permit
+            && matches!(kind, EventKind::Started { .. })
+        {
+            // Boxed because it is rare: every claim's future would have room for it.
+            let taken = permits::take(core, &request.operation_id, limited, patience);
+            if let Some(delay) = Box::pin(taken).await? {
+                return Ok(Claimed::Later(delay));
+            }
+            needs_permit = None;
+        }
         // An empty log means nothing to a worker that was suspended: the operation may have ended
         // meanwhile, and its log may be gone with its retention. If it still exists, its request
         // is delivered again.
@@ -134,17 +150,17 @@ async fn next_step(
     core: &Core,
     request: &StartRequest,
     delivery: DeliveryInfo,
-    max_attempts: u32,
+    terms: Terms<'_>,
     log: &FoldedLog,
 ) -> Result<Step, ClaimError> {
-    // Only retries need this round trip. They cannot use this machine's clock: it may be wrong by
-    // hours.
-    let now = if waits_for_retry(log) {
+    // Only retries and requests with times need this round trip. They cannot use this machine's clock: it
+    // may be wrong by hours.
+    let now = if terms.has_times() || waits_for_retry(log) {
         core.oplog.clock().await?
     } else {
         Timestamp::EPOCH
     };
-    let decided = decide(log, delivery, request.copy_id(), max_attempts, now);
+    let decided = decide(log, delivery, terms, now);
 
     if matches!(
         decided,
@@ -164,6 +180,14 @@ async fn next_step(
             let delay = due.after(now).max(Duration::from_millis(1));
             Step::Done(Claimed::Later(delay))
         }
+        ClaimDecision::Expire { expected } => Step::Append {
+            attempt: 0,
+            kind: EventKind::Failed {
+                error: expired(terms.deadline.unwrap_or(now)),
+                progress: None,
+            },
+            expected,
+        },
         ClaimDecision::GiveUp { attempts, expected } => Step::Append {
             attempt: attempts,
             kind: worker_lost(request, attempts),
@@ -214,6 +238,7 @@ fn accepted(event: Event, claim_id: String, sequence: u64) -> Claimed {
             claim_id,
             sequence,
         }),
+        EventKind::Failed { .. } if event.attempt == 0 => Claimed::NothingToRun("it has expired"),
         EventKind::Failed { .. } => Claimed::NothingToRun("its workers were lost too often"),
         _ => Claimed::NothingToRun("it was cancelled before this worker took over"),
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ktrdr_bus::oplog::AppendError;
 use ktrdr_bus::telemetry::{Repeated, chain, short};
-use ktrdr_protocol::claim::DeliveryInfo;
+use ktrdr_protocol::claim::{DeliveryInfo, Terms};
 use ktrdr_protocol::origin::Origin;
 use ktrdr_protocol::rest::operation::Attempt;
 use ktrdr_protocol::start_request::StartRequest;
@@ -22,6 +22,7 @@ use crate::attempt::outcome::EngineHandle;
 use crate::attempt::ownership::OwnedAttempt;
 use crate::attempt::supervise::RunningAttempt;
 use crate::attempt::trust;
+use crate::attempt::version;
 use crate::pulling::lease::Lease;
 use crate::pulling::puller::{PulledRequest, Slot};
 use crate::worker::config::RestRoutes;
@@ -59,6 +60,7 @@ pub(crate) async fn run_pulled_request(core: Arc<Core>, pulled: PulledRequest) {
         queue,
         payload,
         delivery,
+        stored_at,
         lease,
         trace,
         proof,
@@ -66,13 +68,20 @@ pub(crate) async fn run_pulled_request(core: Arc<Core>, pulled: PulledRequest) {
     let start_sequence = delivery.start_sequence;
 
     match serde_json::from_slice::<StartRequest>(&payload) {
-        Ok(request) if request.operation_type == core.worker_type => {
+        Ok(mut request) if request.operation_type == core.worker_type => {
+            // Its times count from here, whatever the clock of its publisher says.
+            request.created_at = stored_at;
             // Boxed because it is rare: every operation's future would otherwise have room for it.
             if core.trusted.is_some()
                 && let Err(why) =
                     Box::pin(trust::check(&core, &queue, &request, &payload, proof)).await
             {
                 return Box::pin(trust::refuse(&core, &request, delivery, &lease, why)).await;
+            }
+            if version::may_misfit(&core, &request)
+                && Box::pin(version::hand_back_misfit(&core, &request, delivery, &lease)).await
+            {
+                return;
             }
             let assignment = Assignment {
                 slot,
@@ -95,7 +104,7 @@ pub(crate) async fn run_pulled_request(core: Arc<Core>, pulled: PulledRequest) {
                     "removed a start request for another worker type from the queue"
                 );
             }
-            lease.terminate().await;
+            Box::pin(lease.terminate()).await;
         }
         Err(error) => {
             core.counters.malformed.inc();
@@ -107,7 +116,7 @@ pub(crate) async fn run_pulled_request(core: Arc<Core>, pulled: PulledRequest) {
                     "removed a message that is not a start request from the queue"
                 );
             }
-            lease.terminate().await;
+            Box::pin(lease.terminate()).await;
         }
     }
 }
@@ -136,7 +145,8 @@ async fn claim_and_run(core: Arc<Core>, mut assignment: Assignment) {
         .request
         .execution
         .limits(&core.info.execution_defaults);
-    let handle = Arc::new(AttemptHandle::new(assignment.request.operation_id.clone()));
+    let id = assignment.request.operation_id.clone();
+    let handle = Arc::new(AttemptHandle::new(id, core.log_limits));
     let registered = Registered::new(&core, handle.clone());
     // Before the claim: as soon as others see the operation running, they can ask this worker.
     let local = core.local.insert(
@@ -183,6 +193,9 @@ async fn claim_and_run(core: Arc<Core>, mut assignment: Assignment) {
     let unfinished_engine = running.run().await;
 
     drop(registered);
+    if let Some(limited) = &assignment.request.execution.concurrency {
+        core.permits.has_changed(&limited.key);
+    }
     if core.routes == RestRoutes::Health {
         // Nobody can ask for it any more.
         core.local.remove(&local);
@@ -225,15 +238,13 @@ async fn claim_assignment(
     assignment: &Assignment,
     max_attempts: u32,
 ) -> Option<OwnedAttempt> {
-    let lease = &assignment.lease;
-    let claimed = claim(
-        core,
-        &assignment.request,
-        assignment.delivery,
-        max_attempts,
-        lease,
-    )
-    .await;
+    let Assignment { request, lease, .. } = assignment;
+    let terms = match assignment.origin {
+        Origin::Queued(_) => Terms::of(request, request.created_at, max_attempts),
+        // It begins at once, and its time of creation is by this machine's clock.
+        Origin::Direct => Terms::new(request.copy_id(), max_attempts),
+    };
+    let claimed = claim(core, request, assignment.delivery, terms, lease).await;
 
     match claimed {
         Ok(Claimed::Owned(owned)) => return Some(owned),
@@ -265,15 +276,17 @@ async fn claim_assignment(
 /// Keeps an attempt in the table of running ones until dropped. Heartbeats report both changes.
 struct Registered {
     core: Arc<Core>,
+    handle: Arc<AttemptHandle>,
     number: u64,
 }
 
 impl Registered {
     fn new(core: &Arc<Core>, handle: Arc<AttemptHandle>) -> Self {
-        let number = core.running.insert(handle);
+        let number = core.running.insert(handle.clone());
         core.changed.notify_one();
         Self {
             core: core.clone(),
+            handle,
             number,
         }
     }
@@ -281,6 +294,7 @@ impl Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
+        self.handle.ended.cancel();
         self.core.running.remove(self.number);
         self.core.changed.notify_one();
     }
@@ -298,7 +312,7 @@ mod tests {
     fn the_futures_of_an_operation_are_small() {
         // One is made for every operation, however short; rare work inside it is boxed.
         let size = size_of_future(claim_and_run);
-        assert!(size <= 5 * 1024 + 512, "{size} bytes");
+        assert!(size <= 6 * 1024, "{size} bytes");
 
         // It is moved several times while it is spawned.
         let size = size_of_future(run_pulled_request);

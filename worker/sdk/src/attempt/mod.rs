@@ -2,7 +2,8 @@
 //!
 //! The steps, in this order:
 //!
-//! 1. [`execute`] registers the attempt and claims the operation ([`claim`]).
+//! 1. [`execute`] registers the attempt and claims the operation ([`claim`]). One with a concurrency key
+//!    needs one of its [`permits`] first.
 //! 2. [`supervise`] runs the engine, and beside it the guard of [`ownership`], which keeps the
 //!    lease and notices when the attempt is lost.
 //! 3. [`outcome`] decides what happens to the operation. A large result is stored ([`results`]). A
@@ -19,8 +20,10 @@ pub(crate) mod claim;
 pub(crate) mod execute;
 pub(crate) mod outcome;
 pub(crate) mod ownership;
+pub(crate) mod permits;
 pub(crate) mod results;
 pub(crate) mod retry_delay;
 pub(crate) mod stop;
 pub(crate) mod supervise;
 pub(crate) mod trust;
+pub(crate) mod version;

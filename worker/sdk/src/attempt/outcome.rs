@@ -17,6 +17,7 @@ use tokio::task::{JoinError, JoinHandle};
 use crate::attempt::retry_delay::retry_delay;
 use crate::attempt::stop::StopReason;
 use crate::engine::error::OperationError;
+use crate::engine::panics::message;
 
 /// The longest failure text that is recorded, in bytes.
 const MAX_MESSAGE: usize = 8 * 1024;
@@ -40,13 +41,7 @@ impl EngineOutcome {
             Ok(Ok(result)) => Self::Completed(result),
             Ok(Err(error)) => Self::Error(error),
             Err(error) => match error.try_into_panic() {
-                Ok(panic) => Self::Panicked(
-                    panic
-                        .downcast_ref::<&str>()
-                        .map(|text| (*text).to_owned())
-                        .or_else(|| panic.downcast_ref::<String>().cloned())
-                        .unwrap_or_else(|| "no message".to_owned()),
-                ),
+                Ok(panic) => Self::Panicked(message(&*panic)),
                 Err(_) => Self::Abandoned,
             },
         }
@@ -147,10 +142,10 @@ pub(crate) fn decide_verdict(
             return Verdict::Fail(failure("worker_stopped", message.to_owned(), true));
         }
         (EngineOutcome::Error(OperationError::Permanent { code, message }), _) => {
-            return Verdict::Fail(failure(code, message, true));
+            return Verdict::Fail(failure(&code, message, true));
         }
         (EngineOutcome::Error(OperationError::Failed { code, message }), _) => {
-            (failure(code, message, false), None)
+            (failure(&code, message, false), None)
         }
         (
             EngineOutcome::Error(OperationError::RetryAfter {
@@ -159,7 +154,7 @@ pub(crate) fn decide_verdict(
                 delay,
             }),
             _,
-        ) => (failure(code, message, false), Some(delay)),
+        ) => (failure(&code, message, false), Some(delay)),
         (EngineOutcome::Panicked(message), _) => (
             failure("panic", format!("the engine panicked: {message}"), false),
             None,

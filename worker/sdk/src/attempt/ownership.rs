@@ -14,7 +14,8 @@
 //! - [`OwnedAttempt::verify`] reads the log from that sequence on.
 //! - [`Guard`] verifies before every lease extension and whenever something is heard on the
 //!   operation's subject, and stops the engine of a lost attempt.
-//! - [`owner_check`] verifies on behalf of the engine, before an effect that others can see.
+//! - [`owner_check`] verifies on behalf of the engine, before an effect that others can see. No
+//!   later step refuses that effect, so it asks the leader of the stream.
 //!
 //! Rejected: believing what is heard live on the operation's subject. The live copy of a publish
 //! arrives before JetStream has stored it, and JetStream may still refuse it. Rejected: trusting
@@ -124,6 +125,25 @@ impl OwnedAttempt {
         self.check(&log).map_err(NotVerified::Lost)
     }
 
+    /// Like [`Self::verify`], but no copy of the stream that lags can confirm what is over: asks the
+    /// leader first how far the log reaches.
+    ///
+    /// # Errors
+    /// As [`Self::verify`].
+    async fn verify_now(&self, core: &Core) -> Result<(), NotVerified> {
+        let (worker_type, id) = (&core.worker_type, &self.operation_id);
+        let tail = core.oplog.newest_tail(worker_type, id).await;
+        let tail = tail.map_err(NotVerified::Unknown)?;
+        if tail == self.sequence {
+            return Ok(());
+        }
+
+        let reach = tail.max(self.sequence);
+        let log = core.oplog.read_from(worker_type, id, reach).await;
+        let log = log.map_err(NotVerified::Unknown)?;
+        self.check(&log).map_err(NotVerified::Lost)
+    }
+
     /// The rule itself: the attempt is ours for as long as our own `started` is the last event.
     fn check(&self, log: &FoldedLog) -> Result<(), Lost> {
         let is_ours = log.last.as_ref().is_some_and(|last| {
@@ -138,6 +158,12 @@ impl OwnedAttempt {
                 terminal: log.state.status.is_terminal(),
             })
         }
+    }
+
+    /// Whether what was heard on the operation's subject is no news: an event of this attempt, or the
+    /// empty message of somebody who asks how far the log reaches.
+    fn is_no_news(&self, payload: &[u8]) -> bool {
+        payload.is_empty() || self.published(payload)
     }
 
     fn published(&self, payload: &[u8]) -> bool {
@@ -156,7 +182,7 @@ pub(crate) fn owner_check(
         let (core, handle, owned) = (core.clone(), handle.clone(), owned.clone());
         Box::pin(async move {
             loop {
-                match owned.verify(&core).await {
+                match owned.verify_now(&core).await {
                     Ok(()) => return Ok(()),
                     Err(NotVerified::Lost(lost)) => {
                         handle.stop(StopReason::Lost(lost));
@@ -286,7 +312,7 @@ impl Guard<'_> {
             let wake_at = recheck.map_or(extend_at, |recheck| recheck.at.min(extend_at));
             tokio::select! {
                 message = events.next() => match message {
-                    Some(message) if self.owned.published(&message.payload) => {}
+                    Some(message) if self.owned.is_no_news(&message.payload) => {}
                     Some(_) => recheck = Some(Recheck::now()),
                     None => {
                         tracing::error!("the subscription on the operation's subject ended");

@@ -19,14 +19,17 @@ use std::time::Duration;
 
 use ktrdr_protocol::event::{EventKind, Failure, ReleaseReason};
 use ktrdr_protocol::execution::ExecutionLimits;
+use ktrdr_protocol::log_line::LogLevel;
 use ktrdr_protocol::origin::Origin;
 use ktrdr_protocol::progress::Progress;
 use ktrdr_protocol::rest::operation::AttemptOutcome;
 use ktrdr_protocol::start_request::StartRequest;
 use ktrdr_protocol::state::Status;
 use ktrdr_protocol::time::Timestamp;
+use serde_json::Map;
 use tokio::time::Instant;
-use tracing::Instrument;
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, Span};
 
 use crate::attempt::outcome::{EngineHandle, EngineOutcome, Verdict, decide_verdict};
 use crate::attempt::ownership::{Guard, NotEnded, OwnedAttempt, owner_check};
@@ -34,17 +37,19 @@ use crate::attempt::results::{NotStored, store_result};
 use crate::attempt::stop::{Lost, StopReason};
 use crate::engine::context::{Context, Inner, Lineage};
 use crate::engine::error::OperationError;
+use crate::engine::events::Spoken;
+use crate::engine::panics::located_steps;
 use crate::pulling::lease::Lease;
 use crate::reporting::checkpoint;
 use crate::reporting::report::Report;
 use crate::reporting::send::{flush_checkpoint, flush_metrics, send_reports};
+use crate::reporting::send_logs::{flush_logs, send_logs};
 use crate::worker::core::Core;
 use crate::worker::history::LocalOperation;
 use crate::worker::running::AttemptHandle;
 
-/// How long an engine may take to stop once its attempt is over: after its time limit, a stall, a
-/// loss, or when the worker stops. Then its end is recorded without it.
-const STOP_GRACE: Duration = Duration::from_secs(5);
+/// How long an engine that was killed may take to return. Then its end is recorded without it.
+const KILL_GRACE: Duration = Duration::from_secs(5);
 
 /// A timer that is later than this shows that the process was suspended.
 const OVERSLEPT: Duration = Duration::from_secs(1);
@@ -133,14 +138,16 @@ impl RunningAttempt<'_> {
     /// Runs the engine and records how it ended. An engine that did not stop is left in
     /// `unfinished_engine`.
     async fn work(&self, unfinished_engine: &mut Option<EngineHandle>) -> Recorded {
-        let ctx = self.context().await;
+        let kill = (self.core.info.can_be_killed).then(CancellationToken::new);
+        let spoken = Spoken::of(&self.handle.report);
+        let ctx = self.context(kill.as_ref(), &spoken.span).await;
 
         let outcome = if self.handle.stop_reason().is_some() {
             // Cancelled or lost before the engine began.
             EngineOutcome::Error(OperationError::Cancelled)
         } else {
             let mut engine = self.spawn_engine(ctx);
-            let outcome = self.supervise(&mut engine).await;
+            let outcome = self.supervise(&mut engine, kill.as_ref()).await;
             if matches!(outcome, EngineOutcome::Abandoned) {
                 *unfinished_engine = Some(engine);
             }
@@ -162,16 +169,20 @@ impl RunningAttempt<'_> {
         self.record(verdict).await
     }
 
-    async fn context(&self) -> Context {
+    async fn context(&self, kill: Option<&CancellationToken>, span: &Span) -> Context {
         Context::new(Inner {
             operation_id: self.owned.operation_id.clone(),
             attempt: self.owned.attempt,
             resumes: self.request.resumes().cloned().collect(),
             cancel: self.handle.cancel.clone(),
+            kill: kill.cloned(),
+            ended: self.handle.ended.clone(),
+            runtime: Some(tokio::runtime::Handle::current()),
             report: self.handle.report.clone(),
+            span: span.clone(),
             data_dir: self.core.data_dir.reopened(),
             lineage: Lineage {
-                worker_type: self.core.info.worker_type,
+                worker_type: self.core.info.worker_type.clone(),
                 parameters: self.request.parameters.clone(),
                 repeats: self.request.retry_of.is_some(),
             },
@@ -184,22 +195,29 @@ impl RunningAttempt<'_> {
 
     fn spawn_engine(&self, ctx: Context) -> EngineHandle {
         let engine = self.core.engine.clone();
-        // In the operation's span, so that the engine's own log lines name the operation.
-        self.core.engines.spawn(
-            async move { engine.run(ctx.clone(), &ctx.lineage().parameters).await }
-                .in_current_span(),
-        )
+        // Within the operation's span, so that what the engine says to the worker's log names the
+        // operation.
+        let span = ctx.span().clone();
+        let work = async move { engine.run(ctx.clone(), &ctx.lineage().parameters).await };
+        self.core
+            .engines
+            .spawn(located_steps(work).instrument(span))
     }
 
     /// Waits for the engine and sends its reports meanwhile. Stops it when its time is up, or when it
     /// gives no sign of life.
-    async fn supervise(&self, engine: &mut EngineHandle) -> EngineOutcome {
+    async fn supervise(
+        &self,
+        engine: &mut EngineHandle,
+        kill: Option<&CancellationToken>,
+    ) -> EngineOutcome {
         let time_limit = async {
             match seconds(self.limits.timeout_seconds) {
                 Some(limit) => Box::pin(tokio::time::sleep(limit)).await,
                 None => std::future::pending().await,
             }
             tracing::warn!("time limit reached; stopping the engine");
+            self.tell("the time limit is reached; the engine is asked to stop");
             self.handle.stop(StopReason::Timeout);
             std::future::pending::<Infallible>().await
         };
@@ -211,17 +229,27 @@ impl RunningAttempt<'_> {
                 None => std::future::pending().await,
             }
             tracing::warn!("the engine gives no sign of life; stopping it");
+            self.tell(
+                "the engine has given no sign of life for its stall timeout; it is asked to stop",
+            );
             self.handle.stop(StopReason::Stalled);
             std::future::pending::<Infallible>().await
         };
 
         let end_of_grace = async {
             self.handle.cancel.cancelled().await;
-            if self.handle.stop_reason() == Some(StopReason::Cancel) {
+            if self.handle.stop_reason() == Some(StopReason::Cancel) && kill.is_none() {
                 // Only the engine confirms a user's cancel. If it never does, a backend forces it.
                 self.handle.gone.cancelled().await;
             }
-            tokio::time::sleep(STOP_GRACE).await;
+            tokio::time::sleep(self.core.stop_grace).await;
+
+            if let Some(kill) = kill {
+                tracing::warn!(grace = ?self.core.stop_grace, "the engine did not stop in time; killing it");
+                self.tell("the engine did not stop in time; it is killed");
+                kill.cancel();
+                tokio::time::sleep(KILL_GRACE).await;
+            }
         };
 
         // Only the first two arms finish. Dropping `send_reports` half-way is safe: reports that
@@ -232,7 +260,14 @@ impl RunningAttempt<'_> {
             never = time_limit => match never {},
             never = stall => match never {},
             never = send_reports(self.core, self.handle, self.owned, self.local) => match never {},
+            never = send_logs(self.core, self.handle, self.owned) => match never {},
         }
+    }
+
+    /// Says something about the attempt in its log lines.
+    fn tell(&self, text: &str) {
+        let logs = &self.handle.report.logs;
+        logs.say(LogLevel::Warn, text, Map::new());
     }
 
     /// Sends what the engine reported last.
@@ -242,8 +277,14 @@ impl RunningAttempt<'_> {
             flush_checkpoint(self.core, self.handle, self.owned).await;
         }
 
-        let all_stored =
-            flush_metrics(self.core, self.handle, self.owned, self.local, FINAL_FLUSH).await;
+        let metrics = flush_metrics(self.core, self.handle, self.owned, self.local, FINAL_FLUSH);
+        let logs = async {
+            // Boxed because most operations say nothing.
+            if self.handle.report.logs.has_lines() {
+                Box::pin(flush_logs(self.core, self.handle, self.owned)).await;
+            }
+        };
+        let (all_stored, ()) = tokio::join!(metrics, logs);
         if !all_stored {
             tracing::warn!("metric points could not be stored in time; discarding them");
         }

@@ -1,26 +1,33 @@
 //! The engine's handle to the operation that it runs.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 
 use ktrdr_protocol::id::OperationId;
+use ktrdr_protocol::log_line::LogLevel;
 use ktrdr_protocol::progress::Progress;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
+use tracing::Span;
 
 use crate::engine::data_dir::DataDir;
 use crate::engine::error::OperationError;
+use crate::engine::panics::located;
 use crate::reporting::report::Report;
 
 /// The largest checkpoint that is kept, in bytes of JSON.
 const MAX_STATE: usize = 512 * 1024;
 
-/// The engine's handle to its operation: identity, progress, metrics, checkpoints, cancellation.
+/// The engine's handle to its operation: identity, progress, metrics, log lines, checkpoints, cancellation.
 /// Cheap to clone, and usable from any thread.
 #[derive(Clone)]
 pub struct Context {
@@ -33,7 +40,14 @@ pub(crate) struct Inner {
     /// The operations that the start request names as those to resume from.
     pub(crate) resumes: Vec<OperationId>,
     pub(crate) cancel: CancellationToken,
+    /// Cancelled when an engine that can be killed has not stopped within its grace.
+    pub(crate) kill: Option<CancellationToken>,
+    pub(crate) ended: CancellationToken,
+    /// The runtime of the worker; none in a test of an engine.
+    pub(crate) runtime: Option<Handle>,
     pub(crate) report: Arc<Report>,
+    /// The span in which the engine runs.
+    pub(crate) span: Span,
     pub(crate) data_dir: DataDir,
     pub(crate) lineage: Lineage,
     /// The checkpoint to resume from.
@@ -44,7 +58,7 @@ pub(crate) struct Inner {
 
 /// What decides whether an earlier operation is of the same family.
 pub(crate) struct Lineage {
-    pub(crate) worker_type: &'static str,
+    pub(crate) worker_type: Cow<'static, str>,
     pub(crate) parameters: Box<RawValue>,
     /// Whether the operation retries or resumes another one, which had the same parameters.
     pub(crate) repeats: bool,
@@ -53,6 +67,15 @@ pub(crate) struct Lineage {
 /// Checks that this attempt still owns its operation. The engine returns the error.
 pub(crate) type OwnerCheck =
     Box<dyn Fn() -> BoxFuture<'static, Result<(), OperationError>> + Send + Sync>;
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("operation_id", &self.inner.operation_id)
+            .field("attempt", &self.inner.attempt)
+            .finish_non_exhaustive()
+    }
+}
 
 impl Context {
     /// A context for one attempt. Engines never need this; tests use [`crate::testing`].
@@ -111,14 +134,62 @@ impl Context {
         }
     }
 
+    /// Whether a report of progress is due: [`Self::progress_with`] would call its closure now. For code
+    /// whose report cannot be made by a closure.
+    pub fn progress_is_due(&self) -> bool {
+        self.inner.report.progress_is_due()
+    }
+
     /// Records a metric point. A value that is not finite is stored as `null`. Points keep their
     /// order and are sent in batches.
     pub fn metric(&self, name: &str, value: f64) {
-        self.inner.report.metric(name, value);
+        self.inner.report.metric(name, None, value);
+    }
+
+    /// Records a metric point that was measured at `step`: the number of an epoch, a row, a bar. Plots
+    /// have it on their axis, so a later attempt that measures the same steps again draws over them.
+    pub fn metric_at(&self, name: &str, step: impl Into<f64>, value: f64) {
+        self.inner.report.metric(name, Some(step.into()), value);
+    }
+
+    /// Says something about the operation, for people: they read it with the operation, on the dashboard
+    /// and with `ktrdr logs`. The lines are sent in batches. They never delay the engine: beyond what
+    /// waits and what an attempt may say (`WORKER_LOG_LINES`, `WORKER_LOG_BYTES`), lines are left out and
+    /// counted. Lines below `WORKER_LOG_LEVEL` are not kept. Returns whether the line was kept.
+    ///
+    /// Of a text, the first 8 KiB are kept, and control characters other than line breaks and tabs are
+    /// replaced. Events of `tracing` in the engine become such lines, too; see [`Self::span`].
+    ///
+    /// ```
+    /// # use ktrdr_worker::{LogLevel, testing::TestRun};
+    /// # let run = TestRun::new();
+    /// # let ctx = run.ctx();
+    /// ctx.log(LogLevel::Warn, format!("{} rows have no price", 3));
+    /// # assert_eq!(run.log_lines()[0].text, "3 rows have no price");
+    /// ```
+    pub fn log(&self, level: LogLevel, text: impl AsRef<str>) -> bool {
+        self.log_with(level, text, Map::new())
+    }
+
+    /// [`Self::log`] with values beside the text: at most 4 KiB of JSON, or none of them is kept.
+    pub fn log_with(
+        &self,
+        level: LogLevel,
+        text: impl AsRef<str>,
+        fields: Map<String, Value>,
+    ) -> bool {
+        self.inner.report.log(level, text.as_ref(), fields)
+    }
+
+    /// The span in which the engine runs. `tracing` events in it become log lines of the operation. A
+    /// thread or a task of the engine's own enters it: `ctx.span().in_scope(…)`,
+    /// `….instrument(ctx.span().clone())`. [`Self::blocking`] does so by itself.
+    pub fn span(&self) -> &Span {
+        &self.inner.span
     }
 
     /// Says that the engine still works, for a step that takes longer than the stall timeout and
-    /// reports nothing. Progress, metric points and checkpoints say it, too. Costs a clock reading.
+    /// reports nothing. Progress, metric points, log lines and checkpoints say it, too. Costs a clock reading.
     pub fn alive(&self) {
         self.inner.report.alive();
     }
@@ -145,6 +216,23 @@ impl Context {
         self.inner.cancel.cancelled().await;
     }
 
+    /// Resolves when the engine must return at once, because it did not stop within
+    /// `WORKER_STOP_GRACE`. Only for an engine that says that it
+    /// [can be killed](crate::dynamic::EngineInfo::can_be_killed); never resolves for others.
+    pub async fn killed(&self) {
+        match &self.inner.kill {
+            Some(kill) => kill.cancelled().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Resolves when the attempt is over, whatever its end: `run` has returned, or nobody waits for it
+    /// any more. A task that the engine has spawned, and that waits for [`Self::cancelled`], waits for
+    /// this too, or it would never end.
+    pub async fn ended(&self) {
+        self.inner.ended.cancelled().await;
+    }
+
     /// Checks in the operation's log that this attempt still owns the operation. Waits while NATS is
     /// away.
     ///
@@ -160,16 +248,19 @@ impl Context {
         (self.inner.owner)().await
     }
 
-    /// [`Self::ensure_owner`] for code inside [`Self::blocking`].
+    /// [`Self::ensure_owner`] for code inside [`Self::blocking`], and for threads of the engine's own.
     ///
     /// # Errors
     /// [`OperationError::Cancelled`], as there.
+    ///
+    /// # Panics
+    /// In asynchronous code, which must not block its thread: use [`Self::ensure_owner`] there.
     pub fn ensure_owner_blocking(&self) -> Result<(), OperationError> {
         self.check_cancelled()?;
-        match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => runtime.block_on((self.inner.owner)()),
-            // Without a runtime there is no worker: this is a unit test of a plain function.
-            Err(_) => Ok(()),
+        match &self.inner.runtime {
+            Some(runtime) => runtime.block_on((self.inner.owner)()),
+            // A test of an engine has no worker, and answers at once.
+            None => futures::executor::block_on((self.inner.owner)()),
         }
     }
 
@@ -233,8 +324,8 @@ impl Context {
         work: impl FnOnce(&Context) -> Result<T, OperationError> + Send + 'static,
     ) -> Result<T, OperationError> {
         let ctx = self.clone();
-        let span = tracing::Span::current();
-        match tokio::task::spawn_blocking(move || span.in_scope(|| work(&ctx))).await {
+        let span = Span::current();
+        match tokio::task::spawn_blocking(move || span.in_scope(|| located(|| work(&ctx)))).await {
             Ok(result) => result,
             Err(error) => match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),

@@ -1,48 +1,27 @@
-//! An engine without its types: the SDK handles all engines through [`ErasedEngine`].
+//! An engine without its types: the SDK handles all engines through [`DynEngine`].
+
+use std::borrow::Cow;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use ktrdr_http::schema::integer_limits;
 use ktrdr_http::start_body::integral_numbers;
 use ktrdr_protocol::execution::ExecutionDefaults;
-use schemars::Schema;
+use ktrdr_protocol::schema_digest::SchemaDigest;
 use schemars::generate::SchemaSettings;
 use schemars::transform::RecursiveTransform;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
 
+use crate::dynamic::{DynEngine, EngineInfo};
 use crate::engine::Engine;
 use crate::engine::context::Context;
 use crate::engine::error::OperationError;
 
-/// The constants and schemas of an engine.
-#[derive(Debug, Clone)]
-pub(crate) struct EngineInfo {
-    pub(crate) worker_type: &'static str,
-    pub(crate) domain: String,
-    /// Marks ids that the worker makes itself.
-    pub(crate) short: String,
-    pub(crate) description: &'static str,
-    pub(crate) execution_defaults: ExecutionDefaults,
-    pub(crate) uses_gpu: bool,
-    pub(crate) never_blocks: bool,
-    pub(crate) request_schema: Value,
-    pub(crate) result_schema: Value,
-}
-
-/// An engine that takes and returns JSON text.
-pub(crate) trait ErasedEngine: Send + Sync + 'static {
-    fn info(&self) -> EngineInfo;
-
-    fn run<'a>(
-        &'a self,
-        ctx: Context,
-        parameters: &'a RawValue,
-    ) -> BoxFuture<'a, Result<Box<RawValue>, OperationError>>;
-}
-
 /// The initials of a name with several words (`data_processing`: `dp`), or the first two letters.
-fn short_of(name: &str) -> String {
+pub(crate) fn short_of(name: &str) -> String {
     if name.contains('_') {
         name.split('_')
             .filter_map(|word| word.chars().next())
@@ -63,33 +42,34 @@ fn read<T: DeserializeOwned>(parameters: &str) -> Result<T, serde_json::Error> {
     })
 }
 
-/// Adds the bounds of an integer type to its schema: its `format` alone forbids no value.
-fn bound_integers(schema: &mut Schema) {
-    let (least, most) = match schema.get("format").and_then(Value::as_str) {
-        Some("uint8") => (Value::from(0), Value::from(u8::MAX)),
-        Some("uint16") => (Value::from(0), Value::from(u16::MAX)),
-        Some("uint32") => (Value::from(0), Value::from(u32::MAX)),
-        Some("uint64" | "uint") => (Value::from(0), Value::from(u64::MAX)),
-        Some("int8") => (Value::from(i8::MIN), Value::from(i8::MAX)),
-        Some("int16") => (Value::from(i16::MIN), Value::from(i16::MAX)),
-        Some("int32") => (Value::from(i32::MIN), Value::from(i32::MAX)),
-        Some("int64" | "int") => (Value::from(i64::MIN), Value::from(i64::MAX)),
-        _ => return,
-    };
-    let bounds = schema.ensure_object();
-    if !bounds.contains_key("exclusiveMinimum") {
-        bounds.entry("minimum").or_insert(least);
-    }
-    if !bounds.contains_key("exclusiveMaximum") {
-        bounds.entry("maximum").or_insert(most);
-    }
+/// Decodes the parameters of a start request.
+///
+/// # Errors
+/// `invalid_request`.
+pub(crate) fn decode<T: DeserializeOwned>(parameters: &RawValue) -> Result<T, OperationError> {
+    read(parameters.get())
+        .map_err(|error| OperationError::invalid(format!("the parameters do not fit: {error}")))
 }
 
-impl<E: Engine> ErasedEngine for E {
+/// The digest of a request schema. The order of members says nothing, so it counts for nothing: they are
+/// sorted by name, as in builds in which all JSON was.
+pub(crate) fn schema_digest(schema: &Value) -> SchemaDigest {
+    let mut sorted = schema.clone();
+    sorted.sort_all_objects();
+    digest(sorted.to_string().as_bytes())
+}
+
+/// A digest of a text. Only compared with digests that workers make.
+pub(crate) fn digest(text: &[u8]) -> SchemaDigest {
+    let digest = Sha256::digest(text);
+    SchemaDigest::from_bytes(digest.first_chunk().copied().unwrap_or_default())
+}
+
+impl<E: Engine> DynEngine for E {
     fn info(&self) -> EngineInfo {
         let schema = |settings: SchemaSettings, request: bool| {
             let generator = settings
-                .with_transform(RecursiveTransform(bound_integers))
+                .with_transform(RecursiveTransform(integer_limits::add))
                 .into_generator();
             let schema = if request {
                 generator.into_root_schema_for::<E::Request>()
@@ -98,20 +78,24 @@ impl<E: Engine> ErasedEngine for E {
             };
             Value::from(schema)
         };
+        let request_schema = schema(SchemaSettings::draft2020_12().for_deserialize(), true);
         EngineInfo {
-            worker_type: E::NAME,
-            domain: E::DOMAIN.map_or_else(|| E::NAME.replace('_', "-"), str::to_owned),
-            short: E::SHORT.map_or_else(|| short_of(E::NAME), str::to_owned),
-            description: E::DESCRIPTION,
+            schema_digest: schema_digest(&request_schema),
+            worker_type: Cow::Borrowed(E::NAME),
+            domain: E::DOMAIN.map_or_else(|| E::NAME.replace('_', "-").into(), Cow::Borrowed),
+            short: E::SHORT.map_or_else(|| short_of(E::NAME).into(), Cow::Borrowed),
+            description: Cow::Borrowed(E::DESCRIPTION),
+            version: Cow::Borrowed(E::VERSION),
             execution_defaults: ExecutionDefaults {
                 timeout_seconds: E::TIMEOUT.map(|limit| limit.as_secs_f64()),
                 stall_timeout_seconds: E::STALL_TIMEOUT.map(|limit| limit.as_secs_f64()),
-                max_attempts: E::MAX_ATTEMPTS.map(|attempts| attempts.max(1)),
+                max_attempts: E::MAX_ATTEMPTS,
                 retry_delay: E::RETRY_DELAY.map(|delay| delay.as_secs_f64()),
             },
             uses_gpu: E::USES_GPU,
             never_blocks: E::NEVER_BLOCKS,
-            request_schema: schema(SchemaSettings::draft2020_12().for_deserialize(), true),
+            can_be_killed: false,
+            request_schema,
             result_schema: schema(SchemaSettings::draft2020_12().for_serialize(), false),
         }
     }
@@ -122,9 +106,7 @@ impl<E: Engine> ErasedEngine for E {
         parameters: &'a RawValue,
     ) -> BoxFuture<'a, Result<Box<RawValue>, OperationError>> {
         async move {
-            let request = read(parameters.get()).map_err(|error| {
-                OperationError::invalid(format!("the parameters do not fit: {error}"))
-            })?;
+            let request = decode(parameters)?;
             let output = Engine::run(self, ctx, request).await?;
             serde_json::value::to_raw_value(&output).map_err(|error| {
                 OperationError::permanent(
@@ -140,6 +122,18 @@ impl<E: Engine> ErasedEngine for E {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_order_of_a_schema_does_not_change_its_digest() {
+        let written =
+            r#"{"type":"object","properties":{"steps":{"type":"integer","minimum":0},"also":{}}}"#;
+        let sorted =
+            r#"{"properties":{"also":{},"steps":{"minimum":0,"type":"integer"}},"type":"object"}"#;
+        let schema: Value = serde_json::from_str(written).unwrap();
+
+        assert_eq!(schema.to_string(), written, "the order is kept");
+        assert_eq!(schema_digest(&schema), digest(sorted.as_bytes()));
+    }
 
     #[test]
     fn a_short_mark_is_made_from_the_name() {

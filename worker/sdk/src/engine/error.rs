@@ -1,5 +1,6 @@
 //! How an engine reports that an operation did not complete.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 /// Why an operation did not complete, and what happens to it.
@@ -24,7 +25,7 @@ pub enum OperationError {
     #[error("{message}")]
     Failed {
         /// Stable word for programs.
-        code: &'static str,
+        code: Cow<'static, str>,
         /// What happened and what to do, for people.
         message: String,
     },
@@ -32,7 +33,7 @@ pub enum OperationError {
     #[error("{message}")]
     RetryAfter {
         /// Stable word for programs.
-        code: &'static str,
+        code: Cow<'static, str>,
         /// What happened, for people.
         message: String,
         /// How long to wait before the next attempt.
@@ -42,7 +43,7 @@ pub enum OperationError {
     #[error("{message}")]
     Permanent {
         /// Stable word for programs.
-        code: &'static str,
+        code: Cow<'static, str>,
         /// What happened and what to do, for people.
         message: String,
     },
@@ -55,15 +56,19 @@ impl OperationError {
     /// A failure with the code `engine_error`; another attempt may succeed.
     pub fn failed(message: impl Into<String>) -> Self {
         Self::Failed {
-            code: "engine_error",
+            code: Cow::Borrowed("engine_error"),
             message: message.into(),
         }
     }
 
     /// A failure after which an attempt may succeed, but only after `delay`.
-    pub fn retry_after(code: &'static str, message: impl Into<String>, delay: Duration) -> Self {
+    pub fn retry_after(
+        code: impl Into<Cow<'static, str>>,
+        message: impl Into<String>,
+        delay: Duration,
+    ) -> Self {
         Self::RetryAfter {
-            code,
+            code: code.into(),
             message: message.into(),
             delay,
         }
@@ -75,9 +80,9 @@ impl OperationError {
     }
 
     /// A failure that every other attempt would repeat.
-    pub fn permanent(code: &'static str, message: impl Into<String>) -> Self {
+    pub fn permanent(code: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
         Self::Permanent {
-            code,
+            code: code.into(),
             message: message.into(),
         }
     }

@@ -3,9 +3,12 @@
 
 pub(crate) mod context;
 pub(crate) mod data_dir;
+pub(crate) mod declaration;
 pub(crate) mod erased;
 pub(crate) mod error;
+pub(crate) mod events;
 pub(crate) mod output;
+pub(crate) mod panics;
 
 use std::future::Future;
 use std::time::Duration;
@@ -20,7 +23,8 @@ use crate::engine::error::OperationError;
 /// The code that does the work of one worker type.
 ///
 /// [`NAME`](Self::NAME), the two types and [`run`](Self::run) are required; everything else has a
-/// default.
+/// default. A declaration that cannot work ends the worker at start, with the reason
+/// ([`BadDeclaration`](crate::BadDeclaration)).
 ///
 /// An operation can run more than once: its worker may die after the work was done and before the
 /// end was recorded. So `run` must give the same outcome when it runs again from the start.
@@ -44,6 +48,10 @@ pub trait Engine: Send + Sync + 'static {
 
     /// One sentence for people, shown in the catalogue and in the API documentation.
     const DESCRIPTION: &'static str = "";
+
+    /// The version of the engine, shown in the catalogue: `env!("CARGO_PKG_VERSION")` names that of
+    /// your crate. Default: the version of the SDK.
+    const VERSION: &'static str = env!("CARGO_PKG_VERSION");
 
     /// How long one attempt may run. Default: no limit.
     const TIMEOUT: Option<Duration> = None;
@@ -74,12 +82,17 @@ pub trait Engine: Send + Sync + 'static {
     /// the default, engines have threads of their own and may block.
     const NEVER_BLOCKS: bool = false;
 
-    /// The parameters of an operation. Backends check start requests against its JSON Schema, so
-    /// state there what is allowed (`#[serde(deny_unknown_fields)]`, ranges): a client then learns
-    /// of a mistake at once, and not from a failed operation.
+    /// The parameters of an operation, a struct with named fields. Two names are taken, because
+    /// every start body has them with another meaning: `task_id` and `execution`.
+    ///
+    /// Backends check start requests against its JSON Schema, so state there what is allowed
+    /// (`#[serde(deny_unknown_fields)]`, ranges, `#[schemars(url)]`): a client then learns of a
+    /// mistake at once, and not from a failed operation. Formats are checked, too.
     type Request: DeserializeOwned + JsonSchema + Send + 'static;
 
-    /// The result of an operation.
+    /// The result of an operation. JSON has no NaN and no infinity: they become `null`. Return an
+    /// error, or an `Option`, where a figure may not exist; [`TestRun`](crate::testing::TestRun)
+    /// finds a `null` that the schema does not allow.
     type Output: Serialize + JsonSchema + Send + 'static;
 
     /// Runs one attempt.
@@ -87,7 +100,7 @@ pub trait Engine: Send + Sync + 'static {
     /// Engines have threads of their own (except with [`Self::NEVER_BLOCKS`]), so even code that
     /// never awaits cannot delay heartbeats or the lease. Long computations still belong in
     /// [`Context::blocking`]. Call [`Context::check_cancelled`] at least once a second. A panic
-    /// fails the attempt, and the worker stays alive.
+    /// fails the attempt, with its place in the error, and the worker stays alive.
     ///
     /// # Errors
     /// [`OperationError`] decides whether the operation is retried.

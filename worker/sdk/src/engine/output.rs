@@ -13,9 +13,12 @@
 //!
 //! Some file systems have no extended attributes, and workers of old versions set none. There a
 //! repeated run compares: it keeps an existing file that has the same bytes, and refuses another.
+//!
+//! [`temporary`] says how a late attempt is kept from replacing what its successor wrote.
 
 mod error;
 mod mark;
+mod temporary;
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
@@ -31,6 +34,7 @@ use sha2::{Digest, Sha256};
 pub use self::error::OutputError;
 pub(crate) use self::mark::Mark;
 use self::mark::{MARK, read_mark};
+use self::temporary::{Temporary, shut_out_earlier};
 use crate::engine::context::Context;
 use crate::engine::data_dir::{DataDir, FileError, is_hidden, leads_out, real_path, relative};
 
@@ -136,13 +140,14 @@ impl Context {
             found: None,
         };
 
-        match output.look()? {
-            Existing::Foreign => Err(output.exists()),
-            _ => {
-                output.found = output.identity()?;
-                Ok(output)
-            }
+        if output.look()? == Existing::Foreign {
+            return Err(output.exists());
         }
+        output.found = output.identity()?;
+        if let Some(folder) = output.open_folder()? {
+            shut_out_earlier(self, &folder);
+        }
+        Ok(output)
     }
 }
 
@@ -171,18 +176,7 @@ impl Output {
         folder: &Dir,
         write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
     ) -> Result<(), OutputError> {
-        let temporary = |attempt| format!(".{}.{attempt}.tmp", self.ctx.operation_id());
-
-        // Remove those of attempts that died here. Another attempt may be alive, so each has its
-        // own.
-        for attempt in 1..=self.ctx.attempt() {
-            let _ = folder.remove_file(temporary(attempt));
-        }
-
-        let temporary = Temporary {
-            folder,
-            name: temporary(self.ctx.attempt()),
-        };
+        let temporary = Temporary::of(&self.ctx, folder);
         let mut options = OpenOptions::new();
         options.write(true).create_new(true);
         let file = folder
@@ -197,7 +191,7 @@ impl Output {
             .map_err(io::IntoInnerError::into_error)
             .map_err(self.io())?;
 
-        self.publish_from(folder, Path::new(&temporary.name), &file)
+        self.publish_from(&temporary, &file)
     }
 
     /// Gives the name to `file`, a complete file that is now called `temporary`, a path relative to
@@ -207,13 +201,23 @@ impl Output {
     /// [`OutputError`], as [`Self::write`].
     pub fn publish(&self, file: &File, temporary: &Path) -> Result<(), OutputError> {
         let from = self.ctx.data_dir().dir().map_err(self.io())?;
+        let folder = self.create_folder()?;
+        let own = Temporary::of(&self.ctx, &folder);
 
-        match self.publish_from(from, temporary, file) {
-            Err(OutputError::Io { source, .. }) if source.kind() == ErrorKind::CrossesDevices => {
-                self.publish_copy(temporary)
+        match from.hard_link(temporary, &folder, &own.name) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::CrossesDevices => {
+                return self.publish_copy(temporary);
             }
-            published => published,
+            // Some file systems have no links; they have renames.
+            Err(_) => from
+                .rename(temporary, &folder, &own.name)
+                .map_err(self.io())?,
         }
+
+        self.publish_from(&own, file)?;
+        let _ = from.remove_file(temporary);
+        Ok(())
     }
 
     /// Publishes to another device, where a file cannot be renamed to: publishes a copy.
@@ -228,16 +232,24 @@ impl Output {
         self.write_in(&folder, |copy| io::copy(&mut file, copy).map(drop))
     }
 
-    fn publish_from(&self, from: &Dir, temporary: &Path, file: &File) -> Result<(), OutputError> {
+    fn publish_from(&self, temporary: &Temporary<'_>, file: &File) -> Result<(), OutputError> {
         self.mark(file).map_err(self.io())?;
         file.sync_all().map_err(self.io())?;
 
         // The last check before others can see the file: no other attempt has taken over.
         self.ctx.ensure_owner_blocking()?;
-
+        // Opened anew: somebody may have put a link in its place.
         let folder = self.create_folder()?;
-        if !self.take_free_name(from, temporary, &folder)? {
-            self.replace(from, temporary, &folder)?;
+        shut_out_earlier(&self.ctx, &folder);
+
+        let named = match self.take_free_name(temporary, &folder) {
+            Ok(false) => self.replace(temporary, &folder),
+            taken => taken.map(drop),
+        };
+        if let Err(error) = named {
+            // A later attempt has removed the temporary name.
+            self.ctx.ensure_owner_blocking()?;
+            return Err(error);
         }
 
         // Sync the directory too, so that the new name survives a power failure. Some file systems
@@ -251,25 +263,19 @@ impl Output {
 
     /// Gives the name to the file and returns true, when nothing has the name. A link does not
     /// replace a file that appeared a moment ago; a rename would.
-    fn take_free_name(
-        &self,
-        from: &Dir,
-        temporary: &Path,
-        folder: &Dir,
-    ) -> Result<bool, OutputError> {
-        let target = self.file_name();
+    fn take_free_name(&self, temporary: &Temporary<'_>, folder: &Dir) -> Result<bool, OutputError> {
+        let (from, target) = (temporary.folder, self.file_name());
 
-        match from.hard_link(temporary, folder, target) {
+        match from.hard_link(&temporary.name, folder, target) {
             Ok(()) => {
-                let _ = from.remove_file(temporary);
+                let _ = from.remove_file(&temporary.name);
                 Ok(true)
             }
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
-            Err(error) if error.kind() == ErrorKind::CrossesDevices => Err(self.describe(error)),
             // Some file systems have no links; they have renames.
             Err(_) => match self.look_in(folder).map_err(self.io())? {
                 Existing::Nothing => {
-                    from.rename(temporary, folder, target).map_err(self.io())?;
+                    self.rename(temporary, folder)?;
                     Ok(true)
                 }
                 _ => Ok(false),
@@ -278,7 +284,7 @@ impl Output {
     }
 
     /// Gives the name to the file in place of the one that has it, if this is allowed.
-    fn replace(&self, from: &Dir, temporary: &Path, folder: &Dir) -> Result<(), OutputError> {
+    fn replace(&self, temporary: &Temporary<'_>, folder: &Dir) -> Result<(), OutputError> {
         let existing = self.look_in(folder).map_err(self.io())?;
 
         if existing == Existing::Replaceable {
@@ -286,12 +292,17 @@ impl Output {
         }
 
         match existing {
-            Existing::Nothing | Existing::Replaceable => from
-                .rename(temporary, folder, self.file_name())
-                .map_err(self.io()),
-            Existing::Unknown if self.holds_the_same(folder, from, temporary)? => Ok(()),
+            Existing::Nothing | Existing::Replaceable => self.rename(temporary, folder),
+            Existing::Unknown if self.holds_the_same(temporary, folder)? => Ok(()),
             Existing::Unknown | Existing::Foreign => Err(self.exists()),
         }
+    }
+
+    fn rename(&self, temporary: &Temporary<'_>, folder: &Dir) -> Result<(), OutputError> {
+        temporary
+            .folder
+            .rename(&temporary.name, folder, self.file_name())
+            .map_err(self.io())
     }
 
     /// Fails when another operation has written the file since this one began. Two that write one
@@ -476,19 +487,10 @@ impl Output {
         }
     }
 
-    fn holds_the_same(
-        &self,
-        folder: &Dir,
-        from: &Dir,
-        temporary: &Path,
-    ) -> Result<bool, OutputError> {
+    fn holds_the_same(&self, temporary: &Temporary<'_>, folder: &Dir) -> Result<bool, OutputError> {
         let theirs = folder.open(self.file_name()).map_err(self.io())?;
-        let ours = from.open(temporary).map_err(self.io())?;
-        let same = same_bytes(&theirs.into_std(), &ours.into_std()).map_err(self.io())?;
-        if same {
-            let _ = from.remove_file(temporary);
-        }
-        Ok(same)
+        let ours = temporary.folder.open(&temporary.name).map_err(self.io())?;
+        same_bytes(&theirs.into_std(), &ours.into_std()).map_err(self.io())
     }
 
     /// Marks a complete file as written by this operation.
@@ -497,7 +499,7 @@ impl Output {
         let lineage = self.ctx.lineage();
         let mark = Mark {
             operation_id: self.ctx.operation_id().clone(),
-            worker_type: lineage.worker_type.to_owned(),
+            worker_type: lineage.worker_type.to_string(),
             parameters: self.parameters_digest(),
             derived: self.named_by == NamedBy::Engine,
             name: self.name.clone(),
@@ -557,18 +559,6 @@ fn same_bytes(mut one: &File, mut other: &File) -> io::Result<bool> {
         if left[..read] != right[..read] {
             return Ok(false);
         }
-    }
-}
-
-/// Removes the temporary file on drop. After the rename it does not exist, and nothing happens.
-struct Temporary<'a> {
-    folder: &'a Dir,
-    name: String,
-}
-
-impl Drop for Temporary<'_> {
-    fn drop(&mut self) {
-        let _ = self.folder.remove_file(&self.name);
     }
 }
 

@@ -109,6 +109,8 @@ mod tests {
         let address = listener.local_addr().unwrap();
         tokio::spawn(async { axum::serve(listener, router).await });
 
+        // `reqwest` may have been built with TLS for another crate; then it wants this.
+        let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
         let response = reqwest::get(format!("http://{address}/faulty"))
             .await
             .unwrap();

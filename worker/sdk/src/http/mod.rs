@@ -9,17 +9,18 @@ mod start;
 
 use std::sync::Arc;
 
+use axum::extract::FromRef;
 use axum::http::Uri;
 use axum::{Extension, Router, middleware};
 use ktrdr_http::answer::AnswerBudget;
 use ktrdr_http::body::BodyBudget;
 use ktrdr_http::error::ApiError;
-use ktrdr_http::schema::{Schema, UnusableSchema};
+use ktrdr_http::schema::Schema;
 use ktrdr_http::server::{self, Connections};
 use ktrdr_http::tls::Tls;
 use ktrdr_http::tokens::{Access, Scope, Tokens};
+use ktrdr_protocol::rest::summary::Summary;
 use tokio::net::TcpListener;
-use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -44,21 +45,25 @@ pub(crate) struct HttpState {
     tokens: Tokens,
     answers: AnswerBudget,
     bodies: BodyBudget,
-    schema: Arc<OnceCell<Result<Schema, UnusableSchema>>>,
+    /// How its operations are summarised.
+    summary: Arc<Summary>,
+}
+
+impl FromRef<HttpState> for BodyBudget {
+    fn from_ref(state: &HttpState) -> Self {
+        state.bodies.clone()
+    }
 }
 
 impl HttpState {
-    /// The compiled request schema. Compiled at the first direct start: most workers only ever pull
-    /// from queues, and a compiled schema takes a tenth of an idle worker's memory.
+    /// The compiled request schema.
     ///
     /// # Errors
     /// 503 `schema_unusable`. The worker compiled it when it started, so this time it took too long.
     async fn schema(&self) -> Result<Schema, ApiError> {
-        let prepare = || Schema::compile_apart(self.core.info.request_schema.clone());
-        self.schema
-            .get_or_init(prepare)
+        self.core
+            .compiled_schema()
             .await
-            .clone()
             .map_err(|reason| ApiError::schema_unusable(self.core.worker_type.as_str(), &reason))
     }
 }
@@ -80,6 +85,7 @@ pub(crate) fn router(
 ) -> Router {
     let start_path = format!("/{}/start", core.info.domain);
     let served = core.routes;
+    let summary = Summary::of_schema(&core.info.request_schema);
     let state = HttpState {
         core,
         slots,
@@ -87,7 +93,7 @@ pub(crate) fn router(
         tokens,
         answers: AnswerBudget::new(MAX_ANSWERS),
         bodies: BodyBudget::new(MAX_BODIES),
-        schema: Arc::default(),
+        summary: Arc::new(summary),
     };
 
     let health = Routes::new(state.tokens.clone())

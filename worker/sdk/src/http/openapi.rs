@@ -9,6 +9,7 @@ use axum::handler::Handler;
 use axum::routing::{MethodRouter, delete, get, post};
 use axum::{Extension, Json, Router, middleware};
 use ktrdr_http::openapi::{DescribeHandler, Doc, Interface, OpenApiDocument, Route, StartRoute};
+use ktrdr_http::query;
 use ktrdr_http::tokens::{self, Access, Tokens};
 
 use super::HttpState;
@@ -91,9 +92,10 @@ pub(super) mod docs {
 
     pub(in super::super) const START_OPERATION: Doc = Doc {
         details: "Runs the operation here and now. A backend's start route is the usual way: it queues the operation.",
-        answer: "The operation runs.",
+        answer: "The operation runs, or was started here before with the same `task_id` and body.",
         errors: &[
             ErrorCode::TaskIdConflict,
+            ErrorCode::IdempotencyMismatch,
             ErrorCode::NatsUnavailable,
             ErrorCode::WorkerBusy,
             ErrorCode::StorageFull,
@@ -129,7 +131,7 @@ pub(super) async fn show(
     let start = StartRoute {
         worker_type: state.core.worker_type.as_str(),
         path: Some(format!("/{}/start", info.domain)),
-        description: info.description,
+        description: &info.description,
         request_schema: &info.request_schema,
         result_schema: &info.result_schema,
     };
@@ -213,6 +215,11 @@ impl Routes {
     fn add(mut self, route: Route, handler: MethodRouter<HttpState>) -> Self {
         let check =
             middleware::from_fn_with_state((self.tokens.clone(), route.access), tokens::guard);
+        let handler = match route.known_parameters() {
+            Some(known) => handler.route_layer(middleware::from_fn_with_state(known, query::guard)),
+            None => handler,
+        };
+        // The last layer is the first one that a request meets.
         let handler = handler.route_layer(check);
         self.router = self.router.route(&route.path, handler);
         self.routes.push(route);

@@ -5,10 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
+use axum::http::HeaderMap;
 use ktrdr_http::answer::RenderedJson;
+use ktrdr_http::body::OptionalBody;
 use ktrdr_http::error::ApiError;
+use ktrdr_http::metric_points::{PointsAnswer, read_cursor};
+use ktrdr_http::query::{self, Query};
 use ktrdr_http::tokens::{Principal, Scope};
 use ktrdr_protocol::cancel::CancelIntent;
 use ktrdr_protocol::id::{OperationId, WorkerId};
@@ -17,21 +20,19 @@ use ktrdr_protocol::rest::cancel::CancelResponse;
 use ktrdr_protocol::rest::health::{HealthStatus, SlotStatus, WorkerHealth, WorkerNats};
 use ktrdr_protocol::rest::metrics::{MetricsPage, MetricsResponse};
 use ktrdr_protocol::rest::operation::{
-    Metadata, OperationDocument, OperationListResponse, OperationPage, OperationResponse,
+    LeftOut, Metadata, OperationDocument, OperationListResponse, OperationPage, OperationResponse,
     ProgressDocument,
 };
-use ktrdr_protocol::rest::query::ListOperations;
+use ktrdr_protocol::rest::query::{CancelOperation, ListOwnOperations, ReadMetrics};
+use ktrdr_protocol::rest::shortened::{MAX_PARAMETERS, shortened};
+use ktrdr_protocol::rest::summary::Summary;
 use ktrdr_protocol::state::Status;
 use ktrdr_protocol::time::Timestamp;
-use schemars::JsonSchema;
-use serde::Deserialize;
 
 use super::HttpState;
 use crate::attempt::stop::StopReason;
 use crate::worker::history::{LocalOperation, LocalState};
-
-/// Largest page of operations.
-const MAX_LIMIT: u64 = 1000;
+use crate::worker::points::PointsPage;
 
 /// Bytes of one page, about. A page of large operations ends early.
 const MAX_PAGE: usize = 8 * 1024 * 1024;
@@ -75,21 +76,27 @@ pub(super) async fn health(
 
 pub(super) async fn list(
     State(state): State<HttpState>,
-    query: Result<Query<ListOperations>, QueryRejection>,
+    principal: Principal,
+    Query(query): Query<ListOwnOperations>,
 ) -> Result<RenderedJson<OperationListResponse>, ApiError> {
-    let query = read_query(query)?;
-    let limit = query.limit.unwrap_or(100).clamp(1, MAX_LIMIT);
+    let limit = query.limit.unwrap_or(100);
     let offset = query.offset.unwrap_or(0);
-    let of_other_type = query
+    let own_type = state.core.worker_type.as_str();
+    if query
         .operation_type
-        .is_some_and(|wanted| wanted != state.core.worker_type.as_str());
+        .is_some_and(|wanted| wanted != own_type)
+    {
+        let accepted = format!("{own_type}: this worker runs no other operations");
+        return Err(query::invalid("operation_type", &accepted));
+    }
+    let is_whole = query.include.is_some();
+    let summary = &*state.summary;
 
     let all: Vec<(Arc<LocalOperation>, LocalState)> = state
         .core
         .local
         .all()
         .into_iter()
-        .filter(|_| !of_other_type)
         .map(|operation| {
             let state = operation.state();
             (operation, state)
@@ -105,11 +112,15 @@ pub(super) async fn list(
         if bytes >= MAX_PAGE {
             break;
         }
-        bytes += size(operation, state);
-        page.push(document(operation, state));
+        let mut document = document(operation, state, summary);
+        if !is_whole {
+            shorten(&mut document);
+        }
+        bytes += size(operation, state, is_whole);
+        page.push(document);
     }
 
-    let share = state.answers.share(bytes).await?;
+    let share = state.answers.share(&principal, bytes).await?;
     let answer = OperationListResponse {
         success: true,
         data: OperationPage {
@@ -118,6 +129,7 @@ pub(super) async fn list(
             total: all.len() as u64,
             limit,
             offset,
+            next_cursor: None,
         },
         warning: None,
     };
@@ -126,102 +138,89 @@ pub(super) async fn list(
 
 pub(super) async fn get(
     State(state): State<HttpState>,
+    principal: Principal,
     Path(id): Path<String>,
 ) -> Result<RenderedJson<OperationResponse<'static>>, ApiError> {
     let operation = find(&state, &id)?;
     let local = operation.state();
-    let share = state.answers.share(size(&operation, &local)).await?;
+    let share = state
+        .answers
+        .share(&principal, size(&operation, &local, true))
+        .await?;
 
     let answer = OperationResponse {
         success: true,
         operation_id: Cow::Borrowed(&operation.request.operation_id),
         status: local.status,
         progress: ProgressDocument::Value(Cow::Borrowed(&local.progress)),
-        data: document(&operation, &local),
+        data: document(&operation, &local, &state.summary),
         warning: None,
     };
     RenderedJson::write(&answer, share)
 }
 
-/// Parameters of `GET /api/v1/operations/{id}/metrics` of a worker.
-#[derive(Deserialize, JsonSchema)]
-pub(super) struct ReadMetrics {
-    /// The cursor of an earlier answer; leave it out to start from the beginning.
-    #[schemars(extend("pattern" = "^[0-9]{1,19}$"))]
-    cursor: Option<String>,
-    /// How many points to return at most.
-    #[schemars(range(min = 1, max = 10_000), extend("default" = 100))]
-    limit: Option<usize>,
-}
-
 pub(super) async fn metrics(
     State(state): State<HttpState>,
+    principal: Principal,
     Path(id): Path<String>,
-    query: Result<Query<ReadMetrics>, QueryRejection>,
-) -> Result<RenderedJson<MetricsResponse<'static>>, ApiError> {
-    let query = read_query(query)?;
+    headers: HeaderMap,
+    Query(query): Query<ReadMetrics>,
+) -> Result<PointsAnswer, ApiError> {
     let operation = find(&state, &id)?;
-    let points = operation.state().points;
-    let from: usize = match query.cursor.as_deref() {
-        None | Some("") => 0,
-        Some(text) => text.parse().map_err(|_| {
-            ApiError::new(
-                ErrorCode::InvalidCursor,
-                format!("cursor {text:?} does not come from an answer of this worker"),
-            )
-        })?,
-    };
-
-    let limit = query.limit.unwrap_or(100).clamp(1, 10_000);
-    let total = points.len();
-    let page: Vec<_> = points.into_iter().skip(from).take(limit).collect();
-    let next = from.min(total) + page.len();
-    let bytes = page.iter().map(|point| POINT + point.name.len()).sum();
-    let share = state.answers.share(bytes).await?;
+    let cursor = read_cursor(&query)?;
+    let limit = query.limit.unwrap_or(100) as usize;
+    let PointsPage {
+        points,
+        cursor,
+        has_more,
+    } = operation.points(cursor, &query.name, limit);
+    let bytes = points.iter().map(|point| POINT + point.name.len()).sum();
+    let share = state.answers.share(&principal, bytes).await?;
 
     let answer = MetricsResponse {
         success: true,
         data: MetricsPage {
             operation_id: Cow::Borrowed(&operation.request.operation_id),
-            metrics: page,
-            cursor: next.to_string(),
-            has_more: next < total,
+            metrics: points,
+            cursor: cursor.to_string(),
+            has_more,
         },
     };
-    RenderedJson::write(&answer, share)
+    PointsAnswer::write(&answer, query.format, &headers, share)
 }
 
 /// Stores a cancel intent as a backend does, so that every program knows of it, and stops the engine.
+/// The answer waits a moment for the end.
 pub(super) async fn cancel(
     State(state): State<HttpState>,
     principal: Principal,
     Path(id): Path<String>,
+    Query(query): Query<CancelOperation>,
+    body: OptionalBody,
 ) -> Result<Json<CancelResponse<'static>>, ApiError> {
+    let patience = query::patience(query.patience_seconds());
+    let reason = query.reason.or_else(|| body.reason());
+    // The request may wait for minutes.
+    drop(body);
+    // The body may have taken a while.
+    principal.check_still_valid()?;
+
     let operation = find(&state, &id)?;
     let id = &operation.request.operation_id;
-    let status = operation.state().status;
-    let answer = |requested_at| {
-        Json(CancelResponse::new(
-            Cow::Owned(id.clone()),
-            operation.state().status,
-            requested_at,
-        ))
-    };
-    match status {
-        Status::Cancelled => return Ok(answer(None)),
-        Status::Completed | Status::Failed => {
-            return Err(ApiError::new(
-                ErrorCode::AlreadyFinished,
-                format!("Operation {id} cannot be cancelled: it has already {status}"),
-            )
-            .with("operation_id", id.as_str())
-            .with("status", status.as_str()));
+    match operation.state().status {
+        Status::Cancelled => {
+            let id = Cow::Owned(id.clone());
+            return Ok(Json(CancelResponse::cancelled_before(id, None)));
+        }
+        status @ (Status::Completed | Status::Failed) => {
+            return Err(ApiError::already_finished(id, status));
         }
         Status::Pending | Status::Running => {}
     }
 
     let core = &state.core;
-    let intent = CancelIntent::new(id.clone(), None).requested_by(principal.token_name().cloned());
+    let intent =
+        CancelIntent::new(id.clone(), reason).requested_by(principal.token_name().cloned());
     core.oplog
         .cancel(&core.worker_type, &intent, CANCEL_PATIENCE)
         .await
@@ -233,13 +232,26 @@ pub(super) async fn cancel(
         })?;
     tracing::info!(operation_id = %id, requested_by = principal.name(), "cancel requested here");
     core.running.stop(id, StopReason::Cancel);
-    Ok(answer(Some(intent.requested_at)))
-}
+    // Both arms are cancel safe: they only wait.
+    tokio::select! {
+        _ = tokio::time::timeout(patience, operation.until_ended()) => {}
+        () = principal.until_revoked() => {}
+    }
+    principal.check_still_valid()?;
 
-fn read_query<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, ApiError> {
-    query
-        .map(|Query(query)| query)
-        .map_err(|error| ApiError::new(ErrorCode::InvalidQuery, error.body_text()))
+    let state = operation.state();
+    let status = match state.status {
+        // What became of the operation is in its log, not here.
+        Status::Failed if state.is_lost() => Status::Running,
+        // It ended before the engine noticed the cancel.
+        status @ (Status::Completed | Status::Failed) => {
+            return Err(ApiError::already_finished(id, status));
+        }
+        status => status,
+    };
+    let id = Cow::Owned(id.clone());
+    let requested_at = Some(intent.requested_at);
+    Ok(Json(CancelResponse::new(id, status, requested_at)))
 }
 
 fn find(state: &HttpState, id: &str) -> Result<Arc<LocalOperation>, ApiError> {
@@ -255,14 +267,32 @@ fn find(state: &HttpState, id: &str) -> Result<Arc<LocalOperation>, ApiError> {
         })
 }
 
-/// About how many bytes the document has.
-fn size(operation: &LocalOperation, state: &LocalState) -> usize {
+/// Leaves out the result and large parameters, as lists do.
+fn shorten(document: &mut OperationDocument<'_>) {
+    let mut left_out = Vec::new();
+    if document.result.take().is_some() {
+        left_out.push(LeftOut::Result);
+    }
+    if let Some(short) = shortened(&document.metadata.parameters) {
+        document.metadata.parameters = Cow::Owned(short);
+        left_out.push(LeftOut::Parameters);
+    }
+    document.truncated = left_out.into();
+}
+
+/// About how many bytes the document has: whole, or as lists show it.
+fn size(operation: &LocalOperation, state: &LocalState, is_whole: bool) -> usize {
     const FIELDS: usize = 1024;
     const ATTEMPT: usize = 512;
 
+    let parameters = operation.request.parameters.get().len();
+    let result = state.result.as_ref().map_or(0, |json| json.get().len());
+    let large = match is_whole {
+        true => parameters + result,
+        false => parameters.min(MAX_PARAMETERS),
+    };
     FIELDS
-        + operation.request.parameters.get().len()
-        + state.result.as_ref().map_or(0, |json| json.get().len())
+        + large
         + state.attempts.len() * ATTEMPT
         + state
             .error
@@ -271,7 +301,11 @@ fn size(operation: &LocalOperation, state: &LocalState) -> usize {
         + ktrdr_protocol::json::length(&state.progress)
 }
 
-fn document<'a>(operation: &'a LocalOperation, state: &'a LocalState) -> OperationDocument<'a> {
+fn document<'a>(
+    operation: &'a LocalOperation,
+    state: &'a LocalState,
+    summary: &Summary,
+) -> OperationDocument<'a> {
     let request = &operation.request;
     let attempt = state.attempts.last();
     let worker_id = attempt.map(|attempt| &attempt.worker_id);
@@ -283,6 +317,7 @@ fn document<'a>(operation: &'a LocalOperation, state: &'a LocalState) -> Operati
         operation_id: Cow::Borrowed(&request.operation_id),
         operation_type: Cow::Borrowed(&request.operation_type),
         status: state.status,
+        summary: summary.of(&request.parameters).map(Cow::Owned),
         progress: ProgressDocument::Value(Cow::Borrowed(&state.progress)),
         metadata: Metadata {
             parameters: Cow::Borrowed(&request.parameters),
@@ -308,9 +343,15 @@ fn document<'a>(operation: &'a LocalOperation, state: &'a LocalState) -> Operati
         forced: false,
         queue_position: None,
         queue: Cow::Borrowed(&operation.origin),
+        priority: None,
+        start_at: request.execution.due(request.created_at),
+        expires_at: request.execution.deadline(request.created_at),
         retry_at: None,
         retry_of: request.retry_of.as_ref().map(Cow::Borrowed),
+        retried_as: None,
+        schedule_id: request.schedule_id.as_ref().map(Cow::Borrowed),
         requested_by: request.requested_by.as_ref().map(Cow::Borrowed),
         archived: false,
+        truncated: Cow::Borrowed(&[]),
     }
 }

@@ -132,6 +132,11 @@ fn register_counters(core: &Core, registry: &mut Registry) {
         &counters.refused_starts,
     );
     register(
+        "ktrdr_worker_permit_waits_total",
+        "Start requests handed back because no permit of their concurrency key was free.",
+        &counters.permit_waits,
+    );
+    register(
         "ktrdr_worker_pulls_total",
         "Times that work was asked for.",
         &counters.pulls,

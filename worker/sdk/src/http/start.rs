@@ -13,13 +13,14 @@ use axum::http::HeaderMap;
 use ktrdr_bus::oplog::AppendError;
 use ktrdr_http::body::{BodyShare, read_body};
 use ktrdr_http::error::ApiError;
-use ktrdr_http::start_body::StartBody;
+use ktrdr_http::repeated::{Asked, check_same};
+use ktrdr_http::start_body::{BodyError, StartBody};
 use ktrdr_http::tokens::Principal;
 use ktrdr_protocol::claim::DeliveryInfo;
 use ktrdr_protocol::id::OperationId;
 use ktrdr_protocol::origin::Origin;
-use ktrdr_protocol::rest::ErrorCode;
 use ktrdr_protocol::rest::start::{DirectStartResponse, DirectStartStatus};
+use ktrdr_protocol::rest::{ErrorCode, Violation};
 use ktrdr_protocol::start_request::StartRequest;
 use ktrdr_protocol::trace::{self, TraceParent};
 use serde_json::json;
@@ -28,6 +29,7 @@ use tokio::sync::oneshot;
 use super::HttpState;
 use crate::attempt::execute::{Assignment, run_assignment};
 use crate::pulling::lease::Lease;
+use crate::worker::core::Core;
 
 /// Largest start body, in bytes.
 const MAX_BODY: usize = 512 * 1024;
@@ -64,6 +66,13 @@ async fn start_here(
 ) -> Result<Json<DirectStartResponse<'static>>, ApiError> {
     let core = state.core.clone();
     let body = StartBody::check(body, Some(state.schema().await?)).await?;
+    if let Some(id) = &body.task_id
+        && let Some(local) = core.local.get(id)
+    {
+        return repeated(&core, &local.request, &body).await;
+    }
+
+    refuse_what_backends_do(&body)?;
 
     if !core.connection.is_up() {
         return Err(unavailable());
@@ -86,6 +95,7 @@ async fn start_here(
         body.parameters,
         body.execution,
     )
+    .checked_against(Some(core.info.schema_digest))
     .requested_by(principal.token_name().cloned());
     let stored = match core
         .oplog
@@ -127,8 +137,64 @@ async fn start_here(
             operation_id: Cow::Owned(operation_id),
             status: DirectStartStatus::Started,
             worker_id: Cow::Owned(core.worker_id.clone()),
+            existed: false,
         })),
         _ => Err(unavailable()),
+    }
+}
+
+/// The answer to a `task_id` of an operation that this worker runs or has run. Nothing is started.
+///
+/// # Errors
+/// 409 `idempotency_mismatch` when it was started with another body.
+async fn repeated(
+    core: &Core,
+    first: &StartRequest,
+    body: &StartBody,
+) -> Result<Json<DirectStartResponse<'static>>, ApiError> {
+    let id = &first.operation_id;
+    let asked_first = Asked {
+        parameters: &first.parameters,
+        execution: &first.execution,
+    };
+    let asked_now = Asked {
+        parameters: &body.parameters,
+        execution: &body.execution,
+    };
+    check_same(id, "task_id", asked_first, asked_now).await?;
+    Ok(Json(DirectStartResponse {
+        success: true,
+        operation_id: Cow::Owned(id.clone()),
+        status: DirectStartStatus::Started,
+        worker_id: Cow::Owned(core.worker_id.clone()),
+        existed: true,
+    }))
+}
+
+/// A direct start is run at once, and without a look at the keys of other operations.
+fn refuse_what_backends_do(body: &StartBody) -> Result<(), ApiError> {
+    const DELAY: &str =
+        "a worker runs what it is sent at once; ask a backend for a start that is delayed";
+    const KEY: &str = "a worker runs what it is sent at once; ask a backend for a start with a key";
+    let execution = &body.execution;
+    let options = [
+        ("start_at", execution.start_at.is_some(), DELAY),
+        ("delay_seconds", execution.delay_seconds.is_some(), DELAY),
+        ("unique", execution.unique.is_some(), KEY),
+        ("concurrency", execution.concurrency.is_some(), KEY),
+    ];
+    let found: Vec<Violation> = options
+        .into_iter()
+        .filter(|(_, is_given, _)| *is_given)
+        .map(|(option, _, message)| Violation {
+            path: format!("/execution/{option}"),
+            message: message.to_owned(),
+        })
+        .collect();
+    if found.is_empty() {
+        Ok(())
+    } else {
+        Err(BodyError::Violations(found).into())
     }
 }
 
@@ -155,7 +221,12 @@ fn known(id: &OperationId) -> ApiError {
 }
 
 fn busy(state: &HttpState) -> ApiError {
-    ApiError::new(ErrorCode::WorkerBusy, "Worker busy")
+    let text = if *state.core.draining.borrow() {
+        "Worker busy: it drains and takes no more work"
+    } else {
+        "Worker busy"
+    };
+    ApiError::new(ErrorCode::WorkerBusy, text)
         .with("current_operation", json!(state.core.running.oldest()))
 }
 

@@ -97,12 +97,34 @@ impl PullInbox {
         batch: usize,
         priority: u8,
     ) -> Result<(), async_nats::PublishError> {
-        let body = serde_json::json!({
-            "batch": batch,
-            "expires": u64::try_from(PULL_EXPIRES.as_nanos()).unwrap_or(u64::MAX),
-            "group": PRIORITY_GROUP,
-            "priority": priority,
-        });
+        let expires = u64::try_from(PULL_EXPIRES.as_nanos()).unwrap_or(u64::MAX);
+        let how = serde_json::json!({"expires": expires});
+        self.ask(batch, priority, how).await
+    }
+
+    /// Asks for up to `batch` requests that the queue has now. The server answers at once when it has
+    /// fewer.
+    ///
+    /// # Errors
+    /// When the client is closed.
+    pub(crate) async fn pull_now(
+        &mut self,
+        batch: usize,
+        priority: u8,
+    ) -> Result<(), async_nats::PublishError> {
+        let how = serde_json::json!({"no_wait": true});
+        self.ask(batch, priority, how).await
+    }
+
+    async fn ask(
+        &mut self,
+        batch: usize,
+        priority: u8,
+        mut body: serde_json::Value,
+    ) -> Result<(), async_nats::PublishError> {
+        body["batch"] = batch.into();
+        body["group"] = PRIORITY_GROUP.into();
+        body["priority"] = priority.into();
         self.client
             .publish_with_reply(
                 self.next_subject.clone(),
@@ -136,8 +158,8 @@ impl PullInbox {
         match status.as_u16() {
             // An idle heartbeat.
             100 => Arrival::Status { retry_after: None },
-            // Expired.
-            408 => {
+            // Expired, or nothing there for a pull that does not wait.
+            404 | 408 => {
                 self.outstanding = self
                     .outstanding
                     .saturating_sub(pending.unwrap_or(self.outstanding));

@@ -3,5 +3,7 @@
 
 pub(crate) mod inbox;
 pub(crate) mod lease;
+pub(crate) mod levels;
 pub(crate) mod puller;
+pub(crate) mod queue_pulls;
 pub(crate) mod queues;

@@ -8,20 +8,21 @@
 //! The solution: one task owns the slots and all pulls, so "is a slot free?" has one answer. Every
 //! queue may be asked for as many requests as there are free slots. When a slot is taken, surplus
 //! pulls are taken back ([`PullInbox::close`]). A request that arrives without a free slot is
-//! handed back at once.
+//! handed back at once. Queues of several priorities are asked in order first ([`super::levels`]).
 //!
 //! Rejected: a buffer of requests, because their leases would run while they wait. Rejected: one
 //! task per queue, because a shared counter of free slots would race with the pulls.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
 
 use async_nats::jetstream;
 use ktrdr_bus::oplog::stream_time;
 use ktrdr_protocol::claim;
 use ktrdr_protocol::id::Queue;
+use ktrdr_protocol::priority::Priority;
+use ktrdr_protocol::time::Timestamp;
 use ktrdr_protocol::trace::{self, TraceParent};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -30,13 +31,9 @@ use tokio_util::sync::CancellationToken;
 use crate::attempt::trust::Proof;
 use crate::pulling::inbox::{Arrival, PullInbox};
 use crate::pulling::lease::{Lease, hand_back};
+use crate::pulling::levels::{Round, Rounds};
+use crate::pulling::queue_pulls::{BATCH_DELAY, BATCH_FRACTION, QueuePulls, ServedQueue};
 use crate::worker::core::Core;
-
-/// A pull is delayed while it would ask for less than this fraction of all slots (one sixteenth).
-const BATCH_FRACTION: usize = 16;
-
-/// How long a pull may be delayed so that it can ask for more slots at once.
-const BATCH_DELAY: Duration = Duration::from_millis(1);
 
 /// The right to run one operation. Dropping it returns it to the puller.
 pub(crate) struct Slot {
@@ -55,6 +52,8 @@ pub(crate) struct PulledRequest {
     pub(crate) queue: Queue,
     pub(crate) payload: bytes::Bytes,
     pub(crate) delivery: claim::DeliveryInfo,
+    /// When the stream stored it.
+    pub(crate) stored_at: Timestamp,
     pub(crate) lease: Lease,
     /// The trace that the start belongs to.
     pub(crate) trace: Option<TraceParent>,
@@ -67,7 +66,7 @@ pub(crate) struct PulledRequest {
 pub(crate) struct SlotRequests(mpsc::Sender<oneshot::Sender<Option<Slot>>>);
 
 impl SlotRequests {
-    /// Takes a slot; `None` when all are taken or the worker is stopping.
+    /// Takes a slot; `None` when all are taken, or the worker drains or is stopping.
     pub(crate) async fn take(&self) -> Option<Slot> {
         let (sender, receiver) = oneshot::channel();
         self.0.send(sender).await.ok()?;
@@ -75,19 +74,11 @@ impl SlotRequests {
     }
 }
 
-/// A queue this worker serves.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ServedQueue {
-    pub(crate) queue: Queue,
-    pub(crate) consumer: String,
-    /// How long a delivered request belongs to this worker without an extension.
-    pub(crate) lease: Duration,
-}
-
 /// Fills slots until stopped.
 pub(crate) struct Puller<F> {
     core: Arc<Core>,
     queues: watch::Receiver<Vec<ServedQueue>>,
+    draining: watch::Receiver<bool>,
     run: F,
     free: usize,
     returns: (mpsc::UnboundedSender<()>, mpsc::UnboundedReceiver<()>),
@@ -95,56 +86,10 @@ pub(crate) struct Puller<F> {
     pulls: BTreeMap<Queue, QueuePulls>,
     /// When a delayed pull must be sent.
     delayed_until: Option<Instant>,
+    rounds: Rounds,
+    /// The round through the priorities that is under way.
+    round: Option<Round>,
     refresh: Arc<tokio::sync::Notify>,
-}
-
-/// The pulls of one queue.
-struct QueuePulls {
-    settings: ServedQueue,
-    inbox: PullInbox,
-    /// Since when there are free slots without a pull.
-    unpulled_since: Option<Instant>,
-    /// No pull is sent before this moment, because the last one was refused.
-    pause_until: Option<Instant>,
-}
-
-impl QueuePulls {
-    fn new(settings: ServedQueue, inbox: PullInbox) -> Self {
-        Self {
-            settings,
-            inbox,
-            unpulled_since: None,
-            pause_until: None,
-        }
-    }
-
-    /// Whether no pull may be sent yet.
-    fn is_paused(&mut self) -> bool {
-        self.pause_until = self.pause_until.filter(|until| Instant::now() < *until);
-        self.pause_until.is_some()
-    }
-
-    /// How many requests to ask for now, when `free` of all `slots` are free.
-    ///
-    /// A pull costs the server more than handing out a request, so a worker with many slots sends
-    /// one pull for several of them. It asks only when at least half of its slots have no pull: a
-    /// request that waits in the server is then covered by the other half. No free slot waits
-    /// longer than [`BATCH_DELAY`].
-    fn missing(&mut self, free: usize, slots: usize) -> usize {
-        let missing = free.saturating_sub(self.inbox.outstanding());
-        if missing == 0 || self.inbox.outstanding() > slots / 2 {
-            self.unpulled_since = None;
-            return 0;
-        }
-
-        let since = *self.unpulled_since.get_or_insert_with(Instant::now);
-        if missing < slots / BATCH_FRACTION && since.elapsed() < BATCH_DELAY {
-            return 0;
-        }
-
-        self.unpulled_since = None;
-        missing
-    }
 }
 
 impl<F: FnMut(PulledRequest)> Puller<F> {
@@ -160,6 +105,7 @@ impl<F: FnMut(PulledRequest)> Puller<F> {
         let free = usize::try_from(core.slots).unwrap_or(1);
         let returns = mpsc::unbounded_channel();
         let puller = Self {
+            draining: core.draining.subscribe(),
             core,
             queues,
             run,
@@ -168,6 +114,8 @@ impl<F: FnMut(PulledRequest)> Puller<F> {
             requests,
             pulls: BTreeMap::new(),
             delayed_until: None,
+            rounds: Rounds::default(),
+            round: None,
             refresh,
         };
         (puller, SlotRequests(sender))
@@ -179,8 +127,7 @@ impl<F: FnMut(PulledRequest)> Puller<F> {
         let mut epoch = link.borrow_and_update().epoch;
         let mut queues_changed = true;
         loop {
-            if std::mem::take(&mut queues_changed) || self.pulls.len() != self.queues.borrow().len()
-            {
+            if std::mem::take(&mut queues_changed) || self.pulls.len() != self.wanted_queues() {
                 self.sync_queues().await;
             }
 
@@ -212,6 +159,7 @@ impl<F: FnMut(PulledRequest)> Puller<F> {
                 (queue, arrival) = next_arrival(&mut self.pulls) => self.handle_arrival(queue, arrival).await,
                 Ok(()) = link.changed() => {}
                 Ok(()) = self.queues.changed() => queues_changed = true,
+                Ok(()) = self.draining.changed() => queues_changed = true,
                 () = tokio::time::sleep_until(wake_at.unwrap_or_else(Instant::now)), if wake_at.is_some() => self.wake(),
             }
         }
@@ -221,9 +169,23 @@ impl<F: FnMut(PulledRequest)> Puller<F> {
         }
     }
 
+    /// How many queues to pull from. A worker that drains pulls from none.
+    fn wanted_queues(&self) -> usize {
+        if *self.draining.borrow() {
+            0
+        } else {
+            self.queues.borrow().len()
+        }
+    }
+
     /// Opens an inbox for every queue that is served and closes those that no longer are.
     async fn sync_queues(&mut self) {
-        let wanted: Vec<ServedQueue> = self.queues.borrow_and_update().clone();
+        let served = self.queues.borrow_and_update().clone();
+        let wanted = if *self.draining.borrow_and_update() {
+            Vec::new()
+        } else {
+            served
+        };
         let gone: Vec<Queue> = self
             .pulls
             .keys()
@@ -262,8 +224,11 @@ impl<F: FnMut(PulledRequest)> Puller<F> {
     async fn pull_for_free_slots(&mut self) {
         self.delayed_until = None;
         self.take_back_surplus().await;
+        if !self.have_all_levels_answered().await {
+            return;
+        }
 
-        let priority = u8::from(!self.core.capabilities.gpu);
+        let priority = self.pull_priority();
         for served in self.pulls.values_mut() {
             if served.is_paused() {
                 continue;
@@ -277,6 +242,79 @@ impl<F: FnMut(PulledRequest)> Puller<F> {
             if missing > 0 && served.inbox.pull(missing, priority).await.is_ok() {
                 *self.core.last_pull.lock() = Some(Instant::now());
                 self.core.counters.pulls.inc();
+            }
+        }
+    }
+
+    /// GPU workers come first.
+    fn pull_priority(&self) -> u8 {
+        u8::from(!self.core.capabilities.gpu)
+    }
+
+    /// Asks the queues in the order of their priorities. True when pulls that wait may be opened: none of
+    /// the queues has anything, or all have the same priority.
+    async fn have_all_levels_answered(&mut self) -> bool {
+        let levels: BTreeSet<Priority> = self
+            .pulls
+            .values()
+            .map(|served| served.settings.priority)
+            .collect();
+        // Pulls that wait at all queues say that there is nothing in them.
+        let waits_everywhere = self
+            .pulls
+            .values()
+            .all(|served| served.inbox.outstanding() > 0 || served.pause_until.is_some());
+        let is_asking = self.round.is_some();
+        if levels.len() < 2 || self.free == 0 || (waits_everywhere && !is_asking) {
+            self.round = None;
+            return true;
+        }
+
+        let mut round = match self.round.take() {
+            Some(round) => round,
+            None => self.rounds.next(levels.into_iter().collect()),
+        };
+        loop {
+            if self.is_unanswered(&round) {
+                if round
+                    .patience_ends()
+                    .is_some_and(|ends| Instant::now() < ends)
+                {
+                    self.round = Some(round);
+                    return false;
+                }
+                for queue in round.asked().to_vec() {
+                    self.take_back(queue).await;
+                }
+            }
+            let Some(level) = round.next_level() else {
+                return true;
+            };
+            self.ask_level(level, &mut round).await;
+        }
+    }
+
+    fn is_unanswered(&self, round: &Round) -> bool {
+        round.asked().iter().any(|queue| {
+            self.pulls
+                .get(queue)
+                .is_some_and(|served| served.inbox.outstanding() > 0)
+        })
+    }
+
+    /// Asks the queues of one priority for what they have now.
+    async fn ask_level(&mut self, level: Priority, round: &mut Round) {
+        let priority = self.pull_priority();
+        for (queue, served) in &mut self.pulls {
+            // An open pull says that the queue has nothing.
+            let is_open = served.inbox.outstanding() > 0;
+            if served.settings.priority != level || is_open || served.is_paused() {
+                continue;
+            }
+            if served.inbox.pull_now(self.free, priority).await.is_ok() {
+                *self.core.last_pull.lock() = Some(Instant::now());
+                self.core.counters.pulls.inc();
+                round.note_asked(queue.clone());
             }
         }
     }
@@ -300,24 +338,29 @@ impl<F: FnMut(PulledRequest)> Puller<F> {
             .map(|(queue, _)| queue.clone())
             .collect();
         for queue in surplus {
-            let Some(QueuePulls {
-                settings, inbox, ..
-            }) = self.pulls.remove(&queue)
-            else {
-                continue;
-            };
+            self.take_back(queue).await;
+        }
+    }
 
-            close(&self.core, inbox).await;
-            let stream = self.core.names.stream();
-            if let Ok(inbox) = PullInbox::open(
-                self.core.connection.client.clone(),
-                &stream,
-                &settings.consumer,
-            )
-            .await
-            {
-                self.pulls.insert(queue, QueuePulls::new(settings, inbox));
-            }
+    /// Takes back the pulls of a queue.
+    async fn take_back(&mut self, queue: Queue) {
+        let Some(QueuePulls {
+            settings, inbox, ..
+        }) = self.pulls.remove(&queue)
+        else {
+            return;
+        };
+
+        close(&self.core, inbox).await;
+        let stream = self.core.names.stream();
+        if let Ok(inbox) = PullInbox::open(
+            self.core.connection.client.clone(),
+            &stream,
+            &settings.consumer,
+        )
+        .await
+        {
+            self.pulls.insert(queue, QueuePulls::new(settings, inbox));
         }
     }
 
@@ -337,10 +380,12 @@ impl<F: FnMut(PulledRequest)> Puller<F> {
         }
 
         self.pulls.clear();
+        self.round = None;
     }
 
     async fn reserve(&mut self, reply: oneshot::Sender<Option<Slot>>) {
-        let slot = self.take_slot();
+        let is_draining = *self.draining.borrow();
+        let slot = if is_draining { None } else { self.take_slot() };
         if slot.is_some() {
             self.take_back_surplus().await;
         }
@@ -404,6 +449,7 @@ impl<F: FnMut(PulledRequest)> Puller<F> {
                     queue,
                     payload,
                     delivery,
+                    stored_at,
                     lease: Lease::of(message, lease),
                     trace,
                     proof,
@@ -437,7 +483,8 @@ impl<F: FnMut(PulledRequest)> Puller<F> {
             .values()
             .filter_map(|served| served.pause_until)
             .min();
-        [paused, self.delayed_until, overdue]
+        let unanswered = self.round.as_ref().and_then(Round::patience_ends);
+        [paused, self.delayed_until, overdue, unanswered]
             .into_iter()
             .flatten()
             .min()

@@ -21,19 +21,21 @@ use std::time::Duration;
 
 use async_nats::Subscriber;
 use futures::StreamExt;
-use ktrdr_bus::key_values::KeyValues;
 use ktrdr_bus::queues::{self, QueueConsumer};
 use ktrdr_bus::settings::AskedSettings;
-use ktrdr_bus::telemetry::{Repeated, chain, short};
+use ktrdr_bus::telemetry::{Repeated, chain};
 use ktrdr_bus::topology::{self, TopologyError};
 use ktrdr_protocol::id::Queue;
+use ktrdr_protocol::priority::Priority;
 use ktrdr_protocol::queue_list::QueueList;
+use ktrdr_protocol::queue_name::QueueName;
 use ktrdr_protocol::requirements::Requirements;
-use ktrdr_protocol::worker::{WorkerTypeEntry, domain_key};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use crate::pulling::puller::ServedQueue;
+use crate::announce::worker_type::{self, Registration};
+use crate::pulling::queue_pulls::ServedQueue;
+use crate::worker::builder::WorkerError;
 use crate::worker::core::Core;
 
 /// How often the queues are read without any sign of a change, at least.
@@ -54,17 +56,19 @@ const LIST_PATIENCE: Duration = Duration::from_secs(2);
 /// it serves up to date. Returns only an error that waiting cannot repair.
 ///
 /// # Errors
-/// [`TopologyError`] when streams, consumers or buckets exist and cannot be used.
+/// [`WorkerError`] when streams, consumers or buckets exist and cannot be used, or when the domain
+/// belongs to another worker type.
 pub(crate) async fn follow(
     core: Arc<Core>,
     asked: AskedSettings,
     queues: watch::Sender<Vec<ServedQueue>>,
     refresh: Arc<Notify>,
-) -> Result<(), TopologyError> {
+) -> Result<(), WorkerError> {
     let list_changed = subscribe(&core, core.names.queue_list(&core.worker_type)).await?;
     let mut follower = Follower {
         core: &core,
         asked,
+        registration: Registration::default(),
         untold: Repeated::new(),
         has_compared: false,
         queues: &queues,
@@ -93,6 +97,7 @@ struct Follower<'a> {
     core: &'a Core,
     /// What this worker was asked for.
     asked: AskedSettings,
+    registration: Registration,
     /// Lines about not being ready.
     untold: Repeated,
     /// Whether the lease in force was compared with what was asked.
@@ -119,7 +124,7 @@ struct Known {
 impl Follower<'_> {
     /// Follows the queues over one connection. Resolves only with an error that waiting cannot
     /// repair.
-    async fn follow_connected(&mut self) -> TopologyError {
+    async fn follow_connected(&mut self) -> WorkerError {
         let mut known = Known::default();
         let mut changed = false;
         loop {
@@ -134,7 +139,7 @@ impl Follower<'_> {
                     }
                 }
                 Ok(None) => RETRY,
-                Err(error) if error.is_transient() => {
+                Err(WorkerError::Topology(error)) if error.is_transient() => {
                     // What was provisioned may be gone.
                     known.provisioned = false;
                     if let Some(count) = self.untold.note() {
@@ -164,7 +169,7 @@ impl Follower<'_> {
     async fn find_queues(
         &mut self,
         known: &mut Known,
-    ) -> Result<Option<Vec<ServedQueue>>, TopologyError> {
+    ) -> Result<Option<Vec<ServedQueue>>, WorkerError> {
         let core = self.core;
         let jetstream = &core.connection.jetstream;
         if !known.provisioned {
@@ -178,11 +183,13 @@ impl Follower<'_> {
                 // prefix.
                 topology::in_force(jetstream, &core.names).await?;
             }
-            publish_type(core).await?;
+            self.registration.publish(core).await?;
             known.provisioned = true;
-        } else if !is_registered(core).await? {
+        } else if worker_type::is_registered(core).await? {
+            self.registration.look_at_domain(core).await?;
+        } else {
             // The bucket was lost, and a backend has made it again.
-            publish_type(core).await?;
+            self.registration.publish(core).await?;
         }
 
         if let Some(list) = queues::read_list(jetstream, &core.names, &core.worker_type).await? {
@@ -205,7 +212,7 @@ impl Follower<'_> {
             let created = core.names.consumer_created_advisory();
             self.consumer_created = Some(subscribe(core, created).await?);
         }
-        list_consumers(core).await.map(Some)
+        Ok(Some(list_consumers(core).await?))
     }
 }
 
@@ -264,23 +271,23 @@ fn publish_queues(queues: &watch::Sender<Vec<ServedQueue>>, found: Vec<ServedQue
     });
 }
 
-/// Whether this worker can serve a queue: it meets the requirements in its name.
-fn serves(core: &Core, queue: &Queue) -> bool {
-    Requirements::from_queue(queue.as_str()).is_some_and(|needs| needs.met_by(&core.capabilities))
+/// The priority of a queue that this worker can serve: it meets the requirements in its name.
+fn serves(core: &Core, queue: &Queue) -> Option<Priority> {
+    let name = QueueName::parse(queue.as_str())?;
+    let can_serve = !name.is_delayed && name.class.met_by(&core.capabilities);
+    can_serve.then_some(name.priority)
 }
 
 fn served_of_list(core: &Core, list: QueueList) -> Vec<ServedQueue> {
-    let served = list
-        .queues
-        .into_iter()
-        .filter(|listed| serves(core, &listed.queue));
-    served
-        .map(|listed| ServedQueue {
+    let served = list.queues.into_iter().filter_map(|listed| {
+        Some(ServedQueue {
+            priority: serves(core, &listed.queue)?,
             queue: listed.queue,
             consumer: listed.consumer,
             lease: Duration::from_millis(listed.lease_ms),
         })
-        .collect()
+    });
+    served.collect()
 }
 
 /// Makes the queue `any` and lists the consumers of queues that this worker can serve: the way of
@@ -295,6 +302,7 @@ async fn list_consumers(core: &Core) -> Result<Vec<ServedQueue>, TopologyError> 
         &any,
         core.default_lease,
         None,
+        None,
     )
     .await?;
 
@@ -302,89 +310,16 @@ async fn list_consumers(core: &Core) -> Result<Vec<ServedQueue>, TopologyError> 
     let mut found: Vec<_> = listing
         .queues
         .into_iter()
-        .filter(|found| found.worker_type == core.worker_type && serves(core, &found.queue))
-        .map(|QueueConsumer { queue, info, .. }| ServedQueue {
-            queue,
-            consumer: info.name,
-            lease: info.config.ack_wait,
+        .filter(|found| found.worker_type == core.worker_type)
+        .filter_map(|QueueConsumer { queue, info, .. }| {
+            Some(ServedQueue {
+                priority: serves(core, &queue)?,
+                queue,
+                consumer: info.name,
+                lease: info.config.ack_wait,
+            })
         })
         .collect();
     found.sort_by(|a, b| a.queue.cmp(&b.queue));
     Ok(found)
-}
-
-/// Whether the catalogue has an entry of this worker's type, in whatever version.
-async fn is_registered(core: &Core) -> Result<bool, TopologyError> {
-    let bucket = core.names.worker_types_bucket();
-    let what = format!("bucket {bucket}");
-    let store = KeyValues::new(core.connection.jetstream.clone(), bucket);
-    match store.read(core.worker_type.as_str()).await {
-        // An operator has removed the entry on purpose when there is a note about it.
-        Ok(found) => Ok(found.is_some()),
-        Err(error) => Err(TopologyError::Nats {
-            what,
-            source: error.into(),
-        }),
-    }
-}
-
-/// Puts this worker's type into the catalogue, unless the catalogue has the same entry already.
-async fn publish_type(core: &Core) -> Result<(), TopologyError> {
-    let bucket = core.names.worker_types_bucket();
-    let failed = |source: async_nats::Error| TopologyError::Nats {
-        what: format!("bucket {bucket}"),
-        source,
-    };
-    let entry = WorkerTypeEntry {
-        worker_type: core.worker_type.clone(),
-        domain: core.info.domain.clone(),
-        description: core.info.description.to_owned(),
-        request_schema: core.info.request_schema.clone(),
-        result_schema: core.info.result_schema.clone(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        execution_defaults: core.info.execution_defaults,
-    };
-
-    let store = KeyValues::new(core.connection.jetstream.clone(), bucket.as_str());
-    let known = store
-        .read(core.worker_type.as_str())
-        .await
-        .map_err(|error| failed(error.into()))?;
-
-    if known
-        .and_then(|found| found.value)
-        .and_then(|bytes| serde_json::from_slice::<WorkerTypeEntry>(&bytes).ok())
-        .as_ref()
-        == Some(&entry)
-    {
-        warn_when_domain_is_taken(store, entry);
-        return Ok(());
-    }
-    let payload = serde_json::to_vec(&entry).map_err(|error| failed(error.into()))?;
-    store
-        .put(core.worker_type.as_str(), payload.into())
-        .await
-        .map_err(|error| failed(error.into()))?;
-    tracing::info!(worker_type = %core.worker_type, domain = core.info.domain, "worker type registered");
-    warn_when_domain_is_taken(store, entry);
-    Ok(())
-}
-
-/// Looks, beside the work, whether backends have given the domain to another worker type. A worker
-/// that may not read that says nothing; backends say it in any case.
-fn warn_when_domain_is_taken(store: KeyValues, entry: WorkerTypeEntry) {
-    tokio::spawn(async move {
-        let found = store.read(&domain_key(&entry.domain)).await.ok().flatten();
-        let owner = found.and_then(|found| found.value);
-        let Some(owner) = owner.filter(|owner| **owner != *entry.worker_type.as_str().as_bytes())
-        else {
-            return;
-        };
-        tracing::warn!(
-            worker_type = %entry.worker_type,
-            domain = entry.domain,
-            owner = %short(&String::from_utf8_lossy(&owner)),
-            "the domain belongs to another worker type: backends have no start route for this one. Give it another domain"
-        );
-    });
 }

@@ -11,12 +11,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ktrdr_bus::key_values::{KeyError, KeyValues};
+use ktrdr_bus::key_values::{Found, KeyError, KeyValues};
+use ktrdr_protocol::checkpoint::Checkpoint;
 use ktrdr_protocol::id::OperationId;
 use ktrdr_protocol::start_request::StartRequest;
 use ktrdr_protocol::subject::SubjectNames;
 use ktrdr_protocol::time::Timestamp;
-use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
@@ -27,14 +27,6 @@ use crate::worker::core::Core;
 const LOAD_PATIENCE: Duration = Duration::from_secs(10);
 /// Pause before it is read again.
 const LOAD_RETRY: Duration = Duration::from_millis(500);
-
-/// The bucket's entry for an operation.
-#[derive(Serialize, Deserialize)]
-pub(crate) struct Entry {
-    attempt: u32,
-    at: Timestamp,
-    state: Box<RawValue>,
-}
 
 /// Reads the newest checkpoint of the operation, or of the operation that it resumes. Gives up when
 /// `stop` is cancelled.
@@ -99,7 +91,7 @@ pub(crate) async fn save(
     owned: &OwnedAttempt,
     state: Box<RawValue>,
 ) -> Result<(), async_nats::Error> {
-    let entry = Entry {
+    let entry = Checkpoint {
         attempt: owned.attempt,
         at: Timestamp::now(),
         state,
@@ -148,11 +140,12 @@ fn keys(core: &Core, id: &OperationId) -> impl Iterator<Item = String> + use<> {
 
 /// Reads the newest checkpoint of an operation. An older worker writes under the old key alone, so
 /// the one of the later attempt counts.
-async fn read(core: &Core, id: &OperationId) -> Result<Option<Entry>, KeyError> {
+async fn read(core: &Core, id: &OperationId) -> Result<Option<Checkpoint>, KeyError> {
     let bucket = bucket(core);
-    let mut newest: Option<Entry> = None;
+    let mut newest: Option<Checkpoint> = None;
     for key in keys(core, id) {
-        if let Some((_, Some(entry))) = read_key(&bucket, &key).await?
+        let found = bucket.read_newest(&key).await?;
+        if let Some((_, Some(entry))) = found.map(decode)
             && newest
                 .as_ref()
                 .is_none_or(|newest| entry.attempt > newest.attempt)
@@ -165,14 +158,18 @@ async fn read(core: &Core, id: &OperationId) -> Result<Option<Entry>, KeyError> 
 
 /// Reads the bucket's entry: its revision, and the checkpoint unless it was removed or is
 /// unreadable.
-async fn read_key(bucket: &KeyValues, key: &str) -> Result<Option<(u64, Option<Entry>)>, KeyError> {
-    let Some(found) = bucket.read(key).await? else {
-        return Ok(None);
-    };
+async fn read_key(
+    bucket: &KeyValues,
+    key: &str,
+) -> Result<Option<(u64, Option<Checkpoint>)>, KeyError> {
+    Ok(bucket.read(key).await?.map(decode))
+}
+
+fn decode(found: Found) -> (u64, Option<Checkpoint>) {
     let entry = found.value.and_then(|value| {
         serde_json::from_slice(&value)
             .inspect_err(|error| tracing::warn!(%error, "a checkpoint is not readable; ignored"))
             .ok()
     });
-    Ok(Some((found.revision, entry)))
+    (found.revision, entry)
 }

@@ -1,4 +1,5 @@
-//! Where an engine's progress, metric points and checkpoints wait until they are sent.
+//! Where an engine's progress, metric points and checkpoints wait until they are sent. Its log lines wait
+//! in [`crate::reporting::log_lines`].
 //!
 //! The problem: an engine may report millions of times a second, from any thread, and must not wait
 //! for NATS. NATS may be away for hours.
@@ -15,11 +16,15 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use ktrdr_protocol::log_line::LogLevel;
 use ktrdr_protocol::metric::MetricPoint;
 use ktrdr_protocol::progress::Progress;
 use ktrdr_protocol::time::Timestamp;
 use parking_lot::Mutex;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+
+use crate::reporting::log_lines::{LogLimits, LogLines};
 
 /// Minimum age of the last report before [`crate::Context::progress_with`] makes another one.
 const PROGRESS_DUE: Duration = Duration::from_millis(100);
@@ -41,6 +46,8 @@ pub(crate) struct Report {
     /// The last sign of life of the engine, in milliseconds since `begun`.
     last_sign: AtomicU64,
     state: Mutex<State>,
+    /// What the engine says.
+    pub(crate) logs: LogLines,
     /// Takes checkpoints at once, for a test without a worker that saves them.
     sink: Option<CheckpointSink>,
 }
@@ -99,16 +106,25 @@ impl Report {
                 checkpoints_made: 0,
                 checkpoint_saved: 0,
             }),
+            logs: LogLines::new(LogLimits::default()),
             sink: None,
+        }
+    }
+
+    /// With other limits of log lines.
+    pub(crate) fn with_logs(limits: LogLimits) -> Self {
+        Self {
+            logs: LogLines::new(limits),
+            ..Self::new()
         }
     }
 
     /// For tests of engines: `sink` receives every checkpoint at once and returns whether it was
     /// saved.
-    pub(crate) fn with_sink(sink: CheckpointSink) -> Self {
+    pub(crate) fn with_sink(limits: LogLimits, sink: CheckpointSink) -> Self {
         Self {
             sink: Some(sink),
-            ..Self::new()
+            ..Self::with_logs(limits)
         }
     }
 
@@ -134,6 +150,12 @@ impl Report {
         state.unsent_progress = true;
     }
 
+    /// Takes a log line. Returns false when it was left out.
+    pub(crate) fn log(&self, level: LogLevel, text: &str, fields: Map<String, Value>) -> bool {
+        self.alive();
+        self.logs.say(level, text, fields)
+    }
+
     pub(crate) fn progress_is_due(&self) -> bool {
         self.state
             .lock()
@@ -141,12 +163,13 @@ impl Report {
             .is_none_or(|at| at.elapsed() >= PROGRESS_DUE)
     }
 
-    pub(crate) fn metric(&self, name: &str, value: f64) {
+    pub(crate) fn metric(&self, name: &str, step: Option<f64>, value: f64) {
         self.alive();
         let point = MetricPoint {
             timestamp: Timestamp::now(),
             name: name.to_owned(),
             value: value.is_finite().then_some(value),
+            step: step.filter(|step| step.is_finite()),
             attempt: None,
         };
         let mut state = self.state.lock();
@@ -327,7 +350,7 @@ mod tests {
     fn points_are_bounded_and_keep_their_order() {
         let report = Report::new();
         for i in 0..=MAX_WAITING_POINTS {
-            report.metric("x", i as f64);
+            report.metric("x", None, i as f64);
         }
         let Points {
             points,
@@ -338,7 +361,7 @@ mod tests {
         assert_eq!(before, dropped);
         assert_eq!(dropped, (MAX_WAITING_POINTS / 10) as u64);
         assert_eq!(points.len() as u64 + dropped, MAX_WAITING_POINTS as u64 + 1);
-        report.metric("y", f64::NAN);
+        report.metric("y", Some(1.0), f64::NAN);
         report.return_points(points.clone(), 7);
         let Points {
             points: again,

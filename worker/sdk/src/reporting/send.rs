@@ -137,6 +137,7 @@ pub(crate) async fn flush_metrics(
         if !Box::pin(store_batch(
             core,
             owned,
+            local,
             &waiting.points[..count],
             before,
             patience,
@@ -175,6 +176,7 @@ impl Drop for Waiting<'_> {
 async fn store_batch(
     core: &Arc<Core>,
     owned: &OwnedAttempt,
+    local: &LocalOperation,
     points: &[MetricPoint],
     before: u64,
     patience: Duration,
@@ -194,8 +196,12 @@ async fn store_batch(
         .store_metrics(&core.worker_type, &batch, &id, patience)
         .await
     {
+        Ok(sequence) => {
+            local.batch_is_stored(sequence, before, points.len());
+            true
+        }
         // A batch that cannot be written as JSON never will be.
-        Ok(()) | Err(AppendError::Encode(_)) => true,
+        Err(AppendError::Encode(_)) => true,
         Err(AppendError::TooLarge) => {
             tracing::warn!(
                 points = points.len(),

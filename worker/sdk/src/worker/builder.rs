@@ -17,12 +17,10 @@ use ktrdr_bus::signing::{KeyError, TrustedKeys};
 use ktrdr_bus::telemetry::{self, Repeated, chain};
 use ktrdr_bus::topology::TopologyError;
 use ktrdr_http::browsers::{self, BrowserRules};
-use ktrdr_http::schema::{Schema, UnusableSchema};
 use ktrdr_http::tls::{Tls, TlsError};
 use ktrdr_http::tokens::{ListenError, Tokens, TokensError};
 use ktrdr_protocol::id::{InvalidName, WorkerId};
 use ktrdr_protocol::time::Timestamp;
-use ktrdr_protocol::worker::{RESERVED_DOMAINS, is_domain};
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
@@ -31,12 +29,16 @@ use tokio_util::sync::CancellationToken;
 
 use self::identity::{Endpoint, Identity};
 use crate::announce::heartbeat::describe;
+use crate::attempt::permits::Permits;
 use crate::attempt::trust::RefusedStarts;
+use crate::dynamic::{DynEngine, EngineInfo};
 use crate::engine::Engine;
 use crate::engine::data_dir::DataDir;
-use crate::engine::erased::{EngineInfo, ErasedEngine};
+use crate::engine::declaration::{self, BadDeclaration};
+use crate::engine::events;
+use crate::engine::panics;
 use crate::http;
-use crate::pulling::puller::ServedQueue;
+use crate::pulling::queue_pulls::ServedQueue;
 use crate::worker::capabilities::{InvalidCapabilities, determine};
 use crate::worker::config::Config;
 use crate::worker::core::{Core, EngineRuntime};
@@ -55,26 +57,28 @@ pub enum WorkerError {
     /// Two engines have the same name.
     #[error("two engines have the name {0}; start a second process to run an engine twice")]
     DuplicateEngine(String),
-    /// A worker type or a worker id is not a valid name.
+    /// A worker id is not a valid name.
     #[error("the engine cannot be served")]
     Name(#[from] InvalidName),
-    /// The domain of an engine cannot be a path segment of the REST interface.
-    #[error(
-        "the domain {domain:?} of engine {engine} cannot be used: it must have 1 to 128 of the characters A-Z a-z 0-9 _ - and must not be one of {}", RESERVED_DOMAINS.join(", ")
-    )]
-    Domain {
+    /// An engine is declared in a way that cannot work.
+    #[error("engine {engine} cannot be served: {fault}")]
+    Declaration {
         /// The engine's name.
         engine: String,
-        /// Its domain.
-        domain: String,
+        /// What is wrong with it, and what to do.
+        fault: BadDeclaration,
     },
-    /// The schema of an engine's requests cannot be used, so nobody could check a request.
-    #[error("the request schema of engine {engine} cannot be used: {reason}")]
-    Schema {
-        /// The engine's name.
-        engine: String,
-        /// What is wrong with it.
-        reason: UnusableSchema,
+    /// Two engines of this process have the same domain.
+    #[error(
+        "the engines {first} and {second} have the same domain {domain:?}; set DOMAIN of one of them to another word"
+    )]
+    SharedDomain {
+        /// The engine that was added first.
+        first: String,
+        /// The other one.
+        second: String,
+        /// Their domain.
+        domain: String,
     },
     /// The stated capabilities do not fit.
     #[error(transparent)]
@@ -109,12 +113,25 @@ pub enum WorkerError {
     /// Certificate or key of the REST interface cannot be used.
     #[error("the TLS settings cannot be used")]
     Tls(#[from] TlsError),
+    /// What [`WorkerBuilder::run_prepared`] does first did not succeed.
+    #[error(transparent)]
+    Prepare(#[from] anyhow::Error),
     /// The process could not be set up.
     #[error("cannot set up the process")]
     Process(#[source] std::io::Error),
     /// The worker stopped before it was ready.
     #[error("the worker stopped before it was ready; `wait` says why")]
     Stopped,
+}
+
+impl WorkerError {
+    /// `fault` in the declaration of this engine.
+    pub(crate) fn declaration(info: &EngineInfo, fault: BadDeclaration) -> Self {
+        Self::Declaration {
+            engine: info.worker_type.to_string(),
+            fault,
+        }
+    }
 }
 
 /// Runs one engine as a whole program: settings from flags and environment, logs, signals.
@@ -128,7 +145,7 @@ pub fn main<E: Engine>(engine: E) -> ExitCode {
 #[must_use = "nothing runs before `run` or `start`"]
 #[derive(Default)]
 pub struct WorkerBuilder {
-    engines: Vec<Arc<dyn ErasedEngine>>,
+    engines: Vec<Arc<dyn DynEngine>>,
     config: Option<Config>,
     address: Address,
 }
@@ -147,7 +164,12 @@ enum Address {
 
 impl WorkerBuilder {
     /// Adds an engine. Each engine is a full worker with its own worker id, slots and heartbeats.
-    pub fn engine<E: Engine>(mut self, engine: E) -> Self {
+    pub fn engine<E: Engine>(self, engine: E) -> Self {
+        self.dyn_engine(engine)
+    }
+
+    /// Adds an engine whose worker type is known only at run time; see [`crate::dynamic`].
+    pub fn dyn_engine(mut self, engine: impl DynEngine) -> Self {
         self.engines.push(Arc::new(engine));
         self
     }
@@ -179,8 +201,20 @@ impl WorkerBuilder {
 
     /// Runs as a whole program: starts logging, makes a runtime, stops on SIGTERM or SIGINT.
     pub fn run(self) -> ExitCode {
+        self.run_prepared(async |builder| Ok(builder))
+    }
+
+    /// [`Self::run`] for a program that must do something first, with logs and a runtime: find out
+    /// what its engine is, for example. `prepare` returns what to run. A signal stops it, too.
+    ///
+    /// An error of `prepare` ends the program with a failure, and is logged with its causes.
+    pub fn run_prepared(
+        self,
+        prepare: impl AsyncFnOnce(Self) -> Result<Self, anyhow::Error>,
+    ) -> ExitCode {
         let config = self.config.clone().unwrap_or_else(Config::parse);
-        telemetry::init(&config.log);
+        let lines = events::events_layer(config.log_level.least());
+        telemetry::init_beside(&config.log, lines, events::TARGET);
         warn_about_unknown_variables();
 
         // Two threads: everything here only waits, except engines that never block.
@@ -191,7 +225,11 @@ impl WorkerBuilder {
         let result = runtime.map_err(WorkerError::Process).and_then(|runtime| {
             let result = runtime.block_on(async {
                 let stop = shutdown::on_signals().map_err(WorkerError::Process)?;
-                let mut worker = self.config(config).start().await?;
+                let prepared = tokio::select! {
+                    () = stop.cancelled() => return Ok(()),
+                    prepared = prepare(self.config(config)) => prepared?,
+                };
+                let mut worker = prepared.start().await?;
                 tokio::select! {
                     () = stop.cancelled() => worker.stop().await,
                     result = worker.wait() => result,
@@ -212,7 +250,8 @@ impl WorkerBuilder {
     }
 
     /// Starts the workers on the current tokio runtime, for a program that has one. Installs no
-    /// signal handlers, does not set up logging, and never exits the process.
+    /// signal handlers, does not set up logging, and never exits the process. The panic hook that is
+    /// there is kept, behind one that notes where engines panic.
     ///
     /// Does not wait until NATS is reachable: see [`Worker::ready`].
     ///
@@ -225,9 +264,12 @@ impl WorkerBuilder {
             .into_iter()
             .map(|engine| (engine.info(), engine))
             .collect();
+        panics::keep_places();
         refuse_duplicates(&engines)?;
         for (info, _) in &engines {
-            refuse_unusable(info).await?;
+            declaration::validate(info)
+                .await
+                .map_err(|fault| WorkerError::declaration(info, fault))?;
         }
 
         let endpoint = Endpoint::of(self.address, &config).await?;
@@ -438,34 +480,30 @@ async fn supervise(
     result
 }
 
-fn refuse_duplicates(engines: &[(EngineInfo, Arc<dyn ErasedEngine>)]) -> Result<(), WorkerError> {
+fn refuse_duplicates(engines: &[(EngineInfo, Arc<dyn DynEngine>)]) -> Result<(), WorkerError> {
     for (index, (info, _)) in engines.iter().enumerate() {
         let is_taken = engines[..index]
             .iter()
             .any(|(earlier, _)| earlier.worker_type == info.worker_type);
         if is_taken {
-            return Err(WorkerError::DuplicateEngine(info.worker_type.to_owned()));
+            return Err(WorkerError::DuplicateEngine(info.worker_type.to_string()));
+        }
+        let same_domain = engines[..index]
+            .iter()
+            .find(|(earlier, _)| earlier.domain == info.domain);
+        if let Some((earlier, _)) = same_domain {
+            return Err(WorkerError::SharedDomain {
+                first: earlier.worker_type.to_string(),
+                second: info.worker_type.to_string(),
+                domain: info.domain.to_string(),
+            });
         }
     }
     Ok(())
 }
 
-/// Refuses what backends would refuse: they would answer every start of this engine with an error.
-async fn refuse_unusable(info: &EngineInfo) -> Result<(), WorkerError> {
-    let engine = info.worker_type.to_owned();
-    if !is_domain(&info.domain) {
-        let domain = info.domain.clone();
-        return Err(WorkerError::Domain { engine, domain });
-    }
-    // Only tried: most workers never need the compiled schema, see `http`.
-    Schema::compile_apart(info.request_schema.clone())
-        .await
-        .map(drop)
-        .map_err(|reason| WorkerError::Schema { engine, reason })
-}
-
 fn build_core(
-    engine: Arc<dyn ErasedEngine>,
+    engine: Arc<dyn DynEngine>,
     info: EngineInfo,
     identity: Identity,
     config: &Config,
@@ -484,6 +522,7 @@ fn build_core(
         engines: EngineRuntime::new(config.concurrency, info.never_blocks)
             .map_err(WorkerError::Process)?,
         info,
+        schema: Default::default(),
         worker_type: identity.worker_type,
         worker_id: identity.worker_id,
         instance: uuid::Uuid::new_v4().simple().to_string(),
@@ -495,13 +534,17 @@ fn build_core(
         heartbeat_interval: config.protocol.heartbeat_interval,
         default_lease: config.protocol.streams.or_default().lease,
         leases: Default::default(),
+        stop_grace: config.stop_grace,
         checkpoint_interval: config.checkpoint_interval,
         old_checkpoint_keys: config.old_checkpoint_keys,
+        log_limits: config.log_limits(),
+        log_gate: Default::default(),
         data_dir: data_dir(config)?,
         oplog,
         results: Default::default(),
         trusted: trusted_keys(config)?,
         refused: RefusedStarts::default(),
+        permits: Permits::default(),
         names,
         connection: connection.clone(),
         running: Default::default(),
@@ -509,6 +552,7 @@ fn build_core(
         local: Default::default(),
         counters: Counters::default(),
         attempt_durations: AttemptDurations::default(),
+        draining: watch::Sender::new(false),
         changed: Notify::new(),
         last_pull: Mutex::new(None),
         unsent_heartbeats: Repeated::new(),

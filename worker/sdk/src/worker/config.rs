@@ -4,15 +4,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
-use ktrdr_bus::settings::{NatsOptions, ProtocolOptions, parse_duration_or_zero};
+use ktrdr_bus::settings::{NatsOptions, ProtocolOptions, parse_duration_or_zero, parse_size};
 use ktrdr_bus::signing::VerifyOptions;
 use ktrdr_bus::telemetry::LogOptions;
 use ktrdr_http::browsers::BrowserOptions;
 use ktrdr_http::tls::TlsOptions;
 use ktrdr_http::tokens::TokenOptions;
 use ktrdr_protocol::id::WorkerId;
+use ktrdr_protocol::log_line::LogLevel;
 use serde_json::{Map, Value};
 
+use crate::reporting::log_lines::LogLimits;
 use crate::worker::builder::WorkerError;
 
 /// Settings of a worker. [`Config::default`] has the default of each.
@@ -68,6 +70,23 @@ pub struct Config {
     /// them back at once.
     #[arg(long, env = "WORKER_SHUTDOWN_GRACE", default_value = "0s", value_parser = parse_duration_or_zero)]
     pub shutdown_grace: Duration,
+    /// How long an engine may take to stop by itself once its attempt is over: after its time limit,
+    /// a stall, a loss, or when the worker stops. Raise it for an engine that needs longer to save a
+    /// last checkpoint. An engine that can be killed has this time after a cancel, too, and is then
+    /// killed.
+    #[arg(long, env = "WORKER_STOP_GRACE", default_value = "5s", value_parser = parse_duration_or_zero)]
+    pub stop_grace: Duration,
+    /// The least important level of log lines of operations that is kept: `trace`, `debug`, `info`,
+    /// `warn`, `error`, or `off` for no log lines. The logs of the worker itself are another thing
+    /// (`RUST_LOG`).
+    #[arg(long, env = "WORKER_LOG_LEVEL", default_value = "info")]
+    pub log_level: KeptLevel,
+    /// How many log lines one attempt may say. Of what follows, only the last 100 are kept.
+    #[arg(long, env = "WORKER_LOG_LINES", default_value_t = 100_000)]
+    pub log_lines: u64,
+    /// How many bytes of log lines one attempt may say, for example `16MiB`.
+    #[arg(long, env = "WORKER_LOG_BYTES", default_value = "16MiB", value_parser = parse_bytes)]
+    pub log_bytes: u64,
     /// Who may use the REST interface.
     #[command(flatten)]
     pub tokens: TokenOptions,
@@ -100,6 +119,37 @@ pub enum RestRoutes {
     Health,
 }
 
+/// The least important level of log lines that is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum KeptLevel {
+    /// All of them.
+    Trace,
+    /// All but those of single steps.
+    Debug,
+    /// What happens, warnings, errors.
+    Info,
+    /// Warnings and errors.
+    Warn,
+    /// Errors.
+    Error,
+    /// None.
+    Off,
+}
+
+impl KeptLevel {
+    /// The level; `None` when no lines are kept.
+    pub fn least(self) -> Option<LogLevel> {
+        match self {
+            Self::Trace => Some(LogLevel::Trace),
+            Self::Debug => Some(LogLevel::Debug),
+            Self::Info => Some(LogLevel::Info),
+            Self::Warn => Some(LogLevel::Warn),
+            Self::Error => Some(LogLevel::Error),
+            Self::Off => None,
+        }
+    }
+}
+
 impl Default for Config {
     /// The default of every setting. Reads neither flags nor environment variables.
     fn default() -> Self {
@@ -120,6 +170,19 @@ impl Config {
     pub fn from_env() -> Result<Self, WorkerError> {
         Self::try_parse_from(["worker"]).map_err(|error| WorkerError::Settings(error.to_string()))
     }
+
+    pub(crate) fn log_limits(&self) -> LogLimits {
+        LogLimits {
+            level: self.log_level.least(),
+            lines: self.log_lines,
+            bytes: self.log_bytes,
+        }
+    }
+}
+
+fn parse_bytes(text: &str) -> Result<u64, String> {
+    let bytes = parse_size(text)?;
+    u64::try_from(bytes).map_err(|error| error.to_string())
 }
 
 fn parse_object(text: &str) -> Result<Map<String, Value>, String> {
@@ -136,6 +199,7 @@ mod tests {
 
         assert_eq!(config.concurrency, 1);
         assert_eq!(config.checkpoint_interval, Duration::from_secs(1));
+        assert_eq!(config.log_limits(), LogLimits::default());
         assert_eq!(config.nats.nats_url, "nats://127.0.0.1:4222");
     }
 }

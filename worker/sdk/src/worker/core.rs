@@ -8,19 +8,23 @@ use ktrdr_bus::nats::Connection;
 use ktrdr_bus::oplog::OpLog;
 use ktrdr_bus::signing::TrustedKeys;
 use ktrdr_bus::telemetry::Repeated;
+use ktrdr_http::schema::{LazySchema, Schema, UnusableSchema};
 use ktrdr_http::tls::Tls;
 use ktrdr_protocol::id::{WorkerId, WorkerType};
 use ktrdr_protocol::subject::SubjectNames;
 use ktrdr_protocol::time::Timestamp;
 use ktrdr_protocol::worker::Capabilities;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use crate::attempt::permits::Permits;
 use crate::attempt::trust::RefusedStarts;
+use crate::dynamic::{DynEngine, EngineInfo};
 use crate::engine::data_dir::DataDir;
-use crate::engine::erased::{EngineInfo, ErasedEngine};
 use crate::pulling::lease::LeaseDurations;
+use crate::reporting::log_lines::LogLimits;
+use crate::reporting::send_logs::LogGate;
 use crate::worker::config::RestRoutes;
 use crate::worker::history::LocalOperations;
 use crate::worker::lost_slots::LostSlots;
@@ -29,8 +33,10 @@ use crate::worker::running::RunningAttempts;
 
 /// The identity, the connection and the tables of one worker.
 pub(crate) struct Core {
-    pub(crate) engine: Arc<dyn ErasedEngine>,
+    pub(crate) engine: Arc<dyn DynEngine>,
     pub(crate) info: EngineInfo,
+    /// See [`Self::compiled_schema`].
+    pub(crate) schema: LazySchema,
     /// Where the engine runs. An engine that never awaits delays only other attempts.
     pub(crate) engines: EngineRuntime,
     pub(crate) worker_type: WorkerType,
@@ -50,10 +56,17 @@ pub(crate) struct Core {
     pub(crate) default_lease: Duration,
     /// The leases of the queues that this worker serves.
     pub(crate) leases: LeaseDurations,
+    /// How long an engine may take to stop once its attempt is over: after its time limit, a stall, a
+    /// loss, or when the worker stops. Then its end is recorded without it.
+    pub(crate) stop_grace: Duration,
     /// Shortest time between two checkpoints of an operation.
     pub(crate) checkpoint_interval: Duration,
     /// Whether checkpoints are also kept under keys without the worker type.
     pub(crate) old_checkpoint_keys: bool,
+    /// What an attempt may say.
+    pub(crate) log_limits: LogLimits,
+    /// Whether log lines can be stored now.
+    pub(crate) log_gate: LogGate,
     pub(crate) data_dir: DataDir,
     pub(crate) names: SubjectNames,
     pub(crate) connection: Connection,
@@ -64,12 +77,16 @@ pub(crate) struct Core {
     pub(crate) trusted: Option<Arc<TrustedKeys>>,
     /// The start requests that it refused lately.
     pub(crate) refused: RefusedStarts,
+    /// What it knows of concurrency keys.
+    pub(crate) permits: Permits,
     pub(crate) running: RunningAttempts,
     pub(crate) lost_slots: LostSlots,
     pub(crate) local: LocalOperations,
     pub(crate) counters: Counters,
     /// Durations of ended attempts, by outcome.
     pub(crate) attempt_durations: AttemptDurations,
+    /// Whether it takes no more work, because somebody asked for that.
+    pub(crate) draining: watch::Sender<bool>,
     /// Notified when the next heartbeat would differ from the last one.
     pub(crate) changed: Notify,
     /// When the worker last sent a pull.
@@ -81,6 +98,25 @@ pub(crate) struct Core {
 }
 
 impl Core {
+    /// The compiled request schema. Compiled when it is needed first: most workers only ever pull
+    /// requests that were checked against it, and a compiled schema takes a tenth of an idle worker's
+    /// memory.
+    ///
+    /// # Errors
+    /// The worker compiled it when it started, so this time it took too long.
+    pub(crate) async fn compiled_schema(&self) -> Result<Schema, UnusableSchema> {
+        self.schema.get(&self.info.request_schema).await
+    }
+
+    /// Takes no more work, or takes it again. Returns whether that is new.
+    pub(crate) fn drain(&self, draining: bool) -> bool {
+        let is_new = self.draining.send_replace(draining) != draining;
+        if is_new {
+            self.changed.notify_one();
+        }
+        is_new
+    }
+
     /// Whether no slot is free: each runs an operation, or is lost.
     pub(crate) fn is_busy(&self) -> bool {
         self.running.len() + self.lost_slots.count() as usize >= self.slots as usize

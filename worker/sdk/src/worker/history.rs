@@ -9,19 +9,20 @@ use ktrdr_protocol::id::OperationId;
 use ktrdr_protocol::metric::MetricPoint;
 use ktrdr_protocol::origin::Origin;
 use ktrdr_protocol::progress::Progress;
-use ktrdr_protocol::rest::operation::Attempt;
+use ktrdr_protocol::rest::metrics::Cursor;
+use ktrdr_protocol::rest::operation::{Attempt, AttemptOutcome};
 use ktrdr_protocol::start_request::StartRequest;
 use ktrdr_protocol::state::Status;
 use ktrdr_protocol::time::Timestamp;
 use parking_lot::{Mutex, RwLock};
 use serde_json::value::RawValue;
+use tokio_util::sync::CancellationToken;
 
+use crate::worker::points::{LocalPoints, PointsPage};
 use crate::worker::running::AttemptHandle;
 
 /// Operations kept. Beyond that, the oldest one that has ended is removed.
 const MAX_OPERATIONS: usize = 256;
-/// Metric points kept per operation.
-const MAX_POINTS: usize = 10_000;
 /// Largest result that is kept, in bytes.
 const MAX_RESULT: usize = 64 * 1024;
 
@@ -31,6 +32,9 @@ pub(crate) struct LocalOperation {
     pub(crate) origin: Origin,
     pub(crate) handle: Arc<AttemptHandle>,
     state: Mutex<LocalState>,
+    points: Mutex<LocalPoints>,
+    /// Cancelled when the attempt has ended.
+    over: CancellationToken,
 }
 
 /// The part of a [`LocalOperation`] that changes.
@@ -42,9 +46,14 @@ pub(crate) struct LocalState {
     pub(crate) progress: Progress,
     pub(crate) result: Option<Box<RawValue>>,
     pub(crate) error: Option<Failure>,
-    pub(crate) points: Vec<MetricPoint>,
-    /// How many points were measured so far.
-    points_seen: u64,
+}
+
+impl LocalState {
+    /// Whether the operation went on without this worker's attempt.
+    pub(crate) fn is_lost(&self) -> bool {
+        let last = self.attempts.last();
+        last.is_some_and(|attempt| attempt.outcome == Some(AttemptOutcome::Lost))
+    }
 }
 
 impl LocalOperation {
@@ -76,23 +85,33 @@ impl LocalOperation {
         {
             state.result = None;
         }
+        drop(state);
+        self.over.cancel();
+    }
+
+    /// Resolves when the attempt has ended. Cancel safe.
+    pub(crate) async fn until_ended(&self) {
+        self.over.cancelled().await;
     }
 
     /// Adds points that are not known yet. The attempt measured `before` points before the first of
     /// them.
     pub(crate) fn record_points(&self, before: u64, points: &[MetricPoint]) {
-        let mut state = self.state.lock();
-        let known = usize::try_from(state.points_seen.saturating_sub(before)).unwrap_or(usize::MAX);
-        let new = points.get(known..).unwrap_or_default();
-        state.points_seen = state.points_seen.max(before + points.len() as u64);
-        let room = MAX_POINTS.saturating_sub(state.points.len());
-        let attempt = state.attempts.last().map(|attempt| attempt.attempt);
-        state
-            .points
-            .extend(new.iter().take(room).map(|point| MetricPoint {
-                attempt,
-                ..point.clone()
-            }));
+        let attempt = self.handle.attempt();
+        self.points.lock().record(before, points, attempt);
+    }
+
+    /// Notes that the stream has a batch of `count` points, the first of them with the number
+    /// `first`.
+    pub(crate) fn batch_is_stored(&self, sequence: u64, first: u64, count: usize) {
+        self.points.lock().stored(sequence, first, count);
+    }
+
+    /// Up to `limit` points of the series `names` from `cursor` on; of all series when there are no
+    /// names.
+    pub(crate) fn points(&self, cursor: Cursor, names: &[String], limit: usize) -> PointsPage {
+        let attempt = self.handle.attempt();
+        self.points.lock().page(cursor, attempt, names, limit)
     }
 }
 
@@ -120,9 +139,9 @@ impl LocalOperations {
                 progress: Progress::default(),
                 result: None,
                 error: None,
-                points: Vec::new(),
-                points_seen: 0,
             }),
+            points: Mutex::default(),
+            over: CancellationToken::new(),
         });
 
         let mut entries = self.entries.write();
@@ -158,5 +177,41 @@ impl LocalOperations {
     /// All entries, newest first.
     pub(crate) fn all(&self) -> Vec<Arc<LocalOperation>> {
         self.entries.read().iter().rev().cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ktrdr_protocol::id::WorkerId;
+
+    use super::*;
+
+    /// A failed state whose engine chose the error code that lost attempts have.
+    fn failed(outcome: AttemptOutcome) -> LocalState {
+        LocalState {
+            status: Status::Failed,
+            attempts: vec![Attempt {
+                attempt: 1,
+                worker_id: WorkerId::new("w").unwrap(),
+                started_at: Timestamp::now(),
+                ended_at: None,
+                outcome: Some(outcome),
+                error: None,
+            }],
+            ended_at: None,
+            progress: Progress::default(),
+            result: None,
+            error: Some(Failure {
+                code: "fenced".to_owned(),
+                message: String::new(),
+                permanent: true,
+            }),
+        }
+    }
+
+    #[test]
+    fn no_error_code_of_an_engine_says_that_its_attempt_was_lost() {
+        assert!(!failed(AttemptOutcome::Failed).is_lost());
+        assert!(failed(AttemptOutcome::Lost).is_lost());
     }
 }

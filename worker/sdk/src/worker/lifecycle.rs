@@ -27,15 +27,16 @@ use crate::announce::{heartbeat, service};
 use crate::attempt::execute;
 use crate::attempt::stop::StopReason;
 use crate::http;
-use crate::pulling::puller::{Puller, ServedQueue};
+use crate::pulling::puller::Puller;
+use crate::pulling::queue_pulls::ServedQueue;
 use crate::pulling::queues;
 use crate::worker::builder::WorkerError;
 use crate::worker::capabilities;
 use crate::worker::core::Core;
 
-/// How long a stopping worker waits for operations that were asked to stop, and for their ends to
-/// be stored.
-const STOP_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a stopping worker waits, beyond the grace of its engines, for operations that were asked
+/// to stop, and for their ends to be stored.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A worker that runs, as the program sees it.
 pub(crate) struct Launched {
@@ -146,9 +147,7 @@ impl Parts {
     async fn run(mut self, stop: CancellationToken) -> Result<(), WorkerError> {
         let result = tokio::select! {
             () = stop.cancelled() => Ok(()),
-            result = queues::follow(self.core.clone(), self.asked, self.queues, self.refresh_queues) => {
-                result.map_err(WorkerError::from)
-            }
+            result = queues::follow(self.core.clone(), self.asked, self.queues, self.refresh_queues) => result,
         };
 
         self.stop_pulling.cancel();
@@ -183,7 +182,8 @@ async fn drain(core: &Core, operations: &TaskTracker, grace: Duration) {
 
     core.running.stop_all(StopReason::Shutdown);
     let asked = Instant::now();
-    let all_ended = tokio::time::timeout(STOP_TIMEOUT, operations.wait()).await;
+    let limit = core.stop_grace.saturating_add(STOP_TIMEOUT);
+    let all_ended = tokio::time::timeout(limit, operations.wait()).await;
     if all_ended.is_err() {
         tracing::warn!(
             waited = ?asked.elapsed(),

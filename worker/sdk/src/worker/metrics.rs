@@ -17,6 +17,7 @@ pub(crate) struct Counters {
     pub(crate) refused_cancels: Counter,
     pub(crate) refused_starts: Counter,
     pub(crate) started: Counter,
+    pub(crate) permit_waits: Counter,
     pub(crate) pulls: Counter,
     pub(crate) extensions: Counter,
     pub(crate) failed_extensions: Counter,

@@ -8,4 +8,5 @@ pub(crate) mod history;
 pub(crate) mod lifecycle;
 pub(crate) mod lost_slots;
 pub(crate) mod metrics;
+pub(crate) mod points;
 pub(crate) mod running;

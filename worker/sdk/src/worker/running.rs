@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::attempt::stop::{Lost, StopReason};
+use crate::reporting::log_lines::LogLimits;
 use crate::reporting::report::Report;
 
 /// One attempt that holds a slot, as the rest of the worker sees it.
@@ -27,20 +28,24 @@ pub(crate) struct AttemptHandle {
     lost: OnceLock<Lost>,
     /// Cancelled when the attempt is lost, whatever it was asked to stop for before.
     pub(crate) gone: CancellationToken,
+    /// Cancelled when nothing waits for the engine any more: it has returned, or its attempt is over
+    /// without it.
+    pub(crate) ended: CancellationToken,
     /// When the engine had ended, and its end began to be recorded.
     ending_since: OnceLock<Instant>,
 }
 
 impl AttemptHandle {
-    pub(crate) fn new(operation_id: OperationId) -> Self {
+    pub(crate) fn new(operation_id: OperationId, logs: LogLimits) -> Self {
         Self {
             operation_id,
             attempt: AtomicU32::new(0),
             cancel: CancellationToken::new(),
-            report: Arc::new(Report::new()),
+            report: Arc::new(Report::with_logs(logs)),
             stop_reason: OnceLock::new(),
             lost: OnceLock::new(),
             gone: CancellationToken::new(),
+            ended: CancellationToken::new(),
             ending_since: OnceLock::new(),
         }
     }
@@ -203,11 +208,11 @@ mod tests {
     #[test]
     fn what_is_entered_while_all_are_stopped_is_stopped_too() {
         let (running, id) = (RunningAttempts::default(), OperationId::new("a").unwrap());
-        let early = Arc::new(AttemptHandle::new(id.clone()));
+        let early = Arc::new(AttemptHandle::new(id.clone(), LogLimits::default()));
         running.insert(early.clone());
 
         running.stop_all(StopReason::Shutdown);
-        let late = Arc::new(AttemptHandle::new(id));
+        let late = Arc::new(AttemptHandle::new(id, LogLimits::default()));
         running.insert(late.clone());
 
         assert_eq!(

@@ -191,7 +191,7 @@ fn a_missing_file_and_a_cancel() {
     let error = OperationError::from(Bars::load(run.ctx(), &selection).unwrap_err());
 
     assert!(
-        matches!(&error, OperationError::Permanent { code: "bars_not_found", message } if message.starts_with("NOPE_1h.csv"))
+        matches!(&error, OperationError::Permanent { code, message } if code == "bars_not_found" && message.starts_with("NOPE_1h.csv"))
     );
 
     std::fs::write(dir.path().join("NOPE_1h.csv"), GOOD).unwrap();

@@ -4,6 +4,7 @@ use schemars::schema_for;
 use serde_json::{Value, json};
 
 use crate::data_processing::{DataProcessing, DataProcessingRequest};
+use ktrdr_worker::Engine;
 use ktrdr_worker::testing::TestRun;
 
 fn request(operation: Value) -> Value {
@@ -276,8 +277,10 @@ fn the_schema_and_the_engine_accept_and_refuse_the_same() {
 async fn the_engine_checks_limits_without_the_schema() {
     let dir = super::dir_with("a\n1\n");
     for (request, message) in out_of_range() {
-        let error = TestRun::in_dir(dir.path())
-            .run(&DataProcessing, request.clone())
+        let run = TestRun::in_dir(dir.path());
+        let parameters = serde_json::from_value(request.clone()).unwrap();
+        let error = DataProcessing
+            .run(run.ctx().clone(), parameters)
             .await
             .unwrap_err()
             .to_string();

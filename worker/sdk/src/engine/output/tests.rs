@@ -147,3 +147,66 @@ fn two_operations_do_not_replace_the_output_of_each_other() {
         }
     }
 }
+
+/// Writes the output of this attempt in one of the two ways.
+fn write_as(run: &TestRun, way: &str, text: &str) -> Result<(), OutputError> {
+    let output = run.ctx().output("out", NamedBy::Request, false)?;
+    if way == "write" {
+        return output.write(|file| file.write_all(text.as_bytes()));
+    }
+    let draft = format!("draft.{}.{}", run.ctx().operation_id(), run.ctx().attempt());
+    let path = run.ctx().data_dir().root().join(&draft);
+    std::fs::write(&path, text).unwrap();
+    output.publish(&File::open(&path).unwrap(), Path::new(&draft))
+}
+
+/// The first attempt is suspended behind its last look at the log, and wakes up when the second one
+/// has completed the operation.
+#[test]
+fn a_late_attempt_does_not_replace_what_its_successor_wrote() {
+    // The look at the log needs a runtime.
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let _entered = runtime.enter();
+
+    for way in ["write", "publish"] {
+        for resumed in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            let first = TestRun::in_dir(dir.path());
+            let second = if resumed {
+                first.resumed_as(OperationId::new("resumed").unwrap())
+            } else {
+                first.next_attempt()
+            };
+            let first = first.before_publishing(move || write_as(&second, way, "second").unwrap());
+
+            let late = write_as(&first, way, "first");
+
+            assert!(late.is_err(), "{way}, resumed: {resumed}");
+            let text = std::fs::read_to_string(dir.path().join("out")).unwrap();
+            assert_eq!(text, "second", "{way}, resumed: {resumed}");
+            drop(first);
+            assert!(
+                names(dir.path()).iter().all(|name| !name.starts_with('.')),
+                "{:?}",
+                names(dir.path())
+            );
+        }
+    }
+}
+
+/// A later attempt that only begins is enough: it may end without an output.
+#[test]
+fn a_late_attempt_gives_its_file_no_name_when_its_successor_has_begun() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let _entered = runtime.enter();
+
+    for way in ["write", "publish"] {
+        let dir = tempfile::tempdir().unwrap();
+        let first = TestRun::in_dir(dir.path());
+        let second = first.next_attempt();
+        let first = first.before_publishing(move || drop(output(&second)));
+
+        assert!(write_as(&first, way, "first").is_err(), "{way}");
+        assert!(!dir.path().join("out").exists(), "{way}");
+    }
+}

@@ -7,7 +7,7 @@ use ktrdr_protocol::id::{InvalidName, WorkerId, WorkerType};
 use tokio::net::TcpListener;
 
 use super::{Address, WorkerError};
-use crate::engine::erased::EngineInfo;
+use crate::dynamic::EngineInfo;
 use crate::worker::config::Config;
 
 /// How the REST interface of this process is reached.
@@ -83,7 +83,7 @@ impl Identity {
         endpoint: &Endpoint,
         several: bool,
     ) -> Result<Self, InvalidName> {
-        let worker_type = WorkerType::new(info.worker_type)?;
+        let worker_type = WorkerType::new(info.worker_type.as_ref())?;
         let worker_id = match &config.worker_id {
             Some(id) if several => WorkerId::new(format!("{id}-{}", dashed(&worker_type)))?,
             Some(id) => id.clone(),
