@@ -7,7 +7,12 @@
 //! the key [`domain_key`], with a write that only the first of them can do. So all backends agree,
 //! also after a restart, and although a worker type's own entry is written again with each version.
 
+mod forget;
+mod published;
 mod restore;
+#[cfg(test)]
+mod tests;
+mod versions;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -18,17 +23,26 @@ use async_nats::jetstream::kv::{Entry, Operation, Store, Watch};
 use futures::StreamExt;
 use ktrdr_bus::nats::Connection;
 use ktrdr_bus::stream_identity;
-use ktrdr_bus::telemetry::short;
-use ktrdr_http::schema::cost::{MAX_BYTES, length};
-use ktrdr_http::schema::{Schema, UnusableSchema};
+use ktrdr_bus::telemetry::Repeated;
+use ktrdr_http::schema::cost::length;
+use ktrdr_http::schema::{LazySchema, Schema, UnusableSchema};
 use ktrdr_protocol::id::WorkerType;
+use ktrdr_protocol::rest::summary::Summary;
+use ktrdr_protocol::schema_digest::SchemaDigest;
 use ktrdr_protocol::subject::SubjectNames;
-use ktrdr_protocol::worker::{WorkerTypeEntry, domain_key, domain_of_key, is_domain};
+use ktrdr_protocol::worker::{
+    WorkerTypeEntry, domain_key, domain_of_key, is_domain, worker_type_of_version_key,
+};
 use parking_lot::{Mutex, RwLock};
-use serde_json::Value;
-use tokio::sync::{Notify, OnceCell};
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
+use self::published::read;
+use self::versions::{Alive, Versions};
 use crate::error::ApiError;
+use crate::summaries::Summaries;
+
+pub use self::versions::HELD_INTERVALS;
 
 /// Pause before an interrupted watch of the bucket is tried again.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -39,15 +53,24 @@ const MAX_TYPES: usize = 200;
 /// Most records of the owners of domains; nothing removes one, because a domain may come back.
 const MAX_CLAIMS: usize = 2 * MAX_TYPES;
 
-/// Longest description of a worker type that is kept, in characters.
-const MAX_DESCRIPTION: usize = 4096;
-
-/// Longest version of a worker type that is kept, in characters.
-const MAX_VERSION: usize = 128;
-
 /// How long the record of a domain's owner may take to be written. A backend that may not write
 /// there goes on without: the owner is then the oldest entry.
 const CLAIM_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Lines a minute about worker types that come, change or go.
+const CHANGE_LINES: u32 = 20;
+
+/// Lines about worker types that come, change or go.
+static CHANGED: Repeated = Repeated::per_minute(CHANGE_LINES);
+
+/// Lines about entries that are no worker type.
+static SKIPPED: Repeated = Repeated::new();
+
+/// Lines about domains that two worker types claim.
+static DOMAIN_TAKEN: Repeated = Repeated::per_minute(CHANGE_LINES);
+
+/// Lines about request schemas that cannot be used.
+static UNUSABLE: Repeated = Repeated::per_minute(CHANGE_LINES);
 
 /// One worker type.
 #[derive(Debug, Clone)]
@@ -56,7 +79,7 @@ pub struct CatalogueEntry {
     pub published: WorkerTypeEntry,
     /// The compiled request schema, or why there is none. Compiled beside the catalogue, which does
     /// not wait for it.
-    schema: Arc<OnceCell<Result<Schema, UnusableSchema>>>,
+    schema: Arc<LazySchema>,
     /// The worker type that has the domain, when it is another one.
     pub domain_owner: Option<WorkerType>,
     /// The revision of the bucket at which it was published.
@@ -71,7 +94,7 @@ impl CatalogueEntry {
     /// # Errors
     /// 503 `schema_unusable`: what cannot be checked is not started.
     pub async fn usable_schema(&self) -> Result<Schema, ApiError> {
-        self.compiled().await.clone().map_err(|reason| {
+        self.compiled().await.map_err(|reason| {
             ApiError::schema_unusable(self.published.worker_type.as_str(), &reason)
         })
     }
@@ -85,12 +108,11 @@ impl CatalogueEntry {
 
     /// Why the schema cannot be used, if that is known.
     pub fn schema_error(&self) -> Option<&UnusableSchema> {
-        self.schema.get()?.as_ref().err()
+        self.schema.error()
     }
 
-    async fn compiled(&self) -> &Result<Schema, UnusableSchema> {
-        let compile = || Schema::compile_apart(self.published.request_schema.clone());
-        self.schema.get_or_init(compile).await
+    async fn compiled(&self) -> Result<Schema, UnusableSchema> {
+        self.schema.get(&self.published.request_schema).await
     }
 }
 
@@ -101,13 +123,21 @@ pub struct Catalogue {
     loaded: AtomicBool,
     /// The identity of the bucket that was read last.
     bucket: Mutex<Option<i128>>,
+    /// The revision of the last change that was read.
+    heard: watch::Sender<u64>,
     /// Wakes the duty that looks after the queues: there may be a new worker type.
     pub changed: Notify,
+    /// How the operations of each type are summarised.
+    summaries: Arc<Summaries>,
 }
 
 #[derive(Debug, Default)]
 struct Contents {
+    /// The entry of each type that counts.
     entries: BTreeMap<String, Arc<CatalogueEntry>>,
+    /// Everything that was published of each type.
+    versions: BTreeMap<String, Versions>,
+    alive: Alive,
     /// Recorded owners by domain.
     claims: BTreeMap<String, Claim>,
     /// The worker type that has each domain. Follows from the other two.
@@ -123,21 +153,10 @@ struct Claim {
     revision: u64,
 }
 
-/// Why an entry of the bucket is not a worker type.
-#[derive(Debug, thiserror::Error)]
-enum EntryError {
-    #[error("it cannot be read: {0}")]
-    Unreadable(String),
-    #[error("it is the entry of {0}")]
-    OtherKey(String),
-    #[error("its domain {0:?} cannot be part of a path, or is reserved")]
-    Domain(String),
-}
-
 impl Contents {
     /// Whether another entry fits.
     fn has_room(&mut self, key: &str) -> bool {
-        if self.entries.len() < MAX_TYPES || self.entries.contains_key(key) {
+        if self.versions.len() < MAX_TYPES || self.versions.contains_key(key) {
             return true;
         }
         if !self.warned_of_limit {
@@ -183,15 +202,58 @@ impl Contents {
             }
             match owner {
                 Some(owner) => {
-                    tracing::warn!(worker_type = %published.worker_type, domain = published.domain, %owner, "the domain belongs to another worker type; this one has no start route. Give it another domain");
+                    if let Some(count) = DOMAIN_TAKEN.note() {
+                        tracing::warn!(worker_type = %published.worker_type, domain = published.domain, %owner, count, "the domain belongs to another worker type; this one has no start route. Give it another domain");
+                    }
                 }
                 None => {
-                    tracing::info!(worker_type = %published.worker_type, domain = published.domain, "the domain belongs to this worker type now");
+                    if let Some(count) = DOMAIN_TAKEN.note() {
+                        tracing::info!(worker_type = %published.worker_type, domain = published.domain, count, "the domain belongs to this worker type now");
+                    }
                 }
             }
             let owner = owner.cloned();
             Arc::make_mut(entry).domain_owner = owner;
         }
+    }
+
+    /// Decides again which version of a type counts. Returns the entry if it says something new.
+    fn choose(&mut self, key: &str) -> Option<Arc<CatalogueEntry>> {
+        let chosen = self.versions.get(key).and_then(|of| of.chosen(&self.alive));
+        let Some(chosen) = chosen else {
+            if self.entries.remove(key).is_some()
+                && let Some(count) = CHANGED.note()
+            {
+                tracing::info!(worker_type = key, count, "worker type removed");
+            }
+            return None;
+        };
+        let known = self.entries.get(key);
+        if known.is_some_and(|known| {
+            known.revision == chosen.revision && known.published == chosen.published
+        }) {
+            return None;
+        }
+
+        let is_news = known.is_none_or(|known| known.published != chosen.published);
+        let mut entry = CatalogueEntry::clone(chosen);
+        entry.domain_owner = known.and_then(|known| known.domain_owner.clone());
+        let entry = Arc::new(entry);
+        self.entries.insert(key.to_owned(), entry.clone());
+        is_news.then_some(entry)
+    }
+
+    /// The compiled form of a request schema, if it was published before.
+    fn known_schema(&self, published: &WorkerTypeEntry) -> Option<Arc<LazySchema>> {
+        let of_type = self.versions.get(published.worker_type.as_str())?;
+        let mut same = of_type.all().filter(|known| {
+            known.published.request_schema == published.request_schema
+                && !matches!(
+                    known.schema_error(),
+                    Some(UnusableSchema::Slow | UnusableSchema::TooLarge { .. })
+                )
+        });
+        same.next().map(|known| known.schema.clone())
     }
 
     /// The owners that are not on record, each with the revision of the record to replace.
@@ -214,6 +276,14 @@ impl Contents {
 }
 
 impl Catalogue {
+    /// Knows nothing yet. `summaries` will hear of each schema.
+    pub fn new(summaries: Arc<Summaries>) -> Self {
+        Self {
+            summaries,
+            ..Self::default()
+        }
+    }
+
     /// The worker type that has this domain.
     pub fn by_domain(&self, domain: &str) -> Option<Arc<CatalogueEntry>> {
         let contents = self.contents.read();
@@ -296,6 +366,7 @@ impl Catalogue {
         while let Some(update) = updates.next().await {
             let update = update?;
             self.apply(&update);
+            self.heard.send_replace(update.revision);
             if update.delta == 0 {
                 self.contents.write().settle();
                 self.loaded.store(true, Ordering::SeqCst);
@@ -330,20 +401,16 @@ impl Catalogue {
         if let Some(domain) = domain_of_key(&update.key) {
             return self.apply_claim(domain, is_put.then_some(&*update.value), update.revision);
         }
+        if let Some(worker_type) = worker_type_of_version_key(&update.key) {
+            let value = is_put.then_some(&*update.value);
+            return self.apply_entry(worker_type, Some(&update.key), value, update.revision);
+        }
         if update.key.contains('.') {
             // No worker type, but something else that backends record, also those of later versions.
             return;
         }
-        if is_put {
-            self.put(&update.key, &update.value, update.revision);
-            return;
-        }
-
-        let mut contents = self.contents.write();
-        if contents.entries.remove(&update.key).is_some() {
-            contents.settle();
-            tracing::info!(worker_type = update.key, "worker type removed");
-        }
+        let value = is_put.then_some(&*update.value);
+        self.apply_entry(&update.key, None, value, update.revision);
     }
 
     /// Takes the record of a domain's owner; `None` when it was deleted.
@@ -374,103 +441,107 @@ impl Catalogue {
         }
     }
 
-    fn put(&self, key: &str, value: &[u8], revision: u64) {
-        if !self.contents.write().has_room(key) {
-            return;
-        }
-        let (published, refused) = match read(key, value) {
+    /// Takes an entry of a worker type: that at its own key, or the one at the key of a version.
+    /// `None` when it was deleted.
+    fn apply_entry(&self, key: &str, version: Option<&str>, value: Option<&[u8]>, revision: u64) {
+        let read = match value.map(|value| read(key, value)).transpose() {
             Ok(read) => read,
             Err(error) => {
-                tracing::warn!(key, %error, "skipping a worker type");
+                if let Some(count) = SKIPPED.note() {
+                    tracing::warn!(key, %error, count, "skipping a worker type");
+                }
                 return;
             }
         };
-        let known = self.by_type(key);
-        let schema = match (&known, refused) {
-            (_, Some(reason)) => Arc::new(OnceCell::new_with(Some(Err(reason)))),
-            (Some(known), None)
-                if known.published.request_schema == published.request_schema
-                    && known.schema_error() != Some(&UnusableSchema::Slow) =>
-            {
-                known.schema.clone()
-            }
-            _ => Arc::default(),
-        };
 
-        let is_news = known.is_none_or(|known| known.published != published);
-        if is_news {
-            tracing::info!(
-                worker_type = key,
-                domain = published.domain,
-                version = published.version,
-                "worker type"
-            );
-        }
-        let schema_bytes = length(&published.request_schema) + length(&published.result_schema);
         let mut contents = self.contents.write();
-        let entry = CatalogueEntry {
-            schema_bytes,
-            domain_owner: contents
-                .entries
-                .get(key)
-                .and_then(|known| known.domain_owner.clone()),
-            published,
-            schema,
-            revision,
-        };
-        let entry = Arc::new(entry);
-        contents.entries.insert(key.to_owned(), entry.clone());
+        if read.is_some() && !contents.has_room(key) {
+            return;
+        }
+        let entry = read.map(|(published, refused)| {
+            let schema = match refused {
+                Some(reason) => Arc::new(LazySchema::unusable(reason)),
+                None => contents.known_schema(&published).unwrap_or_default(),
+            };
+            let schema_bytes = length(&published.request_schema) + length(&published.result_schema);
+            Arc::new(CatalogueEntry {
+                schema_bytes,
+                published,
+                schema,
+                domain_owner: None,
+                revision,
+            })
+        });
+        let of_type = contents.versions.entry(key.to_owned()).or_default();
+        match (version, entry) {
+            (None, entry) => of_type.plain = entry,
+            (Some(version), Some(entry)) => of_type.set(version, entry),
+            (Some(version), None) => of_type.remove(version),
+        }
+        if of_type.all().next().is_none() {
+            contents.versions.remove(key);
+        }
+
+        let news = contents.choose(key);
         // While the bucket is being read, the record of an owner may still come.
         if self.is_loaded() {
             contents.settle();
         }
         drop(contents);
+        self.tell(news);
+    }
 
-        if is_news {
-            self.changed.notify_one();
-            tokio::spawn(async move {
-                if let Err(error) = entry.compiled().await {
-                    tracing::warn!(worker_type = %entry.published.worker_type, %error, "the request schema cannot be used; every start of this worker type is refused");
-                }
-            });
+    /// Takes the versions of all workers that are listed now, each with its worker type. A version
+    /// counts for `held` after its last worker was listed.
+    pub fn note_alive(
+        &self,
+        listed: impl IntoIterator<Item = (WorkerType, Option<SchemaDigest>)>,
+        now: Instant,
+        held: Duration,
+    ) {
+        let mut contents = self.contents.write();
+        contents.alive.note(listed, now, held);
+        let several = |versions: &Versions| versions.all().nth(1).is_some();
+        let types = contents.versions.iter();
+        let types: Vec<String> = types
+            .filter(|(_, versions)| several(versions))
+            .map(|(key, _)| key.clone())
+            .collect();
+        let news: Vec<_> = types.iter().map(|key| contents.choose(key)).collect();
+        if self.is_loaded() && news.iter().any(Option::is_some) {
+            contents.settle();
+        }
+        drop(contents);
+        for news in news {
+            self.tell(news);
         }
     }
-}
 
-/// Reads the entry of the bucket at `key`. What is too large is left out, and a request schema that
-/// is missing for this reason is named as the reason to refuse starts.
-fn read(key: &str, value: &[u8]) -> Result<(WorkerTypeEntry, Option<UnusableSchema>), EntryError> {
-    let mut published: WorkerTypeEntry =
-        serde_json::from_slice(value).map_err(|error| EntryError::Unreadable(short(&error)))?;
-    if published.worker_type.as_str() != key {
-        return Err(EntryError::OtherKey(short(&published.worker_type)));
-    }
-    if !is_domain(&published.domain) {
-        return Err(EntryError::Domain(short(&published.domain)));
-    }
-
-    let bytes = length(&published.request_schema);
-    let refused = (bytes > MAX_BYTES).then(|| {
-        published.request_schema = Value::Object(serde_json::Map::new());
-        UnusableSchema::TooLarge { bytes }
-    });
-    if length(&published.result_schema) > MAX_BYTES {
-        tracing::warn!(
-            worker_type = key,
-            "the result schema is too large and is not shown"
-        );
-        published.result_schema = Value::Object(serde_json::Map::new());
-    }
-    for (text, limit) in [
-        (&mut published.description, MAX_DESCRIPTION),
-        (&mut published.version, MAX_VERSION),
-    ] {
-        if let Some((end, _)) = text.char_indices().nth(limit) {
-            text.truncate(end);
+    /// Says that a worker type has come or changed, and compiles its schema.
+    fn tell(&self, news: Option<Arc<CatalogueEntry>>) {
+        let Some(entry) = news else {
+            return;
+        };
+        let published = &entry.published;
+        let summary = Summary::of_schema(&published.request_schema);
+        self.summaries.set(&published.worker_type, summary);
+        if let Some(count) = CHANGED.note() {
+            tracing::info!(
+                worker_type = %published.worker_type,
+                domain = published.domain,
+                version = published.version,
+                schema = published.schema_digest.map(tracing::field::display),
+                count,
+                "worker type"
+            );
         }
+        self.changed.notify_one();
+        tokio::spawn(async move {
+            if let Err(error) = entry.compiled().await
+                && let Some(count) = UNUSABLE.note()
+            {
+                tracing::warn!(worker_type = %entry.published.worker_type, %error, count, "the request schema cannot be used; every start of this worker type is refused");
+            }
+        });
     }
-    Ok((published, refused))
 }
-
-#[cfg(test)]
-mod tests;

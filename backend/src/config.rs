@@ -99,27 +99,15 @@ impl Config {
         &self.effective
     }
 
-    /// Describes settings that are valid one by one but contradict each other.
+    /// Describes settings of this process that are valid one by one but contradict each other. Those
+    /// that live with the streams are another thing: the ones in force count.
     pub fn contradictions(&self) -> Vec<String> {
         let mut found = Vec::new();
         let beats = self.protocol.heartbeat_interval * 3;
-        let streams = self.protocol.streams.or_default();
-        if streams.lease < beats {
-            found.push(format!(
-                "KTRDR_LEASE ({:?}) is shorter than 3 heartbeats ({beats:?}): operations are taken over from workers that are still shown as healthy",
-                streams.lease
-            ));
-        }
         if self.worker_remove_after < beats {
             found.push(format!(
                 "KTRDR_WORKER_REMOVE_AFTER ({:?}) is shorter than 3 heartbeats ({beats:?}): silent workers are removed without being shown as unavailable first",
                 self.worker_remove_after
-            ));
-        }
-        if streams.retention < streams.lease {
-            found.push(format!(
-                "KTRDR_RETENTION ({:?}) is shorter than KTRDR_LEASE ({:?}): a worker that holds a start request may run it although it was cancelled and forgotten meanwhile",
-                streams.retention, streams.lease
             ));
         }
         if self.archive_retention.is_some() && self.archive.is_none() {
@@ -222,13 +210,13 @@ mod tests {
     fn settings_that_contradict_each_other_are_named() {
         let config = Config::try_parse_from([
             "ktrdr-backend",
-            "--lease",
+            "--worker-remove-after",
             "2s",
             "--heartbeat-interval",
             "10s",
         ])
         .unwrap();
-        assert!(config.contradictions()[0].contains("KTRDR_LEASE"));
+        assert!(config.contradictions()[0].contains("KTRDR_WORKER_REMOVE_AFTER"));
 
         let config = Config::try_parse_from(["ktrdr-backend", "--verify-keys", "keys"]).unwrap();
         assert!(config.contradictions()[0].contains("KTRDR_SIGNING_KEY"));

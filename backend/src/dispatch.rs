@@ -14,23 +14,27 @@
 //! lock that its holder can lose protects nothing.
 
 mod copies;
+mod keys;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use ktrdr_bus::oplog::{AppendError, OpLog, Stored};
+use ktrdr_bus::oplog::{AppendError, Behind, OpLog, StartMessage, Stored};
 use ktrdr_bus::refusals::Refusals;
 use ktrdr_bus::telemetry::chain;
 use ktrdr_bus::topology::TopologyError;
 use ktrdr_protocol::cancel::CancelIntent;
+use ktrdr_protocol::claim::expired;
 use ktrdr_protocol::event::{Event, EventKind, Failure};
-use ktrdr_protocol::id::{OperationId, WorkerType};
+use ktrdr_protocol::id::{OperationId, Queue, WorkerType};
 use ktrdr_protocol::origin::Origin;
 use ktrdr_protocol::queue_class;
+use ktrdr_protocol::queue_name::QueueName;
 use ktrdr_protocol::signed_start::NOT_SIGNED;
 use ktrdr_protocol::start_request::StartRequest;
 use ktrdr_protocol::state::Status;
 use ktrdr_protocol::subject::SubjectNames;
+use ktrdr_protocol::time::Timestamp;
 use ktrdr_protocol::trace::TraceParent;
 
 use crate::error::{ApiError, ErrorCode};
@@ -38,7 +42,7 @@ use crate::projection::record::{Record, View};
 use crate::queues::{QueueError, Queues};
 use crate::signatures::Signatures;
 
-pub use self::copies::NoOriginal;
+pub use self::copies::{MoveError, NoOriginal};
 
 /// How long a request repeats a publish that is not confirmed.
 const PATIENCE: Duration = Duration::from_secs(6);
@@ -67,6 +71,15 @@ pub enum Cancel {
     Ended(Status),
 }
 
+/// The outcome of a move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moved {
+    /// It was moved by the event at this sequence.
+    Done(u64),
+    /// Another event came first, at this sequence.
+    Late(u64),
+}
+
 impl Dispatch {
     /// Publishes into these queues and this log, signed if there is a key. `refusals` are those of
     /// the same connection.
@@ -91,7 +104,9 @@ impl Dispatch {
         self.signatures.set_retention(retention);
     }
 
-    /// Stores a start request, in the queue of the smallest class that covers its requirements.
+    /// Stores a start request, in the queue of the smallest class that covers its requirements, and
+    /// of its priority. One that is not due yet, by the stream's time `now`, waits apart. `None` when it
+    /// was to be stored behind the entry of a key, and another entry came first.
     ///
     /// # Errors
     /// [`ApiError`]; only `outcome_unknown` leaves open whether it was stored.
@@ -99,26 +114,78 @@ impl Dispatch {
         &self,
         request: &StartRequest,
         trace: Option<&TraceParent>,
-    ) -> Result<Stored, ApiError> {
-        let class = queue_class::covering(&request.execution.requirements)
-            .map_err(ApiError::beyond_largest)?;
-        let queue = class.queue();
+        now: Timestamp,
+        behind: Option<&Behind>,
+    ) -> Result<Option<Stored>, ApiError> {
         let refused = self.refusals.count();
-        self.queues
-            .ensure(&request.operation_type, &queue)
-            .await
-            .map_err(|error| self.explain(unusable_queue(error), refused))?;
-
-        let origin = Origin::Queued(queue);
+        let origin = self.origin_of(request, now, refused).await?;
         let signer = self.signatures.signer();
-        let stored = self
-            .log
-            .start(request, &origin, trace, signer, PATIENCE)
-            .await;
-        stored.map_err(|error| {
-            let error = ApiError::append(error, &request.operation_id);
-            self.explain(error, refused)
-        })
+        let stored = match StartMessage::of(request, &origin, trace) {
+            Ok(message) => {
+                let message = StartMessage { behind, ..message };
+                self.log.store_start(message, signer, PATIENCE).await
+            }
+            Err(error) => Err(error),
+        };
+        match stored {
+            Ok(stored) => Ok(Some(stored)),
+            Err(AppendError::Superseded) => Ok(None),
+            Err(error) => {
+                let error = ApiError::append(error, &request.operation_id);
+                Err(self.explain(error, refused))
+            }
+        }
+    }
+
+    /// Checks what can be checked of a start before anything is done for it: that its queue exists, and
+    /// that NATS takes a message of its size.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn check_start(
+        &self,
+        request: &StartRequest,
+        trace: Option<&TraceParent>,
+        now: Timestamp,
+    ) -> Result<(), ApiError> {
+        let refused = self.refusals.count();
+        let origin = self.origin_of(request, now, refused).await?;
+        let message = StartMessage::of(request, &origin, trace);
+        let fits = message.and_then(|message| self.log.fits(&message));
+        fits.map_err(|error| ApiError::append(error, &request.operation_id))
+    }
+
+    /// The queue of a start, which is made unless it exists. `refused` counts what the server had refused
+    /// before.
+    async fn origin_of(
+        &self,
+        request: &StartRequest,
+        now: Timestamp,
+        refused: u64,
+    ) -> Result<Origin, ApiError> {
+        let execution = &request.execution;
+        let class =
+            queue_class::covering(&execution.requirements).map_err(ApiError::beyond_largest)?;
+        let name = QueueName::new(class, execution.priority.unwrap_or_default());
+        if execution.due(now).is_some_and(|due| due > now) {
+            return Ok(Origin::Queued(name.delayed().queue()));
+        }
+
+        let queue = name.queue();
+        self.ensure_queue(&request.operation_type, &queue, refused)
+            .await?;
+        Ok(Origin::Queued(queue))
+    }
+
+    /// Makes a queue, unless it exists. `refused` counts what the server had refused before.
+    async fn ensure_queue(
+        &self,
+        worker_type: &WorkerType,
+        queue: &Queue,
+        refused: u64,
+    ) -> Result<(), ApiError> {
+        let ensured = self.queues.ensure(worker_type, queue).await;
+        ensured.map_err(|error| self.explain(unusable_queue(error), refused))
     }
 
     /// The server answers nobody who lacks a permission, so that looks as if NATS were away. Says
@@ -134,6 +201,24 @@ impl Dispatch {
             Some(subject) if is_unanswered => ApiError::not_permitted(&subject),
             _ => error,
         }
+    }
+
+    /// Moves an operation for a client; see [`Self::move_to`].
+    ///
+    /// # Errors
+    /// 409 `not_repeatable` when its start request cannot be published again, or what a start may be
+    /// refused for.
+    pub async fn try_move(&self, record: &Record, to: QueueName) -> Result<Moved, ApiError> {
+        let refused = self.refusals.count();
+        let error = match self.move_to(record, to).await {
+            Ok(sequence) => return Ok(Moved::Done(sequence)),
+            Err(MoveError::Append(AppendError::Conflict(log))) => return Ok(Moved::Late(log.tail)),
+            Err(MoveError::Append(error)) => ApiError::append(error, &record.id),
+            Err(MoveError::Queue(error)) => unusable_queue(error),
+            Err(MoveError::NoOriginal(NoOriginal::Unknown(_))) => ApiError::nats_unavailable(),
+            Err(MoveError::NoOriginal(why)) => not_repeatable(record, &why.to_string()),
+        };
+        Err(self.explain(error, refused))
     }
 
     /// The last sequence of an operation's log; 0 when the log is empty.
@@ -241,6 +326,18 @@ impl Dispatch {
         self.close(record, kind).await
     }
 
+    /// Closes an operation of which no attempt has started in time.
+    ///
+    /// # Errors
+    /// [`AppendError`]; a conflict means that another event came first, for example a worker's claim.
+    pub async fn expire(&self, record: &Record, deadline: Timestamp) -> Result<u64, AppendError> {
+        let kind = EventKind::Failed {
+            error: expired(deadline),
+            progress: None,
+        };
+        self.close(record, kind).await
+    }
+
     /// Closes an operation whose start request workers refuse because of its signature.
     ///
     /// # Errors
@@ -273,7 +370,6 @@ impl Dispatch {
             return Ok(());
         }
         let record = &view.record;
-        let id = &record.id;
         let refused = self.refusals.count();
         let why = if view.archived {
             "it has left the stream, and its signature with it".to_owned()
@@ -287,15 +383,10 @@ impl Dispatch {
             }
         };
 
-        let text = format!(
-            "The start request of operation {id} cannot be trusted ({why}), so it is not run again; start a new operation"
-        );
-        Err(ApiError::new(ErrorCode::NotRepeatable, text)
-            .with("operation_id", id.as_str())
-            .with("status", record.state.status.as_str()))
+        Err(not_repeatable(record, &why))
     }
 
-    /// Ends an operation if it is still in the state of `record`.
+    /// Appends an event if the operation is still in the state of `record`.
     async fn close(&self, record: &Record, kind: EventKind) -> Result<u64, AppendError> {
         let state = record.state;
         let appended = self
@@ -324,6 +415,17 @@ impl Dispatch {
             .append(&record.queue.worker_type, &event, tail, PATIENCE)
             .await
     }
+}
+
+/// The answer when the start request of an operation must not be published again.
+fn not_repeatable(record: &Record, why: &str) -> ApiError {
+    let id = &record.id;
+    let text = format!(
+        "The start request of operation {id} cannot be trusted ({why}), so it is not run again; start a new operation"
+    );
+    ApiError::new(ErrorCode::NotRepeatable, text)
+        .with("operation_id", id.as_str())
+        .with("status", record.state.status.as_str())
 }
 
 /// The answer to a start whose queue cannot be used.

@@ -15,10 +15,13 @@
 //! | `openapi` | the description of the REST interface |
 //! | `middleware` | what happens to every request: its id, log lines, metrics, panics |
 //! | `duties` | what runs beside the REST interface |
+//! | `starts` | starts operations: what requests and schedules share |
 //! | `state` | what handlers and duties share |
 //! | `events` | live events: changes encoded once and sent to all clients that follow them |
 //! | `dispatch` | the only code that publishes starts and cancels |
+//! | `schedules` | operations that start by the clock |
 //! | `queues` | makes queues, and lists them for workers |
+//! | `followed_keys` | keys of the bucket of worker types that every backend follows |
 //! | `stream_end` | waits for what the stream holds, for ids that are not known |
 //! | `archive` | operations that have ended, for longer than the stream keeps them |
 //! | `stored_results` | large results, read from the object store and checked |
@@ -26,7 +29,9 @@
 //! | `projection` | every operation, folded from the stream |
 //! | `registry` | the workers, as their heartbeats tell |
 //! | `catalogue` | the worker types: domains and schemas |
+//! | `summaries` | what operations are about, in one line |
 //! | `changes` | announces changes of operations and workers inside the process |
+//! | `log_lines` | reads the log lines of one operation page by page |
 //! | `subject_pager` | reads the messages of one subject page by page: metric points and history |
 //! | `result_buckets` | the object stores of large results |
 //! | `refused` | reads messages of the bus, and counts those that are not believed |
@@ -52,11 +57,13 @@ mod duties;
 mod error;
 mod events;
 mod figures;
+mod followed_keys;
 #[cfg(test)]
 mod fuzz;
 mod held_requests;
 mod idempotency;
 mod json_check;
+mod log_lines;
 mod middleware;
 mod nats_answers;
 mod openapi;
@@ -70,12 +77,15 @@ mod response_cache;
 mod result_buckets;
 mod router;
 mod routes;
+mod schedules;
 mod settings_in_force;
 mod signatures;
+mod starts;
 mod state;
 mod stored_results;
 mod stream_end;
 mod subject_pager;
+mod summaries;
 
 use std::time::Duration;
 

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ktrdr_bus::telemetry::{Repeated, short};
 use ktrdr_http::metrics::register;
-use ktrdr_protocol::id::OperationId;
 use ktrdr_protocol::subject::{Addressed, SubjectNames};
 use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -92,15 +91,15 @@ const MAX_REMEMBERED: usize = 1000;
 
 /// Remembers for which operations something was logged: clients may ask again and again.
 #[derive(Debug, Default)]
-pub struct LoggedOnce(Mutex<HashSet<OperationId>>);
+pub struct LoggedOnce(Mutex<HashSet<String>>);
 
 impl LoggedOnce {
     /// Whether this is the first time for this operation.
-    pub fn is_first(&self, id: &OperationId) -> bool {
+    pub fn is_first(&self, id: &str) -> bool {
         let mut known = self.0.lock();
         if known.len() >= MAX_REMEMBERED && !known.contains(id) {
             known.clear();
         }
-        known.insert(id.clone())
+        known.insert(id.to_owned())
     }
 }

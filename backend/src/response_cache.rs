@@ -155,18 +155,15 @@ mod tests {
             parameters: serde_json::value::RawValue::from_string("{}".into()).unwrap(),
             execution: ExecutionOptions::default(),
             created_at: Timestamp::EPOCH,
+            schema_digest: None,
             retry_of: None,
             resume_from: None,
             resume_ancestors: Vec::new(),
+            schedule_id: None,
             requested_by: None,
             copy: None,
         };
-        let queue = QueueInfo {
-            number: 0,
-            type_number: 0,
-            worker_type,
-            origin: Origin::from_token("any").unwrap(),
-        };
+        let queue = QueueInfo::lone(worker_type, Origin::from_token("any").unwrap());
         let mut record = Record::new(request, 1, Arc::new(queue));
         record.state.status = status;
         record.completed_at = status.is_terminal().then_some(Timestamp::EPOCH);

@@ -4,6 +4,7 @@
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use async_nats::jetstream::stream::Config;
 use ktrdr_bus::settings::AskedSettings;
@@ -13,15 +14,18 @@ use tokio::sync::watch;
 /// What this backend was asked for, and what is in force.
 pub struct SettingsInForce {
     asked: AskedSettings,
+    heartbeat_interval: Duration,
     current: watch::Sender<StreamSettings>,
     is_known: AtomicBool,
 }
 
 impl SettingsInForce {
-    /// What was asked, with defaults for the rest, until the stream says what is in force.
-    pub fn new(asked: AskedSettings) -> Self {
+    /// What was asked, with defaults for the rest, until the stream says what is in force. The
+    /// settings in force are compared with this heartbeat interval.
+    pub fn new(asked: AskedSettings, heartbeat_interval: Duration) -> Self {
         Self {
             asked,
+            heartbeat_interval,
             current: watch::Sender::new(asked.or_default()),
             is_known: AtomicBool::new(false),
         }
@@ -44,10 +48,17 @@ impl SettingsInForce {
         }
     }
 
-    /// Takes the settings in force, and says once how they differ from what was asked.
+    /// Takes the settings in force. Says once how they differ from what was asked, and after each
+    /// change what contradicts itself.
     pub fn note(&self, found: StreamSettings) {
         let before = self.current.send_replace(found);
-        if self.is_known.swap(true, Ordering::SeqCst) {
+        let was_known = self.is_known.swap(true, Ordering::SeqCst);
+        if !was_known || before != found {
+            for contradiction in found.contradictions(self.heartbeat_interval) {
+                tracing::warn!("{contradiction}");
+            }
+        }
+        if was_known {
             for Difference {
                 variable,
                 stored,
@@ -92,8 +103,6 @@ fn said(differences: &[Difference]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -120,7 +129,7 @@ mod tests {
             retention: Some(Duration::from_secs(10)),
             ..AskedSettings::default()
         };
-        let settings = SettingsInForce::new(asked);
+        let settings = SettingsInForce::new(asked, Duration::from_secs(10));
         assert_eq!(settings.get().retention, Duration::from_secs(10));
 
         settings.note_stream(&Config::default());

@@ -35,6 +35,7 @@ use crate::registry::Registry;
 use crate::request_metrics::RequestMetrics;
 use crate::response_cache::ResponseCache;
 use crate::result_buckets::ResultBuckets;
+use crate::schedules::Schedules;
 use crate::settings_in_force::SettingsInForce;
 use crate::signatures::Signatures;
 use crate::stream_end::StreamEnd;
@@ -103,6 +104,8 @@ pub struct Parts {
     pub catalogue: Catalogue,
     /// The queues of all worker types.
     pub queues: Arc<Queues>,
+    /// Operations that start by the clock.
+    pub schedules: Schedules,
     /// Publishes starts and cancels.
     pub dispatch: Dispatch,
     /// Requests that publish: they run to their end even when their client hangs up.
@@ -142,7 +145,10 @@ impl AppState {
         let connections = Connections::for_this_process();
         let answers = AnswerBudget::new(MAX_ANSWERS);
         let log = OpLog::new(connection.jetstream.clone(), names.clone());
-        let settings = Arc::new(SettingsInForce::new(config.protocol.streams));
+        let settings = Arc::new(SettingsInForce::new(
+            config.protocol.streams,
+            config.protocol.heartbeat_interval,
+        ));
         let queues = Arc::new(Queues::new(
             connection.clone(),
             names.clone(),
@@ -166,6 +172,7 @@ impl AppState {
             tokens,
             nats_answers: NatsAnswers::default(),
             figures: Figures::default(),
+            catalogue: Catalogue::new(projection.summaries()),
             projection,
             stream_end: StreamEnd::default(),
             archive: archive.map(Arc::new),
@@ -175,14 +182,14 @@ impl AppState {
             refused_starts: RefusedStarts::default(),
             invalid_results: LoggedOnce::default(),
             results: Arc::default(),
-            events: Broadcaster::new(sources, answers.clone(), stopping.clone()),
+            events: Broadcaster::new(sources, stopping.clone()),
             held: HeldRequests::within(connections.most()),
             connections,
             tls,
             answers,
             bodies: BodyBudget::new(MAX_BODIES),
             requests: RequestMetrics::default(),
-            catalogue: Catalogue::default(),
+            schedules: Schedules::new(connection.clone(), names.clone()),
             queues,
             dispatch,
             publishing: TaskTracker::new(),
@@ -218,6 +225,18 @@ impl AppState {
             Ok(())
         } else {
             Err(ApiError::nats_unavailable())
+        }
+    }
+
+    /// The same for a request that only reads.
+    ///
+    /// # Errors
+    /// 503 while there is no connection, or no answer.
+    pub fn need_nats_to_read(&self) -> Result<(), ApiError> {
+        if self.has_nats() {
+            Ok(())
+        } else {
+            Err(ApiError::nats_away())
         }
     }
 

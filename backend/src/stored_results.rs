@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use crate::json_check::{JsonCheck, NotJson};
 use crate::projection::record::Record;
 use crate::result_buckets::ResultBuckets;
-use crate::subject_pager;
+use crate::subject_pager::{PageError, Source, Subject};
 
 /// Parts of a large result that are read with one request, at most.
 const PARTS: usize = 64;
@@ -75,7 +75,11 @@ pub async fn open(
     let store = store.map_err(|error| unreachable(&error))?;
     let info = match store.info(&name).await {
         Ok(info) => info,
-        Err(error) if error.kind() == InfoErrorKind::NotFound => return Err(Unservable::Gone),
+        Err(error) if error.kind() == InfoErrorKind::NotFound => {
+            // The copy of the bucket that answered may lag.
+            let found = description_at_leader(connection, &bucket, &name).await?;
+            found.ok_or(Unservable::Gone)?
+        }
         Err(error) => return Err(unreachable(&error)),
     };
     if info.deleted {
@@ -97,6 +101,27 @@ pub async fn open(
         expected: info.digest,
         left: stored.size,
     })
+}
+
+/// The description of an object, by the word of the bucket's leader.
+async fn description_at_leader(
+    connection: &Connection,
+    bucket: &str,
+    name: &str,
+) -> Result<Option<ObjectInfo>, Unservable> {
+    let source = Subject {
+        connection,
+        stream: &SubjectNames::objects_stream(bucket),
+        subject: &SubjectNames::object_description(bucket, &URL_SAFE.encode(name)),
+    };
+    let unreachable = |error: PageError| Unservable::Unreachable(error.to_string());
+    // A bucket keeps one description of an object.
+    let Some(found) = source.next(1).await.map_err(unreachable)? else {
+        return Ok(None);
+    };
+    let read = serde_json::from_slice(&found.payload);
+    read.map(Some)
+        .map_err(|error| Unservable::Invalid(error.to_string()))
 }
 
 /// The parts of an object, read page by page. A consumer would be sent megabytes ahead of a client
@@ -124,10 +149,18 @@ impl Parts {
     /// The next part; `None` behind the last one.
     async fn next(&mut self) -> io::Result<Option<Bytes>> {
         if self.read.is_empty() {
-            let (stream, subject) = (&self.stream, &self.subject);
-            let page =
-                subject_pager::read_page(&self.connection, stream, subject, self.from, PARTS).await;
-            let messages = page.map_err(io::Error::other)?.messages;
+            let source = Subject {
+                connection: &self.connection,
+                stream: &self.stream,
+                subject: &self.subject,
+            };
+            let page = source.page(self.from, PARTS).await;
+            let mut messages = page.map_err(io::Error::other)?.messages;
+            // It is asked for only while parts are missing, so the copy that answered lags.
+            if messages.is_empty() {
+                let next = source.next(self.from).await;
+                messages.extend(next.map_err(io::Error::other)?);
+            }
             if let Some(last) = messages.last() {
                 self.from = last.sequence + 1;
             }

@@ -59,7 +59,7 @@ impl StreamEnd {
         }
 
         let reaching = async {
-            let last = self.ask(async || last_sequence(connection, names).await);
+            let last = self.ask(async || last_sequence(connection, names.stream()).await);
             if let Some(last) = last.await {
                 projection.reached(last, PATIENCE).await;
             }
@@ -90,11 +90,12 @@ impl StreamEnd {
     }
 }
 
-async fn last_sequence(connection: &Connection, names: &SubjectNames) -> Option<u64> {
-    match connection.jetstream.get_stream(names.stream()).await {
+/// The last sequence of this stream; `None` when nobody answers.
+pub async fn last_sequence(connection: &Connection, stream: String) -> Option<u64> {
+    match connection.jetstream.get_stream(stream).await {
         Ok(stream) => Some(stream.cached_info().state.last_sequence),
         Err(error) => {
-            tracing::debug!(%error, "the stream does not say where it ends");
+            tracing::debug!(%error, "a stream does not say where it ends");
             None
         }
     }

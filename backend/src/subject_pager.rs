@@ -1,12 +1,25 @@
 //! Reads the messages of one subject of a stream, page by page, without a consumer. It uses
 //! JetStream's direct get with a batch: one request, answered by one message per stored message.
+//!
+//! The problem: any server with a copy of the stream answers a direct get, also one that lags. Then
+//! the newest messages are missing, and nothing in the answer says so.
+//!
+//! How it is solved: who needs the newest ones, too, asks the leader of the stream for the message
+//! behind the last one ([`whole_page`]). Nearly always there is none. A server that has just become
+//! the leader may lag for a moment as well, so [`read_all`] reads again until it has an event that
+//! this backend knows of.
+//!
+//! Rejected: reading everything from the leader. It hands out one message a request.
 
 use std::time::Duration;
 
+use async_nats::jetstream::stream::RawMessageErrorKind;
 use async_nats::{HeaderValue, Message};
 use bytes::Bytes;
 use futures::StreamExt;
+use ktrdr_bus::backoff::Backoff;
 use ktrdr_bus::nats::Connection;
+use ktrdr_bus::oplog::stream_time;
 use ktrdr_protocol::subject::SubjectNames;
 use ktrdr_protocol::time::Timestamp;
 use serde_json::json;
@@ -22,6 +35,15 @@ pub const MAX_MESSAGE: usize = 1024 * 1024;
 
 /// Messages asked for at a time when all are read, at most.
 const PAGE_MESSAGES: usize = 1000;
+
+/// How often messages are read that do not reach what is known.
+const READINGS: usize = 6;
+
+/// The first pause between two of these readings; each further one is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(25);
+
+/// The longest of these pauses.
+const MAX_PAUSE: Duration = Duration::from_millis(400);
 
 /// Status of the answer that ends a page.
 const END_OF_BATCH: u16 = 204;
@@ -63,6 +85,14 @@ pub enum PageError {
     /// No answer in time.
     #[error("stream {0} did not answer in time")]
     Silent(String),
+    /// The leader of the stream does not have what this backend has read from it.
+    #[error("stream {stream} does not have message {known} yet")]
+    Behind {
+        /// Name of the stream.
+        stream: String,
+        /// Sequence of the message.
+        known: u64,
+    },
     /// The server refused the request.
     #[error("stream {stream} refused to be read: {status} {description}")]
     Refused {
@@ -75,11 +105,80 @@ pub enum PageError {
     },
 }
 
-/// Reads up to `count` messages of `subject` from sequence `from` on.
+/// Messages that can be read in two ways.
+pub(crate) trait Source {
+    /// The name of the stream.
+    fn stream(&self) -> &str;
+
+    /// Up to `count` messages from sequence `from` on. The newest ones may be missing.
+    async fn page(&self, from: u64, count: usize) -> Result<Page, PageError>;
+
+    /// The first message from sequence `from` on, by the leader's own word.
+    async fn next(&self, from: u64) -> Result<Option<StoredMessage>, PageError>;
+}
+
+/// The messages of a subject.
+pub(crate) struct Subject<'a> {
+    /// The connection to NATS.
+    pub connection: &'a Connection,
+    /// The stream.
+    pub stream: &'a str,
+    /// The subject.
+    pub subject: &'a str,
+}
+
+impl Source for Subject<'_> {
+    fn stream(&self) -> &str {
+        self.stream
+    }
+
+    async fn page(&self, from: u64, count: usize) -> Result<Page, PageError> {
+        read_page(self.connection, self.stream, self.subject, from, count).await
+    }
+
+    async fn next(&self, from: u64) -> Result<Option<StoredMessage>, PageError> {
+        next_at_leader(self.connection, self.stream, self.subject, from).await
+    }
+}
+
+/// The first message of `subject` from sequence `from` on, by the word of the stream's leader.
+async fn next_at_leader(
+    connection: &Connection,
+    stream: &str,
+    subject: &str,
+    from: u64,
+) -> Result<Option<StoredMessage>, PageError> {
+    let cannot_ask = |cause: String| PageError::Ask {
+        stream: stream.to_owned(),
+        cause,
+    };
+    let jetstream = &connection.jetstream;
+    let asked = jetstream
+        .get_stream_no_info(stream)
+        .await
+        .map_err(|error| cannot_ask(error.to_string()))?
+        .raw_message_builder()
+        .sequence(from.max(1))
+        .next_by_subject(subject)
+        .send()
+        .await;
+    match asked {
+        Ok(message) => Ok(Some(StoredMessage {
+            sequence: message.sequence,
+            time: Some(stream_time(message.time)),
+            payload: message.payload,
+        })),
+        Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
+        Err(error) => Err(cannot_ask(error.to_string())),
+    }
+}
+
+/// Reads up to `count` messages of `subject` from sequence `from` on. The newest ones may be missing:
+/// see [`whole_page`].
 ///
 /// # Errors
 /// [`PageError`] when the stream cannot be asked, does not answer, or refuses.
-pub async fn read_page(
+async fn read_page(
     connection: &Connection,
     stream: &str,
     subject: &str,
@@ -136,39 +235,93 @@ pub async fn read_page(
     }
 }
 
-/// Reads all messages of `subject`, at most `limit`. Ends after the page that reaches `bytes`.
+/// Reads up to `count` messages from sequence `from` on. None is missing that the stream had before.
 ///
 /// # Errors
-/// As [`read_page`].
-pub async fn read_all(
-    connection: &Connection,
-    stream: &str,
-    subject: &str,
-    limit: usize,
-    bytes: usize,
+/// [`PageError`] when the stream cannot be asked, does not answer, or refuses.
+pub(crate) async fn whole_page(
+    source: &impl Source,
+    from: u64,
+    count: usize,
 ) -> Result<Page, PageError> {
+    let mut page = source.page(from, count).await?;
+    let mut bytes = size(&page.messages);
+    while !page.more {
+        let behind_last = page.messages.last().map_or(from, |last| last.sequence + 1);
+        let Some(next) = source.next(behind_last).await? else {
+            break;
+        };
+        page.more = page.messages.len() >= count || bytes >= PAGE_BYTES;
+        if !page.more {
+            bytes += next.payload.len();
+            page.messages.push(next);
+        }
+    }
+    Ok(page)
+}
+
+/// How much is read of a subject.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Most {
+    /// Messages.
+    pub messages: usize,
+    /// Bytes: reading ends after the page that reaches them.
+    pub bytes: usize,
+}
+
+/// Reads all messages, or not many more than `most`. `known` is a sequence that they are known to
+/// reach; 0 for none.
+///
+/// # Errors
+/// As [`whole_page`], and [`PageError::Behind`] when they do not reach `known` for a while.
+pub(crate) async fn read_all(
+    source: &impl Source,
+    most: Most,
+    known: u64,
+) -> Result<Page, PageError> {
+    let mut backoff = Backoff::new(FIRST_PAUSE, MAX_PAUSE);
+    for reading in 1..=READINGS {
+        let read = read_once(source, most).await?;
+        let last = read.messages.last().map_or(0, |last| last.sequence);
+        if read.more || last >= known {
+            return Ok(read);
+        }
+        if reading < READINGS {
+            backoff.wait().await;
+        }
+    }
+    Err(PageError::Behind {
+        stream: source.stream().to_owned(),
+        known,
+    })
+}
+
+async fn read_once(source: &impl Source, most: Most) -> Result<Page, PageError> {
     let mut read = Page::default();
-    let (mut from, mut size) = (1, 0);
+    let (mut from, mut bytes) = (1, 0);
     loop {
-        let wanted = limit
+        let wanted = most
+            .messages
             .saturating_sub(read.messages.len())
             .clamp(1, PAGE_MESSAGES);
-        let next = read_page(connection, stream, subject, from, wanted).await?;
+        let next = whole_page(source, from, wanted).await?;
         read.more = next.more;
-        size += next
-            .messages
-            .iter()
-            .map(|message| message.payload.len())
-            .sum::<usize>();
+        bytes += size(&next.messages);
         read.messages.extend(next.messages);
 
         match read.messages.last() {
-            Some(last) if read.more && read.messages.len() < limit && size < bytes => {
+            Some(last)
+                if read.more && read.messages.len() < most.messages && bytes < most.bytes =>
+            {
                 from = last.sequence + 1;
             }
             _ => return Ok(read),
         }
     }
+}
+
+fn size(messages: &[StoredMessage]) -> usize {
+    messages.iter().map(|message| message.payload.len()).sum()
 }
 
 /// The stored message in an answer; `None` when the answer does not say where it is stored.
@@ -189,3 +342,6 @@ fn header<'a>(answer: &'a Message, name: &str) -> Option<&'a str> {
 fn number_in(answer: &Message, name: &str) -> Option<u64> {
     header(answer, name)?.parse().ok()
 }
+
+#[cfg(test)]
+mod tests;

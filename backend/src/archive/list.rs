@@ -8,65 +8,24 @@
 //! from the newest start on, segment by segment. Counts tell how many operations a segment adds, so
 //! it is read only when the page begins, goes on or ends in it.
 
-use ktrdr_protocol::state::Status;
+use ktrdr_protocol::rest::query::ListOrder;
 use parking_lot::Mutex;
 use rusqlite::{Connection, Transaction};
 
 use super::ArchiveError;
 use super::schema::SEGMENT;
-use super::store::{self, Entry, Filter, SegmentCount};
-use crate::projection::Projection;
-use crate::projection::model::Model;
+use super::store::{self, Condition, Entry, SegmentCount};
+use crate::projection::filter::{DamagedRow, Page, Position, Wanted};
 use crate::projection::model::archiving::Listed;
-use crate::projection::record::View;
-
-/// Whoever holds a model and lets others look at it for a moment.
-pub trait Look {
-    /// Looks at the model.
-    fn look<T>(&self, look: impl FnOnce(&Model) -> T) -> T;
-}
-
-impl Look for Projection {
-    fn look<T>(&self, look: impl FnOnce(&Model) -> T) -> T {
-        Projection::look(self, look)
-    }
-}
-
-/// What a client asks for.
-#[derive(Debug, Clone, Copy)]
-pub struct Wanted<'a> {
-    /// Worker types; `None` for all.
-    pub types: Option<&'a [&'a str]>,
-    /// Status; `None` for all.
-    pub status: Option<Status>,
-    /// Operations to skip.
-    pub offset: u64,
-    /// Length of the page.
-    pub limit: usize,
-    /// The page ends after the operation that fills so many bytes.
-    pub bytes: usize,
-}
-
-/// One page.
-#[derive(Debug, Default)]
-pub struct Page {
-    /// How many operations match.
-    pub total: u64,
-    /// The page, newest first.
-    pub views: Vec<View>,
-    /// Its size in bytes, about.
-    pub bytes: usize,
-}
-
-/// Tries of a page while the model numbers its operations again. It does so rarely.
-const TRIES: u32 = 3;
+use crate::projection::record::{Extent, View};
+use crate::projection::search::{Look, TRIES, narrow};
 
 /// Reads a page. `together` is held while rows are committed and noted in the model.
 pub fn page(
     connection: &Connection,
     together: &Mutex<()>,
     models: &impl Look,
-    wanted: Wanted<'_>,
+    wanted: &Wanted,
 ) -> Result<Page, ArchiveError> {
     let mut tries = 1;
     loop {
@@ -83,17 +42,20 @@ fn read(
     connection: &Connection,
     together: &Mutex<()>,
     models: &impl Look,
-    wanted: Wanted<'_>,
+    wanted: &Wanted,
 ) -> Result<(Page, bool), ArchiveError> {
-    let filter = Filter::new(wanted.types, wanted.status);
+    let filter = Condition::new(&wanted.filter);
     let file = connection.unchecked_transaction()?;
-    let (segments, listed) = {
+    let (segments, mut listed) = {
         let _nothing_is_committed = together.lock();
         let segments = store::segments(&file, &filter)?;
-        let listed = models.look(|model| model.listed(wanted.types, wanted.status));
+        let listed = models.look(|model| model.listed(&wanted.filter));
         (segments, listed)
     };
 
+    if let Some(search) = &wanted.filter.search {
+        narrow(models, &mut listed, search);
+    }
     let in_archive: u64 = segments.iter().map(|segment| segment.operations).sum();
     let (in_stream, in_both) = listed.counts();
     let mut page = Page {
@@ -108,31 +70,14 @@ fn read(
         segments: segments.into_iter().peekable(),
         before: u64::MAX,
     };
-    let mut skip = wanted.offset;
-    while page.views.len() < wanted.limit
-        && page.bytes < wanted.bytes
-        && let Some(place) = walk.next()
-    {
-        if skip >= place.operations {
-            skip -= place.operations;
-            continue;
+    let oldest_first = match wanted.order {
+        ListOrder::Newest => None,
+        ListOrder::Oldest => {
+            let places: Vec<Place> = std::iter::from_fn(|| walk.next()).collect();
+            Some(places.into_iter().rev())
         }
-        for operation in walk.read(&place)? {
-            if skip > 0 {
-                skip -= 1;
-                continue;
-            }
-            if page.views.len() >= wanted.limit || page.bytes >= wanted.bytes {
-                break;
-            }
-            let view = match operation {
-                Operation::Here(view) => view,
-                Operation::There(entry) => store::view(&walk.file, entry.number)?,
-            };
-            page.bytes += view.record.size();
-            page.views.push(view);
-        }
-    }
+    };
+    walk.fill(&mut page, wanted, oldest_first)?;
     let is_whole = models.look(|model| model.is_current(&walk.listed));
     Ok((page, is_whole))
 }
@@ -141,7 +86,7 @@ fn read(
 struct Walk<'a, L> {
     file: Transaction<'a>,
     models: &'a L,
-    filter: Filter,
+    filter: Condition,
     listed: Listed,
     segments: std::iter::Peekable<std::vec::IntoIter<SegmentCount>>,
     /// Sequence before which the segments of the stream follow.
@@ -157,6 +102,27 @@ struct Place {
     is_in_archive: bool,
 }
 
+impl Place {
+    /// Whether all of its operations come before `position` in this order.
+    fn is_before(&self, position: Position, order: ListOrder) -> bool {
+        let segment = (position.stream, position.sequence / SEGMENT);
+        match order {
+            ListOrder::Newest => (self.stream, self.segment) > segment,
+            ListOrder::Oldest => (self.stream, self.segment) < segment,
+        }
+    }
+}
+
+impl Operation {
+    /// Sequence of its start request.
+    fn start_sequence(&self) -> u64 {
+        match self {
+            Self::Here(view) => view.record.start_sequence,
+            Self::There(entry) => entry.start_sequence,
+        }
+    }
+}
+
 /// An operation that matches.
 enum Operation {
     /// In the stream.
@@ -166,6 +132,84 @@ enum Operation {
 }
 
 impl<L: Look> Walk<'_, L> {
+    /// Fills the page from its first operation on. `places` are those to walk; without them, those of
+    /// [`Walk::next`].
+    fn fill(
+        &mut self,
+        page: &mut Page,
+        wanted: &Wanted,
+        mut places: Option<impl Iterator<Item = Place>>,
+    ) -> Result<(), ArchiveError> {
+        let mut skip = match wanted.after {
+            None => wanted.offset,
+            Some(_) => 0,
+        };
+        let mut last = None;
+        while let Some(place) = match &mut places {
+            Some(places) => places.next(),
+            None => self.next(),
+        } {
+            if skip >= place.operations {
+                skip -= place.operations;
+                continue;
+            }
+            if wanted
+                .after
+                .is_some_and(|after| place.is_before(after, wanted.order))
+            {
+                continue;
+            }
+            if page.views.len() >= wanted.limit || page.bytes >= wanted.bytes {
+                page.next = last;
+                return Ok(());
+            }
+
+            let mut operations = self.read(&place)?;
+            if wanted.order == ListOrder::Oldest {
+                operations.reverse();
+            }
+            for operation in operations {
+                let position = Position {
+                    stream: place.stream,
+                    sequence: operation.start_sequence(),
+                };
+                let is_after = |after: Position| position.follows(after, wanted.order);
+                if skip > 0 || !wanted.after.is_none_or(is_after) {
+                    skip = skip.saturating_sub(1);
+                    continue;
+                }
+                if page.views.len() >= wanted.limit || page.bytes >= wanted.bytes {
+                    page.next = last;
+                    return Ok(());
+                }
+                let view = match operation {
+                    Operation::Here(view) => {
+                        page.bytes += view.size(wanted.extent);
+                        view
+                    }
+                    Operation::There(entry) => {
+                        let view = match store::view(&self.file, entry.number) {
+                            Err(ArchiveError::Damaged(cause)) => {
+                                page.damaged.push(DamagedRow {
+                                    operation_id: entry.operation_id,
+                                    cause,
+                                });
+                                continue;
+                            }
+                            read => read?,
+                        };
+                        // It is in memory as a whole until it is sent, and for this page alone.
+                        page.bytes += view.size(Extent::Whole);
+                        self.with_retry(view)?
+                    }
+                };
+                page.views.push(view);
+                last = Some(position);
+            }
+        }
+        Ok(())
+    }
+
     /// The next segment in which operations match.
     fn next(&mut self) -> Option<Place> {
         let (listed, before) = (&self.listed, self.before);
@@ -194,6 +238,16 @@ impl<L: Look> Walk<'_, L> {
             operations: in_stream + count.saturating_sub(in_both),
             is_in_archive,
         })
+    }
+
+    /// An operation of the archive with the newest one that repeats it.
+    fn with_retry(&self, mut view: View) -> Result<View, ArchiveError> {
+        let in_stream = self.models.look(|model| model.retried_as(&view.record));
+        view.retried_as = match in_stream {
+            Some(newest) => Some(newest),
+            None => store::retried_as(&self.file, &view.record)?,
+        };
+        Ok(view)
     }
 
     /// The matching operations of a segment, newest first, each once.

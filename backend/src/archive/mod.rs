@@ -25,6 +25,8 @@
 //! | [`writer`] | the duty that writes |
 
 mod document;
+#[cfg(test)]
+mod fuzz;
 mod list;
 mod results;
 mod schema;
@@ -44,14 +46,18 @@ use prometheus_client::registry::Registry;
 use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
-pub use list::{Page, Wanted};
 pub use writer::{Sources, run};
 
 use crate::projection::Projection;
-use crate::projection::record::{Record, View};
+use crate::projection::filter::{DamagedRow, Page, Wanted};
+use crate::projection::record::{Record, Turn, View};
+use crate::refused::LoggedOnce;
 
 /// Requests that read the file at a time. Each has a thread and a connection.
 const READERS: usize = 4;
+
+/// Pages and operations that were read and do not count for an answer yet. Each may have 8 MiB.
+const TURNS: usize = 8;
 
 /// Why the archive cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +65,9 @@ pub enum ArchiveError {
     /// The folder of the file is not there.
     #[error("KTRDR_ARCHIVE: the folder {} does not exist; make it, or name another one", .0.display())]
     NoFolder(PathBuf),
+    /// It is a directory, a pipe or a device.
+    #[error("KTRDR_ARCHIVE: {} is not a regular file; name another one", .0.display())]
+    NoFile(PathBuf),
     /// The file belongs to another program.
     #[error("KTRDR_ARCHIVE names a file of another program; name another file")]
     Foreign,
@@ -94,7 +103,10 @@ pub enum ArchiveError {
 impl ArchiveError {
     /// Whether the file is meant for something else: to go on would not help.
     fn is_wrong_file(&self) -> bool {
-        matches!(self, Self::NoFolder(_) | Self::Foreign | Self::Newer { .. })
+        matches!(
+            self,
+            Self::NoFolder(_) | Self::NoFile(_) | Self::Foreign | Self::Newer { .. }
+        )
     }
 }
 
@@ -106,6 +118,7 @@ pub struct Archive {
     /// Connections of requests that no request uses.
     idle: Mutex<Vec<Connection>>,
     readers: Semaphore,
+    turns: Arc<Semaphore>,
     /// Held while rows are committed and noted in the projection. A list looks at both under it.
     together: Mutex<()>,
     /// The generation of the projection that was compared with the file to its end, plus one.
@@ -113,6 +126,9 @@ pub struct Archive {
     written: AtomicU64,
     removed: AtomicU64,
     errors: AtomicU64,
+    damaged: AtomicU64,
+    /// The damaged rows that were told.
+    told_damaged: LoggedOnce,
     /// Lines about errors.
     lines: Repeated,
     /// Lines about operations that were forgotten without being archived.
@@ -134,17 +150,23 @@ impl Archive {
         if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
             return Err(ArchiveError::NoFolder(folder.to_owned()));
         }
+        if path.metadata().is_ok_and(|found| !found.is_file()) {
+            return Err(ArchiveError::NoFile(path.to_owned()));
+        }
 
         let archive = Self {
             path: path.to_owned(),
             retention,
             idle: Mutex::default(),
             readers: Semaphore::new(READERS),
+            turns: Arc::new(Semaphore::new(TURNS)),
             together: Mutex::default(),
             compared: AtomicU64::new(0),
             written: AtomicU64::new(0),
             removed: AtomicU64::new(0),
             errors: AtomicU64::new(0),
+            damaged: AtomicU64::new(0),
+            told_damaged: LoggedOnce::default(),
             lines: Repeated::new(),
             missed: Repeated::new(),
             told_missed: AtomicU64::new(0),
@@ -157,17 +179,36 @@ impl Archive {
         Ok(archive)
     }
 
-    /// The newest archived operation with this id.
+    /// The newest archived operation with this id. It keeps its turn.
     ///
     /// # Errors
-    /// [`ArchiveError`] when the file cannot be read.
+    /// [`ArchiveError`] when the file cannot be read; `Damaged` when only the row of this operation cannot.
     pub async fn find(self: &Arc<Self>, id: &str) -> Result<Option<View>, ArchiveError> {
+        let turn = self.turn().await;
         let id = id.to_owned();
-        self.read(move |_, connection| store::find(connection, &id))
-            .await
+        let wanted = id.clone();
+        let found = self.read(move |_, connection| {
+            let Some(view) = store::find(connection, &wanted)? else {
+                return Ok(None);
+            };
+            let retried_as = store::retried_as(connection, &view.record)?;
+            Ok(Some(View { retried_as, ..view }))
+        });
+        match found.await {
+            Ok(found) => Ok(found.map(|view| View { turn, ..view })),
+            Err(ArchiveError::Damaged(cause)) => {
+                let operation_id = id;
+                self.note_damaged(&DamagedRow {
+                    operation_id,
+                    cause: cause.clone(),
+                });
+                Err(ArchiveError::Damaged(cause))
+            }
+            Err(error) => Err(error),
+        }
     }
 
-    /// The large result of an operation of the archive, as JSON, if it is kept.
+    /// The large result of an operation that has its turn, as JSON, if it is kept.
     ///
     /// # Errors
     /// [`ArchiveError`] when the file cannot be read.
@@ -177,39 +218,60 @@ impl Archive {
             .await
     }
 
-    /// A page of the operations in the stream and in the archive. `None` while it is not known yet
-    /// which ones are in both.
+    /// Whether there is an operation of this type.
+    ///
+    /// # Errors
+    /// [`ArchiveError`] when the file cannot be read.
+    pub async fn knows_type(self: &Arc<Self>, name: &str) -> Result<bool, ArchiveError> {
+        let name = name.to_owned();
+        self.read(move |_, connection| store::knows_type(connection, &name))
+            .await
+    }
+
+    /// A page of the operations in the stream and in the archive, with its turn, which must be kept
+    /// until the page counts for an answer. `None` while it is not known yet which ones are in both.
     ///
     /// # Errors
     /// [`ArchiveError`] when the file cannot be read.
     pub async fn list(
         self: &Arc<Self>,
         projection: &Arc<Projection>,
-        wanted: Wanted<'_>,
-    ) -> Result<Option<Page>, ArchiveError> {
+        wanted: Wanted,
+    ) -> Result<Option<(Page, Option<Turn>)>, ArchiveError> {
         if self.compared.load(Ordering::SeqCst) != projection.generation() + 1 {
             return Ok(None);
         }
+        let turn = self.turn().await;
         let projection = Arc::clone(projection);
-        let types: Option<Vec<String>> = wanted
-            .types
-            .map(|types| types.iter().map(|&name| name.to_owned()).collect());
-        let (status, offset) = (wanted.status, wanted.offset);
-        let (limit, bytes) = (wanted.limit, wanted.bytes);
         let page = self.read(move |archive, connection| {
-            let types: Option<Vec<&str>> = types
-                .as_ref()
-                .map(|types| types.iter().map(String::as_str).collect());
-            let wanted = Wanted {
-                types: types.as_deref(),
-                status,
-                offset,
-                limit,
-                bytes,
-            };
-            list::page(connection, &archive.together, &*projection, wanted)
+            list::page(connection, &archive.together, &*projection, &wanted)
         });
-        page.await.map(Some)
+        let page = page.await?;
+        page.damaged.iter().for_each(|row| self.note_damaged(row));
+        Ok(Some((page, turn)))
+    }
+
+    fn note_damaged(&self, row: &DamagedRow) {
+        self.damaged.fetch_add(1, Ordering::Relaxed);
+        let DamagedRow {
+            operation_id,
+            cause,
+        } = row;
+        if self.told_damaged.is_first(operation_id) {
+            tracing::warn!(
+                operation_id,
+                cause,
+                file = %self.path.display(),
+                "an archived operation cannot be read; lists leave it out"
+            );
+        }
+    }
+
+    /// Waits for a turn. It comes soon: whoever has one waits for no other.
+    async fn turn(&self) -> Option<Turn> {
+        // The semaphore is never closed.
+        let turn = Arc::clone(&self.turns).acquire_owned().await;
+        turn.ok().map(Arc::new)
     }
 
     /// Reads the file on a thread where waiting harms nobody.
@@ -232,7 +294,12 @@ impl Archive {
             Ok::<T, ArchiveError>(read)
         });
         let read = read.await.map_err(ArchiveError::from).flatten();
-        read.inspect_err(|error| self.note_error(error))
+        read.inspect_err(|error| {
+            // A damaged row says nothing about the others.
+            if !matches!(error, ArchiveError::Damaged(_)) {
+                self.note_error(error);
+            }
+        })
     }
 
     fn note_error(&self, error: &ArchiveError) {
@@ -273,6 +340,12 @@ impl Archive {
             "ktrdr_archive_errors_total",
             "Tries to read or write the archive that failed.",
             self.errors.load(Ordering::Relaxed),
+        );
+        register_counter(
+            registry,
+            "ktrdr_archive_damaged_total",
+            "Archived operations that cannot be read and were asked for or left out of lists, each time.",
+            self.damaged.load(Ordering::Relaxed),
         );
         register_counter(
             registry,

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::ArchiveError;
 
@@ -76,6 +76,49 @@ CREATE TRIGGER operation_changed AFTER UPDATE OF status ON operations BEGIN
 END;
 ";
 
+/// Indexes that were added after version 1. Programs that do not know them read and write the file as
+/// before, so they are no new version.
+const INDEXES: &str = "
+CREATE INDEX IF NOT EXISTS operations_by_retry ON operations (document ->> '$.retry_of')
+    WHERE document ->> '$.retry_of' IS NOT NULL;
+CREATE INDEX IF NOT EXISTS operations_by_worker ON operations (document ->> '$.worker_id');
+CREATE INDEX IF NOT EXISTS operations_by_code ON operations (document ->> '$.error.code')
+    WHERE document ->> '$.error.code' IS NOT NULL;
+CREATE INDEX IF NOT EXISTS operations_by_creation ON operations (document ->> '$.created_at');
+";
+
+/// The labels of operations, as `name:value`, which was added after version 1, too. Triggers keep it,
+/// so programs that do not know it do so as well. It begins with the operations that are there.
+const LABELS: &str = "
+CREATE TABLE labels (
+    label TEXT NOT NULL,
+    operation INTEGER NOT NULL,
+    PRIMARY KEY (label, operation)
+) STRICT, WITHOUT ROWID;
+
+CREATE TRIGGER labels_added AFTER INSERT ON operations
+WHEN new.document ->> '$.execution.labels' IS NOT NULL BEGIN
+    INSERT INTO labels SELECT key || ':' || value, new.number
+        FROM json_each(new.document, '$.execution.labels') WHERE type = 'text';
+END;
+CREATE TRIGGER labels_removed AFTER DELETE ON operations
+WHEN old.document ->> '$.execution.labels' IS NOT NULL BEGIN
+    DELETE FROM labels WHERE operation = old.number AND label IN
+        (SELECT key || ':' || value FROM json_each(old.document, '$.execution.labels'));
+END;
+CREATE TRIGGER labels_changed AFTER UPDATE OF document ON operations
+WHEN concat(old.document ->> '$.execution.labels', new.document ->> '$.execution.labels') <> '' BEGIN
+    DELETE FROM labels WHERE operation = old.number AND label IN
+        (SELECT key || ':' || value FROM json_each(old.document, '$.execution.labels'));
+    INSERT INTO labels SELECT key || ':' || value, new.number
+        FROM json_each(new.document, '$.execution.labels') WHERE type = 'text';
+END;
+
+INSERT INTO labels SELECT key || ':' || value, number
+    FROM operations, json_each(document, '$.execution.labels')
+    WHERE instr(document, '\"labels\"') > 0 AND type = 'text';
+";
+
 /// Opens the file to write it; makes it, or brings its tables up to date.
 pub fn open_to_write(path: &Path) -> Result<Connection, ArchiveError> {
     make_private(path);
@@ -87,7 +130,26 @@ pub fn open_to_write(path: &Path) -> Result<Connection, ArchiveError> {
     // What was committed survives a loss of power.
     connection.pragma_update(None, "synchronous", "full")?;
     migrate(&mut connection)?;
+    connection.execute_batch(INDEXES)?;
+    add_labels(&mut connection)?;
     Ok(connection)
+}
+
+/// Adds the table of labels if it is not there. Several backends may do so at the same time.
+fn add_labels(connection: &mut Connection) -> Result<(), ArchiveError> {
+    const IS_THERE: &str = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'labels')";
+    let is_there = |connection: &Connection| connection.query_row(IS_THERE, (), |row| row.get(0));
+
+    if is_there(connection)? {
+        return Ok(());
+    }
+    let change = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    // Another backend may have been first.
+    if !is_there(&change)? {
+        change.execute_batch(LABELS)?;
+    }
+    change.commit()?;
+    Ok(())
 }
 
 /// Makes an empty file that only its owner may read, if there is none. `SQLite` gives the files
@@ -144,7 +206,7 @@ fn migrate(connection: &mut Connection) -> Result<(), ArchiveError> {
     if pragma(connection, "user_version")? == VERSION {
         return Ok(());
     }
-    let change = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    let change = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     // Another backend may have been first. A later version adds its step here.
     if pragma(&change, "user_version")? == 0 {
         change.execute_batch(TABLES)?;
@@ -162,6 +224,47 @@ mod tests {
     #[test]
     fn triggers_count_by_the_segments_that_lists_skip() {
         assert!(TABLES.contains(&format!("start_sequence / {SEGMENT}")));
+    }
+
+    #[test]
+    fn labels_follow_their_operations_also_those_that_were_there_before() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("archive.db");
+        let add = |file: &Connection, number: i64, labels: &str| {
+            let row = "INSERT INTO operations VALUES (?1, 1, ?1, ?1, 'dummy', 'failed', 0, 9, ?2)";
+            let document = format!(r#"{{"execution":{{"labels":{labels}}}}}"#);
+            file.execute(row, (number, document)).unwrap();
+        };
+        let found = |file: &Connection| {
+            let all = "SELECT group_concat(label || operation, ' ') FROM labels";
+            file.query_row(all, (), |row| row.get::<_, Option<String>>(0))
+                .unwrap()
+                .unwrap_or_default()
+        };
+        // As a version without the table wrote it.
+        let file = open_to_write(&path).unwrap();
+        let back = "DROP TRIGGER labels_added; DROP TRIGGER labels_removed;
+            DROP TRIGGER labels_changed; DROP TABLE labels";
+        file.execute_batch(back).unwrap();
+        add(&file, 1, r#"{"a.b":"x:y"}"#);
+        add(&file, 2, "null");
+        drop(file);
+
+        let file = open_to_write(&path).unwrap();
+        assert_eq!(found(&file), "a.b:x:y1");
+        add(&file, 3, r#"{"a.b":"x:y","night":""}"#);
+        add(&file, 4, "{}");
+        assert_eq!(found(&file), "a.b:x:y1 a.b:x:y3 night:3");
+        file.execute_batch("DELETE FROM operations WHERE number <> 1")
+            .unwrap();
+        assert_eq!(found(&file), "a.b:x:y1");
+        // The stream lost its end, and the operation came back in another way.
+        let change = r#"UPDATE operations SET document = '{"execution":{"labels":{"b":"c"}}}'"#;
+        file.execute_batch(change).unwrap();
+        assert_eq!(found(&file), "b:c1");
+        file.execute_batch("UPDATE operations SET document = '{}'")
+            .unwrap();
+        assert_eq!(found(&file), "");
     }
 
     #[test]

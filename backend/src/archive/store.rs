@@ -2,34 +2,90 @@
 
 use std::ops::Range;
 
+use ktrdr_protocol::id::OperationId;
 use ktrdr_protocol::state::Status;
 use ktrdr_protocol::time::Timestamp;
 use parking_lot::Mutex;
-use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params, params_from_iter};
 
 use super::schema::SEGMENT;
 use super::{ArchiveError, document};
+use crate::projection::filter::Filter;
 use crate::projection::model::archiving::Ended;
-use crate::projection::record::View;
+use crate::projection::record::{Record, View};
 
 /// Rows that are looked at in one round of removing old ones.
 const ROUND: usize = 1000;
 
-/// Which operations a list shows. `None` matches all.
+/// Which operations a list shows, as a condition of SQL.
 #[derive(Debug, Clone, Default)]
-pub struct Filter {
-    /// The worker types as a JSON list.
-    types: Option<String>,
-    status: Option<&'static str>,
+pub struct Condition {
+    /// Begins with `AND`, or is empty. Its parameters are numbered from 1 on.
+    text: String,
+    values: Vec<String>,
+    /// Whether it is about more than worker types and statuses, which are counted by segment.
+    is_fine: bool,
 }
 
-impl Filter {
-    /// Operations of these types with this status.
-    pub fn new(types: Option<&[&str]>, status: Option<Status>) -> Self {
-        Self {
-            types: types.map(|types| serde_json::json!(types).to_string()),
-            status: status.map(Status::as_str),
+impl Condition {
+    /// The operations that match this filter.
+    pub fn new(filter: &Filter) -> Self {
+        let mut condition = Self::default();
+        let list = |values: &[String]| serde_json::json!(values).to_string();
+        if let Some(types) = &filter.types {
+            condition.add(
+                "worker_type IN (SELECT value FROM json_each(?))",
+                list(types),
+            );
         }
+        if !filter.statuses.is_empty() {
+            let statuses = serde_json::json!(filter.statuses).to_string();
+            condition.add("status IN (SELECT value FROM json_each(?))", statuses);
+        }
+
+        let coarse = condition.values.len();
+        if let Some(worker) = &filter.worker {
+            condition.add("document ->> '$.worker_id' = ?", worker.clone());
+        }
+        if let Some(schedule) = &filter.schedule {
+            condition.add("document ->> '$.schedule_id' = ?", schedule.clone());
+        }
+        if !filter.error_codes.is_empty() {
+            let codes = list(&filter.error_codes);
+            let is_one = "document ->> '$.error.code' IN (SELECT value FROM json_each(?))";
+            condition.add(is_one, codes);
+        }
+        for label in &filter.labels {
+            let has_it = "number IN (SELECT operation FROM labels WHERE label = ?)";
+            condition.add(has_it, label.to_string());
+        }
+        // All are written in the same form, so their texts are in the order of time.
+        if let Some(time) = filter.created_after {
+            condition.add("document ->> '$.created_at' >= ?", time.to_string());
+        }
+        if let Some(time) = filter.created_before {
+            condition.add("document ->> '$.created_at' < ?", time.to_string());
+        }
+        if let Some(time) = filter.ended_after {
+            let millis = time.as_millis().to_string();
+            condition.add("ended_at >= CAST(? AS INTEGER)", millis);
+        }
+        if let Some(search) = &filter.search {
+            condition.add(
+                "instr(lower(concat(operation_id, char(10), document ->> '$.summary', char(10),
+                    document ->> '$.error.code', char(10), document ->> '$.error.message')), ?) > 0",
+                search.text().to_owned(),
+            );
+        }
+        condition.is_fine = condition.values.len() > coarse;
+        condition
+    }
+
+    /// Adds a condition with one parameter, which is written as `?`.
+    fn add(&mut self, text: &str, value: String) {
+        self.values.push(value);
+        let numbered = text.replace('?', &format!("?{}", self.values.len()));
+        self.text.extend([" AND ", &numbered]);
     }
 }
 
@@ -187,26 +243,41 @@ pub fn result(
     id: &str,
     start_sequence: u64,
 ) -> Result<Option<String>, ArchiveError> {
-    const RESULT: &str = "SELECT result FROM results JOIN operations ON number = operation
-        WHERE operation_id = ?1 AND start_sequence = ?2 ORDER BY stream DESC LIMIT 1";
+    // Of the newest operation alone: an older one with the same id may be of another worker type.
+    const RESULT: &str = "SELECT result FROM results WHERE operation = (
+        SELECT number FROM operations WHERE operation_id = ?1 AND start_sequence = ?2
+        ORDER BY stream DESC LIMIT 1)";
 
     let mut result = connection.prepare_cached(RESULT)?;
     let row = result.query_row((id, start_sequence as i64), |row| row.get(0));
     Ok(row.optional()?)
 }
 
+/// Whether there is an operation of this type.
+pub fn knows_type(connection: &Connection, name: &str) -> Result<bool, ArchiveError> {
+    const KNOWS: &str = "SELECT EXISTS (SELECT 1 FROM segments WHERE worker_type = ?1)";
+
+    let mut knows = connection.prepare_cached(KNOWS)?;
+    Ok(knows.query_row([name], |row| row.get(0))?)
+}
+
 /// How many operations match in each segment, newest first.
 pub fn segments(
     connection: &Connection,
-    filter: &Filter,
+    condition: &Condition,
 ) -> Result<Vec<SegmentCount>, ArchiveError> {
-    const SEGMENTS: &str = "SELECT stream, segment, SUM(operations) FROM segments
-        WHERE (?1 IS NULL OR status = ?1)
-        AND (?2 IS NULL OR worker_type IN (SELECT value FROM json_each(?2)))
-        GROUP BY stream, segment ORDER BY stream DESC, segment DESC";
+    let from = match condition.is_fine {
+        false => "segment, SUM(operations) FROM segments".to_owned(),
+        true => format!("start_sequence / {SEGMENT} AS segment, COUNT(*) FROM operations"),
+    };
+    let text = format!(
+        "SELECT stream, {from} WHERE TRUE {} GROUP BY stream, segment
+            ORDER BY stream DESC, segment DESC",
+        condition.text
+    );
 
-    let mut segments = connection.prepare_cached(SEGMENTS)?;
-    let rows = segments.query_map(params![filter.status, filter.types], |row| {
+    let mut segments = connection.prepare_cached(&text)?;
+    let rows = segments.query_map(params_from_iter(&condition.values), |row| {
         Ok(SegmentCount {
             stream: row.get(0)?,
             segment: sequence(row, 1)?,
@@ -219,21 +290,21 @@ pub fn segments(
 /// The matching operations of a segment, newest first.
 pub fn entries(
     connection: &Connection,
-    filter: &Filter,
+    condition: &Condition,
     stream: i64,
     segment: u64,
 ) -> Result<Vec<Entry>, ArchiveError> {
-    const ENTRIES: &str = "SELECT number, start_sequence, operation_id FROM operations
-        WHERE stream = ?3 AND start_sequence >= ?4 AND start_sequence < ?5
-        AND (?1 IS NULL OR status = ?1)
-        AND (?2 IS NULL OR worker_type IN (SELECT value FROM json_each(?2)))
-        ORDER BY start_sequence DESC, operation_id DESC";
-
     let range = sequences(segment);
-    let mut entries = connection.prepare_cached(ENTRIES)?;
-    let (first, end) = (range.start as i64, range.end as i64);
-    let key = (filter.status, filter.types.as_deref(), stream, first, end);
-    let rows = entries.query_map(key, |row| {
+    // Numbers that this program has made, not text from outside.
+    let text = format!(
+        "SELECT number, start_sequence, operation_id FROM operations
+            WHERE stream = {stream} AND start_sequence >= {} AND start_sequence < {} {}
+            ORDER BY start_sequence DESC, operation_id DESC",
+        range.start, range.end, condition.text
+    );
+
+    let mut entries = connection.prepare(&text)?;
+    let rows = entries.query_map(params_from_iter(&condition.values), |row| {
         Ok(Entry {
             number: row.get(0)?,
             start_sequence: sequence(row, 1)?,
@@ -241,6 +312,22 @@ pub fn entries(
         })
     })?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// The newest operation of the archive that repeats this one.
+pub fn retried_as(
+    connection: &Connection,
+    record: &Record,
+) -> Result<Option<OperationId>, ArchiveError> {
+    const RETRIED: &str = "SELECT operation_id FROM operations
+        WHERE document ->> '$.retry_of' = ?1 ORDER BY stream DESC, start_sequence DESC LIMIT 1";
+
+    if !matches!(record.state.status, Status::Failed | Status::Cancelled) {
+        return Ok(None);
+    }
+    let mut retried = connection.prepare_cached(RETRIED)?;
+    let row = retried.query_row([record.id.as_str()], |row| row.get::<_, String>(0));
+    Ok(row.optional()?.and_then(|id| OperationId::new(id).ok()))
 }
 
 /// The operation of an entry.
@@ -253,7 +340,9 @@ pub fn view(connection: &Connection, number: i64) -> Result<View, ArchiveError> 
 }
 
 fn stored(row: &Row<'_>) -> Result<View, ArchiveError> {
-    let text: String = row.get(0)?;
+    let text: String = row
+        .get(0)
+        .map_err(|error| ArchiveError::Damaged(error.to_string()))?;
     document::read(&text, sequence(row, 1)?, sequence(row, 2)?)
 }
 
@@ -261,4 +350,28 @@ fn stored(row: &Row<'_>) -> Result<View, ArchiveError> {
 fn sequence(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     let value: i64 = row.get(column)?;
     Ok(u64::try_from(value).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::schema;
+    use super::*;
+
+    #[test]
+    fn the_result_of_an_older_operation_with_the_same_id_is_not_shown() {
+        let scratch = tempfile::tempdir().unwrap();
+        let file = schema::open_to_write(&scratch.path().join("archive.db")).unwrap();
+        // The stream was made again, and counts from the beginning.
+        let rows = "INSERT INTO operations VALUES
+            (1, 1, 5, 'a', 'secret', 'completed', 0, 6, '{}'),
+            (2, 2, 5, 'a', 'dummy', 'completed', 0, 6, '{}');
+            INSERT INTO results VALUES (1, '7')";
+        file.execute_batch(rows).unwrap();
+
+        assert_eq!(result(&file, "a", 5).unwrap(), None);
+
+        file.execute_batch("INSERT INTO results VALUES (2, '8')")
+            .unwrap();
+        assert_eq!(result(&file, "a", 5).unwrap().as_deref(), Some("8"));
+    }
 }

@@ -12,6 +12,7 @@ use super::results::Results;
 use super::{Archive, ArchiveError, schema, store};
 use crate::projection::Projection;
 use crate::projection::model::archiving::Ended;
+use crate::projection::search::Look;
 use crate::result_buckets::ResultBuckets;
 
 /// Operations in one transaction, at most.

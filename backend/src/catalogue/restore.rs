@@ -5,6 +5,7 @@
 //! writes those that are missing. What a worker or another backend has written first stays.
 
 use async_nats::jetstream::kv::Store;
+use ktrdr_http::schema::UnusableSchema;
 use ktrdr_protocol::worker::domain_key;
 
 use super::Catalogue;
@@ -27,19 +28,28 @@ impl Catalogue {
         );
     }
 
-    /// The owners of domains, then the entries, oldest first: the order decides who has a domain.
-    fn in_old_order(&self) -> Vec<(String, Vec<u8>)> {
+    /// The owners of domains, then the entries of all versions, oldest first: the order decides who
+    /// has a domain, and which version is the newest.
+    pub(super) fn in_old_order(&self) -> Vec<(String, Vec<u8>)> {
         let contents = self.contents.read();
         let owners = contents.claims.iter().map(|(domain, claim)| {
             let owner = claim.worker_type.clone().into_bytes();
             (domain_key(domain), owner)
         });
 
-        let mut entries: Vec<_> = contents.entries.iter().collect();
+        let versions = contents.versions.iter();
+        let mut entries: Vec<_> = versions
+            .flat_map(|(worker_type, versions)| versions.by_key(worker_type))
+            // Without its schema an entry would allow everything.
+            .filter(|(_, entry)| {
+                let error = entry.schema_error();
+                !matches!(error, Some(UnusableSchema::TooLarge { .. }))
+            })
+            .collect();
         entries.sort_by_key(|(_, entry)| entry.revision);
         let entries = entries.into_iter().filter_map(|(key, entry)| {
             let value = serde_json::to_vec(&entry.published).ok()?;
-            Some((key.clone(), value))
+            Some((key.to_owned(), value))
         });
         owners.chain(entries).collect()
     }

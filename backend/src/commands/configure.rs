@@ -13,7 +13,7 @@ use async_nats::jetstream::stream::Info;
 use clap::Args;
 use ktrdr_bus::nats::{self, ConnectError, Connection};
 use ktrdr_bus::settings::{AskedSettings, NatsOptions};
-use ktrdr_bus::stream_settings::{Difference, StreamSettings, UNLIMITED};
+use ktrdr_bus::stream_settings::{Difference, StreamSettings, UNLIMITED, duration_text};
 use ktrdr_bus::telemetry::{self, LogOptions};
 use ktrdr_bus::topology::{self, TopologyError};
 use ktrdr_protocol::state::Status;
@@ -126,7 +126,8 @@ impl Configure {
         wanted: &StreamSettings,
     ) -> Result<Counted, ConfigureError> {
         let projection = Projection::new(Changes::default());
-        let settings = SettingsInForce::new(AskedSettings::default());
+        // No heartbeat is compared with what is only looked at.
+        let settings = SettingsInForce::new(AskedSettings::default(), Duration::ZERO);
         settings.note(*in_force);
         let reading = follow::run(
             &projection,
@@ -140,7 +141,7 @@ impl Configure {
         }
 
         let now = Timestamp::now();
-        let count = |status| projection.list(None, Some(status), 0, 0, 0).0;
+        let count = |status| projection.count(status);
         Ok(Counted {
             all: projection.len() as u64,
             open: count(Status::Pending) + count(Status::Running),
@@ -216,10 +217,15 @@ fn losses(
     if is_lower(in_force.metrics_max_bytes, wanted.metrics_max_bytes) {
         lines.push("the oldest metric points beyond the new limit are deleted".to_owned());
     }
+    if is_lower(in_force.logs_max_bytes, wanted.logs_max_bytes)
+        || wanted.logs_max_age < in_force.logs_max_age
+    {
+        lines.push("the oldest log lines beyond the new limits are deleted".to_owned());
+    }
     if wanted.lease < in_force.lease {
         lines.push(format!(
-            "no work is lost: workers use the shorter lease at once, and the queues follow after the longer one ({:?}) has passed. Workers of version 0.1.0 keep the lease with which they took an operation: stop them first",
-            in_force.lease
+            "no work is lost: workers use the shorter lease at once, and the queues follow after the longer one ({}) has passed. Workers of version 0.1.0 keep the lease with which they took an operation: stop them first",
+            duration_text(in_force.lease)
         ));
     }
 

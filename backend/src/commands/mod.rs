@@ -4,11 +4,13 @@
 //! |---|---|
 //! | [`configure`] | `configure`: shows and changes the settings in force |
 //! | [`nats_config`] | `nats-config`: prints a configuration of nats-server with few permissions |
+//! | [`nats_key`] | `nats-key new`: makes a key of a NATS user |
 //! | [`signing_key`] | `signing-key new`: makes a key for signed starts |
 //! | [`token`] | `token new`: makes a token and adds its entry to the file of tokens |
 
 pub mod configure;
 pub mod nats_config;
+pub mod nats_key;
 pub mod signing_key;
 pub mod token;
 
@@ -51,6 +53,9 @@ pub enum Command {
     /// Print a configuration of nats-server in which each program may do what it needs, and nothing
     /// else.
     NatsConfig(nats_config::NatsConfig),
+    /// Make keys with which programs show NATS who they are.
+    #[command(subcommand)]
+    NatsKey(nats_key::NatsKeyCommand),
 }
 
 /// What the program was asked to do.
@@ -103,6 +108,7 @@ impl Command {
             Self::SigningKey(command) => command.run().map_err(Into::into),
             Self::Configure(command) => command.run().map_err(Into::into),
             Self::NatsConfig(command) => command.run().map_err(Into::into),
+            Self::NatsKey(command) => command.run().map_err(Into::into),
         };
         match done {
             Ok(()) => ExitCode::SUCCESS,

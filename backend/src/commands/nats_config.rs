@@ -2,8 +2,8 @@
 //! what it needs, and nothing else.
 
 use clap::{Args, ValueEnum};
-use ktrdr_bus::permissions::Installation;
 use ktrdr_bus::permissions::config::{ConfigError, accounts};
+use ktrdr_bus::permissions::{Installation, Proof};
 use ktrdr_protocol::id::{Queue, WorkerType};
 use ktrdr_protocol::queue_class;
 use ktrdr_protocol::requirements::Requirements;
@@ -29,6 +29,10 @@ pub struct NatsConfig {
     /// cancels.
     #[arg(long, env = "WORKER_HTTP", default_value = "full")]
     worker_http: WorkerHttp,
+    /// Users with keys instead of passwords: nats-server then knows no secret. `ktrdr-backend nats-key
+    /// new` makes a key; programs use it with `NATS_NKEY`.
+    #[arg(long)]
+    nkeys: bool,
 }
 
 /// What the workers' own REST interfaces take.
@@ -63,12 +67,19 @@ impl NatsConfig {
             queues,
             direct_starts: self.worker_http == WorkerHttp::Full,
         };
+        let (proof, option, what) = if self.nkeys {
+            let what = "the public key of a user (U…) in each of these variables";
+            (Proof::Nkey, " --nkeys", what)
+        } else {
+            let what = "a password in each of these variables (letters and digits, beginning with a letter)";
+            (Proof::Password, "", what)
+        };
         let variables: String = installation
             .roles()
             .iter()
-            .map(|role| format!("#   {}\n", role.password_variable()))
+            .map(|role| format!("#   {}\n", role.variable(proof)))
             .collect();
-        let users = accounts(&installation)?;
+        let users = accounts(&installation, proof)?;
         // The first lines of the file without users say how to start a server with it.
         let settings = BASE.split_once("\n\n").map_or(BASE, |(_, rest)| rest);
 
@@ -76,9 +87,9 @@ impl NatsConfig {
             "\
 # Configuration of nats-server for KTRDR Workers, in which each program may do what it needs and nothing else. Printed by
 #
-#   ktrdr-backend nats-config --types {types}
+#   ktrdr-backend nats-config --types {types}{option}
 #
-# Set NATS_STORE_DIR, and a password in each of these variables (letters and digits, beginning with a letter):
+# Set NATS_STORE_DIR, and {what}:
 #
 {variables}#
 # Then: nats-server -c nats.secure.conf. docs/security.md explains the rest.

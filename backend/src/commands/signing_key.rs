@@ -1,7 +1,7 @@
 //! `ktrdr-backend signing-key new`: makes a key for signed starts.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use ktrdr_bus::signing::{KeyError, write_new_seed};
@@ -44,13 +44,28 @@ impl SigningKeyCommand {
     /// [`NewKeyError`].
     pub fn run(self) -> Result<(), NewKeyError> {
         let Self::New(new) = self;
-        let public = write_new_seed(&new.file)?;
+        new.make(
+            write_new_seed,
+            "give it to backends only. The public key, for workers, follows",
+        )
+    }
+}
+
+impl NewKey {
+    /// Makes a key with `write`, and prints its public key. `then` says what is to be done with the
+    /// seed.
+    pub(super) fn make(
+        self,
+        write: impl FnOnce(&Path) -> Result<String, KeyError>,
+        then: &str,
+    ) -> Result<(), NewKeyError> {
+        let public = write(&self.file)?;
         eprintln!(
-            "Wrote the seed to {}: give it to backends only. The public key, for workers, follows on standard output.",
-            new.file.display()
+            "Wrote the seed to {}: {then} on standard output.",
+            self.file.display()
         );
         writeln!(io::stdout(), "{public}").map_err(|cause| NewKeyError::Print {
-            path: new.file,
+            path: self.file,
             cause,
         })
     }

@@ -157,10 +157,12 @@ fn append(path: &Path, entry: &str) -> Result<(), TokenError> {
     let lock = File::open(folder).map_err(failed)?;
     lock.lock().map_err(failed)?;
 
-    let mut text = match std::fs::read_to_string(&target) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-        Err(error) => return Err(failed(error)),
+    let mut text = match file::read(&target) {
+        Ok((text, _)) => text,
+        Err(TokensError::Read { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => {
+            String::new()
+        }
+        Err(error) => return Err(error.into()),
     };
     if !text.is_empty() {
         text += if text.ends_with('\n') { "\n" } else { "\n\n" };

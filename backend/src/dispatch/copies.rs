@@ -1,4 +1,5 @@
-//! Putting an operation back into its queue: the event first, then a copy of its start request.
+//! Putting an operation back into its queue, or moving it into another: the event first, then a copy of
+//! its start request.
 //!
 //! The event names the copy, and a worker runs only the copy that the log named last. So a backend
 //! that is wrong about the queue does no harm: the request that the queue holds after all is dropped.
@@ -11,13 +12,17 @@ use ktrdr_bus::oplog::{AppendError, ReadLogError, StartMessage, Stored, stream_t
 use ktrdr_bus::signing::{Received, Refusal};
 use ktrdr_protocol::event::{EventKind, Failure, ReleaseReason};
 use ktrdr_protocol::id::CopyId;
+use ktrdr_protocol::origin::Origin;
+use ktrdr_protocol::queue_name::QueueName;
 use ktrdr_protocol::start_request::NamedCopy;
+use ktrdr_protocol::subject::Topic;
 use ktrdr_protocol::time::Timestamp;
 use ktrdr_protocol::trace;
 use serde_json::value::RawValue;
 
 use super::{Dispatch, PATIENCE};
 use crate::projection::record::Record;
+use crate::queues::QueueError;
 
 /// The first start request of an operation, which this backend may publish again.
 #[derive(Debug)]
@@ -45,6 +50,20 @@ pub enum NoOriginal {
     Unreadable(#[from] serde_json::Error),
 }
 
+/// Why an operation was not moved.
+#[derive(Debug, thiserror::Error)]
+pub enum MoveError {
+    /// Its start request cannot be published again.
+    #[error(transparent)]
+    NoOriginal(#[from] NoOriginal),
+    /// The queue cannot be used.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    /// The event or the copy was not stored.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+}
+
 impl Dispatch {
     /// The first start request of an operation. A backend that signs returns it only when a trusted
     /// key has signed it.
@@ -68,9 +87,14 @@ impl Dispatch {
         let Some(keys) = self.signatures.trusted() else {
             return Ok(());
         };
-        let queue = &record.queue;
+        // The operation may have been moved since, so the queue is that of the message.
+        let is_start = matches!(self.names.parse(&message.subject), Some(Topic::Start { worker_type, .. })
+            if worker_type == record.queue.worker_type.as_str());
+        if !is_start {
+            return Err(Refusal::WrongSignature);
+        }
         keys.check(Received {
-            subject: &self.names.start(&queue.worker_type, &queue.origin),
+            subject: &message.subject,
             operation_id: &record.id,
             body: &message.payload,
             headers: Some(&message.headers),
@@ -100,6 +124,55 @@ impl Dispatch {
         Ok(NamedCopy { id, named_at })
     }
 
+    /// Moves an operation that waits into another queue of its class, if it is still in the state of
+    /// `record`. Returns the sequence of the event.
+    ///
+    /// # Errors
+    /// [`MoveError`]; a conflict means that another event came first.
+    pub async fn move_to(&self, record: &Record, to: QueueName) -> Result<u64, MoveError> {
+        // Before the event: a copy that cannot be made must not be named.
+        let original = self.original(record).await?;
+        let queue = to.queue();
+        if !to.is_delayed {
+            self.queues
+                .ensure(&record.queue.worker_type, &queue)
+                .await?;
+        }
+
+        let id = CopyId::generate();
+        let kind = EventKind::Moved {
+            queue: queue.clone(),
+            retry_at: self.remaining_delay(record).await,
+            copy: id.clone(),
+        };
+        let named_at = self.close(record, kind).await?;
+        let copy = NamedCopy { id, named_at };
+        self.store_copy(record, &Origin::Queued(queue), original, &copy, 0)
+            .await?;
+        Ok(named_at)
+    }
+
+    /// Ends an operation that cannot go on, because its start request cannot be published again. Returns
+    /// the sequence of the event.
+    ///
+    /// # Errors
+    /// [`MoveError`], also when it is not known whether the start request is there.
+    pub async fn end_without_original(
+        &self,
+        record: &Record,
+        why: NoOriginal,
+    ) -> Result<u64, MoveError> {
+        let message = format!(
+            "the operation cannot go on, because its start request cannot be published again: {why}"
+        );
+        let ended = match why {
+            NoOriginal::Unknown(_) => return Err(why.into()),
+            NoOriginal::NotTrusted(_) => self.fail_unsigned(record, message).await,
+            NoOriginal::Gone | NoOriginal::Unreadable(_) => self.fail_lost(record, message).await,
+        };
+        Ok(ended?)
+    }
+
     /// When a retry that waits is due, by this machine's clock: readers replace the time of an event
     /// by the stream's. Without an answer from the stream it is due at once.
     async fn remaining_delay(&self, record: &Record) -> Option<Timestamp> {
@@ -108,7 +181,8 @@ impl Dispatch {
         Some(Timestamp::now().plus(due.after(now)))
     }
 
-    /// Stores the copy of the start request that the log names, signed if there is a key.
+    /// Stores the copy of the start request that the log names into this queue, signed if there is a
+    /// key.
     ///
     /// Its message id is made from the copy, so twice is once, also by two backends. `tries` counts
     /// earlier tries after which the copy was not in the stream: whoever may publish can use a message
@@ -119,23 +193,36 @@ impl Dispatch {
     pub async fn store_copy(
         &self,
         record: &Record,
+        origin: &Origin,
         mut original: Original,
         copy: &NamedCopy,
         tries: u32,
     ) -> Result<Stored, AppendError> {
         let named = serde_json::value::to_raw_value(copy).map_err(AppendError::Encode)?;
         original.members.insert("copy".to_owned(), named);
+        // The copy is stored at another time, so what counts from the first one becomes a time.
+        for (member, replaced, time) in [
+            ("start_at", "delay_seconds", record.due()),
+            ("expires_at", "queue_timeout_seconds", record.deadline()),
+        ] {
+            if let Some(time) = time {
+                let time = serde_json::value::to_raw_value(&time).map_err(AppendError::Encode)?;
+                original.members.insert(member.to_owned(), time);
+                original.members.remove(replaced);
+            }
+        }
         let body = serde_json::to_vec(&original.members).map_err(AppendError::Encode)?;
 
         // No operation id has a slash, so no start has such a message id.
         let message = StartMessage {
             operation_id: &record.id,
             worker_type: &record.queue.worker_type,
-            origin: &record.queue.origin,
+            origin,
             body: body.into(),
             copy: Some(&copy.id),
             trace: original.trace.as_deref(),
             message_id: &format!("{}/{}/{tries}", record.id, copy.id),
+            behind: None,
         };
         self.log
             .store_start(message, self.signatures.signer(), PATIENCE)

@@ -1,5 +1,5 @@
-//! Looks at what would otherwise fill up or grow old in silence, every ten seconds. It warns, and
-//! keeps the figures for `/metrics` ([`crate::figures`]).
+//! Looks at what would otherwise fill up or grow old in silence, every ten seconds, or more often when
+//! the retention is short. It warns, and keeps the figures for `/metrics` ([`crate::figures`]).
 //!
 //! The figures of queues come from the duty [`super::queues`], which asks for all consumers anyway.
 
@@ -10,6 +10,7 @@ use async_nats::jetstream::stream::{DiscardPolicy, Info};
 use ktrdr_bus::queues::Listing;
 use ktrdr_bus::telemetry::{Repeated, chain};
 use ktrdr_protocol::id::OperationId;
+use ktrdr_protocol::subject::SubjectNames;
 use ktrdr_protocol::time::Timestamp;
 use tokio::time::Instant;
 
@@ -17,8 +18,11 @@ use crate::figures::{QueueFigures, StreamFigures, WorkFigures};
 use crate::projection::model::UnfinishedWork;
 use crate::state::AppState;
 
-/// Pause between two looks.
+/// Pause between two looks, at most.
 const INTERVAL: Duration = Duration::from_secs(10);
+
+/// Pause between two looks, at least.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The part of a limit above which there is a warning.
 const NEARLY_FULL: f64 = 0.8;
@@ -34,25 +38,27 @@ const QUIET: Duration = Duration::from_secs(3600);
 pub async fn run(state: &AppState) {
     let mut watch = Watch {
         state,
-        full: BTreeMap::new(),
-        expiring: Repeated::new(),
-        not_pulling: Repeated::new(),
-        quiet: HashSet::new(),
         failures: Repeated::new(),
+        warnings: Warnings::default(),
     };
-    let mut due = tokio::time::interval(INTERVAL);
-    due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut streams_due = Instant::now();
     loop {
-        due.tick().await;
-        if state.has_nats() {
+        if state.has_nats() && Instant::now() >= streams_due {
             watch.look_at_streams().await;
+            streams_due = Instant::now() + INTERVAL;
         }
         // Before that, operations that have ended look as if they had not.
         if state.projection.is_caught_up() {
-            watch.look_at_work();
+            watch.look_at_work().await;
         }
         watch.look_at_workers();
+        tokio::time::sleep(pause(state.settings.get().retention)).await;
     }
+}
+
+/// The pause between two looks: several of them happen while an operation is about to expire.
+fn pause(retention: Duration) -> Duration {
+    (retention / 400).clamp(SHORTEST_INTERVAL, INTERVAL)
 }
 
 /// Takes what the server says about the consumers of queues, and warns about those that are nearly
@@ -92,13 +98,19 @@ fn is_nearly_full(used: u64, limit: Option<u64>) -> bool {
 
 struct Watch<'a> {
     state: &'a AppState,
+    failures: Repeated,
+    warnings: Warnings,
+}
+
+/// What was told of.
+#[derive(Default)]
+struct Warnings {
     /// Lines about each stream.
     full: BTreeMap<String, Repeated>,
     expiring: Repeated,
     not_pulling: Repeated,
-    /// The quiet operations that were told of.
+    /// The quiet operations.
     quiet: HashSet<OperationId>,
-    failures: Repeated,
 }
 
 impl Watch<'_> {
@@ -107,13 +119,14 @@ impl Watch<'_> {
         let mut streams = vec![
             names.stream(),
             names.metrics_stream(),
-            format!("KV_{}", names.worker_types_bucket()),
-            format!("KV_{}", names.checkpoints_bucket()),
-            format!("OBJ_{}", names.results_bucket()),
+            names.logs_stream(),
+            SubjectNames::key_values_stream(&names.worker_types_bucket()),
+            SubjectNames::key_values_stream(&names.checkpoints_bucket()),
+            SubjectNames::objects_stream(&names.results_bucket()),
         ];
         for entry in self.state.catalogue.all() {
             let bucket = names.results_bucket_of(&entry.published.worker_type);
-            streams.push(format!("OBJ_{bucket}"));
+            streams.push(SubjectNames::objects_stream(&bucket));
         }
 
         let mut found = Vec::with_capacity(streams.len());
@@ -135,12 +148,52 @@ impl Watch<'_> {
         }
 
         for stream in &found {
-            self.warn_if_full(stream);
+            self.warnings.about_full(stream);
         }
         self.state.figures.set_streams(found);
     }
 
-    fn warn_if_full(&mut self, found: &StreamFigures) {
+    async fn look_at_work(&mut self) {
+        let now = Timestamp::now();
+        let unfinished = self.state.projection.unfinished(now, Instant::now());
+        let figures = unfinished.iter().map(|work| WorkFigures {
+            worker_type: work.worker_type.clone(),
+            oldest_age: work.oldest_age(now),
+            progress_age: work
+                .quietest
+                .as_ref()
+                .map_or(0.0, |(_, age)| age.as_secs_f64()),
+        });
+        self.state.figures.set_work(figures.collect());
+        self.warnings.about_quiet(&unfinished);
+
+        let stream = self.state.names.stream();
+        let known = self.state.figures.max_age(&stream);
+        // The age limit may have been raised since the last look at the streams.
+        if known.is_some_and(|known| is_expiring(&unfinished, now, known))
+            && let Ok(stream) = self.state.connection.jetstream.get_stream(stream).await
+        {
+            let limit = stream.cached_info().config.max_age.as_secs_f64();
+            self.warnings.about_expiring(&unfinished, now, limit);
+        }
+    }
+
+    fn look_at_workers(&mut self) {
+        let not_pulling = self.state.registry.not_pulling(Instant::now());
+        if let Some((worker_id, worker_type)) = not_pulling.first()
+            && let Some(count) = self.warnings.not_pulling.note()
+        {
+            tracing::warn!(
+                %worker_id, %worker_type, workers = not_pulling.len(), count,
+                "a worker is free and asks for no work, although it sends heartbeats. Look at its log, and restart it"
+            );
+        }
+    }
+}
+
+impl Warnings {
+    /// A stream that soon refuses messages.
+    fn about_full(&mut self, found: &StreamFigures) {
         // One that drops its oldest messages is full by design.
         if !found.refuses || !is_nearly_full(found.bytes, found.max_bytes) {
             return;
@@ -157,24 +210,11 @@ impl Watch<'_> {
         }
     }
 
-    fn look_at_work(&mut self) {
-        let now = Timestamp::now();
-        let unfinished = self.state.projection.unfinished(now, Instant::now());
-        let limit = self.state.figures.max_age(&self.state.names.stream());
-
-        let figures = unfinished.iter().map(|work| WorkFigures {
-            worker_type: work.worker_type.clone(),
-            oldest_age: work.oldest_age(now),
-            progress_age: work
-                .quietest
-                .as_ref()
-                .map_or(0.0, |(_, age)| age.as_secs_f64()),
-        });
-        self.state.figures.set_work(figures.collect());
-
-        for work in &unfinished {
-            if let (Some((id, _)), Some(limit)) = (&work.oldest, limit)
-                && work.oldest_age(now) > NEARLY_EXPIRED * limit
+    /// Operations that the stream drops at the age of `limit` seconds, and that have not ended.
+    fn about_expiring(&mut self, unfinished: &[UnfinishedWork], now: Timestamp, limit: f64) {
+        for work in unfinished {
+            if let Some((id, _)) = &work.oldest
+                && is_expiring(std::slice::from_ref(work), now, limit)
                 && let Some(count) = self.expiring.note()
             {
                 tracing::warn!(
@@ -184,11 +224,10 @@ impl Watch<'_> {
                 );
             }
         }
-        self.warn_about_quiet(&unfinished);
     }
 
-    /// Warns once about an operation that has reported nothing for long.
-    fn warn_about_quiet(&mut self, unfinished: &[UnfinishedWork]) {
+    /// An operation that has reported nothing for long. Each is told of once.
+    fn about_quiet(&mut self, unfinished: &[UnfinishedWork]) {
         let quiet: Vec<_> = unfinished
             .iter()
             .filter_map(|work| work.quietest.as_ref())
@@ -206,18 +245,13 @@ impl Watch<'_> {
             }
         }
     }
+}
 
-    fn look_at_workers(&self) {
-        let not_pulling = self.state.registry.not_pulling(Instant::now());
-        if let Some((worker_id, worker_type)) = not_pulling.first()
-            && let Some(count) = self.not_pulling.note()
-        {
-            tracing::warn!(
-                %worker_id, %worker_type, workers = not_pulling.len(), count,
-                "a worker is free and asks for no work, although it sends heartbeats. Look at its log, and restart it"
-            );
-        }
-    }
+/// Whether the stream, which keeps messages for `limit` seconds (0: for ever), is about to drop one of
+/// these operations.
+fn is_expiring(unfinished: &[UnfinishedWork], now: Timestamp, limit: f64) -> bool {
+    let is_old = |work: &UnfinishedWork| work.oldest_age(now) > NEARLY_EXPIRED * limit;
+    limit > 0.0 && unfinished.iter().any(is_old)
 }
 
 fn figures_of(name: String, info: &Info) -> StreamFigures {
@@ -231,3 +265,6 @@ fn figures_of(name: String, info: &Info) -> StreamFigures {
         refuses: info.config.discard == DiscardPolicy::New,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,7 @@ use ktrdr_protocol::progress::ProgressMessage;
 use ktrdr_protocol::worker::{Heartbeat, RunningOperation};
 use tokio::time::{Instant, MissedTickBehavior};
 
+use crate::catalogue::HELD_INTERVALS;
 use crate::state::AppState;
 
 /// Messages taken in one go, at most.
@@ -76,7 +77,10 @@ async fn listen(state: &AppState) -> Result<(), async_nats::Error> {
                 }
             }
             _ = sweep.tick() => {
-                state.registry.sweep(Instant::now());
+                let now = Instant::now();
+                state.registry.sweep(now);
+                let held = state.config.protocol.heartbeat_interval * HELD_INTERVALS;
+                state.catalogue.note_alive(state.registry.versions(), now, held);
                 state.projection.summarise_skipped();
                 state.refused.summarise();
             }

@@ -14,7 +14,10 @@
 //! | [`crate::queues::lists`] | keeps the lists of queues up to date |
 //! | [`keeping`] | keeps the streams as long as operations need them, and removes what is over |
 //! | [`settings`] | makes streams and buckets that are missing, and brings them in line with the settings in force |
+//! | [`crate::schedules`] | keeps the schedules up to date |
+//! | [`schedules`] | starts the operations of schedules |
 //! | [`put_back`] | puts operations back that no queue holds |
+//! | [`times`] | moves delayed operations that are due, and ends those that have expired |
 //! | [`crate::archive`] | writes operations that have ended into the archive, if there is one |
 //! | [`reconcile`] | ends operations that can no longer end by themselves |
 
@@ -25,7 +28,9 @@ mod listen;
 mod put_back;
 mod queues;
 mod reconcile;
+mod schedules;
 mod settings;
+mod times;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -84,6 +89,10 @@ pub async fn run(state: AppState) -> DutyError {
     });
     let listing = state.clone();
     duties.spawn(async move { listing.queues.lists.follow().await });
+    let watching = state.clone();
+    duties.spawn(async move { watching.schedules.follow().await });
+    let starting = state.clone();
+    duties.spawn(async move { schedules::run(&starting).await });
     let setting = state.clone();
     duties.spawn(async move { settings::run(&setting).await });
     let watching = state.clone();
@@ -103,6 +112,8 @@ pub async fn run(state: AppState) -> DutyError {
     duties.spawn(async move { queues::run(&serving).await });
     let putting_back = state.clone();
     duties.spawn(async move { put_back::run(&putting_back).await });
+    let timing = state.clone();
+    duties.spawn(async move { times::run(&timing).await });
     duties.spawn(async move { reconcile::run(&state).await });
 
     // A backend that lacks one duty looks healthy and is not; one that ends is restarted.

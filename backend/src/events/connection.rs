@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::Stream;
-use ktrdr_http::answer::Share;
+use ktrdr_http::answer::{AnswerBudget, Share};
 use ktrdr_protocol::id::{OperationId, WorkerType};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
+use tokio_util::sync::CancellationToken;
 
 use super::frame::{Batch, Frame, FrameKind, prelude};
 use super::{Broadcaster, Subscription};
@@ -73,6 +74,7 @@ struct AllEvents {
 /// All events from now on, after those that were missed since `last_id`.
 pub fn all_events(
     broadcaster: &Broadcaster,
+    answers: &AnswerBudget,
     filter: Filter,
     last_id: Option<u64>,
 ) -> impl Stream<Item = Result<Bytes, Infallible>> + use<> {
@@ -90,7 +92,7 @@ pub fn all_events(
         Some(last_id) => {
             let (last_change, missed) = missed_since(projection, &filter, last_id);
             let missed = missed.and_then(|frames| {
-                share = Some(broadcaster.0.answers.try_share(size(&frames))?);
+                share = Some(answers.try_share(size(&frames))?);
                 Some(frames)
             });
             catch_up(last_change, missed, &mut waiting);
@@ -211,6 +213,7 @@ impl AllEvents {
 struct OneOperation {
     subscription: Subscription,
     broadcaster: Broadcaster,
+    answers: AnswerBudget,
     id: OperationId,
     /// After the stream was replaced, the same id may be an operation of another type.
     worker_type: WorkerType,
@@ -221,25 +224,32 @@ struct OneOperation {
     share: Option<Share>,
     /// The operation has ended: the stream ends after what waits.
     ended: bool,
+    /// Cancelled when the stream ends before the operation: the client is to connect again.
+    gave_up: CancellationToken,
 }
 
 /// The operation as it is now, then everything that happens to it. Ends with the operation's end.
-/// `share` is for the first document.
+/// `share` is for the first document, the others take theirs of `answers`. When the events end before
+/// the operation, `gave_up` is cancelled.
 pub fn one_operation(
     broadcaster: &Broadcaster,
+    answers: AnswerBudget,
     view: &View,
     share: Share,
+    gave_up: CancellationToken,
 ) -> impl Stream<Item = Result<Bytes, Infallible>> + use<> {
     let record = &view.record;
     let mut client = OneOperation {
         subscription: broadcaster.subscribe_one(&record.id, &record.queue.worker_type),
         broadcaster: broadcaster.clone(),
+        answers,
         id: record.id.clone(),
         worker_type: record.queue.worker_type.clone(),
         seen: 0,
         waiting: VecDeque::new(),
         share: Some(share),
         ended: false,
+        gave_up,
     };
     client
         .waiting
@@ -274,11 +284,12 @@ impl OneOperation {
         match view.filter(|view| view.record.queue.worker_type == self.worker_type) {
             Some(view) => {
                 if self.share.is_none() {
-                    self.share = self.broadcaster.0.answers.try_share(view.record.size());
+                    self.share = self.answers.try_share(view.record.size());
                 }
                 if self.share.is_none() {
                     // The client connects again, and is then told to come later.
                     self.ended = true;
+                    self.gave_up.cancel();
                     return;
                 }
                 self.seen = sequence_of(&view);
@@ -324,7 +335,10 @@ impl OneOperation {
                     self.subscription.frames = self.subscription.frames.resubscribe();
                     self.queue_document();
                 }
-                Err(RecvError::Closed) => return None,
+                Err(RecvError::Closed) => {
+                    self.gave_up.cancel();
+                    return None;
+                }
             }
         }
     }

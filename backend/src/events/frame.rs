@@ -1,13 +1,16 @@
 //! One live event as bytes on the wire.
 
+use std::fmt::Display;
+
 use bytes::Bytes;
 use ktrdr_protocol::id::{OperationId, WorkerType};
 use ktrdr_protocol::progress::Progress;
 use ktrdr_protocol::rest::worker::WorkerDocument;
+use ktrdr_protocol::state::Status;
 use ktrdr_protocol::time::Timestamp;
 use serde::Serialize;
 
-use crate::projection::record::{View, WithoutResult};
+use crate::projection::record::{Extent, View};
 
 /// The subject of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,13 +61,14 @@ impl Frame {
     /// The operation as it is now, after the change at `sequence`.
     pub fn operation(view: &View, sequence: u64) -> Self {
         let record = &view.record;
+        let document = view.document(Extent::WithoutResult);
         Self {
             kind: FrameKind::Operation,
             operation: Some(record.id.clone()),
             worker_type: Some(record.queue.worker_type.clone()),
             sequence,
             last: view.status().is_terminal(),
-            bytes: write("operation", Some(sequence), &WithoutResult(view)),
+            bytes: write("operation", Some(&sequence), &document),
         }
     }
 
@@ -140,7 +144,7 @@ impl Frame {
             reason: &'a str,
         }
         Self {
-            bytes: write("reset", Some(sequence), &Data { reason }),
+            bytes: write("reset", Some(&sequence), &Data { reason }),
             ..Self::bare(FrameKind::Reset)
         }
     }
@@ -200,10 +204,26 @@ pub fn prelude(sequence: u64) -> Bytes {
     format!("retry: 1000\nid: {sequence}\n\n").into()
 }
 
-fn write(name: &str, sequence: Option<u64>, data: &impl Serialize) -> Bytes {
+/// Log lines of an operation, for a client that follows them. `cursor` becomes the id of the event.
+pub fn log_lines(data: &impl Serialize, cursor: Option<&str>) -> Bytes {
+    let id = cursor.as_ref().map(|cursor| cursor as &dyn Display);
+    write("log", id, data)
+}
+
+/// The last event for a client that follows log lines: the operation has ended.
+pub fn log_end(status: Status, cursor: &str) -> Bytes {
+    #[derive(Serialize)]
+    struct Data<'a> {
+        status: Status,
+        cursor: &'a str,
+    }
+    write("end", Some(&cursor), &Data { status, cursor })
+}
+
+fn write(name: &str, id: Option<&dyn Display>, data: &impl Serialize) -> Bytes {
     let mut out = Vec::with_capacity(1024);
-    if let Some(sequence) = sequence {
-        out.extend_from_slice(format!("id: {sequence}\n").as_bytes());
+    if let Some(id) = id {
+        out.extend_from_slice(format!("id: {id}\n").as_bytes());
     }
     out.extend_from_slice(format!("event: {name}\ndata: ").as_bytes());
     let begin = out.len();
@@ -233,7 +253,7 @@ mod tests {
     fn a_line_break_in_parameters_does_not_end_the_event() {
         let raw = serde_json::value::RawValue::from_string("{\r\n  \"a\": \"x\\ny\"\n}".to_owned())
             .unwrap();
-        let bytes = write("operation", Some(7), &raw);
+        let bytes = write("operation", Some(&7), &raw);
         assert_eq!(
             bytes,
             "id: 7\nevent: operation\ndata: {    \"a\": \"x\\ny\" }\n\n"

@@ -5,6 +5,7 @@
 //! | [`frame`] | one event as bytes on the wire |
 //! | [`encoder`] | the one task that turns changes into frames, while anybody follows |
 //! | [`metric_points`] | the task that follows the metric points of one operation, while anybody follows it |
+//! | [`log_lines`] | the log lines of one operation, for one client |
 //! | [`connection`] | one client: the position it has reached, the frames it skips, its end |
 //!
 //! Every event is encoded once, and all clients share its bytes. A client that does not keep up
@@ -14,13 +15,13 @@
 pub mod connection;
 pub mod encoder;
 pub mod frame;
+pub mod log_lines;
 pub mod metric_points;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use ktrdr_bus::nats;
-use ktrdr_http::answer::AnswerBudget;
 use ktrdr_protocol::id::{OperationId, WorkerType};
 use ktrdr_protocol::subject::SubjectNames;
 use parking_lot::Mutex;
@@ -63,8 +64,6 @@ pub struct Sources {
 
 struct Shared {
     sources: Sources,
-    /// Bytes of large answers that may be on their way.
-    answers: AnswerBudget,
     /// Set when the process stops: every stream of events ends.
     stopping: CancellationToken,
     all: broadcast::Sender<Arc<Batch>>,
@@ -99,10 +98,9 @@ pub struct Followers {
 
 impl Broadcaster {
     /// Nobody follows yet, so nothing runs.
-    pub fn new(sources: Sources, answers: AnswerBudget, stopping: CancellationToken) -> Self {
+    pub fn new(sources: Sources, stopping: CancellationToken) -> Self {
         Self(Arc::new(Shared {
             sources,
-            answers,
             stopping,
             all: broadcast::channel(MAX_BATCHES_BEHIND).0,
             operations: Mutex::default(),

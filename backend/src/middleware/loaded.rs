@@ -13,6 +13,6 @@ pub fn refusal(state: &AppState) -> Option<ApiError> {
         let text = "The backend has just started and is still reading the operations. Try again";
         Some(ApiError::new(ErrorCode::NotReady, text).with("sequence", state.projection.applied()))
     } else {
-        Some(ApiError::nats_unavailable())
+        Some(ApiError::nats_away())
     }
 }

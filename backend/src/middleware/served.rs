@@ -1,6 +1,6 @@
 //! The wrapper around every handler. It gives a request its id and span, writes its log lines,
 //! counts and times it, refuses what web pages may not do and what its token does not allow,
-//! refuses it until the projection is loaded, and turns a panic into a 500.
+//! refuses parameters that its route does not know, refuses it until the projection is loaded, and turns a panic into a 500.
 //!
 //! This is a [`Handler`] with a hand-written future, where tower layers would be usual. axum clones
 //! and boxes every layer for each request, and that cost more than most answers: with layers the
@@ -18,6 +18,7 @@ use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
 use futures::future::{CatchUnwind, Either, Ready, ready};
 use ktrdr_http::browsers::AnswerHeaders;
+use ktrdr_http::query::Known;
 use ktrdr_http::tokens::{Access, Principal, ending};
 use tokio::time::Instant;
 use tracing::Instrument;
@@ -25,6 +26,7 @@ use tracing::instrument::Instrumented;
 
 use super::log_request::Logged;
 use super::{loaded, panic, request_id};
+use crate::error::ApiError;
 use crate::request_metrics::{Measurement, RouteMetrics};
 use crate::state::AppState;
 
@@ -38,18 +40,21 @@ pub struct Served<H> {
 }
 
 /// What must be there before a request reaches its handler.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Needs {
     access: Access,
+    /// The query parameters that it may have; `None` for any.
+    known: Option<Known>,
     projection: bool,
 }
 
 impl<H> Served<H> {
-    /// The handler of a route, for requests that bring what `access` says. With `needs_projection`
-    /// it answers 503 until the projection is loaded.
+    /// The handler of a route, for requests that bring what `access` says and have `known` query
+    /// parameters. With `needs_projection` it answers 503 until the projection is loaded.
     pub fn route(
         handler: H,
         access: Access,
+        known: Option<Known>,
         metrics: RouteMetrics,
         needs_projection: bool,
     ) -> Self {
@@ -57,6 +62,7 @@ impl<H> Served<H> {
             handler,
             needs: Needs {
                 access,
+                known,
                 projection: needs_projection,
             },
             metrics: Some(metrics),
@@ -69,6 +75,7 @@ impl<H> Served<H> {
             handler,
             needs: Needs {
                 access: Access::Open,
+                known: None,
                 projection: false,
             },
             metrics: None,
@@ -79,7 +86,7 @@ impl<H> Served<H> {
 impl Needs {
     /// The answer to a request that may not reach the handler. Otherwise its principal becomes an
     /// extension of the request.
-    fn refusal(self, request: &mut Request, state: &AppState) -> Option<Response> {
+    fn refusal(&self, request: &mut Request, state: &AppState) -> Option<Response> {
         // First of all, because the permission that a browser asks for comes without a token.
         if let Some(answer) = state.browsers.answer(request) {
             return Some(answer);
@@ -88,8 +95,19 @@ impl Needs {
             Ok(principal) => request.extensions_mut().insert(principal),
             Err(refused) => return Some(refused.into_response()),
         };
-        let needed = self.projection.then(|| loaded::refusal(state));
-        Some(needed.flatten()?.into_response())
+        let known = self.known.as_ref();
+        if let Some(refused) = known.and_then(|known| known.refusal(request.uri())) {
+            return Some(refused.into_response());
+        }
+        let refused = self.projection.then(|| loaded::refusal(state)).flatten()?;
+        // Who wanted to change something is told that nothing was changed.
+        let is_read = request.method().is_safe();
+        let refused = if is_read || state.has_nats() {
+            refused
+        } else {
+            ApiError::nats_unavailable()
+        };
+        Some(refused.into_response())
     }
 }
 

@@ -8,17 +8,19 @@ use crate::error::ErrorCode;
 const OPERATIONS: &str = "Operations";
 const START: &str = "Start";
 const WORKERS: &str = "Workers";
+const SCHEDULES: &str = "Schedules";
 const SYSTEM: &str = "System";
 const PAGES: &str = "Pages";
 
 /// The groups, in the order in which they are shown.
-pub const TAGS: [(&str, &str); 5] = [
+pub const TAGS: [(&str, &str); 6] = [
     (
         START,
         "Start operations. Each known worker type has a route of its own.",
     ),
     (OPERATIONS, "Follow, read, cancel and repeat operations."),
     (WORKERS, "Workers and worker types."),
+    (SCHEDULES, "Operations that start by the clock."),
     (
         SYSTEM,
         "Health, figures, live events, Prometheus metrics, this document.",
@@ -30,6 +32,12 @@ const IDEMPOTENCY_KEY: Header = Header {
     name: "Idempotency-Key",
     description: "A request with a known key starts nothing and answers with the first operation. With a `task_id` in the \
         body, that is the operation's id. Each token has keys of its own.",
+    values: HeaderValues::Matching("^[!-~]([ -~]{0,253}[!-~])?$"),
+};
+
+const KEY_OF_MANY: Header = Header {
+    name: "Idempotency-Key",
+    description: "A repeated request with the same key starts each operation once. Each token has keys of its own.",
     values: HeaderValues::Matching("^[!-~]([ -~]{0,253}[!-~])?$"),
 };
 
@@ -48,6 +56,7 @@ const IF_NONE_MATCH: Header = Header {
 pub const LIST_OPERATIONS: Doc = Doc {
     details: "With an archive, the list goes on in it; `warning` says when it cannot.",
     answer: "One page of operations.",
+    errors: &[ErrorCode::InvalidCursor],
     ..Doc::new(
         OPERATIONS,
         "listOperations",
@@ -58,7 +67,11 @@ pub const LIST_OPERATIONS: Doc = Doc {
 pub const GET_OPERATION: Doc = Doc {
     details: "`wait` holds the answer until the operation has ended or the time is over. `force_refresh` asks its worker first.",
     answer: "The operation now.",
-    errors: &[ErrorCode::OperationNotFound, ErrorCode::ArchiveUnavailable],
+    errors: &[
+        ErrorCode::OperationNotFound,
+        ErrorCode::OperationDamaged,
+        ErrorCode::ArchiveUnavailable,
+    ],
     ..Doc::new(OPERATIONS, "getOperation", "Get one operation")
 };
 
@@ -67,6 +80,7 @@ pub const CANCEL_OPERATION: Doc = Doc {
     answer: "Cancelled or requested; `status` says which.",
     errors: &[
         ErrorCode::OperationNotFound,
+        ErrorCode::OperationDamaged,
         ErrorCode::ArchiveUnavailable,
         ErrorCode::AlreadyFinished,
         ErrorCode::OutcomeUnknown,
@@ -75,16 +89,56 @@ pub const CANCEL_OPERATION: Doc = Doc {
     ..Doc::new(OPERATIONS, "cancelOperation", "Cancel an operation")
 };
 
+pub const CHANGE_OPERATION: Doc = Doc {
+    details: "It is moved behind the operations of this priority that wait already. Repeating the request is harmless.",
+    answer: "The operation now.",
+    errors: &[
+        ErrorCode::OperationNotFound,
+        ErrorCode::OperationDamaged,
+        ErrorCode::ArchiveUnavailable,
+        ErrorCode::NotWaiting,
+        ErrorCode::NotRepeatable,
+        ErrorCode::TooManyQueues,
+        ErrorCode::OutcomeUnknown,
+        ErrorCode::StorageFull,
+    ],
+    ..Doc::new(
+        OPERATIONS,
+        "changeOperation",
+        "Change the priority of an operation that waits",
+    )
+};
+
 pub const DELETE_OPERATION: Doc = Doc {
     id: "deleteOperation",
     summary: "Cancel an operation (same as `/cancel`)",
     ..CANCEL_OPERATION
 };
 
+pub const CANCEL_BY_FILTER: Doc = Doc {
+    details: "Those that can be cancelled come first. The answer does not wait for workers.",
+    answer: "What became of each operation; `matched` above the number of results says that there are more.",
+    errors: &[ErrorCode::Overloaded],
+    ..Doc::new(
+        OPERATIONS,
+        "cancelOperations",
+        "Cancel all operations that match a filter",
+    )
+};
+
+pub const RETRY_BY_FILTER: Doc = Doc {
+    details: "Each becomes a new operation. One that was retried before is refused (`not_repeatable`).",
+    headers: &[KEY_OF_MANY],
+    summary: "Run all failed and cancelled operations that match a filter again",
+    id: "retryOperations",
+    ..CANCEL_BY_FILTER
+};
+
 pub const RESULTS: Doc = Doc {
     answer: "The result, however large.",
     errors: &[
         ErrorCode::OperationNotFound,
+        ErrorCode::OperationDamaged,
         ErrorCode::ArchiveUnavailable,
         ErrorCode::NotFinished,
         ErrorCode::NoResult,
@@ -102,6 +156,7 @@ pub const OPERATION_METRICS: Doc = Doc {
     answer: "Points after the cursor, oldest first.",
     errors: &[
         ErrorCode::OperationNotFound,
+        ErrorCode::OperationDamaged,
         ErrorCode::ArchiveUnavailable,
         ErrorCode::InvalidCursor,
     ],
@@ -112,13 +167,45 @@ pub const OPERATION_METRICS: Doc = Doc {
     )
 };
 
+pub const LOGS: Doc = Doc {
+    details: "What the engine said while it ran the operation. With `follow`, the answer is server-sent events: `log` with lines, \
+        and `end` after the last one. The id of an event is its cursor, so a client that connects again continues.",
+    answer: "Lines after the cursor, oldest first.",
+    headers: &[LAST_EVENT_ID],
+    errors: &[
+        ErrorCode::OperationNotFound,
+        ErrorCode::ArchiveUnavailable,
+        ErrorCode::InvalidCursor,
+        ErrorCode::InvalidHeader,
+    ],
+    ..Doc::new(OPERATIONS, "getLogs", "Get the log lines of an operation")
+};
+
 pub const HISTORY: Doc = Doc {
     answer: "The start request, every event and every cancel intent, in stream order.",
-    errors: &[ErrorCode::OperationNotFound, ErrorCode::ArchiveUnavailable],
+    errors: &[
+        ErrorCode::OperationNotFound,
+        ErrorCode::OperationDamaged,
+        ErrorCode::ArchiveUnavailable,
+    ],
     ..Doc::new(
         OPERATIONS,
         "getHistory",
         "Get all messages about an operation from the stream",
+    )
+};
+
+pub const CHECKPOINT: Doc = Doc {
+    answer: "Whose checkpoint a resume would begin with.",
+    errors: &[
+        ErrorCode::OperationNotFound,
+        ErrorCode::OperationDamaged,
+        ErrorCode::ArchiveUnavailable,
+    ],
+    ..Doc::new(
+        OPERATIONS,
+        "getCheckpoint",
+        "Find out whether a resume would begin with a checkpoint",
     )
 };
 
@@ -127,8 +214,10 @@ pub const OPERATION_EVENTS: Doc = Doc {
     headers: &[LAST_EVENT_ID],
     errors: &[
         ErrorCode::OperationNotFound,
+        ErrorCode::OperationDamaged,
         ErrorCode::ArchiveUnavailable,
         ErrorCode::InvalidHeader,
+        ErrorCode::InvalidCursor,
     ],
     ..Doc::new(
         OPERATIONS,
@@ -158,10 +247,13 @@ pub const RETRY: Doc = Doc {
     errors: &[
         ErrorCode::InvalidHeader,
         ErrorCode::OperationNotFound,
+        ErrorCode::OperationDamaged,
         ErrorCode::ArchiveUnavailable,
         ErrorCode::UnknownDomain,
         ErrorCode::NotRepeatable,
         ErrorCode::TaskIdConflict,
+        ErrorCode::IdempotencyMismatch,
+        ErrorCode::NotUnique,
         ErrorCode::BodyTooLarge,
         ErrorCode::NoWorkers,
         ErrorCode::OutcomeUnknown,
@@ -195,12 +287,121 @@ pub const GET_WORKER: Doc = Doc {
     ..Doc::new(WORKERS, "getWorker", "Get one worker")
 };
 
+pub const DRAIN_WORKER: Doc = Doc {
+    details: "It finishes what it runs and takes nothing more, until it is told to go on or is restarted. Its status is `DRAINING`.",
+    errors: &[ErrorCode::WorkerNotFound, ErrorCode::WorkerNotAnswering],
+    ..Doc::new(WORKERS, "drainWorker", "Let a worker take no more work")
+};
+
+pub const UNDRAIN_WORKER: Doc = Doc {
+    errors: &[ErrorCode::WorkerNotFound, ErrorCode::WorkerNotAnswering],
+    ..Doc::new(WORKERS, "undrainWorker", "Let a drained worker go on")
+};
+
+const SCHEDULE: Doc = Doc {
+    answer: "The schedule.",
+    errors: &[ErrorCode::ScheduleNotFound],
+    ..Doc::new(SCHEDULES, "", "")
+};
+
+pub const LIST_SCHEDULES: Doc = Doc {
+    answer: "Schedules by id.",
+    ..Doc::new(SCHEDULES, "listSchedules", "List all schedules")
+};
+
+pub const GET_SCHEDULE: Doc = Doc {
+    id: "getSchedule",
+    summary: "Get one schedule",
+    ..SCHEDULE
+};
+
+pub const PUT_SCHEDULE: Doc = Doc {
+    details: "Each slot becomes one operation with the id `<schedule>-<slot as yyyymmddThhmmssZ>`. The body is checked like that of a start.",
+    errors: &[
+        ErrorCode::UnknownDomain,
+        ErrorCode::TaskIdConflict,
+        ErrorCode::SchedulesUnsupported,
+    ],
+    ..Doc::new(SCHEDULES, "putSchedule", "Make or change a schedule")
+};
+
+pub const DELETE_SCHEDULE: Doc = Doc {
+    details: "Its operations stay.",
+    answer: "Deleted.",
+    id: "deleteSchedule",
+    summary: "Delete a schedule",
+    ..SCHEDULE
+};
+
+pub const PAUSE_SCHEDULE: Doc = Doc {
+    id: "pauseSchedule",
+    summary: "Let a schedule start nothing by itself",
+    ..SCHEDULE
+};
+
+pub const RESUME_SCHEDULE: Doc = Doc {
+    details: "Slots that came meanwhile are not made up for.",
+    id: "resumeSchedule",
+    summary: "Let a paused schedule go on",
+    ..SCHEDULE
+};
+
+pub const RUN_SCHEDULE: Doc = Doc {
+    headers: &[IDEMPOTENCY_KEY],
+    errors: &[
+        ErrorCode::ScheduleNotFound,
+        ErrorCode::UnknownDomain,
+        ErrorCode::InvalidRequest,
+        ErrorCode::TaskIdConflict,
+        ErrorCode::IdempotencyMismatch,
+        ErrorCode::NotUnique,
+        ErrorCode::NoWorkers,
+        ErrorCode::OutcomeUnknown,
+        ErrorCode::StorageFull,
+    ],
+    ..Doc::new(
+        SCHEDULES,
+        "runSchedule",
+        "Start an operation of a schedule now",
+    )
+};
+
+pub const LIST_QUEUES: Doc = Doc {
+    answer: "Queues by worker type and name.",
+    ..Doc::new(WORKERS, "listQueues", "List all queues")
+};
+
+pub const PAUSE_QUEUES: Doc = Doc {
+    details: "What runs goes on. Starts are accepted and wait. All queues of the type are paused, also those that come later.",
+    answer: "Paused.",
+    errors: &[ErrorCode::WorkerTypeNotFound, ErrorCode::OutcomeUnknown],
+    ..Doc::new(WORKERS, "pauseQueues", "Pause the queues of a worker type")
+};
+
+pub const RESUME_QUEUES: Doc = Doc {
+    answer: "Resumed, or never paused.",
+    errors: &[ErrorCode::WorkerTypeNotFound, ErrorCode::OutcomeUnknown],
+    ..Doc::new(WORKERS, "resumeQueues", "Let paused queues go on")
+};
+
 pub const WORKER_TYPES: Doc = Doc {
     answer: "Worker types by name.",
     ..Doc::new(
         WORKERS,
         "listWorkerTypes",
         "List all worker types with their schemas and queues",
+    )
+};
+
+pub const FORGET_WORKER_TYPE: Doc = Doc {
+    details: "Its domain is free afterwards. Its operations stay; those that have not ended run when a worker of the type starts, \
+        which registers the type again.",
+    answer: "Forgotten.",
+    errors: &[ErrorCode::WorkerTypeNotFound, ErrorCode::WorkerTypeInUse],
+    ..Doc::new(
+        WORKERS,
+        "forgetWorkerType",
+        "Forget a worker type that nobody serves",
     )
 };
 
@@ -212,11 +413,21 @@ pub const START_OPERATION: Doc = Doc {
         ErrorCode::InvalidHeader,
         ErrorCode::UnknownDomain,
         ErrorCode::TaskIdConflict,
+        ErrorCode::IdempotencyMismatch,
+        ErrorCode::NotUnique,
         ErrorCode::NoWorkers,
         ErrorCode::OutcomeUnknown,
         ErrorCode::StorageFull,
     ],
     ..Doc::new(START, "start", "Start an operation of any worker type")
+};
+
+pub const START_MANY: Doc = Doc {
+    details: "Every start is as good as one of its own; a refused one keeps none of the others. They begin about in the order of the body.",
+    answer: "What became of each start, in the order of the body.",
+    headers: &[KEY_OF_MANY],
+    errors: &[ErrorCode::UnknownDomain, ErrorCode::Overloaded],
+    ..Doc::new(START, "startMany", "Start many operations of a worker type")
 };
 
 pub const HEALTH: Doc = Doc {
@@ -246,32 +457,14 @@ const PAGE: Doc = Doc {
     ..Doc::new(PAGES, "", "")
 };
 
-const PAGE_FILE: Doc = Doc {
-    answer: "The file.",
-    errors: &[ErrorCode::UnknownRoute],
-    ..PAGE
-};
-
 pub const DASHBOARD: Doc = Doc {
     id: "dashboard",
     summary: "The dashboard",
     ..PAGE
 };
 
-pub const DASHBOARD_FILE: Doc = Doc {
-    id: "dashboardFile",
-    summary: "A file of the dashboard",
-    ..PAGE_FILE
-};
-
 pub const DOCS: Doc = Doc {
     id: "docs",
     summary: "A page that shows this document and sends requests",
     ..PAGE
-};
-
-pub const DOCS_FILE: Doc = Doc {
-    id: "docsFile",
-    summary: "A file of the page that shows this document",
-    ..PAGE_FILE
 };

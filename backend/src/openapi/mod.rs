@@ -4,8 +4,10 @@
 //! |---|---|
 //! | [`routes`] | the router that takes a route only together with its description |
 //! | [`docs`] | operation id, summary and error codes of each route |
+//! | [`documents`] | the document as text, made once for the same worker types |
 
 pub mod docs;
+pub mod documents;
 pub mod routes;
 
 use std::sync::Arc;

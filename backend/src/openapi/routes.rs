@@ -3,7 +3,7 @@
 
 use axum::Router;
 use axum::handler::Handler;
-use axum::routing::{MethodRouter, delete, get, post};
+use axum::routing::{MethodRouter, delete, get, patch, post, put};
 use ktrdr_http::openapi::{DescribeHandler, Doc, Route};
 use ktrdr_http::tokens::Access;
 
@@ -45,7 +45,7 @@ impl<'a> Routes<'a> {
         T: 'static,
     {
         let route = Route::new("get", path, access, &handler, doc);
-        let served = get(self.served(path, access, handler));
+        let served = get(self.served(&route, handler));
         self.add(route, served)
     }
 
@@ -56,7 +56,29 @@ impl<'a> Routes<'a> {
         T: 'static,
     {
         let route = Route::new("post", path, access, &handler, doc);
-        let served = post(self.served(path, access, handler));
+        let served = post(self.served(&route, handler));
+        self.add(route, served)
+    }
+
+    /// Adds `PATCH path`.
+    pub fn patch<H, T>(self, path: &'static str, access: Access, handler: H, doc: Doc) -> Self
+    where
+        H: Handler<T, AppState> + DescribeHandler<T>,
+        T: 'static,
+    {
+        let route = Route::new("patch", path, access, &handler, doc);
+        let served = patch(self.served(&route, handler));
+        self.add(route, served)
+    }
+
+    /// Adds `PUT path`.
+    pub fn put<H, T>(self, path: &'static str, access: Access, handler: H, doc: Doc) -> Self
+    where
+        H: Handler<T, AppState> + DescribeHandler<T>,
+        T: 'static,
+    {
+        let route = Route::new("put", path, access, &handler, doc);
+        let served = put(self.served(&route, handler));
         self.add(route, served)
     }
 
@@ -67,15 +89,29 @@ impl<'a> Routes<'a> {
         T: 'static,
     {
         let route = Route::new("delete", path, access, &handler, doc);
-        let served = delete(self.served(path, access, handler));
+        let served = delete(self.served(&route, handler));
         self.add(route, served)
     }
 
-    fn served<H>(&self, path: &str, access: Access, handler: H) -> Served<H> {
+    /// Adds `GET path` for the files of a page. Everybody may read them. The document does not have
+    /// them: only browsers ask for them, as the page says.
+    pub fn files<H, T>(mut self, path: &'static str, handler: H) -> Self
+    where
+        H: Handler<T, AppState>,
+        T: 'static,
+    {
+        let metrics = self.requests.for_route(path);
+        let served = Served::route(handler, Access::Open, None, metrics, false);
+        self.router = self.router.route(path, get(served));
+        self
+    }
+
+    fn served<H>(&self, route: &Route, handler: H) -> Served<H> {
         Served::route(
             handler,
-            access,
-            self.requests.for_route(path),
+            route.access,
+            route.known_parameters(),
+            self.requests.for_route(&route.path),
             self.needs_projection,
         )
     }

@@ -23,7 +23,7 @@ pub enum Transition {
     Started {
         /// Whether the worker of the attempt before was lost.
         takeover: bool,
-        /// Seconds since it was created or released.
+        /// Seconds since it was created, due or released.
         waited: f64,
     },
     /// It was released, to be run again.
@@ -49,7 +49,11 @@ impl Transition {
                 let since = earlier
                     .last()
                     .and_then(|attempt| attempt.ended_at)
-                    .unwrap_or(record.created_at);
+                    .unwrap_or_else(|| {
+                        record
+                            .due()
+                            .map_or(record.created_at, |due| due.max(record.created_at))
+                    });
                 Self::Started {
                     takeover: before == Status::Running,
                     waited: now.started_at.seconds_since(since),

@@ -45,6 +45,8 @@ pub enum Content<'a> {
         /// The intent itself.
         intent: CancelIntent,
     },
+    /// Who holds a key: nothing that belongs to one operation.
+    Key,
 }
 
 /// Reads one message. A body that contradicts its subject is refused.
@@ -105,6 +107,7 @@ fn read<'a>(
                 intent,
             })
         }
+        Topic::Key { .. } => Ok(Content::Key),
     }
 }
 

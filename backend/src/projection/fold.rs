@@ -98,8 +98,13 @@ impl Record {
                     self.rare_mut().retry_at = retry_at;
                 }
                 if let Some(copy) = copy {
-                    self.name_copy(sequence, copy);
+                    self.name_copy(sequence, copy, true);
                 }
+            }
+            // The model changes the queue.
+            EventKind::Moved { retry_at, copy, .. } => {
+                self.rare_mut().retry_at = retry_at;
+                self.name_copy(sequence, copy, false);
             }
             EventKind::Completed { result, progress } => {
                 self.end_attempt(at, AttemptOutcome::Completed, None);
@@ -140,20 +145,18 @@ impl Record {
 
     /// Notes that the event at `sequence` names this copy. An attempt that belongs to a copy names it
     /// again when it is released; the copy stays where it is then.
-    fn name_copy(&mut self, sequence: u64, id: CopyId) {
+    fn name_copy(&mut self, sequence: u64, id: CopyId, is_put_back: bool) {
         let rare = self.rare_mut();
         let count = match &rare.put_back {
             Some(known) if known.copy.id == id => return,
             known => known.as_ref().map_or(0, |known| known.count),
         };
+        let count = count.saturating_add(is_put_back.into());
         let copy = NamedCopy {
             id,
             named_at: sequence,
         };
-        rare.put_back = Some(Box::new(PutBack {
-            copy,
-            count: count.saturating_add(1),
-        }));
+        rare.put_back = Some(Box::new(PutBack { copy, count }));
         rare.request = Some(CountingRequest::Missing);
     }
 

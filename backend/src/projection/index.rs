@@ -4,10 +4,18 @@
 //! of a few bits per operation. The newest page of a set is a walk from its end, and an offset is
 //! one `select`, so a page costs O(log n + page length).
 
-use std::borrow::Cow;
+use std::borrow::{Borrow, Cow};
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::ops::Range;
 
+use ktrdr_protocol::id::{ScheduleId, WorkerId};
+use ktrdr_protocol::labels::{Label, Labels};
+use ktrdr_protocol::rest::query::ListOrder;
 use ktrdr_protocol::state::Status;
 use roaring::{MultiOps, RoaringBitmap};
+
+use super::labelled::Labelled;
 
 /// The sets that an operation belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,20 +67,79 @@ pub struct Index {
     queues: Vec<QueueSets>,
     /// Operations with a cancel intent that have not ended.
     cancelling: RoaringBitmap,
+    /// Operations by the worker that runs them, or ran them last.
+    workers: HashMap<WorkerId, RoaringBitmap>,
+    /// Operations by the schedule that started them.
+    schedules: HashMap<ScheduleId, RoaringBitmap>,
+    /// Operations that failed, by the code of the failure.
+    codes: HashMap<Box<str>, RoaringBitmap>,
+    /// Operations by their labels.
+    labels: Labelled,
+}
+
+/// What a list shows, by numbers.
+#[derive(Debug, Clone, Default)]
+pub struct Selection<'a> {
+    /// Numbers of worker types; `None` for all.
+    pub types: Option<&'a [u32]>,
+    /// Statuses; empty for all.
+    pub statuses: &'a [Status],
+    /// The worker.
+    pub worker: Option<&'a str>,
+    /// The schedule.
+    pub schedule: Option<&'a str>,
+    /// Codes of failures; empty for all.
+    pub codes: &'a [String],
+    /// Operations that ended in the time that is meant, and others that are gone; `None` for all.
+    pub ended: Option<RoaringBitmap>,
+    /// Labels, all of which an operation has.
+    pub labels: &'a [Label],
+    /// Numbers of operations; `None` for all.
+    pub numbers: Option<Range<u32>>,
+}
+
+fn borrowed(set: Option<&RoaringBitmap>) -> Cow<'_, RoaringBitmap> {
+    set.map_or_else(Cow::default, Cow::Borrowed)
+}
+
+/// A part of a set in this order: skips `offset` operations.
+pub fn page_of(
+    set: &RoaringBitmap,
+    order: ListOrder,
+    offset: u64,
+) -> Box<dyn Iterator<Item = u32> + '_> {
+    let rank = match order {
+        ListOrder::Oldest => Some(offset),
+        ListOrder::Newest => (set.len().checked_sub(1)).and_then(|last| last.checked_sub(offset)),
+    };
+    let first = rank.and_then(|rank| set.select(u32::try_from(rank).ok()?));
+    match (first, order) {
+        (None, _) => Box::new(std::iter::empty()),
+        (Some(first), ListOrder::Newest) => Box::new(set.range(..=first).rev()),
+        (Some(first), ListOrder::Oldest) => Box::new(set.range(first..)),
+    }
+}
+
+/// Removes a number from one of several sets, and the set when nothing is left in it.
+fn take_from<K, Q>(sets: &mut HashMap<K, RoaringBitmap>, key: &Q, number: u32)
+where
+    K: Borrow<Q> + Eq + Hash,
+    Q: Eq + Hash + ?Sized,
+{
+    if let Some(set) = sets.get_mut(key) {
+        set.remove(number);
+        if set.is_empty() {
+            sets.remove(key);
+        }
+    }
 }
 
 impl Index {
     /// Adds a new operation.
     pub fn insert(&mut self, number: u32, place: Place) {
-        let (worker_type, queue) = (place.worker_type as usize, place.queue as usize);
-        if self.types.len() <= worker_type {
-            self.types.resize_with(worker_type + 1, Lists::default);
-        }
-        if self.queues.len() <= queue {
-            self.queues.resize_with(queue + 1, QueueSets::default);
-        }
+        self.make_room(place);
         self.any.all.insert(number);
-        self.types[worker_type].all.insert(number);
+        self.types[place.worker_type as usize].all.insert(number);
         self.enter(number, place);
     }
 
@@ -91,6 +158,81 @@ impl Index {
         );
         if to.is_terminal() {
             self.cancelling.remove(number);
+        }
+    }
+
+    /// Takes an operation from one place to another, in another queue of the same worker type.
+    pub fn transfer(&mut self, number: u32, from: Place, to: Place) {
+        if from != to {
+            self.leave(number, from);
+            self.make_room(to);
+            self.enter(number, to);
+        }
+    }
+
+    fn make_room(&mut self, place: Place) {
+        let (worker_type, queue) = (place.worker_type as usize, place.queue as usize);
+        if self.types.len() <= worker_type {
+            self.types.resize_with(worker_type + 1, Lists::default);
+        }
+        if self.queues.len() <= queue {
+            self.queues.resize_with(queue + 1, QueueSets::default);
+        }
+    }
+
+    /// Notes that an operation belongs to another worker than before, or to none.
+    pub fn attribute(&mut self, number: u32, before: Option<&WorkerId>, now: Option<&WorkerId>) {
+        if before == now {
+            return;
+        }
+        if let Some(before) = before {
+            take_from(&mut self.workers, before, number);
+        }
+        if let Some(now) = now {
+            match self.workers.get_mut(now) {
+                Some(set) => set.insert(number),
+                None => (self.workers.entry(now.clone()).or_default()).insert(number),
+            };
+        }
+    }
+
+    /// Notes that a schedule started an operation.
+    pub fn scheduled(&mut self, number: u32, schedule: &ScheduleId) {
+        match self.schedules.get_mut(schedule) {
+            Some(set) => set.insert(number),
+            None => (self.schedules.entry(schedule.clone()).or_default()).insert(number),
+        };
+    }
+
+    /// Forgets that a schedule started an operation.
+    pub fn forget_schedule(&mut self, number: u32, schedule: &ScheduleId) {
+        take_from(&mut self.schedules, schedule, number);
+    }
+
+    /// Notes that an operation failed with this code.
+    pub fn failed(&mut self, number: u32, code: &str) {
+        match self.codes.get_mut(code) {
+            Some(set) => set.insert(number),
+            None => self.codes.entry(code.into()).or_default().insert(number),
+        };
+    }
+
+    /// Forgets that an operation failed with this code.
+    pub fn forget_failure(&mut self, number: u32, code: &str) {
+        take_from(&mut self.codes, code, number);
+    }
+
+    /// Notes that an operation has these labels.
+    pub fn label(&mut self, number: u32, labels: &Labels) {
+        for (name, value) in labels.iter() {
+            self.labels.insert(name, value, number);
+        }
+    }
+
+    /// Forgets that an operation has these labels.
+    pub fn forget_labels(&mut self, number: u32, labels: &Labels) {
+        for (name, value) in labels.iter() {
+            self.labels.remove(name, value, number);
         }
     }
 
@@ -130,47 +272,103 @@ impl Index {
         self.cancelling.iter()
     }
 
-    /// How many operations match, and the numbers of one page of them, newest first. `None` matches
-    /// all types or statuses. Several types are joined into one set first, which costs an eighth of
-    /// a byte for each operation of these types.
-    pub fn page(
-        &self,
-        types: Option<&[u32]>,
-        status: Option<Status>,
-        offset: u64,
-        limit: usize,
-    ) -> (u64, Vec<u32>) {
-        let set = self.matching(types, status);
-        let total = set.len();
-        let newest = total
-            .checked_sub(1)
-            .and_then(|last| last.checked_sub(offset))
-            .and_then(|rank| set.select(u32::try_from(rank).ok()?));
-        let page = match newest {
-            Some(newest) => set.range(..=newest).rev().take(limit).collect(),
-            None => Vec::new(),
+    /// All operations that match. Several sets are joined or cut first, which costs an eighth of a
+    /// byte for each operation.
+    pub fn matching(&self, selection: Selection<'_>) -> Cow<'_, RoaringBitmap> {
+        let Selection {
+            types,
+            statuses,
+            worker,
+            schedule,
+            codes,
+            ended,
+            labels,
+            numbers,
+        } = selection;
+        let has_other =
+            worker.is_some() || schedule.is_some() || !codes.is_empty() || !labels.is_empty();
+        let mut sets = Vec::new();
+        if types.is_some() || !statuses.is_empty() || !has_other {
+            sets.push(self.in_statuses(types, statuses));
+        }
+        if let Some(schedule) = schedule {
+            sets.push(borrowed(self.schedules.get(schedule)));
+        }
+        if let Some(worker) = worker {
+            sets.push(borrowed(self.workers.get(worker)));
+        }
+        if let [only] = codes {
+            sets.push(borrowed(self.codes.get(only.as_str())));
+        } else if !codes.is_empty() {
+            let several = codes
+                .iter()
+                .filter_map(|code| self.codes.get(code.as_str()));
+            sets.push(Cow::Owned(several.union()));
+        }
+        sets.extend(ended.map(Cow::Owned));
+        let labels = labels.iter();
+        sets.extend(labels.map(|label| self.labels.of(&label.name, &label.value)));
+
+        let mut matching = match sets.pop() {
+            Some(only) if sets.is_empty() => only,
+            last => {
+                let all = sets.iter().chain(&last).map(|set| &**set);
+                Cow::Owned(all.intersection())
+            }
         };
-        (total, page)
+        if let Some(numbers) = numbers {
+            let matching = matching.to_mut();
+            matching.remove_range(..numbers.start);
+            matching.remove_range(numbers.end..);
+        }
+        matching
     }
 
-    /// All operations that match.
-    pub fn matching(
-        &self,
-        types: Option<&[u32]>,
-        status: Option<Status>,
-    ) -> Cow<'_, RoaringBitmap> {
-        let of_type = |number: &u32| Some(self.types.get(*number as usize)?.of(status));
-        match types {
-            None => Cow::Borrowed(self.any.of(status)),
-            Some([number]) => of_type(number).map_or_else(Cow::default, Cow::Borrowed),
-            Some(numbers) => Cow::Owned(numbers.iter().filter_map(of_type).union()),
+    fn in_statuses(&self, types: Option<&[u32]>, statuses: &[Status]) -> Cow<'_, RoaringBitmap> {
+        let lists: Vec<&Lists> = match types {
+            None => vec![&self.any],
+            Some(numbers) => {
+                let known = numbers.iter();
+                known
+                    .filter_map(|number| self.types.get(*number as usize))
+                    .collect()
+            }
+        };
+        let wanted: Vec<Option<Status>> = match statuses {
+            [] => vec![None],
+            statuses => statuses.iter().copied().map(Some).collect(),
+        };
+        let mut sets = lists
+            .iter()
+            .flat_map(|lists| wanted.iter().map(|status| lists.of(*status)));
+        match (sets.next(), sets.next()) {
+            (None, _) => Cow::default(),
+            (Some(only), None) => Cow::Borrowed(only),
+            (Some(first), Some(second)) => {
+                Cow::Owned([first, second].into_iter().chain(sets).union())
+            }
         }
+    }
+
+    /// How many operations there are of a worker type in a status; `None` for all.
+    pub fn count(&self, worker_type: Option<u32>, status: Option<Status>) -> u64 {
+        let lists = match worker_type {
+            None => Some(&self.any),
+            Some(number) => self.types.get(number as usize),
+        };
+        lists.map_or(0, |lists| lists.of(status).len())
     }
 
     /// The position of a pending operation in its queue, from 1.
     pub fn queue_position(&self, queue: u32, number: u32) -> Option<u64> {
         let pending = &self.queues.get(queue as usize)?.pending;
         pending.contains(number).then(|| pending.rank(number))
+    }
+
+    /// How many operations of a queue are pending.
+    pub fn pending(&self, queue: u32) -> u64 {
+        let sets = self.queues.get(queue as usize);
+        sets.map_or(0, |sets| sets.pending.len())
     }
 
     /// How many operations of a queue are pending and running, and the oldest pending one.
@@ -241,7 +439,7 @@ mod tests {
         fn pages_and_positions_are_those_of_a_plain_list(
             actions in proptest::collection::vec(action(), 0..200),
             types in proptest::option::of(proptest::collection::btree_set(0u32..4, 0..4)),
-            status in proptest::option::of(0usize..5),
+            statuses in proptest::collection::btree_set(0usize..5, 0..4),
             offset in 0u64..40,
             limit in 0usize..20,
         ) {
@@ -270,17 +468,19 @@ mod tests {
                     _ => {}
                 }
             }
-            let status = status.map(|status| Status::ALL[status]);
+            let statuses: Vec<Status> = statuses.into_iter().map(|status| Status::ALL[status]).collect();
             let types: Option<Vec<u32>> = types.map(|types| types.into_iter().collect());
             let matching: Vec<u32> = naive
                 .iter()
                 .rev()
                 .filter(|(_, place)| types.as_ref().is_none_or(|types| types.contains(&place.worker_type)))
-                .filter(|(_, place)| status.is_none_or(|s| s == place.status))
+                .filter(|(_, place)| statuses.is_empty() || statuses.contains(&place.status))
                 .map(|(number, _)| *number)
                 .collect();
-            let (total, page) = index.page(types.as_deref(), status, offset, limit);
-            prop_assert_eq!(total, matching.len() as u64);
+            let selection = Selection { types: types.as_deref(), statuses: &statuses, ..Selection::default() };
+            let set = index.matching(selection);
+            prop_assert_eq!(set.len(), matching.len() as u64);
+            let page: Vec<u32> = page_of(&set, ListOrder::Newest, offset).take(limit).collect();
             let expected: Vec<u32> = matching.into_iter().skip(offset as usize).take(limit).collect();
             prop_assert_eq!(page, expected);
             for (number, place) in &naive {

@@ -15,67 +15,77 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`filter`] | which operations a list shows |
 //! | [`follow`] | the loop: reads the stream from its first message, applies, follows |
 //! | [`decode`] | message → event, start request or cancel intent |
 //! | [`fold`] | pure: operation + event = operation |
 //! | [`record`] | one operation in memory, and how it is shown |
 //! | [`model`] | records and indexes: the read model and its queries |
 //! | [`over`] | operations that are over: forgotten by their end, and removed from the stream |
-//! | [`index`] | bitmaps over operation numbers: type, status, queue |
+//! | [`index`] | bitmaps over operation numbers: type, status, queue, worker, code of a failure |
+//! | [`labelled`] | the operations with each label |
+//! | [`reads`] | what others ask: one operation, pages, queues, counts |
 //! | [`reader_health`] | whether the stream can be read, and why not |
 //! | [`recent`] | the newest changes, for clients that continue an interrupted event stream |
 //! | [`replaced`] | what a stream had that was replaced |
 //! | [`counters`] | transitions of operations, counted for Prometheus |
 //! | [`minutes`] | starts and ends in each of the last minutes |
+//! | [`search`] | looks for a text among operations |
+//! | [`shown`] | an operation that is written as its document |
 //! | [`stream_room`] | the room that is left in the stream |
 //! | [`losses`] | how often the stream was replaced, or lost its newest messages |
 //! | [`waiters`] | requests that wait for a sequence or for the end of an operation |
 
+mod claims;
 pub mod counters;
 pub mod decode;
+pub mod filter;
 pub mod fold;
 pub mod follow;
 pub mod index;
+mod labelled;
 pub mod losses;
 pub mod minutes;
 pub mod model;
 pub mod over;
 pub mod reader_health;
+mod reads;
 pub mod recent;
 pub mod record;
 pub mod replaced;
+pub mod search;
+pub mod shown;
 pub mod stream_room;
 pub mod waiters;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use ktrdr_bus::telemetry::Repeated;
-use ktrdr_protocol::event::EventKind;
-use ktrdr_protocol::id::{OperationId, WorkerId, WorkerType};
-use ktrdr_protocol::origin::Origin;
+use ktrdr_protocol::id::{OperationId, WorkerId};
 use ktrdr_protocol::progress::Progress;
-use ktrdr_protocol::rest::stats::MinuteStats;
-use ktrdr_protocol::state::{Rejected, Status};
+use ktrdr_protocol::state::Rejected;
 use ktrdr_protocol::time::Timestamp;
 use ktrdr_protocol::worker::RunningOperation;
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
+use self::claims::Claim;
 use self::counters::OperationCounters;
 use self::decode::{Content, StreamMessage};
 use self::fold::ProgressReport;
 use self::losses::StreamLosses;
-use self::model::{Model, QueueState, Skip, UnfinishedWork};
+use self::model::{Model, Skip};
 use self::over::{Over, StreamClock};
 use self::reader_health::ReaderHealth;
-use self::record::{QueueInfo, Record, View};
 use self::replaced::Replaced;
 use self::stream_room::StreamRoom;
 use self::waiters::Waiters;
 use crate::changes::{Change, Changes};
+
+/// How long an answer waits until this backend has read what it has published.
+pub const READ_YOUR_WRITES: Duration = Duration::from_secs(5);
 
 /// The projection, shared by everything that reads it.
 pub struct Projection {
@@ -89,6 +99,8 @@ pub struct Projection {
     unreadable: Repeated,
     /// Lines about messages that cannot follow.
     impossible: Repeated,
+    /// Lines about claims.
+    claim_lines: Repeated,
     /// Transitions since the replay.
     pub counters: OperationCounters,
     /// How often what was read was gone.
@@ -106,6 +118,8 @@ pub struct Projection {
     changes: Changes,
     /// Wakes the duty that follows cancels: one was requested.
     pub cancel_requested: Notify,
+    /// Wakes the duty that acts at times: an operation waits for one.
+    pub times_changed: Notify,
     /// Wakes the duty that writes the archive: an operation has ended.
     pub some_ended: Notify,
     room: StreamRoom,
@@ -114,6 +128,8 @@ pub struct Projection {
     /// The clock of the stream.
     pub clock: StreamClock,
     replaced: Replaced,
+    /// Searches for a text that may run at a time.
+    searches: Semaphore,
 }
 
 impl Projection {
@@ -126,6 +142,7 @@ impl Projection {
             skipped: AtomicU64::new(0),
             unreadable: Repeated::new(),
             impossible: Repeated::new(),
+            claim_lines: Repeated::per_minute(claims::LINES_PER_MINUTE),
             counters: OperationCounters::default(),
             losses: StreamLosses::default(),
             generation: AtomicU64::new(0),
@@ -136,124 +153,19 @@ impl Projection {
             waiters: Waiters::default(),
             changes,
             cancel_requested: Notify::new(),
+            times_changed: Notify::new(),
             some_ended: Notify::new(),
             room: StreamRoom::default(),
             over: Over::default(),
             clock: StreamClock::default(),
             replaced: Replaced::default(),
+            searches: Semaphore::new(1),
         }
     }
 
-    /// One operation as it is now.
-    pub fn get(&self, id: &str) -> Option<View> {
-        self.model.read().get(id)
-    }
-
-    /// How many operations match, and one page of them, newest first, with its size in bytes. `None`
-    /// matches all types or statuses. A page ends after the operation that fills `bytes`.
-    pub fn list(
-        &self,
-        types: Option<&[&str]>,
-        status: Option<Status>,
-        offset: u64,
-        limit: usize,
-        bytes: usize,
-    ) -> (u64, Vec<View>, usize) {
-        self.model.read().list(types, status, offset, limit, bytes)
-    }
-
-    /// Every queue.
-    pub fn queues(&self) -> Vec<QueueState> {
-        self.model.read().queues()
-    }
-
-    /// How many operations of a queue have not ended.
-    pub fn open(&self, worker_type: &WorkerType, origin: &Origin) -> u64 {
-        self.model.read().open(worker_type, origin).0
-    }
-
-    /// The first sequence that a new consumer of this queue must deliver: that of the oldest
-    /// operation that has not ended, or the first that was not read. `None` for all, when the
-    /// stream that was created at this time (in nanoseconds) is not the one that was read to its
-    /// end.
-    pub fn first_needed(
-        &self,
-        created: i128,
-        worker_type: &WorkerType,
-        origin: &Origin,
-    ) -> Option<u64> {
-        let is_read = || self.is_caught_up() && *self.stream_created.lock() == Some(created);
-        if !is_read() {
-            return None;
-        }
-
-        // In this order: what is applied in between is among the operations.
-        let generation = self.generation();
-        let unread = self.applied() + 1;
-        let (_, oldest) = self.model.read().open(worker_type, origin);
-        let first = oldest.map_or(unread, |oldest| oldest.min(unread));
-        (is_read() && self.generation() == generation).then_some(first)
-    }
-
-    /// The unfinished operations of each worker type.
-    pub fn unfinished(&self, now: Timestamp, instant: Instant) -> Vec<UnfinishedWork> {
-        self.model.read().unfinished(now, instant)
-    }
-
-    /// How many operations there are of each type in each status, in the order of [`Status::ALL`].
-    pub fn counts(&self) -> Vec<(WorkerType, [u64; Status::ALL.len()])> {
-        self.model.read().counts()
-    }
-
-    /// What happened in each of the last 60 minutes to operations of these types; `None` for all.
-    pub fn minutes(&self, types: Option<&[&str]>, now: Timestamp) -> Vec<MinuteStats> {
-        self.model.read().minutes(types, now)
-    }
-
-    /// The operations that changed after `sequence`, and the sequence of the newest change that
-    /// they show. See [`recent::RecentChanges::after`] for when there is no answer.
-    pub fn changed_after(&self, sequence: u64, most: usize) -> (u64, Option<Vec<(u64, View)>>) {
-        let model = self.model.read();
-        let views = model.recent.after(sequence, most).map(|changes| {
-            changes
-                .into_iter()
-                .filter_map(|(sequence, id)| Some((sequence, model.get(id.as_str())?)))
-                .collect()
-        });
-        (model.recent.last(), views)
-    }
-
-    /// Sequence of the newest message that changed something.
-    pub fn last_change(&self) -> u64 {
-        self.model.read().recent.last()
-    }
-
-    /// Operations with a cancel intent that have not ended.
-    pub fn cancelling(&self) -> Vec<Arc<Record>> {
-        self.model.read().cancelling()
-    }
-
-    /// Operations started directly on a worker that have not ended.
-    pub fn open_direct(&self) -> Vec<Arc<Record>> {
-        self.model.read().open_direct()
-    }
-
-    /// The operations of a queue that have not ended, and whose start request it has delivered.
-    pub fn open_delivered(&self, queue: &QueueInfo, up_to: u64) -> Vec<Arc<Record>> {
-        self.model.read().open_delivered(queue, up_to)
-    }
-
-    /// How many operations there are.
-    pub fn len(&self) -> usize {
-        self.model.read().len()
-    }
-
-    /// Whether the stream has room for a start request of this size, beside the room that accepted
-    /// operations will still need.
-    pub fn has_room(&self, payload: usize) -> bool {
-        let count = |status| self.list(None, Some(status), 0, 0, 0).0;
-        self.room
-            .fits(payload, || count(Status::Pending) + count(Status::Running))
+    /// The time of the stream, or of this machine while that is not known.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now().unwrap_or_else(Timestamp::now)
     }
 
     /// Sequence of the last message that was applied.
@@ -387,6 +299,9 @@ impl Projection {
             for message in batch {
                 self.apply(&mut model, message, &mut effects);
             }
+            if model.take_time_news() {
+                self.times_changed.notify_one();
+            }
             effects
         };
 
@@ -402,8 +317,8 @@ impl Projection {
         for change in effects.changes {
             self.changes.announce(change);
         }
-        for (operation_id, worker_id) in effects.claims.into_iter().flatten() {
-            tracing::debug!(%operation_id, %worker_id, "Selected worker: {worker_id}");
+        for claim in effects.claims {
+            claim.log();
         }
         for skipped in effects.skipped {
             self.note_skipped(&skipped);
@@ -431,7 +346,10 @@ impl Projection {
             Err(why) => return skip(Err(why)),
         };
         let is_cancel = matches!(content, Content::Cancel { .. });
-        let claim = effects.claims.as_ref().and_then(|_| claim_of(&content));
+        let claim = match effects.is_live {
+            true => Claim::of(&content, &self.claim_lines),
+            false => None,
+        };
         let counted_at = counted_at(&content);
         let applied = match content {
             Content::Start { origin, request } => model.start(sequence, origin, request),
@@ -440,6 +358,7 @@ impl Projection {
                 worker_type,
                 intent,
             } => model.cancel(worker_type, &intent),
+            Content::Key => return,
         };
         let applied = match applied {
             Ok(applied) => applied,
@@ -447,9 +366,7 @@ impl Projection {
         };
 
         effects.is_cancel_requested |= is_cancel;
-        if let Some(claims) = &mut effects.claims {
-            claims.extend(claim);
-        }
+        effects.claims.extend(claim);
         if effects.is_live {
             let worker_type = applied.queue.worker_type.as_str();
             self.counters
@@ -463,6 +380,13 @@ impl Projection {
             effects.ended.push(applied.operation_id.clone());
         }
         if effects.has_listeners {
+            // It links to the new one from now on.
+            if let Some(operation_id) = applied.retried {
+                effects.changes.push(Change::Operation {
+                    sequence,
+                    operation_id,
+                });
+            }
             effects.changes.push(Change::Operation {
                 sequence,
                 operation_id: applied.operation_id,
@@ -547,8 +471,8 @@ struct Effects<'a> {
     changes: Vec<Change>,
     ended: Vec<OperationId>,
     skipped: Vec<Skipped<'a>>,
-    /// The operations that were claimed, each with its worker; `None` when claims are not logged.
-    claims: Option<Vec<(OperationId, WorkerId)>>,
+    /// The claims that are logged.
+    claims: Vec<Claim>,
 }
 
 impl Effects<'_> {
@@ -561,7 +485,7 @@ impl Effects<'_> {
             changes: Vec::new(),
             ended: Vec::new(),
             skipped: Vec::new(),
-            claims: (is_live && tracing::enabled!(tracing::Level::DEBUG)).then(Vec::new),
+            claims: Vec::new(),
         }
     }
 }
@@ -574,22 +498,12 @@ struct Skipped<'a> {
     reason: Result<Skip, String>,
 }
 
-/// The operation and the worker of a claim; `None` when the message is no claim.
-fn claim_of(content: &Content<'_>) -> Option<(OperationId, WorkerId)> {
-    match content {
-        Content::Event { event, .. } if matches!(event.kind, EventKind::Started { .. }) => {
-            Some((event.operation_id.clone(), event.worker_id.clone()?))
-        }
-        _ => None,
-    }
-}
-
 /// The minute in which a message is counted; `None` when it is not. A released operation is pending
 /// once more, but it was created only once.
 fn counted_at(content: &Content<'_>) -> Option<Timestamp> {
     match content {
         Content::Start { request, .. } => Some(request.created_at),
         Content::Event { event, .. } if event.kind.is_terminal() => Some(event.at),
-        Content::Event { .. } | Content::Cancel { .. } => None,
+        Content::Event { .. } | Content::Cancel { .. } | Content::Key => None,
     }
 }

@@ -3,7 +3,11 @@
 //!
 //! Longer than 600 lines: records, their numbers and their indexes change together.
 
+mod ended;
 mod put_back;
+mod times;
+
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,20 +16,27 @@ use ktrdr_protocol::cancel::CancelIntent;
 use ktrdr_protocol::event::Event;
 use ktrdr_protocol::id::{OperationId, WorkerId, WorkerType};
 use ktrdr_protocol::origin::Origin;
+use ktrdr_protocol::queue_name::QueueName;
+use ktrdr_protocol::rest::query::ListOrder;
 use ktrdr_protocol::rest::stats::MinuteStats;
 use ktrdr_protocol::start_request::StartRequest;
 use ktrdr_protocol::state::{Rejected, Status};
 use ktrdr_protocol::time::Timestamp;
 use ktrdr_protocol::token_name::TokenName;
+use roaring::RoaringBitmap;
 use tokio::time::Instant;
 
 use self::archiving::Archiving;
+use self::times::{Line, WaitingForTimes};
+pub use self::times::{Passed, Place};
 use super::counters::Transition;
+use super::filter::{Filter, Page, Position, Wanted};
 use super::fold::{self, ProgressReport};
-use super::index::Index;
+use super::index::{Index, Selection, page_of};
 use super::minutes::RecentMinutes;
 use super::recent::RecentChanges;
-use super::record::{QueueInfo, Record, View};
+use super::record::{CountingRequest, QueueInfo, Record, Times, View};
+use crate::summaries::Summaries;
 
 pub mod archiving;
 
@@ -68,6 +79,8 @@ pub struct Applied {
     pub queue: Arc<QueueInfo>,
     /// Its status.
     pub status: Status,
+    /// The operation that it repeats, when this is its start.
+    pub retried: Option<OperationId>,
     /// The effect of the message.
     pub transition: Transition,
 }
@@ -122,6 +135,8 @@ pub struct Model {
     queues: Vec<Arc<QueueInfo>>,
     queue_numbers: HashMap<WorkerType, HashMap<Origin, u32>>,
     type_numbers: HashMap<WorkerType, u32>,
+    /// The operations that repeat another one, oldest first, by that one's id.
+    retries: HashMap<OperationId, Vec<u32>>,
     /// Operations that were started a second time, directly on a worker.
     started_direct: HashSet<OperationId>,
     /// One shared copy of each worker id.
@@ -129,6 +144,13 @@ pub struct Model {
     /// One shared copy of each name of a token, up to [`MAX_SHARED_TOKENS`].
     tokens: HashSet<TokenName>,
     index: Index,
+    /// The operations that wait for a time.
+    waiting: WaitingForTimes,
+    /// Operations whose log names a copy of the start request that is not in the stream yet.
+    missing: RoaringBitmap,
+    lines: Vec<Line>,
+    /// How operations are summarised.
+    pub summaries: Arc<Summaries>,
     /// The newest changes.
     pub recent: RecentChanges,
     /// What happened in the last minutes, by the number of the worker type.
@@ -175,8 +197,23 @@ impl Model {
         let record = Record::new(request, sequence, queue);
         self.numbers.insert(record.id.clone(), number);
         self.index.insert(number, record.place());
+        if let Some(schedule) = record.schedule_id() {
+            self.index.scheduled(number, schedule);
+        }
+        if let Some(labels) = record.labels() {
+            self.index.label(number, labels);
+        }
+        self.waiting
+            .change(number, Times::default(), record.times());
 
-        let applied = applied(&record, Transition::Created);
+        let mut applied = applied(&record, Transition::Created);
+        if let Some(retried) = record.retry_of() {
+            self.retries
+                .entry(retried.clone())
+                .or_default()
+                .push(number);
+            applied.retried = Some(retried.clone());
+        }
         self.records.push_back(Some(Arc::new(record)));
         Ok(applied)
     }
@@ -236,9 +273,12 @@ impl Model {
         event: Event,
     ) -> Result<Applied, Skip> {
         let (number, position) = self.find(worker_type, event.operation_id.as_str())?;
+        let moved_into = self.moved_into(position, &event)?;
         let record = self.records.get_mut(position).and_then(Option::as_mut);
         let record = record.ok_or(Skip::Unknown)?;
         let before = record.place();
+        let times_before = record.times();
+        let worker_before = record.worker_id().cloned();
 
         let known = event.worker_id.as_ref().map(|id| self.workers.get(id));
         let worker = match known {
@@ -252,17 +292,29 @@ impl Model {
             .apply(sequence, event, worker)
             .map_err(Skip::Rejected)?;
         self.workers.extend(new);
+        if let Some(queue) = moved_into {
+            Arc::make_mut(record).queue = queue;
+            self.index.transfer(number, before, record.place());
+        }
+        self.waiting.change(number, times_before, record.times());
+        let is_missing =
+            record.request() == CountingRequest::Missing && !record.state.status.is_terminal();
 
         let applied = applied(record, Transition::of(before.status, record));
         if let Some(ended_at) = record.completed_at {
             self.ends.push_back((ended_at, number));
         }
         self.index.shift(number, before, applied.status);
+        (self.index).attribute(number, worker_before.as_ref(), record.worker_id());
+        if let Some(failure) = record.failure() {
+            self.index.failed(number, &failure.code);
+        }
         if applied.status.is_terminal()
             && let Some(archiving) = &mut self.archiving
         {
             archiving.ended(number);
         }
+        self.note_missing(number, is_missing);
         Ok(applied)
     }
 
@@ -335,6 +387,27 @@ impl Model {
             archiving.forget(self.stream, number, &record);
         }
         self.index.remove(number, record.place());
+        self.waiting
+            .change(number, record.times(), Times::default());
+        self.note_missing(number, false);
+        self.index.attribute(number, record.worker_id(), None);
+        if let Some(schedule) = record.schedule_id() {
+            self.index.forget_schedule(number, schedule);
+        }
+        if let Some(failure) = record.failure() {
+            self.index.forget_failure(number, &failure.code);
+        }
+        if let Some(labels) = record.labels() {
+            self.index.forget_labels(number, labels);
+        }
+        if let Some(retried) = record.retry_of()
+            && let Some(retries) = self.retries.get_mut(retried.as_str())
+        {
+            retries.retain(|other| *other != number);
+            if retries.is_empty() {
+                self.retries.remove(retried.as_str());
+            }
+        }
         self.numbers.remove(record.id.as_str());
         self.started_direct.remove(record.id.as_str());
         self.gaps += 1;
@@ -368,36 +441,105 @@ impl Model {
         self.numbers.get(id).and_then(|number| self.view(*number))
     }
 
-    /// How many operations match, and one page of them, newest first, with its size in bytes. `None`
-    /// matches all types or statuses. A page ends after the operation that fills `bytes`.
-    pub fn list(
-        &self,
-        types: Option<&[&str]>,
-        status: Option<Status>,
-        offset: u64,
-        limit: usize,
-        bytes: usize,
-    ) -> (u64, Vec<View>, usize) {
-        let numbers = types.map(|types| self.numbers_of(types));
-        let (total, page) = self.index.page(numbers.as_deref(), status, offset, limit);
-        let (mut views, mut taken) = (Vec::with_capacity(page.len()), 0);
-        for number in page {
-            if taken >= bytes {
+    /// One page of the operations that match, newest first. It takes no notice of a text that is
+    /// looked for: see [`super::search`].
+    pub fn list(&self, wanted: &Wanted) -> Page {
+        self.page(&self.matching(&wanted.filter), wanted)
+    }
+
+    /// The numbers of the operations that match all of the filter but its text.
+    pub(super) fn matching(&self, filter: &Filter) -> Cow<'_, RoaringBitmap> {
+        let types = filter.types.as_ref().map(|types| self.numbers_of(types));
+        let begin = filter.created_after.map(|time| self.number_at(time));
+        let end = filter.created_before.map(|time| self.number_at(time));
+        let numbers =
+            (begin.is_some() || end.is_some()).then(|| begin.unwrap_or(0)..end.unwrap_or(u32::MAX));
+        self.index.matching(Selection {
+            types: types.as_deref(),
+            statuses: &filter.statuses,
+            worker: filter.worker.as_deref(),
+            schedule: filter.schedule.as_deref(),
+            codes: &filter.error_codes,
+            ended: filter.ended_after.map(|time| self.ended_from(time)),
+            labels: &filter.labels,
+            numbers,
+        })
+    }
+
+    /// One page of these operations.
+    pub(super) fn page(&self, matching: &RoaringBitmap, wanted: &Wanted) -> Page {
+        let mut page = Page {
+            total: matching.len(),
+            ..Page::default()
+        };
+        for number in self.numbers_wanted(matching, wanted) {
+            let Some(view) = self.view(number) else {
+                continue;
+            };
+            if page.views.len() >= wanted.limit || page.bytes >= wanted.bytes {
+                page.next = page.views.last().map(|last| self.position(last));
                 break;
             }
-            if let Some(view) = self.view(number) {
-                taken += view.record.size();
-                views.push(view);
+            page.bytes += view.size(wanted.extent);
+            page.views.push(view);
+        }
+        page
+    }
+
+    /// Where an operation of this stream is among all.
+    fn position(&self, view: &View) -> Position {
+        Position {
+            stream: self.stream,
+            sequence: view.record.start_sequence,
+        }
+    }
+
+    /// The numbers from the beginning of the page on.
+    fn numbers_wanted<'a>(
+        &self,
+        matching: &'a RoaringBitmap,
+        wanted: &Wanted,
+    ) -> Box<dyn Iterator<Item = u32> + 'a> {
+        let order = wanted.order;
+        let Some(after) = wanted.after else {
+            return page_of(matching, order, wanted.offset);
+        };
+        let here = |sequence| Position {
+            stream: self.stream,
+            sequence,
+        };
+        match order {
+            // Its stream is gone, and all that is here is newer.
+            ListOrder::Newest if after < here(0) => Box::new(std::iter::empty()),
+            ListOrder::Oldest if after < here(0) => page_of(matching, order, 0),
+            ListOrder::Newest if after > here(u64::MAX) => page_of(matching, order, 0),
+            ListOrder::Oldest if after > here(u64::MAX) => Box::new(std::iter::empty()),
+            ListOrder::Newest => {
+                let end = self.number_from(after.sequence);
+                Box::new(matching.range(..end).rev())
+            }
+            ListOrder::Oldest => {
+                let begin = self.number_from(after.sequence.saturating_add(1));
+                Box::new(matching.range(begin..))
             }
         }
-        (total, views, taken)
+    }
+
+    /// How many operations have this status.
+    pub fn count(&self, status: Status) -> u64 {
+        self.index.count(None, Some(status))
+    }
+
+    /// Whether there ever was an operation of this type.
+    pub fn knows_type(&self, name: &str) -> bool {
+        self.type_numbers.contains_key(name)
     }
 
     /// The numbers of those types that ever had an operation, each once.
-    fn numbers_of(&self, types: &[&str]) -> Vec<u32> {
+    fn numbers_of(&self, types: &[impl AsRef<str>]) -> Vec<u32> {
         let mut numbers: Vec<u32> = types
             .iter()
-            .filter_map(|name| self.type_numbers.get(*name).copied())
+            .filter_map(|name| self.type_numbers.get(name.as_ref()).copied())
             .collect();
         numbers.sort_unstable();
         numbers.dedup();
@@ -478,9 +620,8 @@ impl Model {
 
     /// How many operations there are of each type in each status.
     pub fn counts(&self) -> Vec<(WorkerType, [u64; Status::ALL.len()])> {
-        let count = |number: u32| {
-            Status::ALL.map(|status| self.index.page(Some(&[number]), Some(status), 0, 0).0)
-        };
+        let count =
+            |number: u32| Status::ALL.map(|status| self.index.count(Some(number), Some(status)));
         self.type_numbers
             .iter()
             .map(|(name, number)| (name.clone(), count(*number)))
@@ -523,19 +664,34 @@ impl Model {
     }
 
     fn record(&self, number: u32) -> Option<Arc<Record>> {
-        self.records
-            .get(number.checked_sub(self.base)? as usize)?
-            .clone()
+        self.record_ref(number).cloned()
+    }
+
+    fn record_ref(&self, number: u32) -> Option<&Arc<Record>> {
+        let position = number.checked_sub(self.base)? as usize;
+        self.records.get(position)?.as_ref()
     }
 
     fn view(&self, number: u32) -> Option<View> {
         let record = self.record(number)?;
-        let queue_position = self.index.queue_position(record.queue.number, number);
+        let queue_position = self.queue_position(&record, number);
+        let retried_as = self.retried_as(&record);
         Some(View {
             record,
             queue_position,
+            retried_as,
             archived: false,
+            turn: None,
         })
+    }
+
+    /// The newest operation that repeats this one, which may come from the archive.
+    pub fn retried_as(&self, record: &Record) -> Option<OperationId> {
+        if !matches!(record.state.status, Status::Failed | Status::Cancelled) {
+            return None;
+        }
+        let newest = self.retries.get(record.id.as_str())?.last()?;
+        Some(self.record(*newest)?.id.clone())
     }
 
     fn find_mut(&mut self, worker_type: &str, id: &str) -> Result<(u32, &mut Arc<Record>), Skip> {
@@ -575,10 +731,14 @@ impl Model {
             .entry(worker_type.clone())
             .or_default()
             .insert(origin.clone(), number);
+        let name = QueueName::parse(origin.as_str());
         let queue = Arc::new(QueueInfo {
             number,
             type_number,
+            summary: self.summaries.of(worker_type),
             worker_type: worker_type.clone(),
+            line: name.map_or(u32::MAX, |name| self.join_line(number, type_number, name)),
+            name,
             origin,
         });
         self.queues.push(Arc::clone(&queue));
@@ -595,6 +755,9 @@ impl Model {
         self.base = 0;
         self.gaps = 0;
         self.index = Index::default();
+        self.waiting = WaitingForTimes::default();
+        self.missing.clear();
+        self.retries.clear();
         self.records.retain(Option::is_some);
         self.records.shrink_to_fit();
         let mut ends = Vec::with_capacity(self.ends.len());
@@ -602,6 +765,27 @@ impl Model {
             ends.extend(record.completed_at.map(|ended_at| (ended_at, number)));
             self.numbers.insert(record.id.clone(), number);
             self.index.insert(number, record.place());
+            self.index.attribute(number, None, record.worker_id());
+            if let Some(schedule) = record.schedule_id() {
+                self.index.scheduled(number, schedule);
+            }
+            if let Some(labels) = record.labels() {
+                self.index.label(number, labels);
+            }
+            self.waiting
+                .change(number, Times::default(), record.times());
+            if record.request() == CountingRequest::Missing {
+                self.missing.insert(number);
+            }
+            if let Some(failure) = record.failure() {
+                self.index.failed(number, &failure.code);
+            }
+            if let Some(retried) = record.retry_of() {
+                self.retries
+                    .entry(retried.clone())
+                    .or_default()
+                    .push(number);
+            }
             if record.cancel_requested_at().is_some() && !record.state.status.is_terminal() {
                 self.index.cancelling(number);
             }
@@ -616,6 +800,7 @@ fn applied(record: &Record, transition: Transition) -> Applied {
         operation_id: record.id.clone(),
         queue: Arc::clone(&record.queue),
         status: record.state.status,
+        retried: None,
         transition,
     }
 }

@@ -3,7 +3,8 @@
 //! Backends forget them by the clock of the stream, so all of them agree, whatever is still in the
 //! stream. Usually the stream drops their messages by age soon after. While an older operation is
 //! still needed, it keeps them for longer, and a duty removes them one by one
-//! ([`crate::duties`]). They wait for it here.
+//! ([`crate::duties`]). Those that used keys leave the entries of these keys in any case. They wait for
+//! both here.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use ktrdr_bus::keeping::is_stretched;
 use ktrdr_bus::telemetry::Repeated;
 use ktrdr_protocol::id::OperationId;
+use ktrdr_protocol::keys::{Key, KeyKind};
 use ktrdr_protocol::time::Timestamp;
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -21,7 +23,8 @@ use super::counters::OperationCounters;
 use super::model::MAX_OTHER_STARTS;
 use super::record::{QueueInfo, Record};
 
-/// Operations that wait to be removed, at most. Those beyond it leave the stream by their age.
+/// Operations that wait to be removed, at most. Those beyond it leave the stream by their age; those
+/// with keys wait all the same, for nothing else would take them out of the entries.
 const MAX_WAITING: usize = 100_000;
 
 /// Ids in one line about dropped operations.
@@ -39,6 +42,12 @@ pub struct OverOperation {
     pub id: OperationId,
     /// All start requests with its id, the first one first.
     pub starts: Vec<u64>,
+    /// A sequence before every start request of a later operation with the same id.
+    pub end: u64,
+    /// The keys whose entries may name it.
+    pub keys: Vec<(KeyKind, Key)>,
+    /// Whether the stream would keep it for much longer.
+    pub is_stretched: bool,
 }
 
 /// Operations that are forgotten under one lock, at most.
@@ -49,15 +58,15 @@ const MAX_FORGOTTEN: usize = 1024;
 pub struct Over(Mutex<VecDeque<OverOperation>>);
 
 impl Over {
-    /// Adds operations, if the stream would keep them for much longer.
-    pub fn add(&self, forgotten: &[Arc<Record>], is_stretched: bool) {
-        if !is_stretched {
-            return;
-        }
+    /// Adds operations, if the stream would keep them for much longer, or if they have used keys. They
+    /// were known when the message at `applied` was applied.
+    pub fn add(&self, forgotten: &[Arc<Record>], applied: u64, is_stretched: bool) {
         let mut waiting = self.0.lock();
         for record in forgotten {
+            let keys = keys_of(record);
             let has_all_starts = record.other_starts().len() < MAX_OTHER_STARTS;
-            if waiting.len() >= MAX_WAITING || !has_all_starts {
+            let is_stretched = is_stretched && has_all_starts;
+            if keys.is_empty() && (waiting.len() >= MAX_WAITING || !is_stretched) {
                 continue;
             }
             let first = std::iter::once(record.start_sequence);
@@ -65,6 +74,9 @@ impl Over {
                 queue: Arc::clone(&record.queue),
                 id: record.id.clone(),
                 starts: first.chain(record.other_starts().iter().copied()).collect(),
+                end: applied,
+                keys,
+                is_stretched,
             });
         }
     }
@@ -76,15 +88,36 @@ impl Over {
         waiting.drain(..most).collect()
     }
 
-    /// Puts one back that could not be removed.
+    /// Puts one back whose turn has not come.
     pub fn put_back(&self, operation: OverOperation) {
         self.0.lock().push_front(operation);
+    }
+
+    /// Puts one behind all others, because something failed.
+    pub fn postpone(&self, operation: OverOperation) {
+        self.0.lock().push_back(operation);
     }
 
     /// Forgets them: the stream is another one.
     pub fn clear(&self) {
         self.0.lock().clear();
     }
+}
+
+/// The keys whose entries may name an operation.
+pub fn keys_of(record: &Record) -> Vec<(KeyKind, Key)> {
+    let execution = record
+        .rare
+        .as_ref()
+        .and_then(|rare| rare.execution.as_ref());
+    let Some(execution) = execution else {
+        return Vec::new();
+    };
+    let unique = execution.unique.as_ref();
+    let unique = unique.map(|unique| (KeyKind::Unique, unique.key.clone()));
+    let concurrency = execution.concurrency.as_ref();
+    let concurrency = concurrency.map(|limited| (KeyKind::Concurrency, limited.key.clone()));
+    unique.into_iter().chain(concurrency).collect()
 }
 
 /// The clock of the stream, as it was read last.
@@ -107,6 +140,7 @@ impl StreamClock {
 impl Projection {
     /// Forgets what has left the stream, and says what was still needed of it.
     pub(super) fn forget_before(&self, first_sequence: u64, retention: Duration) {
+        let applied = self.applied();
         let forgotten = self.model.write().forget_before(first_sequence);
         if forgotten.is_empty() {
             return;
@@ -117,6 +151,12 @@ impl Projection {
             first_sequence,
             "operations have left the stream"
         );
+        let ended: Vec<_> = forgotten
+            .iter()
+            .filter(|record| record.state.status.is_terminal())
+            .cloned()
+            .collect();
+        self.over.add(&ended, applied, false);
         let needed_since = self.clock.now().map(|now| now.minus(retention));
         tell_of_dropped(&self.counters, &forgotten, needed_since);
     }
@@ -127,6 +167,8 @@ impl Projection {
             return;
         };
         loop {
+            // Before they are forgotten: a start request that is applied afterwards begins another one.
+            let applied = self.applied();
             let (forgotten, oldest) = {
                 let mut model = self.model.write();
                 let forgotten = model.forget_ended(now.minus(retention), MAX_FORGOTTEN);
@@ -138,7 +180,8 @@ impl Projection {
 
             self.waiters.wake_all();
             let age = oldest.map_or(Duration::ZERO, |oldest| now.after(oldest));
-            self.over.add(&forgotten, is_stretched(retention, age));
+            let is_stretched = is_stretched(retention, age);
+            self.over.add(&forgotten, applied, is_stretched);
             tracing::debug!(
                 forgotten = forgotten.len(),
                 "the retention of operations is over"

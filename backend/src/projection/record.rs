@@ -10,21 +10,28 @@ use std::time::Duration;
 
 use ktrdr_protocol::event::{Failure, ResultRef};
 use ktrdr_protocol::execution::ExecutionOptions;
-use ktrdr_protocol::id::{OperationId, WorkerId, WorkerType};
+use ktrdr_protocol::id::{OperationId, ScheduleId, WorkerId, WorkerType};
 use ktrdr_protocol::json::length;
+use ktrdr_protocol::labels::Labels;
 use ktrdr_protocol::origin::Origin;
+use ktrdr_protocol::priority::Priority;
 use ktrdr_protocol::progress::Progress;
-use ktrdr_protocol::rest::operation::{Attempt, Metadata, OperationDocument, ProgressDocument};
+use ktrdr_protocol::queue_name::QueueName;
+use ktrdr_protocol::rest::operation::{
+    Attempt, LeftOut, Metadata, OperationDocument, ProgressDocument,
+};
+use ktrdr_protocol::rest::shortened::{MAX_PARAMETERS, shortened};
+use ktrdr_protocol::schema_digest::SchemaDigest;
 use ktrdr_protocol::start_request::{NamedCopy, StartRequest};
 use ktrdr_protocol::state::{State, Status};
 use ktrdr_protocol::time::Timestamp;
 use ktrdr_protocol::token_name::TokenName;
-use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::index::Place;
+use crate::summaries::Shared;
 
 /// Where operations of one worker type came from: one of its queues, or direct starts.
 #[derive(Debug)]
@@ -37,6 +44,41 @@ pub struct QueueInfo {
     pub worker_type: WorkerType,
     /// The queue, or `direct`.
     pub origin: Origin,
+    /// What the queue's name says; `None` for `direct`, and for queues of earlier versions.
+    pub name: Option<QueueName>,
+    /// Number of the line that it is a part of: the queues of one class, by priority.
+    pub line: u32,
+    /// How its operations are summarised.
+    pub summary: Shared,
+}
+
+impl QueueInfo {
+    /// One that is in no index.
+    pub fn lone(worker_type: WorkerType, origin: Origin) -> Self {
+        Self {
+            number: u32::MAX,
+            type_number: u32::MAX,
+            worker_type,
+            name: QueueName::parse(origin.as_str()),
+            origin,
+            line: u32::MAX,
+            summary: Shared::default(),
+        }
+    }
+
+    /// Whether its operations wait for their time.
+    pub fn is_delayed(&self) -> bool {
+        self.name.is_some_and(|name| name.is_delayed)
+    }
+}
+
+/// The times that a waiting operation waits for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Times {
+    /// When it is to be moved into the queue of what is due.
+    pub due: Option<Timestamp>,
+    /// When it expires.
+    pub deadline: Option<Timestamp>,
 }
 
 /// The progress of an operation, as it is stored.
@@ -71,6 +113,8 @@ pub struct RareFields {
     pub execution: Option<ExecutionOptions>,
     /// The operation that this one retries or resumes.
     pub retry_of: Option<OperationId>,
+    /// The schedule that started it.
+    pub schedule_id: Option<ScheduleId>,
     /// When the first cancel was requested.
     pub cancel_requested_at: Option<Timestamp>,
     /// Whether it was cancelled without the worker's confirmation.
@@ -90,8 +134,10 @@ pub struct RareFields {
     pub runs_direct: bool,
     /// The start request that counts, when it is not the first one.
     pub request: Option<CountingRequest>,
-    /// The copy with which a backend put the operation back last.
+    /// The copy with which a backend put the operation back or moved it last.
     pub put_back: Option<Box<PutBack>>,
+    /// The summary of an operation that comes from the archive, as it was there.
+    pub summary: Option<Box<str>>,
 }
 
 /// The start request that counts: the one that a worker may run, or runs.
@@ -103,7 +149,7 @@ pub enum CountingRequest {
     Missing,
 }
 
-/// The newest put-back of an operation.
+/// The newest put-back or move of an operation.
 #[derive(Debug, Clone)]
 pub struct PutBack {
     /// The copy of the start request that was named.
@@ -138,6 +184,8 @@ pub struct Record {
     pub progress: StoredProgress,
     /// Its result, if it is small.
     pub result: Option<Box<RawValue>>,
+    /// The request schema that its parameters were checked against.
+    pub schema_digest: Option<SchemaDigest>,
     /// The token that started it. With tokens, all operations have one, and share the text.
     pub requested_by: Option<TokenName>,
     /// Fields that few operations have.
@@ -152,15 +200,19 @@ impl Record {
             parameters,
             execution,
             created_at,
+            schema_digest,
             retry_of,
+            schedule_id,
             requested_by,
             ..
         } = request;
-        let rare = (!execution.is_default() || retry_of.is_some()).then(|| {
+        let is_rare = !execution.is_default() || retry_of.is_some() || schedule_id.is_some();
+        let rare = is_rare.then(|| {
             let execution = (!execution.is_default()).then_some(execution);
             Box::new(RareFields {
                 execution,
                 retry_of,
+                schedule_id,
                 ..RareFields::default()
             })
         });
@@ -176,6 +228,7 @@ impl Record {
             attempts: Vec::new(),
             progress: StoredProgress::NotReported,
             result: None,
+            schema_digest,
             requested_by,
             rare,
         }
@@ -183,12 +236,13 @@ impl Record {
 
     /// About how many bytes its document has.
     pub fn size(&self) -> usize {
-        const FIELDS: usize = 768;
+        const FIELDS: usize = 1024;
         const ATTEMPT: usize = 256;
 
         // As it is written: a control character takes six bytes.
         let attempt = |attempt: &Attempt| ATTEMPT + attempt.error.as_ref().map_or(0, length);
         let failure = |failure: &Failure| length(&failure.code) + 2 * length(&failure.message);
+        let label = |(name, value): (&str, &str)| name.len() + length(&value) + 4;
         let reference = |stored: &ResultRef| stored.bucket.len() + stored.object.len();
         let progress = match &self.progress {
             StoredProgress::Ended(json) => json.get().len(),
@@ -200,6 +254,9 @@ impl Record {
             + self.attempts.iter().map(attempt).sum::<usize>()
             + self.failure().map_or(0, failure)
             + self.result_ref().map_or(0, reference)
+            + self
+                .labels()
+                .map_or(0, |labels| labels.iter().map(label).sum())
             + progress
     }
 
@@ -239,7 +296,7 @@ impl Record {
         other.unwrap_or(CountingRequest::Stored(self.start_sequence))
     }
 
-    /// The newest put-back, if there was one.
+    /// The newest put-back or move, if there was one.
     pub fn put_back(&self) -> Option<&PutBack> {
         self.rare.as_ref()?.put_back.as_deref()
     }
@@ -257,6 +314,36 @@ impl Record {
         rare.retry_at
     }
 
+    fn execution(&self) -> Option<&ExecutionOptions> {
+        self.rare.as_ref()?.execution.as_ref()
+    }
+
+    /// The time before which its first attempt must not start.
+    pub fn due(&self) -> Option<Timestamp> {
+        self.execution()?.due(self.created_at)
+    }
+
+    /// The time by which its first attempt must have started.
+    pub fn deadline(&self) -> Option<Timestamp> {
+        self.execution()?.deadline(self.created_at)
+    }
+
+    /// The times that it still waits for.
+    pub fn times(&self) -> Times {
+        let has_none = self.rare.is_none() && !self.queue.is_delayed();
+        if self.state.status != Status::Pending || has_none {
+            return Times::default();
+        }
+        Times {
+            // One that was stored without a time has none to wait for.
+            due: self
+                .queue
+                .is_delayed()
+                .then(|| self.due().unwrap_or(self.created_at)),
+            deadline: self.deadline().filter(|_| self.state.attempt == 0),
+        }
+    }
+
     /// When the first cancel was requested.
     pub fn cancel_requested_at(&self) -> Option<Timestamp> {
         self.rare.as_ref().and_then(|rare| rare.cancel_requested_at)
@@ -267,9 +354,30 @@ impl Record {
         self.rare.as_ref().and_then(|rare| rare.failure.as_ref())
     }
 
+    /// The schedule that started it.
+    pub fn schedule_id(&self) -> Option<&ScheduleId> {
+        self.rare
+            .as_ref()
+            .and_then(|rare| rare.schedule_id.as_ref())
+    }
+
     /// The operation that this one retries or resumes.
     pub fn retry_of(&self) -> Option<&OperationId> {
         self.rare.as_ref().and_then(|rare| rare.retry_of.as_ref())
+    }
+
+    /// Its labels, if it has any.
+    pub fn labels(&self) -> Option<&Labels> {
+        Some(&self.execution()?.labels).filter(|labels| !labels.is_empty())
+    }
+
+    /// What it is about.
+    pub fn summary(&self) -> Option<String> {
+        let archived = self.rare.as_ref().and_then(|rare| rare.summary.as_deref());
+        match archived {
+            Some(summary) => Some(summary.to_owned()),
+            None => self.queue.summary.load().of(&self.parameters),
+        }
     }
 
     /// The reference to a large result.
@@ -347,9 +455,16 @@ pub struct View {
     pub record: Arc<Record>,
     /// Its position in the queue, from 1, while it is pending.
     pub queue_position: Option<u64>,
+    /// The newest operation that repeats it.
+    pub retried_as: Option<OperationId>,
     /// Whether it comes from the archive, and no longer from the stream.
     pub archived: bool,
+    /// Its turn, when it was read from the archive to be shown alone.
+    pub turn: Option<Turn>,
 }
+
+/// A turn to hold what was read from the archive until it counts for an answer. There are few.
+pub type Turn = Arc<OwnedSemaphorePermit>;
 
 impl View {
     /// The operation's status.
@@ -358,42 +473,35 @@ impl View {
     }
 }
 
-/// A [`View`] that is shown without its result, which may be large: `result` is `null`.
-#[derive(Debug)]
-pub struct WithoutResult<'a>(pub &'a View);
-
-impl Serialize for WithoutResult<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.0.document(None).serialize(serializer)
-    }
-}
-
-impl Serialize for View {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let result = self.record.result.as_deref();
-        self.document(result).serialize(serializer)
-    }
-}
-
-/// A view is written as an [`OperationDocument`].
-impl JsonSchema for View {
-    fn schema_name() -> Cow<'static, str> {
-        OperationDocument::schema_name()
-    }
-
-    fn schema_id() -> Cow<'static, str> {
-        OperationDocument::schema_id()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        OperationDocument::json_schema(generator)
-    }
+/// How much of an operation a document has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// All of it.
+    Whole,
+    /// All but the result, which may be large: `result` is `null`.
+    WithoutResult,
+    /// No result, and only small parameters.
+    InList,
 }
 
 impl View {
-    /// The document of the operation, with `result` as its result.
-    pub fn document<'a>(&'a self, result: Option<&'a RawValue>) -> OperationDocument<'a> {
+    /// The document of the operation, to this extent.
+    pub fn document(&self, extent: Extent) -> OperationDocument<'_> {
         let record = &*self.record;
+        let result = record.result.as_deref();
+        let shown_result = result.filter(|_| extent == Extent::Whole);
+        let short = match extent {
+            Extent::InList => shortened(&record.parameters),
+            Extent::Whole | Extent::WithoutResult => None,
+        };
+        let mut truncated = Vec::new();
+        if result.is_some() && shown_result.is_none() {
+            truncated.push(LeftOut::Result);
+        }
+        if short.is_some() {
+            truncated.push(LeftOut::Parameters);
+        }
+
         let rare = record.rare.as_deref();
         let worker_id = record.worker_id();
         let started_at = record.attempts.last().map(|attempt| attempt.started_at);
@@ -410,9 +518,10 @@ impl View {
             operation_id: Cow::Borrowed(&record.id),
             operation_type: Cow::Borrowed(&record.queue.worker_type),
             status: record.state.status,
+            summary: record.summary().map(Cow::Owned),
             progress: record.progress_document(),
             metadata: Metadata {
-                parameters: Cow::Borrowed(&record.parameters),
+                parameters: short.map_or(Cow::Borrowed(&*record.parameters), Cow::Owned),
                 worker_id: worker_id.map(WorkerId::as_str),
             },
             execution: rare
@@ -426,7 +535,7 @@ impl View {
             worker_id: worker_id.map(Cow::Borrowed),
             attempt: record.state.attempt,
             attempts: Cow::Borrowed(&record.attempts),
-            result: result.map(Cow::Borrowed),
+            result: shown_result.map(Cow::Borrowed),
             result_ref: record.result_ref().map(Cow::Borrowed),
             error_message: record
                 .failure()
@@ -436,12 +545,35 @@ impl View {
             forced: rare.is_some_and(|rare| rare.forced),
             queue_position: self.queue_position,
             queue: Cow::Borrowed(&record.queue.origin),
+            priority: record
+                .queue
+                .name
+                .map(|name| name.priority)
+                .filter(|priority| *priority != Priority::USUAL),
+            start_at: record.due(),
+            expires_at: record.deadline(),
             retry_at: record.retry_at(),
             retry_of: rare
                 .and_then(|rare| rare.retry_of.as_ref())
                 .map(Cow::Borrowed),
+            retried_as: self.retried_as.as_ref().map(Cow::Borrowed),
+            schedule_id: record.schedule_id().map(Cow::Borrowed),
             requested_by: record.requested_by.as_ref().map(Cow::Borrowed),
             archived: self.archived,
+            truncated: truncated.into(),
+        }
+    }
+
+    /// About how many bytes the document has to this extent.
+    pub fn size(&self, extent: Extent) -> usize {
+        let record = &self.record;
+        let left_out = |text: &RawValue, shown: usize| text.get().len().saturating_sub(shown);
+        let result = record.result.as_ref().map_or(0, |text| left_out(text, 0));
+        let parameters = left_out(&record.parameters, MAX_PARAMETERS);
+        match extent {
+            Extent::Whole => record.size(),
+            Extent::WithoutResult => record.size() - result,
+            Extent::InList => record.size() - result - parameters,
         }
     }
 }

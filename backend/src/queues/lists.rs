@@ -1,33 +1,32 @@
-//! The lists of queues in the bucket of worker types: what they say, and changing them.
+//! The lists of queues in the bucket of worker types: what they say, and changing them. Beside them
+//! stand the pauses ([`super::pauses`]), which arrive in the same way.
 //!
 //! Several backends change them at the same time. Each write names the revision that it replaces,
 //! and the server refuses it when another one came first.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
-use async_nats::jetstream::kv::{Entry, EntryError, Operation, Store, UpdateErrorKind};
-use futures::StreamExt;
+use async_nats::jetstream::kv::{Store, UpdateErrorKind};
+use bytes::Bytes;
+use ktrdr_bus::key_values::{Found, KeyValues};
 use ktrdr_bus::nats::Connection;
-use ktrdr_bus::stream_identity;
 use ktrdr_protocol::id::{Queue, WorkerType};
 use ktrdr_protocol::queue_list::{QueueList, queues_key, worker_type_of_queues_key};
+use ktrdr_protocol::queue_pause::worker_type_of_pause_key;
 use ktrdr_protocol::subject::SubjectNames;
-use parking_lot::RwLock;
 use tokio::sync::OnceCell;
 
-/// The keys of all lists.
-const ALL_LISTS: &str = "queues.*";
+use super::pauses::Pauses;
+use crate::followed_keys::{self, Followed, Follower, Heard};
+use crate::projection::Projection;
 
 /// Most lists that are kept. There are fewer worker types.
 const MAX_LISTS: usize = 1_000;
 
 /// How often a change is tried while other writes come first.
 const TRIES: usize = 8;
-
-/// Pause before an interrupted watch of the bucket is tried again.
-const PAUSE: Duration = Duration::from_millis(500);
 
 /// Why a list could not be changed.
 #[derive(Debug, thiserror::Error)]
@@ -40,12 +39,6 @@ pub enum ListError {
     Busy,
 }
 
-impl From<EntryError> for ListError {
-    fn from(error: EntryError) -> Self {
-        Self::Nats(error.into())
-    }
-}
-
 /// A list with its revision; 0 when there was never one.
 #[derive(Debug, Clone, Default)]
 pub struct Known {
@@ -55,114 +48,73 @@ pub struct Known {
     pub list: QueueList,
 }
 
+impl From<Heard<QueueList>> for Known {
+    fn from(heard: Heard<QueueList>) -> Self {
+        Self {
+            revision: heard.revision,
+            list: heard.value.unwrap_or_default(),
+        }
+    }
+}
+
 /// All lists, as far as this backend has heard.
 pub struct Lists {
     connection: Connection,
     names: SubjectNames,
     bucket: OnceCell<Store>,
-    known: RwLock<HashMap<WorkerType, Known>>,
-    /// Whether somebody else has written a list since the last [`Self::take_news`].
+    known: Followed<WorkerType, QueueList>,
+    /// The worker types whose queues are paused.
+    pub pauses: Pauses,
+    /// Whether somebody else has written a list or a pause since the last [`Self::take_news`].
     has_news: AtomicBool,
 }
 
 impl Lists {
     /// Knows nothing yet.
-    pub fn new(connection: Connection, names: SubjectNames) -> Self {
+    pub fn new(connection: Connection, names: SubjectNames, projection: Arc<Projection>) -> Self {
         Self {
             connection,
             names,
             bucket: OnceCell::new(),
-            known: RwLock::default(),
+            known: Followed::new(MAX_LISTS),
+            pauses: Pauses::new(projection),
             has_news: AtomicBool::new(false),
         }
     }
 
     /// Whether the queue is listed.
     pub fn names(&self, worker_type: &WorkerType, queue: &Queue) -> bool {
-        let known = self.known.read();
-        known
-            .get(worker_type)
-            .is_some_and(|known| known.list.names(queue))
+        let list = self.known.get(worker_type);
+        list.is_some_and(|list| list.names(queue))
     }
 
-    /// All of them.
+    /// All of them, also empty ones of types whose list was removed.
     pub fn all(&self) -> HashMap<WorkerType, Known> {
-        self.known.read().clone()
+        let heard = self.known.all_heard().into_iter();
+        heard
+            .map(|(worker_type, heard)| (worker_type, heard.into()))
+            .collect()
     }
 
     /// Follows the bucket until the task is dropped.
     pub async fn follow(&self) {
-        loop {
-            let watching = Box::pin(self.watch());
-            if let Some(Err(error)) = self.connection.while_up(watching).await {
-                tracing::warn!(%error, "reading the lists of queues was interrupted; trying again");
-                tokio::time::sleep(PAUSE).await;
-            }
-        }
+        followed_keys::follow(&self.connection, &self.names, self).await;
     }
 
-    async fn watch(&self) -> Result<(), async_nats::Error> {
-        let bucket = self.bucket().await?;
-        let (jetstream, stream) = (&self.connection.jetstream, bucket.stream_name.as_str());
-        let identity = stream_identity::identity(jetstream, stream).await?;
-        // The bucket may be another one than before, with lower revisions.
-        self.known.write().clear();
-
-        let mut updates = bucket.watch_with_history(ALL_LISTS).await?;
-        let follow = async {
-            while let Some(update) = updates.next().await {
-                self.apply(&update?);
-            }
-            Ok(())
-        };
-        tokio::select! {
-            followed = follow => followed,
-            () = stream_identity::replaced(jetstream, stream, identity) => Ok(()),
-        }
-    }
-
-    fn apply(&self, update: &Entry) {
-        let worker_type = worker_type_of_queues_key(&update.key);
-        let Some(worker_type) = worker_type.and_then(|name| WorkerType::new(name).ok()) else {
-            return;
-        };
-        let found = self.read(&worker_type, update);
-        if self.remember(&worker_type, found) {
-            self.has_news.store(true, Ordering::Relaxed);
-        }
-    }
-
-    /// Whether somebody else has written a list since the last call.
+    /// Whether somebody else has written a list or a pause since the last call.
     pub fn take_news(&self) -> bool {
         self.has_news.swap(false, Ordering::Relaxed)
     }
 
-    fn read(&self, worker_type: &WorkerType, entry: &Entry) -> Known {
-        let list = if entry.operation == Operation::Put {
-            serde_json::from_slice::<QueueList>(&entry.value).unwrap_or_else(|error| {
-                tracing::warn!(%worker_type, %error, "the list of queues cannot be read; writing a new one");
-                QueueList::default()
-            })
-        } else {
-            QueueList::default()
-        };
-        Known {
-            revision: entry.revision,
-            list: list.believed(&self.names, worker_type),
-        }
-    }
-
-    /// Keeps what was found. False when something newer was known, or the same.
-    fn remember(&self, worker_type: &WorkerType, found: Known) -> bool {
-        let mut known = self.known.write();
-        let has_room = known.len() < MAX_LISTS || known.contains_key(worker_type);
-        let is_newer = known
-            .get(worker_type)
-            .is_none_or(|known| known.revision < found.revision);
-        if has_room && is_newer {
-            known.insert(worker_type.clone(), found);
-        }
-        has_room && is_newer
+    fn read(&self, worker_type: &WorkerType, found: Option<&Found>) -> Heard<QueueList> {
+        Heard::of(found, |value| {
+            let list: QueueList = serde_json::from_slice(value)
+                .inspect_err(|error| {
+                    tracing::warn!(%worker_type, %error, "the list of queues cannot be read; writing a new one");
+                })
+                .ok()?;
+            Some(list.believed(&self.names, worker_type))
+        })
     }
 
     /// Changes a list, and tries again while other writes come first.
@@ -174,7 +126,7 @@ impl Lists {
         worker_type: &WorkerType,
         change: impl Fn(&mut QueueList),
     ) -> Result<(), ListError> {
-        let mut known = self.known.read().get(worker_type).cloned();
+        let mut known = self.known.heard(worker_type).map(Known::from);
         for _ in 0..TRIES {
             let current = match known.take() {
                 Some(known) => known,
@@ -206,7 +158,8 @@ impl Lists {
             .await;
         match updated {
             Ok(revision) => {
-                self.remember(worker_type, Known { revision, list });
+                let value = Some(list);
+                self.known.take(worker_type, Heard { revision, value });
                 Ok(true)
             }
             Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => Ok(false),
@@ -219,11 +172,14 @@ impl Lists {
     /// # Errors
     /// [`ListError`].
     pub async fn newest(&self, worker_type: &WorkerType) -> Result<Known, ListError> {
-        let bucket = self.bucket().await.map_err(ListError::Nats)?;
-        let entry = bucket.entry(queues_key(worker_type)).await?;
-        let found = entry.map_or_else(Known::default, |entry| self.read(worker_type, &entry));
-        self.remember(worker_type, found.clone());
-        Ok(found)
+        let (key, bucket) = (queues_key(worker_type), self.names.worker_types_bucket());
+        // What a copy of the bucket lacks that lags would be removed.
+        let bucket = KeyValues::new(self.connection.jetstream.clone(), bucket);
+        let found = bucket.read_at_leader(&key).await;
+        let found = found.map_err(|error| ListError::Nats(error.into()))?;
+        let heard = self.read(worker_type, found.as_ref());
+        self.known.take(worker_type, heard.clone());
+        Ok(heard.into())
     }
 
     async fn bucket(&self) -> Result<&Store, async_nats::Error> {
@@ -232,5 +188,35 @@ impl Lists {
             self.connection.jetstream.get_key_value(bucket).await
         };
         Ok(self.bucket.get_or_try_init(open).await?)
+    }
+}
+
+impl Follower for Lists {
+    const KEYS: [&'static str; 2] = ["queues.*", "pause.*"];
+    const WHAT: &'static str = "queues";
+
+    fn hear(&self, key: &str, found: Found) {
+        let name = |name: &str| WorkerType::new(name).ok();
+        let is_new = if let Some(worker_type) = worker_type_of_pause_key(key).and_then(name) {
+            self.pauses.hear(&worker_type, &found)
+        } else if let Some(worker_type) = worker_type_of_queues_key(key).and_then(name) {
+            let heard = self.read(&worker_type, Some(&found));
+            self.known.take(&worker_type, heard)
+        } else {
+            false
+        };
+        if is_new {
+            self.has_news.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// The duty writes lists again.
+    fn lost(&self) -> Vec<(String, Bytes)> {
+        self.pauses.lost()
+    }
+
+    fn clear(&self) {
+        self.known.clear();
+        self.pauses.clear();
     }
 }

@@ -20,9 +20,11 @@
 //! | module | holds |
 //! |---|---|
 //! | [`lists`] | the lists of queues in the bucket of worker types |
+//! | [`pauses`] | which worker types have paused queues |
 //! | [`room`] | how many consumers there are, and may be |
 
 pub mod lists;
+pub mod pauses;
 pub mod room;
 
 use ktrdr_bus::nats::Connection;
@@ -61,6 +63,8 @@ pub struct Queues {
     /// Queues whose consumer is known to exist, and since which connection and stream: a broker
     /// that came back, or a new stream, may have lost it.
     made: Mutex<HashMap<(WorkerType, Queue), (u64, u64)>>,
+    /// Where the consumers begin that this backend has seen.
+    begins: Mutex<HashMap<(WorkerType, Queue), Begin>>,
     /// Held while a consumer is made or removed: the server mixes them up when it does both to one
     /// consumer at the same time. Other backends still may, so what comes of it is mended, too.
     pub changing: tokio::sync::Mutex<()>,
@@ -68,6 +72,13 @@ pub struct Queues {
     pub lists: Lists,
     /// The number of consumers.
     pub room: Room,
+}
+
+/// Where a consumer begins in which stream.
+#[derive(Debug, Clone, Copy)]
+struct Begin {
+    generation: u64,
+    from: Option<u64>,
 }
 
 impl Queues {
@@ -79,12 +90,13 @@ impl Queues {
         projection: Arc<Projection>,
     ) -> Self {
         Self {
-            lists: Lists::new(connection.clone(), names.clone()),
+            lists: Lists::new(connection.clone(), names.clone(), projection.clone()),
             connection,
             names,
             settings,
             projection,
             made: Mutex::default(),
+            begins: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
             room: Room::default(),
         }
@@ -132,6 +144,13 @@ impl Queues {
         self.made.lock().remove(&key);
     }
 
+    /// Lets the next start of this queue make another consumer: this one is removed.
+    pub fn note_removed(&self, worker_type: &WorkerType, queue: &Queue) {
+        self.forget(worker_type, queue);
+        let key = (worker_type.clone(), queue.clone());
+        self.begins.lock().remove(&key);
+    }
+
     async fn make(
         &self,
         worker_type: &WorkerType,
@@ -154,16 +173,32 @@ impl Queues {
             self.room.check(demand)?;
         }
 
-        let from = if is_any(queue) {
-            None
-        } else {
-            self.first_needed(worker_type, queue).await?
+        let generation = epoch.1;
+        let seen = self.begins.lock().get(&key).copied();
+        let from = match seen {
+            Some(begin) if begin.generation == generation => begin.from,
+            _ if is_any(queue) => None,
+            _ => self.first_needed(worker_type, queue).await?,
         };
         let (jetstream, names) = (&self.connection.jetstream, &self.names);
         let in_force = self.settings.get().lease;
-        let found = queues::ensure(jetstream, names, worker_type, queue, in_force, from).await?;
+        // By the leader's word: this backend may not have heard yet of a pause that another one
+        // has confirmed.
+        let pause = self.newest_pause(worker_type).await;
+        let pause = pause.map_err(|source| TopologyError::Nats {
+            what: format!("the pause of the queues of {worker_type}"),
+            source: source.into(),
+        })?;
+        let found =
+            queues::ensure(jetstream, names, worker_type, queue, in_force, from, pause).await?;
+        // One that came meanwhile may have missed the new consumer.
+        let now = self.lists.pauses.of(worker_type);
+        if let Some(pause) = now.filter(|now| Some(*now) != pause) {
+            let consumer = names.consumer(worker_type, queue);
+            queues::pause(jetstream, names, &consumer, pause.end()).await?;
+        }
         // A consumer whose lease is still to be shortened; workers must keep to the shorter one.
-        let lease = found.min(in_force);
+        let lease = found.lease.min(in_force);
         if is_new {
             self.room.add();
         }
@@ -179,6 +214,11 @@ impl Queues {
         if let Err(error) = listed {
             tracing::warn!(%worker_type, %queue, %error, "the queue could not be listed for workers; trying again");
         }
+        let begin = Begin {
+            generation,
+            from: found.from,
+        };
+        self.begins.lock().insert(key.clone(), begin);
         self.made.lock().insert(key, epoch);
         Ok(())
     }

@@ -42,6 +42,7 @@ pub struct HeartbeatCounters {
 struct TypeCounters {
     available: Counter,
     busy: Counter,
+    draining: Counter,
     unavailable: Counter,
     leaving: Counter,
     fenced: Counter,
@@ -62,6 +63,7 @@ impl Default for HeartbeatCounters {
             TypeCounters {
                 available: heartbeats(status_label(WorkerStatus::Available)),
                 busy: heartbeats(status_label(WorkerStatus::Busy)),
+                draining: heartbeats(status_label(WorkerStatus::Draining)),
                 unavailable: heartbeats(status_label(WorkerStatus::TemporarilyUnavailable)),
                 leaving: heartbeats(LEAVING),
                 fenced: shared.1.get_or_create_owned(&TypeLabels {
@@ -84,6 +86,7 @@ impl HeartbeatCounters {
             let counter = match status {
                 Some(WorkerStatus::Available) => &counters.available,
                 Some(WorkerStatus::Busy) => &counters.busy,
+                Some(WorkerStatus::Draining) => &counters.draining,
                 Some(WorkerStatus::TemporarilyUnavailable) => &counters.unavailable,
                 None => &counters.leaving,
             };
@@ -110,6 +113,7 @@ impl Registry {
         let statuses = [
             WorkerStatus::Available,
             WorkerStatus::Busy,
+            WorkerStatus::Draining,
             WorkerStatus::TemporarilyUnavailable,
         ];
         let counts = self.counts(None, now);

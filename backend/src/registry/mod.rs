@@ -21,6 +21,7 @@ mod list;
 mod metrics;
 #[cfg(test)]
 mod tests;
+mod versions;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -99,7 +100,7 @@ pub enum Presence {
 pub struct Candidates {
     /// Workers of the type that are not silent.
     pub alive: usize,
-    /// Those among them that meet the requirements and have not lost all their slots.
+    /// Those among them that meet the requirements, have not lost all their slots and take work.
     pub able: usize,
 }
 
@@ -290,6 +291,9 @@ impl Registry {
     /// changed then.
     pub fn hear(&self, mut heartbeat: Heartbeat, now: Instant) -> Result<(), Unheard> {
         let size = bounds::shorten(&mut heartbeat)?;
+        if heartbeat.draining {
+            heartbeat.status = WorkerStatus::Draining;
+        }
         let worker_id = heartbeat.worker_id.clone();
         let worker_type = heartbeat.worker_type.clone();
         let status = (!heartbeat.leaving).then_some(heartbeat.status);
@@ -499,6 +503,7 @@ impl Registry {
                 candidates.alive += 1;
                 let heartbeat = &worker.heartbeat;
                 let is_able = heartbeat.lost_slots < heartbeat.slots
+                    && !heartbeat.draining
                     && requirements.met_by(&heartbeat.capabilities);
                 candidates.able += usize::from(is_able);
             }
@@ -585,6 +590,7 @@ fn status_label(status: WorkerStatus) -> &'static str {
     match status {
         WorkerStatus::Available => "AVAILABLE",
         WorkerStatus::Busy => "BUSY",
+        WorkerStatus::Draining => "DRAINING",
         WorkerStatus::TemporarilyUnavailable => "TEMPORARILY_UNAVAILABLE",
     }
 }

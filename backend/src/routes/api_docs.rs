@@ -6,13 +6,14 @@ use axum::Extension;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use ktrdr_http::answer::RenderedJson;
-use ktrdr_http::openapi::{OpenApiDocument, Route};
+use ktrdr_http::openapi::OpenApiDocument;
 use ktrdr_http::tokens::Principal;
 
 use super::PathText;
 use super::assets::{AssetAnswer, Bundle, HtmlPage, bundle};
+use crate::catalogue::CatalogueEntry;
 use crate::error::ApiError;
-use crate::openapi;
+use crate::openapi::documents::Documents;
 use crate::state::AppState;
 
 bundle! {
@@ -26,24 +27,16 @@ bundle! {
     "schema-tree.js" "text/javascript; charset=utf-8",
 }
 
-/// Bytes of the document without worker types, about.
-const FIXED: usize = 256 * 1024;
-
 /// The document, with the worker types of this moment that the client sees.
 pub async fn openapi(
     State(state): State<AppState>,
     principal: Principal,
-    Extension(routes): Extension<Arc<Vec<Route>>>,
+    Extension(documents): Extension<Arc<Documents>>,
 ) -> Result<RenderedJson<OpenApiDocument>, ApiError> {
-    let tokens_needed = state.tokens.are_needed();
-    let mut types = state.catalogue.all();
-    types.retain(|entry| principal.sees(entry.published.worker_type.as_str()));
-    // A request schema is there twice: alone, and as part of the start body.
-    let bytes = FIXED + types.iter().map(|entry| 2 * entry.size()).sum::<usize>();
-    let share = state.answers.share(bytes).await?;
+    let sees = |entry: &CatalogueEntry| principal.sees(entry.published.worker_type.as_str());
+    let (text, share) = documents.text(&state.catalogue.all(), sees).await?;
 
-    let document = openapi::document(tokens_needed, &routes, &types);
-    RenderedJson::write(&document, share)
+    Ok(RenderedJson::shared(text, share))
 }
 
 /// The page.

@@ -9,14 +9,18 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures::{Stream, StreamExt};
 use ktrdr_http::openapi::{Describe, Description};
+use ktrdr_http::query::Query;
 use ktrdr_http::tokens::Principal;
-use ktrdr_protocol::rest::query::FollowEvents;
+use ktrdr_protocol::rest::metrics::Cursor;
+use ktrdr_protocol::rest::query::{FollowEvents, FollowOperation};
 use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
 
-use super::query::Query;
+use super::logs::read_cursor;
 use super::{PathText, find};
 use crate::error::{ApiError, ErrorCode};
 use crate::events::connection::{self, Filter};
+use crate::events::log_lines::{Follow, follow};
 use crate::state::AppState;
 
 /// Server-sent events.
@@ -24,7 +28,7 @@ pub struct EventStream(Body);
 
 impl EventStream {
     /// Holds `place` until the client has left.
-    fn new(
+    pub(super) fn new(
         events: impl Stream<Item = Result<Bytes, Infallible>> + Send + 'static,
         place: OwnedSemaphorePermit,
     ) -> Self {
@@ -74,6 +78,7 @@ pub async fn all(
     headers: HeaderMap,
     Query(query): Query<FollowEvents>,
 ) -> Result<EventStream, ApiError> {
+    // A type that nobody knows is no mistake here: it may come while the client follows.
     let filter = Filter {
         operation_type: query.operation_type,
         worker_type: query.worker_type,
@@ -81,17 +86,28 @@ pub async fn all(
     };
     let last_id = last_event_id(&headers)?;
     let place = state.held.enter()?;
-    let events = connection::all_events(&state.events, filter, last_id);
+    let events = connection::all_events(
+        &state.events,
+        &state.answers.of(&principal),
+        filter,
+        last_id,
+    );
     Ok(EventStream::new(events, place))
 }
 
-/// One operation until it has ended.
+/// One operation until it has ended, with its log lines if they are asked for.
 pub async fn one(
     State(state): State<AppState>,
     principal: Principal,
     PathText(id): PathText,
     headers: HeaderMap,
+    Query(query): Query<FollowOperation>,
 ) -> Result<OperationEvents, ApiError> {
+    let logs = match query.logs.as_deref() {
+        None | Some("false") => None,
+        Some("true") => Some(Cursor::default()),
+        Some(cursor) => Some(read_cursor(Some(cursor))?),
+    };
     let view = find(&state, &principal, &id).await?;
     let last_id = last_event_id(&headers)?;
     if view.status().is_terminal()
@@ -100,9 +116,31 @@ pub async fn one(
         return Ok(OperationEvents::AtEnd);
     }
     let place = state.held.enter()?;
-    let share = state.answers.share(view.record.size()).await?;
-    let events = connection::one_operation(&state.events, &view, share);
-    Ok(OperationEvents::Stream(EventStream::new(events, place)))
+    let answers = state.answers.of(&principal);
+    let share = state.answers.share(&principal, view.record.size()).await?;
+    let gave_up = CancellationToken::new();
+    let events = connection::one_operation(
+        &state.events,
+        answers.clone(),
+        &view,
+        share,
+        gave_up.clone(),
+    );
+    let stream = match logs {
+        None => EventStream::new(events, place),
+        Some(cursor) => {
+            let wanted = Follow {
+                cursor,
+                level: None,
+                alone: false,
+            };
+            let lines = follow(&state.events, answers, &view, wanted);
+            // Lines alone would keep the client from connecting again.
+            let lines = lines.take_until(gave_up.cancelled_owned());
+            EventStream::new(futures::stream::select(events, lines), place)
+        }
+    };
+    Ok(OperationEvents::Stream(stream))
 }
 
 /// The id of the last event that the client has seen.

@@ -54,7 +54,7 @@ pub async fn ready(
     principal: Principal,
 ) -> Result<Json<ReadyResponse>, ApiError> {
     if !state.has_nats() {
-        return Err(ApiError::nats_unavailable().with("ready", false));
+        return Err(ApiError::nats_away().with("ready", false));
     }
     // Their subjects may name operations.
     let missing = match principal.reads_everything() {
@@ -71,13 +71,14 @@ pub async fn ready(
             .with("missing_permissions", json!(missing)));
     }
     // First: a backend that cannot read the stream does not load either.
-    if let Err(error) = state.need_reader() {
+    if let Some(cause) = state.projection.reader.trouble() {
         let text = "This backend cannot read the operations";
-        let error = if principal.reads_everything() {
-            error
-        } else {
-            // The cause is not for everybody.
-            ApiError::new(ErrorCode::NotReady, text)
+        // The cause is not for everybody.
+        let error = match principal.reads_everything() {
+            true => {
+                ApiError::new(ErrorCode::NotReady, format!("{text}: {cause}")).with("cause", cause)
+            }
+            false => ApiError::new(ErrorCode::NotReady, text),
         };
         return Err(error.with("ready", false));
     }

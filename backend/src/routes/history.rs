@@ -14,7 +14,9 @@ use super::{PathText, find};
 use crate::error::ApiError;
 use crate::projection::record::Record;
 use crate::state::AppState;
-use crate::subject_pager::{MAX_MESSAGE, PAGE_BYTES, Page, StoredMessage, read_all, read_page};
+use crate::subject_pager::{
+    MAX_MESSAGE, Most, PAGE_BYTES, Page, Source, StoredMessage, Subject, read_all,
+};
 
 /// Most events, and most cancel intents, in one answer. An ordinary operation has about ten.
 const LIMIT: usize = 10_000;
@@ -47,16 +49,16 @@ pub async fn show(
 ) -> Result<RenderedJson<HistoryResponse<'static>>, ApiError> {
     let view = find(&state, &principal, &id).await?;
     if view.archived {
-        let share = state.answers.share(FEW.share).await?;
+        let share = state.answers.share(&principal, FEW.share).await?;
         return RenderedJson::write(&page(&view.record.id, Vec::new(), true), share);
     }
     let record = view.record;
-    state.need_nats()?;
-    let mut read = read(&state, &record, &FEW).await?;
+    state.need_nats_to_read()?;
+    let mut read = read(&state, &principal, &record, &FEW).await?;
     if read.is_truncated() {
         // Its share is free again before a larger one is waited for.
         drop(read);
-        read = self::read(&state, &record, &MOST).await?;
+        read = self::read(&state, &principal, &record, &MOST).await?;
     }
 
     let truncated = read.is_truncated();
@@ -66,12 +68,9 @@ pub async fn show(
         cancels,
         share,
     } = read;
-    let start = start
-        .messages
-        .into_iter()
-        .filter(|message| message.sequence == record.start_sequence);
     let mut entries: Vec<HistoryEntry> = start
-        .map(|message| entry(&message, Some("start_requested")))
+        .iter()
+        .map(|message| entry(message, Some("start_requested")))
         .chain(
             cancels
                 .messages
@@ -98,7 +97,7 @@ fn page(id: &OperationId, history: Vec<HistoryEntry>, truncated: bool) -> Histor
 
 /// The messages about one operation, and the share that they take.
 struct Read {
-    start: Page,
+    start: Option<StoredMessage>,
     events: Page,
     cancels: Page,
     share: Share,
@@ -111,20 +110,39 @@ impl Read {
 }
 
 /// Reads the messages, but not many more than `amount`.
-async fn read(state: &AppState, record: &Record, amount: &Amount) -> Result<Read, ApiError> {
-    let share = state.answers.share(record.size() + amount.share).await?;
+async fn read(
+    state: &AppState,
+    principal: &Principal,
+    record: &Record,
+    amount: &Amount,
+) -> Result<Read, ApiError> {
+    let bytes = record.size() + amount.share;
+    let share = state.answers.share(principal, bytes).await?;
 
-    let (names, connection) = (&state.names, &state.connection);
-    let (worker_type, stream) = (&record.queue.worker_type, names.stream());
-    let start = names.start(worker_type, &record.queue.origin);
+    let (names, stream) = (&state.names, &state.names.stream());
+    let worker_type = &record.queue.worker_type;
+    // It may have been moved since, so its queue says nothing about the first request.
+    let start = names.starts_of(worker_type);
     let operation = names.operation(worker_type, &record.id);
     let cancel = names.cancel(worker_type, &record.id);
+    let of = |subject| Subject {
+        connection: &state.connection,
+        stream,
+        subject,
+    };
+    let most = Most {
+        messages: LIMIT,
+        bytes: amount.bytes,
+    };
+    let (of_start, of_operation, of_cancel) = (of(&start), of(&operation), of(&cancel));
     let (start, events, cancels) = futures::try_join!(
-        read_page(connection, &stream, &start, record.start_sequence, 1),
-        read_all(connection, &stream, &operation, LIMIT, amount.bytes),
-        read_all(connection, &stream, &cancel, LIMIT, amount.bytes),
+        of_start.next(record.start_sequence),
+        // The document shows the effect of this event already.
+        read_all(&of_operation, most, record.state.last_sequence),
+        read_all(&of_cancel, most, 0),
     )
     .map_err(ApiError::nats_read)?;
+    let start = start.filter(|message| message.sequence == record.start_sequence);
 
     Ok(Read {
         start,

@@ -4,17 +4,20 @@
 use std::borrow::Cow;
 
 use axum::extract::State;
-use ktrdr_http::answer::RenderedJson;
+use axum::http::HeaderMap;
+use ktrdr_http::metric_points::{PointsAnswer, read_cursor};
+use ktrdr_http::query::Query;
 use ktrdr_http::tokens::Principal;
 use ktrdr_protocol::metric::{MetricBatch, MetricPoint};
 use ktrdr_protocol::rest::metrics::{Cursor, MetricsPage, MetricsResponse};
 use ktrdr_protocol::rest::query::ReadMetrics;
 
-use super::query::Query;
 use super::{PathText, find};
-use crate::error::{ApiError, ErrorCode};
+use crate::error::ApiError;
 use crate::state::AppState;
-use crate::subject_pager::{self, MAX_MESSAGE, PAGE_BYTES, Page, StoredMessage};
+use crate::subject_pager::{
+    MAX_MESSAGE, PAGE_BYTES, Page, Source, StoredMessage, Subject, whole_page,
+};
 
 /// Batches in one read.
 const BATCHES: usize = 256;
@@ -28,23 +31,16 @@ pub async fn show(
     State(state): State<AppState>,
     principal: Principal,
     PathText(id): PathText,
+    headers: HeaderMap,
     Query(query): Query<ReadMetrics>,
-) -> Result<RenderedJson<MetricsResponse<'static>>, ApiError> {
+) -> Result<PointsAnswer, ApiError> {
     let limit = query.limit.unwrap_or(100) as usize;
-    let cursor = match query.cursor {
-        None => Cursor::default(),
-        Some(text) => text.parse().map_err(|_| {
-            ApiError::new(
-                ErrorCode::InvalidCursor,
-                "cursor must be one that an earlier answer gave; leave it out to start over",
-            )
-        })?,
-    };
+    let cursor = read_cursor(&query)?;
     let view = find(&state, &principal, &id).await?;
-    state.need_nats()?;
+    state.need_nats_to_read()?;
     // A page as it is stored, the points, and the answer.
     let most = PAGE_BYTES + MAX_MESSAGE + 2 * MAX_BYTES;
-    let share = state.answers.share(most).await?;
+    let share = state.answers.share(&principal, most).await?;
     let record = &view.record;
     let subject = state.names.metrics(&record.queue.worker_type, &record.id);
     let stream = state.names.metrics_stream();
@@ -52,12 +48,19 @@ pub async fn show(
         let read = state.refused.read(&state.names, &subject, &message.payload);
         read.map(|(_, batch)| batch)
     };
-    let mut reading = Reading::new(cursor, limit);
+    let source = Subject {
+        connection: &state.connection,
+        stream: &stream,
+        subject: &subject,
+    };
+    let mut reading = Reading::new(cursor, limit, query.name);
     while let Some(from) = reading.next_read() {
-        let page = subject_pager::read_page(&state.connection, &stream, &subject, from, BATCHES)
-            .await
-            .map_err(ApiError::nats_read)?;
-        reading.take(page, read_batch);
+        // All points are stored before the end is. Of a running operation, the next answer has more.
+        let page = match view.status().is_terminal() {
+            true => whole_page(&source, from, BATCHES).await,
+            false => source.page(from, BATCHES).await,
+        };
+        reading.take(page.map_err(ApiError::nats_read)?, read_batch);
     }
     let Reading {
         points,
@@ -75,12 +78,14 @@ pub async fn show(
             has_more,
         },
     };
-    RenderedJson::write(&answer, share)
+    PointsAnswer::write(&answer, query.format, &headers, share)
 }
 
 /// Collects up to `limit` points, and finds out whether there is one more.
 struct Reading {
     limit: usize,
+    /// The series that are wanted; empty for all.
+    names: Vec<String>,
     /// Bytes that further points may take.
     room: usize,
     points: Vec<MetricPoint>,
@@ -94,9 +99,10 @@ struct Reading {
 }
 
 impl Reading {
-    fn new(cursor: Cursor, limit: usize) -> Self {
+    fn new(cursor: Cursor, limit: usize, names: Vec<String>) -> Self {
         Self {
             limit,
+            names,
             room: MAX_BYTES,
             points: Vec::new(),
             cursor,
@@ -128,39 +134,38 @@ impl Reading {
 
     /// Returns whether reading is done.
     fn add(&mut self, sequence: u64, batch: MetricBatch) -> bool {
-        let skip = if sequence == self.cursor.sequence {
-            self.cursor.index
-        } else {
-            0
-        };
+        let (attempt, count) = (batch.attempt, batch.points.len());
+        let skip = self.cursor.read_of(sequence, attempt, count);
 
-        let mut points = batch.into_points().skip(skip);
-        let before = self.points.len();
+        let points = batch.into_points().enumerate().skip(skip);
+        let mut points =
+            points.filter(|(_, point)| self.names.is_empty() || self.names.contains(&point.name));
+        let mut taken = None;
         while self.points.len() < self.limit
             && self.room > 0
-            && let Some(point) = points.next()
+            && let Some((index, point)) = points.next()
         {
             self.room = self.room.saturating_sub(size(&point));
             self.points.push(point);
+            taken = Some(index);
         }
-        let taken = self.points.len() - before;
         let has_room = self.points.len() < self.limit && self.room > 0;
 
-        if points.next().is_some() {
+        let is_left = points.next().is_some();
+        drop(points);
+        if is_left {
             self.has_more = true;
-            if taken > 0 {
+            if let Some(last) = taken {
                 self.cursor = Cursor {
                     sequence,
-                    index: skip + taken,
+                    index: last + 1,
+                    attempt: None,
                 };
             }
             return true;
         }
-        if taken > 0 || has_room {
-            self.cursor = Cursor {
-                sequence: sequence + 1,
-                index: 0,
-            };
+        if taken.is_some() || has_room {
+            self.cursor = self.cursor.past(sequence, attempt, count);
         }
         false
     }
@@ -174,12 +179,17 @@ fn size(point: &MetricPoint) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use serde_json::json;
+    use std::ops::Range;
 
-    fn stored(sequence: u64, values: std::ops::Range<u32>) -> StoredMessage {
-        let points: Vec<_> =
-            values.map(|value| json!({"timestamp": "2025-11-10T10:30:00Z", "name": "rows", "value": value})).collect();
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn point(name: &str, value: u32) -> Value {
+        json!({"timestamp": "2025-11-10T10:30:00Z", "name": name, "value": value})
+    }
+
+    fn batch(sequence: u64, points: &[Value]) -> StoredMessage {
         let batch = json!({"operation_id": "a", "worker_id": "w", "attempt": 1, "points": points});
         StoredMessage {
             sequence,
@@ -188,61 +198,73 @@ mod tests {
         }
     }
 
-    /// The stream as it is: batches of several sizes, one of them empty and one unreadable.
-    fn page(from: u64) -> Page {
-        let unreadable = StoredMessage {
-            sequence: 9,
-            time: None,
-            payload: "{".into(),
-        };
-        let all = [
-            stored(3, 0..4),
-            stored(5, 4..5),
-            stored(8, 5..5),
-            unreadable,
-            stored(11, 5..12),
+    fn rows(sequence: u64, values: Range<u32>) -> StoredMessage {
+        let points: Vec<_> = values.map(|value| point("rows", value)).collect();
+        batch(sequence, &points)
+    }
+
+    /// The values of all points of these series, page by page, and the last cursor.
+    fn read_all(stored: &[StoredMessage], limit: usize, names: &[&str]) -> (Vec<u32>, Cursor) {
+        let names: Vec<String> = names.iter().copied().map(str::to_owned).collect();
+        let (mut cursor, mut values) = (Cursor::default(), Vec::new());
+        loop {
+            let mut reading = Reading::new(cursor, limit, names.clone());
+            while let Some(from) = reading.next_read() {
+                let messages = stored.iter().filter(|message| message.sequence >= from);
+                let page = Page {
+                    messages: messages.cloned().collect(),
+                    more: false,
+                };
+                reading.take(page, |message| {
+                    serde_json::from_slice(&message.payload).ok()
+                });
+            }
+            let read = reading.points.iter();
+            values.extend(read.map(|point| point.value.unwrap() as u32));
+            cursor = reading.cursor;
+            if !reading.has_more {
+                return (values, cursor);
+            }
+        }
+    }
+
+    #[test]
+    fn paging_through_one_of_two_series_gives_its_points_once() {
+        let stored = [
+            batch(3, &[point("a", 0), point("b", 9), point("a", 1)]),
+            batch(4, &[point("b", 9)]),
+            batch(7, &[point("b", 9), point("a", 2), point("b", 9)]),
         ];
-        Page {
-            messages: all
-                .into_iter()
-                .filter(|message| message.sequence >= from)
-                .collect(),
-            more: false,
+
+        for limit in 1..=4 {
+            let (values, cursor) = read_all(&stored, limit, &["a"]);
+
+            assert_eq!(values, [0, 1, 2], "limit {limit}");
+            assert_eq!(cursor, Cursor::after(7), "limit {limit}");
         }
     }
 
     #[test]
     fn paging_with_any_limit_gives_every_point_once() {
+        let unreadable = StoredMessage {
+            sequence: 9,
+            time: None,
+            payload: "{".into(),
+        };
+        // Batches of several sizes, one of them empty.
+        let stored = [
+            rows(3, 0..4),
+            rows(5, 4..5),
+            rows(8, 5..5),
+            unreadable,
+            rows(11, 5..12),
+        ];
+
         for limit in 1..=14 {
-            let mut cursor = Cursor::default();
-            let mut values = Vec::new();
-            loop {
-                let mut reading = Reading::new(cursor, limit);
-                while let Some(from) = reading.next_read() {
-                    reading.take(page(from), |message| {
-                        serde_json::from_slice(&message.payload).ok()
-                    });
-                }
-                values.extend(
-                    reading
-                        .points
-                        .iter()
-                        .map(|point| point.value.unwrap() as u32),
-                );
-                cursor = reading.cursor;
-                if !reading.has_more {
-                    break;
-                }
-            }
+            let (values, cursor) = read_all(&stored, limit, &[]);
+
             assert_eq!(values, (0..12).collect::<Vec<_>>(), "limit {limit}");
-            assert_eq!(
-                cursor,
-                Cursor {
-                    sequence: 12,
-                    index: 0
-                },
-                "limit {limit}"
-            );
+            assert_eq!(cursor, Cursor::after(11), "limit {limit}");
         }
     }
 }

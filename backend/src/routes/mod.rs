@@ -1,25 +1,32 @@
 //! The request handlers, one file per resource. Each handler extracts, calls and responds. It uses
 //! NATS only through the handles in [`crate::state`].
 //!
-//! Files that are not a resource: [`query`] reads query parameters, [`wait`] holds a request until
-//! an operation has ended, [`assets`] serves the files of the pages, [`fallback`] answers requests
-//! that match no route.
+//! Files that are not a resource: [`known_types`] refuses worker types that nobody knows, [`wait`]
+//! holds a request until an operation has ended, [`assets`] serves the files of the pages,
+//! [`fallback`] answers requests that match no route.
 
 pub mod api_docs;
 mod assets;
+pub mod by_filter;
 pub mod cancel;
+pub mod checkpoint;
 pub mod dashboard;
 pub mod events;
 pub mod fallback;
 pub mod health;
 pub mod history;
+mod known_types;
+pub mod logs;
 pub mod metrics;
 pub mod operations;
+pub mod priority;
 pub mod prometheus;
-pub mod query;
+pub mod queues;
 pub mod results;
 pub mod retry;
+pub mod schedules;
 pub mod start;
+pub mod start_many;
 pub mod stats;
 pub mod wait;
 pub mod worker_types;
@@ -116,13 +123,31 @@ async fn find_after_reading(
     if let Some(refusal) = loaded::refusal(state) {
         return Err(refusal);
     }
-    let archived = match &state.archive {
-        Some(archive) => archive.find(id).await.map_err(archive_unavailable)?,
+    let mut archived = match &state.archive {
+        Some(archive) => match archive.find(id).await {
+            // Nobody knows which type it was of.
+            Err(ArchiveError::Damaged(_)) if principal.types().is_some() => None,
+            Err(ArchiveError::Damaged(cause)) => return Err(damaged(id, &cause)),
+            found => found.map_err(archive_unavailable)?,
+        },
         None => None,
     };
+    if let Some(view) = &mut archived
+        && let Some(newest) = state.projection.retried_as(&view.record)
+    {
+        view.retried_as = Some(newest);
+    }
     archived
         .filter(|view| principal.sees(view.record.queue.worker_type.as_str()))
         .ok_or_else(|| ApiError::operation_not_found(id))
+}
+
+/// The answer about an operation whose row in the archive cannot be read.
+fn damaged(id: &str, cause: &str) -> ApiError {
+    let text = format!(
+        "Operation {id} is in the archive, but its row there is damaged ({cause}). Other operations are not touched"
+    );
+    ApiError::new(ErrorCode::OperationDamaged, text).with("operation_id", id)
 }
 
 /// The answer to a request that needs the archive, which cannot be read.

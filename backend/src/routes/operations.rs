@@ -7,18 +7,20 @@ use std::time::Duration;
 use axum::body::Bytes;
 use axum::extract::State;
 use ktrdr_http::answer::RenderedJson;
+use ktrdr_http::query::{Query, invalid, patience};
 use ktrdr_http::tokens::Principal;
 use ktrdr_protocol::rest::operation::{OperationListResponse, OperationPage, OperationResponse};
-use ktrdr_protocol::rest::query::{GetOperation, ListOperations};
+use ktrdr_protocol::rest::query::{GetOperation, Include, ListOperations, OperationFilter};
 use ktrdr_protocol::state::Status;
 use ktrdr_protocol::worker::{OperationAnswer, OperationQuery};
 use tokio::time::Instant;
 
-use super::query::{Query, patience};
-use super::{PathText, find, shown_types, wait};
-use crate::archive::{Archive, Page, Wanted};
-use crate::error::ApiError;
-use crate::projection::record::View;
+use super::{PathText, find, known_types, wait};
+use crate::archive::Archive;
+use crate::error::{ApiError, ErrorCode};
+use crate::projection::filter::{Filter, Page, Position, Wanted};
+use crate::projection::record::{Extent, Record, Turn, View};
+use crate::projection::shown::Shown;
 use crate::registry::Presence;
 use crate::state::AppState;
 
@@ -26,63 +28,102 @@ use crate::state::AppState;
 const REFRESH: Duration = Duration::from_secs(2);
 
 /// Bytes of one page, about. A page of large operations ends early.
-const MAX_PAGE: usize = 8 * 1024 * 1024;
+pub(super) const MAX_PAGE: usize = 8 * 1024 * 1024;
+
+/// How warnings of lists begin.
+const MISSING: &str = "Archived operations are missing in this list";
 
 /// One page of operations, newest first.
 pub async fn list(
     State(state): State<AppState>,
     principal: Principal,
     Query(query): Query<ListOperations>,
-) -> Result<RenderedJson<OperationListResponse<View>>, ApiError> {
+) -> Result<RenderedJson<OperationListResponse<Shown>>, ApiError> {
     let limit = query.limit.unwrap_or(100);
     let offset = query.offset.unwrap_or(0);
-    let types = shown_types(&principal, query.operation_type.as_deref());
+    let extent = match query.include {
+        Some(Include::Result) => Extent::Whole,
+        None => Extent::InList,
+    };
+    let after = query.cursor.as_deref().map(position).transpose()?;
+    if after.is_some() && query.offset.is_some() {
+        return Err(invalid("offset", "left out beside cursor"));
+    }
     let wanted = Wanted {
-        types: types.as_deref(),
-        status: query.status,
+        filter: filter(&state, &principal, query.filter).await?,
+        order: query.order.unwrap_or_default(),
         offset,
+        after,
         limit: limit as usize,
         bytes: MAX_PAGE,
+        extent,
     };
-    let (page, warning) = match &state.archive {
-        None => (in_stream(&state, wanted), None),
-        Some(archive) => with_archived(&state, archive, wanted).await,
-    };
+    let (page, turn, warning) = page(&state, wanted).await?;
     let Page {
         total,
-        views: operations,
+        views,
+        next,
         bytes,
+        damaged: _,
     } = page;
 
-    let frame = OperationListResponse::<View> {
+    let shown = |view| Shown { view, extent };
+    let operations: Vec<Shown> = views.into_iter().map(shown).collect();
+    let frame = OperationListResponse::<Shown> {
         success: true,
         data: OperationPage {
             operations: Vec::new(),
             total,
             limit,
             offset,
-            has_more: offset.saturating_add(operations.len() as u64) < total,
+            has_more: next.is_some(),
+            next_cursor: next.map(|next| next.to_string()),
         },
         warning,
     };
-    let share = state.answers.share(bytes).await?;
+    let share = state.answers.share(&principal, bytes).await?;
+    drop(turn);
     RenderedJson::list(&frame, operations, bytes, share)
 }
 
-/// A page of the operations in the stream.
-fn in_stream(state: &AppState, wanted: Wanted<'_>) -> Page {
-    let Wanted {
-        types,
-        status,
-        offset,
-        limit,
-        bytes,
-    } = wanted;
-    let (total, views, bytes) = state.projection.list(types, status, offset, limit, bytes);
-    Page {
-        total,
-        views,
-        bytes,
+/// The place that a cursor names.
+fn position(cursor: &str) -> Result<Position, ApiError> {
+    cursor.parse().map_err(|_| {
+        let text =
+            "cursor must be the next_cursor of an earlier answer; leave it out to start over";
+        ApiError::new(ErrorCode::InvalidCursor, text)
+    })
+}
+
+/// The filter of a client that may see some worker types only.
+///
+/// # Errors
+/// 400 when it names a worker type that nobody knows.
+pub(super) async fn filter(
+    state: &AppState,
+    principal: &Principal,
+    asked: OperationFilter,
+) -> Result<Filter, ApiError> {
+    let names = asked.operation_type.iter().map(String::as_str);
+    known_types::check(state, principal, "operation_type", names).await?;
+
+    let types = match asked.operation_type.as_slice() {
+        [] => principal
+            .types()
+            .map(|visible| visible.iter().map(ToString::to_string).collect()),
+        named => Some(named.to_vec()),
+    };
+    Ok(Filter::new(asked, types))
+}
+
+/// A page of all operations, with a warning when those of the archive are missing.
+pub(super) async fn page(
+    state: &AppState,
+    wanted: Wanted,
+) -> Result<(Page, Option<Turn>, Option<String>), ApiError> {
+    match &state.archive {
+        None => Ok((state.projection.list(wanted).await?, None, None)),
+        Some(archive) => with_archived(state, archive, wanted).await,
     }
 }
 
@@ -91,15 +132,20 @@ fn in_stream(state: &AppState, wanted: Wanted<'_>) -> Page {
 async fn with_archived(
     state: &AppState,
     archive: &Arc<Archive>,
-    wanted: Wanted<'_>,
-) -> (Page, Option<String>) {
-    let why = match archive.list(&state.projection, wanted).await {
-        Ok(Some(page)) => return (page, None),
+    wanted: Wanted,
+) -> Result<(Page, Option<Turn>, Option<String>), ApiError> {
+    let why = match archive.list(&state.projection, wanted.clone()).await {
+        Ok(Some((page, turn))) => {
+            let damaged = page.damaged.len();
+            let why = "cannot be read; the log of the backend names them";
+            let warning = (damaged > 0).then(|| format!("{MISSING}: {damaged} {why}"));
+            return Ok((page, turn, warning));
+        }
         Ok(None) => "this backend has just started and still compares it with the stream",
         Err(_) => "it cannot be read; the log of the backend says why",
     };
-    let warning = format!("Archived operations are missing in this list: {why}");
-    (in_stream(state, wanted), Some(warning))
+    let warning = format!("{MISSING}: {why}");
+    Ok((state.projection.list(wanted).await?, None, Some(warning)))
 }
 
 /// One operation; `wait` holds the answer until it has ended, `force_refresh` asks its worker
@@ -129,17 +175,32 @@ pub async fn show(
         view = find(&state, &principal, &id).await?;
     }
 
-    if !view.archived
+    if is_final(&view)
         && let Some(text) = state.responses.find(&view.record)
     {
         return Ok(RenderedJson::new(text));
     }
-    let share = state.answers.share(view.record.size()).await?;
-    let text = render(&view, warning(&state, &view))?;
-    if !view.archived {
+    rendered(&state, &principal, &view).await
+}
+
+/// The answer with this operation.
+pub(super) async fn rendered(
+    state: &AppState,
+    principal: &Principal,
+    view: &View,
+) -> Result<RenderedJson<OperationResponse<'static>>, ApiError> {
+    let share = state.answers.share(principal, view.record.size()).await?;
+    let text = render(view, warning(state, view))?;
+    if is_final(view) {
         state.responses.keep(&view.record, &text);
     }
     Ok(RenderedJson::with_share(text, share))
+}
+
+/// Whether the document never changes any more, as long as the stream has it. One that failed or was
+/// cancelled may be retried.
+fn is_final(view: &View) -> bool {
+    view.status() == Status::Completed && !view.archived
 }
 
 /// Writes the answer as JSON, into a buffer that is large enough from the start.
@@ -153,7 +214,7 @@ fn render(view: &View, warning: Option<String>) -> Result<Bytes, ApiError> {
         operation_id: Cow::Borrowed(&record.id),
         status: view.status(),
         progress: record.progress_document(),
-        data: view.document(record.result.as_deref()),
+        data: view.document(Extent::Whole),
         warning,
     };
     serde_json::to_writer(&mut text, &response).map_err(ApiError::internal)?;
@@ -207,11 +268,14 @@ async fn ask_worker(state: &AppState, view: &View) {
     }
 }
 
-/// The warning about an operation whose worker is silent or not listed.
+/// The warning about an operation whose worker is silent or not listed, or that no living worker has
+/// the version for.
 fn warning(state: &AppState, view: &View) -> Option<String> {
     let record = &view.record;
-    if view.status() != Status::Running {
-        return None;
+    match view.status() {
+        Status::Pending => return version_warning(state, record),
+        Status::Running => {}
+        Status::Completed | Status::Failed | Status::Cancelled => return None,
     }
     let worker = record.worker_id()?;
     let now = Instant::now();
@@ -240,6 +304,28 @@ fn warning(state: &AppState, view: &View) -> Option<String> {
     Some(format!(
         "Worker {worker} {what}; unless it comes back, {then}"
     ))
+}
+
+/// The warning about an operation that waits for a worker of another version.
+fn version_warning(state: &AppState, record: &Record) -> Option<String> {
+    let rare = record.rare.as_ref();
+    let execution = rare.and_then(|rare| rare.execution.as_ref());
+    if let Some(execution) = execution.filter(|execution| !execution.unknown.is_empty()) {
+        return Some(format!(
+            "This backend does not know the execution options {}. Workers that do not know them either hand the operation back; it waits for one of a later version",
+            execution.unknown.join(", ")
+        ));
+    }
+
+    let (worker_type, schema) = (&record.queue.worker_type, record.schema_digest?);
+    let lacks = state
+        .registry
+        .lacks_version(worker_type, schema, Instant::now());
+    lacks.then(|| {
+        format!(
+            "No {worker_type} worker is alive that has the version for which the parameters were checked (request schema {schema}). Workers of other versions run the operation only if the parameters fit theirs; otherwise it waits. Start a worker of that version, or cancel the operation"
+        )
+    })
 }
 
 #[cfg(test)]

@@ -39,6 +39,11 @@ struct StatusLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TypeLabels {
+    worker_type: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct QueueLabels {
     worker_type: String,
     queue: String,
@@ -59,6 +64,8 @@ pub async fn show(State(state): State<AppState>) -> PrometheusText {
 
     register_operations(&state, &mut registry);
     register_queues(&state, &mut registry);
+    register_pauses(&state, &mut registry);
+    state.schedules.register(&mut registry);
 
     let counters = &state.projection.counters;
     for entry in state.catalogue.all() {
@@ -114,6 +121,20 @@ fn register_operations(state: &AppState, registry: &mut Registry) {
         "ktrdr_operations",
         "Retained operations, by type and status.",
         series,
+    );
+}
+
+fn register_pauses(state: &AppState, registry: &mut Registry) {
+    let pauses = state.queues.lists.pauses.all();
+    let paused = pauses.into_keys().take(MAX_SHOWN).map(|worker_type| {
+        let worker_type = worker_type.to_string();
+        (TypeLabels { worker_type }, 1.0)
+    });
+    register_gauges(
+        registry,
+        "ktrdr_queues_paused",
+        "Whether somebody has paused the queues of the worker type.",
+        paused,
     );
 }
 

@@ -38,11 +38,11 @@ pub async fn show(
     let record = &view.record;
     if let Some(stored) = record.result_ref() {
         if let Some(kept) = kept_in_archive(&state, &view).await? {
-            return whole(&state, &record.id, kept).await;
+            return whole(&state, &principal, &record.id, kept).await;
         }
-        return large(&state, record, stored).await;
+        return large(&state, &principal, record, stored).await;
     }
-    let share = state.answers.share(record.size()).await?;
+    let share = state.answers.share(&principal, record.size()).await?;
     let data = record.result.as_deref().unwrap_or(RawValue::NULL);
     let response = ResultResponse {
         success: true,
@@ -96,11 +96,15 @@ async fn kept_in_archive(state: &AppState, view: &View) -> Result<Option<String>
 /// A result that is in memory, in the same document.
 async fn whole(
     state: &AppState,
+    principal: &Principal,
     id: &OperationId,
     result: String,
 ) -> Result<RenderedJson<ResultResponse<'static>>, ApiError> {
-    let share = state.answers.share(result.len()).await?;
-    let data = RawValue::from_string(result).map_err(ApiError::internal)?;
+    let share = state.answers.share(principal, result.len()).await?;
+    let data = RawValue::from_string(result).map_err(|_| {
+        let why = Unservable::Invalid("the content is not JSON".to_owned());
+        unservable(why, state, id)
+    })?;
     let response = ResultResponse {
         success: true,
         operation_id: Cow::Borrowed(id),
@@ -113,11 +117,12 @@ async fn whole(
 /// A result from the object store, in the same document, sent chunk by chunk.
 async fn large(
     state: &AppState,
+    principal: &Principal,
     record: &Record,
     stored: &ResultRef,
 ) -> Result<RenderedJson<ResultResponse<'static>>, ApiError> {
     let id = &record.id;
-    let share = state.answers.share(DOWNLOAD).await?;
+    let share = state.answers.share(principal, DOWNLOAD).await?;
     if !state.has_nats() {
         let why = Unservable::Unreachable("no connection".to_owned());
         return Err(unservable(why, state, id));
@@ -164,7 +169,7 @@ fn unservable(why: Unservable, state: &AppState, id: &OperationId) -> ApiError {
 }
 
 fn log_invalid(state: &AppState, id: &OperationId, why: &str) {
-    if state.invalid_results.is_first(id) {
+    if state.invalid_results.is_first(id.as_str()) {
         tracing::warn!(operation_id = %id, why, "a stored result cannot be served");
     }
 }

@@ -1,14 +1,18 @@
 //! `GET /api/v1/stats`: the figures of an overview, in one small answer.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
+use ktrdr_http::query::Query;
 use ktrdr_http::tokens::Principal;
 use ktrdr_protocol::id::WorkerType;
+use ktrdr_protocol::requirements::Requirements;
+use ktrdr_protocol::rest::query::ReadStats;
 use ktrdr_protocol::rest::stats::{
-    EventStreamCounts, OperationTotals, QueueStats, Stats, StatsResponse, StatusCounts, TypeStats,
-    WorkerCounts,
+    EndedStats, EventStreamCounts, OperationTotals, QueueStats, Stats, StatsResponse, StatusCounts,
+    TypeStats, WorkerCounts,
 };
 use ktrdr_protocol::state::Status;
 use ktrdr_protocol::time::Timestamp;
@@ -17,21 +21,30 @@ use tokio::time::Instant;
 
 use super::shown_types;
 use super::worker_types::queue_document;
+use crate::error::ApiError;
+use crate::projection::model::QueueState;
+use crate::registry::Candidates;
 use crate::state::AppState;
 
 type CountsByStatus = [u64; Status::ALL.len()];
 
 /// Operations by status and type, queues, workers by status, and the last 60 minutes. All figures
 /// are of the worker types that the client sees.
-pub async fn show(State(state): State<AppState>, principal: Principal) -> Json<StatsResponse> {
+pub async fn show(
+    State(state): State<AppState>,
+    principal: Principal,
+    Query(query): Query<ReadStats>,
+) -> Result<Json<StatsResponse>, ApiError> {
     let now = Timestamp::now();
+    let window = query.window_seconds.unwrap_or(3600);
+    let since = now.minus(Duration::from_secs(window));
     let types = shown_types(&principal, None);
     let counts = counts_by_type(&state, &principal);
     let followers = state
         .events
         .followers(|worker_type| principal.sees(worker_type.as_str()));
 
-    Json(StatsResponse {
+    Ok(Json(StatsResponse {
         success: true,
         data: Stats {
             operations: totals(&counts),
@@ -43,9 +56,13 @@ pub async fn show(State(state): State<AppState>, principal: Principal) -> Json<S
                 all: followers.all as u64,
                 operations_followed: followers.operations as u64,
             },
+            ended: EndedStats {
+                window_seconds: window,
+                ..state.projection.ended_since(types.as_deref(), since)
+            },
             sequence: state.projection.applied(),
         },
-    })
+    }))
 }
 
 /// Operations by worker type and status; types without operations included.
@@ -99,8 +116,45 @@ fn queues(state: &AppState, principal: &Principal, now: Timestamp) -> Vec<QueueS
         .map(|queue| QueueStats {
             worker_type: queue.info.worker_type.clone(),
             queue: queue_document(queue, now),
+            nobody: nobody(state, queue),
         })
         .collect()
+}
+
+/// Why nobody takes what waits in the queue, when no live worker can.
+fn nobody(state: &AppState, queue: &QueueState) -> Option<String> {
+    let worker_type = &queue.info.worker_type;
+    if queue.pending == 0 || queue.info.origin.is_direct() {
+        return None;
+    }
+    // Queues of the release before may have other names; nothing is said about these.
+    let class = queue.info.name.filter(|name| !name.is_delayed)?.class;
+    let candidates = (state.registry).candidates(worker_type.as_str(), &class, Instant::now());
+    match candidates {
+        Candidates { able: 1.., .. } => None,
+        Candidates { alive: 0, .. } => Some(format!("No {worker_type} worker is running")),
+        Candidates { alive, .. } if class.is_any() => Some(format!(
+            "None of the {alive} {worker_type} workers has a slot left: engines do not return"
+        )),
+        Candidates { alive, .. } => Some(format!(
+            "None of the {alive} {worker_type} workers has {}",
+            wanted(&class)
+        )),
+    }
+}
+
+/// Requirements in words.
+fn wanted(class: &Requirements) -> String {
+    let gpu = class.gpu.then(|| "a GPU".to_owned());
+    let cores = class.cores.map(|cores| format!("{cores} cores"));
+    let memory = class
+        .memory_gb
+        .map(|memory| format!("{memory} GiB of memory"));
+    let parts: Vec<String> = [gpu, cores, memory].into_iter().flatten().collect();
+    match parts.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} and {last}", rest.join(", ")),
+        _ => parts.concat(),
+    }
 }
 
 fn workers(state: &AppState, types: Option<&[&str]>) -> WorkerCounts {
@@ -109,6 +163,7 @@ fn workers(state: &AppState, types: Option<&[&str]>) -> WorkerCounts {
         match status {
             WorkerStatus::Available => counts.available += count,
             WorkerStatus::Busy => counts.busy += count,
+            WorkerStatus::Draining => counts.draining += count,
             WorkerStatus::TemporarilyUnavailable => counts.temporarily_unavailable += count,
         }
     }

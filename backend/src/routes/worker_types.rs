@@ -1,15 +1,24 @@
 //! `GET /api/v1/worker-types`: the catalogue, with how many operations wait and run in each queue.
+//! `DELETE /api/v1/worker-types/{type}` forgets a type that nobody serves.
 
+use std::borrow::Cow;
+use std::time::Duration;
+
+use axum::Json;
 use axum::extract::State;
+use ktrdr_bus::key_values::KeyError;
+use ktrdr_bus::telemetry::chain;
 use ktrdr_http::answer::RenderedJson;
 use ktrdr_http::tokens::Principal;
 use ktrdr_protocol::rest::worker_type::{
-    QueueDocument, WorkerTypeDocument, WorkerTypeList, WorkerTypesResponse,
+    ForgottenWorkerType, ForgottenWorkerTypeResponse, QueueDocument, WorkerTypeDocument,
+    WorkerTypeList, WorkerTypesResponse,
 };
 use ktrdr_protocol::time::Timestamp;
 use tokio::time::Instant;
 
-use crate::error::ApiError;
+use super::PathText;
+use crate::error::{ApiError, ErrorCode};
 use crate::projection::model::QueueState;
 use crate::state::AppState;
 
@@ -20,11 +29,11 @@ const HIDDEN: &str = "(hidden)";
 pub async fn list(
     State(state): State<AppState>,
     principal: Principal,
-) -> Result<RenderedJson<WorkerTypesResponse>, ApiError> {
+) -> Result<RenderedJson<WorkerTypesResponse<'static>>, ApiError> {
     let mut listed = state.catalogue.all();
     listed.retain(|entry| principal.sees(entry.published.worker_type.as_str()));
     let bytes = listed.iter().map(|entry| entry.size()).sum();
-    let share = state.answers.share(bytes).await?;
+    let share = state.answers.share(&principal, bytes).await?;
     let queues = state.projection.queues();
     let (now, monotonic_now) = (Timestamp::now(), Instant::now());
 
@@ -51,8 +60,9 @@ pub async fn list(
                     }
                 }),
                 schema_error: listed.schema_error().map(ToString::to_string),
-                request_schema: entry.request_schema.clone(),
-                result_schema: entry.result_schema.clone(),
+                // Written from where they are: hostile schemas take a hundred times their text.
+                request_schema: Cow::Borrowed(&entry.request_schema),
+                result_schema: Cow::Borrowed(&entry.result_schema),
                 execution_defaults: entry.execution_defaults,
                 queues,
                 workers: state
@@ -68,6 +78,80 @@ pub async fn list(
         data: WorkerTypeList { worker_types },
     };
     RenderedJson::write(&answer, share)
+}
+
+/// How long a backend must have heard workers before it knows who serves a type. When it begins, it
+/// asks all of them.
+const HEARD_ENOUGH: Duration = Duration::from_secs(2);
+
+/// Forgets a worker type that nobody serves.
+pub async fn forget(
+    State(state): State<AppState>,
+    principal: Principal,
+    PathText(worker_type): PathText,
+) -> Result<Json<ForgottenWorkerTypeResponse>, ApiError> {
+    state.need_nats()?;
+    let shown: String = worker_type.chars().take(128).collect();
+    let held = state.catalogue.held(&worker_type).ok_or_else(|| {
+        let text = format!("Worker type {shown} is not known; GET /api/v1/worker-types lists all");
+        ApiError::new(ErrorCode::WorkerTypeNotFound, text).with("worker_type", &*shown)
+    })?;
+    let now = Instant::now();
+    let workers = state.registry.alive(&worker_type, now) as u64;
+    if workers > 0 {
+        let text = format!(
+            "Worker type {shown} has live workers ({workers}), which would register it again. Stop them first"
+        );
+        return Err(in_use(&shown, workers, text));
+    }
+    if state.registry.listening_for(now) < HEARD_ENOUGH {
+        let text = "This backend has not heard workers for long enough to know that nobody serves the type. Try again";
+        return Err(ApiError::new(ErrorCode::NotReady, text));
+    }
+
+    let forgetting = state.clone();
+    let domains = state
+        .detached(async move {
+            let jetstream = forgetting.connection.jetstream.clone();
+            let forgotten = forgetting
+                .catalogue
+                .forget(jetstream, &forgetting.names, held);
+            Ok(forgotten.await)
+        })
+        .await?;
+    let domains = domains.map_err(|error| match error {
+        KeyError::Changed { .. } => {
+            let text = format!("Somebody has just registered worker type {shown}. Try again");
+            in_use(&shown, workers, text)
+        }
+        error => ApiError::nats_read(chain(&error)),
+    })?;
+    tracing::info!(
+        worker_type = shown,
+        ?domains,
+        requested_by = principal.name(),
+        "worker type forgotten"
+    );
+
+    let queues = state.projection.queues();
+    let of_type = queues
+        .iter()
+        .filter(|queue| queue.info.worker_type.as_str() == worker_type);
+    let data = ForgottenWorkerType {
+        open_operations: of_type.map(|queue| queue.pending + queue.running).sum(),
+        worker_type,
+        domains,
+    };
+    Ok(Json(ForgottenWorkerTypeResponse {
+        success: true,
+        data,
+    }))
+}
+
+fn in_use(worker_type: &str, workers: u64, text: String) -> ApiError {
+    ApiError::new(ErrorCode::WorkerTypeInUse, text)
+        .with("worker_type", worker_type)
+        .with("workers", workers)
 }
 
 /// One queue at `now`.

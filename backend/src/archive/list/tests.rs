@@ -4,7 +4,9 @@ use ktrdr_protocol::event::{Event, EventKind, Failure, ResultPayload};
 use ktrdr_protocol::execution::ExecutionOptions;
 use ktrdr_protocol::id::{OperationId, WorkerType};
 use ktrdr_protocol::origin::Origin;
+use ktrdr_protocol::rest::query::ListOrder;
 use ktrdr_protocol::start_request::StartRequest;
+use ktrdr_protocol::state::Status;
 use ktrdr_protocol::time::Timestamp;
 use parking_lot::RwLock;
 use proptest::prelude::*;
@@ -12,6 +14,9 @@ use serde_json::value::RawValue;
 
 use super::super::{schema, store};
 use super::*;
+use crate::projection::filter::{Filter, Search};
+use crate::projection::model::Model;
+use crate::projection::record::Extent;
 
 impl Look for RwLock<Model> {
     fn look<T>(&self, look: impl FnOnce(&Model) -> T) -> T {
@@ -27,7 +32,10 @@ struct Known {
     sequence: u64,
     id: String,
     worker_type: usize,
+    /// The number of its worker type.
+    label: &'static str,
     status: Status,
+    ended: Option<i64>,
     in_stream: bool,
 }
 
@@ -72,15 +80,20 @@ impl World {
     fn start(&mut self, worker_type: usize) {
         let sequence = self.next();
         let id = format!("op-{}-{sequence}", self.stream);
+        let label = ["0", "1", "2"][worker_type];
+        let mut execution = ExecutionOptions::default();
+        execution.labels.add("a.b", label);
         let request = StartRequest {
             operation_id: OperationId::new(&*id).unwrap(),
             operation_type: WorkerType::new(TYPES[worker_type]).unwrap(),
             parameters: RawValue::from_string("{}".into()).unwrap(),
-            execution: ExecutionOptions::default(),
+            execution,
             created_at: Timestamp::from_millis(sequence as i64),
+            schema_digest: None,
             retry_of: None,
             resume_from: None,
             resume_ancestors: Vec::new(),
+            schedule_id: None,
             requested_by: None,
             copy: None,
         };
@@ -90,7 +103,9 @@ impl World {
             sequence,
             id,
             worker_type,
+            label,
             status: Status::Pending,
+            ended: None,
             in_stream: true,
         });
     }
@@ -135,6 +150,7 @@ impl World {
             .event(sequence, TYPES[known.worker_type], event)
             .unwrap();
         known.status = status;
+        known.ended = Some(sequence as i64);
     }
 
     fn archive(&mut self, most: usize) {
@@ -197,9 +213,15 @@ proptest! {
     fn pages_are_those_of_a_list_that_forgets_nothing(
         actions in proptest::collection::vec(action(), 0..120),
         types in proptest::option::of(proptest::sample::subsequence(TYPES.to_vec(), 0..=3)),
-        status in proptest::option::of(0usize..5),
+        statuses in proptest::collection::btree_set(0usize..5, 0..4),
+        code in proptest::option::of(any::<bool>()),
+        label in proptest::option::of(proptest::sample::select(vec!["0", "1", "none"])),
+        since in proptest::option::of(0i64..200_000),
+        ended_since in proptest::option::of(0i64..200_000),
+        search in proptest::option::of(any::<bool>()),
         offset in 0u64..30,
-        limit in 0usize..20,
+        limit in 1usize..20,
+        oldest in any::<bool>(),
     ) {
         let mut world = World::new();
         for action in actions {
@@ -220,27 +242,54 @@ proptest! {
                 }
             }
         }
-        let status = status.map(|status| Status::ALL[status]);
+        let statuses: Vec<Status> = statuses.into_iter().map(|status| Status::ALL[status]).collect();
 
-        let wanted = Wanted { types: types.as_deref(), status, offset, limit, bytes: usize::MAX };
-        let page = page(&world.file, &world.together, &world.model, wanted).unwrap();
+        let filter = Filter {
+            types: types.as_ref().map(|types| types.iter().map(ToString::to_string).collect()),
+            statuses: statuses.clone(),
+            error_codes: code.map(|known| if known { "no" } else { "other" }.to_owned()).into_iter().collect(),
+            labels: label.map(|value| format!("a.b:{value}").parse().unwrap()).into_iter().collect(),
+            created_after: since.map(Timestamp::from_millis),
+            ended_after: ended_since.map(Timestamp::from_millis),
+            search: search.map(|_| Search::new("OP-1")),
+            ..Filter::default()
+        };
+        let order = if oldest { ListOrder::Oldest } else { ListOrder::Newest };
+        let mut wanted = Wanted {
+            filter, order, offset, after: None, limit, bytes: usize::MAX, extent: Extent::InList,
+        };
 
-        let matching: Vec<(&str, bool)> = world
+        let mut matching: Vec<(String, bool)> = world
             .known
             .iter()
             .rev()
             .filter(|known| types.as_ref().is_none_or(|types| types.contains(&TYPES[known.worker_type])))
-            .filter(|known| status.is_none_or(|status| status == known.status))
-            .map(|known| (known.id.as_str(), !known.in_stream))
+            .filter(|known| statuses.is_empty() || statuses.contains(&known.status))
+            .filter(|known| code.is_none_or(|is_known| is_known && known.status == Status::Failed))
+            .filter(|known| label.is_none_or(|label| known.label == label))
+            .filter(|known| since.is_none_or(|since| known.sequence as i64 >= since))
+            .filter(|known| ended_since.is_none_or(|since| known.ended.is_some_and(|end| end >= since)))
+            .filter(|known| search.is_none() || known.id.starts_with("op-1"))
+            .map(|known| (known.id.clone(), !known.in_stream))
             .collect();
-        prop_assert_eq!(page.total, matching.len() as u64);
-        let shown: Vec<(&str, bool)> = page
-            .views
-            .iter()
-            .map(|view| (view.record.id.as_str(), view.archived))
-            .collect();
-        let expected: Vec<(&str, bool)> =
-            matching.into_iter().skip(offset as usize).take(limit).collect();
+        if oldest {
+            matching.reverse();
+        }
+
+        // All pages from this offset on, by their cursors.
+        let mut shown: Vec<(String, bool)> = Vec::new();
+        loop {
+            let page = page(&world.file, &world.together, &world.model, &wanted).unwrap();
+            prop_assert_eq!(page.total, matching.len() as u64);
+            prop_assert!(page.views.len() <= limit);
+            let views = page.views.iter();
+            shown.extend(views.map(|view| (view.record.id.to_string(), view.archived)));
+            if page.next.is_none() {
+                break;
+            }
+            wanted.after = page.next;
+        }
+        let expected: Vec<(String, bool)> = matching.into_iter().skip(offset as usize).collect();
         prop_assert_eq!(shown, expected);
     }
 }
@@ -276,9 +325,13 @@ fn an_operation_that_is_written_again_is_there_once() {
     world.end(0, true);
     world.archive(10);
 
-    let segments = store::segments(&world.file, &Filter::new(None, Some(Status::Failed))).unwrap();
+    let failed = Condition::new(&Filter {
+        statuses: vec![Status::Failed],
+        ..Filter::default()
+    });
+    let segments = store::segments(&world.file, &failed).unwrap();
     assert_eq!(segments.len(), 1);
-    let all = store::segments(&world.file, &Filter::default()).unwrap();
+    let all = store::segments(&world.file, &Condition::default()).unwrap();
     assert_eq!(all[0].operations, 1, "{all:?}");
     let view = store::find(&world.file, "op-1-2500").unwrap().unwrap();
     assert_eq!(view.status(), Status::Failed);
@@ -300,13 +353,15 @@ fn old_operations_are_removed_unless_the_stream_has_them() {
 
     assert_eq!((removed, has_more), (2, false));
     let wanted = Wanted {
-        types: None,
-        status: None,
+        filter: Filter::default(),
+        order: ListOrder::Newest,
         offset: 0,
+        after: None,
         limit: 10,
         bytes: usize::MAX,
+        extent: Extent::InList,
     };
-    let page = page(&world.file, &world.together, &world.model, wanted).unwrap();
+    let page = page(&world.file, &world.together, &world.model, &wanted).unwrap();
     assert_eq!((page.total, page.views.len()), (2, 2));
 }
 
@@ -318,8 +373,8 @@ fn an_operation_of_the_archive_is_shown_as_before() {
     let id = OperationId::new("a").unwrap();
     let request = serde_json::json!({
         "operation_id": "a", "operation_type": "dummy", "parameters": {"worker_id": "mine", "x": 1.0},
-        "execution": {"max_attempts": 2, "requirements": {"gpu": true}}, "created_at": "2025-11-10T10:30:00Z",
-        "retry_of": "b", "requested_by": "alice",
+        "execution": {"max_attempts": 2, "requirements": {"gpu": true}, "later": 1}, "created_at": "2025-11-10T10:30:00Z",
+        "retry_of": "b", "requested_by": "alice", "schema_digest": "0123456789abcdef",
     });
     let origin = Origin::from_token("gpu").unwrap();
     let request = serde_json::from_value(request).unwrap();
@@ -360,9 +415,14 @@ fn an_operation_of_the_archive_is_shown_as_before() {
     );
     before.archived = true;
     assert_eq!(
-        serde_json::to_string(&after).unwrap(),
-        serde_json::to_string(&before).unwrap()
+        serde_json::to_string(&after.document(Extent::Whole)).unwrap(),
+        serde_json::to_string(&before.document(Extent::Whole)).unwrap()
     );
     assert_eq!(after.record.start_sequence, 1);
     assert_eq!(after.record.state, before.record.state);
+    // Not shown, but needed to repeat it.
+    assert!(after.record.schema_digest.is_some());
+    assert_eq!(after.record.schema_digest, before.record.schema_digest);
+    let rare = after.record.rare.as_ref().unwrap();
+    assert_eq!(rare.execution.as_ref().unwrap().unknown, ["later"]);
 }

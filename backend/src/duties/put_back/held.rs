@@ -100,12 +100,7 @@ mod tests {
             RawValue::from_string("{}".to_owned()).unwrap(),
             ExecutionOptions::default(),
         );
-        let queue = QueueInfo {
-            number: 0,
-            type_number: 0,
-            worker_type,
-            origin: Origin::from_token("any").unwrap(),
-        };
+        let queue = QueueInfo::lone(worker_type, Origin::from_token("any").unwrap());
         Arc::new(Record::new(request, sequence, Arc::new(queue)))
     }
 

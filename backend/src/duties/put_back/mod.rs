@@ -37,7 +37,7 @@ use ktrdr_protocol::state::Status;
 use tokio::time::Instant;
 
 use self::held::{Doubtful, Held};
-use crate::dispatch::NoOriginal;
+use crate::dispatch::{MoveError, NoOriginal};
 use crate::projection::model::QueueState;
 use crate::projection::record::{CountingRequest, Record};
 use crate::registry::Presence;
@@ -126,6 +126,7 @@ impl<'a> Watch<'a> {
         let mut done = Done::default();
         for queue in state.projection.queues() {
             if queue.pending + queue.running > 0
+                && !queue.info.is_delayed()
                 && let Origin::Queued(name) = &queue.info.origin
             {
                 let consumer = state.names.consumer(&queue.info.worker_type, name);
@@ -276,19 +277,12 @@ impl<'a> Watch<'a> {
                 tracing::debug!(operation_id = %id, error = chain(&error), "the start request could not be read");
                 return Ok(Settled::Later);
             }
-            Err(why @ NoOriginal::NotTrusted(_)) => {
-                let message = format!(
-                    "no queue holds the operation, and its start request cannot be published again: {why}"
-                );
-                dispatch.fail_unsigned(record, message).await?;
-                return Ok(Settled::Failed);
-            }
             Err(why) => {
-                let message = format!(
-                    "no queue holds the operation, and its start request cannot be published again: {why}"
-                );
-                dispatch.fail_lost(record, message).await?;
-                return Ok(Settled::Failed);
+                return match dispatch.end_without_original(record, why).await {
+                    Ok(_) => Ok(Settled::Failed),
+                    Err(MoveError::Append(error)) => Err(error),
+                    Err(_) => Ok(Settled::Later),
+                };
             }
         };
 
@@ -298,7 +292,10 @@ impl<'a> Watch<'a> {
             }
             _ => (dispatch.name_copy(record, lost_attempt(record)).await?, 0),
         };
-        dispatch.store_copy(record, original, &copy, tries).await?;
+        let origin = &record.queue.origin;
+        dispatch
+            .store_copy(record, origin, original, &copy, tries)
+            .await?;
         Ok(Settled::PutBack)
     }
 

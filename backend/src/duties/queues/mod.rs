@@ -35,6 +35,8 @@ use ktrdr_protocol::id::{Queue, WorkerType};
 use ktrdr_protocol::origin::Origin;
 use ktrdr_protocol::queue_class;
 use ktrdr_protocol::queue_list::QueueList;
+use ktrdr_protocol::queue_name::QueueName;
+use ktrdr_protocol::queue_pause::QueuePause;
 use ktrdr_protocol::requirements::Requirements;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -58,7 +60,8 @@ const LEAST_BETWEEN_ROUNDS: Duration = Duration::from_millis(50);
 /// How often this backend's own knowledge is looked through.
 const TICK: Duration = Duration::from_secs(1);
 
-/// Pause of a consumer that no removal needs: the clock of the backend that paused it was wrong.
+/// Pause of a consumer that no removal needs. Unless somebody wanted it, the clock of the backend that
+/// paused it was wrong.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// Works until the task is dropped.
@@ -167,13 +170,13 @@ impl Keeper<'_> {
             let Origin::Queued(queue) = &found.info.origin else {
                 return None;
             };
-            let requirements = Requirements::from_queue(queue.as_str())?;
+            let name = found.info.name.filter(|name| !name.is_delayed)?;
             if found.pending + found.running == 0 {
                 return None;
             }
 
             let worker_type = found.info.worker_type.clone();
-            let candidates = registry.candidates(worker_type.as_str(), &requirements, now);
+            let candidates = registry.candidates(worker_type.as_str(), &name.class, now);
             Some(Needed {
                 demand: if candidates.able > 0 {
                     Demand::Certain
@@ -255,16 +258,14 @@ impl Keeper<'_> {
             if queues::is_bounded_too_low(&found.info.config) {
                 queues::raise_bound(jetstream, names, &found.info).await?;
             }
-            if found.info.pause_remaining > Some(LONGEST_PAUSE) {
-                queues::resume(jetstream, names, consumer).await?;
-            }
+            self.keep_to_pause(found).await?;
             if starts_behind(&found.info.config, stream.state.last_sequence) {
                 tracing::warn!(
                     consumer,
                     "the queue is of a stream that was replaced; removing it"
                 );
                 queues::remove(jetstream, names, consumer).await?;
-                state.queues.forget(&found.worker_type, &found.queue);
+                state.queues.note_removed(&found.worker_type, &found.queue);
                 broken.push(consumer.clone());
             }
         }
@@ -274,14 +275,42 @@ impl Keeper<'_> {
         Ok(listing)
     }
 
+    /// Pauses a consumer whose queue should be, and resumes one that nobody wanted paused.
+    async fn keep_to_pause(&self, found: &QueueConsumer) -> Result<(), TopologyError> {
+        let (state, names) = (self.state, &self.state.names);
+        let (jetstream, consumer) = (&state.connection.jetstream, &found.info.name);
+        let wanted = match state.queues.lists.pauses.of(&found.worker_type) {
+            Some(pause) => Some(pause),
+            None if found.info.pause_remaining <= Some(LONGEST_PAUSE) => return Ok(()),
+            // This backend may not have heard of the pause yet.
+            None => {
+                let newest = state.queues.newest_pause(&found.worker_type).await;
+                newest.map_err(|source| TopologyError::Nats {
+                    what: format!("the pause of the queues of {}", found.worker_type),
+                    source: source.into(),
+                })?
+            }
+        };
+
+        match wanted.map(QueuePause::end) {
+            None => queues::resume(jetstream, names, consumer).await,
+            Some(end) if queues::is_paused_until(&found.info.config, end) => Ok(()),
+            Some(end) => queues::pause(jetstream, names, consumer, end).await,
+        }
+    }
+
     /// Writes the lists that do not name exactly the consumers that exist.
     async fn list_queues(&self, listing: &Listing, listed: HashMap<WorkerType, Known>) {
         let (names, settings) = (&self.state.names, self.state.settings.get());
+        let pauses = &self.state.queues.lists.pauses;
         let mut wanted: BTreeMap<&WorkerType, QueueList> =
             listed.keys().map(|of| (of, QueueList::default())).collect();
         for found in &listing.queues {
-            // A paused one is about to be removed, or comes back.
-            if !found.info.paused {
+            // One that is paused for a short time is about to be removed, or comes back.
+            let is_leaving = found.info.paused
+                && found.info.pause_remaining <= Some(LONGEST_PAUSE)
+                && pauses.of(&found.worker_type).is_none();
+            if !is_leaving {
                 let list = wanted.entry(&found.worker_type).or_default();
                 // The list never names a longer lease than the consumer has (see `leases`).
                 let lease = found.info.config.ack_wait.min(settings.lease);
@@ -321,8 +350,8 @@ impl Keeper<'_> {
             .filter(|found| found.info.num_ack_pending == 0 && !is_any(&found.queue))
             .collect();
         removable.sort_by_key(|found| {
-            let is_class = Requirements::from_queue(found.queue.as_str())
-                .is_some_and(|requirements| queue_class::is_class(&requirements));
+            let is_class = QueueName::parse(found.queue.as_str())
+                .is_some_and(|name| queue_class::is_class(&name.class));
             (is_class, found.info.num_pending > 0)
         });
         tracing::warn!(

@@ -11,7 +11,8 @@
 //! 2. The consumer is paused: it delivers nothing from here on. The pause ends by itself, so a
 //!    backend that is killed leaves nothing behind.
 //! 3. The server is asked again. When something was delivered or waits since, when the queue is
-//!    listed again, or when too much time has passed, the consumer is resumed.
+//!    listed again, or when too much time has passed, the consumer is resumed, or paused again as an
+//!    operator wanted it.
 //! 4. The consumer is removed.
 //!
 //! A start that is published after step 3 is delivered to nobody. It is in the stream, though, and
@@ -23,6 +24,7 @@ use std::time::Duration;
 use ktrdr_bus::queues::{self, QueueConsumer};
 use ktrdr_bus::telemetry::chain;
 use ktrdr_protocol::origin::Origin;
+use ktrdr_protocol::time::Timestamp;
 use tokio::time::Instant;
 
 use crate::state::AppState;
@@ -92,7 +94,8 @@ async fn remove_unlisted(
     state.queues.forget(&found.worker_type, &found.queue);
 
     // The server cannot pause a consumer whose files it has lost. Such a one goes without.
-    let paused = queues::pause(jetstream, names, consumer, PAUSE).await;
+    let until = Timestamp::now().plus(PAUSE);
+    let paused = queues::pause(jetstream, names, consumer, until).await;
     let now = queues::info(jetstream, names, consumer).await?;
     if let Err(error) = &paused {
         tracing::debug!(
@@ -111,11 +114,15 @@ async fn remove_unlisted(
     let listed = state.queues.lists.newest(&found.worker_type).await?.list;
     if is_quiet && !listed.names(&found.queue) && begun.elapsed() <= DEADLINE {
         queues::remove(jetstream, names, consumer).await?;
+        state.queues.note_removed(&found.worker_type, &found.queue);
         return Ok(true);
     }
 
     if paused.is_ok() {
-        queues::resume(jetstream, names, consumer).await?;
+        match state.queues.newest_pause(&found.worker_type).await? {
+            Some(wanted) => queues::pause(jetstream, names, consumer, wanted.end()).await?,
+            None => queues::resume(jetstream, names, consumer).await?,
+        }
     }
     Ok(false)
 }

@@ -9,25 +9,25 @@ use ktrdr_protocol::origin::Origin;
 use ktrdr_protocol::start_request::StartRequest;
 use serde_json::{Value, json};
 
-use super::super::record::{QueueInfo, View};
+use super::super::record::{Extent, QueueInfo, View};
 use super::*;
 
 fn record() -> Arc<Record> {
-    let queue = Arc::new(QueueInfo {
-        number: 0,
-        type_number: 0,
-        worker_type: WorkerType::new("dummy").unwrap(),
-        origin: Origin::from_token("any").unwrap(),
-    });
+    let queue = Arc::new(QueueInfo::lone(
+        WorkerType::new("dummy").unwrap(),
+        Origin::from_token("any").unwrap(),
+    ));
     let request = StartRequest {
         operation_id: OperationId::new("op").unwrap(),
         operation_type: WorkerType::new("dummy").unwrap(),
         parameters: serde_json::value::RawValue::from_string(r#"{"steps":10}"#.into()).unwrap(),
         execution: ExecutionOptions::default(),
         created_at: Timestamp::from_millis(1000),
+        schema_digest: None,
         retry_of: None,
         resume_from: None,
         resume_ancestors: Vec::new(),
+        schedule_id: None,
         requested_by: None,
         copy: None,
     };
@@ -86,12 +86,14 @@ fn report(
 }
 
 fn shown(record: &Arc<Record>) -> Value {
-    serde_json::to_value(View {
+    let view = View {
         record: Arc::clone(record),
         queue_position: None,
+        retried_as: None,
         archived: false,
-    })
-    .unwrap()
+        turn: None,
+    };
+    serde_json::to_value(view.document(Extent::Whole)).unwrap()
 }
 
 const STARTED: EventKind = EventKind::Started {

@@ -9,11 +9,12 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-use ktrdr_protocol::state::Status;
+use ktrdr_protocol::time::Timestamp;
 use roaring::RoaringBitmap;
 
 use super::{Model, Record, View};
 use crate::projection::Projection;
+use crate::projection::filter::{Filter, Page, Wanted};
 
 /// Operations that have left the stream and wait for the archive, at most.
 const MAX_LEAVING: usize = 10_000;
@@ -66,6 +67,17 @@ pub struct Listed {
 }
 
 impl Listed {
+    /// The numbers of the operations.
+    pub fn numbers(&self) -> impl Iterator<Item = u32> + '_ {
+        self.matching.iter()
+    }
+
+    /// Leaves only those with these numbers.
+    pub fn keep(&mut self, numbers: &RoaringBitmap) {
+        self.matching &= numbers;
+        self.archived &= numbers;
+    }
+
     /// How many they are, and how many of them are in the archive, too.
     pub fn counts(&self) -> (u64, u64) {
         (self.matching.len(), self.archived.len())
@@ -125,7 +137,14 @@ impl Model {
 
     /// An empty model in place of this one, for another stream. What the archive lacks is kept.
     pub fn take(&mut self) -> Self {
-        let mut old = std::mem::take(self);
+        let summaries = Arc::clone(&self.summaries);
+        let mut old = std::mem::replace(
+            self,
+            Self {
+                summaries,
+                ..Self::default()
+            },
+        );
         let Some(mut archiving) = old.archiving.take() else {
             return old;
         };
@@ -208,10 +227,9 @@ impl Model {
         self.archiving = Some(archiving);
     }
 
-    /// The operations of a list as they are now.
-    pub fn listed(&self, types: Option<&[&str]>, status: Option<Status>) -> Listed {
-        let numbers = types.map(|types| self.numbers_of(types));
-        let matching = self.index.matching(numbers.as_deref(), status).into_owned();
+    /// The operations of a list as they are now. It takes no notice of a text that is looked for.
+    pub fn listed(&self, filter: &Filter) -> Listed {
+        let matching = self.matching(filter).into_owned();
         let archiving = self.archiving.as_ref();
         let archived = archiving.map_or_else(RoaringBitmap::new, |archiving| {
             &archiving.archived & &matching
@@ -222,6 +240,23 @@ impl Model {
             matching,
             archived,
         }
+    }
+
+    /// The operations with these numbers, those that are still there.
+    pub fn records_listed(&self, listed: &Listed, numbers: &[u32]) -> Vec<(u32, Arc<Record>)> {
+        if !self.is_current(listed) {
+            return Vec::new();
+        }
+        let numbers = numbers.iter().copied();
+        numbers
+            .filter_map(|number| Some((number, self.record(number)?)))
+            .collect()
+    }
+
+    /// A page of these operations; `None` when they can no longer be read.
+    pub fn page_listed(&self, listed: &Listed, wanted: &Wanted) -> Option<Page> {
+        self.is_current(listed)
+            .then(|| self.page(&listed.matching, wanted))
     }
 
     /// Sequence of the newest start among `listed` that is below `before`.
@@ -270,15 +305,25 @@ impl Model {
     }
 
     /// The first number from which on no operation was started before `sequence`.
-    fn number_from(&self, sequence: u64) -> u32 {
+    pub(super) fn number_from(&self, sequence: u64) -> u32 {
+        self.first_number(|record| record.start_sequence >= sequence)
+    }
+
+    /// The first number from which on no operation was started before `time`.
+    pub(super) fn number_at(&self, time: Timestamp) -> u32 {
+        self.first_number(|record| record.created_at >= time)
+    }
+
+    /// The first number from which on all operations are `later`.
+    fn first_number(&self, later: impl Fn(&Record) -> bool) -> u32 {
         let (mut low, mut high) = (0, self.records.len());
         while low < high {
             let middle = low + (high - low) / 2;
-            // A gap has no sequence; the next operation speaks for it.
+            // A gap has no record; the next operation speaks for it.
             let mut next = self.records.range(middle..high).zip(middle..);
             let next = next.find_map(|(record, place)| Some((record.as_ref()?, place)));
             match next {
-                Some((record, place)) if record.start_sequence < sequence => low = place + 1,
+                Some((record, place)) if !later(record) => low = place + 1,
                 _ => high = middle,
             }
         }
@@ -317,10 +362,5 @@ impl Projection {
     /// Notes that everything that was replayed has been compared with the archive.
     pub fn archive_is_compared(&self) {
         self.model.write().archive_is_compared();
-    }
-
-    /// The model, for a list that goes on in the archive. Each look is a short one.
-    pub fn look<T>(&self, look: impl FnOnce(&Model) -> T) -> T {
-        look(&self.model.read())
     }
 }

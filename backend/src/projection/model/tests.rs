@@ -3,6 +3,7 @@
 use ktrdr_protocol::execution::ExecutionOptions;
 
 use super::*;
+use crate::projection::record::Extent;
 
 fn start(
     model: &mut Model,
@@ -17,9 +18,11 @@ fn start(
         parameters: serde_json::value::RawValue::from_string("{}".into()).unwrap(),
         execution: ExecutionOptions::default(),
         created_at: Timestamp::from_millis(sequence as i64),
+        schema_digest: None,
         retry_of: None,
         resume_from: None,
         resume_ancestors: Vec::new(),
+        schedule_id: None,
         requested_by: None,
         copy: None,
     };
@@ -40,6 +43,32 @@ fn started(id: &str) -> Event {
     }
 }
 
+/// The newest operations that match, and how many match.
+fn list(
+    model: &Model,
+    types: Option<&[&str]>,
+    status: Option<Status>,
+    offset: u64,
+    limit: usize,
+) -> (u64, Vec<View>) {
+    let types = types.map(|types| types.iter().map(|&name| name.to_owned()).collect());
+    let filter = Filter {
+        types,
+        statuses: status.into_iter().collect(),
+        ..Filter::default()
+    };
+    let page = model.list(&Wanted {
+        filter,
+        order: ListOrder::Newest,
+        offset,
+        after: None,
+        limit,
+        bytes: usize::MAX,
+        extent: Extent::Whole,
+    });
+    (page.total, page.views)
+}
+
 fn ids(views: &[View]) -> Vec<&str> {
     views.iter().map(|view| view.record.id.as_str()).collect()
 }
@@ -51,15 +80,15 @@ fn newest_first_with_positions_in_the_queue() {
         start(&mut model, sequence, id, "dummy", "any").unwrap();
     }
     start(&mut model, 4, "d", "training", "gpu").unwrap();
-    let (total, page, _) = model.list(None, None, 0, 10, usize::MAX);
+    let (total, page) = list(&model, None, None, 0, 10);
     assert_eq!((total, ids(&page)), (4, vec!["d", "c", "b", "a"]));
     assert_eq!(model.get("c").unwrap().queue_position, Some(3));
     model.event(5, "dummy", started("a")).unwrap();
     assert_eq!(model.get("c").unwrap().queue_position, Some(2));
     let pending = Some(Status::Pending);
-    let (total, page, _) = model.list(Some(&["dummy"]), pending, 1, 10, usize::MAX);
+    let (total, page) = list(&model, Some(&["dummy"]), pending, 1, 10);
     assert_eq!((total, ids(&page)), (2, vec!["b"]));
-    assert_eq!(model.list(Some(&["nothing"]), None, 0, 10, usize::MAX).0, 0);
+    assert_eq!(list(&model, Some(&["nothing"]), None, 0, 10).0, 0);
 }
 
 #[test]
@@ -115,13 +144,10 @@ fn what_has_left_the_stream_is_forgotten() {
     assert_eq!(model.forget_before(6).len(), 2);
     assert!(model.get("a").is_none());
     assert_eq!(model.get("c").unwrap().queue_position, Some(1));
-    assert_eq!(model.list(None, None, 0, 10, usize::MAX).0, 1);
+    assert_eq!(list(&model, None, None, 0, 10).0, 1);
     start(&mut model, 10, "a", "dummy", "any").unwrap();
     model.renumber();
-    assert_eq!(
-        ids(&model.list(None, None, 0, 10, usize::MAX).1),
-        vec!["a", "c"]
-    );
+    assert_eq!(ids(&list(&model, None, None, 0, 10).1), vec!["a", "c"]);
     assert_eq!(model.get("a").unwrap().queue_position, Some(2));
 }
 
@@ -164,7 +190,7 @@ fn operations_are_forgotten_by_their_end_and_open_ones_stay() {
     for gone in ["a", "b"] {
         assert!(model.get(gone).is_none());
     }
-    let (total, page, _) = model.list(None, None, 0, 10, usize::MAX);
+    let (total, page) = list(&model, None, None, 0, 10);
     assert_eq!((total, ids(&page)), (3, vec!["last", "c", "open"]));
     assert_eq!(model.len(), 3);
     assert_eq!(model.get("last").unwrap().queue_position, Some(2));
@@ -178,7 +204,7 @@ fn operations_are_forgotten_by_their_end_and_open_ones_stay() {
     // Numbered again, the rest is found, and forgotten in its turn.
     model.renumber();
     assert_eq!(
-        ids(&model.list(None, None, 0, 10, usize::MAX).1),
+        ids(&list(&model, None, None, 0, 10).1),
         ["last", "c", "open"]
     );
     assert_eq!(model.forget_ended(Timestamp::from_millis(31), 100).len(), 1);
@@ -204,7 +230,7 @@ fn one_old_operation_costs_little_room() {
         model.records.len()
     );
     assert_eq!(
-        ids(&model.list(None, None, 0, 10, usize::MAX).1),
+        ids(&list(&model, None, None, 0, 10).1),
         ["op-300000", "open"]
     );
 }

@@ -1,0 +1,511 @@
+//! `/api/v1/schedules`: schedules, and starting one now.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use ktrdr_bus::key_values::KeyError;
+use ktrdr_bus::telemetry::chain;
+use ktrdr_http::answer::RenderedJson;
+use ktrdr_http::body::BodyOf;
+use ktrdr_http::openapi::{Describe, Description};
+use ktrdr_http::start_body::{BodyError, StartBody};
+use ktrdr_http::tokens::Principal;
+use ktrdr_protocol::id::{OperationId, ScheduleId};
+use ktrdr_protocol::rest::Violation;
+use ktrdr_protocol::rest::schedules::{
+    DeletedScheduleResponse, PutSchedule, ScheduleDocument, ScheduleResponse, SchedulesPage,
+    SchedulesResponse,
+};
+use ktrdr_protocol::schedule::{LastRun, MAX_SCHEDULE_ID, Schedule};
+
+use super::PathText;
+use crate::error::{ApiError, ErrorCode};
+use crate::idempotency::id_from_key;
+use crate::middleware::request_id::trace_of;
+use crate::schedules::bell::{self, BellError};
+use crate::schedules::cron::{self, Cron};
+use crate::schedules::{Known, MAX_BODIES, MAX_SCHEDULES};
+use crate::starts::{self, Requester, StartAnswer};
+use crate::state::AppState;
+
+/// How many of the next slots are shown.
+const NEXT_RUNS: usize = 5;
+
+/// How often the last operation is written down when it was started by hand.
+const TRIES: usize = 8;
+
+/// A schedule that was written: 201 when it is a new one.
+pub struct PutAnswer {
+    is_new: bool,
+    response: ScheduleResponse,
+}
+
+impl IntoResponse for PutAnswer {
+    fn into_response(self) -> Response {
+        let status = if self.is_new {
+            StatusCode::CREATED
+        } else {
+            StatusCode::OK
+        };
+        (status, Json(self.response)).into_response()
+    }
+}
+
+impl Describe for PutAnswer {
+    fn describe(description: &mut Description<'_>) {
+        description.json::<ScheduleResponse>(201, "A new schedule.");
+        description.json::<ScheduleResponse>(200, "The schedule was there and is this one now.");
+    }
+}
+
+/// Bytes of a schedule in a list beside its body, about.
+const DOCUMENT: usize = 1024;
+
+/// All schedules of the types that the client sees.
+pub async fn list(
+    State(state): State<AppState>,
+    principal: Principal,
+) -> Result<RenderedJson<SchedulesResponse>, ApiError> {
+    let mut seen = state.schedules.all();
+    seen.retain(|(_, known)| principal.sees(known.schedule.worker_type.as_str()));
+    let sizes = seen
+        .iter()
+        .map(|(_, known)| DOCUMENT + known.schedule.body.get().len());
+    let bytes = sizes.sum();
+
+    let share = state.answers.share(&principal, bytes).await?;
+    let documents = seen
+        .into_iter()
+        .map(|(id, known)| document(&state, id, &known))
+        .collect();
+    let frame = SchedulesResponse {
+        success: true,
+        data: SchedulesPage { schedules: vec![] },
+    };
+    RenderedJson::list::<ScheduleDocument>(&frame, documents, bytes, share)
+}
+
+/// One schedule.
+pub async fn show(
+    State(state): State<AppState>,
+    principal: Principal,
+    PathText(id): PathText,
+) -> Result<Json<ScheduleResponse>, ApiError> {
+    let (id, known) = find(&state, &principal, &id).await?;
+    Ok(answer(document(&state, id, &known)))
+}
+
+/// Writes a schedule.
+pub async fn put(
+    State(state): State<AppState>,
+    principal: Principal,
+    PathText(id): PathText,
+    body: BodyOf<PutSchedule>,
+) -> Result<PutAnswer, ApiError> {
+    state.need_nats()?;
+    bell::check_server(&state.connection).map_err(not_set)?;
+    let (asked, share) = body.read(state.config.max_body, &state.bodies).await?;
+    // The body may have taken a while.
+    principal.check_still_valid()?;
+    let id = ScheduleId::new(&id)
+        .ok()
+        .filter(|id| id.as_str().len() <= MAX_SCHEDULE_ID)
+        .ok_or_else(|| {
+            let text = format!(
+                "the id in the path must be 1 to {MAX_SCHEDULE_ID} of the characters A-Z a-z 0-9 _ -"
+            );
+            violation("", text)
+        })?;
+    let (wanted, cron) = check(&state, &principal, asked).await?;
+
+    let (writing, owner, schedule_id) = (state.clone(), principal.clone(), id.clone());
+    let is_new = state
+        .detached(async move {
+            let _held_to_the_end = share;
+            write(&writing, &owner, &schedule_id, &wanted, &cron).await
+        })
+        .await?;
+    tracing::info!(schedule = %id, is_new, requested_by = principal.name(), "the schedule was written");
+
+    let (id, known) = find(&state, &principal, id.as_str()).await?;
+    Ok(PutAnswer {
+        is_new,
+        response: ScheduleResponse {
+            success: true,
+            data: document(&state, id, &known),
+        },
+    })
+}
+
+/// Checks everything that can be wrong.
+async fn check(
+    state: &AppState,
+    principal: &Principal,
+    asked: PutSchedule,
+) -> Result<(Schedule, Cron), ApiError> {
+    let zone = cron::zone(&asked.time_zone);
+    let zone = zone.map_err(|error| violation("/time_zone", error.to_string()))?;
+    let cron = Cron::read(&asked.cron, zone);
+    let cron = cron.map_err(|error| violation("/cron", error.to_string()))?;
+
+    let entry = state.catalogue.by_domain(&asked.domain);
+    let entry = entry
+        .filter(|entry| principal.sees(entry.published.worker_type.as_str()))
+        .ok_or_else(|| starts::unknown_domain(state, principal, &asked.domain))?;
+    let text = asked.body.get().as_bytes().to_vec();
+    let body = StartBody::check(text.into(), Some(entry.usable_schema().await?)).await;
+    let body = body.map_err(within_body)?;
+    if body.task_id.is_some() {
+        let text = "is not taken: the id of each operation is made of the schedule and its slot";
+        return Err(violation("/body/task_id", text.to_owned()));
+    }
+
+    let now = state.projection.now();
+    let schedule = Schedule {
+        domain: asked.domain,
+        worker_type: entry.published.worker_type.clone(),
+        body: asked.body,
+        cron: asked.cron,
+        time_zone: asked.time_zone,
+        overlap: asked.overlap,
+        catch_up: asked.catch_up,
+        paused: asked.paused,
+        since: now,
+        created_at: now,
+        updated_at: now,
+        created_by: principal.token_name().cloned(),
+    };
+    Ok((schedule, cron))
+}
+
+/// Stores a schedule and tells the server. Returns whether it is a new one.
+async fn write(
+    state: &AppState,
+    principal: &Principal,
+    id: &ScheduleId,
+    wanted: &Schedule,
+    cron: &Cron,
+) -> Result<bool, ApiError> {
+    let replicas = usize::from(state.settings.get().replicas);
+    // Before the schedule: one that the server cannot ring for is not stored.
+    bell::ensure(&state.connection, &state.names, replicas)
+        .await
+        .map_err(not_set)?;
+    let changed = state
+        .schedules
+        .change(id, |before| match before {
+            Some(before) if !principal.sees(before.schedule.worker_type.as_str()) => {
+                let text = format!("The id {id} is taken; choose another one");
+                Err(ApiError::new(ErrorCode::TaskIdConflict, text))
+            }
+            None if state.schedules.count() >= MAX_SCHEDULES => {
+                let text = format!("there are {MAX_SCHEDULES} schedules already; delete some");
+                Err(violation("", text))
+            }
+            _ if state.schedules.bodies_beside(id) + wanted.body.get().len() > MAX_BODIES => {
+                let text = format!(
+                    "the bodies of all schedules may have {MAX_BODIES} bytes together; write shorter ones, or delete some"
+                );
+                Err(violation("/body", text))
+            }
+            before => Ok(Some(following(before, wanted.clone()))),
+        })
+        .await
+        .map_err(not_stored)??;
+    let (before, revision) = changed;
+
+    let told = if wanted.paused {
+        bell::unset(&state.connection.jetstream, &state.names, id).await
+    } else {
+        let wanted = (cron, wanted.time_zone.as_str());
+        bell::set(&state.connection.jetstream, &state.names, id, wanted).await
+    };
+    match told {
+        Ok(()) => Ok(before.is_none()),
+        // The time zones of the server's computer are others than this backend's.
+        Err(BellError::Refused(why)) => {
+            let earlier = before.map(|known| (*known.schedule).clone());
+            let undo = |now: Option<&Known>| match now {
+                Some(now) if now.revision == revision => Ok(earlier.clone()),
+                // Somebody has changed it since.
+                _ => Err(()),
+            };
+            let _ = state.schedules.change(id, undo).await;
+            Err(violation(
+                "/cron",
+                format!("the NATS server refuses it: {why}"),
+            ))
+        }
+        // It is stored, and the duty tells the server.
+        Err(error) => {
+            tracing::warn!(schedule = %id, error = chain(&error), "the server was not told yet");
+            Ok(before.is_none())
+        }
+    }
+}
+
+/// The schedule to store after this one. Slots before now count no more when it got other times or was
+/// paused.
+fn following(before: Option<&Known>, wanted: Schedule) -> Schedule {
+    let Some(before) = before.map(|known| &known.schedule) else {
+        return wanted;
+    };
+    let has_same_times = before.cron == wanted.cron
+        && before.time_zone == wanted.time_zone
+        && before.paused == wanted.paused;
+    Schedule {
+        since: if has_same_times {
+            before.since
+        } else {
+            wanted.since
+        },
+        created_at: before.created_at,
+        ..wanted
+    }
+}
+
+/// Deletes a schedule. Its operations stay.
+pub async fn delete(
+    State(state): State<AppState>,
+    principal: Principal,
+    PathText(id): PathText,
+) -> Result<Json<DeletedScheduleResponse>, ApiError> {
+    let (id, _) = find(&state, &principal, &id).await?;
+    state.need_nats()?;
+    let (deleting, owner, schedule_id) = (state.clone(), principal.clone(), id.clone());
+    state
+        .detached(async move {
+            let schedules = &deleting.schedules;
+            // One that somebody has deleted meanwhile, and made again as another type's, stays.
+            let remove = |now: Option<&Known>| match now {
+                Some(now) if owner.sees(now.schedule.worker_type.as_str()) => Ok(None),
+                _ => Err(unknown(schedule_id.as_str())),
+            };
+            let removed = schedules.change(&schedule_id, remove).await;
+            removed.map_err(not_stored)?.map(drop)?;
+            schedules.forget_run(&schedule_id).await.map_err(not_stored)?;
+            let (jetstream, names) = (&deleting.connection.jetstream, &deleting.names);
+            // The duty does it otherwise.
+            if let Err(error) = bell::unset(jetstream, names, &schedule_id).await {
+                tracing::debug!(schedule = %schedule_id, error = chain(&error), "the server was not told yet");
+            }
+            Ok(())
+        })
+        .await?;
+    tracing::info!(schedule = %id, requested_by = principal.name(), "the schedule was deleted");
+    Ok(Json(DeletedScheduleResponse {
+        success: true,
+        schedule_id: id,
+    }))
+}
+
+/// Lets a schedule start nothing by itself.
+pub async fn pause(
+    state: State<AppState>,
+    principal: Principal,
+    path: PathText,
+) -> Result<Json<ScheduleResponse>, ApiError> {
+    set_paused(state, principal, path, true).await
+}
+
+/// Lets a paused schedule go on. Slots that came meanwhile are not made up for.
+pub async fn resume(
+    state: State<AppState>,
+    principal: Principal,
+    path: PathText,
+) -> Result<Json<ScheduleResponse>, ApiError> {
+    set_paused(state, principal, path, false).await
+}
+
+async fn set_paused(
+    State(state): State<AppState>,
+    principal: Principal,
+    PathText(id): PathText,
+    paused: bool,
+) -> Result<Json<ScheduleResponse>, ApiError> {
+    let (id, _) = find(&state, &principal, &id).await?;
+    state.need_nats()?;
+    let (changing, schedule_id, now) = (state.clone(), id.clone(), state.projection.now());
+    state
+        .detached(async move {
+            let change = |before: Option<&Known>| {
+                let Some(before) = before else {
+                    return Err(unknown(schedule_id.as_str()));
+                };
+                let mut wanted = (*before.schedule).clone();
+                (wanted.paused, wanted.since, wanted.updated_at) = (paused, now, now);
+                Ok(Some(following(Some(before), wanted)))
+            };
+            let changed = changing.schedules.change(&schedule_id, change).await;
+            changed.map_err(not_stored)?.map(drop)
+        })
+        .await?;
+    tracing::info!(schedule = %id, paused, requested_by = principal.name(), "the schedule was paused or resumed");
+
+    // The duty tells the server.
+    let (id, known) = find(&state, &principal, id.as_str()).await?;
+    Ok(answer(document(&state, id, &known)))
+}
+
+/// Starts an operation of a schedule now, beside its slots.
+pub async fn run(
+    State(state): State<AppState>,
+    principal: Principal,
+    PathText(id): PathText,
+    headers: HeaderMap,
+) -> Result<StartAnswer, ApiError> {
+    state.need_nats()?;
+    state.need_reader()?;
+    let (id, known) = find(&state, &principal, &id).await?;
+    let key = headers
+        .get("idempotency-key")
+        .map(|key| {
+            let what = format!("schedule {id}");
+            id_from_key(principal.token_name(), &what, key.as_bytes())
+        })
+        .transpose()?;
+    let requester = Requester { principal, key };
+
+    let (starting, trace) = (state.clone(), trace_of(&headers));
+    state
+        .detached(async move {
+            let operation_id = requester.key.clone();
+            let operation_id = operation_id.unwrap_or_else(OperationId::generate);
+            let answer = starts::now(
+                &starting,
+                &requester,
+                &id,
+                &known.schedule,
+                operation_id,
+                trace,
+            );
+            let answer = answer.await?;
+            note_run(&starting, &id, answer.operation_id().clone()).await;
+            Ok(answer)
+        })
+        .await
+}
+
+/// Writes down the last operation of a schedule. The operation runs also when that does not succeed.
+async fn note_run(state: &AppState, id: &ScheduleId, operation_id: OperationId) {
+    for _ in 0..TRIES {
+        let Ok(Some(Known {
+            mut run,
+            run_revision,
+            ..
+        })) = state.schedules.newest(id).await
+        else {
+            return;
+        };
+        run.last_run = Some(LastRun {
+            operation_id: operation_id.clone(),
+            slot: None,
+            at: state.projection.now(),
+        });
+        match state.schedules.decide(id, &run, run_revision).await {
+            Ok(None) => {}
+            Ok(Some(_)) => return,
+            Err(error) => {
+                tracing::debug!(schedule = %id, error = chain(&error), "the last operation was not written down");
+                return;
+            }
+        }
+    }
+}
+
+/// The schedule, or 404. One of a type that the client does not see is answered as if it did not exist.
+async fn find(
+    state: &AppState,
+    principal: &Principal,
+    id: &str,
+) -> Result<(ScheduleId, Known), ApiError> {
+    let Ok(schedule_id) = ScheduleId::new(id) else {
+        return Err(unknown(id));
+    };
+    let newest = state.schedules.newest(&schedule_id).await;
+    newest
+        .map_err(|error| ApiError::nats_read(chain(&error)))?
+        .filter(|known| principal.sees(known.schedule.worker_type.as_str()))
+        .map(|known| (schedule_id, known))
+        .ok_or_else(|| unknown(id))
+}
+
+fn unknown(id: &str) -> ApiError {
+    let shown: String = id.chars().take(128).collect();
+    let text = format!("Schedule {shown} not found; GET /api/v1/schedules lists all");
+    ApiError::new(ErrorCode::ScheduleNotFound, text).with("schedule_id", shown)
+}
+
+fn answer(data: ScheduleDocument) -> Json<ScheduleResponse> {
+    let success = true;
+    Json(ScheduleResponse { success, data })
+}
+
+fn document(state: &AppState, schedule_id: ScheduleId, known: &Known) -> ScheduleDocument {
+    let schedule = &known.schedule;
+    let cron = cron::zone(&schedule.time_zone)
+        .ok()
+        .and_then(|zone| Cron::read(&schedule.cron, zone).ok())
+        .filter(|_| !schedule.paused);
+    ScheduleDocument {
+        schedule_id,
+        domain: schedule.domain.clone(),
+        operation_type: schedule.worker_type.clone(),
+        body: schedule.body.clone(),
+        cron: schedule.cron.clone(),
+        time_zone: schedule.time_zone.clone(),
+        overlap: schedule.overlap,
+        catch_up: schedule.catch_up,
+        paused: schedule.paused,
+        next_runs: cron.map_or_else(Vec::new, |cron| {
+            cron.next(state.projection.now(), NEXT_RUNS)
+        }),
+        last_run: known.run.last_run.clone(),
+        last_error: known.run.last_error.clone(),
+        skipped: known.run.skipped,
+        created_at: schedule.created_at,
+        updated_at: schedule.updated_at,
+        created_by: schedule.created_by.clone(),
+    }
+}
+
+fn violation(path: &str, message: String) -> ApiError {
+    let path = path.to_owned();
+    BodyError::Violations(vec![Violation { path, message }]).into()
+}
+
+/// The violations of a start body, with their place in the schedule.
+fn within_body(error: BodyError) -> ApiError {
+    let BodyError::Violations(mut found) = error else {
+        return error.into();
+    };
+    for violation in &mut found {
+        violation.path.insert_str(0, "/body");
+    }
+    BodyError::Violations(found).into()
+}
+
+fn not_stored(error: KeyError) -> ApiError {
+    tracing::warn!(error = chain(&error), "a schedule cannot be stored");
+    ApiError::nats_unavailable()
+}
+
+fn not_set(error: BellError) -> ApiError {
+    match error {
+        BellError::Unsupported(version) => {
+            let text = format!(
+                "Schedules need nats-server 2.14 or later, and this one is {version}. Everything else works"
+            );
+            ApiError::new(ErrorCode::SchedulesUnsupported, text)
+        }
+        BellError::Refused(why) => violation("/cron", format!("the NATS server refuses it: {why}")),
+        BellError::Nats(error) => {
+            tracing::warn!(
+                error = chain(&error),
+                "the stream of schedules cannot be made"
+            );
+            ApiError::nats_unavailable()
+        }
+    }
+}
