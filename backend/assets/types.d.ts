@@ -4,7 +4,7 @@
 /** Documents of the REST interface; /openapi.json describes each field. */
 declare namespace Api {
   type Status = 'pending' | 'running' | 'completed' | 'failed' | 'cancelled';
-  type WorkerStatus = 'AVAILABLE' | 'BUSY' | 'TEMPORARILY_UNAVAILABLE';
+  type WorkerStatus = 'AVAILABLE' | 'BUSY' | 'DRAINING' | 'TEMPORARILY_UNAVAILABLE';
   type AttemptOutcome = 'completed' | 'failed' | 'cancelled' | 'released' | 'lost';
 
   interface Requirements {
@@ -22,6 +22,7 @@ declare namespace Api {
 
   interface ExecutionOptions {
     requirements?: Requirements;
+    labels?: Record<string, string>;
     [name: string]: unknown;
   }
 
@@ -59,14 +60,23 @@ declare namespace Api {
     worker_id: string | null;
     queue: string;
     queue_position?: number | null;
-    error?: { code: string; message: string } | null;
+    error?: { code: string; message: string; permanent?: boolean } | null;
     error_message: string | null;
     forced?: boolean;
     result_ref?: { size: number } | null;
+    /** From 1 to 5; absent: 3. */
+    priority?: number;
+    start_at?: string;
+    expires_at?: string;
     retry_at?: string | null;
+    schedule_id?: string | null;
     retry_of?: string | null;
+    retried_as?: string | null;
+    /** What it is about, in one line. */
+    summary?: string | null;
     requested_by?: string | null;
     archived?: boolean;
+    truncated?: ('result' | 'parameters')[];
   }
 
   interface OperationShown {
@@ -86,7 +96,7 @@ declare namespace Api {
     attempt: number | null;
     worker_id: string | null;
     requested_by?: string | null;
-    data: { error?: { message?: string }; reason?: string } | null;
+    data: { error?: { message?: string }; reason?: string; queue?: string } | null;
   }
 
   interface History {
@@ -98,11 +108,27 @@ declare namespace Api {
     name: string;
     timestamp: string;
     value: number | null;
+    step?: number | null;
     attempt?: number | null;
   }
 
   interface MetricsPage {
     metrics: MetricPoint[];
+    cursor: string;
+    has_more: boolean;
+  }
+
+  interface LogLine {
+    timestamp: string;
+    level: string;
+    text: string;
+    fields?: Record<string, unknown>;
+    attempt: number;
+    worker_id: string;
+  }
+
+  interface LogsPage {
+    lines: LogLine[];
     cursor: string;
     has_more: boolean;
   }
@@ -121,11 +147,94 @@ declare namespace Api {
     pending: number;
     running: number;
     oldest_pending_seconds: number | null;
+    /** Why no worker can run what waits in it. */
+    nobody?: string | null;
+  }
+
+  /** A queue as `GET /api/v1/queues` tells it. */
+  interface QueueOverview {
+    worker_type: string;
+    queue: string;
+    /** From 1 to 5. */
+    priority: number;
+    waiting: number;
+    running: number;
+    /** They wait in it when they are due. */
+    delayed: number;
+    oldest_seconds: number | null;
+    /** Those that could run its operations. */
+    workers: number;
+    paused: boolean;
+    /** Null: until somebody resumes it. */
+    paused_until: string | null;
+  }
+
+  interface Schedule {
+    schedule_id: string;
+    domain: string;
+    operation_type: string;
+    /** A start body. */
+    body: Record<string, unknown>;
+    cron: string;
+    time_zone: string;
+    overlap: 'skip' | 'queue' | 'replace';
+    catch_up: 'skip' | 'once';
+    paused: boolean;
+    /** Empty while it is paused. */
+    next_runs: string[];
+    last_run: { operation_id: string; slot: string | null; at: string } | null;
+    last_error: { slot: string; code: string; message: string; at: string } | null;
+    skipped: number;
+    created_at: string;
+    updated_at: string;
+    created_by: string | null;
+  }
+
+  /** What became of one of the operations that match a filter. */
+  interface OneByFilter {
+    operation_id: string;
+    status_code: number;
+    /** Why it was refused. */
+    code?: string;
+    retried_as?: string;
+  }
+
+  interface DoneByFilter {
+    matched: number;
+    done: number;
+    has_more: boolean;
+    results: OneByFilter[];
+    /** Operations of the archive are missing. */
+    warning?: string | null;
   }
 
   interface TypeStats extends Record<Status, number> {
     worker_type: string;
     workers: number;
+  }
+
+  /** In seconds. */
+  interface Quantiles {
+    p50: number;
+    p95: number;
+  }
+
+  /** Operations of one type that failed with one code. */
+  interface FailureCount {
+    operation_type: string;
+    error_code: string;
+    operations: number;
+  }
+
+  /** What ended in a window of time, up to now. */
+  interface EndedStats {
+    window_seconds: number;
+    operations: number;
+    /** More ended: the figures are about the newest ones. */
+    is_partial?: boolean;
+    waiting: Quantiles | null;
+    running: Quantiles | null;
+    failures: FailureCount[];
   }
 
   interface Stats {
@@ -134,6 +243,7 @@ declare namespace Api {
     workers: Record<WorkerStatus, number>;
     minutes: Minute[];
     by_type: TypeStats[];
+    ended: EndedStats;
   }
 
   interface CurrentOperation {
@@ -162,14 +272,22 @@ declare namespace Api {
   interface WorkerType {
     worker_type: string;
     domain: string;
+    /** The type that has the domain, when it is another one. */
+    domain_owner?: string | null;
+    schema_error?: string | null;
     description: string;
     workers: number;
     request_schema: Schema;
+    result_schema?: Schema;
   }
 
   interface Started {
     operation_id: string;
     warning?: string | null;
+  }
+
+  interface Cancelled {
+    status: string;
   }
 
   interface Violation {
@@ -191,6 +309,9 @@ declare namespace Api {
     attempt: number;
     progress: Progress;
   }
+
+  /** A worker's document, or that it has left. */
+  type WorkerEvent = Worker | { worker_id: string; worker_type: string; removed: true };
 
   interface MetricsEvent {
     from: string;
@@ -225,6 +346,10 @@ interface Schema {
   required?: string[];
   title?: string;
   type?: string | string[];
+  /** What a number of a result counts: dashboard/figures.js. */
+  'x-ktrdr-unit'?: string;
+  /** The figures of a result that are shown first, as paths. */
+  'x-ktrdr-verdict'?: string[];
   /** A description that another one, closer to the use, hides. Set by dashboard/schema.js. */
   hiddenDescription?: string;
 }
@@ -273,6 +398,8 @@ interface ViewContext {
   listen(url: string, handlers: StreamHandlers): void;
   /** Sets the title of the page. */
   setTitle(title: string): void;
+  /** Sets the single keys that act on this view. */
+  keys(shortcuts: import('./dashboard/keys.js').Shortcut[]): void;
 }
 
 /** Called for what happens on the event stream (dashboard/stream.js). */
@@ -286,7 +413,7 @@ interface StreamHandlers {
   operation?(operation: Api.Operation): void;
   progress?(event: Api.ProgressEvent): void;
   metrics?(event: Api.MetricsEvent): void;
-  worker?(event: unknown): void;
+  worker?(event: Api.WorkerEvent): void;
 }
 
 /**

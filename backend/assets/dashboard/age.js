@@ -1,6 +1,7 @@
-// Elements that show how long ago something was. One timer keeps all of them right.
+// Elements that show how long ago something was, or how long it takes until it comes. One timer keeps
+// all of them right.
 
-import { ago, moment } from './format.js';
+import { ago, moment, until } from './format.js';
 import { setText } from './dom.js';
 
 /**
@@ -16,8 +17,23 @@ export function showAge(element, time) {
   setText(element, ago(time));
 }
 
+/**
+ * Shows in an element how long it takes until a time comes, from now on.
+ * @param {HTMLElement} element
+ * @param {string | null | undefined} time
+ */
+export function showUntil(element, time) {
+  if (element.dataset.until !== (time ?? '')) {
+    element.dataset.until = time ?? '';
+    element.title = time ? moment(time) : '';
+  }
+  setText(element, until(time));
+}
+
 setInterval(() => {
-  for (const element of document.querySelectorAll('[data-ago]')) {
-    if (element instanceof HTMLElement) setText(element, ago(element.dataset.ago));
+  for (const element of document.querySelectorAll('[data-ago], [data-until]')) {
+    if (!(element instanceof HTMLElement)) continue;
+    if (element.dataset.ago !== undefined) setText(element, ago(element.dataset.ago));
+    else setText(element, until(element.dataset.until));
   }
 }, 1000);

@@ -39,6 +39,10 @@ export function asApiError(thrown) {
 }
 
 const TIMEOUT_MS = 20000;
+// Of requests about many operations: a backend works on them for up to 20 seconds.
+const MANY_TIMEOUT_MS = 60000;
+
+const UNREACHABLE = 'The backend cannot be reached';
 
 // TypeScript 4.8 does not know these functions yet.
 /** @type {any} */
@@ -47,6 +51,7 @@ const signals = AbortSignal;
 /**
  * @typedef {object} RequestOptions
  * @property {string} [body] sent as it is
+ * @property {string} [idempotencyKey] the request may be sent again with it
  * @property {AbortSignal} [signal]
  * @property {number} [timeoutMs]
  * @property {boolean} [isOpen] a route that everybody may ask: it gets no token
@@ -63,7 +68,9 @@ const signals = AbortSignal;
  * @throws {ApiError} when no answer came, or one that is an error
  */
 export async function exchange(method, path, options = {}) {
-  const { body, signal, timeoutMs = TIMEOUT_MS, isOpen = false, read = JSON.parse } = options;
+  const {
+    body, idempotencyKey, signal, timeoutMs = TIMEOUT_MS, isOpen = false, read = JSON.parse,
+  } = options;
   let sentAt = 0;
   let timeout = signals.timeout(timeoutMs);
   const makeInit = () => {
@@ -71,6 +78,7 @@ export async function exchange(method, path, options = {}) {
     timeout = signals.timeout(timeoutMs);
     /** @type {Record<string, string>} */
     const headers = body === undefined ? {} : { 'content-type': 'application/json' };
+    if (idempotencyKey !== undefined) headers['idempotency-key'] = idempotencyKey;
     return { method, body, headers, signal: anySignal(signal, timeout) };
   };
   let response;
@@ -82,10 +90,7 @@ export async function exchange(method, path, options = {}) {
     text = await response.text();
   } catch (error) {
     if (signal?.aborted) throw error;
-    const mayHaveStarted = body !== undefined && timeout.aborted;
-    throw new ApiError(mayHaveStarted
-      ? 'The backend did not answer in time. The operation may exist: look under Operations first'
-      : 'The backend cannot be reached', 0);
+    throw new ApiError(noAnswer(method, timeout.aborted, idempotencyKey !== undefined), 0);
   }
   recordServerTime(response.headers.get('date'), sentAt);
 
@@ -99,11 +104,27 @@ export async function exchange(method, path, options = {}) {
   if (!response.ok) {
     const why = answer?.error ?? `The backend answered ${response.status}`;
     // A user who gives another token next should not wonder.
-    const message = response.status === 401 ? `${why}. Nothing was changed` : why;
+    const isRefused = response.status === 401 && method !== 'GET';
+    const message = isRefused ? `${why}. Nothing was changed` : why;
     throw new ApiError(message, response.status, answer);
   }
   const next = response.headers.get('link')?.match(/^<([^>]+)>; rel="next"$/)?.[1] ?? null;
   return { status: response.status, answer, next };
+}
+
+/**
+ * What to say when no answer came. A request that changes something may have done so.
+ * @param {string} method
+ * @param {boolean} isLate
+ * @param {boolean} isRepeatable
+ */
+function noAnswer(method, isLate, isRepeatable) {
+  if (method === 'GET') return isLate ? 'The backend did not answer in time' : UNREACHABLE;
+  if (isRepeatable) {
+    const what = isLate ? 'The backend did not answer in time' : UNREACHABLE;
+    return `${what}. Try again: it starts once, even if this request has arrived`;
+  }
+  return isLate ? 'The backend did not answer in time. Look whether it was done' : UNREACHABLE;
 }
 
 /**
@@ -128,11 +149,15 @@ export async function call(method, path, options) {
 /** @param {string} id */
 export const operationPath = (id) => `/api/v1/operations/${encodeURIComponent(id)}`;
 
-/** @param {Record<string, string | number | null | undefined>} values */
+/** @param {string} id */
+export const schedulePath = (id) => `/api/v1/schedules/${encodeURIComponent(id)}`;
+
+/** @param {Record<string, string | number | string[] | null | undefined>} values */
 export function queryString(values) {
   const query = new URLSearchParams();
   for (const [name, value] of Object.entries(values)) {
-    if (value !== '' && value !== undefined && value !== null) query.set(name, String(value));
+    if (value === '' || value === undefined || value === null) continue;
+    for (const one of Array.isArray(value) ? value : [value]) query.append(name, String(one));
   }
   const written = query.toString();
   return written === '' ? '' : `?${written}`;
@@ -174,6 +199,31 @@ export const api = {
   workers: (signal, workerType) =>
     allPages(`/api/v1/workers${queryString({ worker_type: workerType })}`, signal),
 
+  /** @type {(id: string, signal: AbortSignal) => Promise<Api.Worker>} */
+  worker: (id, signal) => get(`/api/v1/workers/${encodeURIComponent(id)}`, signal),
+
+  /** @type {(signal: AbortSignal) => Promise<Api.QueueOverview[]>} */
+  queues: async (signal) => (await getData('/api/v1/queues', signal)).queues,
+
+  /** @type {(workerType: string, until: string | null) => Promise<void>} */
+  pause: (workerType, until) =>
+    call('POST', `/api/v1/queues/${encodeURIComponent(workerType)}/pause`,
+      { body: JSON.stringify({ until }) }),
+
+  /** @type {(workerType: string) => Promise<void>} */
+  unpause: (workerType) =>
+    call('POST', `/api/v1/queues/${encodeURIComponent(workerType)}/resume`),
+
+  /** @type {(workerId: string) => Promise<void>} */
+  drain: (workerId) => call('POST', `/api/v1/workers/${encodeURIComponent(workerId)}/drain`),
+
+  /** @type {(workerId: string) => Promise<void>} */
+  undrain: (workerId) => call('POST', `/api/v1/workers/${encodeURIComponent(workerId)}/undrain`),
+
+  /** @type {(workerType: string) => Promise<void>} */
+  forgetType: (workerType) =>
+    call('DELETE', `/api/v1/worker-types/${encodeURIComponent(workerType)}`),
+
   /** @type {(signal: AbortSignal) => Promise<Api.WorkerType[]>} */
   workerTypes: async (signal) => (await getData('/api/v1/worker-types', signal)).worker_types,
 
@@ -186,6 +236,9 @@ export const api = {
   /** @type {(id: string, signal: AbortSignal) => Promise<Api.History>} */
   history: (id, signal) => getData(`${operationPath(id)}/history`, signal),
 
+  /** @type {(id: string, signal: AbortSignal) => Promise<{ resumes_from: string | null }>} */
+  checkpoint: (id, signal) => getData(`${operationPath(id)}/checkpoint`, signal),
+
   /** @type {(id: string, signal: AbortSignal) => Promise<unknown>} */
   result: (id, signal) => getData(`${operationPath(id)}/results`, signal),
 
@@ -196,12 +249,50 @@ export const api = {
   metrics: (id, page, signal) =>
     getData(`${operationPath(id)}/metrics${queryString(page)}`, signal),
 
+  /** @type {(signal: AbortSignal) => Promise<Api.Schedule[]>} */
+  schedules: async (signal) => (await getData('/api/v1/schedules', signal)).schedules,
+
+  /** @type {(id: string, signal: AbortSignal) => Promise<Api.Schedule>} */
+  schedule: (id, signal) => getData(schedulePath(id), signal),
+
+  /** @type {(id: string, verb: 'pause' | 'resume') => Promise<void>} */
+  setSchedule: (id, verb) => call('POST', `${schedulePath(id)}/${verb}`),
+
+  /** @type {(id: string, idempotencyKey: string) => Promise<Api.Started>} */
+  runSchedule: (id, idempotencyKey) =>
+    call('POST', `${schedulePath(id)}/run`, { idempotencyKey }),
+
   /** @type {(id: string) => Promise<void>} */
+  deleteSchedule: (id) => call('DELETE', schedulePath(id)),
+
+  /**
+   * Cancels or retries all operations that match, up to 1,000.
+   * @type {(verb: 'cancel' | 'retry', filter: Record<string, string | string[]>, isDry: boolean,
+   *   idempotencyKey?: string) => Promise<Api.DoneByFilter>}
+   */
+  byFilter: async (verb, filter, isDry, idempotencyKey) => {
+    const body = JSON.stringify({ filter, dry_run: isDry });
+    const options = { body, idempotencyKey, timeoutMs: MANY_TIMEOUT_MS };
+    const { data, warning } = await call('POST', `/api/v1/operations/${verb}`, options);
+    return { ...data, warning };
+  },
+
+  /** @type {(id: string, priority: number) => Promise<void>} */
+  setPriority: (id, priority) =>
+    call('PATCH', operationPath(id), { body: JSON.stringify({ priority }) }),
+
+  /**
+   * @type {(id: string, page: Record<string, any>, signal: AbortSignal) =>
+   *   Promise<Api.LogsPage>}
+   */
+  logs: (id, page, signal) => getData(`${operationPath(id)}/logs${queryString(page)}`, signal),
+
+  /** @type {(id: string) => Promise<Api.Cancelled>} */
   cancel: (id) => call('DELETE', `${operationPath(id)}/cancel`),
 
-  /** @type {(id: string) => Promise<Api.Started>} */
-  retry: (id) => call('POST', `${operationPath(id)}/retry`),
+  /** @type {(id: string, idempotencyKey: string) => Promise<Api.Started>} */
+  retry: (id, idempotencyKey) => call('POST', `${operationPath(id)}/retry`, { idempotencyKey }),
 
-  /** @type {(id: string) => Promise<Api.Started>} */
-  resume: (id) => call('POST', `${operationPath(id)}/resume`),
+  /** @type {(id: string, idempotencyKey: string) => Promise<Api.Started>} */
+  resume: (id, idempotencyKey) => call('POST', `${operationPath(id)}/resume`, { idempotencyKey }),
 };

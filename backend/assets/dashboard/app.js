@@ -1,14 +1,20 @@
 // The frame: routes, tabs, and the line that says whether the page is live.
 
 import { byId, h, setAttribute, setText, show } from './dom.js';
-import { icon } from './icons.js';
+import { Keys } from './keys.js';
 import operation from './operation.js';
 import operations from './operations.js';
 import overview from './overview.js';
+import queues from './queues.js';
+import scheduleForm from './schedule-form.js';
+import schedule from './schedule.js';
+import schedules from './schedules.js';
 import start from './start.js';
 import { QUIET_STREAM, liveStream } from './stream.js';
+import { makeTabs } from './tabs.js';
 import { handleToken } from './token-dialog.js';
 import { tabToken } from './token.js';
+import worker from './worker.js';
 import workers from './workers.js';
 
 /**
@@ -16,18 +22,13 @@ import workers from './workers.js';
  *   leaves
  */
 
-const TABS = [
-  { path: '/', label: 'Overview', icon: 'home' },
-  { path: '/operations', label: 'Operations', icon: 'list' },
-  { path: '/workers', label: 'Workers', icon: 'chip' },
-];
-
 /**
  * @typedef {object} Route
  * @property {RegExp} pattern
  * @property {View} view
  * @property {string} name
  * @property {boolean} [isForm] holds what a user has entered
+ * @property {string} [tab] the tab that it belongs to, when its path does not say so
  */
 
 /** @type {Route[]} */
@@ -36,7 +37,19 @@ const ROUTES = [
   { pattern: /^\/operations$/, view: operations, name: 'Operations' },
   { pattern: /^\/operations\/([^/]+)$/, view: operation, name: 'Operation' },
   { pattern: /^\/start(?:\/([^/]+))?$/, view: start, name: 'Start an operation', isForm: true },
+  { pattern: /^\/schedules$/, view: schedules, name: 'Schedules' },
+  { pattern: /^\/schedules\/([^/]+)$/, view: schedule, name: 'Schedule' },
+  {
+    pattern: /^\/schedules\/([^/]+)\/edit$/, view: scheduleForm, name: 'Change a schedule',
+    isForm: true,
+  },
+  {
+    pattern: /^\/new-schedule$/, view: scheduleForm, name: 'New schedule', isForm: true,
+    tab: '/schedules',
+  },
+  { pattern: /^\/queues$/, view: queues, name: 'Queues' },
   { pattern: /^\/workers$/, view: workers, name: 'Workers' },
+  { pattern: /^\/workers\/([^/]+)$/, view: worker, name: 'Worker' },
 ];
 /** @type {Route} */
 const NOT_FOUND = { pattern: /^/, view: notFound, name: 'Nothing here' };
@@ -47,6 +60,15 @@ const LINK_LABELS = {
 };
 
 const main = byId('main');
+const keys = new Keys([
+  { key: '/', what: 'Search operations', act: search },
+  { key: 'g h', what: 'Go to the overview (home)', act: () => { location.hash = '#/'; } },
+  { key: 'g o', what: 'Go to the operations', act: () => { location.hash = '#/operations'; } },
+  { key: 'g t', what: 'Go to the schedules (times)', act: () => { location.hash = '#/schedules'; } },
+  { key: 'g q', what: 'Go to the queues', act: () => { location.hash = '#/queues'; } },
+  { key: 'g w', what: 'Go to the workers', act: () => { location.hash = '#/workers'; } },
+  { key: 'g s', what: 'Start an operation', act: () => { location.hash = '#/start'; } },
+]);
 let leaveView = () => {};
 /** @type {Route} */
 let shown = NOT_FOUND;
@@ -58,11 +80,15 @@ function notFound({ root, listen }) {
     h('h1', null, 'There is nothing here'), h('a', { href: '#/' }, 'To the overview')));
 }
 
-function makeTabs() {
-  const tabs = TABS.map(({ path, label, icon: name }) =>
-    h('a', { href: `#${path}`, 'data-path': path }, icon(name), h('span', null, label)));
-  byId('tabs').append(...tabs,
-    h('a', { href: '/docs' }, icon('code'), h('span', null, 'API')));
+/** Goes to the search field of the view, or to that of the list of operations. */
+function search() {
+  const field = main.querySelector('input[type="search"]');
+  if (field instanceof HTMLInputElement) {
+    field.select();
+    return;
+  }
+  location.hash = '#/operations';
+  addEventListener('hashchange', () => byId('search').focus(), { once: true });
 }
 
 /** @param {string} path */
@@ -100,7 +126,8 @@ function showView() {
   leaveView = () => {};
   shown = route;
   liveStream.unlisten();
-  markTab(path);
+  keys.setView([]);
+  markTab(route.tab ?? path);
   scrollTo(0, 0);
   setTitle(route.name);
 
@@ -114,6 +141,7 @@ function showView() {
       if (!left.signal.aborted) liveStream.listen(url, handlers);
     },
     setTitle,
+    keys: (shortcuts) => keys.setView(shortcuts),
   });
   leaveView = () => {
     left.abort();
@@ -146,10 +174,11 @@ function showLinkState(state, reason) {
   }
   const heading = state === 'lost' ? 'Disconnected.' : 'Connected, but not ready.';
   show(banner, h('strong', null, heading),
-    ` ${reason}. What you see may be out of date; trying again…`);
+    ` ${reason}. What you see may be out of date. The page tries again by itself.`);
 }
 
-makeTabs();
+makeTabs(false);
+byId('keys-button').addEventListener('click', () => keys.showList());
 handleToken();
 liveStream.onStateChange(showLinkState);
 tabToken.onChange(() => {

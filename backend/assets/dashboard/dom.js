@@ -111,21 +111,22 @@ export function byId(id) {
  * @template {{ element: Element, update(item: T): void }} Row
  * @param {Element} parent
  * @param {(item: T) => string} keyOf
- * @param {() => Row} makeRow
+ * @param {(item: T) => Row} makeRow
+ * @param {Element | null} [after] stands before the list in the parent, and stays there
  */
-export function keyedList(parent, keyOf, makeRow) {
+export function keyedList(parent, keyOf, makeRow, after = null) {
   /** @type {Map<string, Row>} */
   let rows = new Map();
 
   /** @param {T[]} items */
   function set(items) {
     const next = new Map();
-    let at = parent.firstElementChild;
+    let at = after === null ? parent.firstElementChild : after.nextElementSibling;
     for (const item of items) {
       const key = keyOf(item);
       if (next.has(key)) continue;
 
-      const row = rows.get(key) ?? makeRow();
+      const row = rows.get(key) ?? makeRow(item);
       row.update(item);
       next.set(key, row);
       if (row.element === at) at = at.nextElementSibling;

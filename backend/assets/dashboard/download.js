@@ -76,10 +76,11 @@ export function downloadWithToken(link, name, size = 0) {
 }
 
 /**
+ * Gives a file to the user.
  * @param {Blob} content
  * @param {string} name
  */
-function save(content, name) {
+export function save(content, name) {
   const address = URL.createObjectURL(content);
   h('a', { href: address, download: name }).click();
   setTimeout(() => URL.revokeObjectURL(address), KEEP_MS);

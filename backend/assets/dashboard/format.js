@@ -4,8 +4,13 @@ import { serverNow } from './server-clock.js';
 
 const integers = new Intl.NumberFormat('en');
 const dateAndTime = new Intl.DateTimeFormat(undefined, {
-  dateStyle: 'medium', timeStyle: 'medium', hour12: false,
+  year: 'numeric', month: 'short', day: 'numeric', hour: '2-digit', minute: '2-digit',
+  second: '2-digit', hour12: false, timeZoneName: 'short',
 });
+/** @type {Intl.DateTimeFormatOptions} */
+const IN_ZONE = {
+  weekday: 'short', month: 'short', day: 'numeric', hour: '2-digit', minute: '2-digit', hour12: false,
+};
 const clockTime = new Intl.DateTimeFormat(undefined, {
   hour: '2-digit', minute: '2-digit', second: '2-digit', hour12: false,
 });
@@ -24,18 +29,22 @@ const isNumber = (value) => Number.isFinite(value);
 
 /** @param {number | null | undefined} value */
 export function count(value) {
-  return isNumber(value) ? integers.format(value) : UNKNOWN;
+  // There is a zero with a minus.
+  return isNumber(value) ? integers.format(value + 0) : UNKNOWN;
 }
 
-/** @param {number | null | undefined} value */
-export function number(value) {
+/**
+ * @param {number | null | undefined} value
+ * @param {number} digits significant ones of a fraction
+ */
+export function number(value, digits = 6) {
   if (!isNumber(value)) return UNKNOWN;
-  if (Number.isInteger(value)) return integers.format(value);
+  if (Number.isInteger(value)) return count(value);
 
   const size = Math.abs(value);
   if (size >= 1000) return integers.format(Math.round(value * 100) / 100);
-  if (size >= 0.001) return String(Number(value.toPrecision(6)));
-  return value.toExponential(3);
+  if (size >= 0.001) return String(Number(value.toPrecision(digits)));
+  return value.toExponential(Math.min(3, digits - 1));
 }
 
 /**
@@ -71,12 +80,58 @@ export function ago(time) {
 }
 
 /**
- * Date and time of day.
+ * Date, time of day and time zone.
  * @param {string | null | undefined} time
  */
 export function moment(time) {
   const at = Date.parse(time ?? '');
   return isNumber(at) ? dateAndTime.format(at) : UNKNOWN;
+}
+
+/**
+ * How long it takes until a time comes, by the backend's clock.
+ * @param {string | null | undefined} time
+ */
+export function until(time) {
+  const at = Date.parse(time ?? '');
+  if (!isNumber(at)) return UNKNOWN;
+
+  const seconds = (at - serverNow()) / 1000;
+  return seconds < 0.5 ? 'now' : `in ${duration(Math.max(1, Math.round(seconds)))}`;
+}
+
+/**
+ * Day and time of day in another time zone, and its name. Empty when the browser does not know the
+ * zone.
+ * @param {string | null | undefined} time
+ * @param {string} zone
+ */
+export function momentIn(time, zone) {
+  const at = Date.parse(time ?? '');
+  if (!isNumber(at)) return '';
+  try {
+    /** @type {Intl.DateTimeFormatOptions} */
+    const seconds = at % 60_000 === 0 ? {} : { second: '2-digit' };
+    const format = new Intl.DateTimeFormat(undefined, { ...IN_ZONE, ...seconds, timeZone: zone });
+    return `${format.format(at)} ${zone}`;
+  } catch {
+    return '';
+  }
+}
+
+/** The time zone of the browser. */
+export const localZone = () => dateAndTime.resolvedOptions().timeZone;
+
+/**
+ * A time as fields of the type datetime-local have it; empty when it is none.
+ * @param {string | number} time
+ * @param {boolean} withSeconds
+ */
+export function localTime(time, withSeconds = false) {
+  const at = new Date(time);
+  if (Number.isNaN(at.getTime())) return '';
+  return new Date(at.getTime() - at.getTimezoneOffset() * 60000).toISOString()
+    .slice(0, withSeconds ? 19 : 16);
 }
 
 /** @param {string | number | null | undefined} time */
@@ -85,11 +140,23 @@ export function timeOfDay(time) {
   return isNumber(at) ? clockTime.format(at) : UNKNOWN;
 }
 
-/** @param {number | null | undefined} value */
+/**
+ * Progress: rounded down, since 100 % is the end.
+ * @param {number | null | undefined} value
+ */
 export function percent(value) {
   if (!isNumber(value)) return UNKNOWN;
-  const shown = value < 10 && value % 1 !== 0 ? value.toFixed(1) : Math.floor(value);
-  return `${shown} %`;
+  const shown = value < 10 ? Math.floor(value * 10) / 10 : Math.floor(value);
+  return `${shown + 0} %`;
+}
+
+/**
+ * Seconds from one time to another; not a number when one of them is not known.
+ * @param {string | null | undefined} from
+ * @param {string | null | undefined} to
+ */
+export function secondsBetween(from, to) {
+  return (Date.parse(to ?? '') - Date.parse(from ?? '')) / 1000;
 }
 
 /**
@@ -99,6 +166,36 @@ export function percent(value) {
 export function title(name) {
   const words = String(name).replaceAll(/[_-]+/g, ' ').trim();
   return words.charAt(0).toUpperCase() + words.slice(1);
+}
+
+/** @type {Record<string, string>} */
+const WRITTEN_OTHERWISE = {
+  api: 'API', cpu: 'CPU', csv: 'CSV', gpu: 'GPU', id: 'id', json: 'JSON', pnl: 'P&L', rsi: 'RSI',
+  sma: 'SMA', url: 'URL', utc: 'UTC',
+};
+
+/** @type {Record<string, string>} */
+const UNITS_OF_NAMES = { ms: 'ms', seconds: 's', gb: 'GiB', bytes: 'bytes' };
+
+// In a name, these may mean a fraction or a hundredth, so they are no unit.
+const PERCENT_WORDS = ['pct', 'percent'];
+
+/**
+ * The name of a field with its unit: step_ms → Step (ms), memory_gb → Memory (GiB).
+ * @param {string} name
+ * @param {boolean} hasUnit whether the value shows its unit itself
+ */
+export function fieldTitle(name, hasUnit = false) {
+  const words = name.split(/[_\s-]+/).filter(Boolean);
+  const last = words.at(-1)?.toLowerCase() ?? '';
+  const unit = words.length > 1 && Object.hasOwn(UNITS_OF_NAMES, last) ? UNITS_OF_NAMES[last] : '';
+  const isShownByValue = hasUnit && words.length > 1 && PERCENT_WORDS.includes(last);
+  const shown = (unit || isShownByValue ? words.slice(0, -1) : words).map((word) => {
+    const key = word.toLowerCase();
+    return Object.hasOwn(WRITTEN_OTHERWISE, key) ? WRITTEN_OTHERWISE[key] : word;
+  }).join(' ');
+  const label = shown.charAt(0).toUpperCase() + shown.slice(1);
+  return unit && !hasUnit ? `${label} (${unit})` : label;
 }
 
 /**

@@ -1,8 +1,10 @@
 // JSON as people read it: short values as a list of pairs, objects with the same members as a
 // table, the rest as a tree whose branches are made when they are opened.
 
+import { copyButton } from './copy.js';
 import { h } from './dom.js';
-import { beginning, count, number, title } from './format.js';
+import { figureText, itemSchema, memberSchema, withUnit } from './figures.js';
+import { beginning, count, fieldTitle } from './format.js';
 
 // Entries that are shown before somebody asks for more.
 const PAGE = 100;
@@ -29,14 +31,47 @@ const isObject = (value) => value !== null && typeof value === 'object' && !Arra
 const isScalar = (value) => value === null || typeof value !== 'object';
 
 /**
+ * Where the schemas of a value are found.
+ * @typedef {{ schema: Schema | undefined, root: unknown }} Hints
+ */
+
+/** @type {Hints} */
+const NO_HINTS = { schema: undefined, root: undefined };
+
+/**
+ * @param {Hints} hints
+ * @param {string} name
+ * @returns {Hints}
+ */
+const ofMember = ({ schema, root }, name) =>
+  ({ schema: schema && memberSchema(schema, name, root), root });
+
+/**
+ * @param {Hints} hints
+ * @returns {Hints}
+ */
+const ofItem = ({ schema, root }) => ({ schema: schema && itemSchema(schema, root), root });
+
+/**
+ * The label of a member. The unit stands at its value, if it is known.
+ * @param {string} name
  * @param {unknown} value
+ * @param {Hints} hints of the member
+ */
+const label = (name, value, { schema }) =>
+  fieldTitle(name, withUnit(value, schema?.['x-ktrdr-unit']) !== null);
+
+/**
+ * @param {unknown} value
+ * @param {Hints} hints
  * @param {number} short
  */
-function scalar(value, short = SHORT) {
+function scalar(value, { schema }, short = SHORT) {
   if (value === null) return h('span', { class: 'null' }, 'none');
   if (typeof value === 'boolean') return h('span', null, value ? 'yes' : 'no');
   if (typeof value === 'number') {
-    return h('span', { class: 'figure', title: String(value) }, number(value));
+    const shown = figureText(value, schema?.['x-ktrdr-unit']);
+    return h('span', { class: 'figure', title: String(value) }, shown);
   }
   return h('span', { class: 'string' }, value === '' ? '(empty)' : longText(String(value), short));
 }
@@ -87,23 +122,31 @@ function pagedList(parent, items, makeEntry) {
   return [parent, more];
 }
 
-/** @param {unknown} value */
-function cell(value) {
-  if (value === undefined) return h('td', { class: '' }, '');
+/**
+ * @param {unknown} value
+ * @param {Hints} hints
+ */
+function cell(value, hints) {
+  if (value === undefined) return h('td');
   const shown = isScalar(value)
-    ? scalar(value, SHORT_IN_CELL)
+    ? scalar(value, hints, SHORT_IN_CELL)
     : longText(JSON.stringify(value), SHORT_IN_CELL);
   return h('td', { class: typeof value === 'number' ? 'num' : '' }, shown);
 }
 
-/** @param {Record<string, unknown>[]} rows */
-function table(rows) {
+/**
+ * @param {Record<string, unknown>[]} rows
+ * @param {Hints} hints of one row
+ */
+function table(rows, hints) {
   const names = [...new Set(rows.slice(0, PAGE).flatMap((row) => Object.keys(row)))];
   const head = h('tr', null,
     h('th', { scope: 'col' }, '#'),
-    names.map((name) => h('th', { scope: 'col' }, title(name))));
+    names.map((name) => h('th', { scope: 'col' },
+      label(name, rows[0]?.[name], ofMember(hints, name)))));
   const [body, more] = pagedList(h('tbody'), rows, (row, at) => h('tr', null,
-    h('td', { class: 'num muted' }, String(at + 1)), names.map((name) => cell(row[name]))));
+    h('td', { class: 'num muted' }, String(at + 1)), names.map((name) =>
+      cell(row[name], ofMember(hints, name)))));
 
   return [
     h('div', { class: 'scroll' },
@@ -112,10 +155,15 @@ function table(rows) {
   ];
 }
 
-/** @param {Record<string, unknown>} members */
-function pairs(members) {
-  const entries = Object.entries(members)
-    .map(([name, value]) => [h('dt', null, title(name)), h('dd', null, scalar(value))]);
+/**
+ * @param {Record<string, unknown>} members
+ * @param {Hints} hints
+ */
+function pairs(members, hints) {
+  const entries = Object.entries(members).map(([name, value]) => {
+    const own = ofMember(hints, name);
+    return [h('dt', null, label(name, value, own)), h('dd', null, scalar(value, own))];
+  });
   if (entries.length > MAX_PAIRS_IN_ONE_COLUMN) {
     return h('dl', { class: 'pairs many' }, entries.map((entry) => h('div', null, entry)));
   }
@@ -125,16 +173,20 @@ function pairs(members) {
 /**
  * @param {string} name
  * @param {object} value
+ * @param {Hints} hints
  * @param {boolean} isOpen
  */
-function branch(name, value, isOpen) {
+function branch(name, value, hints, isOpen) {
   const size = Object.keys(value).length;
   const summary = h('summary', null, name, ' ',
     h('span', { class: 'muted' }, `${count(size)} ${size === 1 ? 'entry' : 'entries'}`));
-  const element = h('details', { class: 'branch', open: isOpen }, summary);
+  // Small ones stand side by side.
+  const isNarrow = isOpen && size <= MAX_PAIRS_IN_ONE_COLUMN && Object.values(value).every(isScalar);
+  const element = h('details', { class: isNarrow ? 'branch narrow-branch' : 'branch', open: isOpen },
+    summary);
 
   const fill = () => {
-    if (element.children.length === 1) element.append(...nodes(render(value)));
+    if (element.children.length === 1) element.append(...nodes(render(value, hints)));
   };
   if (isOpen) fill();
   else element.addEventListener('toggle', fill, { once: true });
@@ -149,22 +201,24 @@ const nodes = (child) => /** @type {any[]} */ ([child]).flat(Infinity).filter(Bo
 
 /**
  * @param {unknown[]} list
+ * @param {Hints} hints
  * @returns {Child}
  */
-function renderList(list) {
+function renderList(list, hints) {
+  const own = ofItem(hints);
   if (list.length === 0) return h('span', { class: 'null' }, 'an empty list');
-  if (list.every(isObject)) return table(list);
+  if (list.every(isObject)) return table(list, own);
   if (list.every(isShortRow)) {
     return table(list.map((row) =>
-      Object.fromEntries(row.map((value, at) => [String(at + 1), value]))));
+      Object.fromEntries(row.map((value, at) => [String(at + 1), value]))), NO_HINTS);
   }
 
   if (list.every(isScalar)) {
-    return pagedList(h('ul', { class: 'values' }), list, (item) => h('li', null, scalar(item)));
+    return pagedList(h('ul', { class: 'values' }), list, (item) => h('li', null, scalar(item, own)));
   }
   return pagedList(h('div'), list, (item, at) => (item !== null && typeof item === 'object'
-    ? branch(`#${at + 1}`, item, false)
-    : h('p', null, scalar(item))));
+    ? branch(`#${at + 1}`, item, own, false)
+    : h('p', null, scalar(item, own))));
 }
 
 /**
@@ -177,20 +231,22 @@ function isShortRow(value) {
 
 /**
  * @param {unknown} value
+ * @param {Hints} hints
  * @returns {Child}
  */
-function render(value) {
-  if (Array.isArray(value)) return renderList(value);
-  if (!isObject(value)) return scalar(value);
+function render(value, hints) {
+  if (Array.isArray(value)) return renderList(value, hints);
+  if (!isObject(value)) return scalar(value, hints);
 
   const entries = Object.entries(value);
   if (entries.length === 0) return h('span', { class: 'null' }, 'nothing');
   const scalars = entries.filter(([, item]) => isScalar(item));
   const branches = entries.filter(([, item]) => !isScalar(item));
   return [
-    scalars.length > 0 && pairs(Object.fromEntries(scalars)),
-    branches.map(([name, item]) =>
-      branch(title(name), /** @type {object} */ (item), isSmall(item))),
+    scalars.length > 0 && pairs(Object.fromEntries(scalars), hints),
+    branches.length > 0 && h('div', { class: 'branches' },
+      branches.map(([name, item]) => branch(fieldTitle(name), /** @type {object} */ (item),
+        ofMember(hints, name), isSmall(item)))),
   ];
 }
 
@@ -209,9 +265,13 @@ function rawJson(value) {
 /**
  * The value, and its JSON to copy.
  * @param {unknown} value
+ * @param {Schema} [schema] says the units of numbers
  */
-export function jsonView(value) {
+export function jsonView(value, schema) {
   const raw = h('details', { class: 'branch raw' }, h('summary', null, 'JSON'));
-  raw.addEventListener('toggle', () => raw.append(rawJson(value)), { once: true });
-  return h('div', { class: 'data-view' }, render(value), raw);
+  raw.addEventListener('toggle', () => {
+    const copying = copyButton('the JSON', () => JSON.stringify(value, null, 2));
+    raw.append(copying, rawJson(value));
+  }, { once: true });
+  return h('div', { class: 'data-view' }, render(value, { schema, root: schema }), raw);
 }

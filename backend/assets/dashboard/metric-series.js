@@ -1,6 +1,6 @@
 // Sorts an operation's metric points into lines and plots.
 
-import { timeOfDay } from './format.js';
+import { number, timeOfDay } from './format.js';
 
 // More points than anybody looks at. The REST interface has all of them.
 const MAX_POINTS = 200000;
@@ -12,11 +12,9 @@ export class MetricSeries {
   /**
    * By name and attempt. An attempt that took over may measure the same again, so it gets a line of
    * its own.
-   * @type {Map<string, { metric: string, points: Point[] }>}
+   * @type {Map<string, { metric: string, points: Point[], isSorted: boolean }>}
    */
   #lines = new Map();
-  /** @type {Map<string, number>} */
-  #counts = new Map();
   #total = 0;
 
   get isEmpty() {
@@ -28,17 +26,23 @@ export class MetricSeries {
     return this.#total >= MAX_POINTS;
   }
 
-  /** @param {Api.MetricPoint[]} points in the order in which they were measured */
+  /**
+   * The x of a point is its step, or else its number in its attempt: an attempt that took over does
+   * not go on to the right of the last one.
+   * @param {Api.MetricPoint[]} points in the order in which they were measured
+   */
   add(points) {
-    for (const { timestamp, name, value, attempt } of points) {
+    for (const { timestamp, name, value, attempt, step } of points) {
       if (value === null || this.isFull) continue;
 
-      const number = (this.#counts.get(name) ?? 0) + 1;
-      this.#counts.set(name, number);
+      const line = this.#line(name, attempt ?? 1);
+      const hasStep = typeof step === 'number';
+      const x = hasStep ? step : line.points.length + 1;
+      const tick = number(x);
+      const label = `${hasStep ? 'step ' : '#'}${tick} · ${timeOfDay(timestamp)}`;
       this.#total += 1;
-      this.#line(name, attempt ?? 1).points.push({
-        x: number, y: value, label: `#${number} · ${timeOfDay(timestamp)}`, tick: String(number),
-      });
+      if (x < (line.points.at(-1)?.x ?? -Infinity)) line.isSorted = false;
+      line.points.push({ x, y: value, tick, label });
     }
   }
 
@@ -50,7 +54,7 @@ export class MetricSeries {
     const name = attempt > 1 ? `${metric} (attempt ${attempt})` : metric;
     let line = this.#lines.get(name);
     if (!line) {
-      line = { metric, points: [] };
+      line = { metric, points: [], isSorted: true };
       this.#lines.set(name, line);
     }
     return line;
@@ -61,6 +65,11 @@ export class MetricSeries {
    * @returns {Map<string, Series[]>}
    */
   plots() {
+    for (const line of this.#lines.values()) {
+      if (!line.isSorted) line.points.sort((a, b) => a.x - b.x);
+      line.isSorted = true;
+    }
+
     const plots = new Map();
     for (const [name, { metric, points }] of [...this.#lines].slice(0, MAX_LINES)) {
       const plot = SHARED_PLOTS.find((word) => metric.toLowerCase().includes(word)) ?? metric;

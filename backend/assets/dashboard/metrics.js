@@ -1,6 +1,7 @@
 // The metrics of one operation, as plots that grow while it runs.
 
 import { api } from './api.js';
+import { csvButton } from './metrics-csv.js';
 import { h } from './dom.js';
 import { lineChart } from './line-chart.js';
 import { MetricSeries } from './metric-series.js';
@@ -15,8 +16,9 @@ const PAGE = 5000;
  */
 export function metricPlots(id, signal, onFailure) {
   const grid = h('div', { class: 'plots' });
+  const csv = csvButton(id);
   const element = h('section', { class: 'card', id: 'metrics', hidden: true },
-    h('header', null, h('h2', null, 'Metrics')), grid);
+    h('header', null, h('h2', null, 'Metrics'), csv.element), csv.note, grid);
   const series = new MetricSeries();
   /** @type {Map<string, ReturnType<typeof lineChart>>} */
   const charts = new Map();

@@ -1,48 +1,62 @@
 // The buttons that cancel, retry and resume an operation.
 
+import { shortId } from './about.js';
+import { actionButton } from './action-button.js';
 import { operationAddress } from './addresses.js';
-import { api, asApiError } from './api.js';
-import { askBefore } from './confirm.js';
-import { h, setText } from './dom.js';
+import { api } from './api.js';
+import { h } from './dom.js';
+import { RequestKey } from './request-key.js';
 import { isTerminal } from './status.js';
-import { liveStream } from './stream.js';
 import { toast } from './toast.js';
 
 /**
  * Keeps the right buttons in `parent`. Buttons that stay right stay the same elements: somebody may
  * be about to press one.
  * @param {HTMLElement} parent
- * @param {'small' | ''} size
+ * @param {'small' | ''} size small ones are in a row of a list, which the user does not leave
  */
 export function actionsIn(parent, size = '') {
   let shown = '';
-  return (/** @type {Api.Operation} */ operation) => {
+  return (/** @type {Api.Operation} */ operation, hasCheckpoint = false) => {
     const { operation_id: id, status, cancel_requested_at: cancelRequestedAt } = operation;
     const key = JSON.stringify([
       id, isTerminal(status), status === 'completed', Boolean(cancelRequestedAt),
-      operation.attempt > 0,
+      operation.retried_as ?? null, hasCheckpoint,
     ]);
     if (key === shown) return;
     shown = key;
-    parent.replaceChildren(...actionButtons(operation, size));
+    const hadFocus = parent.contains(document.activeElement);
+    parent.replaceChildren(...actionButtons(operation, size, hasCheckpoint));
+    // Not to a button: the next press would do something else than the last one.
+    const link = parent.querySelector('a');
+    if (hadFocus) link?.focus();
   };
 }
 
 /**
  * @param {Api.Operation} operation
  * @param {'small' | ''} size
+ * @param {boolean} hasCheckpoint
  */
-function actionButtons(operation, size) {
-  const { operation_id: id, status } = operation;
+function actionButtons(operation, size, hasCheckpoint) {
+  const { operation_id: id, status, retried_as: retriedAs } = operation;
   if (!isTerminal(status)) {
     return [operation.cancel_requested_at ? cancellingButton(size) : cancelButton(id, size)];
   }
   if (status === 'completed') return [];
+  // Who looks through a list of failures sees which have been dealt with.
+  if (size === 'small' && retriedAs) return [retriedLink(retriedAs)];
 
-  const retry = actionButton('Retry', id, size, () => startAgain(api.retry(id), 'Retried'));
-  // A row of a table has no room for a second button. Without an attempt there is no checkpoint.
-  if (size === 'small' || operation.attempt === 0) return [retry];
-  return [retry, actionButton('Resume', id, size, () => startAgain(api.resume(id), 'Resumed'))];
+  const retry = againButton('Retry', 'Retried', id, size, api.retry);
+  // A row of a table has no room for a second button.
+  if (size === 'small' || !hasCheckpoint) return [retry];
+  return [againButton('Resume', 'Resumed', id, size, api.resume), retry];
+}
+
+/** @param {string} id */
+function retriedLink(id) {
+  return h('a', { class: 'retried', href: operationAddress(id), title: `Retried as ${id}` },
+    'Retried');
 }
 
 /** @param {string} size */
@@ -56,60 +70,33 @@ function cancellingButton(size) {
  */
 function cancelButton(id, size) {
   const cancel = async () => {
-    await api.cancel(id);
-    toast(`Cancel of ${id} requested`);
+    const { status } = await api.cancel(id);
+    toast(status === 'cancelled' ? `Cancelled ${shortId(id)}` : `Asked ${shortId(id)} to stop`);
   };
   return actionButton('Cancel', id, `danger ${size}`, cancel, 'Really cancel?');
 }
 
 /**
+ * A button that starts the same request as a new operation.
  * @param {string} label
+ * @param {string} verb
  * @param {string} id
- * @param {string} classes
- * @param {() => Promise<void>} act
- * @param {string} [question] asked before the button acts
+ * @param {'small' | ''} size
+ * @param {(id: string, key: string) => Promise<Api.Started>} send
  */
-function actionButton(label, id, classes, act, question) {
-  const button = h('button',
-    { type: 'button', class: `button ${classes}`, 'aria-label': `${label} ${id}` }, label);
-  const isConfirmed = question ? askBefore(button, question, id) : () => true;
-  const refusal = h('p', { class: 'field-error', role: 'alert' });
+function againButton(label, verb, id, size, send) {
+  const key = new RequestKey();
 
-  button.addEventListener('click', async (event) => {
-    if (!isConfirmed(event)) return;
-    button.disabled = true;
-    refusal.remove();
-    try {
-      await act();
-    } catch (thrown) {
-      complain(asApiError(thrown));
-    }
-    button.disabled = false;
-  });
+  async function startAgain() {
+    const { operation_id: newId, warning } = await send(id, key.of(label));
+    key.accepted();
 
-  /** @param {import('./api.js').ApiError} error */
-  function complain(error) {
-    liveStream.checkAfter(error);
-    if (error.scope === undefined) {
-      toast(error.message, 'error');
-      return;
-    }
-    // The next press does not help either, so it stays beside the button.
-    setText(refusal, `Needs the scope ${error.scope}`);
-    button.after(refusal);
+    const address = operationAddress(newId);
+    const link = size === 'small' ? { label: 'Show it', address } : undefined;
+    if (warning) toast(warning, 'warn', link);
+    else toast(`${verb} as ${shortId(newId)}.`, 'info', link);
+    if (size !== 'small') location.hash = address;
   }
 
-  return button;
-}
-
-/**
- * Goes to the new operation once it is there.
- * @param {Promise<Api.Started>} request
- * @param {string} verb
- */
-async function startAgain(request, verb) {
-  const { operation_id: id, warning } = await request;
-  if (warning) toast(warning, 'warn');
-  else toast(`${verb} as ${id}`);
-  location.hash = operationAddress(id);
+  return actionButton(label, id, size, startAgain);
 }

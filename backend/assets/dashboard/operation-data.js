@@ -1,12 +1,17 @@
-// What an operation was started with, and its result.
+// What an operation was started with, and its result: the figures that say how it went first, then
+// plots, and everything at the end of the page.
 
+import { parametersOf } from './about.js';
 import { api, asApiError, operationPath } from './api.js';
 import { h, show } from './dom.js';
 import { downloadWithToken } from './download.js';
 import { equityPoints } from './equity-curve.js';
+import { verdictOf } from './figures.js';
 import { count } from './format.js';
 import { jsonView } from './json-view.js';
 import { lineChart } from './line-chart.js';
+import { skeletonLines } from './skeleton.js';
+import { workerTypeOf } from './worker-types.js';
 
 // A larger result is offered as a download only, in bytes.
 const MAX_SHOWN_RESULT = 8 * 1024 * 1024;
@@ -22,13 +27,13 @@ export function operationParameters() {
      * Draws once: what somebody has opened in it stays open.
      * @param {Api.Operation} operation
      */
-    show({ operation_id: id, created_at: createdAt, metadata, execution }) {
+    show(operation) {
+      const { operation_id: id, created_at: createdAt, execution } = operation;
       if (shownKey === id + createdAt) return;
       shownKey = id + createdAt;
-      const { worker_id: _, ...parameters } = metadata ?? {};
       show(element,
-        jsonView(parameters),
-        execution && [h('h3', null, 'Execution options'), jsonView(execution)]);
+        jsonView(parametersOf(operation)),
+        execution && [h('h3', null, 'How it runs'), jsonView(execution)]);
     },
   };
 }
@@ -39,11 +44,12 @@ export function operationParameters() {
  * @param {(error: unknown) => boolean} onFailure whether it may succeed later
  */
 export function operationResult(id, signal, onFailure) {
+  const verdict = h('section', { class: 'card', id: 'verdict', hidden: true });
   const element = h('section', { class: 'card', id: 'result', hidden: true });
   let isRequested = false;
 
   /** @param {Api.Operation} operation */
-  async function load({ result_ref: reference }) {
+  async function load({ result_ref: reference, operation_type: type }) {
     if (isRequested) return;
     isRequested = true;
     element.hidden = false;
@@ -55,9 +61,11 @@ export function operationResult(id, signal, onFailure) {
       return;
     }
 
+    show(element, head, skeletonLines());
     try {
-      const result = await api.result(id, signal);
-      drawResult(head, result);
+      const [result, schema] = await Promise.all([api.result(id, signal), resultSchema(type)]);
+      drawVerdict(result, schema);
+      show(element, head, jsonView(result, schema));
     } catch (thrown) {
       if (signal.aborted) return;
       show(element, head, h('p', { class: 'problem' }, asApiError(thrown).message));
@@ -66,18 +74,38 @@ export function operationResult(id, signal, onFailure) {
   }
 
   /**
-   * @param {Child} head
-   * @param {unknown} result
+   * The schema only adds units: a result is shown without it, too.
+   * @param {string} type
    */
-  function drawResult(head, result) {
+  async function resultSchema(type) {
+    try {
+      return (await workerTypeOf(type, signal))?.result_schema;
+    } catch {
+      return undefined;
+    }
+  }
+
+  /**
+   * @param {unknown} result
+   * @param {Schema | undefined} schema
+   */
+  function drawVerdict(result, schema) {
+    const figures = verdictOf(result, schema);
     const points = equityPoints(result);
+    const warnings = resultWarnings(result);
+    verdict.hidden = figures.length === 0 && !points && !warnings;
+
     const chart = points && lineChart('Equity curve');
-    show(element, head, resultWarnings(result), chart?.element, jsonView(result));
+    show(verdict,
+      warnings,
+      figures.length > 0 && h('dl', { class: 'figures' }, figures.map((figure) => h('div', null,
+        h('dt', null, figure.label), h('dd', { title: figure.exact }, figure.text)))),
+      chart?.element);
     // Only now has the chart a width.
     if (points) chart?.set([{ name: 'equity', points }]);
   }
 
-  return { element, load };
+  return { verdict, element, load };
 }
 
 /**
@@ -88,9 +116,11 @@ function resultWarnings(result) {
   const warnings = result?.warnings;
   if (!Array.isArray(warnings) || warnings.length === 0) return null;
 
+  const shown = warnings.slice(0, MAX_SHOWN_WARNINGS).map((warning) => h('li', null,
+    typeof warning === 'string' ? warning : JSON.stringify(warning)));
+  const left = warnings.length - shown.length;
   return h('ul', { class: 'note warnings', 'aria-label': 'Warnings' },
-    warnings.slice(0, MAX_SHOWN_WARNINGS).map((warning) => h('li', null,
-      typeof warning === 'string' ? warning : JSON.stringify(warning))));
+    shown, left > 0 && h('li', null, `and ${count(left)} more, in the result below`));
 }
 
 /**

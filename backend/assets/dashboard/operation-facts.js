@@ -1,9 +1,13 @@
 // Progress and facts of one operation, drawn with every change.
 
-import { h, setText, show } from './dom.js';
-import { duration, moment, number, title } from './format.js';
+import { workerAddress } from './addresses.js';
+import { showAge } from './age.js';
+import { h, setAttribute, setText, show } from './dom.js';
+import { duration, fieldTitle, moment, number, secondsBetween } from './format.js';
 import { secondsTaken } from './operation-row.js';
+import { priorityChoice } from './priority-choice.js';
 import { progressBar } from './progress-bar.js';
+import { placeInQueue } from './waiting.js';
 
 /** @typedef {[string, string | number][]} Pairs */
 
@@ -11,37 +15,66 @@ import { progressBar } from './progress-bar.js';
 // counters.
 const SHOWN_ELSEWHERE = ['percentage', 'current_step', 'estimated_remaining_seconds'];
 
-/** @param {string} id */
-export function operationFacts(id) {
+/**
+ * How far it is. Of a completed operation, its result says more.
+ * @param {string} id
+ */
+export function operationProgress(id) {
   const bar = progressBar(`Progress of ${id}`);
   const step = h('span', { class: 'step' });
   const left = h('span', { class: 'muted' });
+  const priority = priorityChoice(id);
   const counters = h('dl', { class: 'pairs counters' });
-  const facts = h('dl', { class: 'pairs facts' });
+  const element = h('section', { class: 'card', id: 'progress', hidden: true },
+    h('div', { class: 'big-progress' }, bar.element,
+      h('div', { class: 'under' }, step, left, priority.element)),
+    counters);
 
   return {
-    element: h('section', { class: 'card' },
-      h('div', { class: 'big-progress' }, bar.element, h('div', { class: 'under' }, step, left)),
-      counters, facts),
+    element,
     /** @param {Api.Operation} operation */
     update(operation) {
       const { status, progress } = operation;
+      const isOver = status === 'failed' || status === 'cancelled';
+      const isTelling = Boolean(progress?.percentage || progress?.current_step);
+      element.hidden = status === 'completed' || (isOver && !isTelling);
       bar.set(progress?.percentage, status);
       const place = status === 'pending' ? placeInQueue(operation) : '';
       setText(step, progress?.current_step ?? place);
+      priority.update(operation);
       setText(left, status === 'running' ? timeLeft(progress) : '');
 
       const pairs = counterPairs(progress);
       showPairs(counters, pairs);
       counters.hidden = pairs.length === 0;
-      showPairs(facts, factPairs(operation));
     },
   };
 }
 
-/** @param {Api.Operation} operation */
-function placeInQueue({ queue, queue_position: position }) {
-  return position ? `Place ${position} in the queue ${queue}` : 'Waiting for a worker';
+/** When, where and for how long. */
+export function operationFacts() {
+  const worker = h('a');
+  const created = h('span');
+  const createdAgo = h('span', { class: 'muted' });
+  const facts = h('dl', { class: 'pairs' });
+  const element = h('div', { id: 'facts' },
+    h('dl', { class: 'pairs' },
+      h('dt', null, 'Worker'), h('dd', null, worker),
+      h('dt', null, 'Created'), h('dd', null, created, ' ', createdAgo)),
+    facts);
+
+  return {
+    element,
+    /** @param {Api.Operation} operation */
+    update(operation) {
+      const { worker_id: workerId, created_at: createdAt } = operation;
+      setText(worker, workerId ?? '–');
+      setAttribute(worker, 'href', workerId && workerAddress(workerId));
+      setText(created, moment(createdAt));
+      showAge(createdAgo, createdAt);
+      showPairs(facts, factPairs(operation));
+    },
+  };
 }
 
 /** @param {Api.Progress} progress */
@@ -59,7 +92,7 @@ function counterPairs(progress) {
     .filter(([name]) => !SHOWN_ELSEWHERE.includes(name))
     .filter(([, value]) => value === null || typeof value !== 'object')
     .map(([name, value]) =>
-      [title(name), typeof value === 'number' ? number(value) : String(value ?? '–')]);
+      [fieldTitle(name), typeof value === 'number' ? number(value) : String(value ?? '–')]);
 }
 
 /**
@@ -68,20 +101,27 @@ function counterPairs(progress) {
  */
 function factPairs(operation) {
   const { cancel_requested_at: cancelRequestedAt, requested_by: requester } = operation;
+  const { attempts, created_at: createdAt, completed_at: completedAt } = operation;
+  const firstStart = attempts[0]?.started_at ?? operation.started_at;
+
   /** @type {Pairs} */
-  const cancel = cancelRequestedAt ? [['Cancel requested', moment(cancelRequestedAt)]] : [];
-  /** @type {Pairs} */
-  const origin = requester ? [['Requested by', requester]] : [];
-  return [
-    ['Worker', operation.worker_id ?? '–'],
-    ['Attempt', operation.attempt || '–'],
-    ['Queue', operation.queue],
-    ['Created', moment(operation.created_at)],
-    ['Started', moment(operation.started_at)],
-    ['Ended', moment(operation.completed_at)],
-    ['Took', duration(secondsTaken(operation))],
-    ...cancel, ...origin,
-  ];
+  const pairs = [];
+  if (firstStart) {
+    pairs.push(['Waited', duration(secondsBetween(createdAt, firstStart))]);
+    pairs.push(['Started', moment(firstStart)]);
+  }
+  if (completedAt) pairs.push(['Ended', moment(completedAt)]);
+  if (operation.start_at) pairs.push(['Not before', moment(operation.start_at)]);
+  if (operation.expires_at) pairs.push(['Expires', moment(operation.expires_at)]);
+  pairs.push([attempts.length > 1 ? 'Last attempt took' : 'Took', duration(secondsTaken(operation))]);
+  if (attempts.length > 1 && firstStart && completedAt) {
+    pairs.push(['All attempts took', duration(secondsBetween(firstStart, completedAt))]);
+  }
+  pairs.push(['Attempts', operation.attempt || '–'], ['Queue', operation.queue]);
+  if (operation.priority) pairs.push(['Priority', operation.priority]);
+  if (cancelRequestedAt) pairs.push(['Cancel requested', moment(cancelRequestedAt)]);
+  if (requester) pairs.push(['Requested by', requester]);
+  return pairs;
 }
 
 /**

@@ -3,6 +3,7 @@
 import { operationAddress } from './addresses.js';
 import { h, show } from './dom.js';
 import { timeOfDay } from './format.js';
+import { timeNotes } from './waiting.js';
 
 export function operationNotes() {
   const element = h('p', { class: 'note', hidden: true });
@@ -14,8 +15,9 @@ export function operationNotes() {
 
   function draw() {
     if (!current) return;
-    const { forced, retry_of: retryOf, retry_at: retryAt } = current;
-    const key = JSON.stringify([forced, retryOf, retryAt, warning, blocked]);
+    const { forced, retry_of: retryOf, retried_as: retriedAs, retry_at: retryAt } = current;
+    const times = timeNotes(current);
+    const key = JSON.stringify([forced, retryOf, retriedAs, retryAt, warning, blocked, times]);
     if (key === shownKey) return;
     shownKey = key;
 
@@ -24,6 +26,9 @@ export function operationNotes() {
       blocked,
       forced && 'The worker did not confirm the cancel in time; the backend closed the operation.',
       retryOf && ['Repeats ', h('a', { href: operationAddress(retryOf) }, retryOf), '.'],
+      retriedAs
+        && ['It was run again as ', h('a', { href: operationAddress(retriedAs) }, retriedAs), '.'],
+      ...times,
       retryAt && `The next attempt starts at ${timeOfDay(retryAt)}.`,
     ].filter(Boolean);
     element.hidden = notes.length === 0;

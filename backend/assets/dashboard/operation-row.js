@@ -1,15 +1,26 @@
-// One operation as a row of a table.
+// One operation as a row of a table: what it is about first, and of a failed one its error over
+// the place of progress and worker.
 
-import { operationAddress } from './addresses.js';
+import { aboutOperation, shortId } from './about.js';
+import { operationAddress, workerAddress } from './addresses.js';
 import { showAge } from './age.js';
+import { copyButton } from './copy.js';
 import { h, keyedList, setAttribute, setText } from './dom.js';
-import { duration, title } from './format.js';
+import { duration, percent, title } from './format.js';
+import { labelLinks } from './label-links.js';
 import { actionsIn } from './operation-actions.js';
 import { progressBar } from './progress-bar.js';
 import { serverNow } from './server-clock.js';
 import { statusChip, statusLabel } from './status.js';
+import { placeInQueue } from './waiting.js';
 
-const COLUMNS = ['Operation', 'Status', 'Progress', 'Worker', 'Created', 'Took'];
+const COLUMNS = ['Operation', 'Id', 'Status', 'Progress', 'Worker', 'Created', 'Took'];
+
+// More would hide what the operation is about.
+const MAX_LABELS = 3;
+
+/** How many columns a row has, with that of the buttons. */
+export const COLUMN_COUNT = COLUMNS.length + 1;
 
 export function tableHead() {
   return h('thead', null, h('tr', null,
@@ -25,64 +36,102 @@ export function secondsTaken({ status, started_at: startedAt, duration_seconds: 
   return status === 'running' ? (serverNow() - Date.parse(startedAt ?? '')) / 1000 : seconds;
 }
 
-/** @param {Api.Operation} operation */
-function workerOrPlace({ worker_id: worker, queue_position: position, queue }) {
-  if (worker !== null) return worker;
-  return position ? `#${position} in ${queue}` : '–';
+/**
+ * What stands in the place of the bar of an operation that does not run.
+ * @param {Api.Operation} operation
+ */
+function whatHappened(operation) {
+  switch (operation.status) {
+    case 'pending':
+      return placeInQueue(operation);
+    case 'failed':
+      return operation.error_message ?? 'Failed';
+    case 'cancelled':
+      return operation.attempt > 0 ? `At ${percent(operation.progress?.percentage)}` : '';
+    default:
+      return operation.progress?.current_step ?? '';
+  }
 }
 
 /**
  * Rows of a table, one per operation.
  * @param {HTMLElement} body
+ * @param {import('./selection.js').Selection} [selection] where rows can be picked
  */
-export function operationRows(body) {
-  return keyedList(body, (/** @type {Api.Operation} */ one) => one.operation_id, operationRow);
+export function operationRows(body, selection) {
+  return keyedList(body, (/** @type {Api.Operation} */ one) => one.operation_id,
+    () => operationRow(selection));
 }
 
-function operationRow() {
-  const link = h('a', { class: 'op-id' });
+/** @param {import('./selection.js').Selection} [selection] */
+function operationRow(selection) {
+  const pick = selection?.box();
+  const about = h('a', { class: 'op-about' });
   const type = h('span', { class: 'op-type' });
+  const labels = labelLinks(MAX_LABELS);
+  const id = h('code', { class: 'op-id' });
+  const copyId = copyButton('the id', () => current.operation_id);
   const chip = statusChip();
-  const step = h('span', { class: 'step' });
   const bar = progressBar('Progress');
-  const worker = h('td', { class: 'worker', 'data-label': 'Worker' });
+  const said = h('span', { class: 'said' });
+  const workerLink = h('a', { class: 'plain-link' });
+  const worker = h('td', { class: 'worker', 'data-label': 'Worker' }, workerLink);
   const created = h('span');
-  const taken = h('td', { class: 'num-left', 'data-label': 'Took' });
+  const taken = h('td', { class: 'taken', 'data-label': 'Took' });
   const actions = h('td', { class: 'actions' });
   const showActions = actionsIn(actions, 'small');
   const element = h('tr', null,
-    h('th', { scope: 'row' }, link, type),
+    h('th', { scope: 'row', class: 'cell-about' },
+      h('div', null, pick?.element, about, type), labels.element),
+    h('td', { class: 'cell-id' }, h('div', null, id, copyId)),
     h('td', { class: 'cell-status' }, chip.element),
-    h('td', { class: 'cell-progress' }, bar.element, step),
-    worker,
-    h('td', { 'data-label': 'Created' }, created),
+    h('td', { class: 'cell-progress' }, bar.element, said), worker,
+    h('td', { class: 'created', 'data-label': 'Created' }, created),
     taken, actions);
   /** @type {Api.Operation} */
   let current;
 
   /** @param {Api.Operation} operation */
   function update(operation) {
-    const { operation_id: id, status } = operation;
-    current = operation;
-    setAttribute(element, 'data-id', id);
+    // No event tells of a retry; the list does.
+    current = { ...operation, retried_as: operation.retried_as ?? current?.retried_as };
+    const { operation_id: operationId, status, worker_id: workerId } = current;
+    setAttribute(element, 'data-id', operationId);
     setAttribute(element, 'data-status', status);
-    setAttribute(link, 'href', operationAddress(id));
-    setText(link, id);
-    setText(type, title(operation.operation_type));
-    chip.update(status, statusLabel(operation));
-    setProgress(operation.progress);
 
-    setText(worker, workerOrPlace(operation));
-    showAge(created, operation.created_at);
-    setText(taken, duration(secondsTaken(operation)));
-    showActions(operation);
+    const told = aboutOperation(current);
+    pick?.update(operationId, `${told}, ${shortId(operationId)}`);
+    setText(about, told);
+    setAttribute(about, 'title', told);
+    setAttribute(about, 'href', operationAddress(operationId));
+    setText(type, title(current.operation_type));
+    labels.update(current);
+    setText(id, shortId(operationId));
+    setAttribute(id, 'title', operationId);
+    chip.update(status, statusLabel(current));
+    setProgress(current.progress);
+
+    setText(workerLink, workerId ?? '');
+    setAttribute(workerLink, 'href', workerId && workerAddress(workerId));
+    setAttribute(workerLink, 'title', workerId);
+    showAge(created, current.created_at);
+    setText(taken, duration(secondsTaken(current)));
+    showActions(current);
   }
 
   /** @param {Api.Progress} progress */
   function setProgress(progress) {
     current = { ...current, progress };
-    bar.set(progress?.percentage, current.status);
-    setText(step, current.error_message ?? progress?.current_step ?? '');
+    const isRunning = current.status === 'running';
+    const isFailed = current.status === 'failed';
+    bar.element.hidden = !isRunning;
+    if (isRunning) bar.set(progress?.percentage, 'running');
+
+    const text = isRunning ? progress?.current_step ?? '' : whatHappened(current);
+    setText(said, text);
+    setAttribute(said, 'title', text);
+    // The error stands there, too.
+    workerLink.hidden = isFailed;
   }
 
   return { element, document: () => current, update, setProgress };

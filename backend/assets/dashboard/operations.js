@@ -2,66 +2,98 @@
 // once a second.
 
 import { operationAddress, operationsAddress } from './addresses.js';
-import { api, asApiError } from './api.js';
-import { h, setText, show } from './dom.js';
-import { title } from './format.js';
-import { operationRows, tableHead } from './operation-row.js';
+import { api } from './api.js';
+import { bulkBar } from './bulk-bar.js';
+import { h, show } from './dom.js';
+import { filterBar, searchField } from './filter-bar.js';
+import { filterFrom, filterQuery, isFiltered } from './list-filter.js';
+import { follow } from './live-view.js';
+import { COLUMN_COUNT, operationRows, tableHead } from './operation-row.js';
 import { newerOf, pageRange, RowChanges } from './page-changes.js';
-import { STATUSES } from './status.js';
-import { liveStream } from './stream.js';
+import { problemLine } from './problem-line.js';
+import { pickKey, rowKeys } from './row-keys.js';
+import { Selection } from './selection.js';
+import { serverNow } from './server-clock.js';
+import { skeletonBody } from './skeleton.js';
 import { atMostEvery, perFrame } from './throttle.js';
 
-const PAGE = 25;
+const PAGE = 50;
 
 // The list that was looked at last, for the way back to it.
 let lastAddress = '#/operations';
 export const lastListAddress = () => lastAddress;
 
-/** @typedef {{ operation_type: string, status: string, offset: number }} Filter */
-
-/**
- * @param {URLSearchParams} query
- * @returns {Filter}
- */
-function filterFrom(query) {
-  const status = query.get('status') ?? '';
-  const offset = Number.parseInt(query.get('offset') ?? '0', 10) || 0;
-  return {
-    operation_type: query.get('operation_type') ?? '',
-    status: STATUSES.some((known) => known === status) ? status : '',
-    offset: Math.max(0, offset),
-  };
-}
+/** @typedef {import('./list-filter.js').Filter} Filter */
 
 /** @param {ViewContext} context */
-export default function operations({ root, signal, listen, query }) {
+export default function operations(context) {
+  const { root, signal, query, keys } = context;
   const filter = filterFrom(query);
-  const filters = filterBar(filter, choose);
-  const search = searchForm(signal);
+  const filters = filterBar(filter, choose, signal);
+  const search = searchField(filter, choose, openOnly);
+  const selection = new Selection(drawPicked);
+  const bulk = bulkBar(filter, () => refresh(true), pickNone);
   const pager = makePager(filter, choose);
-  const problem = h('p', { class: 'problem', hidden: true });
+  const problem = problemLine();
   const empty = h('p', { class: 'empty', hidden: true });
+  const loading = skeletonBody(COLUMN_COUNT);
   const body = h('tbody');
-  const rows = operationRows(body);
+  const rows = operationRows(body, selection);
 
   show(root,
     h('div', { class: 'page-head' }, h('h1', null, 'Operations'), search.form),
-    search.problem, problem, filters.element,
-    h('section', { class: 'card flush' },
+    problem.element, filters.element,
+    h('section', { class: 'card flush' }, bulk.element,
       h('div', { class: 'scroll' },
         h('table', { class: 'grid rows' },
-          h('caption', { class: 'unseen' }, 'Operations, newest first'), tableHead(), body)),
+          h('caption', { class: 'unseen' }, 'Operations, newest first'),
+          tableHead(), loading, body)),
       empty),
     pager.element);
 
-  /** @param {Partial<Filter>} change */
-  function choose(change) {
+  /** @type {import('./filter-bar.js').Choose} */
+  function choose(change, isTyping = false) {
+    // What is typed is one step of the history, not one for each letter.
+    const continues = isTyping && filter.search !== '' && change.search !== '';
     Object.assign(filter, { offset: 0 }, change);
-    // The address names what is shown, but the view stays.
-    lastAddress = operationsAddress(filter);
-    history.replaceState(null, '', lastAddress);
-    subscribe();
-    refresh(true);
+    nameFilter(continues ? 'replace' : 'push');
+
+    filters.update();
+    pickNone();
+    // Another page has the same filter.
+    if (change.offset === undefined) bulk.update();
+    if (change.offset !== undefined) scrollTo(0, 0);
+    if (change.operation_type !== undefined) subscribe();
+    else refresh(true);
+  }
+
+  /**
+   * Names in the address what is shown, while the view stays.
+   * @param {'push' | 'replace'} how whether that is a step of the history
+   */
+  function nameFilter(how) {
+    lastAddress = operationsAddress({ ...filter });
+    if (how === 'push') history.pushState(null, '', lastAddress);
+    else history.replaceState(null, '', lastAddress);
+  }
+
+  /** Offers what can be done for the rows that are picked. */
+  function drawPicked() {
+    bulk.setPicked(selection.ids.flatMap((id) => rows.get(id)?.document() ?? []));
+  }
+
+  function pickNone() {
+    const ids = selection.ids;
+    selection.keep([]);
+    for (const id of ids) {
+      const row = rows.get(id);
+      row?.update(row.document());
+    }
+  }
+
+  /** Goes to the operation whose id is searched for. */
+  function openOnly() {
+    if (rows.get(filter.search)) location.hash = operationAddress(filter.search);
   }
 
   // Events that arrive while a page is being fetched may be newer than the page.
@@ -72,21 +104,22 @@ export default function operations({ root, signal, listen, query }) {
   const refresh = atMostEvery(1000, async () => {
     arrivedMeanwhile = new Map();
     try {
-      const page = await api.operations({ ...filter, limit: PAGE }, signal);
+      const wanted = { ...filterQuery(filter, serverNow()), limit: PAGE };
+      const page = await api.operations(wanted, signal);
       if (page.operations.length === 0 && page.total > 0 && filter.offset > 0) {
-        choose({ offset: Math.floor((page.total - 1) / PAGE) * PAGE });
+        // Nobody has chosen this page: Back must not lead to the empty one, and from there here again.
+        filter.offset = Math.floor((page.total - 1) / PAGE) * PAGE;
+        nameFilter('replace');
+        refresh(true);
         return;
       }
-      problem.hidden = true;
+      problem.clear();
       drawPage(page, arrivedMeanwhile);
     } catch (thrown) {
-      if (signal.aborted) return;
-      const error = asApiError(thrown);
-      liveStream.checkAfter(error);
-      problem.hidden = false;
-      setText(problem, error.message);
+      if (!signal.aborted) problem.show(thrown);
     } finally {
       arrivedMeanwhile = null;
+      loading.remove();
     }
   });
 
@@ -102,12 +135,14 @@ export default function operations({ root, signal, listen, query }) {
     const end = filter.offset + page.operations.length;
     filters.setRange(pageRange(filter.offset, end, page.total));
     pager.set(filter.offset, end, page.total);
+    bulk.setTotal(page.total);
+    selection.keep(page.operations.map((one) => one.operation_id));
 
     empty.hidden = page.operations.length > 0;
     if (empty.hidden) return;
-    const isFiltered = filter.status !== '' || filter.operation_type !== '';
-    show(empty, isFiltered ? 'No operation matches the filter. ' : 'No operations yet. ',
-      h('a', { href: '#/start' }, 'Start one.'));
+    show(empty, isFiltered(filter)
+      ? ['No operation matches the filter. ', h('a', { href: '#/operations' }, 'Show all.')]
+      : ['No operations yet. ', h('a', { href: '#/start' }, 'Start one.')]);
   }
 
   const drawChanges = perFrame(() => {
@@ -120,12 +155,15 @@ export default function operations({ root, signal, listen, query }) {
 
   /** @param {Api.Operation} document */
   function takeOperation(document) {
-    arrivedMeanwhile?.set(document.operation_id, document);
-    const row = rows.get(document.operation_id);
+    const { operation_id: id, retry_of: retryOf } = document;
+    arrivedMeanwhile?.set(id, document);
+    const row = rows.get(id);
     if (row) {
       changes.addDocument(document);
       drawChanges();
     }
+    const repeated = retryOf && rows.get(retryOf);
+    if (repeated) repeated.update({ ...repeated.document(), retried_as: id });
 
     // New operations, and those that enter or leave the filter, change the page.
     const leavesFilter = row && filter.status && row.document().status !== document.status;
@@ -141,116 +179,53 @@ export default function operations({ root, signal, listen, query }) {
 
   function subscribe() {
     const type = filter.operation_type;
-    listen(`/api/v1/events${type ? `?operation_type=${encodeURIComponent(type)}` : ''}`, {
+    const url = `/api/v1/events${type ? `?operation_type=${encodeURIComponent(type)}` : ''}`;
+    follow(context, url, {
       open: (missed) => {
-        refresh(true);
-        if (missed) filters.loadTypes(signal);
+        if (missed) filters.loadTypes();
       },
-      reset: () => refresh(true),
       operation: takeOperation,
       progress: takeProgress,
-    });
+    }, refresh);
   }
 
-  /** Shows how long running operations have taken by now. */
-  function updateRunning() {
-    for (const element of body.querySelectorAll('tr[data-status="running"]')) {
+  /** Shows how long running operations have taken by now, and how long delayed ones still wait. */
+  function updateTimes() {
+    for (const element of body.querySelectorAll('tr:is([data-status="running"], [data-status="pending"])')) {
       const row = rows.get(element.getAttribute('data-id') ?? '');
       row?.update(row.document());
     }
   }
 
-  lastAddress = operationsAddress(filter);
+  // A label in a row narrows the list, unless it is to open elsewhere.
+  body.addEventListener('click', (event) => {
+    const link = event.target instanceof Element ? event.target.closest('a[data-label]') : null;
+    const label = link?.getAttribute('data-label');
+    if (!label || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    if (!filter.label.includes(label)) choose({ label: [...filter.label, label] });
+  });
+
+  lastAddress = operationsAddress({ ...filter });
+  keys([...rowKeys(body), pickKey()]);
   subscribe();
-  refresh(true);
-  filters.loadTypes(signal);
-  const timer = setInterval(updateRunning, 1000);
+  filters.loadTypes();
+  const timer = setInterval(updateTimes, 1000);
   return () => {
     clearInterval(timer);
     refresh.stop();
+    search.stop();
   };
 }
 
 /**
  * @param {Filter} filter
- * @param {(change: Partial<Filter>) => void} choose
- */
-function filterBar(filter, choose) {
-  const type = h('select', {
-    id: 'filter-type', onchange: () => choose({ operation_type: type.value }),
-  }, h('option', { value: '' }, 'All types'));
-  if (filter.operation_type) type.append(typeOption(filter.operation_type));
-  type.value = filter.operation_type;
-
-  const status = h('select', {
-    id: 'filter-status', onchange: () => choose({ status: status.value }),
-  }, h('option', { value: '' }, 'All statuses'),
-  STATUSES.map((name) => h('option', { value: name }, title(name))));
-  status.value = filter.status;
-
-  const range = h('span', { class: 'muted', 'aria-live': 'off' }, ' ');
-  const element = h('div', { class: 'filters' },
-    h('label', { for: 'filter-type' }, 'Type'), type,
-    h('label', { for: 'filter-status' }, 'Status'), status,
-    h('span', { class: 'grow' }), range);
-
-  /** @param {AbortSignal} signal */
-  async function loadTypes(signal) {
-    try {
-      const types = await api.workerTypes(signal);
-      const listed = new Set([...type.options].map((option) => option.value));
-      const added = types.map((one) => one.worker_type).filter((name) => !listed.has(name));
-      type.append(...added.map(typeOption));
-    } catch (thrown) {
-      if (!signal.aborted) liveStream.checkAfter(asApiError(thrown));
-    }
-  }
-
-  return { element, loadTypes, setRange: (/** @type {string} */ shown) => setText(range, shown) };
-}
-
-/** @param {string} name */
-const typeOption = (name) => h('option', { value: name }, title(name));
-
-/** @param {AbortSignal} signal */
-function searchForm(signal) {
-  const input = h('input', {
-    id: 'search', type: 'search', placeholder: 'Operation id', autocomplete: 'off',
-    spellcheck: 'false', maxlength: 128,
-  });
-  const problem = h('p', { class: 'field-error', id: 'search-error', role: 'alert' });
-
-  /** @param {SubmitEvent} event */
-  async function find(event) {
-    event.preventDefault();
-    setText(problem, '');
-    const id = input.value.trim();
-    if (id === '') return;
-    try {
-      await api.operation(id, signal);
-      location.hash = operationAddress(id);
-    } catch (thrown) {
-      if (signal.aborted) return;
-      const error = asApiError(thrown);
-      liveStream.checkAfter(error);
-      setText(problem, error.message);
-    }
-  }
-
-  const form = h('form', { class: 'search', role: 'search', onsubmit: find },
-    h('label', { for: 'search', class: 'unseen' }, 'Find by operation id'),
-    input, h('button', { class: 'button', type: 'submit' }, 'Find'));
-  return { form, problem };
-}
-
-/**
- * @param {Filter} filter
- * @param {(change: Partial<Filter>) => void} choose
+ * @param {import('./filter-bar.js').Choose} choose
  */
 function makePager(filter, choose) {
   /** @type {(label: string, offset: () => number) => HTMLButtonElement} */
   const button = (label, offset) => h('button', {
-    type: 'button', class: 'button', onclick: () => choose({ offset: offset() }),
+    type: 'button', class: 'button', disabled: true, onclick: () => choose({ offset: offset() }),
   }, label);
   const newest = button('Newest', () => 0);
   const newer = button('Newer', () => Math.max(0, filter.offset - PAGE));

@@ -1,15 +1,23 @@
-// The overview: what waits, what runs, throughput, failures, workers.
+// The overview: what needs attention, what waits and runs, throughput, what failed and why.
 
 import { operationsAddress } from './addresses.js';
-import { api, asApiError } from './api.js';
+import { api } from './api.js';
+import { pausedTypes, pointersOf } from './attention.js';
 import { minuteChart } from './bar-chart.js';
+import { endedCard } from './ended-card.js';
 import { h, keyedList, setAttribute, setText, show } from './dom.js';
+import { figureTable } from './figure-table.js';
+import { figureText } from './figures.js';
 import { count, duration, title } from './format.js';
 import { icon } from './icons.js';
-import { operationRows, tableHead } from './operation-row.js';
+import { follow, refreshEvery } from './live-view.js';
+import { COLUMN_COUNT, operationRows, tableHead } from './operation-row.js';
+import { problemLine } from './problem-line.js';
+import { queueTable } from './queue-table.js';
+import { rowKeys } from './row-keys.js';
 import { serverNow } from './server-clock.js';
+import { skeletonBody } from './skeleton.js';
 import { STATUSES } from './status.js';
-import { liveStream } from './stream.js';
 import { atMostEvery } from './throttle.js';
 import { endedIn, endedInLastMinute, failuresIn } from './throughput.js';
 
@@ -19,54 +27,74 @@ const FAILURE_MINUTES = 15;
 const REFRESH_MS = 10000;
 
 /** @param {ViewContext} context */
-export default function overview({ root, signal, listen }) {
+export default function overview(context) {
+  const { root, signal, keys } = context;
+  const attention = attentionList();
   const tiles = makeTiles();
   const chart = minuteChart('Operations ended in each of the last 60 minutes');
-  const queues = queueTable();
+  const queues = queueTable(() => refresh(true));
   const types = typeTable();
   const newest = newestTable();
-  const problem = h('p', { class: 'problem', hidden: true });
+  const ended = endedCard();
+  const problem = problemLine();
 
   show(root,
-    h('h1', { class: 'quiet' }, 'Overview'), problem, tiles.element,
+    h('h1', { class: 'unseen' }, 'Overview'), problem.element, attention.element, tiles.element,
     h('div', { class: 'columns' },
       card('Throughput', muted('last 60 minutes'), chart.element),
-      card('Queues', muted('what waits, and for how long'), queues.element)),
-    card('By type', null, types.element),
+      card('Queues', h('a', { href: '#/queues' }, 'All queues'), queues.element)),
+    h('div', { class: 'columns' }, ended.element, card('By type', null, types.element)),
     card('Newest operations', h('a', { href: '#/operations' }, 'All operations'), newest.element));
+  keys(rowKeys(newest.body));
 
   const refresh = atMostEvery(1000, async () => {
     try {
-      const [stats, page] = await Promise.all([
-        api.stats(signal), api.operations({ limit: NEWEST }, signal),
+      const [stats, page, overviews] = await Promise.all([
+        api.stats(signal), api.operations({ limit: NEWEST }, signal), api.queues(signal),
       ]);
-      problem.hidden = true;
+      const paused = pausedTypes(overviews);
+      problem.clear();
+      attention.set(pointersOf(stats, paused));
       tiles.set(stats);
       chart.set(stats.minutes);
-      queues.set(stats.queues);
+      queues.set(overviews, paused, stats.workers);
       types.set(stats.by_type);
+      ended.set(stats.ended);
       newest.set(page.operations);
     } catch (thrown) {
-      if (signal.aborted) return;
-      const error = asApiError(thrown);
-      liveStream.checkAfter(error);
-      problem.hidden = false;
-      setText(problem, error.message);
+      if (!signal.aborted) problem.show(thrown);
     }
   });
 
-  listen('/api/v1/events', {
-    open: () => refresh(true),
-    reset: () => refresh(true),
+  follow(context, '/api/v1/events', {
     operation: () => refresh(),
     worker: () => refresh(),
     progress: (event) => newest.get(event.operation_id)?.setProgress(event.progress),
-  });
-  refresh(true);
-  const timer = setInterval(() => refresh(), REFRESH_MS);
+  }, refresh);
+  const stopRepeating = refreshEvery(REFRESH_MS, refresh);
   return () => {
-    clearInterval(timer);
+    stopRepeating();
     refresh.stop();
+  };
+}
+
+/** What somebody should look at; nothing when all is well. */
+function attentionList() {
+  const list = h('ul');
+  const element = h('section', { class: 'card attention', hidden: true, 'aria-label': 'Needs attention' },
+    list);
+  let shown = '';
+  return {
+    element,
+    /** @param {import('./attention.js').Pointer[]} pointers */
+    set(pointers) {
+      const written = JSON.stringify(pointers);
+      if (written === shown) return;
+      shown = written;
+      element.hidden = pointers.length === 0;
+      show(list, pointers.map(({ status, text, detail, address }) => h('li', { 'data-status': status },
+        icon('note'), h('div', null, h('a', { href: address }, text), ' ', muted(detail)))));
+    },
   };
 }
 
@@ -84,28 +112,30 @@ function card(heading, aside, ...children) {
 const muted = (text) => h('span', { class: 'muted' }, text);
 
 function makeTiles() {
-  const waiting = tile('Waiting', 'pending', '#/operations?status=pending');
-  const running = tile('Running', 'running', '#/operations?status=running');
-  const rate = tile('Ended in a minute', 'completed', '#/operations');
-  const failures = tile('Failed in 15 minutes', 'failed', '#/operations?status=failed');
+  const pending = tile('Pending', 'pending', operationsAddress({ status: 'pending' }));
+  const running = tile('Running', 'running', operationsAddress({ status: 'running' }));
+  const rate = tile('Ended in the last minute', 'completed', '#/operations');
+  const failures = tile('Failed in 15 minutes', 'failed', '#/operations');
   const workers = tile('Workers', 'chip', '#/workers');
-  const all = [waiting, running, rate, failures, workers];
+  const all = [pending, running, rate, failures, workers];
 
   return {
     element: h('div', { class: 'tiles' }, all.map((one) => one.element)),
     /** @param {Api.Stats} stats */
     set({ operations, queues, workers: byStatus, minutes }) {
-      waiting.set(count(operations.pending), oldestWaiting(queues));
+      pending.set(count(operations.pending), oldestPending(queues));
       running.set(count(operations.running), `${count(operations.total)} operations in all`);
       rate.set(count(endedInLastMinute(minutes, serverNow())),
         `${count(endedIn(minutes))} in the last hour`);
 
-      const { failed, finished } = failuresIn(minutes.slice(-FAILURE_MINUTES));
+      const latest = minutes.slice(-FAILURE_MINUTES);
+      const { failed, finished } = failuresIn(latest);
       failures.set(count(failed), failureShare(failed, finished));
+      failures.lead(operationsAddress({ status: 'failed', ended_after: latest[0]?.minute ?? '' }));
       failures.mark(failed > 0);
 
-      workers.set(count(byStatus.AVAILABLE + byStatus.BUSY), workerSummary(byStatus));
-      workers.mark(byStatus.TEMPORARILY_UNAVAILABLE > 0);
+      const here = byStatus.AVAILABLE + byStatus.BUSY + byStatus.DRAINING;
+      workers.set(count(here), workerSummary(byStatus));
     },
   };
 }
@@ -116,7 +146,7 @@ function makeTiles() {
  * @param {string} target
  */
 function tile(label, iconName, target) {
-  const value = h('strong', null, '–');
+  const value = h('strong', null, h('span', { class: 'skeleton' }));
   const note = h('small', null, ' ');
   const element = h('a', { class: 'tile', href: target },
     h('span', { class: 'tile-label' }, icon(iconName), label), value, note);
@@ -130,6 +160,10 @@ function tile(label, iconName, target) {
       setText(value, shown);
       setText(note, detail);
     },
+    /** @param {string} address */
+    lead(address) {
+      setAttribute(element, 'href', address);
+    },
     /** @param {boolean} isFailed */
     mark(isFailed) {
       setAttribute(element, 'data-mark', isFailed ? 'failed' : null);
@@ -138,9 +172,9 @@ function tile(label, iconName, target) {
 }
 
 /** @param {Api.Queue[]} queues */
-function oldestWaiting(queues) {
+function oldestPending(queues) {
   const oldest = Math.max(0, ...queues.map((queue) => queue.oldest_pending_seconds ?? 0));
-  return oldest > 0 ? `oldest for ${duration(Math.round(oldest))}` : 'nothing waits';
+  return oldest > 0 ? `oldest for ${duration(Math.round(oldest))}` : 'none waits';
 }
 
 /**
@@ -149,88 +183,23 @@ function oldestWaiting(queues) {
  */
 function failureShare(failed, finished) {
   if (finished === 0) return 'nothing finished';
-  const share = ((failed / finished) * 100).toFixed(failed === 0 ? 0 : 1);
-  return `${share} % of ${count(finished)} finished`;
+  return `${figureText(failed / finished, 'percent')} of ${count(finished)} finished`;
 }
 
 /** @param {Api.Stats['workers']} byStatus */
-function workerSummary({ BUSY: busy, AVAILABLE: free, TEMPORARILY_UNAVAILABLE: silent }) {
-  const silentPart = silent > 0 ? `, ${count(silent)} silent` : '';
-  return `${count(busy)} busy, ${count(free)} free${silentPart}`;
-}
-
-/**
- * @param {string} workerType
- * @param {string} status
- */
-function listAddress(workerType, status) {
-  return operationsAddress({ operation_type: workerType, status });
-}
-
-/**
- * A heading of a column; all but the first are above figures.
- * @param {string} name
- * @param {number} at
- */
-const columnHead = (name, at) => h('th', { scope: 'col', class: at > 0 ? 'num' : '' }, name);
-
-function queueTable() {
-  const body = h('tbody');
-  const rows = keyedList(body, queueKey, queueRow);
-  const empty = h('p', { class: 'empty', hidden: true },
-    'Nothing was ever queued. Start a worker, then an operation.');
-  const head = h('tr', null, ['Queue', 'Waiting', 'Running', 'Oldest'].map(columnHead));
-  return {
-    element: [
-      h('div', { class: 'scroll' }, h('table', { class: 'grid' }, h('thead', null, head), body)),
-      empty,
-    ],
-    /** @param {Api.Queue[]} queues */
-    set(queues) {
-      rows.set(queues);
-      empty.hidden = queues.length > 0;
-    },
-  };
-}
-
-/** @param {Api.Queue} queue */
-const queueKey = (queue) => `${queue.worker_type} ${queue.queue}`;
-
-function queueRow() {
-  const name = h('th', { scope: 'row' });
-  const waiting = h('td', { class: 'num' });
-  const running = h('td', { class: 'num' });
-  const oldest = h('td', { class: 'num' });
-  let shownKey = '';
-
-  /** @param {Api.Queue} queue */
-  function update(queue) {
-    const { worker_type: workerType, oldest_pending_seconds: seconds } = queue;
-    if (shownKey !== queueKey(queue)) {
-      shownKey = queueKey(queue);
-      show(name,
-        h('a', { href: listAddress(workerType, 'pending') }, title(workerType)),
-        ' ', h('code', { class: 'tag' }, queue.queue));
-    }
-    setText(waiting, count(queue.pending));
-    setText(running, count(queue.running));
-    setText(oldest, seconds === null ? '–' : duration(Math.round(seconds)));
-  }
-
-  return { element: h('tr', null, name, waiting, running, oldest), update };
+function workerSummary({
+  BUSY: busy, AVAILABLE: available, DRAINING: draining, TEMPORARILY_UNAVAILABLE: silent,
+}) {
+  const rare = [[draining, 'draining'], [silent, 'silent']].filter(([number]) => Number(number) > 0);
+  return [[busy, 'busy'], [available, 'available'], ...rare]
+    .map(([number, label]) => `${count(Number(number))} ${label}`).join(', ');
 }
 
 function typeTable() {
   const body = h('tbody');
   const rows = keyedList(body, (/** @type {Api.TypeStats} */ type) => type.worker_type, typeRow);
-  const head = h('tr', null,
-    ['Type', ...STATUSES.map((status) => title(status)), 'Workers'].map((name, at) =>
-      h('th', { scope: 'col', class: at > 0 ? 'num' : null }, name)));
-  return {
-    element: h('div', { class: 'scroll' },
-      h('table', { class: 'grid' }, h('thead', null, head), body)),
-    set: rows.set,
-  };
+  const table = figureTable(['Type', ...STATUSES.map(title), 'Workers'], body);
+  return { element: h('div', { class: 'type-sums' }, table), set: rows.set };
 }
 
 function typeRow() {
@@ -242,7 +211,7 @@ function typeRow() {
   function update(type) {
     setText(name, title(type.worker_type));
     STATUSES.forEach((status, at) => {
-      setAttribute(cells[at], 'href', listAddress(type.worker_type, status));
+      setAttribute(cells[at], 'href', operationsAddress({ operation_type: type.worker_type, status }));
       setText(cells[at], count(type[status]));
       setAttribute(cells[at], 'data-zero', type[status] === 0 ? 'yes' : null);
       setAttribute(cells[at], 'data-status', status);
@@ -255,18 +224,21 @@ function typeRow() {
 }
 
 function newestTable() {
+  const loading = skeletonBody(COLUMN_COUNT, NEWEST);
   const body = h('tbody');
   const rows = operationRows(body);
   const empty = h('p', { class: 'empty', hidden: true },
     'No operations yet. ', h('a', { href: '#/start' }, 'Start the first one.'));
   return {
     element: [
-      h('div', { class: 'scroll' }, h('table', { class: 'grid rows' }, tableHead(), body)),
+      h('div', { class: 'scroll' }, h('table', { class: 'grid rows' }, tableHead(), loading, body)),
       empty,
     ],
+    body,
     get: rows.get,
     /** @param {Api.Operation[]} operations */
     set(operations) {
+      loading.remove();
       rows.set(operations);
       empty.hidden = operations.length > 0;
     },

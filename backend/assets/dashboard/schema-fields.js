@@ -8,7 +8,7 @@ import {
 } from './schema.js';
 import { listControl, mapControl } from './schema-entries.js';
 import {
-  booleanInput, jsonInput, numberInput, selectInput, selectOf, textInput,
+  booleanInput, isMoment, jsonInput, numberInput, selectInput, selectOf, textInput, timeInput,
 } from './schema-inputs.js';
 import { fieldRow, newId } from './schema-row.js';
 import { objectValue } from './schema-values.js';
@@ -77,13 +77,16 @@ export function makeControl(form, spec) {
   const choices = choicesOf(schema, form.root);
   if (choices) return selectInput(choices, value, isRequired);
 
-  const asJson = () => jsonInput(value, (message) => form.errors.refuse(path, message));
+  const refuse = (/** @type {string} */ message) => form.errors.refuse(path, message);
+  const asJson = () => jsonInput(value, refuse);
   if (spec.depth > MAX_DEPTH) return asJson();
   if (schema.oneOf || schema.anyOf) return group(variantControl(form, schema, withValue));
 
   switch (schema.type) {
     case 'string':
-      return textInput(schema, value);
+      return schema.format === 'date-time' && isMoment(value)
+        ? { ...timeInput(value, refuse), hint: 'in your time zone' }
+        : textInput(schema, value);
     case 'integer':
     case 'number':
       return { ...numberInput(schema, value), hint: rangeHint(schema) };

@@ -18,7 +18,8 @@ import { withoutNull } from './schema.js';
  * @param {Schema} schema
  * @param {FormOptions} options
  */
-export function schemaForm(schema, { value, base = '', root = schema } = {}) {
+export function schemaForm(schema, options = {}) {
+  const { value, base = '', root = schema } = options;
   const errors = new FieldErrors(base);
   /** @type {import('./schema-fields.js').FormContext} */
   const form = { root, errors, field: (name, spec) => labelledField(form, name, spec) };

@@ -2,6 +2,7 @@
 
 import { isEqual, readJson, writeJson } from './exact.js';
 import { h, setText } from './dom.js';
+import { localTime } from './format.js';
 import { numberValue, textValue } from './schema-values.js';
 
 /**
@@ -14,6 +15,7 @@ import { numberValue, textValue } from './schema-values.js';
  * @property {boolean} [isCheckbox] stands before its label
  * @property {boolean} [isGroup] has fields of its own
  * @property {string} [hint]
+ * @property {HTMLElement} [note] says more about what is chosen; it stands below the description
  */
 
 /**
@@ -60,7 +62,7 @@ export function selectInput(choices, value, isRequired) {
 
   input.addEventListener('change', showNote);
   showNote();
-  return { input, element: h('div', null, input, note), read: () => chosen()?.value };
+  return { input, element: input, note, read: () => chosen()?.value };
 }
 
 /**
@@ -111,14 +113,53 @@ export function booleanInput(schema, value, isRequired) {
 }
 
 /**
+ * A text. The examples of its author are suggested; any other text can be entered, too.
  * @param {Schema} schema
  * @param {any} value
  * @returns {Control}
  */
 export function textInput(schema, value) {
+  const { examples } = schema;
+  const texts = Array.isArray(examples) ? examples.filter((one) => typeof one === 'string') : [];
   const input = h('input', {
-    type: 'text', autocomplete: 'off', spellcheck: 'false',
-    placeholder: schema.examples?.[0] ?? '', value: value ?? '',
+    type: 'text', autocomplete: 'off', spellcheck: 'false', placeholder: texts[0],
+    value: value ?? '',
   });
-  return { input, element: input, read: () => textValue(input.value, value, schema) };
+  const control = { input, element: input, read: () => textValue(input.value, value, schema) };
+  if (texts.length < 2) return control;
+
+  lists += 1;
+  const list = h('datalist', { id: `examples-${lists}` }, texts.map((one) => h('option', { value: one })));
+  input.setAttribute('list', list.id);
+  return { ...control, element: h('div', null, input, list) };
 }
+
+/**
+ * A moment, in the time zone of the browser. One that stays as it was is sent as it was written.
+ * @param {unknown} value
+ * @param {(message: string) => void} refuse
+ * @returns {Control}
+ */
+export function timeInput(value, refuse) {
+  const input = h('input', {
+    type: 'datetime-local', step: 1, value: typeof value === 'string' ? localTime(value, true) : '',
+  });
+  const shown = input.value;
+
+  function read() {
+    if (input.validity.badInput) refuse('Enter date and time, or nothing');
+    if (input.value === '') return undefined;
+    return input.value === shown ? value : new Date(input.value).toISOString();
+  }
+
+  return { input, element: input, read };
+}
+
+/**
+ * Whether an initial value can be shown as a moment.
+ * @param {unknown} value
+ */
+export const isMoment = (value) =>
+  value === undefined || (typeof value === 'string' && localTime(value) !== '');
+
+let lists = 0;

@@ -1,7 +1,7 @@
 // A labelled row of a form, with room for an error.
 
 import { h, setAttribute, setText } from './dom.js';
-import { title } from './format.js';
+import { fieldTitle } from './format.js';
 import { markCode } from './words.js';
 
 /** @typedef {import('./schema-inputs.js').Control} Control */
@@ -65,7 +65,7 @@ export function fieldRow(name, path, control, { isMarkedRequired, description, a
     setAttribute(input, 'aria-describedby', [note?.id, error.id].filter(Boolean).join(' '));
   }
 
-  const label = h('span', null, title(name));
+  const label = h('span', null, fieldTitle(name));
   const required = isMarkedRequired
     && h('span', { class: 'required', title: 'required' }, ' required');
   const element = h(isGroup ? 'fieldset' : 'div',
@@ -74,12 +74,13 @@ export function fieldRow(name, path, control, { isMarkedRequired, description, a
     isGroup && note,
     !isCheckbox && control.element,
     !isGroup && note,
+    control.note,
     error);
 
   const isEmpty = () => control.read() === undefined;
   const slot = errorSlot(element, error, input, { isEmpty, advice });
   return {
-    element, slot, rename: (/** @type {string} */ next) => setText(label, title(next)),
+    element, slot, rename: (/** @type {string} */ next) => setText(label, fieldTitle(next)),
   };
 }
 

@@ -158,7 +158,8 @@ export function variantLabel(option, root, at) {
   if (tag) return title(tag.value);
 
   if (Array.isArray(option.enum)) {
-    return `${firstThree(option.enum.map(valueLabel))}${option.enum.length > 3 ? ', …' : ''}`;
+    const names = firstThree(option.enum.map(valueLabel));
+    return `By name: ${names}${option.enum.length > 3 ? ', …' : ''}`;
   }
   if (option.title) return option.title;
 
@@ -228,26 +229,35 @@ export function rangeHint(schema) {
 }
 
 /**
- * The names of an object's fields in the order in which the form shows them: required ones first.
+ * The names of an object's fields in the order in which the form shows them: the author's.
  *
- * Properties that come sorted by name have lost the order of their author. Then a start is still
- * placed before its end.
+ * Properties that come sorted by name have lost it: a program of an older release has published
+ * them. Then required ones stand first, and a start before its end.
  * @param {Schema} schema
  */
 export function orderedNames(schema) {
   const all = Object.keys(schema.properties ?? {});
+  const isSorted = all.every((name, at) => at === 0 || all[at - 1] <= name);
+  if (!isSorted) return all;
+
   const required = (schema.required ?? []).filter((name) => all.includes(name));
   const rest = all.filter((name) => !required.includes(name));
-
-  const isSorted = all.every((name, at) => at === 0 || all[at - 1] <= name);
-  if (isSorted) {
-    for (const name of [...rest]) {
-      const start = rest.indexOf(name.replace(/(?<![a-z])end(?![a-z])/i, 'start'));
-      const end = rest.indexOf(name);
-      if (start > end) rest.splice(end, 0, ...rest.splice(start, 1));
-    }
+  for (const name of [...rest]) {
+    const start = rest.indexOf(name.replace(/(?<![a-z])end(?![a-z])/i, 'start'));
+    const end = rest.indexOf(name);
+    if (start > end) rest.splice(end, 0, ...rest.splice(start, 1));
   }
   return [...new Set([...required, ...rest])];
+}
+
+/**
+ * An example of a whole value, if its author gave one.
+ * @param {Schema} schema
+ */
+export function exampleOf({ examples }) {
+  return Array.isArray(examples) && jsonType(examples[0]) === 'object'
+    ? /** @type {Record<string, unknown>} */ (examples[0])
+    : null;
 }
 
 /**

@@ -8,13 +8,16 @@ import { resolveSchema, withoutNull } from './schema.js';
 const START_ROUTE = /^\/api\/v1\/[^/]+\/start$/;
 const MAX_PATHS = 8;
 
-/** @typedef {'id' | 'execution' | 'parameters'} Part of a start body, with a form of its own */
+// The options that say how an attempt runs. All others say when, in which order, and how to find it.
+const HOW = ['requirements', 'timeout_seconds', 'stall_timeout_seconds', 'max_attempts', 'retry_delay'];
+
+/** @typedef {'id' | 'how' | 'when' | 'parameters'} Part of a start body, with a form of its own */
 
 /**
  * The schemas of the id and of the execution options, which all worker types share, from
  * /openapi.json.
  * @param {OpenApi} openApi
- * @returns {{ id: Schema, execution: Schema }}
+ * @returns {{ id: Schema, how: Schema, when: Schema }}
  * @throws {Error} when the document has no route that starts operations
  */
 export function sharedSchemas(openApi) {
@@ -24,12 +27,24 @@ export function sharedSchemas(openApi) {
 
     const { task_id: id, execution } = resolveSchema(content.schema, openApi).properties ?? {};
     if (!id || !execution) continue;
+    const options = withDefaults(withoutNull(execution, openApi), openApi);
     return {
       id: { type: 'object', properties: { task_id: id } },
-      execution: withDefaults(withoutNull(execution, openApi), openApi),
+      how: onlyWith(options, (name) => HOW.includes(name)),
+      when: onlyWith(options, (name) => !HOW.includes(name)),
     };
   }
   throw new Error('/openapi.json has no route that starts operations');
+}
+
+/**
+ * @param {Schema} schema
+ * @param {(name: string) => boolean} isIn
+ * @returns {Schema}
+ */
+function onlyWith(schema, isIn) {
+  const properties = Object.entries(schema.properties ?? {}).filter(([name]) => isIn(name));
+  return { ...schema, properties: Object.fromEntries(properties) };
 }
 
 /**
@@ -59,7 +74,9 @@ function withDefaults(execution, openApi) {
  * only those that were set.
  * @param {Record<Part, Record<string, any>>} parts
  */
-export function joinParts({ id, execution, parameters }) {
+export function joinParts({ id, how: howToRun, when, parameters }) {
+  /** @type {Record<string, any>} */
+  const execution = { ...howToRun, ...when };
   const { requirements, ...options } = execution;
   const asked = Object.entries(requirements ?? {}).filter(([, value]) => value !== false);
   const how = asked.length > 0
@@ -71,11 +88,23 @@ export function joinParts({ id, execution, parameters }) {
 }
 
 /**
- * The parts of a body.
+ * The values in a body: the id, the execution options, and the parameters.
  * @param {Record<string, any>} body
  */
 export function splitBody({ task_id: taskId, execution, ...parameters }) {
   return { id: { task_id: taskId }, execution: execution ?? undefined, parameters };
+}
+
+/**
+ * The body that has these values; the other way round than `splitBody`.
+ * @param {{ id?: any, execution?: any, parameters?: any }} values
+ * @returns {Record<string, unknown>}
+ */
+export function bodyOf({ id, execution, parameters }) {
+  const body = { ...parameters };
+  if (id?.task_id !== undefined) body.task_id = id.task_id;
+  if (execution !== undefined) body.execution = execution;
+  return body;
 }
 
 /**
@@ -85,7 +114,9 @@ export function splitBody({ task_id: taskId, execution, ...parameters }) {
  */
 export function partOf(path) {
   if (path === '/task_id') return 'id';
-  return /^\/execution(\/|$)/.test(path) ? 'execution' : 'parameters';
+  const option = path.match(/^\/execution(?:\/([^/]*))?(?:\/|$)/);
+  if (!option) return 'parameters';
+  return option[1] === undefined || HOW.includes(option[1]) ? 'how' : 'when';
 }
 
 /**

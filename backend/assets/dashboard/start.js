@@ -1,10 +1,12 @@
 // Starts an operation: chooses the worker type, and shows its form.
 
-import { startAddress } from './addresses.js';
+import { operationAddress, startAddress } from './addresses.js';
 import { asApiError, call } from './api.js';
 import { h, show } from './dom.js';
 import { readJson } from './exact.js';
 import { title } from './format.js';
+import { skeletonLines } from './skeleton.js';
+import { requestOf } from './start-again.js';
 import { startForm } from './start-form.js';
 import { QUIET_STREAM } from './stream.js';
 import { atMostEvery } from './throttle.js';
@@ -13,7 +15,7 @@ import { atMostEvery } from './throttle.js';
 const RETRY_MS = 3000;
 
 /** @param {ViewContext} context */
-export default function start({ root, signal, argument, listen }) {
+export default function start({ root, signal, argument, listen, query }) {
   /** @type {Api.WorkerType[]} */
   let types = [];
   /** @type {OpenApi | null} */
@@ -25,12 +27,17 @@ export default function start({ root, signal, argument, listen }) {
   let timer;
 
   const picker = h('select', { id: 'start-type', disabled: true, onchange: takeChoice });
-  const box = h('div');
+  const box = h('div', null, skeletonLines(8));
+  const like = h('p', { class: 'note', hidden: true });
+  // The operation whose request the form begins with, until another type is chosen.
+  let model = query.get('like') ?? '';
+  /** @type {Awaited<ReturnType<typeof requestOf>> | null} */
+  let request = null;
   show(root,
     h('div', { class: 'page-head' }, h('h1', null, 'Start an operation')),
     h('section', { class: 'card start' },
       h('div', { class: 'field' }, h('label', { for: 'start-type' }, 'What to run'), picker),
-      box));
+      like, box));
 
   const load = atMostEvery(1000, async () => {
     clearTimeout(timer);
@@ -50,7 +57,22 @@ export default function start({ root, signal, argument, listen }) {
     const answer = await call('GET', '/api/v1/worker-types', options);
     const found = answer.data.worker_types;
     if (found.length > 0) openApi ??= await call('GET', '/openapi.json', options);
+    if (model !== '' && request === null) await readModel();
     takeTypes(found);
+  }
+
+  async function readModel() {
+    try {
+      request = await requestOf(model, signal);
+      like.hidden = false;
+      show(like, 'Filled in as ', h('a', { href: operationAddress(model) }, model), ' was started.');
+    } catch (thrown) {
+      const error = asApiError(thrown);
+      if (error.isTemporary || signal.aborted) throw thrown;
+      model = '';
+      like.hidden = false;
+      show(like, `The form is empty: ${error.message}`);
+    }
   }
 
   /** @param {string} message */
@@ -84,10 +106,19 @@ export default function start({ root, signal, argument, listen }) {
   }
 
   function updatePicker() {
-    const names = types.map((type) => type.worker_type);
-    const shown = [...picker.options].map((option) => option.value);
-    if (names.join('\n') === shown.join('\n')) return;
-    show(picker, names.map((name) => h('option', { value: name }, title(name))));
+    const served = types.filter((type) => type.workers > 0);
+    const others = types.filter((type) => type.workers === 0);
+    const written = JSON.stringify([served, others].map((list) =>
+      list.map((type) => type.worker_type)));
+    if (written === picker.dataset.types) return;
+    picker.dataset.types = written;
+
+    const option = (/** @type {Api.WorkerType} */ { worker_type: name }) =>
+      h('option', { value: name }, title(name));
+    const chosen = picker.value;
+    show(picker, served.map(option),
+      others.length > 0 && h('optgroup', { label: 'No worker is here' }, others.map(option)));
+    picker.value = chosen;
     picker.disabled = false;
   }
 
@@ -103,6 +134,9 @@ export default function start({ root, signal, argument, listen }) {
     // Only the address changes, not the view: the focus stays while arrow keys go through the
     // types.
     history.replaceState(null, '', startAddress(picker.value));
+    request = null;
+    model = '';
+    like.hidden = true;
     const type = types.find((one) => one.worker_type === picker.value);
     if (type) open(type);
   }
@@ -110,7 +144,10 @@ export default function start({ root, signal, argument, listen }) {
   /** @param {Api.WorkerType} type */
   function open(type) {
     if (!openApi) return;
-    const form = startForm(type, openApi, signal);
+    const values = request?.type === type.worker_type
+      ? { parameters: request.parameters, execution: request.execution }
+      : {};
+    const form = startForm(type, openApi, signal, values);
     current = { name: type.worker_type, workers: type.workers, form };
     show(box, form.element);
     if (type.workers === 0) load();

@@ -2,6 +2,7 @@
 
 import { h, show } from './dom.js';
 import { icon } from './icons.js';
+import { isDelayed, isExpired } from './waiting.js';
 
 /** @type {Api.Status[]} */
 export const STATUSES = ['pending', 'running', 'completed', 'failed', 'cancelled'];
@@ -30,8 +31,11 @@ export function isNewer(one, other) {
  * The label of an operation's chip.
  * @param {Api.Operation} operation
  */
-export function statusLabel({ status, cancel_requested_at: cancelRequestedAt }) {
-  return cancelRequestedAt && !isTerminal(status) ? 'cancelling' : status;
+export function statusLabel(operation) {
+  const { status, cancel_requested_at: cancelRequestedAt } = operation;
+  if (cancelRequestedAt && !isTerminal(status)) return 'cancelling';
+  if (isDelayed(operation)) return 'delayed';
+  return isExpired(operation) ? 'expired' : status;
 }
 
 /** A status as icon, word and colour, so that it reads without the colour. */

@@ -2,6 +2,8 @@
 // storage keeps it: other tabs, other origins and later visits do not see it. It never gets into an
 // address, a text of the page, or the console.
 
+import { tabStorage } from './tab-storage.js';
+
 const KEY = 'ktrdr-token';
 
 /**
@@ -133,16 +135,6 @@ export class TabToken {
 
   #notify() {
     for (const callback of [...this.#listeners]) callback();
-  }
-}
-
-/** @returns {Storage | null} */
-function tabStorage() {
-  try {
-    return globalThis.sessionStorage ?? null;
-  } catch {
-    // Forbidden by the user's settings.
-    return null;
   }
 }
 

@@ -1,187 +1,179 @@
-// The workers: status, capabilities, what each runs, last heartbeat.
+// The workers as a table: status, what each runs, what it has. A thousand of them are no effort:
+// only rows on the screen are elements, and events bring what changes.
 
-import { operationAddress } from './addresses.js';
-import { showAge } from './age.js';
-import { api, asApiError } from './api.js';
-import { h, keyedList, setAttribute, setText, show } from './dom.js';
-import { count, percent, title } from './format.js';
-import { icon } from './icons.js';
+import { api } from './api.js';
+import { h, setText, show } from './dom.js';
+import { count, title } from './format.js';
+import { follow, refreshEvery } from './live-view.js';
+import { problemLine } from './problem-line.js';
+import { rowKeys } from './row-keys.js';
 import { serverNow } from './server-clock.js';
-import { statusChip } from './status.js';
-import { liveStream } from './stream.js';
-import { atMostEvery } from './throttle.js';
-import {
-  WORKER_STATUS_LABELS, capabilityLabels, isNotPulling, sortedByNeed,
-} from './worker-facts.js';
+import { skeletonBody } from './skeleton.js';
+import { atMostEvery, perFrame } from './throttle.js';
+import { forgettableTypes } from './unserved-types.js';
+import { virtualRows } from './virtual-rows.js';
+import { WORKER_STATUS_LABELS } from './worker-facts.js';
+import { WorkerTable } from './worker-feed.js';
+import { countsOf, describeCounts, groupedEntries, matchingWorkers } from './worker-list.js';
+import { WORKER_COLUMNS, entryRow } from './worker-row.js';
 
-const REFRESH_MS = 5000;
+// Heartbeats, counters and what ended come only with the list.
+const REFRESH_MS = 15000;
+const TYPING_MS = 150;
+
+/** @type {Record<string, string>} */
+const STATUS_LABELS = { ...WORKER_STATUS_LABELS, 'not-pulling': 'not pulling' };
+
+/** @typedef {import('./worker-list.js').WorkerFilter} WorkerFilter */
+/** @typedef {import('./worker-list.js').ListEntry} ListEntry */
+
+/** @param {ListEntry} entry */
+const entryKey = (entry) =>
+  ('worker' in entry ? `worker ${entry.worker.worker_id}` : `group ${entry.group.worker_type}`);
+
+/**
+ * @param {URLSearchParams} query
+ * @returns {WorkerFilter}
+ */
+function filterFrom(query) {
+  return {
+    search: query.get('search') ?? '',
+    worker_type: query.get('worker_type') ?? '',
+    status: query.get('status') ?? '',
+  };
+}
 
 /** @param {ViewContext} context */
-export default function workers({ root, signal, listen }) {
-  const body = h('div', { class: 'worker-grid' });
-  const cards = keyedList(body, (/** @type {Api.Worker} */ one) => one.worker_id, workerCard);
-  const empty = h('section', { class: 'card empty', hidden: true },
-    h('p', null, 'No worker is here. Start one with:'),
-    h('pre', null, 'WORKER_TYPE=dummy ktrdr-worker'));
+export default function workers(context) {
+  const { root, signal, query, keys } = context;
+  const filter = filterFrom(query);
+  const table = new WorkerTable();
+  /** @type {Set<string>} */
+  const closed = new Set();
+
   const summary = h('span', { class: 'muted' }, ' ');
-  const problem = h('p', { class: 'problem', hidden: true });
+  const problem = problemLine();
+  const filters = workerFilters(filter, choose);
+  const loading = skeletonBody(WORKER_COLUMNS.length);
+  const grid = h('table', { class: 'grid workers' },
+    h('caption', { class: 'unseen' }, 'Workers by type; those that need attention first'),
+    h('thead', null, h('tr', null, WORKER_COLUMNS.map((name) => h('th', { scope: 'col' }, name)))),
+    loading);
+  const rows = virtualRows(grid, entryKey, (entry) => entryRow(entry, toggle));
+  const empty = h('div', { class: 'empty', hidden: true });
+  const unserved = forgettableTypes(signal);
   show(root,
     h('div', { class: 'page-head' }, h('h1', null, 'Workers'), summary),
-    problem, body, empty);
+    problem.element, filters.element,
+    h('section', { class: 'card flush' }, h('div', { class: 'scroll' }, grid), empty),
+    unserved.element);
+  keys(rowKeys(rows.body).filter(({ key }) => key === 'j' || key === 'k'));
+
+  const draw = perFrame(() => {
+    if (signal.aborted) return;
+    const all = table.all;
+    const found = matchingWorkers(all, filter, serverNow());
+    rows.set(groupedEntries(found, closed));
+    filters.setTypes(all.map((one) => one.worker_type));
+    setText(summary, describe(all, found.length));
+
+    empty.hidden = found.length > 0;
+    if (all.length > 0) show(empty, 'No worker matches the filter.');
+    else show(empty, 'No worker is here. Start one with:', h('pre', null, 'WORKER_TYPE=dummy ktrdr-worker'));
+  });
+
+  /** @param {string} type */
+  function toggle(type) {
+    if (!closed.delete(type)) closed.add(type);
+    draw();
+  }
+
+  /** @param {Partial<WorkerFilter>} change */
+  function choose(change) {
+    Object.assign(filter, change);
+    const named = new URLSearchParams(Object.entries(filter).filter(([, value]) => value !== ''));
+    const written = named.toString();
+    history.replaceState(null, '', `#/workers${written === '' ? '' : `?${written}`}`);
+    draw();
+  }
 
   const refresh = atMostEvery(1000, async () => {
     try {
-      const list = await api.workers(signal);
-      problem.hidden = true;
-      cards.set(sortedByNeed(list, serverNow()));
-      empty.hidden = list.length > 0;
-      setText(summary, describe(list));
+      await table.read(() => api.workers(signal));
+      problem.clear();
+      draw();
     } catch (thrown) {
-      if (signal.aborted) return;
-      const error = asApiError(thrown);
-      liveStream.checkAfter(error);
-      problem.hidden = false;
-      setText(problem, error.message);
+      if (!signal.aborted) problem.show(thrown);
     }
+    loading.remove();
   });
 
-  listen('/api/v1/events', {
-    open: () => refresh(true),
-    reset: () => refresh(true),
-    worker: () => refresh(),
-    operation: () => refresh(),
-    progress: (event) => cards.get(event.worker_id)?.setProgress(event),
+  follow(context, '/api/v1/events', {
+    open: () => unserved.refresh(),
+    worker: (event) => {
+      table.take(event);
+      draw();
+    },
+    progress: (event) => rows.get(`worker ${event.worker_id}`)?.setProgress(event),
+  }, refresh);
+  const stopRepeating = refreshEvery(REFRESH_MS, () => {
+    refresh();
+    unserved.refresh();
   });
-  refresh(true);
-  const timer = setInterval(() => refresh(), REFRESH_MS);
   return () => {
-    clearInterval(timer);
+    stopRepeating();
     refresh.stop();
+    filters.stop();
+    rows.stop();
   };
 }
 
-/** @param {Api.Worker[]} workers */
-function describe(workers) {
-  if (workers.length === 0) return '';
-  const having = (/** @type {Api.WorkerStatus} */ status) =>
-    workers.filter((worker) => worker.status === status).length;
-  return `${count(workers.length)} in all: ${having('BUSY')} busy, `
-    + `${having('AVAILABLE')} available, ${having('TEMPORARILY_UNAVAILABLE')} silent`;
+/**
+ * @param {Api.Worker[]} all
+ * @param {number} shown
+ */
+function describe(all, shown) {
+  if (all.length === 0) return '';
+  const described = describeCounts(countsOf(all));
+  return shown < all.length ? `${count(shown)} of ${described}` : described;
 }
 
-function workerCard() {
-  const name = h('h2', { class: 'worker-name' });
-  const type = h('span', { class: 'muted' });
-  const chip = statusChip();
-  const notPulling = h('span', {
-    class: 'chip', 'data-status': 'not-pulling', hidden: true,
-    title: 'It sends heartbeats, but has not pulled for a while',
-  }, icon('not-pulling'), 'not pulling');
-  const tags = h('div', { class: 'tags' });
-  const running = runningList();
-  const facts = factList();
-  const element = h('article', { class: 'card worker-card' },
-    h('header', null,
-      h('div', { class: 'worker-title' }, name, type),
-      h('div', { class: 'chips' }, notPulling, chip.element)),
-    tags, running.element, facts.element);
-  let shownTags = '';
+/**
+ * @param {WorkerFilter} filter
+ * @param {(change: Partial<WorkerFilter>) => void} choose
+ */
+function workerFilters(filter, choose) {
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  let timer;
+  const search = h('input', {
+    id: 'worker-search', type: 'search', placeholder: 'Id, address, what it has or runs   /',
+    'aria-label': 'Search workers', autocomplete: 'off', spellcheck: 'false', value: filter.search,
+    oninput: () => {
+      clearTimeout(timer);
+      timer = setTimeout(() => choose({ search: search.value.trim() }), TYPING_MS);
+    },
+  });
+  const type = h('select', {
+    id: 'worker-type', 'aria-label': 'Type', onchange: () => choose({ worker_type: type.value }),
+  }, h('option', { value: '' }, 'All types'));
+  const status = h('select', {
+    id: 'worker-status', 'aria-label': 'Status', onchange: () => choose({ status: status.value }),
+  }, h('option', { value: '' }, 'All statuses'),
+  Object.entries(STATUS_LABELS).map(([value, label]) => h('option', { value }, title(label))));
+  status.value = filter.status;
+  setTypes(filter.worker_type ? [filter.worker_type] : []);
+  type.value = filter.worker_type;
 
-  /** @param {Api.Worker} worker */
-  function update(worker) {
-    setAttribute(element, 'data-id', worker.worker_id);
-    setAttribute(element, 'data-status', worker.status);
-    setText(name, worker.worker_id);
-    setText(type, title(worker.worker_type));
-    chip.update(worker.status, WORKER_STATUS_LABELS[worker.status] ?? worker.status);
-    notPulling.hidden = !isNotPulling(worker, serverNow());
-
-    const labels = capabilityLabels(worker);
-    if (labels.join('\n') !== shownTags) {
-      shownTags = labels.join('\n');
-      show(tags, labels.map((label) => h('span', { class: 'tag' }, label)));
-    }
-    running.set(worker.current_operations ?? []);
-    facts.set(worker);
+  /** @param {string[]} names */
+  function setTypes(names) {
+    const listed = new Set([...type.options].map((option) => option.value));
+    const added = [...new Set(names)].filter((name) => !listed.has(name)).sort();
+    type.append(...added.map((name) => h('option', { value: name }, title(name))));
   }
-
-  return { element, update, setProgress: running.setProgress };
-}
-
-function factList() {
-  const heartbeat = h('span');
-  const pull = h('span');
-  const since = h('span');
-  const finished = h('span');
-  const version = h('span');
-  const address = h('span', { class: 'breakable' });
-  /** @type {[string, HTMLElement][]} */
-  const pairs = [
-    ['Last heartbeat', heartbeat], ['Last pull', pull], ['Up since', since],
-    ['Finished', finished], ['Version', version], ['Address', address],
-  ];
-  const element = h('dl', { class: 'pairs' },
-    pairs.map(([label, value]) => [h('dt', null, label), h('dd', null, value)]));
 
   return {
-    element,
-    /** @param {Api.Worker} worker */
-    set(worker) {
-      const { fenced, health_check_failures: missed } = worker;
-      showAge(heartbeat, worker.last_health_check);
-      showAge(pull, worker.last_pull_at);
-      showAge(since, worker.registered_at);
-      setText(finished, [
-        count(worker.finished),
-        fenced > 0 && `${count(fenced)} fenced`,
-        missed > 0 && `${count(missed)} heartbeats missed`,
-      ].filter(Boolean).join(', '));
-      setText(version, worker.version);
-      setText(address, worker.endpoint_url);
-    },
+    element: h('div', { class: 'filters' }, search, type, status),
+    setTypes,
+    stop: () => clearTimeout(timer),
   };
-}
-
-/** @param {{ operation_id: string, attempt: number }} attempt */
-const attemptKey = ({ operation_id: id, attempt }) => `${id} ${attempt}`;
-
-function runningList() {
-  const list = h('div', { class: 'running-list' });
-  const rows = keyedList(list, attemptKey, runningRow);
-  const idle = h('p', { class: 'muted idle' }, 'Runs nothing');
-  return {
-    element: h('div', { class: 'running-box' }, list, idle),
-    /** @param {Api.CurrentOperation[]} operations */
-    set(operations) {
-      rows.set(operations);
-      idle.hidden = operations.length > 0;
-    },
-    /** @param {Api.ProgressEvent} event */
-    setProgress(event) {
-      rows.get(attemptKey(event))?.setProgress(event.progress);
-    },
-  };
-}
-
-function runningRow() {
-  const link = h('a', { class: 'op-id' });
-  const value = h('span', { class: 'muted' });
-  let attempt = 1;
-
-  /** @param {Api.CurrentOperation} operation */
-  function update(operation) {
-    setAttribute(link, 'href', operationAddress(operation.operation_id));
-    setText(link, operation.operation_id);
-    attempt = operation.attempt;
-    setProgress(operation.progress);
-  }
-
-  /** @param {Api.Progress} progress */
-  function setProgress(progress) {
-    const suffix = attempt > 1 ? `, attempt ${attempt}` : '';
-    setText(value, `${percent(progress?.percentage)}${suffix}`);
-  }
-
-  const element = h('p', { class: 'running-row' }, icon('running'), link, value);
-  return { element, update, setProgress };
 }

@@ -4,6 +4,7 @@ import { asApiError, call } from '../dashboard/api.js';
 import { byId, h, setText, show } from '../dashboard/dom.js';
 import { downloadWithToken } from '../dashboard/download.js';
 import { readJson } from '../dashboard/exact.js';
+import { makeTabs } from '../dashboard/tabs.js';
 import { handleToken } from '../dashboard/token-dialog.js';
 import { tabToken } from '../dashboard/token.js';
 import { markCode } from '../dashboard/words.js';
@@ -12,7 +13,7 @@ import { schemaTree } from './schema-tree.js';
 
 /** @typedef {{ element: HTMLDetailsElement, searched: string, tag: string }} RouteEntry */
 
-const main = byId('main');
+const main = byId('routes');
 const search = /** @type {HTMLInputElement} */ (byId('find'));
 const noneFound = h('p', { class: 'muted', role: 'status' });
 
@@ -135,14 +136,15 @@ async function showDocument() {
       routes.filter(({ tag }) => tag === name).map(({ element }) => element)));
 
   show(main,
-    h('div', { class: 'page-head' }, h('h1', null, `${api.info.title} ${api.info.version}`)),
-    h('p', { class: 'muted' }, markCode(api.info.description)),
+    h('p', { class: 'muted' }, `${api.info.title} ${api.info.version}. `,
+      markCode(api.info.description)),
     noneFound, groups);
   search.addEventListener('input', () => filterRoutes(routes));
   addEventListener('hashchange', goToRoute);
   goToRoute();
 }
 
+makeTabs(true);
 handleToken();
 main.before(downloadWithToken(byId('document'), 'openapi.json'));
 // Somebody who reads the page without a token sees why there is nothing.

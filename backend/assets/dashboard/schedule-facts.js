@@ -1,0 +1,77 @@
+// What a schedule says, for people. No elements here.
+
+import { cronText } from './cron-text.js';
+import { localZone, momentIn } from './format.js';
+
+/** @typedef {Api.Schedule['overlap']} Overlap */
+/** @typedef {Api.Schedule['catch_up']} CatchUp */
+
+/**
+ * What happens at a slot while the last operation has not ended.
+ * @type {[Overlap, string][]}
+ */
+export const OVERLAPS = [
+  ['skip', 'Leave the slot out'],
+  ['queue', 'Wait until it has ended'],
+  ['replace', 'Cancel it, and start the new one'],
+];
+
+/**
+ * What happens to slots that nobody could start within a minute.
+ * @type {[CatchUp, string][]}
+ */
+export const CATCH_UPS = [
+  ['skip', 'Leave them out'],
+  ['once', 'Start the last one of them'],
+];
+
+/**
+ * @param {[string, string][]} choices
+ * @param {string} value
+ */
+export const choiceText = (choices, value) =>
+  choices.find(([name]) => name === value)?.[1] ?? value;
+
+/**
+ * When it starts something, as a sentence; the cron line itself when that has no common shape.
+ * @param {Pick<Api.Schedule, 'cron'>} schedule
+ */
+export function whenText({ cron }) {
+  const text = cronText(cron);
+  return text === null ? cron : text.charAt(0).toUpperCase() + text.slice(1);
+}
+
+/**
+ * A slot in the time of the browser, and in that of the schedule when it has another one.
+ * @param {string} slot
+ * @param {string} zone
+ * @returns {string[]}
+ */
+export function slotTexts(slot, zone) {
+  const [local, own] = [momentIn(slot, localZone()), momentIn(slot, zone)];
+  return local === own ? [local] : [local, own].filter(Boolean);
+}
+
+/**
+ * The same in one line: "Mon, Nov 30, 08:30 UTC (09:30 Europe/Berlin)".
+ * @param {string} slot
+ * @param {string} zone
+ */
+export function slotLine(slot, zone) {
+  const [local, own] = slotTexts(slot, zone);
+  if (own === undefined) return local;
+  const day = local.slice(0, local.lastIndexOf(', ') + 2);
+  return `${local} (${own.startsWith(day) ? own.slice(day.length) : own})`;
+}
+
+/**
+ * The schedules whose id, type, line or sentence has this text in it.
+ * @param {Api.Schedule[]} schedules
+ * @param {string} search
+ */
+export function matchingSchedules(schedules, search) {
+  const wanted = search.trim().toLowerCase();
+  const text = (/** @type {Api.Schedule} */ one) =>
+    [one.schedule_id, one.operation_type, one.cron, one.time_zone, whenText(one)].join(' ');
+  return schedules.filter((one) => text(one).toLowerCase().includes(wanted));
+}
