@@ -5,13 +5,21 @@ use std::time::Duration;
 
 use ktrdr_protocol::event::Failure;
 use ktrdr_protocol::id::OperationId;
+use ktrdr_protocol::priority::Priority;
 use ktrdr_protocol::rest::OperationDocument;
 use ktrdr_protocol::rest::cancel::CancelResponse;
-use ktrdr_protocol::rest::operation::{OperationListResponse, OperationPage, OperationResponse};
-use ktrdr_protocol::rest::query::{CancelOperation, GetOperation, ListOperations, ListWorkers};
+use ktrdr_protocol::rest::logs::{LogsPage, LogsResponse};
+use ktrdr_protocol::rest::operation::{
+    ChangeOperation, OperationListResponse, OperationPage, OperationResponse,
+};
+use ktrdr_protocol::rest::query::{
+    CancelOperation, GetOperation, ListOperations, ListWorkers, ReadLogs,
+};
 use ktrdr_protocol::rest::result::ResultResponse;
 use ktrdr_protocol::rest::start::StartResponse;
+use ktrdr_protocol::rest::stats::{Stats, StatsResponse};
 use ktrdr_protocol::rest::worker::WorkerDocument;
+use ktrdr_protocol::rest::worker_type::{WorkerTypeDocument, WorkerTypesResponse};
 use ktrdr_protocol::state::Status;
 use reqwest::header::{AUTHORIZATION, HeaderValue, LINK};
 use reqwest::{Method, RequestBuilder, Url};
@@ -35,6 +43,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// Longest pause between two repetitions.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
+/// The header that makes a repeated request one request.
+pub(crate) const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
 /// A client of one backend. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Client {
@@ -46,30 +57,53 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client of the backend at `address`, for example `http://127.0.0.1:8000`.
+    /// A client of the backend at `address`, for example `http://127.0.0.1:8000`. With the feature `tls`
+    /// also `https://…`: then it believes the authorities of this machine.
     ///
     /// # Errors
-    /// [`Error::InvalidAddress`].
+    /// [`Error::InvalidAddress`]; [`Error::TlsNotEnabled`] for `https` without the feature.
     pub fn new(address: &str) -> Result<Self, Error> {
-        Self::with_http(address, reqwest::Client::new())
+        let base = server_of(address)?;
+        let http = http_client(base.scheme() == "https")?;
+        Ok(Self::of(base, http))
     }
 
-    /// The same with an HTTP client of your own: for TLS, a proxy, or headers that every request
-    /// needs.
+    /// The same for a backend whose certificate comes from an authority of your own. `pem` is the text
+    /// of its certificate, or of several; the client believes no other authority.
+    ///
+    /// ```no_run
+    /// # fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// use ktrdr_client::Client;
+    ///
+    /// let pem = std::fs::read("authority.pem")?;
+    /// let client = Client::with_authority("https://jobs.example.org:8000", &pem)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::InvalidAddress`], [`Error::InvalidAuthority`].
+    #[cfg(feature = "tls")]
+    pub fn with_authority(address: &str, pem: &[u8]) -> Result<Self, Error> {
+        Self::with_http(address, crate::tls::with_authority(pem)?)
+    }
+
+    /// The same with an HTTP client of your own: for a proxy, another TLS library, or headers that every
+    /// request needs.
     ///
     /// # Errors
     /// [`Error::InvalidAddress`].
     pub fn with_http(address: &str, http: reqwest::Client) -> Result<Self, Error> {
-        let base = Url::parse(address)
-            .ok()
-            .filter(|url| url.has_host() && url.scheme().starts_with("http"))
-            .ok_or_else(|| Error::InvalidAddress(address.to_owned()))?;
-        Ok(Self {
+        Ok(Self::of(server_of(address)?, http))
+    }
+
+    fn of(base: Url, http: reqwest::Client) -> Self {
+        Self {
             base,
             http,
             patience: Duration::from_secs(30),
             token: None,
-        })
+        }
     }
 
     /// Sends this token with each request. A backend that has a file of tokens needs one; see
@@ -183,20 +217,46 @@ impl Client {
         Ok(response.data)
     }
 
-    /// A page of operations, newest first.
+    /// A page of operations, newest first. Without [`ListOperations::include`] they have no results,
+    /// and only small parameters; `truncated` says what an operation lacks.
     ///
     /// # Errors
     /// See [`Error`].
     pub async fn list(&self, query: &ListOperations) -> Result<OperationPage, Error> {
         let request = self
             .request(Method::GET, &["api", "v1", "operations"])
-            .query(query);
+            .query(&query.pairs());
         let response: OperationListResponse = self.send(request).await?;
         Ok(response.data)
     }
 
-    /// Cancels an operation. A running one is asked to stop; [`Client::wait`] tells when it has.
-    /// Repeating it is harmless.
+    /// A page of log lines of an operation, oldest first. [`LogsPage::cursor`] continues behind it.
+    /// [`ReadLogs::follow`] has no effect here: ask again while the operation runs.
+    ///
+    /// # Errors
+    /// See [`Error`]; `operation_not_found` when there is no such operation.
+    pub async fn logs(
+        &self,
+        id: &OperationId,
+        query: &ReadLogs,
+    ) -> Result<LogsPage<'static>, Error> {
+        let query = ReadLogs {
+            follow: None,
+            ..query.clone()
+        };
+        let request = self
+            .request(
+                Method::GET,
+                &["api", "v1", "operations", id.as_str(), "logs"],
+            )
+            .query(&query);
+        let response: LogsResponse<'static> = self.send(request).await?;
+        Ok(response.data)
+    }
+
+    /// Cancels an operation. A running one is asked to stop, and the answer waits up to 2 seconds for
+    /// that; its `status` says whether it has. [`Client::wait`] waits for longer. Repeating it is
+    /// harmless.
     ///
     /// # Errors
     /// See [`Error`]; `already_finished` when the operation has completed or failed.
@@ -206,12 +266,29 @@ impl Client {
         reason: Option<&str>,
     ) -> Result<CancelResponse<'static>, Error> {
         let query = CancelOperation {
-            wait: None,
             reason: reason.map(str::to_owned),
+            ..CancelOperation::default()
         };
         let path = ["api", "v1", "operations", id.as_str(), "cancel"];
         self.send(self.request(Method::DELETE, &path).query(&query))
             .await
+    }
+
+    /// Gives an operation that waits another priority, and returns the operation. Repeating it is
+    /// harmless.
+    ///
+    /// # Errors
+    /// See [`Error`]; `not_waiting` when the operation runs or has ended.
+    pub async fn set_priority(
+        &self,
+        id: &OperationId,
+        priority: Priority,
+    ) -> Result<OperationDocument<'static>, Error> {
+        let path = ["api", "v1", "operations", id.as_str()];
+        let request = self.request(Method::PATCH, &path);
+        let request = request.json(&ChangeOperation { priority });
+        let response: OperationResponse<'static> = self.send(request).await?;
+        Ok(response.data)
     }
 
     /// Runs a failed or cancelled operation again, as a new operation.
@@ -258,6 +335,26 @@ impl Client {
         }
     }
 
+    /// What can be started: the worker types with their schemas and queues.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn worker_types(&self) -> Result<Vec<WorkerTypeDocument<'static>>, Error> {
+        let request = self.request(Method::GET, &["api", "v1", "worker-types"]);
+        let response: WorkerTypesResponse<'static> = self.send(request).await?;
+        Ok(response.data.worker_types)
+    }
+
+    /// Figures of the whole system: counts, queues, and what ended lately.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn stats(&self) -> Result<Stats, Error> {
+        let request = self.request(Method::GET, &["api", "v1", "stats"]);
+        let response: StatsResponse = self.send(request).await?;
+        Ok(response.data)
+    }
+
     pub(crate) async fn send_start(
         &self,
         domain: &str,
@@ -268,7 +365,7 @@ impl Client {
             .request(Method::POST, &["api", "v1", domain, "start"])
             .json(body);
         if let Some(key) = idempotency_key {
-            request = request.header("idempotency-key", key);
+            request = request.header(IDEMPOTENCY_KEY, key);
         }
         self.send(request).await
     }
@@ -278,11 +375,11 @@ impl Client {
         let key = OperationId::generate();
         let request = self
             .request(Method::POST, &["api", "v1", "operations", id.as_str(), how])
-            .header("idempotency-key", key.as_str());
+            .header(IDEMPOTENCY_KEY, key.as_str());
         self.send(request).await
     }
 
-    fn request(&self, method: Method, path: &[&str]) -> RequestBuilder {
+    pub(crate) fn request(&self, method: Method, path: &[&str]) -> RequestBuilder {
         let mut url = self.base.clone();
         // An address with a host always has path segments.
         if let Ok(mut segments) = url.path_segments_mut() {
@@ -296,7 +393,10 @@ impl Client {
     }
 
     /// Sends a request, and repeats it while the backend or NATS is not reachable.
-    async fn send<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, Error> {
+    pub(crate) async fn send<T: DeserializeOwned>(
+        &self,
+        request: RequestBuilder,
+    ) -> Result<T, Error> {
         Ok(self.ask(request).await?.document)
     }
 
@@ -305,21 +405,67 @@ impl Client {
         &self,
         request: RequestBuilder,
     ) -> Result<Answered<T>, Error> {
+        self.try_until_answered(request).await.0
+    }
+
+    /// Deletes something. That it is not there is an error only of the first try: an earlier one may have
+    /// deleted it, and its answer was lost.
+    pub(crate) async fn delete<T: DeserializeOwned>(
+        &self,
+        request: RequestBuilder,
+    ) -> Result<(), Error> {
+        match self.try_until_answered::<T>(request).await {
+            (Err(Error::Refused(refusal)), true) if refusal.status == 404 => Ok(()),
+            (outcome, _) => outcome.map(drop),
+        }
+    }
+
+    /// The outcome of the last try, and whether there was another one before.
+    async fn try_until_answered<T: DeserializeOwned>(
+        &self,
+        request: RequestBuilder,
+    ) -> (Result<Answered<T>, Error>, bool) {
+        let mut is_repeated = false;
         let give_up_at = Instant::now() + self.patience;
         let mut pause = FIRST_PAUSE;
         loop {
             // Every body is in memory, so the request can be cloned.
             let Some(attempt) = request.try_clone() else {
-                return send_once(request).await;
+                return (send_once(request).await, is_repeated);
             };
             match send_once(attempt).await {
                 Err(error) if error.is_temporary() && Instant::now() + pause < give_up_at => {
                     tokio::time::sleep(pause).await;
+                    is_repeated = true;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
-                outcome => return outcome,
+                outcome => return (outcome, is_repeated),
             }
         }
+    }
+}
+
+/// The address of a server.
+fn server_of(address: &str) -> Result<Url, Error> {
+    Url::parse(address)
+        .ok()
+        .filter(|url| url.has_host() && url.scheme().starts_with("http"))
+        .ok_or_else(|| Error::InvalidAddress(address.to_owned()))
+}
+
+#[cfg(feature = "tls")]
+fn http_client(is_https: bool) -> Result<reqwest::Client, Error> {
+    match is_https {
+        true => crate::tls::with_authorities_of_the_machine(),
+        false => crate::tls::without_authorities(),
+    }
+}
+
+#[cfg(not(feature = "tls"))]
+fn http_client(is_https: bool) -> Result<reqwest::Client, Error> {
+    match is_https {
+        true => Err(Error::TlsNotEnabled),
+        false => Ok(reqwest::Client::new()),
     }
 }
 
@@ -397,5 +543,17 @@ mod tests {
                 "{bad}"
             );
         }
+    }
+
+    #[test]
+    fn https_needs_the_feature() {
+        let client = Client::new("https://h");
+
+        let expected = if cfg!(feature = "tls") {
+            client.is_ok()
+        } else {
+            matches!(client, Err(Error::TlsNotEnabled))
+        };
+        assert!(expected, "{client:?}");
     }
 }

@@ -11,12 +11,29 @@ pub enum Error {
     /// The address is not the URL of a server.
     #[error("{0:?} is not the address of a backend; use http://host:port")]
     InvalidAddress(String),
+    /// The address begins with `https`, and this program was built without TLS.
+    #[error(
+        "https needs the feature `tls` of ktrdr-client, or an HTTP client of your own (Client::with_http)"
+    )]
+    TlsNotEnabled,
+    /// The text is no certificate of an authority.
+    #[error("the certificate of the authority cannot be used: {0}")]
+    InvalidAuthority(String),
+    /// The TLS library cannot be set up.
+    #[error("TLS cannot be set up: {0}")]
+    Tls(String),
     /// The token has characters that no header can hold.
     #[error("the token cannot be sent: it has characters that no header can hold")]
     InvalidToken,
     /// The parameters of a start are not a JSON object.
     #[error("the parameters cannot be written as a JSON object: {0}")]
     InvalidParameters(String),
+    /// A label cannot be used.
+    #[error("the label {0:?} cannot be used: {1}")]
+    InvalidLabel(String, &'static str),
+    /// These starts cannot be in one request.
+    #[error("the starts cannot be in one request: {0}")]
+    InvalidStarts(&'static str),
     /// The backend cannot be reached, or the connection broke.
     #[error("the backend cannot be reached")]
     Unreachable(#[source] reqwest::Error),

@@ -41,12 +41,29 @@
 //!
 //! # HTTPS
 //!
-//! This crate enables no TLS feature of `reqwest`. For an `https` address, depend on `reqwest` with
-//! the TLS feature of your choice, and pass its client to [`Client::with_http`].
+//! With the feature `tls`, [`Client::new`] takes an `https` address, and `Client::with_authority` one
+//! whose certificate comes from an authority of your own. TLS is rustls with ring. Without the feature,
+//! pass a `reqwest::Client` of your own to [`Client::with_http`]. With it, a `reqwest::Client` that your
+//! program makes by itself wants a rustls provider, for example by
+//! `rustls::crypto::ring::default_provider().install_default()`.
+//!
+//! # Beside starting and waiting
+//!
+//! | what | methods |
+//! |---|---|
+//! | many operations at once | [`Client::start_many`], [`Client::cancel_all`], [`Client::retry_all`] |
+//! | operations that start by the clock | [`Client::put_schedule`], [`Client::schedules`], [`Client::run_schedule`], … |
+//! | queues | [`Client::queues`], [`Client::pause_queues`], [`Client::resume_queues`] |
+//! | workers | [`Client::workers`], [`Client::drain`], [`Client::undrain`] |
 
 mod client;
+mod control;
 mod error;
+mod many;
+mod schedules;
 mod start;
+#[cfg(feature = "tls")]
+mod tls;
 
 pub use self::client::Client;
 pub use self::error::{Error, Refusal};
@@ -54,12 +71,27 @@ pub use self::start::Start;
 
 pub use ktrdr_protocol::event::Failure;
 pub use ktrdr_protocol::execution::ExecutionOptions;
-pub use ktrdr_protocol::id::OperationId;
+pub use ktrdr_protocol::id::{InvalidName, OperationId, ScheduleId, WorkerId, WorkerType};
+pub use ktrdr_protocol::labels::{Label, Labels};
+pub use ktrdr_protocol::log_line::{LogLevel, LogLine};
+pub use ktrdr_protocol::priority::Priority;
 pub use ktrdr_protocol::requirements::Requirements;
 pub use ktrdr_protocol::rest::cancel::CancelResponse;
+pub use ktrdr_protocol::rest::logs::LogsPage;
+pub use ktrdr_protocol::rest::many::{
+    ByFilter, ByFilterResponse, DoneByFilter, ManyStarted, OneByFilter, OneStarted,
+};
 pub use ktrdr_protocol::rest::operation::OperationPage;
-pub use ktrdr_protocol::rest::query::{ListOperations, ListWorkers};
+pub use ktrdr_protocol::rest::query::{
+    Include, ListOperations, ListOrder, ListWorkers, OperationFilter, ReadLogs,
+};
+pub use ktrdr_protocol::rest::queues::{PausedQueues, QueueOverview};
+pub use ktrdr_protocol::rest::schedules::{PutSchedule, ScheduleDocument};
 pub use ktrdr_protocol::rest::start::StartResponse;
-pub use ktrdr_protocol::rest::worker::WorkerDocument;
+pub use ktrdr_protocol::rest::stats::Stats;
+pub use ktrdr_protocol::rest::worker::{DrainedWorker, WorkerDocument};
+pub use ktrdr_protocol::rest::worker_type::WorkerTypeDocument;
 pub use ktrdr_protocol::rest::{ErrorCode, OperationDocument, Violation};
+pub use ktrdr_protocol::schedule::{CatchUp, LastError, LastRun, Overlap};
 pub use ktrdr_protocol::state::Status;
+pub use ktrdr_protocol::time::Timestamp;
