@@ -1,0 +1,226 @@
+//! Workers, queues and worker types.
+
+use ktrdr_client::{Client, ListWorkers, Timestamp, WorkerTypeDocument};
+use serde_json::Value;
+
+use crate::args::{QueuesCommand, WorkersCommand};
+use crate::failure::Failure;
+use crate::text::{ago, duration, print, print_json, print_table, printable, word};
+
+/// Prints the workers, or drains some.
+///
+/// # Errors
+/// [`Failure`]: the first that is refused. What came before it is done.
+pub async fn workers(
+    client: &Client,
+    command: Option<WorkersCommand>,
+    json: bool,
+) -> Result<(), Failure> {
+    let (ids, drains) = match command {
+        None => return list_workers(client, json).await,
+        Some(WorkersCommand::Drain { ids }) => (ids, true),
+        Some(WorkersCommand::Undrain { ids }) => (ids, false),
+    };
+    for id in &ids {
+        let worker = if drains {
+            client.drain(id).await?
+        } else {
+            client.undrain(id).await?
+        };
+        if json {
+            print_json(&worker)?;
+            continue;
+        }
+        let does = match worker.draining {
+            true => "takes nothing more",
+            false => "takes work",
+        };
+        print(&format!("{id}: {does}, runs {}", worker.running))?;
+    }
+    Ok(())
+}
+
+async fn list_workers(client: &Client, json: bool) -> Result<(), Failure> {
+    let workers = client.workers(&ListWorkers::default()).await?;
+    if json {
+        return print_json(&workers);
+    }
+
+    let rows = workers
+        .iter()
+        .map(|worker| {
+            vec![
+                worker.worker_id.to_string(),
+                worker.worker_type.to_string(),
+                word(worker.status),
+                format!("{}/{}", worker.current_operations.len(), worker.slots),
+                worker.finished.to_string(),
+                ago(worker.last_health_check),
+                worker.version.clone(),
+            ]
+        })
+        .collect();
+    print_table(
+        &[
+            "ID",
+            "TYPE",
+            "STATUS",
+            ">SLOTS",
+            ">FINISHED",
+            "HEARD",
+            "VERSION",
+        ],
+        rows,
+    )
+}
+
+/// Prints the queues, or pauses those of a worker type.
+///
+/// # Errors
+/// [`Failure`].
+pub async fn queues(
+    client: &Client,
+    command: Option<QueuesCommand>,
+    json: bool,
+) -> Result<(), Failure> {
+    let now = match command {
+        None => return list_queues(client, json).await,
+        Some(QueuesCommand::Pause { worker_type, until }) => {
+            client.pause_queues(&worker_type, until).await?
+        }
+        Some(QueuesCommand::Resume { worker_type }) => client.resume_queues(&worker_type).await?,
+    };
+    if json {
+        return print_json(&now);
+    }
+    let note = pause_note(now.paused, now.paused_until);
+    let note = if note.is_empty() { "not paused" } else { &note };
+    print(&format!("{}: {note}", now.worker_type))
+}
+
+async fn list_queues(client: &Client, json: bool) -> Result<(), Failure> {
+    let queues = client.queues().await?;
+    if json {
+        return print_json(&queues);
+    }
+
+    let rows = queues
+        .iter()
+        .map(|queue| {
+            vec![
+                queue.worker_type.to_string(),
+                queue.queue.to_string(),
+                queue.waiting.to_string(),
+                queue.running.to_string(),
+                queue.delayed.to_string(),
+                queue.oldest_seconds.map(duration).unwrap_or_default(),
+                queue.workers.to_string(),
+                pause_note(queue.paused, queue.paused_until),
+            ]
+        })
+        .collect();
+    print_table(
+        &[
+            "TYPE", "QUEUE", ">WAITING", ">RUNNING", ">DELAYED", ">OLDEST", ">WORKERS", "NOTE",
+        ],
+        rows,
+    )
+}
+
+/// `paused`, and until when; empty when it is not.
+fn pause_note(paused: bool, until: Option<Timestamp>) -> String {
+    match (paused, until) {
+        (false, _) => String::new(),
+        (true, None) => "paused".to_owned(),
+        (true, Some(time)) => format!("paused until {time}"),
+    }
+}
+
+/// Prints the worker types, or the parameters of one domain.
+///
+/// # Errors
+/// [`Failure`]; [`Failure::Usage`] when there is no such domain.
+pub async fn types(client: &Client, domain: Option<&str>, json: bool) -> Result<(), Failure> {
+    let types = client.worker_types().await?;
+    let Some(domain) = domain else {
+        return if json {
+            print_json(&types)
+        } else {
+            print_types(&types)
+        };
+    };
+
+    let found = types.iter().find(|of| of.domain == domain).ok_or_else(|| {
+        Failure::Usage(format!(
+            "no worker type has the domain {domain}; `ktrdr types` lists them"
+        ))
+    })?;
+    if json {
+        print_json(found)
+    } else {
+        print_parameters(found)
+    }
+}
+
+fn print_types(types: &[WorkerTypeDocument<'_>]) -> Result<(), Failure> {
+    let rows = types
+        .iter()
+        .map(|of| {
+            vec![
+                of.domain.clone(),
+                of.worker_type.to_string(),
+                of.workers.to_string(),
+                of.description.clone(),
+            ]
+        })
+        .collect();
+    print_table(&["DOMAIN", "TYPE", ">WORKERS", "WHAT IT DOES"], rows)
+}
+
+fn print_parameters(of: &WorkerTypeDocument<'_>) -> Result<(), Failure> {
+    print(&format!("{}: {}\n", of.domain, printable(&of.description)))?;
+
+    let schema = of.request_schema.as_ref();
+    let required: Vec<&str> = schema["required"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
+    let rows = schema["properties"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(name, property)| {
+            let is_required = required.contains(&name.as_str());
+            vec![
+                name.clone(),
+                type_of(property),
+                match property.get("default") {
+                    Some(default) => default.to_string(),
+                    None if is_required => "required".to_owned(),
+                    None => String::new(),
+                },
+                property["description"]
+                    .as_str()
+                    .unwrap_or_default()
+                    .to_owned(),
+            ]
+        })
+        .collect();
+    print_table(&["PARAMETER", "TYPE", "DEFAULT", "MEANING"], rows)
+}
+
+/// The type of a property in a word or two; empty when its schema says it in another way.
+fn type_of(property: &Value) -> String {
+    match &property["type"] {
+        Value::String(word) => word.clone(),
+        Value::Array(words) => words
+            .iter()
+            .filter_map(Value::as_str)
+            .filter(|word| *word != "null")
+            .collect::<Vec<_>>()
+            .join(" or "),
+        _ => String::new(),
+    }
+}
