@@ -1,0 +1,1 @@
+"""The client: `calls.py` has the rules, `sync.py` and `asynchronous.py` speak HTTP with httpx."""

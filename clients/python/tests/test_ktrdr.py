@@ -1,0 +1,449 @@
+"""The package without a worker: `python3 -m unittest discover -s clients/python/tests`. Needs no other package."""
+
+import asyncio
+import contextlib
+import dataclasses
+import datetime
+import decimal
+import enum
+import io
+import logging
+import math
+import pathlib
+import sys
+import tempfile
+import threading
+import time
+import unittest
+from typing import Dict, List, Optional, Sequence, Tuple, Union
+
+try:
+    from typing import Annotated, Literal, TypedDict
+except ImportError:  # pragma: no cover
+    raise unittest.SkipTest("needs Python 3.9") from None
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "src"))
+
+import ktrdr
+from ktrdr._link import Link
+from ktrdr._logging import Handler
+from ktrdr._make import make
+from ktrdr._schema import request_of, schema_of
+from ktrdr._values import plain, to_json
+from ktrdr.testing import TestRun
+
+
+class Mode(enum.Enum):
+    FAST = "fast"
+    SLOW = "slow"
+
+
+@dataclasses.dataclass
+class Part:
+    name: str
+    weight: float = 1.0
+
+
+@dataclasses.dataclass
+class Request:
+    """What to do."""
+
+    file: str
+    top: Annotated[int, {"minimum": 1, "maximum": 10}] = 5
+    mode: Mode = Mode.FAST
+    since: Optional[datetime.date] = None
+    parts: List[Part] = dataclasses.field(default_factory=list)
+
+
+class Options(TypedDict):
+    """Options."""
+
+    kind: Literal["a", "b"]
+
+
+class Logs(unittest.TestCase):
+    def test_the_context_says_lines_and_logging_is_attached_once(self):
+        @ktrdr.worker("talker")
+        def talk(ctx, request: dict):
+            ctx.log("warn", "no price", row=7)
+            with self.assertRaises(ValueError):
+                ctx.log("loud", "no level")
+
+        run = TestRun()
+        run.run(talk, {})
+
+        self.assertEqual(run.log_lines, [{"level": "warn", "text": "no price", "fields": {"row": 7}}])
+
+    def test_records_become_lines_of_the_run_or_are_printed(self):
+        class Run(Link):
+            def __init__(self):
+                super().__init__(1)
+                self.sent = []
+
+            def send(self, kind, **members):
+                self.sent.append(members)
+
+        run, logger = Run(), logging.Logger("job")
+        handler = Handler(lambda: run)
+        logger.addHandler(handler)
+        logger.error("failed: %s", "x" * 20_000)
+        logger.log(5, "a step")
+        run.end()
+        with contextlib.redirect_stderr(io.StringIO()) as printed:
+            logger.warning("after the run")
+
+        self.assertEqual([line["level"] for line in run.sent], ["error", "trace"])
+        self.assertEqual(len(run.sent[0]["text"]), 8 * 1024)
+        self.assertEqual(run.sent[0]["fields"], {"logger": "job"})
+        self.assertEqual(printed.getvalue(), "after the run\n")
+
+
+class Schemas(unittest.TestCase):
+    def test_a_dataclass_has_a_schema_and_is_made_of_json(self):
+        schema, make = request_of(Request)
+
+        self.assertEqual(schema["description"], "What to do.")
+        self.assertEqual(schema["required"], ["file"])
+        self.assertIs(schema["additionalProperties"], False)
+        self.assertEqual(
+            schema["properties"]["top"], {"type": "integer", "minimum": 1, "maximum": 10, "default": 5}
+        )
+        self.assertEqual(schema["properties"]["mode"], {"enum": ["fast", "slow"], "default": "fast"})
+
+        made = make({"file": "a", "top": 3.0, "mode": "slow", "since": "2026-01-02", "parts": [{"name": "x"}]})
+        self.assertEqual(made, Request("a", 3, Mode.SLOW, datetime.date(2026, 1, 2), [Part("x", 1.0)]))
+        self.assertIsInstance(made.top, int)
+
+    def test_typed_dicts_unions_and_tuples(self):
+        schema, make = request_of(Options)
+        self.assertEqual(schema["properties"], {"kind": {"enum": ["a", "b"]}})
+        self.assertEqual(make({"kind": "a"}), {"kind": "a"})
+        self.assertEqual(schema_of(Union[int, str]), {"anyOf": [{"type": "integer"}, {"type": "string"}]})
+        self.assertEqual(schema_of(Dict[str, int])["additionalProperties"], {"type": "integer"})
+        self.assertEqual(schema_of(Tuple[int, ...]), {"type": "array", "items": {"type": "integer"}})
+        with self.assertRaises(ktrdr.DeclarationError):
+            schema_of(threading.Thread)
+
+    def test_a_value_of_a_union_is_the_member_that_fits(self):
+        @dataclasses.dataclass
+        class Near:
+            kind: Literal["near"]
+            at: int = 0
+
+        @dataclasses.dataclass
+        class Far:
+            kind: Literal["far"]
+            at: int = 0
+
+        def made_of(kind, value):
+            return request_of(kind)[1](value)
+
+        parts = {"a": {"name": "x"}}
+        self.assertEqual(made_of(Optional[Dict[str, Part]], parts), {"a": Part("x")})
+        self.assertIsNone(made_of(Optional[Dict[str, Part]], None))
+        self.assertEqual(made_of(Union[Near, Far], {"kind": "far"}), Far("far"))
+        self.assertEqual(made_of(Union[Part, Dict[str, Part]], parts), {"a": Part("x")})
+        self.assertEqual(made_of(Union[int, pathlib.Path], "a/b"), pathlib.Path("a/b"))
+        self.assertEqual(made_of(Union[int, float], 1.5), 1.5)
+        self.assertEqual(made_of(Sequence[Part], [{"name": "x"}]), [Part("x")])
+        for kind, wrong in [(int, "1"), (int, 1.5), (str, 1), (Part, {"nam": 1}), (Options, {}), (Union[int, str], [])]:
+            with self.assertRaises(ValueError, msg=str(kind)):
+                made_of(kind, wrong)
+
+    def test_a_field_that_every_start_body_has_is_refused(self):
+        @dataclasses.dataclass
+        class Wrong:
+            task_id: str
+
+        with self.assertRaisesRegex(ktrdr.DeclarationError, "task_id"):
+
+            @ktrdr.worker("wrong", request=Wrong)
+            def wrong(ctx, request):
+                pass
+
+    def test_a_worker_says_what_the_function_says(self):
+        @ktrdr.worker("word_count", max_attempts=2)
+        def word_count(ctx: ktrdr.Context, request: Request) -> Part:
+            """Counts words.
+
+            Slowly.
+            """
+            return Part(request.file)
+
+        self.assertEqual(word_count.description["description"], "Counts words.")
+        self.assertEqual(word_count.description["max_attempts"], 2)
+        self.assertEqual(word_count.description["result_schema"]["required"], ["name"])
+        self.assertNotIn("domain", word_count.description)
+        self.assertEqual(word_count(None, Request("a")), Part("a"))
+        with self.assertRaises(ktrdr.DeclarationError):
+            ktrdr.worker("Word Count")
+        with self.assertRaises(ktrdr.DeclarationError):
+            ktrdr.worker("one")(lambda ctx: None)
+
+    def test_pydantic_models(self):
+        try:
+            import pydantic
+        except ImportError:
+            self.skipTest("there is no pydantic")
+
+        class Model(pydantic.BaseModel):
+            file: str
+            top: int = pydantic.Field(10, ge=1)
+
+        schema, make = request_of(Model)
+        self.assertIs(schema["additionalProperties"], False)
+        self.assertEqual(schema["properties"]["top"]["minimum"], 1)
+        self.assertEqual(make({"file": "a"}), Model(file="a"))
+        self.assertEqual(plain(Model(file="a")), {"file": "a", "top": 10})
+
+        class Renamed(pydantic.BaseModel):
+            first: int = pydantic.Field(alias="from")
+
+        schema, make = request_of(Renamed)
+        self.assertIn("from", schema["properties"])
+        self.assertEqual(plain(make({"from": 7})), {"from": 7})
+
+
+    def test_a_bare_list_has_items_of_any_type(self):
+        for kind, schema, value in [
+            (List, {"type": "array", "items": {}}, [1, "a"]),
+            (Tuple, {"type": "array", "items": {}}, (1, "a")),
+            (Dict, {"type": "object", "additionalProperties": {}}, {"a": 1}),
+        ]:
+            self.assertEqual(schema_of(kind), schema)
+            self.assertEqual(make(kind, list(value) if isinstance(value, tuple) else value), value)
+
+    def test_a_time_has_any_number_of_digits(self):
+        expected = datetime.datetime(2026, 1, 2, 3, 4, 5, 120000, tzinfo=datetime.timezone.utc)
+        for text in ("2026-01-02T03:04:05.12Z", "2026-01-02t03:04:05.120000999z", "2026-01-02T04:04:05.1200+01:00"):
+            self.assertEqual(make(datetime.datetime, text), expected)
+
+    def test_a_mark_of_typing_extensions_is_one(self):
+        try:
+            import typing_extensions
+        except ImportError:
+            self.skipTest("typing_extensions is not installed")
+
+        kind = typing_extensions.TypedDict("kind", {"a": int, "b": typing_extensions.NotRequired[int]})
+        schema = schema_of(kind)
+        self.assertEqual((schema["properties"]["b"], schema["required"]), ({"type": "integer"}, ["a"]))
+        self.assertEqual(make(kind, {"a": 1}), {"a": 1})
+
+
+class Values(unittest.TestCase):
+    def test_what_json_has_no_word_for(self):
+        value = {
+            "nan": [math.nan, -math.inf, 1.5],
+            "part": Part("x", math.nan),
+            Mode.FAST: {3},
+            7: pathlib.PurePosixPath("a/b"),
+            "at": datetime.datetime(2026, 1, 2, 3),
+            "sum": decimal.Decimal("1.5"),
+        }
+
+        self.assertEqual(
+            plain(value),
+            {
+                "nan": [None, None, 1.5],
+                "part": {"name": "x", "weight": None},
+                "fast": [3],
+                "7": "a/b",
+                "at": "2026-01-02T03:00:00",
+                "sum": 1.5,
+            },
+        )
+        self.assertEqual(to_json({"a": math.nan, "ü": 1}), '{"a":null,"ü":1}')
+        with self.assertRaisesRegex(TypeError, "Thread"):
+            plain(threading.Thread())
+
+    def test_numpy(self):
+        try:
+            import numpy
+        except ImportError:
+            self.skipTest("there is no numpy")
+        self.assertEqual(plain({"a": numpy.array([[1.0, numpy.nan]]), "b": numpy.int64(7)}), {"a": [[1.0, None]], "b": 7})
+
+
+def made(function):
+    return ktrdr.worker("made", request=dict)(function)
+
+
+class Runs(unittest.TestCase):
+    def test_reports_are_kept(self):
+        @made
+        def work(ctx, request):
+            for number in ctx.track([1, 2, 3], step="{done} of {total}"):
+                ctx.metric("number", number, step=number)
+            return {"operation": ctx.operation_id, "attempt": ctx.attempt}
+
+        run = TestRun()
+        self.assertEqual(run.run(work, {}), {"operation": "test", "attempt": 1})
+        self.assertEqual(run.progress["step"], "3 of 3")
+        self.assertEqual(run.progress["percentage"], 100)
+        self.assertEqual([point["value"] for point in run.metrics("number")], [1, 2, 3])
+
+    def test_a_cancel_passes_through_except_exception(self):
+        @made
+        def stubborn(ctx, request):
+            for _ in range(3):
+                try:
+                    ctx.check_cancelled()
+                except Exception:
+                    pass
+
+        run = TestRun()
+        run.cancel()
+        with self.assertRaises(ktrdr.Cancelled):
+            run.run(stubborn, {})
+
+    def test_an_async_function_is_cancelled_at_its_next_await(self):
+        @made
+        async def waits(ctx, request):
+            threading.Timer(0.05, run.cancel).start()
+            await asyncio.sleep(60)
+
+        run = TestRun()
+        with self.assertRaises(ktrdr.Cancelled):
+            run.run(waits, {})
+
+    def test_a_function_that_cancels_tasks_of_its_own_has_failed(self):
+        @made
+        async def gives_up(ctx, request):
+            task = asyncio.ensure_future(asyncio.sleep(60))
+            task.cancel()
+            await task
+
+        @made
+        def is_interrupted(ctx, request):
+            raise KeyboardInterrupt
+
+        for function, name in [(gives_up, "CancelledError"), (is_interrupted, "KeyboardInterrupt")]:
+            with self.assertRaisesRegex(ktrdr.OperationError, name):
+                TestRun().run(function, {})
+
+    def test_a_cancel_that_comes_at_the_end_of_an_async_function_harms_nobody(self):
+        @made
+        async def returns(ctx, request):
+            thread = threading.Thread(target=run.cancel)
+            thread.start()
+            threads.append(thread)
+
+        threads, faults = [], []
+        before, threading.excepthook = threading.excepthook, faults.append
+        try:
+            for _ in range(50):
+                run = TestRun()
+                try:
+                    run.run(returns, {})
+                except ktrdr.Cancelled:
+                    pass
+            for thread in threads:
+                thread.join()
+        finally:
+            threading.excepthook = before
+        self.assertEqual(faults, [])
+
+    def test_a_function_that_never_looks_is_interrupted(self):
+        @ktrdr.worker("made", request=dict, interrupt=True)
+        def never_looks(ctx, request):
+            try:
+                threading.Timer(0.05, run.cancel).start()
+                while True:
+                    try:
+                        if request["sleeps"]:
+                            time.sleep(60)
+                        else:
+                            ctx.metric("turn", 1)
+                    except Exception:
+                        pass
+            finally:
+                cleaned_up.append(True)
+
+        cleaned_up = []
+        for sleeps in (True, False):
+            run = TestRun()
+            with self.assertRaises(ktrdr.Cancelled):
+                run.run(never_looks, {"sleeps": sleeps})
+        self.assertEqual(cleaned_up, [True, True])
+        # The next run is not interrupted.
+        self.assertEqual(TestRun().run(made(lambda ctx, request: 7), {}), 7)
+        with self.assertRaisesRegex(ktrdr.DeclarationError, "await"):
+
+            @ktrdr.worker("made", interrupt=True)
+            async def waits(ctx: ktrdr.Context, request: dict) -> None:
+                pass
+
+    def test_reports_stay_within_the_bounds_of_the_protocol(self):
+        @made
+        def reports(ctx, request):
+            ctx.progress(math.inf, "x" * 5000)
+            ctx.metric("n" * 500, math.nan)
+            with self.assertRaises(ValueError):
+                ctx.metric("", 1)
+            with self.assertLogs("ktrdr", "WARNING"):
+                self.assertFalse(ctx.checkpoint("x" * (600 * 1024)))
+            self.assertTrue(ctx.checkpoint("x"))
+            raise ktrdr.PermanentError("m" * 100_000, code="no such code! " * 10)
+
+        run = TestRun()
+        with self.assertRaises(ktrdr.PermanentError) as caught:
+            run.run(reports, {})
+        self.assertEqual((run.progress["percentage"], len(run.progress["step"])), (100, 1000))
+        self.assertEqual([(len(point["name"]), point["value"]) for point in run.metrics()], [(200, None)])
+        self.assertEqual(run.saved, "x")
+        self.assertLess(len(str(caught.exception)), 20_000)
+        self.assertRegex(caught.exception.code, "^[A-Za-z0-9_-]{1,64}$")
+
+    def test_errors_say_what_happens_next(self):
+        def raising(error):
+            @made
+            def fails(ctx, request):
+                raise error
+
+            with self.assertRaises(ktrdr.OperationError) as caught:
+                TestRun().run(fails, {})
+            return caught.exception
+
+        permanent = raising(ktrdr.PermanentError("no file", code="no_file"))
+        self.assertTrue(permanent.permanent)
+        self.assertEqual(permanent.code, "no_file")
+        self.assertEqual(raising(ktrdr.RetryAfter(30, "busy")).seconds, 30)
+        other = raising(KeyError("x"))
+        self.assertEqual(other.code, "exception")
+        self.assertTrue(str(other).startswith("KeyError: 'x'\n"), other)
+        self.assertIn("in fails", str(other))
+        self.assertNotIn("_main.py", str(other))
+        self.assertIn("sys.exit", str(raising(SystemExit(3))))
+
+    def test_a_result_that_is_no_json_fails(self):
+        with self.assertRaisesRegex(ktrdr.OperationError, "Thread"):
+            TestRun().run(made(lambda ctx, request: threading.Thread()), {})
+
+    def test_the_next_attempt_finds_the_checkpoint(self):
+        @made
+        def counts(ctx, request):
+            first = ctx.last_checkpoint({"done": 0})["done"]
+            ctx.checkpoint(lambda: {"done": first + 1})
+            return first
+
+        run = TestRun()
+        self.assertEqual(run.run(counts, {}), 0)
+        self.assertEqual(run.next_attempt().run(counts, {}), 1)
+
+    def test_the_owner_and_the_data_directory(self):
+        @made
+        def reads(ctx, request):
+            ctx.ensure_owner()
+            return ctx.data_dir.resolve(request["file"]).read_text()
+
+        with tempfile.TemporaryDirectory() as folder:
+            pathlib.Path(folder, "a.txt").write_text("hello")
+            self.assertEqual(TestRun(folder).run(reads, {"file": "a.txt"}), "hello")
+            with self.assertRaisesRegex(ktrdr.PermanentError, "leaves the data directory"):
+                TestRun(folder).run(reads, {"file": "../../etc/passwd"})
+            with self.assertRaises(ktrdr.Cancelled):
+                TestRun(folder, is_owner=False).run(reads, {"file": "a.txt"})
+
+
+if __name__ == "__main__":
+    unittest.main()
