@@ -2,13 +2,18 @@
 
 use std::path::PathBuf;
 
+use futures::future::join_all;
 use ktrdr_protocol::id::WorkerType;
 use ktrdr_tests::events::EventStream;
+use ktrdr_tests::process::peak_memory;
 use ktrdr_tests::{
     Answer, BackendProcess, Client, LIMIT, Scratch, Settings, Stack, TokensFile, wait_for,
 };
 use rusqlite::Connection;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 /// A folder for an archive.
 struct Place {
@@ -32,6 +37,13 @@ impl Place {
 
     fn settings(&self, settings: Settings) -> Settings {
         settings.with("KTRDR_ARCHIVE", self.setting())
+    }
+
+    /// Changes the file behind the backend's back.
+    fn change(&self, sql: &str) {
+        let file = Connection::open(self.file()).unwrap();
+        file.busy_timeout(LIMIT).unwrap();
+        file.execute_batch(sql).unwrap();
     }
 
     /// How many operations the file has.
@@ -94,8 +106,8 @@ async fn operations_that_left_the_stream_are_shown_as_before() {
 
     let body = json!({"steps": 1, "step_ms": 1});
     let completed = api.started("dummy", &body).await;
-    let failing =
-        json!({"steps": 2, "step_ms": 1, "fail_at_step": 1, "execution": {"max_attempts": 1}});
+    let execution = json!({"max_attempts": 1, "labels": {"sym.bol": "GOOG"}});
+    let failing = json!({"steps": 2, "step_ms": 1, "fail_at_step": 1, "execution": execution});
     let failed = api.started("dummy", &failing).await;
     let before = [
         api.wait_for_status(&completed, "completed").await,
@@ -118,11 +130,16 @@ async fn operations_that_left_the_stream_are_shown_as_before() {
     assert_eq!(listed(api, "limit=10").await, (newest_first, 2));
     let only_failed = (vec![failed.clone()], 1);
     assert_eq!(listed(api, "status=failed").await, only_failed);
+    assert_eq!(listed(api, "label=sym.bol:GOOG").await, only_failed);
+    assert_eq!(listed(api, "label=sym.bol:IBM").await, (vec![], 0));
     assert_eq!(
         listed(api, "offset=1&limit=1").await,
         (vec![completed.clone()], 2)
     );
-    assert_eq!(listed(api, "operation_type=training").await, (vec![], 0));
+    let of_type = listed(api, "operation_type=dummy&limit=1").await;
+    assert_eq!(of_type, (vec![failed.clone()], 2));
+    let unknown = api.operations("operation_type=training").await;
+    unknown.expect_problem(400, "invalid_query");
 
     let path = |id: &str, rest: &str| format!("/api/v1/operations/{id}/{rest}");
     let result = api.get(&path(&completed, "results")).await.expect(200);
@@ -136,6 +153,15 @@ async fn operations_that_left_the_stream_are_shown_as_before() {
     let mut events = EventStream::open(api, &path(&completed, "events"), None).await;
     let event = events.operation(&completed, "completed").await;
     assert_eq!(event.data["archived"], json!(true), "{event:?}");
+
+    // Its id is not taken for a new one.
+    let mut repeated = body;
+    repeated["task_id"] = json!(completed);
+    let known = api.start("dummy", &repeated).await.expect(200);
+    assert_eq!(known.json["existed"], true, "{known}");
+    repeated["steps"] = json!(2);
+    let other = api.start("dummy", &repeated).await;
+    other.expect_problem(409, "idempotency_mismatch");
 
     // It can be run again, with the same parameters.
     let again = api.post(&path(&failed, "retry"), &Value::Null).await;
@@ -267,6 +293,59 @@ async fn a_large_result_is_kept_up_to_a_bound() {
     assert_eq!(filler, Some(300_000));
     let too_large = stack.api().get(&result(&ids[1])).await;
     too_large.expect_problem(410, "result_gone");
+
+    place.change("UPDATE results SET result = '{'");
+    let damaged = stack.api().get(&result(&ids[0])).await;
+    damaged.expect_problem(502, "invalid_result");
+}
+
+#[tokio::test]
+async fn a_damaged_row_is_left_out_and_hides_no_other() {
+    let place = Place::new();
+    let stack = Stack::start_with(|settings| place.settings(settings)).await;
+    let _worker = stack.worker("dummy", "w1").await;
+    let api = stack.api();
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        let id = api.started("dummy", &json!({"steps": 0})).await;
+        api.wait_for_status(&id, "completed").await;
+        ids.push(id);
+    }
+    place.wait_for_rows(3).await;
+    empty_stream(&stack).await;
+    for id in &ids {
+        wait_until_archived(api, id).await;
+    }
+
+    let damaged = &ids[1];
+    place.change(&format!(
+        "UPDATE operations SET document = '{{}}' WHERE operation_id = '{damaged}'"
+    ));
+
+    for query in ["limit=2", "limit=10"] {
+        let answer = api.operations(query).await.expect(200);
+        let shown = answer.at("/data/operations").as_array().unwrap();
+        let shown: Vec<_> = shown.iter().map(|one| &one["operation_id"]).collect();
+        assert_eq!(shown, [&json!(ids[2]), &json!(ids[0])], "{answer}");
+        let warning = answer.json["warning"].as_str().unwrap();
+        assert!(warning.contains("1 cannot be read"), "{warning}");
+    }
+    let log = stack.backend.process.log();
+    let told = log.lines().filter(|line| line.contains("WARN"));
+    let told: Vec<_> = told.filter(|line| line.contains(damaged)).collect();
+    assert_eq!(told.len(), 1, "{log}");
+    let metrics = api.get("/metrics").await.text;
+    assert!(
+        metrics.contains("ktrdr_archive_damaged_total 2"),
+        "{metrics}"
+    );
+    let asked_for = api.operation(damaged).await;
+    asked_for.expect_problem(500, "operation_damaged");
+    let metrics = api.get("/metrics").await.text;
+    assert!(
+        metrics.contains("ktrdr_archive_errors_total 0"),
+        "{metrics}"
+    );
 }
 
 #[tokio::test]
@@ -344,4 +423,56 @@ async fn the_archive_forgets_what_is_older_than_its_retention() {
         .wait_for_operation(&id, "forgotten", |answer| answer.status == 404)
         .await;
     place.wait_for_rows(0).await;
+}
+
+#[tokio::test]
+async fn archived_operations_that_nobody_goes_on_reading_take_little_memory() {
+    let place = Place::new();
+    let stack = Stack::start_with(|settings| place.settings(settings)).await;
+    let _worker = stack.worker("dummy", "w1").await;
+    let id = stack.api().started("dummy", &json!({"steps": 0})).await;
+    place.wait_for_rows(1).await;
+
+    let file = Connection::open(place.file()).unwrap();
+    let (kind, document): (String, String) = file
+        .query_row("SELECT worker_type, document FROM operations", [], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .unwrap();
+
+    let filler = format!("\"metadata\":{{\"filler\":\"{}\",", "x".repeat(900_000));
+    let document = document.replacen("\"metadata\":{", &filler, 1);
+    for number in 0..60 {
+        let name = format!("large-{number}");
+        file.execute(
+            "INSERT INTO operations (stream, start_sequence, operation_id, worker_type, status, ended_at, end_sequence, document)
+                VALUES (5, ?1, ?2, ?3, 'completed', 9999999999999, ?1 + 1, ?4)",
+            (number + 1, &name, &kind, document.replace(&id, &name)),
+        )
+        .unwrap();
+    }
+
+    let large = stack.api().operation("large-1").await.expect(200);
+    assert_eq!(large.at("/data/archived"), &json!(true));
+    let pid = stack.backend.process.pid();
+    let before = peak_memory(pid);
+
+    let address = stack.api().base().trim_start_matches("http://").to_owned();
+    let deaf = (0..100).map(async |number| {
+        let mut stream = TcpStream::connect(&address).await.unwrap();
+        let path = match number % 2 {
+            0 => format!("/api/v1/operations?limit=1000&offset={number}"),
+            _ => format!("/api/v1/operations/large-{}", number % 60),
+        };
+        let request = format!("GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut first = [0; 16];
+        // The others have been refused, or read to the end of what the kernel takes.
+        let _ = timeout(LIMIT, stream.read(&mut first)).await;
+        stream
+    });
+    let _held = join_all(deaf).await;
+
+    let more = peak_memory(pid).saturating_sub(before) / (1024 * 1024);
+    assert!(more < 250, "{more} MiB");
 }

@@ -3,6 +3,7 @@
 
 use ktrdr_tests::engines::GateEngine;
 use ktrdr_tests::{LIMIT, Settings, Stack};
+use reqwest::Method;
 use serde_json::{Value, json};
 
 #[tokio::test]
@@ -44,9 +45,12 @@ async fn a_running_operation_stops_and_its_worker_is_free() {
         .api()
         .running("dummy", &json!({"steps": 1000, "step_ms": 100}))
         .await;
-    stack.api().cancel(&id).await.expect(200);
+    let answer = stack.api().cancel(&id).await.expect(200);
+    assert_eq!(answer.json["message"], "Operation cancelled successfully");
+    assert_eq!(answer.json["status"], "cancelled");
 
-    let cancelled = stack.api().wait_for_status(&id, "cancelled").await;
+    let cancelled = stack.api().operation(&id).await.expect(200);
+    let cancelled = cancelled.at("/data");
     assert!(cancelled["cancel_requested_at"].is_string(), "{cancelled}");
     assert_eq!(cancelled["attempts"][0]["outcome"], "cancelled");
     assert_eq!(cancelled.get("forced"), None);
@@ -54,7 +58,8 @@ async fn a_running_operation_stops_and_its_worker_is_free() {
     stack.api().wait_for_worker("w1", "AVAILABLE").await;
 
     // A second cancel, also by the short path, adds nothing to the log.
-    stack.api().cancel(&id).await.expect(200);
+    let second = stack.api().cancel(&id).await.expect(200);
+    assert_eq!(second.json["message"], "Operation was cancelled before");
     stack
         .api()
         .delete(&format!("/api/v1/operations/{id}"))
@@ -103,13 +108,14 @@ async fn an_engine_that_ignores_a_cancel_is_closed_by_the_backend_and_keeps_its_
         .started("gate", &json!({"ignore_cancel": true}))
         .await;
     gate.started().await;
-    stack.api().cancel(&id).await.expect(200);
-
-    let requested = stack.api().operation(&id).await;
+    let path = format!("/api/v1/operations/{id}/cancel?wait_seconds=0");
+    let requested = stack.api().delete(&path).await.expect(200);
     assert_eq!(
         requested.json["status"], "running",
         "requested is not confirmed: {requested}"
     );
+    let message = requested.json["message"].as_str().unwrap();
+    assert!(message.starts_with("Cancellation requested"), "{message}");
 
     let forced = stack.api().wait_for_status(&id, "cancelled").await;
     assert_eq!(forced["forced"], true);
@@ -143,7 +149,7 @@ async fn a_cancel_that_comes_too_late_says_so() {
         .await;
     gate.started().await;
 
-    let path = format!("/api/v1/operations/{id}/cancel?wait=30");
+    let path = format!("/api/v1/operations/{id}/cancel?wait_seconds=30");
     let (late, ()) = tokio::join!(stack.api().delete(&path), async {
         stack
             .api()
@@ -197,6 +203,9 @@ async fn cancelling_on_the_worker_itself_is_the_same_cancel() {
 
     let answer = worker.api.cancel(&id).await.expect(200);
     assert_eq!(answer.json["message"], "Operation cancelled successfully");
+    assert_eq!(answer.json["status"], "cancelled");
+    let second = worker.api.cancel(&id).await.expect(200);
+    assert_eq!(second.json["message"], "Operation was cancelled before");
 
     let cancelled = stack.api().wait_for_status(&id, "cancelled").await;
     assert!(cancelled["cancel_requested_at"].is_string());
@@ -207,6 +216,59 @@ async fn cancelling_on_the_worker_itself_is_the_same_cancel() {
             own.json["status"] == "cancelled"
         })
         .await;
+}
+
+#[tokio::test]
+async fn a_worker_stores_the_reason_in_the_body_of_a_cancel_as_a_backend_does() {
+    let stack = Stack::start().await;
+    let worker = stack.worker("dummy", "w1").await;
+
+    for (api, reason) in [(stack.api(), "at a backend"), (&worker.api, "at a worker")] {
+        let body = json!({"steps": 1000, "step_ms": 100});
+        let id = stack.api().running("dummy", &body).await;
+        let path = format!("/api/v1/operations/{id}/cancel");
+        let cancel = api.request(Method::DELETE, &path);
+
+        api.send(cancel.json(&json!({"reason": reason})))
+            .await
+            .expect(200);
+
+        let filter = format!("ktrdr.cancel.dummy.{id}");
+        let stored = stack.bus.stored(&filter).await;
+        let intent: Value = serde_json::from_slice(&stored[0].payload).unwrap();
+        assert_eq!(intent["reason"], reason);
+    }
+}
+
+#[tokio::test]
+async fn a_worker_says_that_its_engine_has_not_stopped_yet() {
+    let stack = Stack::start_with(|settings| Settings {
+        cancel_grace: LIMIT,
+        ..settings
+    })
+    .await;
+    let (worker, gate) = stack.gate_worker("g1").await;
+    let id = stack
+        .api()
+        .started("gate", &json!({"ignore_cancel": true}))
+        .await;
+    gate.started().await;
+    let cancel = async |wait: &str| {
+        let path = format!("/api/v1/operations/{id}/cancel?wait_seconds={wait}");
+        worker.api.delete(&path).await
+    };
+
+    let requested = cancel("0").await.expect(200);
+    let refused = cancel("-1").await;
+    gate.open(1);
+    stack.api().wait_for_status(&id, "completed").await;
+    let late = cancel("30").await;
+
+    assert_eq!(requested.json["status"], "running", "{requested}");
+    let message = requested.json["message"].as_str().unwrap();
+    assert!(message.starts_with("Cancellation requested"), "{message}");
+    refused.expect_problem(400, "invalid_query");
+    late.expect_problem(409, "already_finished");
 }
 
 #[tokio::test]

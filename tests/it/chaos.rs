@@ -23,8 +23,11 @@ async fn nothing_is_lost_or_done_twice_whatever_dies() {
         report.is_clean(),
         "see the violations above; again with: scripts/chaos --seconds 15 --seed {seed}"
     );
+
+    // Which fault comes is up to the seed, and so is whether attempts are lost or handed back.
+    let totals = &report.verdict.totals;
     assert!(
-        report.verdict.totals.takeovers > 0,
+        totals.takeovers + totals.releases > 0,
         "the faults had no effect"
     );
 }

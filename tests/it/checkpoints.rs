@@ -405,3 +405,52 @@ async fn a_cleaning_that_was_frozen_disturbs_neither_the_one_that_took_over_nor_
     })
     .await;
 }
+
+/// Whose checkpoint a resume would begin with.
+async fn resumes_from(stack: &Stack, id: &str) -> Value {
+    let path = format!("/api/v1/operations/{id}/checkpoint");
+    let answer = stack.api().get(&path).await.expect(200);
+    assert_eq!(answer.at("/data/operation_id"), id);
+    answer.at("/data/resumes_from").clone()
+}
+
+#[tokio::test]
+async fn it_is_told_whether_a_resume_would_begin_with_a_checkpoint() {
+    let stack = training_stack().await;
+    let worker = stack.worker("training", "t1").await;
+    let _dummy = stack.worker("dummy", "d1").await;
+
+    // Nothing was saved.
+    let fails = json!({"task_id": "fails", "steps": 3, "step_ms": 1, "fail_at_step": 1});
+    stack.api().started("dummy", &fails).await;
+    stack.api().wait_for_status("fails", "failed").await;
+    assert_eq!(resumes_from(&stack, "fails").await, Value::Null);
+    stack
+        .api()
+        .get("/api/v1/operations/nobody/checkpoint")
+        .await
+        .expect_problem(404, "operation_not_found");
+
+    // A cancelled training has one of its own.
+    let mut long = training("first");
+    long["epochs"] = json!(100_000);
+    stack.api().started("training", &long).await;
+    wait_for_checkpoint(&stack, "first").await;
+    stack.api().cancel("first").await.expect(200);
+    stack.api().wait_for_status("first", "cancelled").await;
+    assert_eq!(resumes_from(&stack, "first").await, "first");
+
+    // A resume that never ran would begin where the first one stopped.
+    drop(worker);
+    let answer = stack
+        .api()
+        .post("/api/v1/operations/first/resume", &json!({}))
+        .await
+        .expect(202);
+    let second = answer.json["operation_id"].as_str().unwrap().to_owned();
+    stack.api().cancel(&second).await.expect(200);
+    stack.api().wait_for_status(&second, "cancelled").await;
+    assert_eq!(resumes_from(&stack, &second).await, "first");
+
+    fs::remove_dir_all(&stack.settings.data_dir).unwrap();
+}

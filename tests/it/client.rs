@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use ktrdr_client::{
-    Client, Error, ErrorCode, ExecutionOptions, ListOperations, ListWorkers, OperationId, Status,
+    Client, Error, ErrorCode, ExecutionOptions, ListOperations, ListWorkers, OperationFilter,
+    OperationId, Status,
 };
 use ktrdr_tests::{LIMIT, Stack, TokensFile, wait_for};
 use serde::{Deserialize, Serialize};
@@ -82,7 +83,13 @@ async fn an_operation_is_listed_read_cancelled_and_retried() {
     stack.api().wait_for_status("one", "running").await;
     let operation = client.get(&started.operation_id).await.unwrap();
     let running = ListOperations {
-        status: Some(Status::Running),
+        filter: OperationFilter {
+            status: vec![Status::Pending, Status::Running],
+            operation_type: vec!["dummy".to_owned()],
+            worker_id: Some("w1".to_owned()),
+            ..OperationFilter::default()
+        },
+        limit: Some(10),
         ..ListOperations::default()
     };
     let listed = client.list(&running).await.unwrap();

@@ -42,15 +42,6 @@ async fn the_page_is_served_with_a_strict_policy_and_revalidates() {
         .expect_problem(404, "unknown_route");
 }
 
-async fn live(browser: &Browser) {
-    browser
-        .wait(
-            "the page to be live",
-            "return document.getElementById('link')?.dataset.state === 'live'",
-        )
-        .await;
-}
-
 #[tokio::test]
 async fn an_operation_is_started_watched_and_cancelled() {
     let Some(browser) = Browser::start().await else {
@@ -60,7 +51,7 @@ async fn an_operation_is_started_watched_and_cancelled() {
     let _worker = stack.worker("dummy", "w1").await;
     browser.look(false, 1280).await;
     browser.goto(stack.api().base()).await;
-    live(&browser).await;
+    browser.wait_until_live().await;
 
     // The form is made from the worker type's schema. Each field shows why the backend refused it.
     browser.click("#start-link").await;
@@ -101,7 +92,7 @@ async fn an_operation_is_started_watched_and_cancelled() {
     browser.click("form button[type=submit]").await;
 
     // It runs, and the bar moves without anybody doing anything.
-    browser.wait_for_text("h1", "from-the-form").await;
+    browser.wait_for_text(".op-head", "from-the-form").await;
     let now = "return Number(document.querySelector('[role=progressbar]')?.getAttribute('aria-valuenow')) > ";
     browser.wait("progress", &format!("{now} 1")).await;
     browser.wait("more progress", &format!("{now} 4")).await;
@@ -111,7 +102,7 @@ async fn an_operation_is_started_watched_and_cancelled() {
             "return document.querySelector('#metrics svg path.line') !== null",
         )
         .await;
-    browser.wait_for_text(".timeline", "Started").await;
+    browser.wait_for_text(".timeline", "Attempt 1 on w1").await;
 
     let shown = stack.api().operation("from-the-form").await.json;
     assert_eq!(
@@ -184,7 +175,7 @@ async fn an_operation_is_started_watched_and_cancelled() {
             stack.api().base()
         ))
         .await;
-    browser.click(&format!("{row} .op-id")).await;
+    browser.click(&format!("{row} .op-about")).await;
     browser.wait_for_text(".timeline", "Cancelled").await;
     assert_eq!(
         browser.run("return document.activeElement.id").await,
@@ -200,16 +191,18 @@ async fn an_operation_is_started_watched_and_cancelled() {
         "#/operations?status=cancelled"
     );
 
-    // By id, to its page.
+    // By id: the list, and then its page.
     browser.fill("#search", "never-was").await;
-    browser.click(".search button").await;
-    browser.wait_for_text("#search-error", "not found").await;
+    browser
+        .wait_for_text(".empty", "No operation matches")
+        .await;
 
     browser.fill("#search", "from-the-form").await;
-    browser.click(".search button").await;
+    browser.wait_for_text(row, "cancelled").await;
+    browser.press(Browser::ENTER).await;
     browser.wait_for_text(".timeline", "Cancelled").await;
     browser.wait_for_text(".op-head .actions", "Retry").await;
-    live(&browser).await;
+    browser.wait_until_live().await;
 
     // Again, as a new operation that points back.
     browser.click(".op-head .actions button").await;
@@ -297,26 +290,27 @@ async fn a_worker_dies_and_comes_back_and_so_does_the_backend() {
     browser
         .goto(&format!("{}/#/workers", stack.api().base()))
         .await;
-    let card = "article[data-id='w1']";
-    browser.wait_for_text(card, &running).await;
+    let row = "tr[data-id='w1']";
     browser
-        .wait_for_text(&format!("{card} .chips"), "busy")
+        .wait(
+            "what the worker runs",
+            &format!("return document.querySelector(\"{row} a[title='{running}']\") !== null"),
+        )
         .await;
+    browser.wait_for_text(&format!("{row} .chip"), "busy").await;
 
     worker.process.kill();
     browser
-        .wait_for_text(&format!("{card} .chips"), "silent")
+        .wait_for_text(&format!("{row} .chip"), "silent")
         .await;
     browser.screenshot("worker-silent").await;
 
     worker.restart().await;
-    browser
-        .wait_for_text(&format!("{card} .chips"), "busy")
-        .await;
-    browser.wait_for_text(card, "attempt 2").await;
+    browser.wait_for_text(&format!("{row} .chip"), "busy").await;
+    browser.wait_for_text(row, "attempt 2").await;
     stack.api().cancel(&running).await.expect(200);
     browser
-        .wait_for_text(&format!("{card} .chips"), "available")
+        .wait_for_text(&format!("{row} .chip"), "available")
         .await;
 
     // The backend dies: the page says so, keeps what it shows, and recovers by itself.
@@ -326,7 +320,7 @@ async fn a_worker_dies_and_comes_back_and_so_does_the_backend() {
     browser
         .wait_for_text(&format!("tr[data-id='{running}'] .chip"), "cancelled")
         .await;
-    live(&browser).await;
+    browser.wait_until_live().await;
 
     stack.backend.process.kill();
     browser.wait_for_text("#banner", "Disconnected").await;
@@ -340,7 +334,7 @@ async fn a_worker_dies_and_comes_back_and_so_does_the_backend() {
     browser.screenshot("disconnected").await;
 
     stack.backend.restart().await;
-    live(&browser).await;
+    browser.wait_until_live().await;
     browser
         .wait(
             "the banner to go",
@@ -365,15 +359,8 @@ async fn page_beside_a_completed_operation(browser: &Browser) -> (Stack, WorkerP
     stack.api().wait_for_status(&done, "completed").await;
 
     browser.goto(stack.api().base()).await;
-    live(browser).await;
+    browser.wait_until_live().await;
     (stack, worker, done)
-}
-
-/// Goes to a view without loading the page again.
-async fn view(browser: &Browser, hash: &str) {
-    browser
-        .run(&format!("location.hash = {}", json!(hash)))
-        .await;
 }
 
 #[tokio::test]
@@ -384,13 +371,13 @@ async fn a_view_opened_while_the_backend_is_away_is_filled_once_it_is_back() {
     let (mut stack, _worker, done) = page_beside_a_completed_operation(&browser).await;
 
     // A view without anything to show still knows whether the backend is there.
-    view(&browser, "#/operations/never-was").await;
+    browser.view("#/operations/never-was").await;
     browser.wait_for_text(".problem", "not found").await;
-    live(&browser).await;
+    browser.wait_until_live().await;
 
-    view(&browser, "#/nowhere").await;
+    browser.view("#/nowhere").await;
     browser.wait_for_text("h1", "There is nothing here").await;
-    live(&browser).await;
+    browser.wait_until_live().await;
     assert_eq!(
         browser.run("return document.title").await,
         "Nothing here · KTRDR Workers"
@@ -398,7 +385,7 @@ async fn a_view_opened_while_the_backend_is_away_is_filled_once_it_is_back() {
 
     stack.backend.process.kill();
     browser.wait_for_text("#banner", "Disconnected").await;
-    view(&browser, &format!("#/operations/{done}")).await;
+    browser.view(&format!("#/operations/{done}")).await;
     browser
         .wait_for_text("main .problem", "cannot be reached")
         .await;
@@ -412,7 +399,7 @@ async fn a_view_opened_while_the_backend_is_away_is_filled_once_it_is_back() {
             "return document.querySelector('#result .data-view') !== null",
         )
         .await;
-    live(&browser).await;
+    browser.wait_until_live().await;
 
     let left = "return [...document.querySelectorAll('#banner, main .problem')].every((one) => one.hidden)";
     browser.wait("no complaint to be left", left).await;
@@ -430,7 +417,7 @@ async fn a_page_goes_through_an_outage_of_nats() {
     let state =
         |wanted| format!("return document.getElementById('link').dataset.state === '{wanted}'");
     // A request that fails leads to a check at once, before the next regular one.
-    view(&browser, &format!("#/operations/{done}")).await;
+    browser.view(&format!("#/operations/{done}")).await;
     browser
         .wait("the page to say that it is not ready", &state("unready"))
         .await;
@@ -463,7 +450,7 @@ async fn a_page_goes_through_an_outage_of_nats() {
     .iter()
     .enumerate()
     {
-        view(&browser, hash).await;
+        browser.view(hash).await;
         browser
             .wait(
                 "the view's stream to be open",
@@ -475,7 +462,7 @@ async fn a_page_goes_through_an_outage_of_nats() {
     assert_eq!(browser.run("return seen.includes('live')").await, false);
 
     stack.nats.run().await;
-    live(&browser).await;
+    browser.wait_until_live().await;
     browser.wait_for_text(".timeline", "Completed").await;
     browser
         .wait(
@@ -491,7 +478,7 @@ async fn a_page_goes_through_an_outage_of_nats() {
         .await;
 
     let after = stack.api().started("dummy", &json!({"steps": 0})).await;
-    view(&browser, "#/operations").await;
+    browser.view("#/operations").await;
     browser
         .wait_for_text(&format!("tr[data-id='{after}'] .chip"), "completed")
         .await;
@@ -522,7 +509,7 @@ async fn an_operation_that_nobody_runs_says_why() {
         .started("dummy", &json!({"steps": 100_000, "step_ms": 20}))
         .await;
     stack.api().wait_for_status(&running, "running").await;
-    view(&browser, &format!("#/operations/{running}")).await;
+    browser.view(&format!("#/operations/{running}")).await;
     browser.wait_for_text(".op-head .chip", "running").await;
 
     worker.process.kill();
@@ -537,7 +524,8 @@ async fn an_operation_that_nobody_runs_says_why() {
             "return document.querySelector('main .note').hidden",
         )
         .await;
-    browser.wait_for_text(".timeline", "attempt 2").await;
+    browser.wait_for_text(".timeline", "lost").await;
+    browser.wait_for_text(".timeline", "Attempt 2 on w1").await;
 
     stack.api().cancel(&running).await.expect(200);
     browser.wait_for_text(".op-head .chip", "cancelled").await;

@@ -41,12 +41,47 @@ async fn a_direct_start_takes_the_slot_and_a_busy_worker_says_so() {
         "g2"
     );
 
-    let again = worker
-        .api
-        .post("/gate/start", &json!({"task_id": "direct-1"}))
-        .await;
-    assert_eq!(again.status, 409, "{again}");
     stack.bus.settled().await;
+}
+
+#[tokio::test]
+async fn a_repeated_direct_start_is_answered_and_another_body_is_refused() {
+    let stack = Stack::start().await;
+    let (engine, gate) = GateEngine::new();
+    let worker = stack.local_worker(engine.clone(), "g1", &[]).await;
+    let start = async |body| worker.api.post("/gate/start", &body).await;
+    let first = json!({"task_id": "direct-1"});
+    let other = json!({"task_id": "direct-1", "ignore_cancel": true});
+    start(first.clone()).await.expect(200);
+    gate.started().await;
+
+    // Also while it has the only slot.
+    let again = start(first.clone()).await.expect(200);
+    assert_eq!(again.json["existed"], true, "{again}");
+    start(other.clone())
+        .await
+        .expect_problem(409, "idempotency_mismatch");
+
+    gate.open_for_all();
+    stack.api().wait_for_status("direct-1", "completed").await;
+    start(first.clone()).await.expect(200);
+
+    // A backend answers in the same way about it, and the worker about what a backend started.
+    stack.api().start("gate", &first).await.expect(200);
+    let refused = stack.api().start("gate", &other).await;
+    refused.expect_problem(409, "idempotency_mismatch");
+    let queued = json!({"task_id": "queued-1"});
+    stack.api().started("gate", &queued).await;
+    stack.api().wait_for_status("queued-1", "completed").await;
+    start(queued).await.expect(200);
+    let changed = start(json!({"task_id": "queued-1", "execution": {"max_attempts": 2}})).await;
+    changed.expect_problem(409, "idempotency_mismatch");
+
+    // What another worker ran, this one does not know.
+    let elsewhere = stack.local_worker(engine, "g2", &[]).await;
+    let taken = elsewhere.api.post("/gate/start", &first).await;
+    taken.expect_problem(409, "task_id_conflict");
+    assert_eq!(stack.bus.stored("ktrdr.start.*.*").await.len(), 2);
 }
 
 #[tokio::test]

@@ -50,12 +50,18 @@ fn every_test_that_is_named_in_the_docs_exists() {
     assert!(missing.is_empty(), "no such tests: {missing:?}");
 }
 
+/// The settings of programs that a worker runs.
+fn programs() -> clap::Command {
+    ktrdr_exec::ExecOptions::augment_args(clap::Command::new("programs"))
+}
+
 /// The variables of both programs. `WORKER_TYPE` chooses the engine, so the worker's own settings
 /// do not hold it.
 fn variables() -> BTreeSet<String> {
     let commands = [
         ktrdr_backend::Config::command(),
         ktrdr_worker::Config::command(),
+        programs(),
     ];
     let read = commands
         .iter()
@@ -81,14 +87,62 @@ fn the_example_environment_lists_exactly_the_variables_there_are() {
     assert_eq!(listed, variables());
 }
 
+/// The variables of what lives with the streams.
+fn variables_of_streams() -> BTreeSet<String> {
+    let of_streams = AskedSettings::augment_args(clap::Command::new("streams"));
+
+    of_streams
+        .get_arguments()
+        .filter_map(clap::Arg::get_env)
+        .map(|name| name.to_string_lossy().into_owned())
+        .collect()
+}
+
+/// The rows of the tables of settings: variable, flag and default, without their code marks.
+fn setting_rows(page: &str) -> impl Iterator<Item = [String; 3]> {
+    page.lines().filter_map(|line| {
+        let mut cells = line.strip_prefix('|')?.split('|').map(str::trim);
+        let variable = cells.next().filter(|cell| cell.starts_with('`'))?;
+
+        Some([variable, cells.next()?, cells.next()?].map(|cell| cell.replace('`', "")))
+    })
+}
+
 #[test]
-fn the_readme_names_every_variable() {
-    let readme = std::fs::read_to_string(repository().join("README.md")).unwrap();
-    let missing: Vec<String> = variables()
-        .into_iter()
-        .filter(|name| !readme.contains(&format!("`{name}`")))
-        .collect();
-    assert!(missing.is_empty(), "README.md does not name {missing:?}");
+fn the_page_on_configuration_says_what_help_says() {
+    let page = repository().join("docs/configuration.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let rows: Vec<_> = setting_rows(&page).collect();
+
+    let listed: BTreeSet<String> = rows.iter().map(|[name, ..]| name.clone()).collect();
+    assert_eq!(listed, variables());
+    assert_eq!(listed.len(), rows.len(), "a setting has two rows");
+
+    let of_streams = variables_of_streams();
+    for command in [
+        ktrdr_backend::Config::command(),
+        ktrdr_worker::Config::command(),
+        programs(),
+    ] {
+        for setting in command.get_arguments() {
+            let (Some(variable), Some(flag)) = (setting.get_env(), setting.get_long()) else {
+                continue;
+            };
+            let variable = variable.to_string_lossy();
+            let [_, listed_flag, listed_default] = rows
+                .iter()
+                .find(|[name, ..]| *name == variable)
+                .expect("listed");
+            assert_eq!(*listed_flag, format!("--{flag}"), "{variable}");
+
+            // A process that is not asked for something follows the streams, whatever their default.
+            if !of_streams.contains(variable.as_ref()) {
+                let default = setting.get_default_values().first();
+                let default = default.map_or("".into(), |text| text.to_string_lossy());
+                assert_eq!(*listed_default, default, "{variable}");
+            }
+        }
+    }
 }
 
 /// The settings of one block of docker-compose.yml, with those of the blocks that it takes over.
@@ -132,12 +186,7 @@ fn docker_compose_passes_every_setting() {
     ];
 
     // A worker follows the settings of the streams, whatever it is given.
-    let of_streams = AskedSettings::augment_args(clap::Command::new("streams"));
-    let of_streams: Vec<_> = of_streams
-        .get_arguments()
-        .filter_map(clap::Arg::get_env)
-        .map(|name| name.to_string_lossy().into_owned())
-        .collect();
+    let of_streams = variables_of_streams();
 
     let programs = [
         ("backend-settings", ktrdr_backend::Config::command()),

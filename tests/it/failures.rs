@@ -22,6 +22,9 @@ async fn failures_and_panics_fail_the_operation_and_leave_the_worker_alive() {
         .await;
     let failed = stack.api().wait_for_status(&panicking, "failed").await;
     assert_eq!(failed["error"]["code"], "panic");
+    let message = failed["error_message"].as_str().unwrap();
+    let told = "the engine panicked: panicked at step 1, as asked, at worker/engines/src/dummy.rs:";
+    assert!(message.starts_with(told), "{message}");
 
     let fine = stack.api().started("dummy", &json!({"steps": 0})).await;
     stack.api().wait_for_status(&fine, "completed").await;

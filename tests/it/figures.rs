@@ -3,11 +3,15 @@
 
 use std::process::Command;
 
+use async_nats::jetstream::consumer::Config;
 use ktrdr_tests::engines::GateEngine;
 use ktrdr_tests::process::Process;
-use ktrdr_tests::{Client, LIMIT, Stack, WorkerProcess, wait_for};
+use ktrdr_tests::secure::{configuration, installation};
+use ktrdr_tests::{
+    BackendProcess, Client, LIMIT, NatsServer, Settings, Stack, WorkerProcess, wait_for,
+};
 use ktrdr_worker::Engine;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Waits until a sample of a `/metrics` page is as wanted.
 async fn wait_for_sample(api: &Client, name: &str, is_wanted: impl Fn(f64) -> bool) {
@@ -128,6 +132,75 @@ async fn queues_and_the_age_of_unfinished_work_are_shown() {
 }
 
 #[tokio::test]
+async fn a_queue_that_is_nearly_full_is_shown_and_told() {
+    let stack = Stack::start().await;
+    let (engine, gate) = GateEngine::new();
+    let _worker = stack
+        .local_worker(engine, "g1", &["--concurrency", "4"])
+        .await;
+    let mut ids = Vec::new();
+    for _ in 0..4 {
+        ids.push(stack.api().running("gate", &json!({})).await);
+    }
+
+    // The real limit is a million. Backends set it back when they have seen it.
+    let stream = stack.bus.jetstream.get_stream("KTRDR").await.unwrap();
+    let info = stream.consumer_info("gate-any").await.unwrap();
+    let lower = Config {
+        max_ack_pending: 4,
+        ..info.config
+    };
+    let jetstream = &stack.bus.jetstream;
+    let changed = jetstream.update_consumer_on_stream(lower, "KTRDR").await;
+    assert_eq!(changed.unwrap().cached_info().config.max_ack_pending, 4);
+
+    wait_for_line(
+        &stack.backend.process,
+        &[
+            "the queue nearly holds",
+            "gate",
+            "unacknowledged=4",
+            "limit=4",
+        ],
+    )
+    .await;
+    let sample = r#"ktrdr_queue_unacknowledged{worker_type="gate",queue="any"}"#;
+    wait_for_sample(stack.api(), sample, |n| n == 4.0).await;
+    let limit = r#"ktrdr_queue_unacknowledged_limit{worker_type="gate",queue="any"}"#;
+    wait_for_sample(stack.api(), limit, |n| n == 1_000_000.0).await;
+
+    gate.open_for_all();
+    for id in &ids {
+        stack.api().wait_for_status(id, "completed").await;
+    }
+}
+
+/// The server does not let the backend raise the age limit.
+#[tokio::test]
+async fn an_operation_that_is_about_to_expire_is_shown_and_told() {
+    let users = configuration(&installation(&["dummy"]));
+    let without = users.replacen("\"$JS.API.STREAM.UPDATE.KTRDR\"", "\"unused\"", 1);
+    assert_ne!(users, without);
+    let nats = NatsServer::start_with(&without).await;
+    let settings = Settings {
+        secure: true,
+        ..Settings::fast(nats.url())
+    };
+    let settings = settings.with("KTRDR_RETENTION", "12s");
+    let backend = BackendProcess::start(&settings).await;
+    let worker = WorkerProcess::start(&settings, "dummy", "w1").await;
+    backend.api.wait_for_worker("w1", "AVAILABLE").await;
+
+    let slow = json!({"steps": 1000, "step_ms": 100});
+    let id = backend.api.running("dummy", &slow).await;
+
+    let oldest = r#"ktrdr_unfinished_oldest_age_seconds{worker_type="dummy"}"#;
+    wait_for_sample(&backend.api, oldest, |age| age > 10.0).await;
+    wait_for_line(&backend.process, &["about to leave the stream", &id]).await;
+    drop(worker);
+}
+
+#[tokio::test]
 async fn a_worker_that_does_not_pull_is_shown_and_told_by_backends() {
     let stack = Stack::start().await;
     let heartbeat = json!({
@@ -187,4 +260,42 @@ async fn a_stream_that_lost_its_newest_messages_is_told_and_counted() {
         stack.api().operation(&kept).await.json["status"],
         "completed"
     );
+}
+
+#[tokio::test]
+async fn figures_say_how_long_operations_took_and_why_they_failed() {
+    let stack = Stack::start().await;
+    let _worker = stack.worker("dummy", "w1").await;
+    for (id, fail) in [("good", false), ("bad-1", true), ("bad-2", true)] {
+        let mut body = json!({"task_id": id, "steps": 1, "step_ms": 1});
+        if fail {
+            body["fail_at_step"] = json!(1);
+        }
+        stack.api().started("dummy", &body).await;
+        let status = if fail { "failed" } else { "completed" };
+        stack.api().wait_for_status(id, status).await;
+    }
+    let gpu = json!({"execution": {"requirements": {"gpu": true, "memory_gb": 16}}});
+    stack.api().started("dummy", &gpu).await;
+
+    let stats = stack.api().get("/api/v1/stats?window_seconds=600").await;
+    let stats = stats.expect(200);
+    let ended = stats.at("/data/ended");
+    assert_eq!(ended["window_seconds"], 600);
+    assert_eq!(ended["operations"], 3);
+    for name in ["waiting", "running"] {
+        let [half, most] = ["p50", "p95"].map(|at| ended[name][at].as_f64().unwrap());
+        assert!(0.0 <= half && half <= most && most < 60.0, "{ended}");
+    }
+    let failures = json!([
+        {"operation_type": "dummy", "error_code": "engine_error", "operations": 2}
+    ]);
+    assert_eq!(ended["failures"], failures);
+    let queues = stats.at("/data/queues").as_array().unwrap();
+    let reasons: Vec<&Value> = queues.iter().map(|queue| &queue["nobody"]).collect();
+    let reason = "None of the 1 dummy workers has a GPU and 16 GiB of memory";
+    assert!(reasons.contains(&&json!(reason)), "{reasons:?}");
+    assert!(reasons.contains(&&Value::Null), "{reasons:?}");
+    let refused = stack.api().get("/api/v1/stats?window_seconds=0").await;
+    refused.expect_problem(400, "invalid_query");
 }

@@ -1,6 +1,7 @@
 //! The test snippets and curl commands of the guide, run against this system.
 
-use ktrdr_tests::{LIMIT, Stack, wait_for};
+use ktrdr_tests::{LIMIT, Scratch, Stack, wait_for};
+use reqwest::Method;
 use serde_json::{Value, json};
 
 /// `test_start_endpoint_accepts_task_id`, `test_start_endpoint_generates_id_if_not_provided`.
@@ -223,6 +224,48 @@ async fn metrics_are_read_on_by_cursor_while_the_operation_runs() {
         .expect(404);
 }
 
+/// A client may follow an operation at its worker, and go on at a backend when the worker is gone.
+#[tokio::test]
+async fn a_metrics_cursor_of_a_worker_is_taken_by_a_backend_and_the_other_way_round() {
+    let stack = Stack::start().await;
+    let worker = stack.worker("dummy", "w1").await;
+    let body = json!({"steps": 30, "step_ms": 20, "metrics_per_step": 10});
+    let id = stack.api().running("dummy", &body).await;
+    let path = format!("/api/v1/operations/{id}/metrics?limit=7");
+    let (mut cursor, mut values, mut turn) = (String::new(), Vec::new(), 0);
+
+    wait_for("all points", LIMIT, async || {
+        turn += 1;
+        let api = [stack.api(), &worker.api][turn % 2];
+        let query = match cursor.as_str() {
+            "" => path.clone(),
+            cursor => format!("{path}&cursor={cursor}"),
+        };
+        let page = api.get(&query).await.expect(200);
+        let points = page.at("/data/metrics").as_array().unwrap();
+        values.extend(points.iter().map(|point| point["value"].as_f64().unwrap()));
+        cursor = page.at("/data/cursor").as_str().unwrap().to_owned();
+        match values.len() {
+            300 => Ok(()),
+            count => Err(format!("{count} points")),
+        }
+    })
+    .await;
+
+    let steps = (1..=30).flat_map(|step| std::iter::repeat_n(f64::from(step), 10));
+    assert_eq!(values, steps.collect::<Vec<_>>());
+    for api in [stack.api(), &worker.api] {
+        let end = api
+            .get(&format!("{path}&cursor={cursor}"))
+            .await
+            .expect(200);
+        assert_eq!(end.at("/data/metrics"), &json!([]), "{end}");
+        assert_eq!(end.at("/data/has_more"), &json!(false), "{end}");
+        let rubbish = api.get(&format!("{path}&cursor=7")).await;
+        rubbish.expect_problem(400, "invalid_cursor");
+    }
+}
+
 /// The registration of workers over REST, which the guide tells people to look for, is answered
 /// with what to do here.
 #[tokio::test]
@@ -266,4 +309,57 @@ async fn everything_that_is_not_there_answers_in_the_one_error_shape() {
 
     let answer = stack.api().delete("/api/v1/workers").await.expect(405);
     assert_eq!(answer.json["status_code"], 405);
+}
+
+#[tokio::test]
+async fn metric_points_have_steps_and_come_as_a_table() {
+    let data = Scratch::new("lists");
+    let stack = Stack::start_with(|settings| {
+        let bars = settings.data_dir.join("GOOG_1d.csv");
+        std::fs::copy(bars, data.join("GOOG_1d.csv")).unwrap();
+        settings.data_dir(data.path())
+    })
+    .await;
+    let worker = stack.worker("training", "w1").await;
+    let body = json!({
+        "task_id": "net", "symbol": "GOOG", "timeframe": "1d", "epochs": 3, "hidden_layers": [2],
+    });
+    let started = stack.api().post("/api/v1/training/start", &body).await;
+    started.expect(202);
+    let done = stack
+        .api()
+        .wait_for_any_status("net", &["completed", "failed"])
+        .await;
+    assert_eq!(done["status"], "completed", "{done}");
+
+    for api in [stack.api(), &worker.api] {
+        let path = "/api/v1/operations/net/metrics";
+        let two = format!("{path}?name=val_loss,train_loss");
+        let page = api.get(&two).await.expect(200);
+        let points = page.at("/data/metrics").as_array().unwrap();
+        assert_eq!(points.len(), 6, "{page}");
+        for point in points {
+            assert!(
+                point["step"].as_f64().is_some_and(|step| step >= 1.0),
+                "{point}"
+            );
+        }
+
+        let table = api
+            .get(&format!("{path}?name=val_loss&format=csv&limit=2"))
+            .await;
+        let table = table.expect(200);
+        assert!(table.header("content-type").starts_with("text/csv"));
+        assert_eq!(table.header("x-ktrdr-has-more"), "true");
+        let lines: Vec<&str> = table.text.lines().collect();
+        assert_eq!(lines.len(), 3, "{table}");
+        assert_eq!(lines[0], "name,step,value,attempt,timestamp");
+        assert!(lines[2].starts_with("val_loss,2,"), "{table}");
+        let cursor = table.header("x-ktrdr-cursor");
+        let rest = format!("{path}?name=val_loss&cursor={cursor}");
+        let request = api.request(Method::GET, &rest).header("accept", "text/csv");
+        let rest = api.send(request).await.expect(200);
+        assert!(rest.text.contains("\r\nval_loss,3,"), "{rest}");
+        assert_eq!(rest.text.lines().count(), 2, "{rest}");
+    }
 }

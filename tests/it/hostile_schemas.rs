@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use futures::future::join_all;
+use ktrdr_tests::process::peak_memory;
 use ktrdr_tests::{BackendProcess, Client, LIMIT, Stack, wait_for};
 use serde_json::{Map, Value, json};
 
@@ -52,15 +54,9 @@ async fn listed(api: &Client, worker_type: &str) -> Value {
     .await
 }
 
-/// MiB that a process has in memory.
-fn resident(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))
-        .unwrap();
-    let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
-    kibibytes / 1024
+/// The most MiB that a process has had in memory so far.
+fn peak(pid: u32) -> u64 {
+    peak_memory(pid) / (1024 * 1024)
 }
 
 /// Asks for the health of `api` until `stop`. Returns the slowest answer.
@@ -79,7 +75,7 @@ async fn a_schema_that_cannot_be_used_refuses_the_starts_of_its_type_and_stops_n
     let stack = Stack::start().await;
     let (_worker, gate) = stack.gate_worker("g1").await;
     gate.open_for_all();
-    let before = resident(stack.backend.process.pid());
+    let before = peak(stack.backend.process.pid());
     let (stop, stopped) = tokio::sync::oneshot::channel();
     let health = tokio::spawn(watch_health(stack.api().clone(), stopped));
 
@@ -136,7 +132,7 @@ async fn a_schema_that_cannot_be_used_refuses_the_starts_of_its_type_and_stops_n
     stop.send(()).unwrap();
     let slowest = health.await.unwrap();
     assert!(slowest < PROMPT, "{slowest:?}");
-    let grown = resident(stack.backend.process.pid()) - before;
+    let grown = peak(stack.backend.process.pid()) - before;
     assert!(grown < MAX_GROWTH, "{grown} MiB");
 }
 
@@ -146,7 +142,7 @@ async fn a_check_that_takes_too_long_is_given_up_and_stops_nobody_else() {
     let stack = Stack::start().await;
     let (_worker, gate) = stack.gate_worker("g1").await;
     gate.open_for_all();
-    let before = resident(stack.backend.process.pid());
+    let before = peak(stack.backend.process.pid());
     let mut costly = chain(14, "allOf", &json!({"type": "integer"}));
     let first = json!({"$ref": costly.as_object_mut().unwrap().remove("$ref")});
     costly["properties"] = json!({"list": {"items": first}});
@@ -175,7 +171,7 @@ async fn a_check_that_takes_too_long_is_given_up_and_stops_nobody_else() {
     stop.send(()).unwrap();
     let slowest = health.await.unwrap();
     assert!(slowest < PROMPT, "{slowest:?}");
-    let grown = resident(stack.backend.process.pid()) - before;
+    let grown = peak(stack.backend.process.pid()) - before;
     assert!(grown < MAX_GROWTH, "{grown} MiB");
     // What the schema says is still checked.
     stack
@@ -254,4 +250,35 @@ async fn a_domain_stays_with_the_worker_type_that_had_it_first() {
         .await;
         api.start("prey", &json!({})).await.expect(202);
     }
+}
+
+/// Names that are the same without their odd characters, and members that take a hundred times their
+/// text.
+#[tokio::test]
+async fn the_document_of_costly_schemas_is_made_soon_and_once_for_all_clients() {
+    let stack = Stack::start().await;
+    let names = (0..6_000).map(|at| char::from_u32(0x4e00 + at).unwrap().to_string());
+    let definitions: Map<String, Value> = names.map(|name| (name, json!({}))).collect();
+    publish(&stack, "odd", "odd", &json!({"$defs": definitions})).await;
+    let members = json!({"examples": vec![json!({"a": 0}); 6_000]});
+    for name in ["a", "b", "c", "d"] {
+        publish(&stack, name, name, &members).await;
+        listed(stack.api(), name).await;
+    }
+
+    let pid = stack.backend.process.pid();
+    let before = peak(pid);
+
+    for path in ["/openapi.json", "/api/v1/worker-types"] {
+        let all = (0..40).map(|_| stack.api().get(path));
+        let texts: Vec<String> = join_all(all)
+            .await
+            .into_iter()
+            .map(|answer| answer.expect(200).text)
+            .collect();
+        assert!(texts.iter().all(|text| text.len() == texts[0].len()));
+    }
+
+    let more = peak(pid) - before;
+    assert!(more < 64, "{more} MiB");
 }

@@ -4,76 +4,12 @@
 //! `KTRDR_TEST_OLD_BIN` names the directory with `ktrdr-backend` and `ktrdr-worker` of the earlier
 //! version. Without it these tests are skipped.
 
-use std::path::PathBuf;
-
 use async_nats::jetstream::consumer::pull;
 use ktrdr_bus::signing::write_new_seed;
-use ktrdr_tests::settings::repository;
-use ktrdr_tests::{
-    BackendProcess, Bus, Client, LIMIT, NatsServer, Scratch, Settings, WorkerProcess, wait_for,
-};
+use ktrdr_protocol::time::Timestamp;
+use ktrdr_tests::Version::{self, New, Old};
+use ktrdr_tests::{BackendProcess, Bus, Client, LIMIT, Mixed, Scratch, WorkerProcess, wait_for};
 use serde_json::{Value, json};
-
-/// Whose programs run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Version {
-    Old,
-    New,
-}
-use Version::{New, Old};
-
-/// A NATS server and a data directory that programs of both versions share.
-struct Mixed {
-    nats: NatsServer,
-    bus: Bus,
-    data: Scratch,
-    old_programs: PathBuf,
-}
-
-impl Mixed {
-    /// `None`, and a word about it, when no old programs are given.
-    async fn start() -> Option<Self> {
-        let Some(directory) = std::env::var_os("KTRDR_TEST_OLD_BIN") else {
-            eprintln!("SKIPPED: KTRDR_TEST_OLD_BIN names no directory with older programs");
-            return None;
-        };
-        let old_programs = PathBuf::from(&directory)
-            .canonicalize()
-            .unwrap_or_else(|error| panic!("KTRDR_TEST_OLD_BIN={}: {error}", directory.display()));
-
-        let nats = NatsServer::start().await;
-        let bus = nats.bus().await;
-        let data = Scratch::new("mixed");
-        std::fs::copy(
-            repository().join("data/GOOG_1d.csv"),
-            data.join("GOOG_1d.csv"),
-        )
-        .unwrap();
-        Some(Self {
-            nats,
-            bus,
-            data,
-            old_programs,
-        })
-    }
-
-    fn settings(&self, version: Version) -> Settings {
-        Settings {
-            programs: (version == Old).then(|| self.old_programs.clone()),
-            ..Settings::fast(self.nats.url())
-                .data_dir(self.data.path())
-                .with("KTRDR_CHECKPOINT_INTERVAL", "0s")
-        }
-    }
-
-    async fn backend(&self, version: Version) -> BackendProcess {
-        BackendProcess::start(&self.settings(version)).await
-    }
-
-    async fn worker(&self, version: Version, worker_type: &str, id: &str) -> WorkerProcess {
-        WorkerProcess::start(&self.settings(version), worker_type, id).await
-    }
-}
 
 /// A start body of a dummy operation that runs until it is stopped.
 fn endless(id: &str) -> Value {
@@ -179,24 +115,50 @@ async fn all_requests_are_acknowledged(bus: &Bus) {
     .await;
 }
 
+/// Removes what backends of the release before do not show.
+fn remove_news(operation: &mut Value) {
+    if let Some(fields) = operation.as_object_mut() {
+        for news in ["summary", "retried_as"] {
+            fields.remove(news);
+        }
+    }
+}
+
 /// The answers that two backends must give alike once everything has ended.
 async fn shown_by(api: &Client) -> Vec<Value> {
     let mut shown = Vec::new();
-    let all = api.operations("limit=1000").await.expect(200);
+    // One of the release before ignores the parameter, and always shows the results.
+    let all = api.operations("limit=1000&include=result").await;
+    let all = all.expect(200);
 
     // A backend of the release before does not say whether there are more.
     let mut list = all.at("/data").clone();
     if let Some(fields) = list.as_object_mut() {
         fields.remove("has_more");
+        fields.remove("next_cursor");
+    }
+    for operation in list["operations"].as_array_mut().into_iter().flatten() {
+        remove_news(operation);
     }
     shown.push(list);
 
-    shown.push(api.get("/api/v1/worker-types").await.expect(200).json);
+    // A backend of the release before shows the schemas of the worker that registered last.
+    let mut types = api.get("/api/v1/worker-types").await.expect(200).json;
+    for one in types["data"]["worker_types"].as_array_mut().unwrap() {
+        for schema in ["request_schema", "result_schema"] {
+            one.as_object_mut().unwrap().remove(schema);
+        }
+    }
+    shown.push(types);
     for operation in all.at("/data/operations").as_array().unwrap() {
         let id = operation["operation_id"].as_str().unwrap();
         for path in ["", "/history", "/metrics?limit=1000"] {
             let answer = api.get(&format!("/api/v1/operations/{id}{path}")).await;
-            shown.push(answer.expect(200).json);
+            let mut document = answer.expect(200).json;
+            if path.is_empty() {
+                remove_news(&mut document["data"]);
+            }
+            shown.push(document);
         }
         // 200 with the result, or 409 because there is none.
         let results = api.get(&format!("/api/v1/operations/{id}/results")).await;
@@ -541,4 +503,54 @@ async fn the_streams_of_an_old_backend_keep_their_settings_under_a_new_one() {
         let cancelled = backend.api.wait_for_status(&id, "cancelled").await;
         assert_eq!(cancelled["attempt"], 1, "{cancelled}");
     }
+}
+
+#[tokio::test]
+async fn old_workers_run_delayed_operations_when_they_are_due_and_none_that_has_expired() {
+    let Some(mixed) = Mixed::start().await else {
+        return;
+    };
+    let (old, new) = (mixed.backend(Old).await, mixed.backend(New).await);
+    let _worker = mixed.worker(Old, "dummy", "w1").await;
+    new.api.wait_for_worker("w1", "AVAILABLE").await;
+
+    let delayed = json!({"steps": 0, "execution": {"delay_seconds": 1.5}});
+    let delayed = new.api.started("dummy", &delayed).await;
+
+    let done = new.api.wait_for_status(&delayed, "completed").await;
+    let time = |field: &str| -> Timestamp { serde_json::from_value(done[field].clone()).unwrap() };
+    assert!(time("started_at") >= time("start_at"), "{done}");
+    old.api.wait_for_status(&delayed, "completed").await;
+
+    let busy = new.api.running("dummy", &endless("busy")).await;
+    let late = json!({"steps": 0, "execution": {"queue_timeout_seconds": 0.5}});
+    let late = new.api.started("dummy", &late).await;
+    for api in [&new.api, &old.api] {
+        let failed = api.wait_for_status(&late, "failed").await;
+        assert_eq!(failed["error"]["code"], "expired", "{failed}");
+    }
+    new.api.cancel(&busy).await.expect(200);
+    all_requests_are_acknowledged(&mixed.bus).await;
+    assert_eq!(mixed.bus.event_names("dummy", &late).await, ["failed"]);
+}
+
+#[tokio::test]
+async fn old_workers_are_given_no_operation_of_another_priority() {
+    let Some(mixed) = Mixed::start().await else {
+        return;
+    };
+    let backend = mixed.backend(New).await;
+    let _old = mixed.worker(Old, "dummy", "w1").await;
+    backend.api.wait_for_worker("w1", "AVAILABLE").await;
+
+    let urgent = json!({"steps": 0, "execution": {"priority": 1}});
+    let urgent = backend.api.started("dummy", &urgent).await;
+    an_operation_completes(&backend.api, "usual").await;
+
+    let waiting = backend.api.operation(&urgent).await.expect(200);
+    assert_eq!(waiting.at("/data/status"), "pending");
+    let _new = mixed.worker(New, "dummy", "w2").await;
+    let done = backend.api.wait_for_status(&urgent, "completed").await;
+    assert_eq!(done["worker_id"], "w2");
+    assert_eq!(done["attempt"], 1);
 }

@@ -104,8 +104,10 @@ async fn every_line_of_the_page_shows_what_it_says() {
     let mut w1 = stack.worker("dummy", "w1").await;
 
     look_at_workers(&stack, &tried).await;
+    pause_and_drain(&stack, &tried).await;
     start_and_follow(&stack, &tried).await;
     look_at_stores(&stack, &tried).await;
+    keys(&stack, &tried).await;
     w1.process.stop().await;
     remove_a_type(&stack, &tried).await;
 
@@ -144,7 +146,7 @@ async fn look_at_workers(stack: &Stack, tried: &Tried) {
         .iter()
         .map(|one| &one["subject"])
         .collect();
-    assert_eq!(subjects.len(), 2, "{subjects:?}");
+    assert_eq!(subjects.len(), 4, "{subjects:?}");
 
     tried.line("nats micro info ktrdr-worker-dummy");
 
@@ -177,6 +179,98 @@ async fn look_at_workers(stack: &Stack, tried: &Tried) {
     second.process.stop().await;
     tried.line("nats sub 'ktrdr.heartbeat.*.*'");
     tried.line("nats pub ktrdr.heartbeat.request ''");
+}
+
+async fn pause_and_drain(stack: &Stack, tried: &Tried) {
+    let bucket = stack
+        .bus
+        .jetstream
+        .get_key_value("KTRDR_WORKER_TYPES")
+        .await;
+    let bucket = bucket.unwrap();
+    let paused = async |wanted: bool| {
+        wait_for("the pause", LIMIT, async || {
+            let stream = stack.bus.jetstream.get_stream("KTRDR").await.unwrap();
+            let found = stream.consumer_info("dummy-any").await;
+            let found = found.map_err(|error| error.to_string())?.paused;
+            (found == wanted).then_some(()).ok_or(found.to_string())
+        })
+        .await;
+    };
+    bucket
+        .put("pause.dummy", r#"{"until":null}"#.into())
+        .await
+        .unwrap();
+    paused(true).await;
+    bucket.delete("pause.dummy").await.unwrap();
+    paused(false).await;
+    tried.line(r#"nats kv put KTRDR_WORKER_TYPES pause.dummy '{"until":null}'"#);
+    tried.line("nats kv del KTRDR_WORKER_TYPES pause.dummy -f");
+
+    let schedule = json!({"domain": "dummy", "body": {"steps": 0}, "cron": "0 0 1 1 *"});
+    let path = "/api/v1/schedules/ID";
+    let put = stack
+        .api()
+        .request(reqwest::Method::PUT, path)
+        .json(&schedule);
+    stack.api().send(put).await.expect(201);
+    let run = stack
+        .api()
+        .post("/api/v1/schedules/ID/run", &json!({}))
+        .await;
+    let run = run.expect(202);
+    // It must not run any more when the worker is asked to drain, nor show its events later.
+    let id = run.json["operation_id"].as_str().unwrap();
+    stack.api().wait_for_status(id, "completed").await;
+    for (key, field) in [("schedule.ID", "cron"), ("schedule_run.ID", "last_run")] {
+        let found = wait_for("the key", LIMIT, async || {
+            let found = bucket.get(key).await.map_err(|error| error.to_string())?;
+            found.ok_or("nothing".to_owned())
+        })
+        .await;
+        let found: Value = serde_json::from_slice(&found).unwrap();
+        assert!(!found[field].is_null(), "{found}");
+        tried.line(&format!("nats kv get KTRDR_WORKER_TYPES {key} --raw"));
+    }
+    let rings = stack
+        .bus
+        .stored_in("KTRDR_SCHEDULES", "ktrdr.schedule.ID")
+        .await;
+    assert_eq!(rings.len(), 1);
+    tried.line("nats stream subjects KTRDR_SCHEDULES");
+    stack.api().delete(path).await.expect(200);
+
+    let answer = ask(stack, "ktrdr.worker.w1.drain", "").await;
+    assert_eq!(answer, json!({"draining": true, "running": 0}));
+    let answer = ask(stack, "ktrdr.worker.w1.undrain", "").await;
+    assert_eq!(answer["draining"], false);
+    tried.line("nats request ktrdr.worker.w1.drain ''");
+    tried.line("nats request ktrdr.worker.w1.undrain ''");
+}
+
+async fn keys(stack: &Stack, tried: &Tried) {
+    let concurrency = json!({"key": "nightly", "limit": 1});
+    let body = json!({"steps": 0, "execution": {"concurrency": concurrency}});
+    let id = stack.api().started("dummy", &body).await;
+    stack.api().wait_for_status(&id, "completed").await;
+
+    let subjects: Vec<(String, usize)> = stack_stream(stack)
+        .await
+        .info_with_subjects("ktrdr.key.*.*.*")
+        .await
+        .unwrap()
+        .try_collect()
+        .await
+        .unwrap();
+    let [(subject, 1)] = subjects.as_slice() else {
+        panic!("{subjects:?}");
+    };
+    let stream = stack_stream(stack).await;
+    let entry = stream.get_last_raw_message_by_subject(subject);
+    let entry: Value = serde_json::from_slice(&entry.await.unwrap().payload).unwrap();
+    assert_eq!(entry, json!({"key": "nightly", "holders": [id]}));
+    tried.line("nats stream subjects KTRDR --filter 'ktrdr.key.*.*.*'");
+    tried.line(&format!("nats stream get KTRDR --last-for {subject}"));
 }
 
 async fn start_and_follow(stack: &Stack, tried: &Tried) {
@@ -286,7 +380,7 @@ async fn start_and_follow(stack: &Stack, tried: &Tried) {
         .try_collect()
         .await
         .unwrap();
-    assert_eq!(subjects, [("ktrdr.start.dummy.any".to_owned(), 1)]);
+    assert_eq!(subjects, [("ktrdr.start.dummy.any".to_owned(), 2)]);
 
     tried.line("nats stream subjects KTRDR --filter 'ktrdr.start.*.*'");
 
@@ -302,6 +396,14 @@ async fn start_and_follow(stack: &Stack, tried: &Tried) {
     })
     .await;
     tried.line("nats stream view KTRDR_METRICS --subject 'ktrdr.metrics.*.ID'");
+
+    let said =
+        json!({"timestamp": "2026-01-01T00:00:00Z", "level": "info", "text": "said by hand"});
+    let batch = json!({"operation_id": "ID", "worker_id": "w1", "attempt": 1, "lines": [said]});
+    bus.store("ktrdr.logs.dummy.ID", batch.to_string()).await;
+    tried.line("nats stream view KTRDR_LOGS --subject 'ktrdr.logs.*.ID'");
+    let lines = stack.api().get("/api/v1/operations/ID/logs").await;
+    assert!(lines.text.contains("said by hand"), "{lines}");
 
     let intent = json!({"operation_id": "ID", "requested_at": "2026-01-01T00:00:00Z"});
     store_once(stack, "ktrdr.cancel.dummy.ID", "cancel-ID", &intent).await;

@@ -4,12 +4,13 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use async_nats::jetstream::consumer::pull;
+use async_nats::jetstream::consumer::{DeliverPolicy, pull};
 use futures::{StreamExt, TryStreamExt, stream};
 use ktrdr_bus::queues;
 use ktrdr_protocol::id::WorkerType;
 use ktrdr_protocol::origin::Origin;
 use ktrdr_protocol::queue_class::CLASSES;
+use ktrdr_protocol::time::Timestamp;
 use ktrdr_tests::engines::GateEngine;
 use ktrdr_tests::{
     BackendProcess, Bus, Client, LIMIT, NatsServer, Proxy, Settings, Stack, WorkerProcess, wait_for,
@@ -218,6 +219,40 @@ async fn the_list_and_the_consumers_are_made_again_when_somebody_removes_them() 
     }
 }
 
+/// A cluster can lose the entry of a consumer and keep the consumer, which accepts no other begin.
+#[tokio::test]
+async fn a_consumer_that_is_made_again_begins_where_it_began() {
+    let stack = Stack::start().await;
+    let _worker = stack.worker("dummy", "w1").await;
+    let completed = async || {
+        let body = needs(json!({"cores": 1}));
+        let id = stack.api().started("dummy", &body).await;
+        stack.api().wait_for_status(&id, "completed").await;
+    };
+
+    completed().await;
+    let first = begin_of(&stack.bus, "dummy-cores1").await;
+    completed().await;
+
+    stack
+        .bus
+        .jetstream
+        .delete_consumer_from_stream("dummy-cores1", stack.bus.names.stream())
+        .await
+        .unwrap();
+    completed().await;
+
+    assert_eq!(begin_of(&stack.bus, "dummy-cores1").await, first);
+}
+
+async fn begin_of(bus: &Bus, consumer: &str) -> DeliverPolicy {
+    queues::info(&bus.jetstream, &bus.names, consumer)
+        .await
+        .unwrap()
+        .config
+        .deliver_policy
+}
+
 #[tokio::test]
 async fn an_unused_queue_disappears_and_the_next_start_brings_it_back() {
     let stack = Stack::start_with(|settings| settings.with("KTRDR_QUEUE_IDLE", "300ms")).await;
@@ -262,8 +297,8 @@ async fn a_start_that_came_while_its_queue_was_paused_is_run_as_soon_as_it_goes_
     stack.api().wait_for_status(&id, "completed").await;
     let (jetstream, names) = (&stack.bus.jetstream, &stack.bus.names);
     let before = queues::info(jetstream, names, "dummy-any").await.unwrap();
-    let pause = Duration::from_secs(45);
-    queues::pause(jetstream, names, "dummy-any", pause)
+    let until = Timestamp::now().plus(Duration::from_secs(45));
+    queues::pause(jetstream, names, "dummy-any", until)
         .await
         .unwrap();
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use ktrdr_bus::oplog::{Ends, OpLog};
+use ktrdr_protocol::id::{OperationId, WorkerType};
 use ktrdr_tests::engines::GateEngine;
 use ktrdr_tests::{BackendProcess, Bus, Client, LIMIT, Stack, wait_for};
 use serde_json::json;
@@ -15,7 +17,12 @@ async fn stack() -> Stack {
 
 /// Waits until backends keep the streams for longer than `age`, because an operation needs it.
 async fn kept_for(bus: &Bus, age: Duration) {
-    for stream in ["KTRDR", "KTRDR_METRICS", "KV_KTRDR_CHECKPOINTS"] {
+    for stream in [
+        "KTRDR",
+        "KTRDR_METRICS",
+        "KTRDR_LOGS",
+        "KV_KTRDR_CHECKPOINTS",
+    ] {
         wait_for(
             &format!("{stream} to be kept for {age:?}"),
             LIMIT,
@@ -120,6 +127,7 @@ async fn one_old_operation_does_not_keep_those_that_are_over() {
             (names.stream(), "ktrdr.op.dummy.*"),
             (names.stream(), "ktrdr.cancel.dummy.*"),
             (names.metrics_stream(), "ktrdr.metrics.dummy.*"),
+            (names.logs_stream(), "ktrdr.logs.dummy.*"),
         ] {
             let left = stack.bus.stored_in(&stream, filter).await.len();
             if left > 0 {
@@ -175,4 +183,49 @@ async fn what_is_dropped_all_the_same_is_named_and_counted() {
     let page = stack.api().get("/metrics").await.text;
     let sample = "ktrdr_operations_expired_total{status=\"running\"} 1";
     assert!(page.contains(sample), "{page}");
+}
+
+/// The messages of a purge are chosen by the server, at a moment when the id may have been used again.
+#[tokio::test]
+async fn what_follows_the_end_of_an_operation_that_is_over_is_not_removed() {
+    let stack = Stack::start().await;
+    let (worker_type, id) = (
+        WorkerType::new("ghost").unwrap(),
+        OperationId::new("again").unwrap(),
+    );
+    let names = &stack.bus.names;
+    let subjects = [
+        (names.stream(), names.operation(&worker_type, &id)),
+        (names.stream(), names.cancel(&worker_type, &id)),
+        (names.metrics_stream(), names.metrics(&worker_type, &id)),
+        (names.logs_stream(), names.logs(&worker_type, &id)),
+    ];
+    let store_all = async || {
+        let start = stack.bus.store("ktrdr.start.ghost.any", "{}").await;
+        let mut ends = [0; 4];
+        for (end, (_, subject)) in ends.iter_mut().zip(&subjects) {
+            *end = stack.bus.store(subject.as_str(), "{}").await;
+        }
+        (start, ends)
+    };
+    let (start, [_, operations, metrics, logs]) = store_all().await;
+    let (later_start, later) = store_all().await;
+
+    let log = OpLog::new(stack.bus.jetstream.clone(), names.clone());
+    let ends = Ends {
+        operations,
+        metrics: Some(metrics),
+        logs: Some(logs),
+    };
+    let removed = log.remove(&worker_type, &id, &[start], ends).await;
+
+    assert!(removed.unwrap());
+    let starts = stack.bus.stored("ktrdr.start.ghost.any").await;
+    assert_eq!(starts.len(), 1);
+    assert_eq!(starts[0].sequence, later_start);
+    for ((stream, subject), later) in subjects.iter().zip(later) {
+        let left = stack.bus.stored_in(stream, subject).await;
+        assert_eq!(left.len(), 1, "{subject}");
+        assert_eq!(left[0].sequence, later, "{subject}");
+    }
 }

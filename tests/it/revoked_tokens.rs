@@ -55,6 +55,28 @@ async fn a_token_that_is_removed_ends_what_it_waits_for() {
     kept.operation("long", "cancelled").await;
 }
 
+#[tokio::test]
+async fn a_cancel_at_a_worker_waits_no_longer_than_its_token_is_valid() {
+    let parties = Parties::meet().await;
+    let leaver = parties.client("leaver", ALL).await;
+    let body = json!({"task_id": "long", "steps": 500, "step_ms": 20, "ignore_cancel": true});
+    leaver.running("dummy", &body).await;
+    let token = parties.tokens.token("leaver");
+    let at_worker = parties.visible.api.with_token(&token);
+    let path = "/api/v1/operations/long/cancel?wait_seconds=60";
+    let cancel = tokio::spawn(async move { at_worker.delete(path).await });
+    let stored = "the cancel to be stored";
+    leaver
+        .wait_for_operation("long", stored, |operation| {
+            operation.at("/data/cancel_requested_at").is_string()
+        })
+        .await;
+
+    parties.tokens.remove("leaver");
+
+    cancel.await.unwrap().expect_problem(401, "unauthorized");
+}
+
 /// A result of 30 MB does not fit into the buffers between server and client.
 #[tokio::test]
 async fn a_download_breaks_off_when_its_token_is_removed() {

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use ktrdr_tests::process::{Process, free_port, program};
-use ktrdr_tests::settings::repository;
+use ktrdr_tests::settings::{blocks, repository};
 use ktrdr_tests::{NatsServer, Scratch};
 
 /// How long all of it may take. The commands end by themselves before that.
@@ -27,14 +27,6 @@ test "$(find . -type f -perm /077)" = ""
 echo ALL-DONE
 "#;
 
-/// The blocks of shell commands of the page.
-fn blocks(page: &str) -> Vec<&str> {
-    page.split("```sh\n")
-        .skip(1)
-        .filter_map(|rest| rest.split("```").next())
-        .collect()
-}
-
 /// A `PATH` in which the programs of this build and of the harness come first.
 fn path(scratch: &Scratch) -> String {
     let own = program("ktrdr-backend");
@@ -52,7 +44,7 @@ fn path(scratch: &Scratch) -> String {
 #[tokio::test]
 async fn the_ten_commands_work_as_printed() {
     let page = std::fs::read_to_string(repository().join("docs/secure-deployment.md")).unwrap();
-    let blocks = blocks(&page);
+    let blocks = blocks(&page, "sh");
     assert_eq!(page.matches("\n**10.**").count(), 1);
     assert_eq!(blocks.len(), 1 + 10 + 3, "names, commands, use");
 

@@ -12,12 +12,13 @@ use ktrdr_tests::{
 use serde_json::json;
 
 /// The streams that every backend makes.
-const STREAMS: [&str; 5] = [
+const STREAMS: [&str; 6] = [
     "KTRDR",
     "KTRDR_METRICS",
     "KV_KTRDR_WORKER_TYPES",
     "KV_KTRDR_CHECKPOINTS",
     "OBJ_KTRDR_RESULTS",
+    "KTRDR_LOGS",
 ];
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -87,7 +88,7 @@ async fn a_backend_that_is_asked_for_less_follows_what_is_stored_and_says_so() {
     stack.api().wait_for_status(&id, "completed").await;
     let before = configs(&stack.bus).await;
 
-    let settings = stack.settings.clone().with("KTRDR_RETENTION", "1ms");
+    let settings = stack.settings.clone().with("KTRDR_RETENTION", "100ms");
     let other = BackendProcess::start(&settings).await;
 
     other.api.operation(&id).await.expect(200);
@@ -98,9 +99,12 @@ async fn a_backend_that_is_asked_for_less_follows_what_is_stored_and_says_so() {
         .find(|line| line.contains("follows the settings in force"))
         .unwrap_or_else(|| panic!("{log}"));
     assert!(line.contains("WARN"), "{line}");
-    assert!(line.contains("KTRDR_RETENTION is 7days, not 1ms"), "{line}");
     assert!(
-        line.contains("ktrdr-backend configure --retention 1ms --apply"),
+        line.contains("KTRDR_RETENTION is 7days, not 100ms"),
+        "{line}"
+    );
+    assert!(
+        line.contains("ktrdr-backend configure --retention 100ms --apply"),
         "{line}"
     );
 }

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use ktrdr_tests::engines::GateEngine;
 use ktrdr_tests::{Client, LIMIT, Stack, wait_for};
-use ktrdr_worker::{Context, Engine, OperationError};
+use ktrdr_worker::{Context, Engine, LogLevel, OperationError};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// `quiet`: reports nothing, and says that it is alive.
+/// `quiet`: reports nothing, and says that it is alive, and then what it does.
 struct QuietEngine;
 
 /// The engine takes no parameters.
@@ -26,9 +26,14 @@ impl Engine for QuietEngine {
     async fn run(&self, ctx: Context, _: NoParameters) -> Result<(), OperationError> {
         // Three times as long as the stall timeout.
         let mut ticks = tokio::time::interval(Duration::from_millis(100));
-        for _ in 0..30 {
+        for tick in 0..30 {
             ticks.tick().await;
-            ctx.alive();
+            // A log line is a sign of life, too.
+            if tick < 15 {
+                ctx.alive();
+            } else {
+                ctx.log(LogLevel::Info, "at work");
+            }
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ktrdr_tests::{LIMIT, Settings, Stack, wait_for};
+use ktrdr_tests::{BackendProcess, Client, LIMIT, Settings, Stack, wait_for};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -87,6 +87,100 @@ async fn the_same_idempotency_key_replays_the_first_answer() {
 }
 
 #[tokio::test]
+async fn the_same_id_with_another_body_is_refused_and_names_the_operation() {
+    let stack = Stack::start().await;
+    let _worker = stack.worker("dummy", "w1").await;
+    let second = BackendProcess::start(&stack.settings).await;
+    let keyed = async |api: &Client, body: &Value| {
+        let request = api.request(Method::POST, "/api/v1/dummy/start");
+        let request = request.header("idempotency-key", "monday").json(body);
+        api.send(request).await
+    };
+    let named =
+        json!({"task_id": "mine-1", "steps": 1, "step_ms": 1, "execution": {"max_attempts": 2}});
+    let unnamed = json!({"steps": 1, "step_ms": 1});
+    stack.api().start("dummy", &named).await.expect(202);
+    let key_id = keyed(stack.api(), &unnamed).await.expect(202).json["operation_id"].clone();
+
+    // While it waits or runs, and when it has ended; at the same backend and at another one.
+    for round in ["begun", "ended"] {
+        for api in [stack.api(), &second.api] {
+            for other in [
+                json!({"task_id": "mine-1", "steps": 2, "step_ms": 1, "execution": {"max_attempts": 2}}),
+                json!({"task_id": "mine-1", "step_ms": 1, "execution": {"max_attempts": 2}}),
+                json!({"task_id": "mine-1", "steps": 1, "step_ms": 1}),
+            ] {
+                let answer = api.start("dummy", &other).await;
+                let answer = answer.expect_problem(409, "idempotency_mismatch");
+                assert_eq!(answer.json["operation_id"], "mine-1", "{round} {answer}");
+                assert!(answer.text.contains("this task_id"), "{round} {answer}");
+            }
+            let answer = keyed(api, &json!({"steps": 2, "step_ms": 1})).await;
+            let answer = answer.expect_problem(409, "idempotency_mismatch");
+            assert_eq!(answer.json["operation_id"], key_id, "{round} {answer}");
+            assert_eq!(
+                answer.json["differing"],
+                json!(["steps"]),
+                "{round} {answer}"
+            );
+            assert!(answer.text.contains("this Idempotency-Key"), "{answer}");
+
+            // The same, written in another way.
+            let same = json!({"execution": {"max_attempts": 2.0, "requirements": {}}, "step_ms": 1.0, "steps": 1, "task_id": "mine-1"});
+            let answer = api.start("dummy", &same).await.expect(200);
+            assert_eq!(answer.json["existed"], true, "{round} {answer}");
+            keyed(api, &unnamed).await.expect(200);
+        }
+        stack.api().wait_for_status("mine-1", "completed").await;
+    }
+    assert_eq!(stack.bus.stored("ktrdr.start.*.*").await.len(), 2);
+}
+
+#[tokio::test]
+async fn of_two_bodies_with_one_id_at_a_time_one_is_started_and_the_other_refused() {
+    let stack = Stack::start().await;
+    let _worker = stack.worker("dummy", "w1").await;
+    let second = BackendProcess::start(&stack.settings).await;
+
+    for round in 0..10 {
+        let body = |steps| json!({"task_id": format!("race-{round}"), "steps": steps});
+        let (one, two) = (body(0), body(1));
+        let (here, there) = tokio::join!(
+            stack.api().start("dummy", &one),
+            second.api.start("dummy", &two)
+        );
+
+        let mut statuses = [here.status, there.status];
+        statuses.sort_unstable();
+        assert_eq!(statuses, [202, 409], "{here} {there}");
+        let refused = if here.status == 409 { here } else { there };
+        refused.expect_problem(409, "idempotency_mismatch");
+    }
+}
+
+/// The end of the tour in the README.
+#[tokio::test]
+async fn what_is_started_and_cancelled_a_second_time_is_told_plainly() {
+    let stack = Stack::start().await;
+    let _worker = stack.worker("dummy", "w1").await;
+    let body = json!({"task_id": "long-one", "steps": 600, "step_ms": 100});
+    stack.api().start("dummy", &body).await.expect(202);
+    let first = stack.api().cancel("long-one").await.expect(200);
+
+    let again = stack.api().start("dummy", &body).await.expect(200);
+    let second = stack.api().cancel("long-one").await.expect(200);
+
+    assert_eq!(first.json["message"], "Operation cancelled successfully");
+    assert_eq!(first.json["status"], "cancelled");
+    assert_eq!(again.json["existed"], true, "{again}");
+    assert_eq!(again.json["status"], "cancelled", "{again}");
+    let message = again.json["message"].as_str().unwrap();
+    let told = "Operation long-one was started before and is cancelled; nothing was started.";
+    assert!(message.starts_with(told), "{message}");
+    assert_eq!(second.json["message"], "Operation was cancelled before");
+}
+
+#[tokio::test]
 async fn concurrent_starts_with_one_task_id_are_one_operation() {
     let stack = Stack::start().await;
     let _worker = stack.worker("dummy", "w1").await;
@@ -140,6 +234,62 @@ async fn a_request_that_does_not_fit_its_schema_names_each_path() {
         stack.api().start("dummy", &body).await.expect(422);
     }
 
+    assert!(stack.bus.stored("ktrdr.start.*.*").await.is_empty());
+}
+
+#[tokio::test]
+async fn labels_are_shown_with_the_operation_and_kept_by_a_retry() {
+    let stack = Stack::start().await;
+    let _worker = stack.worker("dummy", "w1").await;
+    let labels = json!({"symbol": "GOOG", "run.2": "größer", "empty": ""});
+    let body = json!({
+        "steps": 1, "step_ms": 0, "fail_at_step": 1,
+        "execution": {"labels": labels, "max_attempts": 1},
+    });
+
+    let id = stack.api().started("dummy", &body).await;
+    let failed = stack.api().wait_for_status(&id, "failed").await;
+    let path = format!("/api/v1/operations/{id}/retry");
+    let retry = stack.api().post(&path, &Value::Null).await.expect(202);
+    let retry = retry.json["operation_id"].as_str().unwrap();
+    let retried = stack.api().wait_for_status(retry, "failed").await;
+
+    assert_eq!(failed["execution"]["labels"], labels);
+    assert_eq!(retried["execution"], failed["execution"]);
+    let listed = stack.api().operations("limit=1").await.expect(200);
+    assert_eq!(listed.at("/data/operations/0/execution/labels"), &labels);
+    let stored = stack.bus.stored("ktrdr.start.dummy.any").await;
+    let first: Value = serde_json::from_slice(&stored[0].payload).unwrap();
+    assert_eq!(first["labels"], labels);
+    assert_eq!(first["execution"], json!({"max_attempts": 1}));
+}
+
+#[tokio::test]
+async fn labels_outside_the_rules_are_refused_with_their_path() {
+    let stack = Stack::start().await;
+    let _worker = stack.worker("dummy", "w1").await;
+    let many: serde_json::Map<String, Value> = (0..17)
+        .map(|number| (format!("label{number}"), json!("x")))
+        .collect();
+
+    for (labels, path) in [
+        (json!({"symbol": 7}), "/execution/labels/symbol"),
+        (
+            json!({"symbol": "x".repeat(257)}),
+            "/execution/labels/symbol",
+        ),
+        (json!({"two words": "x"}), "/execution/labels"),
+        (json!({"n".repeat(64): "x"}), "/execution/labels"),
+        (Value::Object(many), "/execution/labels"),
+        (json!(["x"]), "/execution/labels"),
+    ] {
+        let body = json!({"steps": 0, "execution": {"labels": labels}});
+        let answer = stack.api().start("dummy", &body).await;
+        let answer = answer.expect_problem(422, "invalid_request");
+        let violations = answer.json["violations"].as_array().unwrap();
+        let is_told = violations.iter().any(|found| found["path"] == path);
+        assert!(is_told, "{path}: {answer}");
+    }
     assert!(stack.bus.stored("ktrdr.start.*.*").await.is_empty());
 }
 

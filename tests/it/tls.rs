@@ -33,6 +33,7 @@ const SHORT: Timeouts = Timeouts {
     idle: Duration::from_millis(800),
     body: Duration::from_millis(400),
     stalled: Duration::from_millis(400),
+    slow: Duration::from_secs(60),
 };
 
 #[derive(Parser)]

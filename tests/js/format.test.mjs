@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import {
-  ago, beginning, count, duration, number, percent, title,
+  ago, beginning, count, duration, fieldTitle, number, percent, secondsBetween, title,
 } from '../../backend/assets/dashboard/format.js';
 import { recordServerTime, serverNow } from '../../backend/assets/dashboard/server-clock.js';
 
@@ -18,6 +18,11 @@ test('a negative duration shows as zero: clocks differ', () => {
   assert.equal(duration(-3), '0s');
 });
 
+test('the time between is known when both times are', () => {
+  assert.equal(secondsBetween('2026-01-01T00:00:00Z', '2026-01-01T00:01:30.5Z'), 90.5);
+  assert.ok(Number.isNaN(secondsBetween('2026-01-01T00:00:00Z', null)));
+});
+
 test('unknown values show as a dash', () => {
   for (const format of [count, number, duration, percent, ago]) {
     assert.equal(format(null), '–', format.name);
@@ -28,14 +33,15 @@ test('unknown values show as a dash', () => {
 });
 
 test('numbers keep what a reader needs', () => {
-  const shown = [1234567, 1234.567, 0.123456789, 0.001, 0.000012345, -2.5].map(number);
+  const shown = [1234567, 1234.567, 0.123456789, 0.001, 0.000012345, -2.5]
+    .map((value) => number(value));
 
   assert.deepEqual(shown, ['1,234,567', '1,234.57', '0.123457', '0.001', '1.234e-5', '-2.5']);
 });
 
 test('percentages never round up to a hundred', () => {
-  assert.deepEqual([0, 0.5, 9.94, 10.9, 99.99, 100].map(percent),
-    ['0 %', '0.5 %', '9.9 %', '10 %', '99 %', '100 %']);
+  assert.deepEqual([0, 0.04, 0.5, 9.99, 10.9, 99.99, 100].map(percent),
+    ['0 %', '0 %', '0.5 %', '9.9 %', '10 %', '99 %', '100 %']);
 });
 
 test('names become words', () => {
@@ -62,4 +68,17 @@ test('ages follow the clock of the backend when it differs by more than its head
   recordServerTime(new Date(now - 1000).toUTCString(), now, now);
   assert.ok(Math.abs(serverNow() - Date.now()) < 50, 'a second is within what the header can say');
   assert.equal(ago(new Date(now).toISOString()), 'just now');
+});
+
+test('the name of a field is read with its unit', () => {
+  const names = ['step_ms', 'memory_gb', 'gpu', 'task_id', 'data-source', 'ms', 'sma_ratio'];
+
+  assert.deepEqual(names.map((name) => fieldTitle(name)),
+    ['Step (ms)', 'Memory (GiB)', 'GPU', 'Task id', 'Data source', 'Ms', 'SMA ratio']);
+});
+
+test('a unit that stands at the value is not in the name, and a share is never guessed', () => {
+  assert.equal(fieldTitle('total_return_pct', true), 'Total return');
+  assert.equal(fieldTitle('total_return_pct'), 'Total return pct');
+  assert.equal(fieldTitle('run_seconds', true), 'Run');
 });

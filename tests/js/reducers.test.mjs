@@ -15,7 +15,7 @@ import {
 const operation = (status, updatedAt, more = {}) =>
   ({ operation_id: 'one', status, updated_at: updatedAt, progress: { percentage: 0 }, ...more });
 
-test('metric points are numbered per metric, over all attempts', () => {
+test('metric points are numbered per metric and attempt', () => {
   const series = new MetricSeries();
   series.add([{ name: 'score', value: 1, timestamp: '', attempt: 1 },
     { name: 'score', value: 2, timestamp: '', attempt: 2 }]);
@@ -25,8 +25,19 @@ test('metric points are numbered per metric, over all attempts', () => {
   const lines = [...series.plots().values()].flat()
     .map(({ name, points }) => [name, points.map(({ x, y }) => [x, y])]);
 
-  assert.deepEqual(lines, [['score', [[1, 1]]], ['score (attempt 2)', [[2, 2], [3, 3]]],
+  assert.deepEqual(lines, [['score', [[1, 1]]], ['score (attempt 2)', [[1, 2], [2, 3]]],
     ['other', [[1, 4]]]]);
+});
+
+test('the step of a metric point is its x, in order', () => {
+  const series = new MetricSeries();
+  const at = (step, value) => ({ name: 'loss', value, timestamp: '', step });
+  series.add([at(10, 1), at(30, 3), at(20, 2)]);
+
+  const [{ points }] = series.plots().get('loss');
+
+  assert.deepEqual(points.map(({ x, y, tick }) => [x, y, tick]),
+    [[10, 1, '10'], [20, 2, '20'], [30, 3, '30']]);
 });
 
 test('metrics that share a meaning share a plot', () => {

@@ -70,7 +70,7 @@ test('alternatives among alternatives are offered side by side', () => {
 test('a variant is called by its tag, values, title, properties or type', () => {
   const label = (variant) => variantLabel(variant, root, 4);
 
-  assert.equal(label({ enum: [1, 2, 3, 4] }), '1, 2, 3, …');
+  assert.equal(label({ enum: [1, 2, 3, 4] }), 'By name: 1, 2, 3, …');
   assert.equal(label({ title: 'Own', type: 'object', required: ['a'] }), 'Own');
   assert.equal(label({ type: 'object', required: ['from', 'to'], properties: { x: {} } }),
     'From, to');
@@ -98,21 +98,22 @@ test('ranges are told in words, to the last digit', () => {
     { exclusiveMinimum: 0, maximum: 1 },
     { minimum: 2 }, { type: 'integer', minimum: 0 }, { minimum: 0 }, { exclusiveMinimum: 0 },
     { maximum: 9 },
-    { exclusiveMaximum: 9 }, {}, { minimum: 0, maximum: new Exact('18446744073709551615') },
+    { exclusiveMaximum: 9 }, {}, { minimum: 0, maximum: new Exact('18446744073709551614') },
   ].map(rangeHint);
 
   assert.deepEqual(hints, [
     'from 1 up to 5', 'more than 0 and less than 1', 'more than 0 up to 1',
     'at least 2', '', 'at least 0', 'more than 0', 'at most 9',
-    'less than 9', '', 'from 0 up to 18,446,744,073,709,551,615',
+    'less than 9', '', 'from 0 up to 18,446,744,073,709,551,614',
   ]);
 });
 
-test('required fields stand first, and a start before its end when the order was lost', () => {
+test('fields keep the order of their author; where it was lost, required ones stand first', () => {
   const schema = (names, required = []) =>
     ({ required, properties: Object.fromEntries(names.map((name) => [name, {}])) });
 
-  assert.deepEqual(orderedNames(schema(['b', 'a', 'c'], ['c', 'absent'])), ['c', 'b', 'a']);
+  assert.deepEqual(orderedNames(schema(['b', 'a', 'c'], ['c', 'absent'])), ['b', 'a', 'c']);
+  assert.deepEqual(orderedNames(schema(['a', 'b', 'c'], ['c', 'absent'])), ['c', 'a', 'b']);
   assert.deepEqual(orderedNames(schema(['end', 'fill', 'start'])), ['start', 'end', 'fill']);
   assert.deepEqual(orderedNames(schema(['end', 'start', 'fill'])), ['end', 'start', 'fill'],
     'the author had an order');

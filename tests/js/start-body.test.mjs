@@ -3,7 +3,7 @@ import { test } from 'node:test';
 
 import { InvalidForm } from '../../backend/assets/dashboard/schema-errors.js';
 import {
-  checkUnchanged, joinParts, parseBody, partOf, sharedSchemas, splitBody,
+  bodyOf, checkUnchanged, joinParts, parseBody, partOf, sharedSchemas, splitBody,
 } from '../../backend/assets/dashboard/start-body.js';
 
 const requirements = {
@@ -13,7 +13,9 @@ const requirements = {
 const execution = {
   type: 'object',
   properties: {
+    priority: { type: 'integer' },
     max_attempts: { type: 'integer' },
+    unknown_yet: { type: 'string' },
     requirements: { $ref: '#/components/schemas/Requirements', description: 'Needs.' },
   },
 };
@@ -34,12 +36,14 @@ test('the schemas of the shared parts come from the document of the REST interfa
   const shared = sharedSchemas(openApi(paths));
 
   assert.deepEqual(shared.id.properties, { task_id: { type: 'string' } });
-  assert.deepEqual(Object.keys(shared.execution.properties), ['requirements', 'max_attempts']);
+  assert.deepEqual(Object.keys(shared.how.properties), ['requirements', 'max_attempts']);
+  assert.deepEqual(Object.keys(shared.when.properties), ['priority', 'unknown_yet'],
+    'an option that is added later has a field, too');
 });
 
 test('requirements are shown at once, and a GPU is a checkbox', () => {
   const shared = sharedSchemas(openApi({ '/api/v1/dummy/start': post }));
-  const found = shared.execution.properties.requirements;
+  const found = shared.how.properties.requirements;
 
   assert.deepEqual(found.default, {});
   assert.equal(found.description, 'Needs.');
@@ -55,28 +59,35 @@ test('a document without a start route is an error', () => {
 });
 
 test('only what was asked for is sent', () => {
-  const parts = { id: {}, execution: { requirements: { gpu: false } }, parameters: { steps: 3 } };
+  const parts = {
+    id: {}, how: { requirements: { gpu: false } }, when: {}, parameters: { steps: 3 },
+  };
 
   assert.deepEqual(joinParts(parts), { steps: 3 });
 });
 
 test('parts are joined into one body, and a body is split into the same parts', () => {
   const parts = {
-    id: { task_id: 'mine' }, execution: { max_attempts: 2, requirements: { cores: 4 } },
-    parameters: { steps: 3 },
+    id: { task_id: 'mine' }, how: { max_attempts: 2, requirements: { cores: 4 } },
+    when: { priority: 1 }, parameters: { steps: 3 },
   };
 
   const body = joinParts(parts);
 
   assert.deepEqual(body, { task_id: 'mine', steps: 3,
-    execution: { max_attempts: 2, requirements: { cores: 4 } } });
-  assert.deepEqual(splitBody(body), parts);
+    execution: { max_attempts: 2, priority: 1, requirements: { cores: 4 } } });
+  assert.deepEqual(splitBody(body), {
+    id: parts.id, execution: { ...parts.how, ...parts.when }, parameters: parts.parameters,
+  });
 });
 
 test('a violation belongs to the part that its path begins with', () => {
   assert.equal(partOf('/task_id'), 'id');
-  assert.equal(partOf('/execution'), 'execution');
-  assert.equal(partOf('/execution/max_attempts'), 'execution');
+  assert.equal(partOf('/execution'), 'how');
+  assert.equal(partOf('/execution/max_attempts'), 'how');
+  assert.equal(partOf('/execution/requirements/cores'), 'how');
+  assert.equal(partOf('/execution/priority'), 'when');
+  assert.equal(partOf('/execution/labels/a'), 'when');
   for (const path of ['/executions', '/steps', '']) assert.equal(partOf(path), 'parameters', path);
 });
 
@@ -109,4 +120,10 @@ test('a body with values that the form has no field for cannot become a form', (
   assert.throws(() => checkUnchanged(body, [], {}),
     /at \/f0, .*\/f7 and 2 more\. Start it as JSON/);
   assert.doesNotThrow(() => checkUnchanged(body, [], body));
+});
+
+test('a body comes back from its parts', () => {
+  for (const body of [{}, { steps: 1 }, { task_id: 'a', steps: 1, execution: { max_attempts: 2 } }]) {
+    assert.deepEqual(bodyOf(splitBody(body)), body);
+  }
 });

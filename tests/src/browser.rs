@@ -179,6 +179,13 @@ impl Browser {
         self.post("url", json!({"url": url})).await.expect("a page");
     }
 
+    /// Runs JavaScript at the beginning of each page, before the page's own.
+    pub async fn before_each_page(&self, script: &str) {
+        let parameters = json!({"source": script});
+        self.devtools("Page.addScriptToEvaluateOnNewDocument", parameters)
+            .await;
+    }
+
     /// Runs JavaScript in the page and returns its result.
     ///
     /// # Panics
@@ -269,6 +276,24 @@ impl Browser {
             }
         })
         .await
+    }
+
+    /// Waits until the dashboard is connected to its backend.
+    ///
+    /// # Panics
+    /// When it does not connect in time.
+    pub async fn wait_until_live(&self) {
+        self.wait(
+            "the page to be live",
+            "return document.getElementById('link')?.dataset.state === 'live'",
+        )
+        .await;
+    }
+
+    /// Goes to a view of the dashboard without loading the page again.
+    pub async fn view(&self, hash: &str) {
+        self.run(&format!("location.hash = {}", Value::from(hash)))
+            .await;
     }
 
     /// Waits until an element shows a text.

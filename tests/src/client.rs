@@ -86,6 +86,8 @@ impl Client {
     /// # Panics
     /// When the HTTP client cannot be made.
     pub fn new(base: impl Into<String>) -> Self {
+        // The client crate has TLS in this workspace, and reqwest then wants to know by which library.
+        let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
         // Everything runs on this machine; a proxy from the environment would be in the way.
         let http = reqwest::Client::builder()
             .no_proxy()
@@ -321,6 +323,18 @@ impl Client {
             .as_array()
             .unwrap_or_else(|| panic!("not a list: {answer}"))
             .clone()
+    }
+
+    /// Forgets a worker type, as soon as the backend sees that nobody serves it.
+    pub async fn wait_to_forget(&self, worker_type: &str) {
+        let path = format!("/api/v1/worker-types/{worker_type}");
+        wait_for("the type to be forgotten", LIMIT, async || {
+            let answer = self.delete(&path).await;
+            (answer.status == 200)
+                .then_some(())
+                .ok_or(answer.to_string())
+        })
+        .await;
     }
 
     /// Waits until the registry shows a worker with this status, and returns its record.

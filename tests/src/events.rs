@@ -13,7 +13,7 @@ use crate::wait::LIMIT;
 pub struct Event {
     /// Its name.
     pub name: String,
-    /// The last id that was given, on this event or before it.
+    /// The last id that was given, on this event or before it; none while ids are cursors.
     pub id: Option<u64>,
     /// Its data.
     pub data: Value,
@@ -85,7 +85,7 @@ impl EventStream {
         let (mut name, mut data) = ("message".to_owned(), Vec::new());
         for line in block.lines() {
             match line.split_once(": ") {
-                Some(("id", id)) => self.last_id = Some(id.parse().expect("a number")),
+                Some(("id", id)) => self.last_id = id.parse().ok(),
                 Some(("event", text)) => text.clone_into(&mut name),
                 Some(("data", text)) => data.push(text),
                 Some(("", _)) => self.comments += 1,

@@ -17,6 +17,7 @@
 //! | [`events`] | server-sent events as a client reads them |
 //! | [`browser`] | a headless Chromium, to look at the dashboard with |
 //! | [`engines`] | engines that wait at a gate, block a thread, or fail a number of times |
+//! | [`talk`] | an engine that says much |
 //! | [`tokens`] | a file of tokens that a test changes |
 //! | [`stack`] | all of it together |
 //! | [`chaos`] | a load with faults from a seed, and the check that nothing was lost or done twice |
@@ -42,6 +43,7 @@ pub mod contract;
 pub mod engines;
 pub mod events;
 pub mod local_worker;
+pub mod mixed;
 pub mod nats;
 pub mod process;
 pub mod proxy;
@@ -49,6 +51,7 @@ pub mod scratch;
 pub mod secure;
 pub mod settings;
 pub mod stack;
+pub mod talk;
 pub mod tls;
 pub mod tokens;
 pub mod wait;
@@ -59,6 +62,7 @@ pub use certificates::{Authority, Certificate};
 pub use client::{Answer, Client};
 pub use cluster::Cluster;
 pub use local_worker::LocalWorker;
+pub use mixed::{Mixed, Version};
 pub use nats::NatsServer;
 pub use process::{BackendProcess, WorkerProcess, free_port};
 pub use proxy::Proxy;

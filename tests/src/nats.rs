@@ -1,6 +1,6 @@
 //! A nats-server of a test's own: any port, private store, killed when dropped.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use ktrdr_protocol::subject::SubjectNames;
@@ -20,6 +20,7 @@ pub struct NatsServer {
     program: PathBuf,
     arguments: Vec<String>,
     port: u16,
+    store: PathBuf,
     scratch: Scratch,
     /// Whether the test fails when the server has refused anything.
     secure: bool,
@@ -55,12 +56,28 @@ impl NatsServer {
         this
     }
 
-    /// The same without waiting: a member of a cluster answers only when enough members run.
+    /// Starts a server whose store is in a directory of the test's choice.
+    ///
+    /// # Panics
+    /// As [`Self::start_with`].
+    pub async fn start_in(store: &Path, configuration: &str) -> Self {
+        let mut this = Self::launch_in(Some(store), configuration);
+        this.up().await;
+        this
+    }
+
+    /// The same as [`Self::start_with`] without waiting: a member of a cluster answers only when
+    /// enough members run.
     pub fn launch(configuration: &str) -> Self {
+        Self::launch_in(None, configuration)
+    }
+
+    fn launch_in(store: Option<&Path>, configuration: &str) -> Self {
         let scratch = Scratch::new("nats");
         let mut arguments = vec!["--jetstream".to_owned(), "--addr=127.0.0.1".to_owned()];
 
-        arguments.push(format!("--store_dir={}", scratch.join("store").display()));
+        let store = store.map_or_else(|| scratch.join("store"), Path::to_owned);
+        arguments.push(format!("--store_dir={}", store.display()));
 
         // A test that configures users of its own keeps them.
         let secure = secure::is_wanted() && !configuration.contains("users");
@@ -85,6 +102,7 @@ impl NatsServer {
             program: find_program(),
             arguments,
             port: free_port(),
+            store,
             scratch,
             secure,
         };
@@ -213,7 +231,7 @@ impl NatsServer {
 
     /// The directory of everything that it has stored.
     pub fn store(&self) -> PathBuf {
-        self.scratch.join("store")
+        self.store.clone()
     }
 
     /// A connection for the test, with the default prefix.

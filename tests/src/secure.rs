@@ -8,7 +8,7 @@
 
 use async_nats::ConnectOptions;
 use ktrdr_bus::permissions::config::accounts;
-use ktrdr_bus::permissions::{Installation, Role};
+use ktrdr_bus::permissions::{Installation, Proof, Role};
 use ktrdr_protocol::id::{Queue, WorkerType};
 use ktrdr_protocol::queue_class;
 use ktrdr_protocol::requirements::Requirements;
@@ -18,12 +18,13 @@ use ktrdr_protocol::subject::SubjectNames;
 pub const PASSWORD: &str = "only-for-tests";
 
 /// The worker types of the built-in engines and of the engines of tests.
-pub const WORKER_TYPES: [&str; 10] = [
+pub const WORKER_TYPES: [&str; 11] = [
     "dummy",
     "data_processing",
     "backtesting",
     "training",
     "gate",
+    "versioned",
     "blocking",
     "flaky",
     "limited",
@@ -62,7 +63,7 @@ fn queues() -> Vec<Queue> {
 /// # Panics
 /// When the table cannot be written.
 pub fn configuration(installation: &Installation) -> String {
-    let mut text = accounts(installation).expect("a table");
+    let mut text = accounts(installation, Proof::Password).expect("a table");
     for role in installation.roles() {
         let variable = format!("${}", role.password_variable());
         text = text.replace(&variable, &format!("\"{PASSWORD}\""));

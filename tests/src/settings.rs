@@ -186,3 +186,11 @@ pub fn repository() -> PathBuf {
         .expect("the workspace above this crate")
         .to_owned()
 }
+
+/// The blocks of one language in a Markdown page.
+pub fn blocks<'a>(page: &'a str, language: &str) -> Vec<&'a str> {
+    page.split(&format!("```{language}\n"))
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next())
+        .collect()
+}

@@ -23,6 +23,9 @@ use crate::scratch::Scratch;
 use crate::settings::{Settings, repository};
 use crate::wait::{LIMIT, wait_for};
 
+/// The sequence that is expected by a message which only asks for the last one.
+const ASKS: &str = "9223372036854775807";
+
 /// One message as it was written.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Message {
@@ -41,6 +44,13 @@ impl Message {
     fn from_bus(message: &async_nats::Message) -> Option<Self> {
         let subject = message.subject.to_string();
         let kind = kind_of(&subject)?;
+
+        // Nothing is stored of these: they ask the leader of the stream for the last sequence.
+        let expects = "Nats-Expected-Last-Subject-Sequence";
+        let asks = message.headers.as_ref().and_then(|all| all.get(expects));
+        if message.payload.is_empty() && asks.is_some_and(|asked| asked.as_str() == ASKS) {
+            return None;
+        }
 
         // The client library of the bucket writes the headers of its entries.
         let own_headers = message
@@ -91,7 +101,9 @@ fn kind_of(subject: &str) -> Option<&'static str> {
         ["ktrdr", "heartbeat", "request"] => "heartbeat_request",
         ["ktrdr", "heartbeat", _, _] => "heartbeat",
         ["ktrdr", "worker", _, "operation"] => "operation_query",
-        ["$KV", "KTRDR_WORKER_TYPES", _] => "worker_type_entry",
+        ["$KV", "KTRDR_WORKER_TYPES", _] | ["$KV", "KTRDR_WORKER_TYPES", "version", _, _] => {
+            "worker_type_entry"
+        }
         ["$KV", "KTRDR_CHECKPOINTS", _] | ["$KV", "KTRDR_CHECKPOINTS", _, _] => "checkpoint",
         _ => return None,
     })
@@ -108,10 +120,25 @@ const OPAQUE: [&str; 7] = [
     "progress",
 ];
 
+/// Optional members that were added since the recording. Programs that do not know them ignore them,
+/// so a shape leaves them out.
+const ADDED: [&str; 7] = [
+    "labels",
+    "priority",
+    "start_at",
+    "delay_seconds",
+    "expires_at",
+    "queue_timeout_seconds",
+    "schema_digest",
+];
+
 fn write_shape(json: &str, shape: &mut String) {
     if let Some(members) = members(json) {
         shape.push('{');
         for (name, value) in members {
+            if ADDED.contains(&name.as_str()) {
+                continue;
+            }
             shape.push_str(&name);
             if !OPAQUE.contains(&name.as_str()) {
                 write_shape(value.get(), shape);

@@ -4,7 +4,7 @@ use ktrdr_tests::browser::Browser;
 use ktrdr_tests::{LIMIT, Stack, wait_for};
 use serde_json::json;
 
-use super::{Scene, TRACES, asked, enter, give, live, not_asked, routes};
+use super::{Scene, TRACES, asked, enter, give, not_asked, routes};
 
 #[tokio::test]
 async fn without_tokens_nothing_is_asked_and_nothing_more_is_sent() {
@@ -13,7 +13,7 @@ async fn without_tokens_nothing_is_asked_and_nothing_more_is_sent() {
     };
     let stack = Stack::start().await;
     browser.goto(stack.api().base()).await;
-    live(&browser).await;
+    browser.wait_until_live().await;
 
     let mut sent: Vec<String> = serde_json::from_value(
         browser
@@ -30,7 +30,12 @@ async fn without_tokens_nothing_is_asked_and_nothing_more_is_sent() {
     // The stream has no entry before it has ended.
     assert_eq!(
         sent,
-        ["/api/v1/operations?limit=8", "/api/v1/stats", "/ready"]
+        [
+            "/api/v1/operations?limit=8",
+            "/api/v1/queues",
+            "/api/v1/stats",
+            "/ready"
+        ]
     );
     let seen = "return [document.querySelector('dialog'), document.getElementById('token-button').checkVisibility(),
                 sessionStorage.length]";
@@ -107,7 +112,7 @@ async fn a_page_asks_for_a_token_and_is_live_with_the_right_one() {
 
     // The right one. What happens from now on appears by itself.
     give(&browser, &scene.operator).await;
-    live(&browser).await;
+    browser.wait_until_live().await;
     let row = |id: &str| format!("tr[data-id='{id}'] .chip");
     browser.wait_for_text(&row(&before), "completed").await;
     let after = scene
@@ -121,7 +126,7 @@ async fn a_page_asks_for_a_token_and_is_live_with_the_right_one() {
 
     // The tab keeps it, on both pages.
     browser.goto(&scene.page("#/workers")).await;
-    live(&browser).await;
+    browser.wait_until_live().await;
     browser.goto(&scene.page("docs")).await;
     routes(&browser).await;
     not_asked(&browser).await;
@@ -130,7 +135,7 @@ async fn a_page_asks_for_a_token_and_is_live_with_the_right_one() {
     // On a phone nothing is cut off.
     browser.look(true, 390).await;
     browser.goto(scene.api().base()).await;
-    live(&browser).await;
+    browser.wait_until_live().await;
     browser
         .wait(
             "no sideways scrolling",
@@ -159,7 +164,7 @@ async fn signing_out_ends_the_stream_and_empties_the_page() {
     browser
         .wait_for_text(&format!("tr[data-id='{id}'] .chip"), "completed")
         .await;
-    live(&browser).await;
+    browser.wait_until_live().await;
     streams(1).await;
 
     // The browser may keep a page that is left. Its stream ends all the same, and goes on when the
@@ -168,7 +173,7 @@ async fn signing_out_ends_the_stream_and_empties_the_page() {
     routes(&browser).await;
     streams(0).await;
     browser.run("history.back()").await;
-    live(&browser).await;
+    browser.wait_until_live().await;
     streams(1).await;
 
     // Signed out on another page of the tab.
@@ -181,7 +186,13 @@ async fn signing_out_ends_the_stream_and_empties_the_page() {
         .await;
     streams(0).await;
     assert_eq!(browser.run("return sessionStorage.length").await, 0);
-    assert!(!browser.run(TRACES).await.to_string().contains("/start"));
+    assert!(
+        !browser
+            .run(TRACES)
+            .await
+            .to_string()
+            .contains("dummy/start")
+    );
 
     // The way back leads to a page without data.
     browser.run("history.back()").await;
@@ -198,7 +209,7 @@ async fn signing_out_ends_the_stream_and_empties_the_page() {
     assert!(!text.as_str().unwrap().contains(&id), "{text}");
 
     give(&browser, &scene.reader).await;
-    live(&browser).await;
+    browser.wait_until_live().await;
     streams(1).await;
     browser.click("#token-button").await;
     asked(&browser).await;

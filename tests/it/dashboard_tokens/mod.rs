@@ -82,15 +82,6 @@ const OPERATOR: &str = "scopes = [\"read\", \"start\", \"cancel\"]";
 /// The lines of the reader's entry.
 const READER: &str = "scopes = [\"read\"]";
 
-async fn live(browser: &Browser) {
-    browser
-        .wait(
-            "the page to be live",
-            "return document.getElementById('link')?.dataset.state === 'live'",
-        )
-        .await;
-}
-
 async fn asked(browser: &Browser) {
     browser
         .wait(
@@ -121,13 +112,6 @@ async fn enter(browser: &Browser, address: &str, token: &str) {
     asked(browser).await;
     give(browser, token).await;
     not_asked(browser).await;
-}
-
-/// Goes to a view without loading the page again.
-async fn view(browser: &Browser, hash: &str) {
-    browser
-        .run(&format!("location.hash = {}", json!(hash)))
-        .await;
 }
 
 /// Everything that the page keeps, shows, or has asked for, except the storage of the tab.

@@ -7,7 +7,7 @@ use ktrdr_tests::{LIMIT, Scratch, wait_for};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use super::{Scene, TRACES, asked, enter, give, live, not_asked, routes, view};
+use super::{Scene, TRACES, asked, enter, give, not_asked, routes};
 
 #[tokio::test]
 async fn results_are_downloaded_with_the_token_up_to_a_limit() {
@@ -42,7 +42,7 @@ async fn results_are_downloaded_with_the_token_up_to_a_limit() {
     let reference = json!({"bucket": "KTRDR_RESULTS", "object": "huge.1", "size": 100_000_000});
     scene.stack.bus.store_completed("huge", &reference).await;
     scene.api().wait_for_status("huge", "completed").await;
-    view(&browser, "#/operations/huge").await;
+    browser.view("#/operations/huge").await;
     browser.click("#result a[download]").await;
     let command = format!(
         "curl -fsS -o 'huge.json' '{}/api/v1/operations/huge/results' -H \"Authorization: Bearer $KTRDR_TOKEN\"",
@@ -56,7 +56,7 @@ async fn results_are_downloaded_with_the_token_up_to_a_limit() {
     let reference = json!({"bucket": "KTRDR_RESULTS", "object": "gone.1", "size": 9_000_000});
     scene.stack.bus.store_completed("gone", &reference).await;
     scene.api().wait_for_status("gone", "completed").await;
-    view(&browser, "#/operations/gone").await;
+    browser.view("#/operations/gone").await;
     browser.wait_for_text("#result", "9,000,000 bytes").await;
     browser.click("#result a[download]").await;
     browser
@@ -173,7 +173,7 @@ async fn a_page_of_another_origin_gets_neither_the_token_nor_what_it_opens() {
             .unwrap();
     });
     enter(&browser, scene.api().base(), &scene.operator).await;
-    live(&browser).await;
+    browser.wait_until_live().await;
 
     // The same tab, with the token in the storage of the other origin.
     browser.goto(&hostile).await;

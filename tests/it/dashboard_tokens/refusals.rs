@@ -3,7 +3,7 @@
 use ktrdr_tests::browser::Browser;
 use serde_json::{Value, json};
 
-use super::{OPERATOR, Scene, asked, enter, give, live, not_asked, view};
+use super::{OPERATOR, Scene, asked, enter, give, not_asked};
 
 /// Keeps a list of everything that the page said about its connection.
 const WATCH_LINK: &str = "
@@ -21,7 +21,7 @@ async fn a_token_that_is_revoked_is_asked_for_and_is_no_outage() {
     };
     let mut scene = Scene::start().await;
     enter(&browser, scene.api().base(), &scene.operator).await;
-    live(&browser).await;
+    browser.wait_until_live().await;
     browser.run(WATCH_LINK).await;
 
     scene.revoke("operator").await;
@@ -31,12 +31,12 @@ async fn a_token_that_is_revoked_is_asked_for_and_is_no_outage() {
     browser.screenshot("token-revoked").await;
     // Late answers about the old token do not refuse the new one.
     give(&browser, &scene.reader).await;
-    live(&browser).await;
+    browser.wait_until_live().await;
     not_asked(&browser).await;
     let said = browser.run("return said.join('\\n')").await;
     let said = said.as_str().unwrap();
     assert!(said.contains("unauthorized"), "{said}");
-    for outage in ["lost", "unready", "Disconnected", "trying again"] {
+    for outage in ["lost", "unready", "Disconnected", "tries again"] {
         assert!(!said.contains(outage), "{outage}: {said}");
     }
 
@@ -44,16 +44,16 @@ async fn a_token_that_is_revoked_is_asked_for_and_is_no_outage() {
     scene.stack.backend.process.kill();
     browser.wait_for_text("#banner", "Disconnected").await;
     scene.stack.backend.restart().await;
-    live(&browser).await;
+    browser.wait_until_live().await;
     let after = scene.api().started("dummy", &json!({"steps": 0})).await;
     let row = format!("tr[data-id='{after}'] .chip");
     browser.wait_for_text(&row, "completed").await;
     not_asked(&browser).await;
 
     // A form is kept, and nothing that was refused happens later by itself.
-    view(&browser, "#/start/dummy").await;
+    browser.view("#/start/dummy").await;
     browser.fill("[data-path='/steps'] input", "7").await;
-    live(&browser).await;
+    browser.wait_until_live().await;
     scene.revoke("reader").await;
     asked(&browser).await;
     browser.press(Browser::ESCAPE).await;
@@ -63,7 +63,7 @@ async fn a_token_that_is_revoked_is_asked_for_and_is_no_outage() {
     scene.tokens.set("operator", OPERATOR);
     scene.wait_for_answer(&scene.operator, 200).await;
     give(&browser, &scene.operator).await;
-    live(&browser).await;
+    browser.wait_until_live().await;
     browser
         .wait_for_text("form.start-form .problem", "Nothing was changed")
         .await;
@@ -75,7 +75,7 @@ async fn a_token_that_is_revoked_is_asked_for_and_is_no_outage() {
     browser.click("form.start-form button[type=submit]").await;
     browser.wait_for_text(".op-head .chip", "completed").await;
     browser
-        .wait_for_text(".facts", "Requested by\noperator")
+        .wait_for_text("#facts", "Requested by\noperator")
         .await;
     browser.wait_for_text(".timeline", "by operator").await;
     assert_eq!(browser.errors().await, Vec::<String>::new());
@@ -101,7 +101,7 @@ async fn an_action_that_the_token_does_not_allow_says_which_scope_is_missing() {
         ),
         ("#/operations/long", ".op-head .actions", "scope-missing"),
     ] {
-        view(&browser, page).await;
+        browser.view(page).await;
         let button = format!("{place} button");
         let refusal = format!("{place} .field-error");
         browser.wait_for_text(&button, "Cancel").await;
@@ -117,14 +117,27 @@ async fn an_action_that_the_token_does_not_allow_says_which_scope_is_missing() {
     }
     not_asked(&browser).await;
 
-    view(&browser, "#/start/dummy").await;
+    // Also for all that a filter names, and for queues.
+    browser.view("#/operations?status=running").await;
+    browser.wait_for_text(".bulk", "The one that matches").await;
+    browser.click("[data-action='cancel all…']").await;
+    browser.wait_for_text(".bulk", "scope cancel").await;
+    browser.view("#/queues").await;
+    browser
+        .click("[data-type='dummy'] [data-action='pause']")
+        .await;
+    browser.click("[data-action='confirm-pause']").await;
+    browser.wait_for_text("dialog[open]", "scope admin").await;
+    browser.press(Browser::ESCAPE).await;
+
+    browser.view("#/start/dummy").await;
     browser.fill("[data-path='/steps'] input", "1").await;
     browser.click("form.start-form button[type=submit]").await;
     browser
         .wait_for_text("form.start-form .problem", "scope start")
         .await;
     not_asked(&browser).await;
-    live(&browser).await;
+    browser.wait_until_live().await;
 
     let operation = scene.api().get("/api/v1/operations/long").await;
     assert_eq!(operation.at("/data/status"), "running");
@@ -147,17 +160,17 @@ async fn a_narrowed_token_shows_less() {
     let narrow = scene.tokens.set("narrow", narrow);
     scene.wait_for_answer(&narrow, 200).await;
     enter(&browser, scene.api().base(), &narrow).await;
-    live(&browser).await;
+    browser.wait_until_live().await;
 
     browser.wait_for_text("main", "No operations yet").await;
-    view(&browser, "#/workers").await;
+    browser.view("#/workers").await;
     browser.wait_for_text("main", "No worker is here").await;
-    view(&browser, "#/operations/hidden-one").await;
+    browser.view("#/operations/hidden-one").await;
     browser.wait_for_text("main .problem", "not found").await;
-    view(&browser, "#/start").await;
+    browser.view("#/start").await;
     browser
         .wait_for_text("main", "No worker type is known")
         .await;
-    live(&browser).await;
+    browser.wait_until_live().await;
     not_asked(&browser).await;
 }

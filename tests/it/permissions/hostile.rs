@@ -33,6 +33,7 @@ async fn a_hostile_worker_gets_no_further_than_its_own_type() {
         ("ktrdr.heartbeat.training.t1", lost.to_string()),
         ("ktrdr.progress.training.secret", "{}".to_owned()),
         ("ktrdr.metrics.training.secret", "{}".to_owned()),
+        ("ktrdr.logs.training.secret", "{}".to_owned()),
         // What others have stored.
         (
             "$JS.API.STREAM.MSG.GET.KTRDR",
@@ -49,6 +50,10 @@ async fn a_hostile_worker_gets_no_further_than_its_own_type() {
         ),
         (
             "$JS.API.DIRECT.GET.KTRDR_METRICS",
+            json!({"seq": 1}).to_string(),
+        ),
+        (
+            "$JS.API.DIRECT.GET.KTRDR_LOGS",
             json!({"seq": 1}).to_string(),
         ),
         (

@@ -2,25 +2,31 @@
 
 use std::process::Command;
 
-use ktrdr_bus::permissions::{Role, markdown, rules};
-use ktrdr_protocol::id::Queue;
-use ktrdr_tests::Scratch;
+use ktrdr_bus::permissions::{Proof, Role, markdown, rules};
+use ktrdr_protocol::id::{Queue, WorkerType};
 use ktrdr_tests::nats::find_program;
 use ktrdr_tests::process::program;
-use ktrdr_tests::secure::installation;
+use ktrdr_tests::secure::{installation, violations};
 use ktrdr_tests::settings::repository;
+use ktrdr_tests::{BackendProcess, NatsServer, Scratch, Settings, WorkerProcess};
+use serde_json::json;
 
 use super::TYPES;
 
-/// What `ktrdr-backend nats-config` prints for the built-in types.
-fn printed() -> String {
+/// What `ktrdr-backend` prints.
+fn run(arguments: &[&str]) -> String {
     let output = Command::new(program("ktrdr-backend"))
-        .args(["nats-config", "--types", &TYPES.join(",")])
+        .args(arguments)
         .env_remove("KTRDR_SUBJECT_PREFIX")
         .output()
         .unwrap();
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// What `ktrdr-backend nats-config` prints for the built-in types.
+fn printed() -> String {
+    run(&["nats-config", "--types", &TYPES.join(",")])
 }
 
 #[test]
@@ -83,4 +89,43 @@ fn nobody_gets_in_without_a_password() {
             assert!(!accepts(&change), "{chosen} may be {wrong:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn programs_with_keys_do_their_work_and_the_server_knows_no_secret() {
+    let scratch = Scratch::new("keys");
+    let mut users = run(&["nats-config", "--types", "dummy", "--nkeys"]);
+    for role in installation(&["dummy"]).roles() {
+        let seed = scratch.join(role.user()).display().to_string();
+        let public = run(&["nats-key", "new", &seed]);
+        let variable = format!("${}\n", role.variable(Proof::Nkey));
+        assert_eq!(users.matches(&variable).count(), 1, "{variable}");
+        users = users.replace(&variable, &public);
+    }
+
+    let (_, users) = users.split_once("accounts {").unwrap();
+    assert!(!users.contains("password"), "{users}");
+    let mut nats = NatsServer::launch(&format!("accounts {{{users}"));
+    let address = nats.listens().await;
+
+    let settings = |role: &Role| {
+        let seed = scratch.join(role.user()).display().to_string();
+        Settings {
+            secure: false,
+            ..Settings::fast(&*address)
+        }
+        .with("NATS_NKEY", seed)
+        .with("NATS_INBOX_PREFIX", role.inbox_prefix())
+        .with("KTRDR_OLD_CHECKPOINT_KEYS", "false")
+    };
+
+    let backend = BackendProcess::start(&settings(&Role::Backend)).await;
+    let worker = Role::Worker(WorkerType::new("dummy").unwrap());
+    let _worker = WorkerProcess::start(&settings(&worker), "dummy", "d1").await;
+    backend.api.wait_for_worker("d1", "AVAILABLE").await;
+    let large = json!({"steps": 2, "result_bytes": 600_000});
+    let id = backend.api.started("dummy", &large).await;
+
+    backend.api.wait_for_status(&id, "completed").await;
+    assert_eq!(violations(&nats.log()), Vec::<&str>::new());
 }

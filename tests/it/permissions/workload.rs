@@ -82,6 +82,9 @@ async fn everything_works_under_the_table_and_every_line_of_it_is_needed() {
     }
     takeover(&secure, &mut training).await;
     resume(&secure).await;
+    pause_and_drain(&secure).await;
+    schedule(&secure).await;
+    keys(&secure).await;
     restart_of_nats(&mut secure).await;
 
     // An orderly end, with the operation given back.
@@ -153,6 +156,7 @@ async fn routes(secure: &Secure) {
         format!("/api/v1/operations/{id}?force_refresh=true"),
         format!("/api/v1/operations/{id}/history"),
         format!("/api/v1/operations/{id}/metrics"),
+        format!("/api/v1/operations/{id}/logs"),
         "/openapi.json".to_owned(),
     ] {
         api.get(&path).await.expect(200);
@@ -160,6 +164,11 @@ async fn routes(secure: &Secure) {
     one.until("metric points", |event| event.name == "metrics")
         .await;
     one.operation(&id, "completed").await;
+    // The last points and lines of an operation that has ended are asked for in another way.
+    for part in ["metrics", "logs"] {
+        let path = format!("/api/v1/operations/{id}/{part}");
+        api.get(&path).await.expect(200);
+    }
     all.operation(&id, "completed").await;
 }
 
@@ -179,6 +188,12 @@ async fn results_and_retries(secure: &Secure) {
     let id = api.started("dummy", &failing).await;
     let failed = api.wait_for_status(&id, "failed").await;
     assert_eq!(failed["attempt"], 2, "{failed}");
+    let said = api.get(&format!("/api/v1/operations/{id}/logs")).await;
+    assert_eq!(
+        said.at("/data/lines").as_array().unwrap().len(),
+        2,
+        "{said}"
+    );
     let again = format!("/api/v1/operations/{id}/retry");
     api.post(&again, &json!({})).await.expect(202);
 }
@@ -200,6 +215,50 @@ async fn cancels(secure: &Secure) {
     api.cancel(&id).await.expect(200);
     let forced = api.wait_for_status(&id, "cancelled").await;
     assert_eq!(forced["forced"], true);
+    api.wait_for_worker("d1", "AVAILABLE").await;
+}
+
+/// A schedule from its first slot to its end.
+async fn schedule(secure: &Secure) {
+    let api = &secure.backend.api;
+    let schedule = json!({"domain": "dummy", "body": {"steps": 0}, "cron": "* * * * * *"});
+    let path = "/api/v1/schedules/tick";
+    let put = api.request(reqwest::Method::PUT, path).json(&schedule);
+    api.send(put).await.expect(201);
+    wait_for("a slot", LIMIT, async || {
+        let shown = api.get(path).await;
+        let has_run = !shown.at("/data/last_run").is_null();
+        has_run.then_some(()).ok_or(shown.to_string())
+    })
+    .await;
+    api.delete(path).await.expect(200);
+}
+
+/// A unique key, and a concurrency key for which two operations wait.
+async fn keys(secure: &Secure) {
+    let api = &secure.backend.api;
+    let body = |key: &str| {
+        let concurrency = json!({"key": "k", "limit": 1});
+        json!({"steps": 2, "execution": {"unique": {"key": key}, "concurrency": concurrency}})
+    };
+    let first = api.started("dummy", &body("a")).await;
+    let second = api.started("dummy", &body("b")).await;
+    for id in [first, second] {
+        api.wait_for_status(&id, "completed").await;
+    }
+}
+
+/// A pause of all queues of a type, and a worker that takes no work for a while.
+async fn pause_and_drain(secure: &Secure) {
+    let api = &secure.backend.api;
+    for verb in ["pause", "resume"] {
+        let path = format!("/api/v1/queues/dummy/{verb}");
+        api.post(&path, &json!({})).await.expect(200);
+    }
+    for verb in ["drain", "undrain"] {
+        let path = format!("/api/v1/workers/d1/{verb}");
+        api.post(&path, &json!({})).await.expect(202);
+    }
     api.wait_for_worker("d1", "AVAILABLE").await;
 }
 

@@ -3,6 +3,7 @@
 
 use std::hint::black_box;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use ktrdr_engines::backtesting::{BacktestRequest, backtest};
@@ -10,6 +11,7 @@ use ktrdr_engines::data_processing::DataProcessing;
 use ktrdr_engines::training::{TrainingRequest, train};
 use ktrdr_worker::Progress;
 use ktrdr_worker::testing::TestRun;
+use serde::Deserialize;
 use serde_json::json;
 
 use super::Plan;
@@ -20,6 +22,8 @@ const BARS_PER_CHECK: f64 = 50.0;
 const BARS_PER_PROGRESS: f64 = 500.0;
 const POINTS_PER_RUN: f64 = 1_000.0;
 const ROWS_PER_LOOK: f64 = 250.0;
+const BACKTEST: &str = "backtest, from file to result";
+const CLEANING: &str = "cleaning a CSV file";
 const LIMIT: Aim = Aim::AtMost(3.0);
 
 pub(super) async fn measure(plan: &Plan, report: &mut Report) {
@@ -42,13 +46,52 @@ pub(super) async fn measure(plan: &Plan, report: &mut Report) {
     for row in rows {
         report.add(row);
     }
-    cleaning(
-        report,
-        scratch.path(),
-        plan.pick(300_000, 2_000_000),
-        &costs,
-    )
-    .await;
+    let cleaned = plan.pick(300_000, 2_000_000);
+    cleaning(report, scratch.path(), cleaned, &costs).await;
+    peers(report, scratch.path(), bars as f64, cleaned as f64);
+}
+
+/// One line of `scripts/lib/bench_peers.py`.
+#[derive(Deserialize)]
+struct Peer {
+    work: String,
+    package: String,
+    seconds: f64,
+}
+
+/// The same files in the hands of well-known Python packages, when `scripts/bench` could install
+/// them.
+fn peers(report: &mut Report, dir: &Path, bars: f64, rows: f64) {
+    let Some(python) = std::env::var_os("KTRDR_BENCH_PYTHON") else {
+        println!(
+            "  pandas, polars and backtesting.py: left out, because KTRDR_BENCH_PYTHON is not set"
+        );
+        return;
+    };
+
+    let script = crate::settings::repository().join("scripts/lib/bench_peers.py");
+    let output = Command::new(python)
+        .arg(script)
+        .arg(dir)
+        .stderr(Stdio::inherit())
+        .output()
+        .expect("Python starts");
+
+    for line in output.stdout.split(|byte| *byte == b'\n') {
+        let Ok(peer) = serde_json::from_slice::<Peer>(line) else {
+            continue;
+        };
+        let (count, unit, ours) = match peer.work.as_str() {
+            "cleaning" => (rows, "rows/s", CLEANING),
+            _ => (bars, "bars/s", BACKTEST),
+        };
+        let name = format!("  {}: the same with {}", peer.work, peer.package);
+        let mut row = Row::new(name, count / peer.seconds, unit);
+        if let Some(value) = report.value(ours) {
+            row = row.beside(format!("{ours}, this system"), value);
+        }
+        report.add(row);
+    }
 }
 
 /// Seconds that one call of each reporting function takes.
@@ -168,7 +211,7 @@ fn backtesting(dir: &Path, bars: f64, costs: &Costs) -> Vec<Row> {
         + 2.0 * POINTS_PER_RUN * costs.metric;
 
     vec![
-        Row::new("backtest, from file to result", bars / took, "bars/s")
+        Row::new(BACKTEST, bars / took, "bars/s")
             .beside("bare loop over the same file", bars / bare),
         Row::new(
             "  progress, metrics and cancellation checks",
@@ -241,10 +284,7 @@ async fn cleaning(report: &mut Report, dir: &Path, rows: usize, costs: &Costs) {
 
     let rows = rows as f64;
 
-    report.add(
-        Row::new("cleaning a CSV file", rows / took, "rows/s")
-            .beside("csv read and write", rows / bare),
-    );
+    report.add(Row::new(CLEANING, rows / took, "rows/s").beside("csv read and write", rows / bare));
     let watched = rows / ROWS_PER_LOOK * (costs.check + costs.progress);
     report.add(
         Row::new(

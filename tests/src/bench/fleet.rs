@@ -117,6 +117,7 @@ fn heartbeat(i: usize, at: Timestamp) -> Heartbeat {
         },
         capabilities: Capabilities::default(),
         version: "0".to_owned(),
+        schema_digest: None,
         registered_at: at,
         at,
         interval_seconds: 10.0,
@@ -127,6 +128,7 @@ fn heartbeat(i: usize, at: Timestamp) -> Heartbeat {
         fenced: 0,
         lost_slots: 0,
         refused_starts: Vec::new(),
+        draining: false,
         leaving: false,
     }
 }

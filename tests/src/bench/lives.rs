@@ -4,6 +4,7 @@ use async_nats::header::{NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MESSAGE_ID};
 use async_nats::{HeaderMap, HeaderValue};
 use ktrdr_protocol::event::{Event, EventKind, ResultPayload};
 use ktrdr_protocol::id::WorkerId;
+use ktrdr_protocol::labels::Labels;
 use ktrdr_protocol::progress::Progress;
 use ktrdr_protocol::requirements::Requirements;
 use ktrdr_protocol::subject::SubjectNames;
@@ -23,12 +24,23 @@ pub(super) fn whole_lives(
     count: u64,
     after: u64,
 ) -> impl Iterator<Item = Message> {
+    labelled_lives(names, count, after, |_| Labels::default())
+}
+
+/// The same, the n-th operation with these labels.
+pub(super) fn labelled_lives(
+    names: &SubjectNames,
+    count: u64,
+    after: u64,
+    labels: impl Fn(u64) -> Labels,
+) -> impl Iterator<Item = Message> {
     let names = names.clone();
     let origin = ktrdr_protocol::origin::Origin::Queued(Requirements::default().queue());
 
     (0..count).flat_map(move |i| {
         let start_sequence = after + 3 * i + 1;
-        let request = start_request(PARAMETERS);
+        let mut request = start_request(PARAMETERS);
+        request.execution.labels = labels(i);
         let claim = uuid::Uuid::now_v7().simple().to_string();
         let event = |kind| Event {
             operation_id: request.operation_id.clone(),

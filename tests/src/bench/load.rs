@@ -7,6 +7,8 @@ use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::{DeliverPolicy, push};
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
+use ktrdr_protocol::id::WorkerType;
+use ktrdr_protocol::start_request::StartRequest;
 
 use super::world::{dummy, start_request};
 use crate::bus::Bus;
@@ -66,17 +68,30 @@ pub(super) async fn publish_all(
 
 /// `count` start requests for the dummy worker.
 pub(super) fn starts(bus: &Bus, count: usize, parameters: &str) -> impl Iterator<Item = Message> {
+    starts_of(bus, dummy(), count, parameters)
+}
+
+/// `count` start requests for workers of one type.
+pub(super) fn starts_of(
+    bus: &Bus,
+    operation_type: WorkerType,
+    count: usize,
+    parameters: &str,
+) -> impl Iterator<Item = Message> + use<> {
     let (names, parameters) = (bus.names.clone(), parameters.to_owned());
     let origin = ktrdr_protocol::origin::Origin::Queued(
         ktrdr_protocol::requirements::Requirements::default().queue(),
     );
 
     (0..count).map(move |_| {
-        let request = start_request(&parameters);
+        let request = StartRequest {
+            operation_type: operation_type.clone(),
+            ..start_request(&parameters)
+        };
         let mut headers = HeaderMap::new();
         headers.insert("Nats-Msg-Id", request.operation_id.as_str());
         (
-            names.start(&dummy(), &origin),
+            names.start(&operation_type, &origin),
             headers,
             serde_json::to_vec(&request).expect("JSON").into(),
         )

@@ -57,6 +57,13 @@ impl Spent {
             .sum()
     }
 
+    /// CPU seconds of the process with this name.
+    pub(super) fn cpu_of(&self, name: &str) -> f64 {
+        let mut own = self.before.iter().filter(|(other, ..)| *other == name);
+        own.next()
+            .map_or(f64::NAN, |(_, pid, before)| cpu_seconds(*pid) - before)
+    }
+
     /// `CPU µs each: nats 20, backend 9, worker 25` for `count` of something.
     pub(super) fn each(&self, count: f64) -> String {
         let each = |pid: u32, before: f64| (cpu_seconds(pid) - before) / count * 1e6;

@@ -8,8 +8,11 @@
 //! | [`reads`] | one operation read over and over |
 //! | [`signing`] | starts and operations with signatures beside those without |
 //! | [`tokens`] | reads and starts with a file of tokens beside those without |
+//! | [`exec`] | operations of programs in Python beside the Rust worker's and Celery's tasks |
+//! | [`logs`] | engines that talk beside silent ones, and their neighbours |
 //! | [`retained`] | lists, memory and replay by retained operations |
 //! | [`fleet`] | idle workers, heartbeats, scale-out |
+//! | [`archive`] | rows a second of the archive |
 //! | [`curves`] | costs by size and by concurrency |
 //! | [`engines`] | bars, epochs and rows a second |
 //!
@@ -17,13 +20,16 @@
 //! little), [`prototype`] (the bare protocol), [`measure`] (CPU and memory), [`report`] and
 //! [`plot`].
 
+mod archive;
 mod curves;
 mod engines;
+mod exec;
 mod fleet;
 mod http;
 mod latency;
 mod lives;
 mod load;
+mod logs;
 mod measure;
 mod plot;
 mod prototype;
@@ -45,14 +51,17 @@ use self::report::Report;
 use crate::settings::repository;
 
 /// The groups of cases; each can run alone.
-const GROUPS: [&str; 12] = [
+const GROUPS: [&str; 15] = [
     "engines",
     "throughput",
     "latency",
     "reads",
     "tokens",
     "signing",
+    "exec",
+    "logs",
     "retained",
+    "archive",
     "curves",
     "scale-out",
     "idle",
@@ -139,8 +148,17 @@ async fn run(args: &Args) -> ExitCode {
     if wanted("signing") {
         signing::measure(&plan, &mut report).await;
     }
+    if wanted("exec") {
+        exec::measure(&plan, &mut report).await;
+    }
+    if wanted("logs") {
+        logs::measure(&plan, &mut report).await;
+    }
     if wanted("retained") {
         retained::measure(&plan, &mut report).await;
+    }
+    if wanted("archive") {
+        archive::measure(&plan, &mut report).await;
     }
     if wanted("curves") {
         curves::measure(&plan, &mut report).await;

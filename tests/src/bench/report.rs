@@ -154,6 +154,13 @@ impl Report {
             .expect("results.json can be written");
     }
 
+    /// The value of a row that was added.
+    pub(super) fn value(&self, name: &str) -> Option<f64> {
+        let row = self.rows.iter().find(|row| row.name == name)?;
+
+        Some(row.value)
+    }
+
     /// Writes a curve beside the rows.
     pub(super) fn plot(&self, curve: &Curve) {
         let path = self.dir.join(&curve.file);

@@ -2,9 +2,11 @@
 
 use std::time::Instant;
 
+use ktrdr_protocol::labels::Labels;
+
 use super::Plan;
 use super::http::{Http, get};
-use super::lives::whole_lives;
+use super::lives::{labelled_lives, whole_lives};
 use super::load::{WINDOW, publish_all, raw_read_rate};
 use super::measure::{anonymous, resident};
 use super::plot::Curve;
@@ -45,6 +47,18 @@ async fn pages(http: &mut Http, queries: &[String], times: usize) -> (f64, f64) 
     (median(p50), median(p99))
 }
 
+/// Filters that find nearly all operations, few, and none, and ask for several sets.
+fn other_filters() -> [String; 5] {
+    [
+        "limit=100&status=completed,failed,cancelled",
+        "limit=100&worker_id=dummy-worker-host-3&status=completed",
+        "limit=100&error_code=engine_error,timeout",
+        "limit=100&operation_type=dummy&created_after=2020-01-01T00:00:00Z",
+        "limit=100&order=oldest&created_before=2020-01-01T00:00:00Z",
+    ]
+    .map(str::to_owned)
+}
+
 async fn json_per_operation(http: &mut Http) -> f64 {
     let (_, body) = http.call(&get("/api/v1/operations?limit=100")).await;
     let page: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
@@ -83,6 +97,19 @@ pub(super) async fn measure(plan: &Plan, report: &mut Report) {
         let (usual, late) = pages(&mut http, &queries, plan.pick(60, 200)).await;
         p50.push((x, usual));
         p99.push((x, late));
+        let (_, by_others) = pages(&mut http, &other_filters(), plan.pick(60, 200)).await;
+        report.add(
+            Row::new(
+                format!(
+                    "list by worker, codes, time or several statuses, {} retained, p99",
+                    number(x)
+                ),
+                by_others,
+                "ms",
+            )
+            .beside("by type and status", late)
+            .aim(Aim::RatioAtMost(2.0)),
+        );
         let id = newest(&mut http).await;
         let request = get(&format!("/api/v1/operations/{id}"));
         let mut took = Vec::new();
@@ -129,7 +156,57 @@ pub(super) async fn measure(plan: &Plan, report: &mut Report) {
         series,
     });
 
-    replay(report, &mut world, &mut http, stored as f64, base).await;
+    let unlabelled = replay(report, &mut world, &mut http, stored as f64, base).await;
+    world.shutdown().await;
+    with_labels(plan, report, stored, unlabelled).await;
+}
+
+/// Three labels on each operation: one that all have, one of a thousand values, one of its own.
+async fn with_labels(plan: &Plan, report: &mut Report, count: u64, unlabelled: f64) {
+    let world = World::start().await;
+    let base = anonymous(world.backend.process.pid());
+    let labels = |number: u64| {
+        let mut labels = Labels::default();
+        labels.add("kind", "night");
+        labels.add("symbol", &format!("S{}", number % 1000));
+        labels.add("run", &number.to_string());
+        labels
+    };
+    let lives = labelled_lives(&world.bus.names, count, 0, labels);
+    publish_all(&world.bus.client, WINDOW, lives).await;
+    world.completed(count).await;
+
+    let mut http = Http::open(world.address()).await;
+    let times = plan.pick(60, 200);
+    let of_type = ["limit=100&operation_type=dummy".to_owned()];
+    let unselective = ["limit=100&label=kind:night&operation_type=dummy".to_owned()];
+    let selective = ["limit=100&label=symbol:S7&label=kind:night".to_owned()];
+    page(&mut http, "limit=100", 20).await;
+    let (_, by_type) = pages(&mut http, &of_type, times).await;
+    for (which, queries) in [
+        ("one that all have, and by type", unselective),
+        ("one of a thousand values, and one that all have", selective),
+    ] {
+        let (_, late) = pages(&mut http, &queries, times).await;
+        let what = format!(
+            "list by labels ({which}), {} retained, p99",
+            number(count as f64)
+        );
+        report.add(
+            Row::new(what, late, "ms")
+                .beside("by type", by_type)
+                .aim(Aim::RatioAtMost(2.0)),
+        );
+    }
+    let memory = (anonymous(world.backend.process.pid()) - base) / count as f64;
+    report.add(
+        Row::new(
+            "backend memory for three labels of each operation, one of its own",
+            memory - unlabelled,
+            "B",
+        )
+        .note(format!("beside {} B without labels", number(unlabelled))),
+    );
     world.shutdown().await;
 }
 
@@ -142,7 +219,14 @@ async fn newest(http: &mut Http) -> String {
         .to_owned()
 }
 
-async fn replay(report: &mut Report, world: &mut World, http: &mut Http, stored: f64, base: f64) {
+/// Returns the memory for each operation in the backend that saw them come.
+async fn replay(
+    report: &mut Report,
+    world: &mut World,
+    http: &mut Http,
+    stored: f64,
+    base: f64,
+) -> f64 {
     let json = json_per_operation(http).await;
     let live = (anonymous(world.backend.process.pid()) - base) / stored;
     let before = raw_read_rate(&world.bus, "KTRDR").await;
@@ -181,4 +265,5 @@ async fn replay(report: &mut Report, world: &mut World, http: &mut Http, stored:
         Row::new("the same in the backend that saw them come", live, "B").beside("its JSON", json),
     );
     world.backend = fresh;
+    live
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::Plan;
 use super::http::{self, drive};
 use super::lives::stored_lives_rate;
-use super::load::{WINDOW, confirmed_publish_rate, publish_all, raw_publish_rate, starts};
+use super::load::{Message, WINDOW, confirmed_publish_rate, publish_all, raw_publish_rate, starts};
 use super::measure::Spent;
 use super::prototype::Prototype;
 use super::report::{Aim, Report, Row, median, percentile};
@@ -17,19 +17,26 @@ use crate::process::WorkerProcess;
 /// Slots of the worker under load.
 const SLOTS: usize = 256;
 
+/// Starts of one request for many.
+const MANY: u64 = 1000;
+
 /// How often floor and figure are measured alternately; the median counts.
 const ROUNDS: usize = 3;
 
 /// Operations a second from the first publish to the last one shown as completed.
 pub(super) async fn operations_rate(world: &World, count: usize, parameters: &str) -> f64 {
+    rate_of(world, count, starts(&world.bus, count, parameters)).await
+}
+
+/// The same for `count` starts of any type.
+pub(super) async fn rate_of(
+    world: &World,
+    count: usize,
+    starts: impl IntoIterator<Item = Message>,
+) -> f64 {
     let before = world.count("completed").await;
     let started = Instant::now();
-    publish_all(
-        &world.bus.client,
-        WINDOW,
-        starts(&world.bus, count, parameters),
-    )
-    .await;
+    publish_all(&world.bus.client, WINDOW, starts).await;
     world.completed(before + count as u64).await;
     count as f64 / started.elapsed().as_secs_f64()
 }
@@ -145,6 +152,10 @@ async fn over_rest(
     let start: Arc<[u8]> = http::post("/api/v1/dummy/start", NO_OP).into();
     let (mut floors, mut rates, mut costs, mut latencies) =
         (Vec::new(), Vec::new(), String::new(), Vec::new());
+    let many: Arc<[u8]> = http::post("/api/v1/dummy/start-many", &many_no_ops()).into();
+    let (mut many_rates, mut many_costs, mut many_latencies) =
+        (Vec::new(), String::new(), Vec::new());
+    let (mut single_cpu, mut many_cpu, mut on_the_bus) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let request = echo.clone();
         floors.push(
@@ -159,7 +170,20 @@ async fn over_rest(
         world.completed(before + load.count).await;
         rates.push(load.count as f64 / started.elapsed().as_secs_f64());
         costs = spent.each(load.count as f64);
+        single_cpu.push(spent.cpu_of("backend") / load.count as f64 * 1e6);
         latencies = load.latencies;
+
+        let before = world.count("completed").await;
+        let request = many.clone();
+        let (started, spent) = (Instant::now(), Spent::begin(&world.processes(worker)));
+        let load = drive(world.address(), 2, span, 200, move |_| request.clone()).await;
+        let count = load.count * MANY;
+        world.completed(before + count).await;
+        many_rates.push(count as f64 / started.elapsed().as_secs_f64());
+        many_costs = spent.each(count as f64);
+        many_cpu.push(spent.cpu_of("backend") / count as f64 * 1e6);
+        many_latencies = load.latencies;
+        on_the_bus.push(operations_rate(world, count as usize, NO_OP).await);
     }
 
     let (floor, rate) = (median(floors), median(rates));
@@ -197,6 +221,36 @@ async fn over_rest(
         percentile(&latencies, 0.99),
         "ms",
     ));
+    report.add(
+        Row::new(
+            "whole no-op operations, started 1,000 at a time, 2 connections",
+            median(many_rates),
+            "op/s",
+        )
+        .beside("on the bus, between", median(on_the_bus))
+        .aim(Aim::RatioAtLeast(0.9))
+        .note(many_costs),
+    );
+    report.add(
+        Row::new(
+            "backend CPU for each operation, started 1,000 at a time",
+            median(many_cpu),
+            "µs",
+        )
+        .beside("started one at a time", median(single_cpu))
+        .aim(Aim::RatioAtMost(0.5)),
+    );
+    report.add(Row::new(
+        "  1,000 starts answered, p50",
+        percentile(&many_latencies, 0.5),
+        "ms",
+    ));
+}
+
+/// The body of a request for [`MANY`] starts.
+fn many_no_ops() -> String {
+    let bodies = vec![NO_OP; MANY as usize].join(",");
+    format!(r#"{{"operations":[{bodies}]}}"#)
 }
 
 /// The cost of acknowledging nothing before it is on the disk.

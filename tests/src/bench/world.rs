@@ -139,9 +139,11 @@ pub(super) fn start_request(parameters: &str) -> StartRequest {
         parameters: RawValue::from_string(parameters.to_owned()).expect("parameters are JSON"),
         execution: ExecutionOptions::default(),
         created_at: Timestamp::now(),
+        schema_digest: None,
         retry_of: None,
         resume_from: None,
         resume_ancestors: Vec::new(),
+        schedule_id: None,
         requested_by: None,
         copy: None,
     }

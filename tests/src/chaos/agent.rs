@@ -169,7 +169,8 @@ async fn apply(member: &mut Member, fault: &Fault, observations: &mut Observatio
         Action::DeleteConsumer
         | Action::DeleteBucket
         | Action::ChangeSettings
-        | Action::StartStranger => {}
+        | Action::StartStranger
+        | Action::FillStore => {}
     }
 }
 

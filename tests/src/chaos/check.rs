@@ -9,7 +9,7 @@ use ktrdr_protocol::event::EventKind;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-use super::history::{OperationHistory, Totals, histories};
+use super::history::{OperationHistory, Totals, histories, judge_keys};
 use super::ledger::Ledger;
 use super::stamp;
 use crate::bus::Bus;
@@ -35,6 +35,8 @@ pub struct Verdict {
     pub slowest: (Duration, String),
     /// Output files compared with the attempt that completed.
     pub files: usize,
+    /// Uses of unique and concurrency keys.
+    pub keys: usize,
     /// Everything that is wrong.
     pub violations: Vec<String>,
 }
@@ -96,6 +98,9 @@ pub async fn check(bus: &Bus, apis: &[Client], ledger: &Ledger, data_dir: &Path)
     let histories = histories(&bus.names, &messages);
 
     judge_histories(&mut verdict, &histories);
+    let (keys, wrong) = judge_keys(&histories);
+    verdict.keys = keys;
+    verdict.violations.extend(wrong);
     judge_ledger(&mut verdict, &histories, ledger);
     judge_files(&mut verdict, &histories, data_dir);
     judge_backends(&mut verdict, &histories, apis).await;

@@ -1,6 +1,7 @@
 //! The messages of each operation in the stream, and the rules that they must keep. Pure, no I/O.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use ktrdr_protocol::event::{Event, EventKind};
 use ktrdr_protocol::subject::{SubjectNames, Topic};
@@ -85,10 +86,51 @@ impl OperationHistory {
             .count()
     }
 
+    /// A member of the start request, wherever its version has written it.
+    fn option(&self, name: &str) -> &Value {
+        let Some((_, request)) = self.starts.first() else {
+            return &Value::Null;
+        };
+        match &request["execution"][name] {
+            Value::Null => &request[name],
+            found => found,
+        }
+    }
+
+    /// Worker type and key of a key that it uses, the largest number of holders, and between which
+    /// sequences it certainly held the key.
+    pub fn holds(&self, kind: &str) -> Option<(String, u64, Range<u64>)> {
+        let option = self.option(kind);
+        let key = option["key"].as_str()?;
+        let (first, request) = self.starts.first()?;
+        let (begin, limit) = match kind {
+            "unique" => (*first, 1),
+            _ => (self.begun()?, option["limit"].as_u64()?),
+        };
+        let ended = self
+            .events
+            .iter()
+            .find(|(_, event)| event.kind.is_terminal());
+        let end = ended.map_or(u64::MAX, |(sequence, _)| *sequence);
+        let name = format!("{} {key}", request["operation_type"]);
+        Some((name, limit, begin..end))
+    }
+
+    /// Sequence of the first `started`.
+    fn begun(&self) -> Option<u64> {
+        let mut started = self.events.iter();
+        let started = started.find(|(_, event)| matches!(event.kind, EventKind::Started { .. }));
+        started.map(|(sequence, _)| *sequence)
+    }
+
     /// Whether an event names this copy of the start request.
     fn names(&self, wanted: &str) -> bool {
-        self.events.iter().any(|(_, event)| {
-            matches!(&event.kind, EventKind::Released { copy: Some(copy), .. } if copy.as_str() == wanted)
+        self.events.iter().any(|(_, event)| match &event.kind {
+            EventKind::Released {
+                copy: Some(copy), ..
+            }
+            | EventKind::Moved { copy, .. } => copy.as_str() == wanted,
+            _ => false,
         })
     }
 
@@ -201,6 +243,45 @@ impl OperationHistory {
         totals.doubled += usize::from(doubled);
         wrong
     }
+}
+
+/// When operations begin to hold a key (+1) and cease to (-1), by sequence.
+type Changes<'a> = Vec<(u64, i64, &'a str)>;
+
+/// Every moment at which more operations hold a key than may. A permit belongs to an operation from its
+/// first attempt to its end, and a unique key from the start request on.
+pub fn judge_keys(histories: &BTreeMap<String, OperationHistory>) -> (usize, Vec<String>) {
+    let mut used = 0;
+    let mut wrong = Vec::new();
+    for kind in ["unique", "concurrency"] {
+        let mut keys: BTreeMap<String, (u64, Changes<'_>)> = BTreeMap::new();
+        for (id, history) in histories {
+            let Some((key, limit, held)) = history.holds(kind) else {
+                continue;
+            };
+            used += 1;
+            // One that ended before its first attempt never held a permit.
+            if held.is_empty() {
+                continue;
+            }
+            let (_, changes) = keys.entry(key).or_insert((limit, Vec::new()));
+            changes.extend([(held.start, 1, id.as_str()), (held.end, -1, id.as_str())]);
+        }
+
+        for (key, (limit, mut changes)) in keys {
+            changes.sort_unstable();
+            let mut holders = 0;
+            for (sequence, change, id) in changes {
+                holders += change;
+                if holders > i64::try_from(limit).unwrap_or(i64::MAX) {
+                    wrong.push(format!(
+                        "{holders} operations hold the {kind} key {key} at sequence {sequence}, with {id}; {limit} may"
+                    ));
+                }
+            }
+        }
+    }
+    (used, wrong)
 }
 
 #[cfg(test)]
@@ -319,5 +400,50 @@ mod tests {
                 .doubled,
             1
         );
+    }
+
+    #[test]
+    fn the_check_sees_too_many_holders_of_a_key() {
+        let start = |id: &str, option: Value| {
+            let mut body = json!({"operation_id": id, "operation_type": "dummy"});
+            body.as_object_mut()
+                .unwrap()
+                .extend(option.as_object().unwrap().clone());
+            ("ktrdr.start.dummy.any".to_owned(), body)
+        };
+        let event = |id: &str, event: &str| {
+            let body = json!({
+                "event": event, "operation_id": id, "at": "2026-01-01T00:00:00Z", "worker_id": "w",
+                "attempt": 1, "claim": id, "start_sequence": 1, "result": null, "delivery": 1,
+            });
+            (format!("ktrdr.op.dummy.{id}"), body)
+        };
+        let judged = |messages: &[(String, Value)]| {
+            let messages: Vec<_> = (1..)
+                .zip(messages)
+                .map(|(sequence, (subject, body))| message(sequence, subject, body))
+                .collect();
+            judge_keys(&histories(&SubjectNames::new("ktrdr").unwrap(), &messages))
+        };
+
+        let limited = json!({"execution": {"concurrency": {"key": "k", "limit": 1}}});
+        let both = [start("a", limited.clone()), start("b", limited)];
+        let [started, next] = [event("a", "started"), event("b", "started")];
+        let ended = event("a", "completed");
+        let [first, second] = both;
+        let fine = [
+            first.clone(),
+            second.clone(),
+            started.clone(),
+            ended.clone(),
+            next.clone(),
+        ];
+        assert_eq!(judged(&fine), (2, Vec::new()));
+        let (_, wrong) = judged(&[first, second, started, next, ended]);
+        assert_eq!(wrong.len(), 1, "{wrong:?}");
+
+        let unique = json!({"unique": {"key": "k"}});
+        let (_, wrong) = judged(&[start("a", unique.clone()), start("b", unique)]);
+        assert_eq!(wrong.len(), 1, "{wrong:?}");
     }
 }

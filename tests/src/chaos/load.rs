@@ -161,6 +161,24 @@ impl Load {
                     }
                     return Some(acknowledged);
                 }
+                // A backend that has just started does not know the worker types yet, when somebody
+                // has deleted them.
+                Reply::Answer(answer) if is_unknown_type(answer) => {
+                    self.ledger.lock().refusal("unknown_domain");
+                    if Instant::now() >= deadline {
+                        let text = format!("worker types did not come back: {answer}");
+                        self.ledger.lock().problems.push(text);
+                    }
+                }
+                // Another one with the unique key is open. It may be this one, when an answer got lost.
+                Reply::Answer(answer) if answer.json["code"] == "not_unique" => {
+                    self.not_unique(id, nothing_stored);
+                    return None;
+                }
+                // The store is full: nothing was stored.
+                Reply::Answer(answer) if answer.status == 507 => {
+                    self.ledger.lock().refusal("storage_full");
+                }
                 Reply::Answer(answer) if answer.status == 503 => {
                     let code = answer.json["code"].as_str().unwrap_or_default().to_owned();
                     let mut ledger = self.ledger.lock();
@@ -209,6 +227,16 @@ impl Load {
         }
 
         None
+    }
+
+    fn not_unique(&self, id: Option<String>, nothing_stored: bool) {
+        let mut ledger = self.ledger.lock();
+        ledger.refusal("not_unique");
+        match id {
+            Some(id) if nothing_stored => drop(ledger.refused.insert(id)),
+            Some(id) => drop(ledger.open.insert(id)),
+            None => ledger.unseen += u32::from(!nothing_stored),
+        }
     }
 
     /// The same start through two backends at the same time; the first acknowledgement counts.
@@ -311,7 +339,7 @@ impl Load {
                 }
                 Reply::Answer(answer) if answer.status == 409 => return,
                 // 404: the other backend has not read it yet.
-                Reply::Answer(answer) if answer.status == 503 || answer.status == 404 => {}
+                Reply::Answer(answer) if [404, 503, 507].contains(&answer.status) => {}
                 Reply::Answer(answer) => {
                     return self
                         .ledger
@@ -324,6 +352,10 @@ impl Load {
             sleep(RETRY_PAUSE).await;
         }
     }
+}
+
+fn is_unknown_type(answer: &Answer) -> bool {
+    answer.status == 404 && answer.json["code"] == "unknown_domain"
 }
 
 fn start_path(domain: &str) -> String {
@@ -383,8 +415,26 @@ fn plan_operation(rng: &mut fastrand::Rng) -> PlannedOperation {
     };
     match rng.u32(0..100) {
         0..15 => dummy("instant", steps(0, 0)),
-        15..38 => dummy("short", steps(rng.u32(1..4), rng.u64(5..60))),
-        38..44 => dummy(
+        15..24 => dummy("short", steps(rng.u32(1..4), rng.u64(5..60))),
+        24..35 => {
+            let key = format!("limited-{}", rng.u32(0..3));
+            let limit = json!({"execution": {"concurrency": {"key": key, "limit": 2}}});
+            dummy("limited", with(steps(rng.u32(1..4), rng.u64(5..60)), limit))
+        }
+        35..38 => {
+            let key = format!("unique-{}", rng.u32(0..3));
+            let unique = json!({"execution": {"unique": {"key": key}}});
+            dummy("unique", with(steps(3, 60), unique))
+        }
+        38..40 => dummy(
+            "delayed",
+            with(steps(1, 20), json!({"execution": {"delay_seconds": 0.5}})),
+        ),
+        40..42 => dummy(
+            "urgent",
+            with(steps(1, 20), json!({"execution": {"priority": 1}})),
+        ),
+        42..44 => dummy(
             "other queue",
             with(
                 steps(2, 30),

@@ -51,6 +51,9 @@ use crate::wait::{LIMIT, wait_for};
 /// server may lose messages.
 pub const SYNC_ALWAYS: &str = "jetstream { sync_interval: always }\n";
 
+/// The same for a server whose store can become full: see [`operator`].
+const SMALL_STORE: &str = "jetstream { sync_interval: always, max_file_store: 256MB }\n";
+
 /// The options of a run.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -117,7 +120,7 @@ pub async fn run(options: &Options) -> Report {
         agents.spawn(agent::run(member, own_faults, began, end.clone()));
     }
 
-    let mistakes = mistakes(options.seed, options.length);
+    let mistakes = mistakes(options.seed, options.length, options.servers);
     let mut problems = Vec::new();
     let (ledger, made) = tokio::join!(
         run_load(options, &apis, began, &mut problems),
@@ -137,6 +140,7 @@ pub async fn run(options: &Options) -> Report {
     // Dropped only after it is known whether their files are kept.
     let (_members, mut observations) = collect(agents, &mut problems).await;
     observations.faults.extend(made.faults);
+    problems.extend(made.problems);
     verdict.violations.splice(0..0, problems);
     if !verdict.violations.is_empty() {
         scratch::keep_all();
@@ -154,7 +158,7 @@ pub async fn run(options: &Options) -> Report {
 async fn start_system(server_count: usize) -> System {
     let data = source_table();
     let servers = match server_count {
-        1 => vec![NatsServer::start_with(SYNC_ALWAYS).await],
+        1 => vec![NatsServer::start_with(SMALL_STORE).await],
         _ => Cluster::start_with(SYNC_ALWAYS).await.into_servers(),
     };
 

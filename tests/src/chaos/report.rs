@@ -81,6 +81,7 @@ impl fmt::Display for Report {
             row(&format!("  {code}"), count.to_string())?;
         }
         row("reads right after the answer", ledger.reads.to_string())?;
+        row("uses of keys", verdict.keys.to_string())?;
         row("files of the winning attempt", verdict.files.to_string())?;
         row(
             "longest standstill",

@@ -43,6 +43,8 @@ pub enum Action {
     ChangeSettings,
     /// A backend with default settings is started, for a while.
     StartStranger,
+    /// Something else uses up what JetStream may store, for a while.
+    FillStore,
 }
 
 /// One fault.
@@ -94,6 +96,7 @@ impl fmt::Display for Action {
             Self::DeleteBucket => "deleted a bucket",
             Self::ChangeSettings => "changed settings",
             Self::StartStranger => "started a backend with defaults",
+            Self::FillStore => "filled the store",
         })
     }
 }
@@ -163,12 +166,14 @@ pub fn schedule(seed: u64, length: Duration, shape: &Shape) -> Vec<Fault> {
 }
 
 /// What the operator does in a run of `length`, in order. Each kind comes once before any comes twice.
-pub fn mistakes(seed: u64, length: Duration) -> Vec<Fault> {
-    const KINDS: [Action; 4] = [
+/// Only a single server has a limit that can be reached.
+pub fn mistakes(seed: u64, length: Duration, servers: usize) -> Vec<Fault> {
+    const KINDS: [Action; 5] = [
         Action::DeleteConsumer,
         Action::DeleteBucket,
         Action::ChangeSettings,
         Action::StartStranger,
+        Action::FillStore,
     ];
     // Other draws than those of the programs.
     let mut rng = fastrand::Rng::with_seed(seed ^ 0x5eed);
@@ -178,11 +183,14 @@ pub fn mistakes(seed: u64, length: Duration) -> Vec<Fault> {
     while at + REST < length {
         if kinds.is_empty() {
             kinds = KINDS.to_vec();
+            kinds.retain(|kind| servers == 1 || *kind != Action::FillStore);
             rng.shuffle(&mut kinds);
         }
         let Some(action) = kinds.pop() else { break };
         let away = match action {
-            Action::StartStranger => Duration::from_millis(rng.u64(1_000..3_000)),
+            Action::StartStranger | Action::FillStore => {
+                Duration::from_millis(rng.u64(1_000..3_000))
+            }
             _ => Duration::ZERO,
         };
         faults.push(Fault {

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ktrdr_worker::{Context, Engine, OperationError};
+use ktrdr_worker::{Context, Engine, NamedBy, OperationError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -46,18 +46,15 @@ impl Engine for StampEngine {
             tokio::time::sleep(Duration::from_millis(request.step_ms)).await;
         }
 
-        let stamp = Stamp {
-            attempt: ctx.attempt(),
-        };
-        let failed = |error: std::io::Error| OperationError::failed(error.to_string());
-        let name = path(ctx.data_dir().root(), ctx.operation_id().as_str());
-        let draft = name.with_extension(format!("{}.tmp", ctx.attempt()));
-
-        std::fs::create_dir_all(name.parent().unwrap_or(&name)).map_err(failed)?;
-        std::fs::write(&draft, serde_json::to_vec(&stamp).unwrap_or_default()).map_err(failed)?;
-        ctx.ensure_owner().await?;
-        std::fs::rename(&draft, &name).map_err(failed)?;
-
-        Ok(stamp)
+        ctx.blocking(|ctx| {
+            let stamp = Stamp {
+                attempt: ctx.attempt(),
+            };
+            let name = format!("stamps/{}", ctx.operation_id());
+            let output = ctx.output(&name, NamedBy::Engine, false)?;
+            output.write(|file| serde_json::to_writer(file, &stamp).map_err(Into::into))?;
+            Ok(stamp)
+        })
+        .await
     }
 }

@@ -1,0 +1,297 @@
+//! `ktrdr` beside single operations: schedules, queues, workers, many operations at once, and HTTPS.
+
+use std::process::Command;
+
+use ktrdr_tests::certificates::Authority;
+use ktrdr_tests::process::program;
+use ktrdr_tests::{Scratch, Stack};
+use serde_json::json;
+
+use super::client_control::https_backend;
+use super::command_line::{json_of, ktrdr, output, run};
+
+#[tokio::test]
+async fn a_schedule_is_put_listed_run_and_deleted() {
+    let stack = Stack::start().await;
+    let _worker = stack.worker("dummy", "w1").await;
+    let put = |id: &'static str| {
+        let words = [
+            "schedules",
+            "put",
+            id,
+            "dummy",
+            "steps=0",
+            "--cron",
+            "30 2 * * *",
+        ];
+        [
+            &words[..],
+            &["--time-zone", "Europe/Berlin", "--overlap", "queue"],
+        ]
+        .concat()
+    };
+
+    let (code, out, err) = run(&stack, &put("nightly")).await;
+    assert_eq!(code, 0, "{err}");
+    assert!(out.starts_with("nightly: dummy at 30 2 * * *"), "{out}");
+    assert!(out.contains("next") && out.contains("(in "), "{out}");
+    let shown = json_of(&stack, &["schedules", "show", "nightly", "--json"]).await;
+    assert_eq!(shown["overlap"], "queue");
+
+    // What is shown can be put again, under another id and with one thing changed.
+    let scratch = Scratch::new("schedule");
+    let file = scratch.join("schedule.json");
+    std::fs::write(&file, shown.to_string()).unwrap();
+    let file = file.to_str().unwrap();
+    let copy = ["schedules", "put", "copy", "-f", file, "--paused", "--json"];
+    let copy = json_of(&stack, &copy).await;
+    assert_eq!(
+        (&copy["cron"], &copy["paused"]),
+        (&json!("30 2 * * *"), &json!(true))
+    );
+
+    let (_, table, _) = run(&stack, &["schedules"]).await;
+    assert!(
+        table.starts_with("ID ") && table.contains("paused"),
+        "{table}"
+    );
+    for (verb, word) in [("pause", "paused"), ("resume", "next in")] {
+        let (code, out, _) = run(&stack, &["schedules", verb, "nightly"]).await;
+        assert_eq!(code, 0);
+        assert!(out.contains(word), "{out}");
+    }
+    let (code, out, _) = run(&stack, &["schedules", "run", "nightly", "--wait"]).await;
+    assert_eq!(code, 0, "{out}");
+    assert!(out.contains("completed"), "{out}");
+
+    let (code, _, _) = run(&stack, &["schedules", "delete", "nightly", "copy"]).await;
+    assert_eq!(code, 0);
+    assert_eq!(json_of(&stack, &["schedules", "--json"]).await, json!([]));
+
+    for (words, reason) in [
+        (&["schedules", "put", "x", "dummy"][..], "--cron"),
+        (
+            &["schedules", "put", "x", "dummy", "--cron", "always"],
+            "cron",
+        ),
+        (&["schedules", "show", "x"], "x"),
+    ] {
+        let (code, _, err) = run(&stack, words).await;
+        assert_eq!(code, 2, "{words:?}: {err}");
+        assert!(err.contains(reason), "{words:?}: {err}");
+    }
+}
+
+#[tokio::test]
+async fn queues_are_paused_and_workers_drained() {
+    let stack = Stack::start().await;
+    let _worker = stack.worker("dummy", "w1").await;
+
+    let (code, out, err) = run(&stack, &["queues", "pause", "dummy", "--until", "1h"]).await;
+    assert_eq!(code, 0, "{err}");
+    assert!(out.starts_with("dummy: paused until 2"), "{out}");
+    let (_, out, _) = run(&stack, &["queues", "resume", "dummy"]).await;
+    assert_eq!(out, "dummy: not paused\n");
+    let (code, _, err) = run(&stack, &["queues", "pause", "nothing"]).await;
+    assert_eq!(code, 2, "{err}");
+    let (_, table, _) = run(&stack, &["queues"]).await;
+    assert!(table.starts_with("TYPE"), "{table}");
+
+    let drained = json_of(&stack, &["workers", "drain", "w1", "--json"]).await;
+    assert_eq!(drained["draining"], true);
+    let (_, out, _) = run(&stack, &["workers", "undrain", "w1"]).await;
+    assert_eq!(out, "w1: takes work, runs 0\n");
+    let (code, _, _) = run(&stack, &["workers", "drain", "nobody"]).await;
+    assert_eq!(code, 2);
+}
+
+#[tokio::test]
+async fn what_would_happen_to_all_that_match_is_said_before_it_happens() {
+    let stack = Stack::start().await;
+    let _worker = stack.worker("dummy", "w1").await;
+    for id in ["a1", "a2"] {
+        let gpu = r#"execution={"requirements":{"gpu":true}}"#;
+        let words = [
+            "start",
+            "dummy",
+            gpu,
+            "--id",
+            id,
+            "--label",
+            "group:a",
+            "--priority",
+            "2",
+        ];
+        let (code, _, err) = run(&stack, &words).await;
+        assert_eq!(code, 0, "{err}");
+    }
+    let shown = json_of(&stack, &["show", "a1", "--json"]).await;
+    assert_eq!(shown["execution"]["priority"], 2);
+    let (_, listed, _) = run(&stack, &["list", "--label", "group:a", "--since", "1h"]).await;
+    assert!(listed.contains("a1") && listed.contains("a2"), "{listed}");
+
+    let all = ["cancel", "--status", "pending", "--label", "group:a"];
+    let (code, out, err) = run(&stack, &all).await;
+    assert_eq!(code, 0, "{err}");
+    assert!(out.contains("2 match") && out.contains("--yes"), "{out}");
+    stack.api().wait_for_status("a1", "pending").await;
+
+    let (code, out, _) = run(&stack, &[&all[..], &["--yes"]].concat()).await;
+    assert_eq!((code, out.as_str()), (0, "cancelled: 2\n"));
+    for id in ["a1", "a2"] {
+        stack.api().wait_for_status(id, "cancelled").await;
+    }
+
+    let one = [
+        "retry",
+        "--status",
+        "cancelled",
+        "--type",
+        "dummy",
+        "--limit",
+        "1",
+        "--yes",
+    ];
+    let (code, out, _) = run(&stack, &one).await;
+    assert_eq!(code, 0);
+    assert!(out.ends_with("retried: 1\n"), "{out}");
+
+    for (words, reason) in [
+        (&["cancel"][..], "filter"),
+        (&["cancel", "a1", "--status", "pending"], "not by both"),
+        (&["cancel", "a1", "--yes"], "--yes"),
+        (&["retry", "--status", "failed", "--resume"], "--resume"),
+        (&["cancel", "--label", "nothing"], "name:value"),
+        (&["list", "--since", "yesterday"], "2h"),
+    ] {
+        let (code, _, err) = run(&stack, words).await;
+        assert_eq!(code, 2, "{words:?}: {err}");
+        assert!(err.contains(reason), "{words:?}: {err}");
+    }
+}
+
+#[tokio::test]
+async fn more_than_one_request_may_name_are_cancelled_and_retried_once() {
+    let stack = Stack::start().await;
+    let _worker = stack.worker("dummy", "w1").await;
+    let scratch = Scratch::new("lines");
+    let file = scratch.join("bodies.jsonl");
+    std::fs::write(&file, "{}\n".repeat(1001)).unwrap();
+    let gpu = r#"execution={"requirements":{"gpu":true}}"#;
+    let file = file.to_str().unwrap();
+    let label = ["--label", "group:big"];
+    let started = [&["start", "dummy", gpu, "--many", file][..], &label].concat();
+    let (code, _, err) = run(&stack, &started).await;
+    assert_eq!(code, 0, "{err}");
+
+    // No status is named: what the first request has cancelled does not stand in the way of the second.
+    let (code, out, err) = run(&stack, &[&["cancel", "--yes"][..], &label].concat()).await;
+    assert_eq!((code, out.as_str()), (0, "cancelled: 1001\n"), "{err}");
+    let (code, out, err) = run(&stack, &[&["retry", "--yes"][..], &label].concat()).await;
+    assert!(out.ends_with("retried: 1001\n"), "{code}: {err}");
+
+    // All of them were retried before, and a repetition would not change that.
+    let again = ["retry", "--yes", "--status", "cancelled"];
+    let (code, out, err) = run(&stack, &[&again[..], &label].concat()).await;
+    assert_eq!((code, out.as_str()), (2, "retried: 0\n"), "{err}");
+}
+
+#[tokio::test]
+async fn a_file_starts_an_operation_for_each_of_its_lines() {
+    let stack = Stack::start().await;
+    let _worker = stack.worker("dummy", "w1").await;
+    let scratch = Scratch::new("lines");
+    let file = scratch.join("bodies.jsonl");
+    let lines = "{\"steps\": 1}\n\n{\"steps\": 2, \"task_id\": \"own\"}\n";
+    std::fs::write(&file, lines).unwrap();
+    let file = file.to_str().unwrap();
+
+    let words = [
+        "start",
+        "dummy",
+        "step_ms=0",
+        "--many",
+        file,
+        "--label",
+        "group:lines",
+    ];
+    let (code, out, err) = run(&stack, &[&words[..], &["--wait"]].concat()).await;
+    assert_eq!(code, 0, "{err}");
+    assert!(out.contains("own: completed"), "{out}");
+    let own = json_of(&stack, &["show", "own", "--json"]).await;
+    assert_eq!(own["metadata"]["steps"], 2);
+    assert_eq!(own["metadata"]["step_ms"], 0);
+
+    // With an id, a file that is sent twice starts nothing twice.
+    for _ in 0..2 {
+        let (code, out, err) = run(&stack, &[&words[..], &["--id", "batch"]].concat()).await;
+        assert_eq!((code, out.as_str()), (0, "batch-1\nbatch-3\n"), "{err}");
+    }
+    let listed = json_of(&stack, &["list", "--label", "group:lines", "--json"]).await;
+    assert_eq!(listed["total"], 4);
+
+    let bad = scratch.join("bad.jsonl");
+    std::fs::write(&bad, "{\"steps\": 0}\n{\"steps\": -1}\n").unwrap();
+    let (code, out, err) = run(&stack, &["start", "dummy", "--many", bad.to_str().unwrap()]).await;
+    assert_eq!(code, 2);
+    assert_eq!(out.lines().count(), 1, "the good one has started");
+    assert!(err.contains("line 2: ") && err.contains("1 of 2"), "{err}");
+    let path = bad.to_str().unwrap();
+    let (code, out, _) = run(&stack, &["start", "dummy", "--many", path, "--wait"]).await;
+    assert_eq!(code, 2);
+    assert!(out.contains(": completed"), "the good one has ended: {out}");
+    std::fs::write(&bad, "{\"steps\": 0}\nsteps\n").unwrap();
+    let (code, _, err) = run(&stack, &["start", "dummy", "--many", bad.to_str().unwrap()]).await;
+    assert_eq!(code, 2);
+    assert!(err.contains("line 2"), "{err}");
+}
+
+#[tokio::test]
+async fn the_authority_of_a_backend_is_named_by_a_file() {
+    let authority = Authority::new();
+    let (_nats, _backend, address) = https_backend(&authority).await;
+    let ask = async |ca: Option<&std::path::Path>| {
+        let mut command = Command::new(program("ktrdr"));
+        command.args(["types", "--json", "--url", &address]);
+        command.env_remove("KTRDR_TOKEN").env_remove("KTRDR_CA");
+        if let Some(path) = ca {
+            command.env("KTRDR_CA", path);
+        }
+        let ended = output(command).await;
+        (
+            ended.status.code(),
+            String::from_utf8(ended.stderr).unwrap(),
+        )
+    };
+
+    let (code, err) = ask(Some(authority.certificate())).await;
+    assert_eq!(code, Some(0), "{err}");
+    let (code, err) = ask(None).await;
+    assert_eq!(code, Some(3), "{err}");
+    assert!(
+        err.contains("UnknownIssuer") && err.contains("--ca"),
+        "{err}"
+    );
+
+    let scratch = Scratch::new("ca");
+    let empty = scratch.join("empty.pem");
+    std::fs::write(&empty, "").unwrap();
+    for path in [empty, scratch.join("missing.pem")] {
+        let (code, err) = ask(Some(&path)).await;
+        assert_eq!(code, Some(2), "{err}");
+    }
+}
+
+#[tokio::test]
+async fn completions_know_the_commands_below_a_command() {
+    let stack = Stack::start().await;
+    for shell in ["bash", "zsh", "fish"] {
+        let mut command = ktrdr(&stack, &["completions", shell]);
+        command.env_remove("KTRDR_URL");
+        let script = output(command).await.stdout;
+        let script = String::from_utf8(script).unwrap();
+        for word in ["schedules", "undrain", "catch-up"] {
+            assert!(script.contains(word), "{shell}: {word}");
+        }
+    }
+}
