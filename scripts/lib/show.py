@@ -1,4 +1,4 @@
-"""Prints JSON of the REST interfaces as short tables: show.py operations|workers|field NAME|curve NAME...|backtests NAME..."""
+"""Prints JSON of the REST interfaces as short tables: show.py operations|workers|schedules|field NAME|curve NAME...|backtests NAME..."""
 
 import json
 import sys
@@ -47,6 +47,16 @@ def workers(data):
     )
 
 
+def schedules(data):
+    table(
+        ["schedule", "cron", "time zone", "last run", "next runs"],
+        [
+            [row["schedule_id"], row["cron"], row["time_zone"], (row["last_run"] or {}).get("operation_id"), ", ".join(row["next_runs"][:2])]
+            for row in data["data"]["schedules"]
+        ],
+    )
+
+
 def curve(data, *names):
     """First, middle and last value of each metric."""
     points = data["data"]["metrics"]
@@ -82,7 +92,7 @@ def field(data, name):
 
 
 def main(arguments):
-    shows = {"operations": operations, "workers": workers, "field": field, "curve": curve, "backtests": backtests}
+    shows = {"operations": operations, "workers": workers, "schedules": schedules, "field": field, "curve": curve, "backtests": backtests}
     text, found, at = sys.stdin.read(), [], 0
     decoder = json.JSONDecoder()
     # Standard input may hold several JSON documents.

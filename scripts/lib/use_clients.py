@@ -70,7 +70,7 @@ def main(backend_address: str, worker_address: str) -> None:
     assert history.data.history[0].event == "start_requested"
 
     # List.
-    listed = list_operations.sync(client=backend, status=ktrdr_backend.models.ListOperationsStatus.COMPLETED)
+    listed = list_operations.sync(client=backend, status=[ktrdr_backend.models.ListOperationsStatusItem.COMPLETED])
     assert expect(OperationListResponse, listed).data.total == 1
     workers = list_workers.sync(client=backend)
     assert isinstance(workers, list)
