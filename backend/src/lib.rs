@@ -207,7 +207,8 @@ pub async fn run(
 
 fn log_settings(config: &Config) {
     for (name, value) in config.effective() {
-        tracing::info!(setting = name, value, "setting");
+        // The target lets a filter leave these many lines out, as `ktrdr dev` does.
+        tracing::info!(target: "settings", setting = name, value, "setting");
     }
     warn_about_unknown_variables();
     for contradiction in config.contradictions() {

@@ -86,7 +86,12 @@ fn print_causes(error: &Error) {
         Error::Refused(refusal) => {
             for violation in &refusal.violations {
                 let (path, message) = (&violation.path, &violation.message);
-                eprintln!("  {}: {}", printable(path), printable(message));
+                // The error itself says the first ones.
+                if refusal.message.contains(message.as_str()) {
+                    continue;
+                }
+                let place = if path.is_empty() { "/" } else { path };
+                eprintln!("  {}: {}", printable(place), printable(message));
             }
             match refusal.code {
                 Some(ErrorCode::Unauthorized) => {

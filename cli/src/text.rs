@@ -93,6 +93,21 @@ pub fn print_table(headings: &[&str], rows: Vec<Vec<String>>) -> Result<(), Fail
     print(&table.trim_fmt())
 }
 
+/// A heading, and below it a line for each name and value, the values under each other.
+pub fn with_fields(heading: String, fields: &[(String, String)]) -> String {
+    let width = |(name, _): &(String, String)| printable(name).chars().count();
+    let widest = fields.iter().map(width).max().unwrap_or_default();
+
+    let lines = fields.iter().map(|(name, value)| {
+        let (name, value) = (printable(name), printable(value));
+        format!("  {name:<widest$} {value}")
+    });
+    std::iter::once(heading)
+        .chain(lines)
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
 /// Prints a document as JSON.
 pub fn print_json(document: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(document).map_err(io::Error::other)?;
@@ -118,6 +133,17 @@ mod tests {
     fn a_text_cannot_change_the_terminal() {
         assert_eq!(printable("plain ü ✓"), "plain ü ✓");
         assert_eq!(printable("a\x1b[31mred\nb\u{202e}c"), "a [31mred b c");
+    }
+
+    #[test]
+    fn the_values_of_fields_stand_under_each_other() {
+        let fields = [("about", "a\nb"), ("rows_processed", "1313")];
+        let fields = fields.map(|(name, value)| (name.to_owned(), value.to_owned()));
+
+        let text = with_fields("head".to_owned(), &fields);
+
+        assert_eq!(text, "head\n  about          a b\n  rows_processed 1313");
+        assert_eq!(with_fields("head".to_owned(), &[]), "head");
     }
 
     #[test]

@@ -332,6 +332,11 @@ async fn a_whole_system_runs_in_the_foreground_and_ends_with_its_command() {
     let started = output(start).await;
     assert!(started.status.success(), "{started:?}: {}", log());
 
+    // A person sees what happens, not the usual settings nor the banner of nats-server.
+    assert!(log().contains("Operation completed"), "{}", log());
+    assert!(!log().contains("setting="), "{}", log());
+    assert!(!log().contains("[INF]"), "{}", log());
+
     dev.interrupt();
     wait_for("ktrdr dev to end", LIMIT, async || {
         match dev.0.try_wait().unwrap() {

@@ -103,7 +103,10 @@ impl Cron {
             .year(Year::Disallowed)
             .build();
         let cron = parser.parse(&line);
-        let cron = cron.map_err(|error| CronError::Refused(error.to_string()))?;
+        let cron = cron.map_err(|error| {
+            // The text ends with a full stop, and goes on here.
+            CronError::Refused(error.to_string().trim_end_matches('.').to_owned())
+        })?;
         let this = Self { line, cron, zone };
         match this.after(Timestamp::now()) {
             Some(_) => Ok(this),

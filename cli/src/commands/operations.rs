@@ -6,7 +6,9 @@ use serde_json::Value;
 
 use crate::args::ListArgs;
 use crate::failure::Failure;
-use crate::text::{ago, duration, print, print_json, print_table, printable, shortened};
+use crate::text::{
+    ago, duration, print, print_json, print_table, printable, shortened, with_fields,
+};
 
 /// Longest summary in a list, in characters.
 const SUMMARY: usize = 60;
@@ -28,7 +30,7 @@ pub async fn list(client: &Client, list: ListArgs, json: bool) -> Result<(), Fai
 
     let rows = page.operations.iter().map(row).collect();
     print_table(
-        &["ID", "TYPE", "STATUS", ">DONE", "STARTED", ">TOOK", "ABOUT"],
+        &["ID", "TYPE", "STATUS", ">DONE", "CREATED", ">TOOK", "ABOUT"],
         rows,
     )?;
     let shown = page.operations.len() as u64;
@@ -71,10 +73,8 @@ pub async fn show(client: &Client, id: &OperationId, json: bool) -> Result<(), F
 
 /// An operation in some lines: what it is, how it went, and its result or error.
 pub fn describe(operation: &OperationDocument<'_>) -> String {
-    let mut lines = vec![headline(operation)];
-    let mut add = |name: &str, value: String| {
-        lines.push(format!("  {name:<11} {}", printable(&value)));
-    };
+    let mut fields = Vec::new();
+    let mut add = |name: &str, value: String| fields.push((name.to_owned(), value));
 
     if let Some(summary) = &operation.summary {
         add("about", summary.to_string());
@@ -82,7 +82,7 @@ pub fn describe(operation: &OperationDocument<'_>) -> String {
     if let Some(worker) = &operation.worker_id {
         add("worker", format!("{worker}, attempt {}", operation.attempt));
     }
-    add("started", moment(operation.created_at));
+    add("created", moment(operation.created_at));
     if let Some(ended) = operation.completed_at {
         add("ended", moment(ended));
     }
@@ -98,9 +98,9 @@ pub fn describe(operation: &OperationDocument<'_>) -> String {
 
     match &operation.result {
         Some(result) => match serde_json::from_str::<Value>(result.get()) {
-            Ok(Value::Object(fields)) => {
-                for (name, value) in fields {
-                    add(&printable(&name), shortened(&value.to_string(), 100));
+            Ok(Value::Object(result)) => {
+                for (name, value) in result {
+                    add(&name, shortened(&value.to_string(), 100));
                 }
             }
             _ => add("result", shortened(result.get(), 100)),
@@ -113,7 +113,7 @@ pub fn describe(operation: &OperationDocument<'_>) -> String {
         }
         None => {}
     }
-    lines.join("\n")
+    with_fields(headline(operation), &fields)
 }
 
 fn headline(operation: &OperationDocument<'_>) -> String {

@@ -7,7 +7,7 @@ use super::watch;
 use crate::args::{PutArgs, SchedulesCommand};
 use crate::failure::Failure;
 use crate::parameters;
-use crate::text::{ago, print, print_json, print_table, printable, shortened, until, word};
+use crate::text::{ago, print, print_json, print_table, shortened, until, with_fields, word};
 
 /// What a backend says about a schedule beside what was put.
 const READ_ONLY: [&str; 9] = [
@@ -108,13 +108,12 @@ fn show(schedule: &ScheduleDocument, json: bool) -> Result<(), Failure> {
         return print_json(schedule);
     }
 
-    let mut lines = vec![format!(
+    let heading = format!(
         "{}: {} at {} ({})",
         schedule.schedule_id, schedule.domain, schedule.cron, schedule.time_zone
-    )];
-    let mut add = |name: &str, value: String| {
-        lines.push(format!("  {name:<10} {}", printable(&value)));
-    };
+    );
+    let mut fields = Vec::new();
+    let mut add = |name: &str, value: String| fields.push((name.to_owned(), value));
     add("parameters", shortened(schedule.body.get(), 200));
     add("overlap", word(schedule.overlap));
     add("catch up", word(schedule.catch_up));
@@ -134,7 +133,7 @@ fn show(schedule: &ScheduleDocument, json: bool) -> Result<(), Failure> {
     if !error.is_empty() {
         add("error", error);
     }
-    print(&lines.join("\n"))
+    print(&with_fields(heading, &fields))
 }
 
 fn changed(schedule: &ScheduleDocument, json: bool) -> Result<(), Failure> {

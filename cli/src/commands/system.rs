@@ -7,6 +7,11 @@ use crate::args::{QueuesCommand, WorkersCommand};
 use crate::failure::Failure;
 use crate::text::{ago, duration, print, print_json, print_table, printable, word};
 
+/// How many references and choices are followed to find a type, one in the other.
+const TYPE_STEPS: usize = 4;
+/// How many options of a choice are looked at: the steps multiply them.
+const TYPE_CHOICES: usize = 8;
+
 /// Prints the workers, or drains some.
 ///
 /// # Errors
@@ -195,7 +200,7 @@ fn print_parameters(of: &WorkerTypeDocument<'_>) -> Result<(), Failure> {
             let is_required = required.contains(&name.as_str());
             vec![
                 name.clone(),
-                type_of(property),
+                type_of(schema, property, TYPE_STEPS),
                 match property.get("default") {
                     Some(default) => default.to_string(),
                     None if is_required => "required".to_owned(),
@@ -211,16 +216,82 @@ fn print_parameters(of: &WorkerTypeDocument<'_>) -> Result<(), Failure> {
     print_table(&["PARAMETER", "TYPE", "DEFAULT", "MEANING"], rows)
 }
 
-/// The type of a property in a word or two; empty when its schema says it in another way.
-fn type_of(property: &Value) -> String {
-    match &property["type"] {
-        Value::String(word) => word.clone(),
+/// The type of a property in a word or two, also behind a reference, a choice or a list of values;
+/// empty when its schema says it in another way. The schema comes from a worker, so a
+/// reference may lead in a circle: after some steps the type is not known.
+fn type_of(schema: &Value, property: &Value, steps: usize) -> String {
+    if steps == 0 {
+        return String::new();
+    }
+    if let Some(reference) = property["$ref"].as_str() {
+        let target = reference.strip_prefix('#');
+        return target
+            .and_then(|path| schema.pointer(path))
+            .map(|target| type_of(schema, target, steps - 1))
+            .unwrap_or_default();
+    }
+
+    let choices = |name: &str| property[name].as_array().filter(|list| !list.is_empty());
+    let mut words: Vec<String> = match &property["type"] {
+        Value::String(word) => vec![word.clone()],
         Value::Array(words) => words
             .iter()
             .filter_map(Value::as_str)
-            .filter(|word| *word != "null")
-            .collect::<Vec<_>>()
-            .join(" or "),
-        _ => String::new(),
+            .map(str::to_owned)
+            .collect(),
+        _ => match (choices("anyOf").or(choices("oneOf")), choices("enum")) {
+            (Some(options), _) => options
+                .iter()
+                .take(TYPE_CHOICES)
+                .map(|option| type_of(schema, option, steps - 1))
+                .collect(),
+            (None, Some(values)) => values.iter().map(kind_of).map(str::to_owned).collect(),
+            (None, None) => property
+                .get("const")
+                .map(|value| kind_of(value).to_owned())
+                .into_iter()
+                .collect(),
+        },
+    };
+    words.retain(|word| word != "null" && !word.is_empty());
+    words.sort();
+    words.dedup();
+    words.join(" or ")
+}
+
+fn kind_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_type_of_a_parameter_is_found_behind_references_and_choices() {
+        let schema = json!({"$defs": {
+            "Label": {"oneOf": [{"const": "next_up"}, {"const": "next_move"}]},
+            "Circle": {"$ref": "#/$defs/Circle"},
+        }});
+        let shown = |property: Value| type_of(&schema, &property, TYPE_STEPS);
+
+        assert_eq!(shown(json!({"type": ["integer", "null"]})), "integer");
+        assert_eq!(shown(json!({"$ref": "#/$defs/Label"})), "string");
+        assert_eq!(shown(json!({"enum": [1, "all"]})), "number or string");
+        assert_eq!(
+            shown(json!({"anyOf": [{"$ref": "#/$defs/Label"}, {"type": "null"}]})),
+            "string"
+        );
+        assert_eq!(shown(json!({"$ref": "#/$defs/Circle"})), "");
+        assert_eq!(shown(json!({})), "");
     }
 }

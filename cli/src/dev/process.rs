@@ -17,10 +17,17 @@ use crate::text::printable;
 /// How long a process may take to stop after SIGTERM.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
 
+/// What the programs log when the caller has not set `RUST_LOG`: not the many settings, which are the
+/// usual ones here.
+const LOG_FILTER: &str = "info,async_nats=warn,settings=warn";
+
 /// A command that ends with this process, without the settings of the caller, which are meant for other
 /// systems.
 pub fn command(program: &Path) -> Command {
     let mut command = become_program::command(program);
+    if std::env::var_os("RUST_LOG").is_none() {
+        command.env("RUST_LOG", LOG_FILTER);
+    }
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy();
         if ["KTRDR_", "WORKER_", "NATS_"]
@@ -118,6 +125,30 @@ async fn print_lines(name: &str, output: impl AsyncRead + Unpin) {
     let mut lines = BufReader::new(output).split(b'\n');
     while let Ok(Some(line)) = lines.next_segment().await {
         let line = String::from_utf8_lossy(&line);
-        eprintln!("{name:<15} | {}", printable(&line));
+        if !is_chatter(&line) {
+            eprintln!("{name:<15} | {}", printable(&line));
+        }
+    }
+}
+
+/// Whether nats-server says in this line what nobody asked for: its banner, its version, its limits.
+/// Warnings and errors have other marks.
+fn is_chatter(line: &str) -> bool {
+    line.starts_with('[') && line.contains(" [INF] ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_nats_server_says_in_passing_is_left_out() {
+        let info = "[15896] 2026/11/27 14:22:56.313872 [INF] Starting nats-server";
+        let error = "[15896] 2026/11/27 14:22:56.313872 [ERR] JetStream out of resources";
+        let worker = "2026-11-27T14:22:56.3Z  INFO operation: [INF] is in its text";
+
+        assert!(is_chatter(info));
+        assert!(!is_chatter(error));
+        assert!(!is_chatter(worker));
     }
 }
