@@ -165,6 +165,17 @@ pub struct LogBatch {
     pub attempt: u32,
     /// The lines, in the order in which they were said.
     pub lines: Vec<LogLine>,
+    /// Lines of the operation up to the last one here, in all attempts. The next attempt goes on counting.
+    /// Absent (0) from a worker that does not count them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub total_lines: u64,
+    /// The same in bytes, about.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub total_bytes: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl LogBatch {

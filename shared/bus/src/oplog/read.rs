@@ -28,6 +28,7 @@ use bytes::Bytes;
 use ktrdr_protocol::cancel::CancelIntent;
 use ktrdr_protocol::event::Event;
 use ktrdr_protocol::id::{CopyId, OperationId, WorkerType};
+use ktrdr_protocol::log_line::LogBatch;
 use ktrdr_protocol::start_request::StartRequest;
 use ktrdr_protocol::state::FoldedLog;
 use ktrdr_protocol::time::Timestamp;
@@ -151,7 +152,8 @@ impl OpLog {
         id: &OperationId,
     ) -> Result<Option<FoldedLog>, ReadLogError> {
         let subject = self.names.operation(worker_type, id);
-        let Some(message) = self.last_message(id, &subject).await? else {
+        let stream = self.stream(id).await?;
+        let Some(message) = last_message(&stream, id, &subject).await? else {
             return Ok(Some(FoldedLog::default()));
         };
         if !follows_what_was_known(&message) {
@@ -166,18 +168,26 @@ impl OpLog {
         Ok(event.map(|event| FoldedLog::ending_with(message.sequence, event)))
     }
 
-    /// The last message of a subject, from any copy of the stream.
-    async fn last_message(
+    /// The last batch of log lines of an operation that is stored, from any copy of its stream. What is
+    /// no batch of this operation counts as none.
+    ///
+    /// # Errors
+    /// [`ReadLogError`] when NATS does not answer, or there is no stream.
+    pub async fn last_log_batch(
         &self,
+        worker_type: &WorkerType,
         id: &OperationId,
-        subject: &str,
-    ) -> Result<Option<StreamMessage>, ReadLogError> {
-        let stream = self.stream(id).await?;
-        match stream.direct_get_last_for_subject(subject).await {
-            Ok(message) => Ok(Some(message)),
-            Err(error) if error.kind() == DirectGetErrorKind::NotFound => Ok(None),
-            Err(error) => Err(failed(id, error)),
-        }
+    ) -> Result<Option<LogBatch>, ReadLogError> {
+        let subject = self.names.logs(worker_type, id);
+        let stream = self
+            .jetstream
+            .get_stream_no_info(self.names.logs_stream())
+            .await
+            .map_err(|error| failed(id, error))?;
+        let message = last_message(&stream, id, &subject).await?;
+        let batch =
+            message.and_then(|message| serde_json::from_slice::<LogBatch>(&message.payload).ok());
+        Ok(batch.filter(|batch| self.names.check(&subject, batch).is_ok()))
     }
 
     /// The last sequence of an operation's log now, by the leader's own word: it refuses an append
@@ -281,7 +291,8 @@ impl OpLog {
             let subject = self.names.cancel(worker_type, id);
             if self.reads != Reads::Leader {
                 // Backends store an intent once, so it is the newest message, or is among a few.
-                match self.last_message(id, &subject).await? {
+                let stream = self.stream(id).await?;
+                match last_message(&stream, id, &subject).await? {
                     None => return Ok(false),
                     Some(message) if self.is_intent(&subject, &message.payload) => return Ok(true),
                     Some(_) => {}
@@ -377,6 +388,19 @@ impl OpLog {
             .get_stream_no_info(self.names.stream())
             .await
             .map_err(|error| failed(id, error))
+    }
+}
+
+/// The last message of a subject, from any copy of the stream.
+async fn last_message(
+    stream: &Stream<()>,
+    id: &OperationId,
+    subject: &str,
+) -> Result<Option<StreamMessage>, ReadLogError> {
+    match stream.direct_get_last_for_subject(subject).await {
+        Ok(message) => Ok(Some(message)),
+        Err(error) if error.kind() == DirectGetErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed(id, error)),
     }
 }
 

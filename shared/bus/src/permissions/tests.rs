@@ -69,6 +69,8 @@ fn a_worker_may_nothing_about_other_types() {
         "$JS.API.DIRECT.GET.KTRDR",
         "$JS.API.DIRECT.GET.KTRDR.ktrdr.op.training.x",
         "$JS.API.DIRECT.GET.KTRDR.ktrdr.key.dummy.unique.x",
+        "$JS.API.DIRECT.GET.KTRDR_LOGS",
+        "$JS.API.DIRECT.GET.KTRDR_LOGS.ktrdr.logs.training.x",
         "$JS.API.DIRECT.GET.KTRDR.ktrdr.start.dummy.any",
         "$JS.API.CONSUMER.MSG.NEXT.KTRDR.training-any",
         "$JS.ACK.KTRDR.training-any.1.2.3.4.5",

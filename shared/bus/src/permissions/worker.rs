@@ -97,6 +97,14 @@ pub(super) fn rules(installation: &Installation, worker_type: &WorkerType) -> Ve
         ),
         publish(
             api(format!(
+                "DIRECT.GET.{}.{}",
+                names.logs_stream(),
+                names.logs_of(worker_type)
+            )),
+            "how much an operation has said that begins another attempt",
+        ),
+        publish(
+            api(format!(
                 "CONSUMER.INFO.{stream}.{}",
                 names.consumer(worker_type, &any)
             )),

@@ -43,7 +43,7 @@ use crate::pulling::lease::Lease;
 use crate::reporting::checkpoint;
 use crate::reporting::report::Report;
 use crate::reporting::send::{flush_checkpoint, flush_metrics, send_reports};
-use crate::reporting::send_logs::{flush_logs, send_logs};
+use crate::reporting::send_logs::{count_earlier, flush_logs, send_logs};
 use crate::worker::core::Core;
 use crate::worker::history::LocalOperation;
 use crate::worker::running::AttemptHandle;
@@ -140,7 +140,8 @@ impl RunningAttempt<'_> {
     async fn work(&self, unfinished_engine: &mut Option<EngineHandle>) -> Recorded {
         let kill = (self.core.info.can_be_killed).then(CancellationToken::new);
         let spoken = Spoken::of(&self.handle.report);
-        let ctx = self.context(kill.as_ref(), &spoken.span).await;
+        let context = self.context(kill.as_ref(), &spoken.span);
+        let (ctx, ()) = tokio::join!(context, self.count_earlier_lines());
 
         let outcome = if self.handle.stop_reason().is_some() {
             // Cancelled or lost before the engine began.
@@ -167,6 +168,13 @@ impl RunningAttempt<'_> {
             self.origin,
         );
         self.record(verdict).await
+    }
+
+    async fn count_earlier_lines(&self) {
+        if self.owned.attempt > 1 {
+            // Boxed because it is rare.
+            Box::pin(count_earlier(self.core, self.handle, self.owned)).await;
+        }
     }
 
     async fn context(&self, kill: Option<&CancellationToken>, span: &Span) -> Context {

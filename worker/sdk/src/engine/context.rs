@@ -154,7 +154,7 @@ impl Context {
 
     /// Says something about the operation, for people: they read it with the operation, on the dashboard
     /// and with `ktrdr logs`. The lines are sent in batches. They never delay the engine: beyond what
-    /// waits and what an attempt may say (`WORKER_LOG_LINES`, `WORKER_LOG_BYTES`), lines are left out and
+    /// waits and what an operation may say (`WORKER_LOG_LINES`, `WORKER_LOG_BYTES`), lines are left out and
     /// counted. Lines below `WORKER_LOG_LEVEL` are not kept. Returns whether the line was kept.
     ///
     /// Of a text, the first 8 KiB are kept, and control characters other than line breaks and tabs are

@@ -5,9 +5,10 @@
 //!
 //! The solution: lines wait in a bounded buffer, and [`crate::reporting::send_logs`] sends them in
 //! batches, one at a time and ten a second. A line that finds no room is left out and counted, and the next line that
-//! finds room says how many were left out. An attempt may say so many lines and bytes
-//! ([`LogLimits`]); of what follows, only the last lines are kept, and sent at the end: they often
-//! say why it ended.
+//! finds room says how many were left out. An operation may say so many lines and bytes
+//! ([`LogLimits`]); of what follows, only the last lines of each attempt are kept, and sent at its end: they
+//! often say why it ended. Each batch has what the operation has said so far, so the next attempt goes on
+//! counting, wherever it runs ([`LogLines::count_earlier`]).
 //!
 //! Rejected: to wait for room. A slow bus would slow the engine.
 
@@ -27,18 +28,18 @@ const MAX_WAITING: usize = 1024 * 1024;
 const BATCH_LINES: usize = 1000;
 const BATCH_BYTES: usize = 128 * 1024;
 
-/// Lines that are kept beyond the limit of an attempt, and their bytes.
+/// Lines of an attempt that are kept beyond the limit, and their bytes.
 const LAST_LINES: usize = 100;
 const LAST_BYTES: usize = 64 * 1024;
 
-/// What an attempt may say.
+/// What an operation may say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LogLimits {
     /// The least important level that is kept; `None` for no lines at all.
     pub(crate) level: Option<LogLevel>,
-    /// Lines of one attempt.
+    /// Lines of all attempts.
     pub(crate) lines: u64,
-    /// Bytes of one attempt.
+    /// Bytes of all attempts.
     pub(crate) bytes: u64,
 }
 
@@ -62,9 +63,12 @@ pub(crate) struct LogLines {
 
 #[derive(Default)]
 struct State {
-    /// Lines and bytes that were taken.
+    /// Lines and bytes that were taken, and those of earlier attempts.
     lines: u64,
     bytes: u64,
+    /// Lines and bytes of earlier attempts, and those that are in batches already.
+    total_lines: u64,
+    total_bytes: u64,
     waiting: VecDeque<LogLine>,
     waiting_bytes: usize,
     /// Lines that found no room since the last one that did.
@@ -104,6 +108,13 @@ impl LogLines {
             state: Mutex::default(),
             waits: Notify::new(),
         }
+    }
+
+    /// Notes what earlier attempts of the operation have said, before this one says anything.
+    pub(crate) fn count_earlier(&self, lines: u64, bytes: u64) {
+        let mut state = self.state.lock();
+        (state.lines, state.bytes) = (lines, bytes);
+        (state.total_lines, state.total_bytes) = (lines, bytes);
     }
 
     /// Whether lines of this level are kept.
@@ -186,6 +197,8 @@ impl LogLines {
                 worker_id: speaker.worker_id.clone(),
                 attempt: speaker.attempt,
                 lines,
+                total_lines: state.total_lines,
+                total_bytes: state.total_bytes,
             };
             state.sending = Some(Outgoing {
                 before,
@@ -221,7 +234,8 @@ impl LogLines {
 impl State {
     /// Whether a line of this size goes beyond the limits; the first that does is told.
     fn is_over(&mut self, limits: &LogLimits, size: usize) -> bool {
-        let fits = self.lines < limits.lines && self.bytes + size as u64 <= limits.bytes;
+        let bytes = self.bytes.saturating_add(size as u64);
+        let fits = self.lines < limits.lines && bytes <= limits.bytes;
         if fits && !self.is_over {
             return false;
         }
@@ -229,7 +243,7 @@ impl State {
             self.is_over = true;
             self.tell_left_out();
             let text = format!(
-                "this attempt has said {} lines with {} bytes, as much as it may (WORKER_LOG_LINES, WORKER_LOG_BYTES): of what follows, only the last {LAST_LINES} lines are kept",
+                "this operation has said {} lines with {} bytes, as much as it may (WORKER_LOG_LINES, WORKER_LOG_BYTES): of what follows, only the last {LAST_LINES} lines of each attempt are kept",
                 self.lines, self.bytes
             );
             self.tell(&text);
@@ -285,6 +299,8 @@ impl State {
             lines.push(line);
         }
         self.waiting_bytes = self.waiting_bytes.saturating_sub(bytes);
+        self.total_lines = self.total_lines.saturating_add(lines.len() as u64);
+        self.total_bytes = self.total_bytes.saturating_add(bytes as u64);
         lines
     }
 }
@@ -362,6 +378,45 @@ mod tests {
             tail,
             [format!("{} lines left out", 200 - taken), "then".to_owned()]
         );
+    }
+
+    #[test]
+    fn what_earlier_attempts_have_said_counts() {
+        let limits = LogLimits {
+            lines: 10,
+            ..LIMITS
+        };
+        let (id, worker) = (OperationId::new("a").unwrap(), WorkerId::new("w").unwrap());
+        let speaker = Speaker {
+            operation_id: &id,
+            worker_id: &worker,
+            attempt: 2,
+        };
+        let totals = |lines: &LogLines| {
+            let batch = lines.next_batch(&speaker).unwrap();
+            let batch: LogBatch = serde_json::from_slice(&batch.payload).unwrap();
+            (batch.total_lines, batch.total_bytes)
+        };
+        let first = LogLines::new(limits);
+        (0..8).for_each(|_| assert!(say(&first, "x")));
+        let (lines, bytes) = totals(&first);
+        assert_eq!((lines, bytes), (8, 8 * 65));
+
+        let second = LogLines::new(limits);
+        second.count_earlier(lines, bytes);
+        let taken = (0..8).filter(|_| say(&second, "x")).count();
+        assert_eq!(taken, 2);
+        assert_eq!(
+            totals(&second).0,
+            11,
+            "what is said about the limit counts, too"
+        );
+
+        let forged = LogLines::new(LIMITS);
+        forged.count_earlier(u64::MAX, u64::MAX);
+        assert!(!say(&forged, "x"));
+        forged.finish();
+        assert_eq!(totals(&forged), (u64::MAX, u64::MAX));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ktrdr_bus::oplog::NotStored;
+use ktrdr_bus::telemetry::chain;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -27,6 +28,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long the last lines may delay the end of an operation.
 const LAST_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long the next attempt waits to learn what the ones before have said.
+const COUNT_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Pause after a batch could not be stored; doubled each time. Batches of other attempts that fail during
 /// the pause were under way before it, and do not count.
@@ -76,6 +80,33 @@ impl LogGate {
         if !self.is_told.swap(true, Ordering::Relaxed) {
             tracing::warn!(%why, "log lines of operations are not stored now; trying again from time to time");
         }
+    }
+}
+
+/// Counts what earlier attempts have said, so that the limits are those of the operation. What cannot be
+/// read does not count.
+pub(crate) async fn count_earlier(core: &Arc<Core>, handle: &AttemptHandle, owned: &OwnedAttempt) {
+    let is_off = core.log_limits.level.is_none();
+    if is_off || core.log_gate.opens_at().is_some() || !core.connection.is_up() {
+        return;
+    }
+
+    let last = core
+        .oplog
+        .last_log_batch(&core.worker_type, &owned.operation_id);
+    match tokio::time::timeout(COUNT_PATIENCE, last).await {
+        Ok(Ok(Some(last))) => {
+            let logs = &handle.report.logs;
+            logs.count_earlier(last.total_lines, last.total_bytes);
+        }
+        Ok(Ok(None)) => {}
+        Ok(Err(error)) => {
+            tracing::debug!(
+                error = chain(&error),
+                "what earlier attempts have said cannot be read"
+            );
+        }
+        Err(_) => tracing::debug!("what earlier attempts have said was not read in time"),
     }
 }
 

@@ -81,10 +81,10 @@ pub struct Config {
     /// (`RUST_LOG`).
     #[arg(long, env = "WORKER_LOG_LEVEL", default_value = "info")]
     pub log_level: KeptLevel,
-    /// How many log lines one attempt may say. Of what follows, only the last 100 are kept.
+    /// How many log lines one operation may say, in all its attempts. Of what follows, only the last 100 of each attempt are kept.
     #[arg(long, env = "WORKER_LOG_LINES", default_value_t = 100_000)]
     pub log_lines: u64,
-    /// How many bytes of log lines one attempt may say, for example `16MiB`.
+    /// How many bytes of log lines one operation may say, in all its attempts, for example `16MiB`.
     #[arg(long, env = "WORKER_LOG_BYTES", default_value = "16MiB", value_parser = parse_bytes)]
     pub log_bytes: u64,
     /// Who may use the REST interface.

@@ -63,7 +63,7 @@ pub(crate) struct Core {
     pub(crate) checkpoint_interval: Duration,
     /// Whether checkpoints are also kept under keys without the worker type.
     pub(crate) old_checkpoint_keys: bool,
-    /// What an attempt may say.
+    /// What an operation may say.
     pub(crate) log_limits: LogLimits,
     /// Whether log lines can be stored now.
     pub(crate) log_gate: LogGate,
