@@ -25,7 +25,7 @@ use crate::projection::decode::{Content, decode};
 use crate::projection::model::Model;
 use crate::projection::record::Extent;
 use crate::registry::Registry;
-use crate::routes::events::last_event_id;
+use crate::routes::events::Seen;
 
 const STREAM: &[&str] = &[
     "acme.start.dummy.any\n{\"operation_id\":\"a\",\"operation_type\":\"dummy\",\"parameters\":{\"steps\":3},\"created_at\":\"2025-11-10T10:30:00Z\"}",
@@ -194,19 +194,24 @@ fn idempotency_keys() {
 #[test]
 fn event_ids() {
     Attack::on("event ids")
-        .with(["17", "0", "18446744073709551615"])
+        .with(["17", "0", "18446744073709551615", "17/12-0"])
         .run(|bytes| {
             let Ok(value) = HeaderValue::from_bytes(bytes) else {
                 return;
             };
             let mut headers = HeaderMap::new();
             headers.insert("last-event-id", value);
-            if let Ok(Some(id)) = last_event_id(&headers) {
+            if let Ok(Some(seen)) = Seen::of(&headers) {
                 let text = std::str::from_utf8(bytes).expect("text");
+                let (sequence, lines) = match text.split_once('/') {
+                    Some((sequence, _)) => (sequence, true),
+                    None => (text, false),
+                };
                 assert_eq!(
-                    text.trim_start_matches(['+', '0']),
-                    id.to_string().trim_start_matches('0')
+                    sequence.trim_start_matches(['+', '0']),
+                    seen.sequence.to_string().trim_start_matches('0')
                 );
+                assert_eq!(seen.lines.is_some(), lines);
             }
         });
 }

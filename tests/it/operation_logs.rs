@@ -154,8 +154,71 @@ async fn lines_are_followed_until_the_operation_has_ended() {
     assert!(others > 0);
 }
 
+/// Reads the events of an operation with its log lines, as a browser that comes back. Returns the answer's
+/// status, the texts of the lines, and the last id.
+async fn come_back(api: &Client, path: &str, last_id: Option<&str>) -> (u16, Vec<String>, String) {
+    let mut request = api.request(Method::GET, path);
+    if let Some(id) = last_id {
+        request = request.header("last-event-id", id);
+    }
+    let answer = api.send(request).await;
+    let fields = |name: &str| -> Vec<String> {
+        let found = answer
+            .text
+            .lines()
+            .filter_map(|line| line.strip_prefix(name));
+        found.map(str::to_owned).collect()
+    };
+    let data = fields("data: ").into_iter();
+    let pages = data.map(|data| serde_json::from_str::<Value>(&data).unwrap());
+    let lines = pages.filter(|data| data.get("lines").is_some());
+    let read = lines.flat_map(|page| texts(&page)).collect();
+    let last_id = fields("id: ").pop().unwrap_or_default();
+    (answer.status, read, last_id)
+}
+
 #[tokio::test]
-async fn an_attempt_says_no_more_than_it_may_and_keeps_its_last_lines() {
+async fn who_was_interrupted_after_the_end_and_before_the_last_line_gets_all_lines() {
+    let stack = Stack::start().await;
+    let _worker = stack.local_worker(TalkEngine, "t1", &[]).await;
+    let api = stack.api();
+    let id = talked(api, json!({"lines": 3})).await;
+    let with_lines = format!("/api/v1/operations/{id}/events?logs=true");
+    let expected = ["line 0", "line 1", "line 2"];
+    let mut events = EventStream::open(api, &with_lines, None).await;
+    let end = events.operation(&id, "completed").await.id.unwrap();
+
+    // All that this client has seen is the end.
+    let end = end.to_string();
+    let (status, read, all) = come_back(api, &with_lines, Some(&end)).await;
+    assert_eq!(status, 200);
+    assert_eq!(read, expected);
+    assert_ne!(all, end, "the last id says that the lines were sent, too");
+
+    let (status, ..) = come_back(api, &with_lines, Some(&all)).await;
+    assert_eq!(status, 204, "there is nothing more");
+    let (_, read, first) = come_back(api, &with_lines, None).await;
+    assert_eq!((read, first), (expected.map(str::to_owned).to_vec(), all));
+
+    // Who has all lines, or wants none, has seen all with the end.
+    let cursor = page(api, &id, "").await["cursor"].clone();
+    let cursor = cursor.as_str().unwrap();
+    for query in [format!("?logs={cursor}"), String::new()] {
+        let path = format!("/api/v1/operations/{id}/events{query}");
+        let (status, ..) = come_back(api, &path, Some(&end)).await;
+        assert_eq!(status, 204, "{query}");
+    }
+    for bad in ["1/x", "1/", "/1-0", "1/1-0-1"] {
+        let request = api
+            .request(Method::GET, &with_lines)
+            .header("last-event-id", bad);
+        let answer = api.send(request).await;
+        answer.expect_problem(400, "invalid_header");
+    }
+}
+
+#[tokio::test]
+async fn an_operation_says_no_more_than_it_may_and_keeps_its_last_lines() {
     let stack = Stack::start().await;
     let limits = ["--log-lines", "50", "--log-level", "info"];
     let _worker = stack.local_worker(TalkEngine, "t1", &limits).await;
@@ -173,6 +236,34 @@ async fn an_attempt_says_no_more_than_it_may_and_keeps_its_last_lines() {
         .get(&format!("/api/v1/operations/{id}/results"))
         .await;
     assert_eq!(result.at("/data/kept"), &json!(50));
+}
+
+#[tokio::test]
+async fn what_the_attempts_before_have_said_counts_too() {
+    let stack = Stack::start().await;
+    let limits = ["--log-lines", "50"];
+    let _worker = stack.local_worker(TalkEngine, "t1", &limits).await;
+    let execution = json!({"max_attempts": 3});
+
+    let body = json!({"lines": 30, "fail": true, "execution": execution});
+    let id = talked(stack.api(), body).await;
+
+    let found = page(stack.api(), &id, "").await;
+    let of_attempt = |number: u64| -> Vec<String> {
+        let lines = found["lines"].as_array().unwrap().iter();
+        let own = lines.filter(|line| line["attempt"] == number);
+        own.map(|line| line["text"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(of_attempt(1).len(), 30);
+    let second = of_attempt(2);
+    assert_eq!(second[19], "line 19");
+    assert!(second[20].contains("said 50 lines"), "{second:?}");
+    assert_eq!(second.last().unwrap(), "line 29", "the last ones are kept");
+    let third = of_attempt(3);
+    assert!(third[0].contains("as much as it may"), "{third:?}");
+    let last: Vec<_> = (0..30).map(|n| format!("line {n}")).collect();
+    assert_eq!(third[1..], last);
 }
 
 #[tokio::test]

@@ -3,17 +3,18 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use futures::Stream;
 use ktrdr_http::answer::{AnswerBudget, Share};
 use ktrdr_protocol::id::{OperationId, WorkerType};
+use ktrdr_protocol::rest::metrics::Cursor;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
-use super::frame::{Batch, Frame, FrameKind, prelude};
+use super::frame::{Batch, Frame, FrameKind, all_sent, prelude};
 use super::{Broadcaster, Subscription};
 use crate::projection::Projection;
 use crate::projection::record::View;
@@ -209,6 +210,25 @@ impl AllEvents {
     }
 }
 
+/// How far the events of one operation and its log lines have come that are sent to the same client.
+#[derive(Debug, Default)]
+pub struct Reached {
+    /// Cancelled when the events end before the operation: the client is to connect again.
+    pub gave_up: CancellationToken,
+    /// The sequence of the end, once its event is among those that are sent.
+    pub end: OnceLock<u64>,
+    /// Where the lines end, once all of them are among those that are sent.
+    pub lines: OnceLock<Cursor>,
+}
+
+impl Reached {
+    /// What tells a client that it has all of both; `None` when it does not.
+    pub fn all_sent(&self) -> Option<Bytes> {
+        let (end, lines) = (self.end.get()?, self.lines.get()?);
+        Some(all_sent(*end, *lines))
+    }
+}
+
 /// A client that follows one operation.
 struct OneOperation {
     subscription: Subscription,
@@ -224,19 +244,17 @@ struct OneOperation {
     share: Option<Share>,
     /// The operation has ended: the stream ends after what waits.
     ended: bool,
-    /// Cancelled when the stream ends before the operation: the client is to connect again.
-    gave_up: CancellationToken,
+    reached: Arc<Reached>,
 }
 
 /// The operation as it is now, then everything that happens to it. Ends with the operation's end.
-/// `share` is for the first document, the others take theirs of `answers`. When the events end before
-/// the operation, `gave_up` is cancelled.
+/// `share` is for the first document, the others take theirs of `answers`. `reached` learns how they end.
 pub fn one_operation(
     broadcaster: &Broadcaster,
     answers: AnswerBudget,
     view: &View,
     share: Share,
-    gave_up: CancellationToken,
+    reached: Arc<Reached>,
 ) -> impl Stream<Item = Result<Bytes, Infallible>> + use<> {
     let record = &view.record;
     let mut client = OneOperation {
@@ -249,7 +267,7 @@ pub fn one_operation(
         waiting: VecDeque::new(),
         share: Some(share),
         ended: false,
-        gave_up,
+        reached,
     };
     client
         .waiting
@@ -258,7 +276,7 @@ pub fn one_operation(
         client
             .waiting
             .push_back(Frame::operation(view, sequence_of(view)).bytes);
-        client.ended = true;
+        client.end(sequence_of(view));
     } else {
         client.queue_document();
     }
@@ -289,17 +307,25 @@ impl OneOperation {
                 if self.share.is_none() {
                     // The client connects again, and is then told to come later.
                     self.ended = true;
-                    self.gave_up.cancel();
+                    self.reached.gave_up.cancel();
                     return;
                 }
                 self.seen = sequence_of(&view);
-                self.ended = view.status().is_terminal();
                 self.waiting
                     .push_back(Frame::operation(&view, self.seen).bytes);
+                if view.status().is_terminal() {
+                    self.end(self.seen);
+                }
             }
             // It has left the stream.
             None => self.ended = true,
         }
+    }
+
+    /// Notes that the event with the end of the operation is on its way.
+    fn end(&mut self, sequence: u64) {
+        self.ended = true;
+        let _ = self.reached.end.set(sequence);
     }
 
     /// The next bytes for the client; `None` ends the stream.
@@ -324,7 +350,9 @@ impl OneOperation {
                 Ok(frame) if frame.kind == FrameKind::Operation => {
                     if frame.sequence > self.seen {
                         self.seen = frame.sequence;
-                        self.ended = frame.last;
+                        if frame.last {
+                            self.end(frame.sequence);
+                        }
                         return Some(frame.bytes);
                     }
                 }
@@ -336,7 +364,7 @@ impl OneOperation {
                     self.queue_document();
                 }
                 Err(RecvError::Closed) => {
-                    self.gave_up.cancel();
+                    self.reached.gave_up.cancel();
                     return None;
                 }
             }

@@ -5,6 +5,7 @@ use std::fmt::Display;
 use bytes::Bytes;
 use ktrdr_protocol::id::{OperationId, WorkerType};
 use ktrdr_protocol::progress::Progress;
+use ktrdr_protocol::rest::metrics::Cursor;
 use ktrdr_protocol::rest::worker::WorkerDocument;
 use ktrdr_protocol::state::Status;
 use ktrdr_protocol::time::Timestamp;
@@ -202,6 +203,12 @@ impl Batch {
 /// do not dispatch an event without data, but they remember its id.
 pub fn prelude(sequence: u64) -> Bytes {
     format!("retry: 1000\nid: {sequence}\n\n").into()
+}
+
+/// The end of a stream of an operation and its log lines: an id that says that both were sent. It has no data,
+/// as [`prelude`].
+pub fn all_sent(sequence: u64, cursor: Cursor) -> Bytes {
+    format!("id: {sequence}/{cursor}\n\n").into()
 }
 
 /// Log lines of an operation, for a client that follows them. `cursor` becomes the id of the event.

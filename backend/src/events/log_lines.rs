@@ -13,6 +13,7 @@
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,6 +29,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::Broadcaster;
+use super::connection::Reached;
 use super::frame::{Frame, log_end, log_lines};
 use crate::log_lines::{Lines, LogReader, Wanted};
 use crate::projection::record::View;
@@ -48,15 +50,15 @@ const QUIET: u32 = 20;
 const COMMENT_INTERVAL: Duration = Duration::from_secs(15);
 
 /// What a client wants.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Follow {
     /// Behind which position.
     pub cursor: Cursor,
     /// The least important level; `None` for all.
     pub level: Option<LogLevel>,
-    /// Whether these are the only events of the client: then each has its cursor as id, quiet times have
-    /// comments, and the last event says how the operation ended.
-    pub alone: bool,
+    /// The other events of the client, which learn where the lines end. Without others, each event has its
+    /// cursor as id, quiet times have comments, and the last event says how the operation ended.
+    pub beside: Option<Arc<Reached>>,
 }
 
 /// The lines behind the cursor, and those that come, until the operation has ended.
@@ -67,7 +69,7 @@ pub fn follow(
     follow: Follow,
 ) -> impl Stream<Item = Result<Bytes, Infallible>> + use<> {
     let mut waiting = VecDeque::new();
-    if follow.alone {
+    if follow.beside.is_none() {
         waiting.push_back(Bytes::from_static(b"retry: 1000\n\n"));
     }
     let client = Client {
@@ -198,8 +200,9 @@ impl Client {
 
         if let Some(status) = ended.filter(|_| !has_more) {
             self.is_over = true;
-            if self.follow.alone {
-                self.waiting.push_back(log_end(status, &cursor.to_string()));
+            match &self.follow.beside {
+                Some(reached) => drop(reached.lines.set(cursor)),
+                None => self.waiting.push_back(log_end(status, &cursor.to_string())),
             }
             return Duration::ZERO;
         }
@@ -216,15 +219,15 @@ impl Client {
     }
 
     fn frame(&self, data: &Data<'_>) -> Bytes {
-        let id = self.follow.alone.then_some(data.page.cursor.as_str());
-        log_lines(data, id)
+        let is_alone = self.follow.beside.is_none();
+        log_lines(data, is_alone.then_some(data.page.cursor.as_str()))
     }
 
     /// Queues a comment when nothing was sent for a while.
     fn comment(&mut self) {
         if self.quiet == 0 {
             self.commented_at = Instant::now();
-        } else if self.follow.alone && self.commented_at.elapsed() >= COMMENT_INTERVAL {
+        } else if self.follow.beside.is_none() && self.commented_at.elapsed() >= COMMENT_INTERVAL {
             self.commented_at = Instant::now();
             self.waiting.push_back(Frame::heartbeat().bytes);
         }

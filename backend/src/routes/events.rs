@@ -2,25 +2,26 @@
 //! `docs/events.md`.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, future};
 use ktrdr_http::openapi::{Describe, Description};
 use ktrdr_http::query::Query;
 use ktrdr_http::tokens::Principal;
 use ktrdr_protocol::rest::metrics::Cursor;
 use ktrdr_protocol::rest::query::{FollowEvents, FollowOperation};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio_util::sync::CancellationToken;
 
-use super::logs::read_cursor;
+use super::logs::{has_more, read_cursor};
 use super::{PathText, find};
 use crate::error::{ApiError, ErrorCode};
-use crate::events::connection::{self, Filter};
+use crate::events::connection::{self, Filter, Reached};
 use crate::events::log_lines::{Follow, follow};
+use crate::projection::record::View;
 use crate::state::AppState;
 
 /// Server-sent events.
@@ -84,7 +85,7 @@ pub async fn all(
         worker_type: query.worker_type,
         visible: principal.types().map(<[_]>::to_vec),
     };
-    let last_id = last_event_id(&headers)?;
+    let last_id = last_event_id(&headers, |text| text.parse().ok())?;
     let place = state.held.enter()?;
     let events = connection::all_events(
         &state.events,
@@ -109,22 +110,26 @@ pub async fn one(
         Some(cursor) => Some(read_cursor(Some(cursor))?),
     };
     let view = find(&state, &principal, &id).await?;
-    let last_id = last_event_id(&headers)?;
-    if view.status().is_terminal()
-        && last_id.is_some_and(|last_id| last_id >= connection::sequence_of(&view))
+    let seen = Seen::of(&headers)?;
+    let logs = match seen.and_then(|seen| seen.lines) {
+        Some(cursor) => logs.and(Some(cursor)),
+        None => logs,
+    };
+    if let Some(seen) = seen
+        && seen.is_all(&state, &view, logs).await
     {
         return Ok(OperationEvents::AtEnd);
     }
     let place = state.held.enter()?;
     let answers = state.answers.of(&principal);
     let share = state.answers.share(&principal, view.record.size()).await?;
-    let gave_up = CancellationToken::new();
+    let reached = Arc::new(Reached::default());
     let events = connection::one_operation(
         &state.events,
         answers.clone(),
         &view,
         share,
-        gave_up.clone(),
+        reached.clone(),
     );
     let stream = match logs {
         None => EventStream::new(events, place),
@@ -132,27 +137,72 @@ pub async fn one(
             let wanted = Follow {
                 cursor,
                 level: None,
-                alone: false,
+                beside: Some(reached.clone()),
             };
             let lines = follow(&state.events, answers, &view, wanted);
             // Lines alone would keep the client from connecting again.
-            let lines = lines.take_until(gave_up.cancelled_owned());
-            EventStream::new(futures::stream::select(events, lines), place)
+            let lines = lines.take_until(reached.gave_up.clone().cancelled_owned());
+            let both = futures::stream::select(events, lines);
+            // Looked at when both have ended.
+            let all_sent = futures::stream::once(async move { reached.all_sent() });
+            let all_sent = all_sent.filter_map(|bytes| future::ready(bytes.map(Ok)));
+            EventStream::new(both.chain(all_sent), place)
         }
     };
     Ok(OperationEvents::Stream(stream))
 }
 
-/// The id of the last event that the client has seen.
-pub(crate) fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {
+/// What a client has seen of one operation.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Seen {
+    /// The sequence of the last event.
+    pub(crate) sequence: u64,
+    /// Where the lines end, when it has seen all of them.
+    pub(crate) lines: Option<Cursor>,
+}
+
+impl Seen {
+    pub(crate) fn of(headers: &HeaderMap) -> Result<Option<Self>, ApiError> {
+        let read = |text: &str| {
+            let (sequence, lines) = match text.split_once('/') {
+                Some((sequence, cursor)) => (sequence, Some(read_cursor(Some(cursor)).ok()?)),
+                None => (text, None),
+            };
+            let sequence = sequence.parse().ok()?;
+            Some(Self { sequence, lines })
+        };
+        last_event_id(headers, read)
+    }
+
+    /// Whether nothing is left to send. Lines that cannot be read now are left.
+    async fn is_all(self, state: &AppState, view: &View, logs: Option<Cursor>) -> bool {
+        let has_ended = view.status().is_terminal();
+        if !has_ended || self.sequence < connection::sequence_of(view) {
+            return false;
+        }
+        match logs {
+            Some(cursor) => matches!(has_more(state, view, cursor, None).await, Ok(false)),
+            None => true,
+        }
+    }
+}
+
+/// The id of the last event that the client has seen, as `read` understands it.
+///
+/// # Errors
+/// 400 `invalid_header`.
+pub(crate) fn last_event_id<T>(
+    headers: &HeaderMap,
+    read: impl FnOnce(&str) -> Option<T>,
+) -> Result<Option<T>, ApiError> {
     let Some(value) = headers
         .get("last-event-id")
         .filter(|value| !value.is_empty())
     else {
         return Ok(None);
     };
-    match value.to_str().ok().and_then(|text| text.parse().ok()) {
-        Some(sequence) => Ok(Some(sequence)),
+    match value.to_str().ok().and_then(read) {
+        Some(seen) => Ok(Some(seen)),
         None => {
             let text = "The header Last-Event-ID must be the id of an event that was received; leave it out to start anew";
             Err(ApiError::new(ErrorCode::InvalidHeader, text))

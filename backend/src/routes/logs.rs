@@ -9,11 +9,12 @@ use ktrdr_http::answer::RenderedJson;
 use ktrdr_http::openapi::{Describe, Description};
 use ktrdr_http::query::Query;
 use ktrdr_http::tokens::Principal;
+use ktrdr_protocol::log_line::LogLevel;
 use ktrdr_protocol::rest::logs::{LogsPage, LogsResponse};
 use ktrdr_protocol::rest::metrics::Cursor;
 use ktrdr_protocol::rest::query::ReadLogs;
 
-use super::events::EventStream;
+use super::events::{EventStream, last_event_id};
 use super::{PathText, find};
 use crate::error::{ApiError, ErrorCode};
 use crate::events::log_lines::{Follow, follow};
@@ -66,7 +67,7 @@ pub async fn show(
 ) -> Result<LogsAnswer, ApiError> {
     let is_followed = query.follow.unwrap_or(false);
     let seen = match is_followed {
-        true => last_event_id(&headers)?,
+        true => last_event_id(&headers, |text| read_cursor(Some(text)).ok())?,
         false => None,
     };
     let cursor = match seen {
@@ -78,7 +79,7 @@ pub async fn show(
         let wanted = Follow {
             cursor,
             level: query.level,
-            alone: true,
+            beside: None,
         };
         return follow_lines(&state, &principal, &view, wanted, seen.is_some()).await;
     }
@@ -122,23 +123,35 @@ async fn follow_lines(
     wanted: Follow,
     is_return: bool,
 ) -> Result<LogsAnswer, ApiError> {
-    if is_return && view.status().is_terminal() {
-        let one_more = Wanted {
-            cursor: wanted.cursor,
-            level: wanted.level,
-            lines: 1,
-            bytes: 1,
-            whole: true,
-        };
-        let rest = read(state, view, one_more).await?;
-        // A browser stops reconnecting after this.
-        if rest.lines.is_empty() && !rest.has_more {
-            return Ok(LogsAnswer::AtEnd);
-        }
+    let is_over = is_return && view.status().is_terminal();
+    // A browser stops reconnecting after this.
+    if is_over && !has_more(state, view, wanted.cursor, wanted.level).await? {
+        return Ok(LogsAnswer::AtEnd);
     }
     let place = state.held.enter()?;
     let events = follow(&state.events, state.answers.of(principal), view, wanted);
     Ok(LogsAnswer::Stream(EventStream::new(events, place)))
+}
+
+/// Whether an operation that has ended has lines behind the cursor.
+///
+/// # Errors
+/// [`ApiError`], when they cannot be read.
+pub(super) async fn has_more(
+    state: &AppState,
+    view: &View,
+    cursor: Cursor,
+    level: Option<LogLevel>,
+) -> Result<bool, ApiError> {
+    let one_more = Wanted {
+        cursor,
+        level,
+        lines: 1,
+        bytes: 1,
+        whole: true,
+    };
+    let rest = read(state, view, one_more).await?;
+    Ok(!rest.lines.is_empty() || rest.has_more)
 }
 
 async fn read(state: &AppState, view: &View, wanted: Wanted) -> Result<Lines, ApiError> {
@@ -168,22 +181,4 @@ pub fn read_cursor(text: Option<&str>) -> Result<Cursor, ApiError> {
         let text = "cursor must be one that an earlier answer gave; leave it out to start over";
         ApiError::new(ErrorCode::InvalidCursor, text)
     })
-}
-
-/// The cursor of the last event that the client has seen.
-fn last_event_id(headers: &HeaderMap) -> Result<Option<Cursor>, ApiError> {
-    let Some(value) = headers
-        .get("last-event-id")
-        .filter(|value| !value.is_empty())
-    else {
-        return Ok(None);
-    };
-    let cursor = value.to_str().ok().map(|text| read_cursor(Some(text)));
-    match cursor {
-        Some(Ok(cursor)) => Ok(Some(cursor)),
-        _ => {
-            let text = "The header Last-Event-ID must be the id of an event that was received; leave it out to start anew";
-            Err(ApiError::new(ErrorCode::InvalidHeader, text))
-        }
-    }
 }
