@@ -2,7 +2,8 @@
 
 use std::collections::HashSet;
 
-use ktrdr_tests::{BackendProcess, LIMIT, Stack, wait_for};
+use ktrdr_tests::engines::GateEngine;
+use ktrdr_tests::{BackendProcess, LIMIT, Settings, Stack, wait_for};
 use serde_json::{Value, json};
 
 const MANY: &str = "/api/v1/dummy/start-many";
@@ -250,6 +251,49 @@ async fn operations_are_cancelled_by_filter_and_a_dry_run_changes_nothing() {
     }
     let other = stack.api().operation("b-1").await.expect(200);
     assert_eq!(other.at("/data/status"), "pending");
+}
+
+#[tokio::test]
+async fn operations_that_ignore_a_cancel_do_not_stand_in_the_way_of_others() {
+    let stack = Stack::start_with(|settings| Settings {
+        cancel_grace: LIMIT * 10,
+        ..settings
+    })
+    .await;
+    let (engine, gate) = GateEngine::new();
+    let slots = ["--concurrency", "3"];
+    let _worker = stack.local_worker(engine, "g1", &slots).await;
+    let mut open = HashSet::new();
+    for _ in 0..3 {
+        let body = json!({"ignore_cancel": true});
+        open.insert(stack.api().running("gate", &body).await);
+    }
+    let cancel = async || {
+        let body = json!({"filter": {"operation_type": "gate"}, "limit": 2});
+        let answer = stack.api().post("/api/v1/operations/cancel", &body).await;
+        answer.expect(200).at("/data").clone()
+    };
+
+    let answers = [cancel().await, cancel().await, cancel().await];
+
+    let done: Vec<_> = answers
+        .iter()
+        .map(|answer| answer["done"].clone())
+        .collect();
+    assert_eq!(
+        done,
+        [2, 1, 0],
+        "whoever repeats it until done is 0 comes to an end"
+    );
+    let asked: HashSet<String> = answers[..2]
+        .iter()
+        .flat_map(|answer| ids(&answer["results"]))
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(asked, open, "each of them was asked to stop");
+    assert_eq!(answers[2]["results"][0]["status_code"], 200);
+    assert_eq!(answers[2]["has_more"], true);
+    gate.open(3);
 }
 
 #[tokio::test]

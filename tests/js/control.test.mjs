@@ -89,6 +89,14 @@ test('an outcome has its counts and names those that were refused', () => {
   assert.equal(reasonOf({ operation_id: 'x', status_code: 503 }), 'HTTP 503');
 });
 
+test('an outcome says how many were asked to stop before', () => {
+  const done = { matched: 3, done: 1, has_more: false, results: results(3, 0) };
+  assert.equal(outcomeOf('cancel', done).text,
+    'Cancelled, or asked to stop: 1 operation. Asked before: 2.');
+  assert.equal(outcomeOf('cancel', { ...done, done: 3 }).text,
+    'Cancelled, or asked to stop: 3 operations.');
+});
+
 const inSeconds = (seconds) => new Date(Date.now() + seconds * 1000).toISOString();
 const pending = (more) => ({ status: 'pending', queue: 'any', attempt: 0, ...more });
 

@@ -139,8 +139,11 @@ export function questionOf(verb, { matched, has_more: hasMore, results, warning 
  */
 export function outcomeOf(verb, { done, has_more: hasMore, results, warning }) {
   const refused = results.filter(({ code }) => code !== undefined);
+  // Running ones that have not stopped yet.
+  const before = verb === 'cancel' ? results.length - refused.length - done : 0;
   const sentences = [
     `${WORDS[verb].done}: ${operations(done)}.`,
+    before > 0 && `Asked before: ${count(before)}.`,
     refused.length > 0 && `Refused: ${count(refused.length)}.`,
     hasMore && 'More operations match.',
     warning,

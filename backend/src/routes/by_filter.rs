@@ -2,7 +2,8 @@
 //! filter.
 //!
 //! Operations that it can be done for come first, newest first, and the others only if the limit leaves
-//! room for them: whoever repeats a request with a limit gets on. Pages of the list are walked one
+//! room for them: whoever repeats a request with a limit gets on. Those for which it was done before come
+//! last: running ones that are asked to stop already, and those that were retried. Pages of the list are walked one
 //! after the other, so that a filter that matches a million operations takes the memory of one page.
 
 use std::collections::HashSet;
@@ -97,7 +98,7 @@ async fn answer(
         until: Instant::now() + PATIENCE,
         done: DoneByFilter::default(),
         seen: HashSet::new(),
-        retried: Vec::new(),
+        done_before: Vec::new(),
         warning: None,
     };
     let walk = state
@@ -174,8 +175,8 @@ struct Walk {
     done: DoneByFilter,
     /// Operations with a result: they may match another status since.
     seen: HashSet<OperationId>,
-    /// Operations that were retried before: they come last.
-    retried: Vec<OneByFilter>,
+    /// Operations for which it was done before: they come last.
+    done_before: Vec<OneByFilter>,
     warning: Option<String>,
 }
 
@@ -206,7 +207,9 @@ impl Walk {
             }
         }
         let room = self.limit - self.done.results.len();
-        self.done.results.extend(self.retried.drain(..).take(room));
+        self.done
+            .results
+            .extend(self.done_before.drain(..).take(room));
         self.done.has_more = self.done.matched > self.done.results.len() as u64;
         Ok(())
     }
@@ -241,9 +244,12 @@ impl Walk {
             drop(turn);
             self.warning = self.warning.take().or(warning);
             self.principal.check_still_valid()?;
-            let (mut views, retried) = self.without_retried(page.views);
-            let room = self.limit.saturating_sub(self.retried.len());
-            self.retried.extend(retried.into_iter().take(room));
+            let (mut views, done_before) = self.without_done_before(page.views);
+            let room = self.limit.saturating_sub(self.done_before.len());
+            for result in done_before.into_iter().take(room) {
+                self.seen.insert(result.operation_id.clone());
+                self.done_before.push(result);
+            }
             views.retain(|view| !self.seen.contains(&view.record.id));
             views.truncate(self.limit - self.done.results.len());
             let ids = views.iter().map(|view| view.record.id.clone());
@@ -257,25 +263,34 @@ impl Walk {
         Ok(())
     }
 
-    /// Takes out what was retried before. A retry of all that failed, asked for twice, must not start
-    /// each of them twice. Whoever repeats a request with its `Idempotency-Key` gets the same answers.
-    fn without_retried(&self, views: Vec<View>) -> (Vec<View>, Vec<OneByFilter>) {
+    /// Takes out those for which it was done before. A retry of all that failed, asked for twice, must not
+    /// start each of them twice; whoever repeats a request with its `Idempotency-Key` gets the same answers.
+    /// Running operations that are asked to stop already need no second cancel, and must not stand in the
+    /// way of others: they may ignore it.
+    fn without_done_before(&self, views: Vec<View>) -> (Vec<View>, Vec<OneByFilter>) {
         let key = self.key.as_ref().map(HeaderValue::as_bytes);
         let is_repeated = |view: &View| {
             let id = key.and_then(|key| id_of_retry(&self.principal, &view.record.id, key).ok());
             id.is_some_and(|id| self.state.projection.get(id.as_str()).is_some())
         };
-        let is_due = |view: &View| {
-            matches!(self.verb, Verb::Cancel) || view.retried_as.is_none() || is_repeated(view)
+        let is_due = |view: &View| match self.verb {
+            Verb::Cancel => {
+                view.status() != Status::Running || view.record.cancel_requested_at().is_none()
+            }
+            Verb::Retry => view.retried_as.is_none() || is_repeated(view),
         };
-        let (due, retried): (Vec<View>, Vec<View>) = views.into_iter().partition(is_due);
-        let refused = retried.into_iter().map(|view| OneByFilter {
+        let (due, before): (Vec<View>, Vec<View>) = views.into_iter().partition(is_due);
+        let code = match self.verb {
+            Verb::Cancel => None,
+            Verb::Retry => Some(ErrorCode::NotRepeatable),
+        };
+        let results = before.into_iter().map(|view| OneByFilter {
             operation_id: view.record.id.clone(),
-            status_code: ErrorCode::NotRepeatable.status(),
-            code: Some(ErrorCode::NotRepeatable),
+            status_code: code.map_or(200, ErrorCode::status),
+            code,
             retried_as: view.retried_as,
         });
-        (due, refused.collect())
+        (due, results.collect())
     }
 
     async fn one_page(&mut self, views: Vec<View>) {

@@ -141,13 +141,13 @@ pub struct ByFilterResponse {
 pub struct DoneByFilter {
     /// How many operations match.
     pub matched: u64,
-    /// For how many of them it was done; 0 in a dry run.
+    /// For how many of them it was done by this request; 0 in a dry run.
     pub done: u64,
     /// Whether operations match that have no result here, because of the limit, of the time that a request
     /// may take, or of an error.
     pub has_more: bool,
-    /// One for each operation up to the limit, those first that it can be done for. In a dry run: what
-    /// would become of it.
+    /// One for each operation up to the limit: those first that it can be done for, and those last for which
+    /// it was done before. In a dry run: what would become of it.
     pub results: Vec<OneByFilter>,
 }
 
