@@ -1,10 +1,12 @@
 //! `ktrdr` beside single operations: schedules, queues, workers, many operations at once, and HTTPS.
 
 use std::process::Command;
+use std::time::Duration;
 
 use ktrdr_tests::certificates::Authority;
+use ktrdr_tests::engines::GateEngine;
 use ktrdr_tests::process::program;
-use ktrdr_tests::{Scratch, Stack};
+use ktrdr_tests::{LIMIT, Scratch, Settings, Stack, wait_for};
 use serde_json::json;
 
 use super::client_control::https_backend;
@@ -197,6 +199,43 @@ async fn more_than_one_request_may_name_are_cancelled_and_retried_once() {
 }
 
 #[tokio::test]
+async fn more_than_one_request_may_name_that_ignore_a_cancel_are_all_asked_once() {
+    let stack = Stack::start_with(|settings| Settings {
+        cancel_grace: LIMIT * 10,
+        lease: LIMIT,
+        heartbeat: Duration::from_secs(1),
+        ..settings
+    })
+    .await;
+    let (engine, gate) = GateEngine::new();
+    let slots = ["--concurrency", "1001"];
+    let _worker = stack.local_worker(engine, "g1", &slots).await;
+    let scratch = Scratch::new("lines");
+    let file = scratch.join("bodies.jsonl");
+    std::fs::write(&file, "{\"ignore_cancel\": true}\n".repeat(1001)).unwrap();
+    let file = file.to_str().unwrap();
+    let (code, _, err) = run(&stack, &["start", "gate", "--many", file]).await;
+    assert_eq!(code, 0, "{err}");
+    for _ in 0..1001 {
+        gate.started().await;
+    }
+    wait_for("all of them to run", LIMIT, async || {
+        let page = stack.api().operations("status=running&limit=1").await;
+        match page.at("/data/total").as_u64() {
+            Some(1001) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+
+    let words = ["cancel", "--type", "gate", "--yes"];
+    let (code, out, err) = run(&stack, &words).await;
+
+    assert_eq!((code, out.as_str()), (0, "cancelled: 1001\n"), "{err}");
+    gate.open(1001);
+}
+
+#[tokio::test]
 async fn a_file_starts_an_operation_for_each_of_its_lines() {
     let stack = Stack::start().await;
     let _worker = stack.worker("dummy", "w1").await;
@@ -240,10 +279,41 @@ async fn a_file_starts_an_operation_for_each_of_its_lines() {
     let (code, out, _) = run(&stack, &["start", "dummy", "--many", path, "--wait"]).await;
     assert_eq!(code, 2);
     assert!(out.contains(": completed"), "the good one has ended: {out}");
-    std::fs::write(&bad, "{\"steps\": 0}\nsteps\n").unwrap();
-    let (code, _, err) = run(&stack, &["start", "dummy", "--many", bad.to_str().unwrap()]).await;
-    assert_eq!(code, 2);
-    assert!(err.contains("line 2"), "{err}");
+}
+
+#[tokio::test]
+async fn a_line_that_is_no_json_keeps_none_of_the_others_and_they_are_waited_for() {
+    let stack = Stack::start().await;
+    let _worker = stack.worker("dummy", "w1").await;
+    let scratch = Scratch::new("lines");
+    let file = scratch.join("bodies.jsonl");
+    let lines = b"{\"steps\": 0}\nsteps\n\xff\n{\"steps\": 2}\n";
+    std::fs::write(&file, lines).unwrap();
+    let file = file.to_str().unwrap();
+
+    let words = ["start", "dummy", "step_ms=1", "--many", file, "--id", "b"];
+    let (code, out, err) = run(&stack, &[&words[..], &["--wait"]].concat()).await;
+
+    assert_eq!(code, 2, "{err}");
+    for (number, reason) in [(2, "not JSON"), (3, "UTF-8")] {
+        let wanted = format!("line {number}: {reason}");
+        let found = err
+            .lines()
+            .any(|line| line.starts_with(&format!("line {number}: ")) && line.contains(reason));
+        assert!(found, "{wanted}: {err}");
+    }
+    assert!(err.contains("2 of 4 starts were refused"), "{err}");
+    for id in ["b-1", "b-4"] {
+        assert!(out.contains(&format!("dummy {id}: completed")), "{out}");
+    }
+
+    let listed = run(&stack, &[&words[..], &["--json"]].concat()).await.1;
+    let codes: Vec<u64> = listed
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+        .map(|result| result["status_code"].as_u64().unwrap())
+        .collect();
+    assert_eq!(codes, [200, 400, 400, 200], "in the order of the lines");
 }
 
 #[tokio::test]

@@ -1,16 +1,15 @@
 //! Starting an operation, or many.
 
-use std::collections::VecDeque;
-use std::io::{self, BufRead, BufReader};
+use std::io;
 use std::path::Path;
 
-use ktrdr_client::{Client, OneStarted, OperationId, Start};
+use ktrdr_client::{Client, Error, ErrorCode, InvalidName, OneStarted, OperationId, Start};
 use serde_json::{Map, Value, json};
 
 use super::watch;
 use crate::args::StartArgs;
 use crate::failure::{Failure, is_away};
-use crate::parameters;
+use crate::parameters::{self, Line, Lines};
 use crate::text::{print, print_json, printable};
 
 /// How many operations of a file are started with one request.
@@ -67,7 +66,8 @@ fn add_options(body: &mut Map<String, Value>, start: &StartArgs) -> Result<(), F
     Ok(())
 }
 
-/// Starts an operation for each line of a file.
+/// Starts an operation for each line of a file. What cannot be started keeps none of the others, and with
+/// `--wait` those that have started are followed whatever happened to the others.
 async fn many(
     client: &Client,
     start: &StartArgs,
@@ -75,55 +75,47 @@ async fn many(
     common: &Map<String, Value>,
     json: bool,
 ) -> Result<(), Failure> {
-    let failed = |source| Failure::File {
-        path: file.to_owned(),
-        source,
-    };
-    let reader: Box<dyn BufRead> = if file == Path::new("-") {
-        Box::new(BufReader::new(io::stdin()))
-    } else {
-        Box::new(BufReader::new(std::fs::File::open(file).map_err(failed)?))
+    let mut lines = Lines::open(file, common)?;
+    let mut outcome = Outcome {
+        json,
+        is_read: true,
+        ..Outcome::default()
     };
 
-    let mut outcome = Outcome::default();
-    let mut waiting: VecDeque<(usize, Start<'_>)> = VecDeque::new();
-    for (index, line) in reader.lines().enumerate() {
-        let line = line.map_err(failed)?;
-        if line.trim().is_empty() {
-            continue;
-        }
-        let number = index + 1;
-        let body = parameters::line(&line, common, number)?;
-        let mut request = client.start(&start.domain, &body);
-        if let Some(id) = &start.id {
-            request = request.operation_id(numbered(id, number)?);
-        }
-        waiting.push_back((number, request));
-        if waiting.len() == AT_ONCE {
-            outcome.send(client, &mut waiting, json).await?;
-        }
-    }
-    outcome.send(client, &mut waiting, json).await?;
-
+    let sent = outcome.send_all(client, start, &mut lines).await;
     let ended = match start.wait {
         true => watch::run(client, &outcome.started, json).await,
         false => Ok(()),
     };
+    sent?;
     match ended {
         Ok(()) | Err(Failure::NotCompleted | Failure::NobodyReads) => outcome.check().and(ended),
         Err(_) => ended,
     }
 }
 
-fn numbered(id: &OperationId, number: usize) -> Result<OperationId, Failure> {
-    format!("{id}-{number}")
-        .parse()
-        .map_err(|error: ktrdr_client::InvalidName| Failure::Usage(error.to_string()))
+/// The start of a line, or why there is none.
+fn start_of<'a>(
+    client: &'a Client,
+    start: &'a StartArgs,
+    number: usize,
+    parameters: Result<Map<String, Value>, String>,
+) -> Result<Start<'a>, String> {
+    let request = client.start(&start.domain, &parameters?);
+    let Some(id) = &start.id else {
+        return Ok(request);
+    };
+    let numbered: Result<OperationId, InvalidName> = format!("{id}-{number}").parse();
+    let numbered = numbered.map_err(|error| error.to_string())?;
+    Ok(request.operation_id(numbered))
 }
 
 /// What became of the lines so far.
 #[derive(Default)]
 struct Outcome {
+    json: bool,
+    /// Whether somebody reads the output.
+    is_read: bool,
     started: Vec<OperationId>,
     refused: usize,
     /// Whether a start was refused because the backend cannot answer now.
@@ -131,29 +123,69 @@ struct Outcome {
 }
 
 impl Outcome {
-    /// Starts what waits, and prints what became of it.
+    /// Starts all lines, so many at a time.
+    async fn send_all(
+        &mut self,
+        client: &Client,
+        start: &StartArgs,
+        lines: &mut Lines<'_>,
+    ) -> Result<(), Failure> {
+        let mut waiting = Vec::new();
+        loop {
+            match lines.next() {
+                Ok(Some(Line { number, parameters })) => {
+                    waiting.push((number, start_of(client, start, number, parameters)));
+                    if waiting.len() == AT_ONCE {
+                        self.send(client, std::mem::take(&mut waiting)).await?;
+                    }
+                }
+                end => {
+                    self.send(client, waiting).await?;
+                    return end.map(drop);
+                }
+            }
+        }
+    }
+
+    /// Starts these lines, and prints what became of them, in their order.
     async fn send(
         &mut self,
         client: &Client,
-        waiting: &mut VecDeque<(usize, Start<'_>)>,
-        json: bool,
+        lines: Vec<(usize, Result<Start<'_>, String>)>,
     ) -> Result<(), Failure> {
-        let (numbers, starts): (Vec<usize>, Vec<Start<'_>>) = waiting.drain(..).unzip();
-        let answer = client.start_many(starts).await?;
-        for (number, result) in numbers.into_iter().zip(answer.results) {
-            self.note(number, result, json)?;
+        let (mut starts, mut places) = (Vec::new(), Vec::new());
+        for (number, start) in lines {
+            places.push((number, start.map(|start| starts.push(start))));
+        }
+
+        let sent = client.start_many(starts).await;
+        // A refusal is about all of them.
+        if matches!(&sent, Err(error) if !matches!(error, Error::Refused(_)))
+            && let (Some((first, _)), Some((last, _))) = (places.first(), places.last())
+        {
+            eprintln!("lines {first} to {last}: some of them may have started");
+        }
+        let mut results = sent?.results.into_iter();
+        for (number, place) in places {
+            let result = match place {
+                Ok(()) => results.next(),
+                Err(wrong) => Some(not_an_object(wrong)),
+            };
+            if let Some(result) = result {
+                self.note(number, result)?;
+            }
         }
         Ok(())
     }
 
-    fn note(&mut self, number: usize, result: OneStarted, json: bool) -> Result<(), Failure> {
-        if json {
-            print(&serde_json::to_string(&result).map_err(io::Error::other)?)?;
+    fn note(&mut self, number: usize, result: OneStarted) -> Result<(), Failure> {
+        if self.json {
+            self.print(&serde_json::to_string(&result).map_err(io::Error::other)?)?;
         }
         match (result.operation_id, result.error) {
             (Some(id), None) => {
-                if !json {
-                    print(id.as_str())?;
+                if !self.json {
+                    self.print(id.as_str())?;
                 }
                 self.started.push(id);
             }
@@ -162,6 +194,17 @@ impl Outcome {
                 eprintln!("line {number}: {}", printable(&why));
                 self.refused += 1;
                 self.is_away |= is_away(result.status_code);
+            }
+        }
+        Ok(())
+    }
+
+    /// Prints while somebody reads. What is left is started all the same.
+    fn print(&mut self, line: &str) -> Result<(), Failure> {
+        if self.is_read {
+            match print(line) {
+                Err(Failure::NobodyReads) => self.is_read = false,
+                printed => printed?,
             }
         }
         Ok(())
@@ -177,5 +220,17 @@ impl Outcome {
             (_, false) => Err(Failure::Usage(text)),
             (_, true) => Err(Failure::Unfinished(text)),
         }
+    }
+}
+
+/// What a backend says of a start body that is none.
+fn not_an_object(why: String) -> OneStarted {
+    OneStarted {
+        operation_id: None,
+        status: None,
+        status_code: ErrorCode::InvalidBody.status(),
+        error: Some(why),
+        code: Some(ErrorCode::InvalidBody),
+        warning: None,
     }
 }
