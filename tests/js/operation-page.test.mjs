@@ -100,10 +100,13 @@ test('the verdict is what the schema names, with units, also inside of objects',
     },
   };
 
+  const isText = false;
   assert.deepEqual(verdictOf({ metrics: { total_return_pct: 0.0446009 }, trades: 4200 }, schema), [
-    { name: 'metrics.total_return_pct', label: 'Total return', text: '4.46 %', exact: '0.0446009' },
-    { name: 'trades', label: 'Trades', text: '4,200', exact: '4200' },
+    { name: 'metrics.total_return_pct', label: 'Total return', text: '4.46 %', exact: '0.0446009', isText },
+    { name: 'trades', label: 'Trades', text: '4,200', exact: '4200', isText },
   ]);
+  const [, name] = verdictOf({ metrics: { total_return_pct: 1 }, trades: 'a.json' }, schema);
+  assert.ok(name.isText, 'a name is shown smaller than a number');
 });
 
 test('a result or a schema of any shape has a verdict, if only an empty one', () => {

@@ -106,7 +106,7 @@ export function itemSchema(schema, root) {
   return items === undefined ? undefined : withoutNull(items, root);
 }
 
-/** @typedef {{ name: string, label: string, text: string, exact: string }} Figure */
+/** @typedef {{ name: string, label: string, text: string, exact: string, isText: boolean }} Figure */
 
 /**
  * The figures that say how it went, as the engine's schema names them.
@@ -136,6 +136,7 @@ export function verdictOf(result, schema) {
       label: fieldTitle(parts.at(-1) ?? '', hasUnit),
       text: figureText(value, unit),
       exact: String(value),
+      isText: typeof value === 'string',
     }];
   });
 }

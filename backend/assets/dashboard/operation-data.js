@@ -99,7 +99,8 @@ export function operationResult(id, signal, onFailure) {
     show(verdict,
       warnings,
       figures.length > 0 && h('dl', { class: 'figures' }, figures.map((figure) => h('div', null,
-        h('dt', null, figure.label), h('dd', { title: figure.exact }, figure.text)))),
+        h('dt', null, figure.label), h('dd', { title: figure.exact, 'data-text': figure.isText ? 'yes' : null },
+          figure.text)))),
       chart?.element);
     // Only now has the chart a width.
     if (points) chart?.set([{ name: 'equity', points }]);

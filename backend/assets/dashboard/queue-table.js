@@ -2,7 +2,7 @@
 // has each queue.
 
 import { operationsAddress } from './addresses.js';
-import { h, keyedList, setText, show } from './dom.js';
+import { h, keyedList, setAttribute, setText, show } from './dom.js';
 import { figureTable } from './figure-table.js';
 import { count, duration, moment, title } from './format.js';
 import { pauseButton } from './pause-dialog.js';
@@ -87,9 +87,12 @@ function typeRow(onChange) {
       show(name, h('a', { href: address }, title(type)), ' ', paused && pausedChip(paused));
       show(actions, pauseButton(type, paused !== undefined, onChange));
     }
-    setText(waiting, count(sum.waiting));
-    setText(running, count(sum.running));
-    setText(delayed, count(sum.delayed));
+    for (const [cell, number] of /** @type {const} */ ([
+      [waiting, sum.waiting], [running, sum.running], [delayed, sum.delayed],
+    ])) {
+      setText(cell, count(number));
+      setAttribute(cell, 'data-zero', number === 0 ? 'yes' : null);
+    }
     setText(oldest, sum.oldest === null ? '–' : duration(Math.round(sum.oldest)));
   }
 

@@ -128,6 +128,7 @@ function queueRow() {
     setAttribute(running, 'href', operationsAddress({ operation_type: type, status: 'running' }));
     setAttribute(running, 'data-zero', queue.running === 0 ? 'yes' : null);
     setText(delayed, count(queue.delayed));
+    setAttribute(delayed, 'data-zero', queue.delayed === 0 ? 'yes' : null);
     setText(oldest, seconds === null ? '–' : duration(Math.round(seconds)));
     setText(workers, count(queue.workers));
     const isStuck = queue.waiting > 0 && queue.workers === 0;
