@@ -15,7 +15,7 @@
 //! | What about programs in other languages? | [`exec`], [`exec_simple`], [`python_package`] |
 //! | Do programs of different versions work together? | [`interoperability`], [`protocol`], [`wire_contract`], [`worker_versions`] |
 //! | Does everything hold together at random? | [`chaos`] |
-//! | Are the documentation and the harness right? | [`documentation`], [`cookbook`], [`secure_deployment`], [`harness`] |
+//! | Are the documentation and the harness right? | [`documentation`], [`image_build`], [`cookbook`], [`secure_deployment`], [`harness`] |
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -59,6 +59,7 @@ mod harness;
 mod hostile_clients;
 mod hostile_heartbeats;
 mod hostile_schemas;
+mod image_build;
 mod interoperability;
 mod keys;
 mod lease;
