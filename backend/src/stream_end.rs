@@ -5,7 +5,8 @@
 //!
 //! How it is solved: before a backend says so, it asks the stream for its last sequence and waits
 //! until its projection has applied it, for at most [`PATIENCE`]. What was accepted before the
-//! request arrived is known then. An answer counts only for requests that arrived before it was
+//! request arrived is known then. Without an answer, or when the projection does not get there, nobody
+//! knows, and the caller must say that. An answer counts only for requests that arrived before it was
 //! asked for, so all that arrive meanwhile share the next one. At most one is asked for per
 //! [`INTERVAL`]: a client that makes up ids costs NATS no more than that.
 //!
@@ -14,6 +15,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use async_nats::jetstream::stream::RawMessageErrorKind;
 use ktrdr_bus::nats::Connection;
 use ktrdr_protocol::subject::SubjectNames;
 use tokio::sync::Mutex;
@@ -47,26 +49,31 @@ struct Question {
 
 impl StreamEnd {
     /// Waits until `projection` has applied everything that the stream held when this was called.
-    /// Gives up after a second, and at once when there is no connection.
+    /// False when that is not known after a second, and at once when there is no connection.
+    #[must_use]
     pub async fn reach(
         &self,
         projection: &Projection,
         connection: &Connection,
         names: &SubjectNames,
-    ) {
+    ) -> bool {
         if !connection.is_up() {
-            return;
+            return false;
         }
 
         let reaching = async {
-            let last = self.ask(async || last_sequence(connection, names.stream()).await);
-            if let Some(last) = last.await {
-                projection.reached(last, PATIENCE).await;
+            let last = self.ask(async || last_to_apply(projection, connection, names).await);
+            match last.await {
+                Some(last) => projection.reached(last, PATIENCE).await,
+                None => false,
             }
         };
-        if tokio::time::timeout(PATIENCE, reaching).await.is_err() {
+        let reached = tokio::time::timeout(PATIENCE, reaching).await;
+        let is_reached = reached.unwrap_or(false);
+        if !is_reached {
             tracing::debug!("the end of the stream was not reached in time");
         }
+        is_reached
     }
 
     /// The answer to a question that begins after this call: one's own, or that of another request.
@@ -87,6 +94,46 @@ impl StreamEnd {
         let answer = question().await;
         (last.number, last.answer) = (number, answer);
         answer
+    }
+}
+
+/// The sequence after which `projection` has everything; `None` when nobody answers.
+async fn last_to_apply(
+    projection: &Projection,
+    connection: &Connection,
+    names: &SubjectNames,
+) -> Option<u64> {
+    let last = last_sequence(connection, names.stream()).await?;
+    let applied = projection.applied();
+    if applied >= last {
+        return Some(last);
+    }
+    // The newest messages may have been removed. Their sequences never come.
+    match next_sequence(connection, names.stream(), applied).await {
+        Ok(Some(next)) if next <= last => Some(last),
+        Ok(_) => Some(applied),
+        Err(error) => {
+            tracing::debug!(%error, "a stream does not say what follows");
+            None
+        }
+    }
+}
+
+/// The sequence of the first message behind `applied`, by the word of the stream's leader.
+///
+/// # Errors
+/// When the leader does not answer.
+pub async fn next_sequence(
+    connection: &Connection,
+    stream: String,
+    applied: u64,
+) -> Result<Option<u64>, async_nats::Error> {
+    let stream = connection.jetstream.get_stream_no_info(stream).await?;
+    let next = stream.raw_message_builder().sequence(applied + 1);
+    match next.next_by_subject(">").send().await {
+        Ok(message) => Ok(Some(message.sequence)),
+        Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -34,7 +34,7 @@ async fn a_start_at_one_backend_is_found_at_another_one_that_stood_still() {
 }
 
 #[tokio::test]
-async fn an_unknown_id_is_answered_at_once_without_nats_and_within_moments_while_it_is_frozen() {
+async fn an_unknown_id_is_not_denied_without_nats_and_answered_within_moments_while_it_is_frozen() {
     let mut stack = Stack::start().await;
     let unknown = async |id: &str| {
         let begun = Instant::now();
@@ -44,7 +44,7 @@ async fn an_unknown_id_is_answered_at_once_without_nats_and_within_moments_while
 
     stack.nats.signal(Signal::Stop);
     let (answer, frozen) = unknown("nobody-1").await;
-    answer.expect_problem(404, "operation_not_found");
+    answer.expect_problem(503, "not_ready");
     stack.nats.signal(Signal::Cont);
     stack.nats.kill();
     wait_for("the backend to notice", LIMIT, async || {
@@ -55,11 +55,33 @@ async fn an_unknown_id_is_answered_at_once_without_nats_and_within_moments_while
     })
     .await;
     let (answer, away) = unknown("nobody-2").await;
+    let no_id = stack.api().operation("no%20operation%20has%20this").await;
 
-    answer.expect_problem(404, "operation_not_found");
+    answer.expect_problem(503, "nats_unavailable");
+    no_id.expect_problem(404, "operation_not_found");
     // Waiting for NATS takes a second at most; a busy machine may add some.
     assert!(frozen < Duration::from_secs(10), "{frozen:?}");
     assert!(away < Duration::from_millis(900), "{away:?}");
+}
+
+#[tokio::test]
+async fn an_unknown_id_is_denied_although_the_newest_messages_were_removed() {
+    let mut stack = Stack::start().await;
+    let _worker = stack.worker("dummy", "w1").await;
+    let id = stack.api().started("dummy", &json!({"steps": 0})).await;
+    stack.api().wait_for_status(&id, "completed").await;
+    stack.bus.settled().await;
+
+    // The stream still knows its last sequence. Nobody will ever deliver it.
+    let stream = stack.bus.jetstream.get_stream("KTRDR").await.unwrap();
+    stream.purge().await.unwrap();
+    stack.backend.restart().await;
+
+    stack
+        .api()
+        .operation(&id)
+        .await
+        .expect_problem(404, "operation_not_found");
 }
 
 #[tokio::test]

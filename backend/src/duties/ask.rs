@@ -30,7 +30,13 @@ pub async fn run(state: &AppState) {
         let took = asked.elapsed();
 
         // A refusal is an answer, too.
-        if answer.is_ok() {
+        if let Ok(answer) = answer {
+            if let Ok(stream) = answer {
+                let state_of_stream = &stream.cached_info().state;
+                state
+                    .projection
+                    .note_stream_end(state_of_stream.last_sequence);
+            }
             state.connection.round_trips.note(took);
             if state.nats_answers.note_answer() {
                 tracing::info!("NATS answers again");

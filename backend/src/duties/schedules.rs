@@ -58,6 +58,10 @@ enum Trouble {
     Rings(#[source] async_nats::Error),
     #[error("the operation of a slot cannot be started yet: {0}")]
     Start(String),
+    #[error(
+        "this backend cannot tell whether the last operation has ended: it has not read the newest events"
+    )]
+    NotRead,
 }
 
 /// Works until the task is dropped.
@@ -301,7 +305,7 @@ async fn advance(state: &AppState, id: &ScheduleId, now: Timestamp) -> Result<()
             return Ok(());
         };
 
-        let open = open_run(state, &known).await;
+        let open = open_run(state, &known).await?;
         let overlap = known.schedule.overlap;
         if open.is_some() && overlap == Overlap::Queue {
             return Ok(());
@@ -327,8 +331,11 @@ async fn advance(state: &AppState, id: &ScheduleId, now: Timestamp) -> Result<()
 }
 
 /// The last operation of a schedule, if it has not ended.
-async fn open_run(state: &AppState, known: &Known) -> Option<OperationId> {
-    let last = &known.run.last_run.as_ref()?.operation_id;
+async fn open_run(state: &AppState, known: &Known) -> Result<Option<OperationId>, Trouble> {
+    let Some(last_run) = known.run.last_run.as_ref() else {
+        return Ok(None);
+    };
+    let last = &last_run.operation_id;
     let is_open = || {
         let view = state.projection.get(last.as_str())?;
         Some(!view.status().is_terminal())
@@ -336,13 +343,13 @@ async fn open_run(state: &AppState, known: &Known) -> Option<OperationId> {
     // Another backend may have started it a moment ago.
     if is_open() != Some(false) {
         let (projection, connection) = (&state.projection, &state.connection);
-        state
-            .stream_end
-            .reach(projection, connection, &state.names)
-            .await;
+        let reached = state.stream_end.reach(projection, connection, &state.names);
+        if !reached.await {
+            return Err(Trouble::NotRead);
+        }
     }
     // One that nobody knows any more has ended long ago.
-    (is_open() == Some(true)).then(|| last.clone())
+    Ok((is_open() == Some(true)).then(|| last.clone()))
 }
 
 /// Cancels the operation that the next one replaces, if the schedule has started it.
@@ -376,7 +383,7 @@ async fn finish(
     run.starting = false;
     if let Some(slot) = run.slot {
         if known.schedule.overlap == Overlap::Replace
-            && let Some(open) = open_run(state, known).await
+            && let Some(open) = open_run(state, known).await?
             && slot_id(id, slot).is_ok_and(|next| next != open)
         {
             replace(state, id, &open).await?;

@@ -10,6 +10,10 @@
 //! seconds, the stream is asked about itself. Another time of creation, or a last sequence below
 //! the one that was applied, means another stream, and the projection starts from nothing.
 //!
+//! In a cluster, the consumer is on any of the servers. When that one is frozen, the others answer and
+//! no message comes. So every second the follower looks whether it lags and gets nothing ([`Silence`]).
+//! The client library notices after ten seconds, when it misses the consumer's heartbeats.
+//!
 //! Rejected: a durable consumer. Its position would be state outside of the memory it describes,
 //! and each backend would need one of its own.
 
@@ -24,10 +28,12 @@ use ktrdr_bus::nats::Connection;
 use ktrdr_bus::oplog::{OpLog, stream_time};
 use ktrdr_bus::topology;
 use ktrdr_protocol::subject::SubjectNames;
+use tokio::time::MissedTickBehavior;
 
 use super::Projection;
 use super::decode::decode;
 use crate::settings_in_force::SettingsInForce;
+use crate::stream_end::next_sequence;
 
 /// Messages applied under one lock, at most. A request that reads waits for one such batch.
 const MAX_BATCH: usize = 512;
@@ -40,6 +46,15 @@ const PAUSE: Duration = Duration::from_millis(500);
 
 /// How often a stream that seems to have become shorter is asked again before that is believed.
 const REPLACEMENT_CHECKS: u32 = 6;
+
+/// How often the follower looks whether messages come.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Looks without a new message, while there are some, after which reading starts again.
+const SILENT_LOOKS: u32 = 3;
+
+/// The same, at most: reading that starts again and again does not get on.
+const MOST_SILENT_LOOKS: u32 = 60;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
@@ -56,6 +71,7 @@ pub async fn run(
         names,
         settings,
         created: None,
+        silence: Silence::default(),
     };
     loop {
         // A consumer does not survive its connection. Starting again at once is faster than to wait
@@ -75,6 +91,48 @@ struct Follower<'a> {
     settings: &'a SettingsInForce,
     /// When the stream that is read was created, in nanoseconds: its identity.
     created: Option<i128>,
+    silence: Silence,
+}
+
+/// Whether messages come, look by look.
+struct Silence {
+    /// What was applied at the last look.
+    applied: u64,
+    /// Looks since then at which something was missing.
+    looks: u32,
+    /// Looks that are patience enough.
+    patience: u32,
+}
+
+impl Default for Silence {
+    fn default() -> Self {
+        Self {
+            applied: 0,
+            looks: 0,
+            patience: SILENT_LOOKS,
+        }
+    }
+}
+
+impl Silence {
+    /// Notes one look. True when messages are missing and none has come for too long. The next silence is
+    /// borne for twice as long, unless messages have come.
+    fn is_too_long(&mut self, applied: u64, lag: u64) -> bool {
+        if applied != self.applied || lag == 0 {
+            *self = Self {
+                applied,
+                ..Self::default()
+            };
+            return false;
+        }
+        self.looks += 1;
+        if self.looks < self.patience {
+            return false;
+        }
+        self.looks = 0;
+        self.patience = (self.patience * 2).min(MOST_SILENT_LOOKS);
+        true
+    }
 }
 
 /// The stream while it is read.
@@ -97,6 +155,9 @@ impl Follower<'_> {
 
         let mut info_due = tokio::time::interval(INFO_INTERVAL);
         info_due.reset();
+        // A process that stood still looks once, not once for each second that it has missed.
+        let mut look_due = tokio::time::interval(LOOK_INTERVAL);
+        look_due.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             // All arms are cancel safe: a chunk is built within one poll, and the others only
             // signal.
@@ -112,6 +173,12 @@ impl Follower<'_> {
                     }
                     if let Some(failure) = failure {
                         return Err(failure.into());
+                    }
+                }
+                _ = look_due.tick() => {
+                    let (applied, lag) = (self.projection.applied(), self.projection.lag());
+                    if self.silence.is_too_long(applied, lag) && self.has_more(applied).await? {
+                        return Err("the server does not deliver what the stream holds".into());
                     }
                 }
                 _ = info_due.tick() => {
@@ -169,6 +236,12 @@ impl Follower<'_> {
         // With the settings that were in force: what this backend was asked for may differ.
         topology::ensure(jetstream, self.names, &self.settings.get()).await?;
         Ok(jetstream.get_stream(&name).await?.cached_info().clone())
+    }
+
+    /// Whether the stream holds a message behind this one. The newest ones may have been removed.
+    async fn has_more(&self, applied: u64) -> Result<bool, Error> {
+        let next = next_sequence(self.connection, self.names.stream(), applied).await?;
+        Ok(next.is_some())
     }
 
     /// Takes over the time of the server: only the stream's own clock says whose retention is over.
@@ -311,5 +384,32 @@ impl Follower<'_> {
             self.set_caught_up();
         }
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_silence_that_lasts_while_messages_are_missing_is_too_long() {
+        let mut silence = Silence::default();
+        let mut looks = |applied, lag, count: u32| {
+            (0..count)
+                .filter(|_| silence.is_too_long(applied, lag))
+                .count()
+        };
+
+        // Nothing is missing; then messages come.
+        assert_eq!(looks(7, 0, 100), 0);
+        for applied in 8..20 {
+            assert_eq!(looks(applied, 5, 2), 0);
+        }
+        // The first look notes where the projection is.
+        assert_eq!(looks(20, 5, 1 + SILENT_LOOKS), 1);
+        assert_eq!(looks(20, 5, SILENT_LOOKS * 2), 1);
+        assert_eq!(looks(20, 5, SILENT_LOOKS * 4 - 1), 0);
+        // A message has come.
+        assert_eq!(looks(21, 5, 1 + SILENT_LOOKS), 1);
     }
 }

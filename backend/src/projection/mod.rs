@@ -181,7 +181,7 @@ impl Projection {
     }
 
     /// Notes that the stream holds messages up to `sequence`.
-    fn note_stream_end(&self, sequence: u64) {
+    pub fn note_stream_end(&self, sequence: u64) {
         self.stream_last.fetch_max(sequence, Ordering::Relaxed);
     }
 

@@ -81,7 +81,7 @@ impl Describe for PathText {
 /// client does not see is answered as if it did not exist.
 ///
 /// An operation that was accepted before this call, by this backend or another one, is found:
-/// before it says 404, this backend reads what it has not read yet.
+/// before it says 404, this backend reads what it has not read yet. When it cannot, it says 503.
 pub async fn find(state: &AppState, principal: &Principal, id: &str) -> Result<View, ApiError> {
     let view = match visible(state, principal, id) {
         Some(view) => view,
@@ -108,14 +108,8 @@ async fn find_after_reading(
     principal: &Principal,
     id: &str,
 ) -> Result<View, ApiError> {
-    // No operation can have such an id.
-    if OperationId::new(id).is_ok() && state.has_nats() {
-        let (projection, connection) = (&state.projection, &state.connection);
-        state
-            .stream_end
-            .reach(projection, connection, &state.names)
-            .await;
-    }
+    // No operation can have an id that is not valid.
+    let has_read_all = OperationId::new(id).is_err() || has_read_all(state).await;
     if let Some(view) = visible(state, principal, id) {
         return Ok(view);
     }
@@ -137,9 +131,38 @@ async fn find_after_reading(
     {
         view.retried_as = Some(newest);
     }
-    archived
-        .filter(|view| principal.sees(view.record.queue.worker_type.as_str()))
-        .ok_or_else(|| ApiError::operation_not_found(id))
+    let archived = archived.filter(|view| principal.sees(view.record.queue.worker_type.as_str()));
+    archived.ok_or_else(|| {
+        if has_read_all {
+            ApiError::operation_not_found(id)
+        } else {
+            not_read_yet(state, id)
+        }
+    })
+}
+
+/// Whether everything that the stream held when this was called has been read.
+async fn has_read_all(state: &AppState) -> bool {
+    let (projection, connection) = (&state.projection, &state.connection);
+    state.has_nats()
+        && state
+            .stream_end
+            .reach(projection, connection, &state.names)
+            .await
+}
+
+/// The answer about an id that this backend does not know, while there may be operations that it has
+/// not read.
+fn not_read_yet(state: &AppState, id: &str) -> ApiError {
+    let (code, why) = if state.has_nats() {
+        (ErrorCode::NotReady, "it has not read the newest ones")
+    } else {
+        (ErrorCode::NatsUnavailable, "NATS is not reachable")
+    };
+    let text = format!(
+        "This backend cannot tell whether there is an operation {id}: {why}. Try again, or ask another backend"
+    );
+    ApiError::new(code, text).with("operation_id", id)
 }
 
 /// The answer about an operation whose row in the archive cannot be read.
