@@ -210,6 +210,89 @@ fn docker_compose_passes_every_setting() {
     }
 }
 
+/// The lines of one service of docker-compose.yml.
+fn compose_service<'a>(compose: &'a str, service: &str) -> &'a str {
+    let (_, rest) = compose
+        .split_once(&format!("\n  {service}:\n"))
+        .unwrap_or_else(|| panic!("docker-compose.yml has no service {service}"));
+    rest.split_once("\n\n").map_or(rest, |(block, _)| block)
+}
+
+#[test]
+fn docker_compose_passes_every_setting_of_programs_to_the_worker_that_runs_one() {
+    let compose = std::fs::read_to_string(repository().join("docker-compose.yml")).unwrap();
+    let service = compose_service(&compose, "exec-worker");
+
+    let programs = programs();
+    let read = programs.get_arguments().filter_map(clap::Arg::get_env);
+    let missing: Vec<_> = read
+        .map(|name| name.to_string_lossy().into_owned())
+        .filter(|name| !service.contains(&format!("\n      {name}:")))
+        .collect();
+
+    assert!(missing.is_empty(), "exec-worker does not pass {missing:?}");
+}
+
+/// The seconds that follow each `mark`.
+fn seconds_after(text: &str, mark: &str) -> Vec<u64> {
+    let rests = text.split(mark).skip(1);
+    let digits = rests.map(|rest| {
+        let end = rest.find(|c: char| !c.is_ascii_digit());
+        &rest[..end.unwrap_or(rest.len())]
+    });
+    digits.map(|digits| digits.parse().expect(mark)).collect()
+}
+
+/// A worker that is killed earlier has not given its operations back: they wait for the lease, and the
+/// last checkpoint of an engine is lost.
+#[test]
+fn no_deployment_kills_a_worker_before_it_had_all_of_its_time() {
+    // What the worker does after its engines have stopped, with some time to spare.
+    const REST: u64 = 10;
+    let command = ktrdr_worker::Config::command();
+    let stop_grace = command
+        .get_arguments()
+        .find(|setting| {
+            setting
+                .get_env()
+                .is_some_and(|name| name == "WORKER_STOP_GRACE")
+        })
+        .expect("a setting")
+        .get_default_values()[0]
+        .to_string_lossy()
+        .trim_end_matches('s')
+        .parse::<u64>()
+        .unwrap();
+
+    for (path, grace, killed) in [
+        (
+            "docker-compose.yml",
+            "${WORKER_SHUTDOWN_GRACE:-",
+            "gives them back.\n  stop_grace_period: ",
+        ),
+        (
+            "deploy/systemd/ktrdr-worker@.service",
+            "WORKER_SHUTDOWN_GRACE=",
+            "TimeoutStopSec=",
+        ),
+        (
+            "deploy/kubernetes/workers.yaml",
+            "WORKER_SHUTDOWN_GRACE, value: ",
+            "terminationGracePeriodSeconds: ",
+        ),
+    ] {
+        let text = std::fs::read_to_string(repository().join(path)).unwrap();
+        let (graces, kills) = (seconds_after(&text, grace), seconds_after(&text, killed));
+        assert!(!graces.is_empty() && graces.len() == kills.len(), "{path}");
+        for (grace, kill) in graces.into_iter().zip(kills) {
+            assert!(
+                kill >= grace + stop_grace + REST,
+                "{path} kills a worker after {kill} s; it may take {grace} + {stop_grace} s and some"
+            );
+        }
+    }
+}
+
 /// The links of a Markdown page as (text, target).
 fn links(page: &str) -> impl Iterator<Item = (&str, &str)> {
     page.split('[').skip(1).filter_map(|rest| {
