@@ -8,11 +8,9 @@ use ktrdr_tests::chaos::{Options, run};
 async fn nothing_is_lost_or_done_twice_whatever_dies() {
     let seed = fastrand::u64(..1_000_000);
     let options = Options {
-        length: Duration::from_secs(15),
-        seed,
-        servers: 1,
-        rate: 30,
+        schedules: true,
         patience: Duration::from_secs(60),
+        ..Options::new(Duration::from_secs(15), seed)
     };
     let report = run(&options).await;
 
@@ -21,7 +19,7 @@ async fn nothing_is_lost_or_done_twice_whatever_dies() {
 
     assert!(
         report.is_clean(),
-        "see the violations above; again with: scripts/chaos --seconds 15 --seed {seed}"
+        "see the violations above; again with: scripts/chaos --seconds 15 --schedules --seed {seed}"
     );
 
     // Which fault comes is up to the seed, and so is whether attempts are lost or handed back.

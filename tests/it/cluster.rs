@@ -8,6 +8,7 @@ use ktrdr_protocol::subject::SubjectNames;
 use ktrdr_tests::chaos::check::{self, check};
 use ktrdr_tests::chaos::ledger::Ledger;
 use ktrdr_tests::chaos::load::Load;
+use ktrdr_tests::chaos::plans::Kinds;
 use ktrdr_tests::{
     BackendProcess, Bus, Cluster, LIMIT, Scratch, Settings, WorkerProcess, wait_for,
 };
@@ -124,8 +125,10 @@ async fn a_cluster_loses_its_leader_a_server_and_each_in_turn_and_no_operation()
     let load = Load {
         apis: apis.clone(),
         ledger: loaded.ledger.clone(),
+        kinds: Kinds::Mixed,
         rate: 40,
         until: Instant::now() + Duration::from_secs(600),
+        at_least: 0,
     };
     let until_stopped = tokio_util::sync::CancellationToken::new();
     let running = tokio::spawn(load.run_until(8, 1, until_stopped.clone()));

@@ -1,9 +1,9 @@
 //! Schedules: each slot becomes exactly one operation, whatever dies meanwhile.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ktrdr_protocol::time::Timestamp;
+use ktrdr_tests::chaos::slots::every_second_once;
 use ktrdr_tests::engines::GateEngine;
 use ktrdr_tests::{BackendProcess, Client, Cluster, LIMIT, Settings, Stack, TokensFile, wait_for};
 use reqwest::Method;
@@ -54,35 +54,7 @@ async fn wait_for_operations(api: &Client, id: &str, count: usize) -> Vec<String
 
 /// Asserts that the ids are those of all seconds from the first one to the last one.
 fn assert_every_second_once(id: &str, operations: &[String]) {
-    let mut seconds: BTreeMap<i64, u32> = BTreeMap::new();
-    for operation in operations {
-        let slot = operation.strip_prefix(&format!("{id}-")).unwrap();
-        let (day, time) = slot.trim_end_matches('Z').split_once('T').unwrap();
-        let text = format!(
-            "{}-{}-{}T{}:{}:{}Z",
-            &day[..4],
-            &day[4..6],
-            &day[6..],
-            &time[..2],
-            &time[2..4],
-            &time[4..]
-        );
-        let slot: Timestamp = serde_json::from_value(text.into()).unwrap();
-        *seconds.entry(slot.as_millis() / 1000).or_default() += 1;
-    }
-    let (first, last) = (
-        *seconds.keys().next().unwrap(),
-        *seconds.keys().last().unwrap(),
-    );
-    let missing: Vec<i64> = (first..=last)
-        .filter(|second| !seconds.contains_key(second))
-        .map(|second| second - first)
-        .collect();
-    assert!(
-        missing.is_empty(),
-        "no operation for {missing:?} s after the first"
-    );
-    assert!(seconds.values().all(|count| *count == 1), "{seconds:?}");
+    assert_eq!(every_second_once(id, operations), Ok(()));
 }
 
 /// How many start requests of a schedule are in the stream.

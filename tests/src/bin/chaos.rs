@@ -22,9 +22,16 @@ struct Arguments {
     /// A cluster of three servers with three copies of everything instead of one server.
     #[arg(long)]
     cluster: bool,
-    /// About how many operations are started a second.
-    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
+    /// About how many operations are started a second. With --keyed: as many as it takes.
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "keyed")]
     rate: u32,
+    /// So many operations with keys instead of those of many sorts: concurrency keys with limits of 1 to
+    /// 3, and unique keys.
+    #[arg(long, default_value_t = 0)]
+    keyed: u32,
+    /// Also a schedule with a slot every second.
+    #[arg(long)]
+    schedules: bool,
     /// Keep logs and stores even when nothing is wrong.
     #[arg(long)]
     keep: bool,
@@ -56,13 +63,20 @@ fn main() -> ExitCode {
 }
 
 async fn chaos(arguments: Arguments) -> ExitCode {
-    let options = Options {
-        length: Duration::from_secs(arguments.seconds),
-        seed: arguments.seed.unwrap_or_else(|| fastrand::u64(..1_000_000)),
+    let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(..1_000_000));
+    let mut options = Options {
         servers: if arguments.cluster { 3 } else { 1 },
         rate: arguments.rate,
-        patience: Duration::from_secs(90),
+        keyed: arguments.keyed as usize,
+        schedules: arguments.schedules,
+        ..Options::new(Duration::from_secs(arguments.seconds), seed)
     };
+    if arguments.keyed > 0 {
+        // Faults hold the clients up for about half of the time.
+        let seconds = u32::try_from(arguments.seconds).unwrap_or(u32::MAX);
+        options.rate = (arguments.keyed / seconds).max(1).saturating_mul(2);
+        options.patience *= 2;
+    }
 
     if arguments.keep {
         ktrdr_tests::scratch::keep_all();

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use super::history::{OperationHistory, Totals, histories, judge_keys};
 use super::ledger::Ledger;
-use super::stamp;
+use super::{slots, stamp};
 use crate::bus::Bus;
 use crate::client::Client;
 
@@ -37,6 +37,10 @@ pub struct Verdict {
     pub files: usize,
     /// Uses of unique and concurrency keys.
     pub keys: usize,
+    /// Slots of the schedule.
+    pub slots: usize,
+    /// The messages of all operations.
+    pub histories: BTreeMap<String, OperationHistory>,
     /// Everything that is wrong.
     pub violations: Vec<String>,
 }
@@ -105,6 +109,7 @@ pub async fn check(bus: &Bus, apis: &[Client], ledger: &Ledger, data_dir: &Path)
     judge_files(&mut verdict, &histories, data_dir);
     judge_backends(&mut verdict, &histories, apis).await;
 
+    verdict.histories = histories;
     verdict
 }
 
@@ -200,7 +205,10 @@ fn judge_ledger(
                 "{id} was refused as not stored, and is: {:?}",
                 history.starts
             ));
-        } else if !ledger.acknowledged.contains_key(id) && !ledger.open.contains(id) {
+        } else if !ledger.acknowledged.contains_key(id)
+            && !ledger.open.contains(id)
+            && !slots::is_of_schedule(history)
+        {
             unknown += 1;
         }
     }

@@ -1,4 +1,4 @@
-//! The client: starts operations of many sorts over REST through any backend, repeats starts that
+//! The client: starts operations over REST through any backend, repeats starts that
 //! were not acknowledged, cancels some operations, and keeps the ledger.
 
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::ledger::{AcknowledgedStart, Ledger};
+use super::plans::{Kinds, PlannedOperation, plan};
 use crate::client::{Answer, Client};
 
 /// How long the client waits for an answer. Some backends are frozen for longer.
@@ -30,18 +31,14 @@ pub struct Load {
     pub apis: Vec<Client>,
     /// What the backends answered.
     pub ledger: Arc<Mutex<Ledger>>,
+    /// Which operations it starts.
+    pub kinds: Kinds,
     /// About how many operations are started a second.
     pub rate: u32,
     /// When it stops starting operations.
     pub until: Instant,
-}
-
-/// An operation to be started.
-struct PlannedOperation {
-    kind: &'static str,
-    domain: &'static str,
-    body: Value,
-    cancel_after: Option<Duration>,
+    /// It goes on after that until so many were acknowledged.
+    pub at_least: usize,
 }
 
 /// An answer, or why there is none.
@@ -85,11 +82,11 @@ impl Load {
         let pause = 1000.0 * f64::from(clients) / f64::from(self.rate);
         for number in 0_u32.. {
             let next = Instant::now() + Duration::from_millis((pause * 2.0 * rng.f64()) as u64);
-            if next >= self.until || stop.is_cancelled() {
+            if self.is_over(next) || stop.is_cancelled() {
                 break;
             }
             sleep_until(next).await;
-            let planned = plan_operation(&mut rng);
+            let planned = plan(self.kinds, &mut rng);
             let acknowledged = self
                 .start(&planned, &format!("chaos-{client}-{number}"), &mut rng)
                 .await;
@@ -103,6 +100,10 @@ impl Load {
         }
 
         cancels.join_all().await;
+    }
+
+    fn is_over(&self, now: Instant) -> bool {
+        now >= self.until && self.ledger.lock().acknowledged.len() >= self.at_least
     }
 
     fn any(&self, rng: &mut fastrand::Rng) -> &Client {
@@ -157,7 +158,7 @@ impl Load {
                         .to_owned();
                     self.acknowledged(&acknowledged, id.as_deref(), planned.kind, tries, answer);
                     if answer.status == 202 && !through_two && rng.u32(0..4) == 0 {
-                        self.read_back(api, &acknowledged).await;
+                        self.read_back(self.any(rng), &acknowledged).await;
                     }
                     return Some(acknowledged);
                 }
@@ -291,7 +292,7 @@ impl Load {
         }
     }
 
-    /// Checks that a backend shows an operation that it has just acknowledged.
+    /// Checks that a backend finds an operation that it, or another one, has just acknowledged.
     async fn read_back(&self, api: &Client, id: &str) {
         let reply = send(
             api,
@@ -338,8 +339,7 @@ impl Load {
                     return;
                 }
                 Reply::Answer(answer) if answer.status == 409 => return,
-                // 404: the other backend has not read it yet.
-                Reply::Answer(answer) if [404, 503, 507].contains(&answer.status) => {}
+                Reply::Answer(answer) if [503, 507].contains(&answer.status) => {}
                 Reply::Answer(answer) => {
                     return self
                         .ledger
@@ -394,104 +394,5 @@ async fn send(
             })
         }
         Err(_) => Reply::NoAnswer,
-    }
-}
-
-/// Draws an operation: mostly short; some run longer than the lease, fail, are retried, time out,
-/// are cancelled, or write files.
-fn plan_operation(rng: &mut fastrand::Rng) -> PlannedOperation {
-    let dummy = |kind, body: Value| PlannedOperation {
-        kind,
-        domain: "dummy",
-        body,
-        cancel_after: None,
-    };
-    let steps = |steps: u32, step_ms: u64| json!({"steps": steps, "step_ms": step_ms, "metrics_per_step": 0});
-    let with = |mut body: Value, more: Value| {
-        if let (Some(body), Value::Object(more)) = (body.as_object_mut(), more) {
-            body.extend(more);
-        }
-        body
-    };
-    match rng.u32(0..100) {
-        0..15 => dummy("instant", steps(0, 0)),
-        15..24 => dummy("short", steps(rng.u32(1..4), rng.u64(5..60))),
-        24..35 => {
-            let key = format!("limited-{}", rng.u32(0..3));
-            let limit = json!({"execution": {"concurrency": {"key": key, "limit": 2}}});
-            dummy("limited", with(steps(rng.u32(1..4), rng.u64(5..60)), limit))
-        }
-        35..38 => {
-            let key = format!("unique-{}", rng.u32(0..3));
-            let unique = json!({"execution": {"unique": {"key": key}}});
-            dummy("unique", with(steps(3, 60), unique))
-        }
-        38..40 => dummy(
-            "delayed",
-            with(steps(1, 20), json!({"execution": {"delay_seconds": 0.5}})),
-        ),
-        40..42 => dummy(
-            "urgent",
-            with(steps(1, 20), json!({"execution": {"priority": 1}})),
-        ),
-        42..44 => dummy(
-            "other queue",
-            with(
-                steps(2, 30),
-                json!({"execution": {"requirements": {"cores": 1}}}),
-            ),
-        ),
-        44..54 => dummy(
-            "medium",
-            with(steps(5, rng.u64(60..150)), json!({"metrics_per_step": 2})),
-        ),
-        54..60 => dummy("longer than the lease", steps(rng.u32(12..22), 100)),
-        60..64 => dummy("failing", with(steps(3, 20), json!({"fail_at_step": 2}))),
-        64..67 => dummy(
-            "retried",
-            with(
-                steps(2, 20),
-                json!({"fail_at_step": 2, "execution": {"max_attempts": 3, "retry_delay": 0.2}}),
-            ),
-        ),
-        67..69 => dummy("panicking", with(steps(2, 20), json!({"panic_at_step": 1}))),
-        69..71 => dummy(
-            "timed out",
-            with(
-                steps(60, 50),
-                json!({"execution": {"timeout_seconds": 0.4}}),
-            ),
-        ),
-        71..77 => PlannedOperation {
-            cancel_after: Some(Duration::from_millis(rng.u64(0..1500))),
-            ..dummy("cancelled", steps(200, 50))
-        },
-        77..78 => PlannedOperation {
-            cancel_after: Some(Duration::from_millis(rng.u64(300..1000))),
-            ..dummy(
-                "deaf to cancels",
-                with(steps(70, 50), json!({"ignore_cancel": true})),
-            )
-        },
-        78..79 => dummy(
-            "large result",
-            with(steps(1, 50), json!({"result_bytes": 400_000})),
-        ),
-        79..97 => PlannedOperation {
-            kind: "with a file",
-            domain: "stamp",
-            body: json!({"steps": rng.u32(1..3), "step_ms": rng.u64(20..900)}),
-            cancel_after: None,
-        },
-        _ => PlannedOperation {
-            kind: "table",
-            domain: "data-processing",
-            body: json!({
-                "source_file": "source.csv",
-                "output_file": format!("tables/{:016x}.csv", rng.u64(..)),
-                "operations": [{"op": "clean"}],
-            }),
-            cancel_after: None,
-        },
     }
 }

@@ -8,6 +8,8 @@
 //! | [`agent`] | one program and the faults it meets |
 //! | [`operator`] | mistakes of a person with rights on the bus |
 //! | [`load`] | the client |
+//! | [`plans`] | the operations that it starts |
+//! | [`slots`] | a schedule with a slot every second |
 //! | [`ledger`] | which starts were acknowledged or refused |
 //! | [`stamp`] | an engine that writes its attempt into a file |
 //! | [`history`] | the messages of one operation, and the rules that they must keep |
@@ -20,8 +22,10 @@ pub mod history;
 pub mod ledger;
 pub mod load;
 pub mod operator;
+pub mod plans;
 pub mod report;
 pub mod schedule;
+pub mod slots;
 pub mod stamp;
 
 use std::sync::Arc;
@@ -36,6 +40,7 @@ use tokio_util::sync::CancellationToken;
 use self::agent::{Member, Observations};
 use self::ledger::Ledger;
 use self::load::Load;
+use self::plans::Kinds;
 use self::report::Report;
 use self::schedule::{Fault, Role, Shape, mistakes, schedule};
 use crate::bus::Bus;
@@ -65,8 +70,27 @@ pub struct Options {
     pub servers: usize,
     /// About how many operations are started a second.
     pub rate: u32,
+    /// So many operations with keys instead of those of many sorts; 0 for none.
+    pub keyed: usize,
+    /// Also a schedule with a slot every second.
+    pub schedules: bool,
     /// How long all operations may take to end afterwards.
     pub patience: Duration,
+}
+
+impl Options {
+    /// As a run without arguments has them: of many sorts, 30 a second, on one server.
+    pub fn new(length: Duration, seed: u64) -> Self {
+        Self {
+            length,
+            seed,
+            servers: 1,
+            rate: 30,
+            keyed: 0,
+            schedules: false,
+            patience: Duration::from_secs(90),
+        }
+    }
 }
 
 const BACKENDS: usize = 2;
@@ -99,6 +123,9 @@ struct System {
 /// When the programs cannot even be started.
 pub async fn run(options: &Options) -> Report {
     let system = start_system(options.servers).await;
+    if options.schedules {
+        slots::begin(&system.apis[0]).await;
+    }
     let faults = draw_faults(options, &system);
     let System {
         members,
@@ -124,9 +151,14 @@ pub async fn run(options: &Options) -> Report {
     let mut problems = Vec::new();
     let (ledger, made) = tokio::join!(
         run_load(options, &apis, began, &mut problems),
-        operator::run(&bus, &settings, mistakes, began),
+        operator::run(&bus, &settings, mistakes, began, options.schedules),
     );
     let calm = Instant::now();
+    if options.schedules
+        && let Err(problem) = slots::end(&apis[0]).await
+    {
+        problems.push(problem);
+    }
     if let Err(open) = check::drained(&bus, &apis[0], options.patience).await {
         problems.push(format!(
             "not everything ended within {:?}: {open}",
@@ -135,6 +167,11 @@ pub async fn run(options: &Options) -> Report {
     }
     let drained = calm.elapsed();
     let mut verdict = check::check(&bus, &apis, &ledger, data.path()).await;
+    if options.schedules {
+        let (count, wrong) = slots::judge(&verdict.histories);
+        verdict.slots = count;
+        verdict.violations.extend(wrong);
+    }
 
     end.cancel();
     // Dropped only after it is known whether their files are kept.
@@ -269,11 +306,18 @@ async fn run_load(
     let load = Load {
         apis: apis.to_vec(),
         ledger: ledger.clone(),
+        kinds: match options.keyed {
+            0 => Kinds::Mixed,
+            _ => Kinds::Keyed,
+        },
         rate: options.rate,
         until: began + options.length,
+        at_least: options.keyed,
     };
 
-    let limit = options.length + Duration::from_secs(90);
+    // With keys, it may take twice as long as planned until there are enough.
+    let longer = if options.keyed > 0 { 2 } else { 1 };
+    let limit = options.length * longer + Duration::from_secs(90);
     let ended = timeout(limit, load.run(CLIENTS, options.seed)).await;
     if ended.is_err() {
         problems.push("the clients did not come to an end".to_owned());

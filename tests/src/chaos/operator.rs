@@ -17,13 +17,15 @@ use crate::settings::Settings;
 /// The consumers that are deleted.
 const CONSUMERS: [&str; 3] = ["dummy-any", "stamp-any", "data_processing-any"];
 
-/// The streams that are deleted. Nothing in them is needed for an operation to end once.
-const STREAMS: [&str; 5] = [
+/// The streams that are deleted. Nothing in them is needed for an operation to end once. The last one is
+/// there only when there are schedules.
+const STREAMS: [&str; 6] = [
     "KTRDR_METRICS",
     "KV_KTRDR_CHECKPOINTS",
     "OBJ_KTRDR_RESULTS_of_dummy",
     "KV_KTRDR_WORKER_TYPES",
     "KTRDR_LOGS",
+    "KTRDR_SCHEDULES",
 ];
 
 /// Those of them that get other settings.
@@ -47,7 +49,12 @@ pub async fn run(
     settings: &Settings,
     faults: Vec<Fault>,
     began: Instant,
+    has_schedules: bool,
 ) -> Observations {
+    let streams = match has_schedules {
+        true => &STREAMS[..],
+        false => &STREAMS[..STREAMS.len() - 1],
+    };
     let mut observations = Observations::default();
     for fault in faults {
         sleep_until(began + fault.at).await;
@@ -62,8 +69,8 @@ pub async fn run(
                 .await
             }
             Action::DeleteBucket => {
-                let stream = STREAMS[fault.index % STREAMS.len()];
-                retried(async || bus.jetstream.delete_stream(stream).await.is_ok()).await
+                let stream = streams[fault.index % streams.len()];
+                retried(async || is_gone(bus, stream).await).await
             }
             Action::ChangeSettings => {
                 let stream = CHANGED[fault.index % CHANGED.len()];

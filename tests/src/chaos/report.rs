@@ -80,8 +80,11 @@ impl fmt::Display for Report {
         for (code, count) in &ledger.refusals {
             row(&format!("  {code}"), count.to_string())?;
         }
-        row("reads right after the answer", ledger.reads.to_string())?;
+        row("reads right after an answer", ledger.reads.to_string())?;
         row("uses of keys", verdict.keys.to_string())?;
+        if options.schedules {
+            row("slots of a schedule", verdict.slots.to_string())?;
+        }
         row("files of the winning attempt", verdict.files.to_string())?;
         row(
             "longest standstill",
