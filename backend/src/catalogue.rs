@@ -8,7 +8,7 @@
 //! also after a restart, and although a worker type's own entry is written again with each version.
 
 mod forget;
-mod published;
+pub(crate) mod published;
 mod restore;
 #[cfg(test)]
 mod tests;
@@ -24,8 +24,7 @@ use futures::StreamExt;
 use ktrdr_bus::nats::Connection;
 use ktrdr_bus::stream_identity;
 use ktrdr_bus::telemetry::Repeated;
-use ktrdr_http::schema::cost::length;
-use ktrdr_http::schema::{LazySchema, Schema, UnusableSchema};
+use ktrdr_http::schema::{CompiledSchemas, LazySchema, Schema, UnusableSchema};
 use ktrdr_protocol::id::WorkerType;
 use ktrdr_protocol::rest::summary::Summary;
 use ktrdr_protocol::schema_digest::SchemaDigest;
@@ -37,7 +36,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use self::published::read;
+use self::published::{Read, read};
 use self::versions::{Alive, Versions};
 use crate::error::ApiError;
 use crate::summaries::Summaries;
@@ -77,15 +76,17 @@ static UNUSABLE: Repeated = Repeated::per_minute(CHANGE_LINES);
 pub struct CatalogueEntry {
     /// What its workers published, without what is too large.
     pub published: WorkerTypeEntry,
-    /// The compiled request schema, or why there is none. Compiled beside the catalogue, which does
-    /// not wait for it.
+    /// The request schema as it is compiled when it is needed, or why it cannot be. Compiled beside the
+    /// catalogue, which does not wait for it.
     schema: Arc<LazySchema>,
+    /// The compiled request schemas of all worker types.
+    compiled: Arc<CompiledSchemas>,
+    /// How operations of the type are summarised.
+    summary: Summary,
     /// The worker type that has the domain, when it is another one.
     pub domain_owner: Option<WorkerType>,
     /// The revision of the bucket at which it was published.
     revision: u64,
-    /// How many bytes its schemas have as text.
-    schema_bytes: usize,
 }
 
 impl CatalogueEntry {
@@ -103,7 +104,10 @@ impl CatalogueEntry {
     pub fn size(&self) -> usize {
         const FIELDS: usize = 512;
 
-        FIELDS + self.published.description.len() + self.schema_bytes
+        let published = &self.published;
+        let schemas = [&published.request_schema, &published.result_schema];
+        let schemas: usize = schemas.iter().map(|schema| schema.as_str().len()).sum();
+        FIELDS + published.description.len() + schemas
     }
 
     /// Why the schema cannot be used, if that is known.
@@ -112,7 +116,8 @@ impl CatalogueEntry {
     }
 
     async fn compiled(&self) -> Result<Schema, UnusableSchema> {
-        self.schema.get(&self.published.request_schema).await
+        let text = || self.published.request_schema.clone();
+        self.compiled.get(&self.schema, text).await
     }
 }
 
@@ -129,6 +134,8 @@ pub struct Catalogue {
     pub changed: Notify,
     /// How the operations of each type are summarised.
     summaries: Arc<Summaries>,
+    /// The compiled request schemas.
+    compiled: Arc<CompiledSchemas>,
 }
 
 #[derive(Debug, Default)]
@@ -458,16 +465,21 @@ impl Catalogue {
         if read.is_some() && !contents.has_room(key) {
             return;
         }
-        let entry = read.map(|(published, refused)| {
+        let entry = read.map(|read| {
+            let Read {
+                published,
+                refused,
+                summary,
+            } = read;
             let schema = match refused {
                 Some(reason) => Arc::new(LazySchema::unusable(reason)),
                 None => contents.known_schema(&published).unwrap_or_default(),
             };
-            let schema_bytes = length(&published.request_schema) + length(&published.result_schema);
             Arc::new(CatalogueEntry {
-                schema_bytes,
                 published,
                 schema,
+                compiled: self.compiled.clone(),
+                summary,
                 domain_owner: None,
                 revision,
             })
@@ -523,8 +535,8 @@ impl Catalogue {
             return;
         };
         let published = &entry.published;
-        let summary = Summary::of_schema(&published.request_schema);
-        self.summaries.set(&published.worker_type, summary);
+        self.summaries
+            .set(&published.worker_type, entry.summary.clone());
         if let Some(count) = CHANGED.note() {
             tracing::info!(
                 worker_type = %published.worker_type,

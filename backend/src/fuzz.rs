@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, HeaderValue, Request};
 use futures::executor::block_on;
 use ktrdr_fuzz::Attack;
 use ktrdr_http::query::{FromParams, Query};
+use ktrdr_http::schema::cost::MAX_BYTES;
 use ktrdr_protocol::id::is_name;
 use ktrdr_protocol::rest::query::{
     CancelOperation, FollowEvents, FollowOperation, GetOperation, ListOperations, ListWorkers,
@@ -18,6 +19,7 @@ use ktrdr_protocol::time::Timestamp;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
+use crate::catalogue::published;
 use crate::changes::Changes;
 use crate::idempotency::id_from_key;
 use crate::json_check::JsonCheck;
@@ -80,6 +82,33 @@ fn apply(model: &mut Model, names: &SubjectNames, sequence: u64, bytes: &[u8]) {
         "{} bytes",
         text.len()
     );
+}
+
+/// As they stand in the bucket.
+#[test]
+fn worker_types() {
+    let seeds = [
+        r#"{"worker_type":"dummy","domain":"dummy","description":"d","request_schema":{"type":"object","properties":{"steps":{"type":"integer","format":"uint64","maximum":18446744073709551615}},"x-ktrdr-summary":["steps"]},"result_schema":{},"version":"0.1.0","schema_digest":"0123456789abcdef"}"#,
+        r#"{"worker_type":"dummy","domain":"d-1","description":"","request_schema":true,"result_schema":[1e5],"version":""}"#,
+    ];
+    Attack::on("worker types")
+        .with(seeds)
+        .memory(16 * 1024 * 1024)
+        .run(|bytes| {
+            let Ok(read) = published::read("dummy", bytes) else {
+                return;
+            };
+            let known = &read.published;
+            assert_eq!(known.worker_type.as_str(), "dummy");
+            for schema in [&known.request_schema, &known.result_schema] {
+                assert!(schema.as_str().len() <= MAX_BYTES, "too large");
+                schema.value().expect("JSON");
+            }
+            // What is written into a bucket that was lost is read again.
+            let written = serde_json::to_vec(known).expect("an entry");
+            let again = published::read("dummy", &written).expect("the entry");
+            assert_eq!(again.published.domain, known.domain);
+        });
 }
 
 #[test]

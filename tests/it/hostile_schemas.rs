@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
-use ktrdr_tests::process::peak_memory;
+use ktrdr_tests::process::{peak_memory, resident_memory};
 use ktrdr_tests::{BackendProcess, Client, LIMIT, Stack, wait_for};
 use serde_json::{Map, Value, json};
 
@@ -250,6 +250,57 @@ async fn a_domain_stays_with_the_worker_type_that_had_it_first() {
         .await;
         api.start("prey", &json!({})).await.expect(202);
     }
+}
+
+/// As values, schemas of small objects take a hundred times their text, and compiled even more.
+#[tokio::test]
+async fn sixty_schemas_at_the_limit_take_little_memory() {
+    /// In MiB. It was 1,050.
+    const MAX: u64 = 300;
+    let stack = Stack::start().await;
+    let pid = stack.backend.process.pid();
+    let resident = || resident_memory(pid) / (1024 * 1024);
+    let before = resident();
+
+    let objects = vec![json!({"a": 0}); 8_000];
+    let properties: Map<String, Value> =
+        (0..4_500).map(|at| (format!("p{at}"), json!({}))).collect();
+    let schemas = [
+        json!({"examples": objects}),
+        json!({"properties": {"a": {"enum": objects}}}),
+        json!({"properties": properties}),
+    ];
+    let bucket = stack.bus.jetstream.get_key_value("KTRDR_WORKER_TYPES");
+    let bucket = bucket.await.unwrap();
+    let names: Vec<String> = (0..60).map(|at| format!("hostile{at}")).collect();
+    for (name, schema) in names.iter().zip(schemas.iter().cycle()) {
+        let entry = json!({
+            "worker_type": name, "domain": name, "description": "", "version": "1",
+            "request_schema": schema, "result_schema": schemas[0],
+        });
+        bucket.put(name, entry.to_string().into()).await.unwrap();
+    }
+    wait_for("the last one to be known", LIMIT, async || {
+        let last = stack.api().start("hostile59", &json!({})).await;
+        (last.status == 202).then_some(()).ok_or(last.to_string())
+    })
+    .await;
+    for name in &names {
+        // Compiled by now, at the latest.
+        stack.api().start(name, &json!({})).await.expect(202);
+    }
+    // As text: read, it would take the test as much memory as it took the backend.
+    for path in ["/api/v1/worker-types", "/openapi.json"] {
+        let answer = reqwest::get(format!("{}{path}", stack.api().base())).await;
+        let text = answer.unwrap().text().await.unwrap();
+        assert_eq!(text.matches("/api/v1/hostile").count(), 60, "{path}");
+    }
+    // What only requests needed goes back to the system a moment later.
+    wait_for("memory to be given back", LIMIT, async || {
+        let grown = resident().saturating_sub(before);
+        (grown < MAX).then_some(()).ok_or(format!("{grown} MiB"))
+    })
+    .await;
 }
 
 /// Names that are the same without their odd characters, and members that take a hundred times their

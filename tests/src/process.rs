@@ -220,10 +220,19 @@ pub fn cpu_seconds(pid: u32) -> f64 {
 
 /// The most memory that a process has had in physical memory so far, in bytes; 0 when it is gone.
 pub fn peak_memory(pid: u32) -> u64 {
+    memory(pid, "VmHWM:")
+}
+
+/// The memory that a process has in physical memory now, in bytes; 0 when it is gone.
+pub fn resident_memory(pid: u32) -> u64 {
+    memory(pid, "VmRSS:")
+}
+
+fn memory(pid: u32, name: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     status
         .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .find_map(|line| line.strip_prefix(name))
         .and_then(|text| text.trim().strip_suffix(" kB"))
         .and_then(|number| number.parse::<u64>().ok())
         .unwrap_or_default()

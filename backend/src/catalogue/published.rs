@@ -4,6 +4,8 @@ use ktrdr_bus::telemetry::short;
 use ktrdr_http::schema::UnusableSchema;
 use ktrdr_http::schema::cost::{MAX_BYTES, length};
 use ktrdr_http::schema::integer_limits;
+use ktrdr_protocol::rest::summary::Summary;
+use ktrdr_protocol::schema_text::SchemaText;
 use ktrdr_protocol::worker::{WorkerTypeEntry, is_domain};
 use serde_json::Value;
 
@@ -17,7 +19,7 @@ const MAX_VERSION: usize = 128;
 
 /// Why an entry of the bucket is not a worker type.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum EntryError {
+pub(crate) enum EntryError {
     #[error("it cannot be read: {0}")]
     Unreadable(String),
     #[error("it is the entry of {0}")]
@@ -26,13 +28,25 @@ pub(super) enum EntryError {
     Domain(String),
 }
 
+/// Longest text of a schema that is read at all. White space and escapes are not kept, so more than
+/// [`MAX_BYTES`] may be fine.
+const MAX_TEXT: usize = 4 * MAX_BYTES;
+
+/// What is kept of an entry.
+#[derive(Debug)]
+pub(crate) struct Read {
+    /// The entry, without what is too large.
+    pub(crate) published: WorkerTypeEntry,
+    /// Why starts are refused, when the request schema was left out.
+    pub(super) refused: Option<UnusableSchema>,
+    /// How operations of the type are summarised.
+    pub(super) summary: Summary,
+}
+
 /// Reads the entry of the bucket at `key`. What is too large is left out, and a request schema that
 /// is missing for this reason is named as the reason to refuse starts. Limits of integer types are
 /// left out, too: [`integer_limits`].
-pub(super) fn read(
-    key: &str,
-    value: &[u8],
-) -> Result<(WorkerTypeEntry, Option<UnusableSchema>), EntryError> {
+pub(crate) fn read(key: &str, value: &[u8]) -> Result<Read, EntryError> {
     let mut published: WorkerTypeEntry =
         serde_json::from_slice(value).map_err(|error| EntryError::Unreadable(short(&error)))?;
     if published.worker_type.as_str() != key {
@@ -42,23 +56,18 @@ pub(super) fn read(
         return Err(EntryError::Domain(short(&published.domain)));
     }
 
-    let bytes = length(&published.request_schema);
-    let refused = (bytes > MAX_BYTES).then(|| {
-        published.request_schema = Value::Object(serde_json::Map::new());
-        UnusableSchema::TooLarge { bytes }
-    });
-    if length(&published.result_schema) > MAX_BYTES {
-        if let Some(count) = SKIPPED.note() {
-            tracing::warn!(
-                worker_type = key,
-                count,
-                "the result schema is too large and is not shown"
-            );
-        }
-        published.result_schema = Value::Object(serde_json::Map::new());
-    }
-    for schema in [&mut published.request_schema, &mut published.result_schema] {
-        integer_limits::remove_all(schema);
+    let mut summary = Summary::default();
+    let refused = shorten(&mut published.request_schema, |schema| {
+        summary = Summary::of_schema(schema);
+    })?;
+    if shorten(&mut published.result_schema, |_| {})?.is_some()
+        && let Some(count) = SKIPPED.note()
+    {
+        tracing::warn!(
+            worker_type = key,
+            count,
+            "the result schema is too large and is not shown"
+        );
     }
     for (text, limit) in [
         (&mut published.description, MAX_DESCRIPTION),
@@ -68,5 +77,35 @@ pub(super) fn read(
             text.truncate(end);
         }
     }
-    Ok((published, refused))
+    Ok(Read {
+        published,
+        refused,
+        summary,
+    })
+}
+
+/// Makes the text of a schema the one that is kept, and lets `look` see the schema. One that is too
+/// large is replaced by `{}`. As a value it takes a hundred times its text, so it is one only here.
+fn shorten(
+    text: &mut SchemaText,
+    look: impl FnOnce(&Value),
+) -> Result<Option<UnusableSchema>, EntryError> {
+    let bytes = text.as_str().len();
+    if bytes > MAX_TEXT {
+        *text = SchemaText::default();
+        return Ok(Some(UnusableSchema::TooLarge { bytes }));
+    }
+    let mut schema = text
+        .value()
+        .map_err(|error| EntryError::Unreadable(short(&error)))?;
+    let bytes = length(&schema);
+    if bytes > MAX_BYTES {
+        *text = SchemaText::default();
+        return Ok(Some(UnusableSchema::TooLarge { bytes }));
+    }
+
+    integer_limits::remove_all(&mut schema);
+    look(&schema);
+    *text = SchemaText::of(&schema);
+    Ok(None)
 }

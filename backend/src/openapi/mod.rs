@@ -49,8 +49,8 @@ pub fn document(
             worker_type: entry.published.worker_type.as_str(),
             path: start_route(entry),
             description: &entry.published.description,
-            request_schema: &entry.published.request_schema,
-            result_schema: &entry.published.result_schema,
+            request_schema: entry.published.request_schema.clone(),
+            result_schema: entry.published.result_schema.clone(),
         })
         .collect();
     ktrdr_http::openapi::document(&INTERFACE, "/", tokens_needed, routes, &types)

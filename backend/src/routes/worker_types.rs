@@ -1,7 +1,6 @@
 //! `GET /api/v1/worker-types`: the catalogue, with how many operations wait and run in each queue.
 //! `DELETE /api/v1/worker-types/{type}` forgets a type that nobody serves.
 
-use std::borrow::Cow;
 use std::time::Duration;
 
 use axum::Json;
@@ -29,7 +28,7 @@ const HIDDEN: &str = "(hidden)";
 pub async fn list(
     State(state): State<AppState>,
     principal: Principal,
-) -> Result<RenderedJson<WorkerTypesResponse<'static>>, ApiError> {
+) -> Result<RenderedJson<WorkerTypesResponse>, ApiError> {
     let mut listed = state.catalogue.all();
     listed.retain(|entry| principal.sees(entry.published.worker_type.as_str()));
     let bytes = listed.iter().map(|entry| entry.size()).sum();
@@ -60,9 +59,8 @@ pub async fn list(
                     }
                 }),
                 schema_error: listed.schema_error().map(ToString::to_string),
-                // Written from where they are: hostile schemas take a hundred times their text.
-                request_schema: Cow::Borrowed(&entry.request_schema),
-                result_schema: Cow::Borrowed(&entry.result_schema),
+                request_schema: entry.request_schema.clone(),
+                result_schema: entry.result_schema.clone(),
                 execution_defaults: entry.execution_defaults,
                 queues,
                 workers: state

@@ -1,6 +1,9 @@
 //! Workers, queues and worker types.
 
+use std::io;
+
 use ktrdr_client::{Client, ListWorkers, Timestamp, WorkerTypeDocument};
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::args::{QueuesCommand, WorkersCommand};
@@ -149,7 +152,7 @@ pub async fn types(client: &Client, domain: Option<&str>, json: bool) -> Result<
     let types = client.worker_types().await?;
     let Some(domain) = domain else {
         return if json {
-            print_json(&types)
+            print_json(&as_value(&types)?)
         } else {
             print_types(&types)
         };
@@ -161,13 +164,18 @@ pub async fn types(client: &Client, domain: Option<&str>, json: bool) -> Result<
         ))
     })?;
     if json {
-        print_json(found)
+        print_json(&as_value(found)?)
     } else {
         print_parameters(found)
     }
 }
 
-fn print_types(types: &[WorkerTypeDocument<'_>]) -> Result<(), Failure> {
+/// With values in the place of schemas' texts, so that everything is indented.
+fn as_value(document: &impl Serialize) -> Result<Value, Failure> {
+    Ok(serde_json::to_value(document).map_err(io::Error::other)?)
+}
+
+fn print_types(types: &[WorkerTypeDocument]) -> Result<(), Failure> {
     let rows = types
         .iter()
         .map(|of| {
@@ -182,10 +190,11 @@ fn print_types(types: &[WorkerTypeDocument<'_>]) -> Result<(), Failure> {
     print_table(&["DOMAIN", "TYPE", ">WORKERS", "WHAT IT DOES"], rows)
 }
 
-fn print_parameters(of: &WorkerTypeDocument<'_>) -> Result<(), Failure> {
+fn print_parameters(of: &WorkerTypeDocument) -> Result<(), Failure> {
     print(&format!("{}: {}\n", of.domain, printable(&of.description)))?;
 
-    let schema = of.request_schema.as_ref();
+    // What cannot be read names no parameters.
+    let schema = &of.request_schema.value().unwrap_or_default();
     let required: Vec<&str> = schema["required"]
         .as_array()
         .into_iter()

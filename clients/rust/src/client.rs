@@ -339,9 +339,9 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn worker_types(&self) -> Result<Vec<WorkerTypeDocument<'static>>, Error> {
+    pub async fn worker_types(&self) -> Result<Vec<WorkerTypeDocument>, Error> {
         let request = self.request(Method::GET, &["api", "v1", "worker-types"]);
-        let response: WorkerTypesResponse<'static> = self.send(request).await?;
+        let response: WorkerTypesResponse = self.send(request).await?;
         Ok(response.data.worker_types)
     }
 

@@ -93,5 +93,6 @@ pub use ktrdr_protocol::rest::worker::{DrainedWorker, WorkerDocument};
 pub use ktrdr_protocol::rest::worker_type::WorkerTypeDocument;
 pub use ktrdr_protocol::rest::{ErrorCode, OperationDocument, Violation};
 pub use ktrdr_protocol::schedule::{CatchUp, LastError, LastRun, Overlap};
+pub use ktrdr_protocol::schema_text::SchemaText;
 pub use ktrdr_protocol::state::Status;
 pub use ktrdr_protocol::time::Timestamp;

@@ -15,6 +15,7 @@
 //! | [`token_name`] | the name of a token of the REST interfaces |
 //! | [`subject`] | every subject, stream, consumer and bucket name |
 //! | [`schema_digest`] | names a version of a worker type's request schema |
+//! | [`schema_text`] | a JSON Schema that is stored and passed on, as its text |
 //! | [`signed_start`] | what a backend signs of a start request |
 //! | [`schedule`] | operations that start by the clock |
 //! | [`start_request`] | the start request, which makes an operation exist |
@@ -65,6 +66,7 @@ pub mod requirements;
 pub mod rest;
 pub mod schedule;
 pub mod schema_digest;
+pub mod schema_text;
 pub mod signed_start;
 pub mod start_request;
 pub mod state;

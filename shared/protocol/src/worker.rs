@@ -22,6 +22,7 @@ use crate::id::{OperationId, WorkerId, WorkerType};
 use crate::json::length;
 use crate::progress::Progress;
 use crate::schema_digest::SchemaDigest;
+use crate::schema_text::SchemaText;
 use crate::time::Timestamp;
 
 /// What a worker has: GPU, cores, memory. An operator may add other keys; they are kept and shown.
@@ -264,10 +265,6 @@ const VERSION_KEY: &str = "version.";
 /// and buckets are provisioned.
 pub const PREFIX_KEY: &str = "installation.prefix";
 
-fn any_value() -> Value {
-    Value::Object(Map::new())
-}
-
 /// A worker type, as its workers publish it in the bucket `KTRDR_WORKER_TYPES` (key: worker type, and
 /// [`version_key`] for each version).
 ///
@@ -282,11 +279,11 @@ pub struct WorkerTypeEntry {
     /// One sentence for people.
     pub description: String,
     /// JSON Schema (2020-12) of the parameters. `{}` allows everything.
-    #[serde(default = "any_value")]
-    pub request_schema: Value,
+    #[serde(default)]
+    pub request_schema: SchemaText,
     /// JSON Schema (2020-12) of the result.
-    #[serde(default = "any_value")]
-    pub result_schema: Value,
+    #[serde(default)]
+    pub result_schema: SchemaText,
     /// Version of the worker program that published it.
     pub version: String,
     /// The digest of `request_schema`, as its workers made it; absent from workers that make none.

@@ -28,6 +28,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use ktrdr_protocol::execution::ExecutionOptions;
 use ktrdr_protocol::rest::{ErrorCode, Problem};
+use ktrdr_protocol::schema_text::SchemaText;
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, SchemaGenerator};
 use serde::Serialize;
@@ -63,9 +64,9 @@ pub struct StartRoute<'a> {
     /// What its engine does.
     pub description: &'a str,
     /// JSON Schema of the parameters.
-    pub request_schema: &'a Value,
+    pub request_schema: SchemaText,
     /// JSON Schema of the result.
-    pub result_schema: &'a Value,
+    pub result_schema: SchemaText,
 }
 
 /// An OpenAPI 3.1 document.
@@ -254,8 +255,14 @@ fn as_text(components: Map<String, Value>) -> Schemas {
 /// The schemas of one worker type with their definitions, by name.
 fn schemas_of(one: &StartRoute<'_>, is_taken: impl Fn(&str) -> bool) -> Map<String, Value> {
     let mut own = Map::new();
-    embed::embed(&mut own, &request_name(one), one.request_schema, &is_taken);
-    embed::embed(&mut own, &result_name(one), one.result_schema, &is_taken);
+    for (name, schema) in [
+        (request_name(one), &one.request_schema),
+        (result_name(one), &one.result_schema),
+    ] {
+        // What cannot be read is no schema, and restricts nothing.
+        let schema = schema.value().unwrap_or_default();
+        embed::embed(&mut own, &name, &schema, &is_taken);
+    }
     let request = own.get(&request_name(one)).and_then(Value::as_object);
     let start = start_body(request.cloned().unwrap_or_default());
     own.insert(start_name(one), start);

@@ -59,12 +59,12 @@ fn schemas_that_are_too_large_here_are_left_out_and_harm_no_other() {
     // References to a name of 128 characters are ten times as long as `#`.
     let name = "x".repeat(128);
     let large = json!({"allOf": vec![json!({"$ref": "#"}); 4_000]});
-    let one = |worker_type, request_schema| StartRoute {
+    let one = |worker_type, request_schema: &Value| StartRoute {
         worker_type,
         path: None,
         description: "",
-        request_schema,
-        result_schema: &Value::Null,
+        request_schema: SchemaText::of(request_schema),
+        result_schema: SchemaText::of(&Value::Null),
     };
     // Its definition would have the place of the other one's request.
     let odd = json!({"$defs": {"request": {"type": "null"}}, "$ref": "#/$defs/request"});

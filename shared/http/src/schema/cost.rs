@@ -27,6 +27,10 @@ pub const MAX_DEPTH_IN_PLACE: usize = 32;
 /// Most regular expressions. Each may take [`super::MAX_PATTERN_BYTES`] when it is compiled.
 pub const MAX_PATTERNS: usize = 64;
 
+/// Most bytes of the paths of all keywords together. A validator keeps each of them, so long names around
+/// many subschemas would take a thousand times their text.
+pub const MAX_PATHS: u64 = 8 * 1024 * 1024;
+
 /// Longest piece of a schema that an error quotes, in characters.
 const MAX_QUOTE: usize = 200;
 
@@ -69,6 +73,11 @@ pub enum UnusableSchema {
     /// It has too many regular expressions.
     #[error("it has more than {MAX_PATTERNS} patterns")]
     TooManyPatterns,
+    /// Too much is below long names.
+    #[error(
+        "the paths of its keywords have more than {MAX_PATHS} bytes together; use shorter names around what is large, or definitions"
+    )]
+    PathsTooLong,
     /// The validator refuses it.
     #[error("it cannot be compiled: {0}")]
     Compile(String),
@@ -87,6 +96,8 @@ pub struct Cost {
     pub depth: usize,
     /// Whether a subschema contains itself.
     pub is_recursive: bool,
+    /// Bytes of memory that the compiled schema takes, about.
+    pub memory: u64,
 }
 
 impl Cost {
@@ -112,9 +123,12 @@ impl Cost {
         }
 
         let mut graph = Graph::default();
-        let root = graph.add(schema)?;
+        let root = graph.add(schema, 0)?;
         if graph.patterns > MAX_PATTERNS {
             return Err(UnusableSchema::TooManyPatterns);
+        }
+        if graph.path_bytes > MAX_PATHS {
+            return Err(UnusableSchema::PathsTooLong);
         }
         graph.link(schema)?;
 
@@ -134,6 +148,7 @@ impl Cost {
             nodes,
             depth,
             is_recursive: all.met_itself,
+            memory: graph.memory(),
         })
     }
 }
@@ -195,19 +210,51 @@ fn is_schema(value: &Value) -> bool {
     value.is_object() || value.is_boolean()
 }
 
-/// The subschemas of an object schema, without those that it refers to.
-fn subschemas(schema: &Map<String, Value>) -> impl Iterator<Item = (Use, &Value)> {
+/// The subschemas of an object schema, without those that it refers to. Each with the length of its
+/// path from there, about.
+fn subschemas(schema: &Map<String, Value>) -> impl Iterator<Item = (Use, usize, &Value)> {
+    /// Bytes of the position in a list.
+    const POSITION: usize = 4;
+
     KEYWORDS.iter().flat_map(move |(keyword, shape, usage)| {
-        let found: Box<dyn Iterator<Item = &Value>> = match (schema.get(*keyword), shape) {
-            (Some(Value::Object(members)), Shape::Members) => Box::new(members.values()),
-            (Some(Value::Array(items)), Shape::Plain) => Box::new(items.iter()),
-            (Some(value), Shape::Plain) => Box::new(std::iter::once(value)),
+        let found: Box<dyn Iterator<Item = (usize, &Value)>> = match (schema.get(*keyword), shape) {
+            (Some(Value::Object(members)), Shape::Members) => {
+                Box::new(members.iter().map(|(name, value)| (name.len() + 1, value)))
+            }
+            (Some(Value::Array(items)), Shape::Plain) => {
+                Box::new(items.iter().map(|item| (POSITION + 1, item)))
+            }
+            (Some(value), Shape::Plain) => Box::new(std::iter::once((0, value))),
             _ => Box::new(std::iter::empty()),
         };
         found
-            .filter(|value| is_schema(value))
-            .map(|value| (*usage, value))
+            .filter(|(_, value)| is_schema(value))
+            .map(|(path, value)| (*usage, keyword.len() + 1 + path, value))
     })
+}
+
+/// Bytes of memory that a value takes beside its own place, about.
+fn memory_of(value: &Value) -> u64 {
+    const PLACE: u64 = size_of::<Value>() as u64;
+    /// What each allocation takes beside its content.
+    const ALLOCATION: u64 = 16;
+    /// The place of a member in its object: its name, its hash and its position.
+    const MEMBER: u64 = PLACE + 48 + ALLOCATION;
+
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+        Value::String(text) => ALLOCATION + text.len() as u64,
+        Value::Array(items) => {
+            let items = items.iter().map(|item| PLACE + memory_of(item));
+            ALLOCATION + items.sum::<u64>()
+        }
+        Value::Object(members) => {
+            let members = members.iter();
+            let members =
+                members.map(|(name, value)| MEMBER + name.len() as u64 + memory_of(value));
+            4 * ALLOCATION + members.sum::<u64>()
+        }
+    }
 }
 
 /// Adds the member `name: true` to every object schema in `schema`.
@@ -249,11 +296,16 @@ struct Graph<'s> {
     places: HashMap<*const Value, usize>,
     references: Vec<(usize, &'s str)>,
     patterns: usize,
+    /// Bytes of the paths of all keywords.
+    path_bytes: u64,
+    /// Bytes of values that the compiled schema keeps.
+    value_bytes: u64,
 }
 
 impl<'s> Graph<'s> {
-    /// Adds a schema with everything inside of it. As deep as the JSON text, which has a bound.
-    fn add(&mut self, schema: &'s Value) -> Result<usize, UnusableSchema> {
+    /// Adds a schema with everything inside of it. `path` is the length of the path that leads to it. As
+    /// deep as the JSON text, which has a bound.
+    fn add(&mut self, schema: &'s Value, path: usize) -> Result<usize, UnusableSchema> {
         let this = self.nodes.len();
         self.nodes.push(Node::default());
         self.places.insert(std::ptr::from_ref(schema), this);
@@ -280,8 +332,16 @@ impl<'s> Graph<'s> {
             self.patterns += patterns.len();
         }
 
-        for (usage, inner) in subschemas(members) {
-            let inner = self.add(inner)?;
+        // The path of the schema itself, and of each keyword.
+        let keywords = members.keys().map(|keyword| path + 1 + keyword.len());
+        self.path_bytes += (path + keywords.sum::<usize>()) as u64;
+        for keyword in ["const", "enum"] {
+            let kept = members.get(keyword);
+            self.value_bytes += kept.map_or(0, memory_of);
+        }
+
+        for (usage, own, inner) in subschemas(members) {
+            let inner = self.add(inner, path + own)?;
             let Some(node) = self.nodes.get_mut(this) else {
                 continue;
             };
@@ -293,6 +353,20 @@ impl<'s> Graph<'s> {
             }
         }
         Ok(this)
+    }
+
+    /// Bytes of memory that the compiled schema takes, about.
+    fn memory(&self) -> u64 {
+        /// Of a subschema with its keywords.
+        const NODE: u64 = 1024;
+        /// Of a pattern. Nobody tells how large it is, and it grows while it is used.
+        const PATTERN: u64 = super::MAX_PATTERN_BYTES as u64;
+        /// How often a path, and a value, is there.
+        const TIMES: u64 = 2;
+
+        let nodes = self.nodes.len() as u64 * NODE;
+        let patterns = self.patterns as u64 * PATTERN;
+        nodes + patterns + TIMES * (self.path_bytes + self.value_bytes)
     }
 
     /// Follows the references.

@@ -1,35 +1,33 @@
 //! The catalogue of worker types, and their queues.
 
-use std::borrow::Cow;
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::execution::ExecutionDefaults;
 use crate::id::WorkerType;
 use crate::origin::Origin;
+use crate::schema_text::SchemaText;
 
 /// The catalogue of worker types.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-pub struct WorkerTypesResponse<'a> {
+pub struct WorkerTypesResponse {
     /// Always true.
     pub success: bool,
     /// The catalogue.
-    pub data: WorkerTypeList<'a>,
+    pub data: WorkerTypeList,
 }
 
 /// All worker types.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-pub struct WorkerTypeList<'a> {
+pub struct WorkerTypeList {
     /// By name.
-    pub worker_types: Vec<WorkerTypeDocument<'a>>,
+    pub worker_types: Vec<WorkerTypeDocument>,
 }
 
 /// One worker type.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "WorkerType")]
-pub struct WorkerTypeDocument<'a> {
+pub struct WorkerTypeDocument {
     /// The worker type.
     pub worker_type: WorkerType,
     /// Its path segment in the start route.
@@ -48,9 +46,9 @@ pub struct WorkerTypeDocument<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema_error: Option<String>,
     /// JSON Schema of the parameters.
-    pub request_schema: Cow<'a, Value>,
+    pub request_schema: SchemaText,
     /// JSON Schema of the result.
-    pub result_schema: Cow<'a, Value>,
+    pub result_schema: SchemaText,
     /// Execution options for start bodies that do not set them.
     #[serde(default, skip_serializing_if = "ExecutionDefaults::is_empty")]
     pub execution_defaults: ExecutionDefaults,

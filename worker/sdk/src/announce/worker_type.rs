@@ -22,6 +22,7 @@ use std::time::Duration;
 use ktrdr_bus::key_values::{KeyError, KeyValues};
 use ktrdr_bus::telemetry::{Repeated, chain, short};
 use ktrdr_bus::topology::TopologyError;
+use ktrdr_protocol::schema_text::SchemaText;
 use ktrdr_protocol::worker::{WorkerTypeEntry, domain_key, version_key};
 
 use crate::engine::declaration::BadDeclaration;
@@ -117,8 +118,8 @@ async fn publish(core: &Core) -> Result<(), TopologyError> {
         worker_type: core.worker_type.clone(),
         domain: core.info.domain.to_string(),
         description: core.info.description.to_string(),
-        request_schema: core.info.request_schema.clone(),
-        result_schema: core.info.result_schema.clone(),
+        request_schema: SchemaText::of(&core.info.request_schema),
+        result_schema: SchemaText::of(&core.info.result_schema),
         version: core.info.version.to_string(),
         schema_digest: Some(core.info.schema_digest),
         execution_defaults: core.info.execution_defaults,

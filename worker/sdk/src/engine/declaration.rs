@@ -14,6 +14,7 @@ use ktrdr_http::schema::{Schema, UnusableSchema};
 use ktrdr_http::start_body::RESERVED_FIELDS;
 use ktrdr_protocol::execution::{MAX_ATTEMPTS, MAX_RETRY_DELAY, MAX_TIMEOUT, MIN_TIMEOUT};
 use ktrdr_protocol::id::{InvalidName, WorkerType, is_name};
+use ktrdr_protocol::schema_text::SchemaText;
 use ktrdr_protocol::worker::{MAX_LABEL, RESERVED_DOMAINS, is_domain};
 use serde_json::Value;
 
@@ -109,7 +110,7 @@ pub(crate) async fn validate(info: &EngineInfo) -> Result<(), BadDeclaration> {
 
     // Only tried: most workers never need the compiled schema, see `Core::compiled_schema`. It has
     // bounds from here on.
-    Schema::compile_apart(info.request_schema.clone()).await?;
+    Schema::compile_apart(SchemaText::of(&info.request_schema)).await?;
     let root = Place {
         root: &info.request_schema,
         schema: &info.request_schema,

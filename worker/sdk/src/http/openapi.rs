@@ -11,6 +11,7 @@ use axum::{Extension, Json, Router, middleware};
 use ktrdr_http::openapi::{DescribeHandler, Doc, Interface, OpenApiDocument, Route, StartRoute};
 use ktrdr_http::query;
 use ktrdr_http::tokens::{self, Access, Tokens};
+use ktrdr_protocol::schema_text::SchemaText;
 
 use super::HttpState;
 use crate::worker::config::RestRoutes;
@@ -132,8 +133,8 @@ pub(super) async fn show(
         worker_type: state.core.worker_type.as_str(),
         path: Some(format!("/{}/start", info.domain)),
         description: &info.description,
-        request_schema: &info.request_schema,
-        result_schema: &info.result_schema,
+        request_schema: SchemaText::of(&info.request_schema),
+        result_schema: SchemaText::of(&info.result_schema),
     };
     // A worker that shares a listener, or whose router a program mounts, is served below a path.
     let base = match path.as_str().strip_suffix(PATH) {

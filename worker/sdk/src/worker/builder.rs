@@ -523,6 +523,7 @@ fn build_core(
             .map_err(WorkerError::Process)?,
         info,
         schema: Default::default(),
+        compiled: Default::default(),
         worker_type: identity.worker_type,
         worker_id: identity.worker_id,
         instance: uuid::Uuid::new_v4().simple().to_string(),

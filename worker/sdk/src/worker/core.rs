@@ -8,9 +8,10 @@ use ktrdr_bus::nats::Connection;
 use ktrdr_bus::oplog::OpLog;
 use ktrdr_bus::signing::TrustedKeys;
 use ktrdr_bus::telemetry::Repeated;
-use ktrdr_http::schema::{LazySchema, Schema, UnusableSchema};
+use ktrdr_http::schema::{CompiledSchemas, LazySchema, Schema, UnusableSchema};
 use ktrdr_http::tls::Tls;
 use ktrdr_protocol::id::{WorkerId, WorkerType};
+use ktrdr_protocol::schema_text::SchemaText;
 use ktrdr_protocol::subject::SubjectNames;
 use ktrdr_protocol::time::Timestamp;
 use ktrdr_protocol::worker::Capabilities;
@@ -37,6 +38,8 @@ pub(crate) struct Core {
     pub(crate) info: EngineInfo,
     /// See [`Self::compiled_schema`].
     pub(crate) schema: LazySchema,
+    /// It, once it is compiled.
+    pub(crate) compiled: CompiledSchemas,
     /// Where the engine runs. An engine that never awaits delays only other attempts.
     pub(crate) engines: EngineRuntime,
     pub(crate) worker_type: WorkerType,
@@ -105,7 +108,8 @@ impl Core {
     /// # Errors
     /// The worker compiled it when it started, so this time it took too long.
     pub(crate) async fn compiled_schema(&self) -> Result<Schema, UnusableSchema> {
-        self.schema.get(&self.info.request_schema).await
+        let text = || SchemaText::of(&self.info.request_schema);
+        self.compiled.get(&self.schema, text).await
     }
 
     /// Takes no more work, or takes it again. Returns whether that is new.

@@ -130,6 +130,36 @@ fn only_schemas_are_looked_at() {
     assert_eq!(Cost::of(&schema).unwrap().nodes, 3);
 }
 
+/// A validator keeps the path of each keyword: 30 KB around 4,000 subschemas would be hundreds of megabytes.
+#[test]
+fn much_below_long_names_is_refused() {
+    let many: Map<String, Value> = (0..3_000).map(|at| (at.to_string(), json!({}))).collect();
+    let many = json!({"properties": many});
+    let below = |name: &str| json!({"properties": {name: many}});
+
+    assert_eq!(
+        Cost::of(&below(&"x".repeat(30_000))),
+        Err(UnusableSchema::PathsTooLong)
+    );
+    assert!(Cost::of(&below(&"x".repeat(500))).is_ok());
+    // Where references lead there, the path begins anew.
+    let long = json!({"$defs": {"many": many}, "properties": {"x".repeat(20_000): {"$ref": "#/$defs/many"}}});
+    assert!(Cost::of(&long).is_ok());
+}
+
+#[test]
+fn what_a_compiled_schema_keeps_counts_as_memory() {
+    let memory = |schema: Value| Cost::of(&schema).unwrap().memory;
+
+    let small = memory(json!({"properties": {"a": {"type": "integer", "default": 7}}}));
+    assert!(small < 10_000, "{small}");
+    let objects = vec![json!({"a": 0}); 6_000];
+    assert!(memory(json!({"examples": objects})) < 10_000);
+    assert!(memory(json!({"enum": objects})) > 1_000_000);
+    let patterns = vec![json!({"pattern": "a"}); MAX_PATTERNS];
+    assert!(memory(json!({"allOf": patterns})) > 10_000_000);
+}
+
 /// Subschemas, counted by replacing every reference.
 fn expanded(root: &Value, schema: &Value, budget: &mut u64) -> u64 {
     if *budget == 0 {
