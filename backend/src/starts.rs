@@ -220,6 +220,13 @@ pub async fn publish(
 ) -> Result<StartAnswer, ApiError> {
     let id = &request.operation_id;
     tracing::Span::current().record("operation_id", id.as_str());
+    // Otherwise who guesses the id of a schedule could keep its slots from ever being started.
+    if request.schedule_id.is_none()
+        && let Some(of_slot) = state.schedules.type_of_slot(id)
+        && of_slot != request.operation_type
+    {
+        return Err(taken(id));
+    }
     if !state.projection.has_room(request.parameters.get().len()) {
         return Err(ApiError::storage_full().with("operation_id", id.as_str()));
     }
@@ -390,12 +397,7 @@ impl Requester {
         let record = &view.record;
         let known_type = &record.queue.worker_type;
         if !self.principal.sees(known_type.as_str()) || self.is_foreign(view) {
-            let text = format!(
-                "The id {} is taken; choose another task_id or Idempotency-Key",
-                record.id
-            );
-            return Err(ApiError::new(ErrorCode::TaskIdConflict, text)
-                .with("operation_id", record.id.as_str()));
+            return Err(taken(&record.id));
         }
         if *known_type != entry.published.worker_type {
             let text = format!(
@@ -440,6 +442,12 @@ impl Requester {
             && self.key.as_ref() == Some(&record.id)
             && record.requested_by.as_ref() != token
     }
+}
+
+/// The refusal of an id that somebody else has.
+fn taken(id: &OperationId) -> ApiError {
+    let text = format!("The id {id} is taken; choose another task_id or Idempotency-Key");
+    ApiError::new(ErrorCode::TaskIdConflict, text).with("operation_id", id.as_str())
 }
 
 /// The domains that the client may use, in order.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use ktrdr_protocol::id::ScheduleId;
+use ktrdr_protocol::schedule::slot_id;
 use ktrdr_protocol::time::Timestamp;
 use ktrdr_tests::chaos::slots::every_second_once;
 use ktrdr_tests::engines::GateEngine;
@@ -293,6 +295,69 @@ async fn a_slot_that_finds_its_unique_key_taken_names_the_holder_and_leaves_it_a
     let metrics = api.get("/metrics").await.text;
     let started = "ktrdr_schedule_slots_total{outcome=\"started\"} 0";
     assert!(metrics.contains(started), "{metrics}");
+}
+
+/// The id of a slot is known before, so others must not be able to take it.
+#[tokio::test]
+async fn the_ids_of_slots_are_kept_for_their_schedule() {
+    let stack = Stack::start().await;
+    let _worker = stack.worker("dummy", "w1").await;
+    let (_gate_worker, _gate) = stack.gate_worker("g1").await;
+    let api = stack.api();
+    put(api, "yearly", &noops("0 0 1 1 *")).await.expect(201);
+    let shown = show(api, "yearly").await;
+    let slot = shown["next_runs"][0].as_str().unwrap();
+    let slot: String = slot.replace(['-', ':'], "").replace(".000", "");
+    let id = format!("yearly-{slot}");
+
+    let taken = api.start("gate", &json!({"task_id": id})).await;
+    let taken = taken.expect_problem(409, "task_id_conflict");
+    assert_eq!(taken.at("/operation_id"), &*id);
+    let many = json!({"operations": [{"task_id": id}]});
+    let many = api.post("/api/v1/gate/start-many", &many).await.expect(200);
+    assert_eq!(many.at("/data/results/0/code"), "task_id_conflict");
+    // Its own type may, and an id that only looks like that is free.
+    api.start("dummy", &json!({"task_id": id, "steps": 0}))
+        .await
+        .expect(202);
+    let other = format!("monthly-{slot}");
+    api.start("gate", &json!({"task_id": other}))
+        .await
+        .expect(202);
+}
+
+/// A worker of another type can publish a start request with the ids of coming slots, and say that the
+/// schedule has started it.
+#[tokio::test]
+async fn a_forged_operation_of_another_type_counts_as_no_slot() {
+    let stack = Stack::start().await;
+    let _worker = stack.worker("dummy", "w1").await;
+    let now = Timestamp::now().as_millis() / 1000;
+    for second in now..now + 300 {
+        let slot = Timestamp::from_millis(second * 1000);
+        let id = slot_id(&ScheduleId::new("tick").unwrap(), slot).unwrap();
+        let forged = json!({
+            "operation_id": id, "operation_type": "gate", "parameters": {}, "created_at": slot,
+            "schedule_id": "tick",
+        });
+        stack
+            .bus
+            .store("ktrdr.start.gate.any", forged.to_string())
+            .await;
+    }
+
+    put(stack.api(), "tick", &noops("* * * * * *"))
+        .await
+        .expect(201);
+
+    let shown = wait_for("a slot that is refused", LIMIT, async || {
+        let shown = show(stack.api(), "tick").await;
+        let is_decided = shown["last_error"].is_object() || shown["last_run"].is_object();
+        is_decided.then_some(shown.clone()).ok_or(shown.to_string())
+    })
+    .await;
+    assert_eq!(shown["last_error"]["code"], "task_id_conflict", "{shown}");
+    assert_eq!(shown["last_run"], Value::Null, "{shown}");
 }
 
 #[tokio::test]

@@ -25,6 +25,7 @@ use ktrdr_protocol::time::Timestamp;
 use tokio::time::Instant;
 
 use crate::error::{ApiError, ErrorCode};
+use crate::projection::record::View;
 use crate::schedules::bell::{self, BellError};
 use crate::schedules::cron::{self, Cron};
 use crate::schedules::due::{GRACE, next_due};
@@ -352,17 +353,29 @@ async fn open_run(state: &AppState, known: &Known) -> Result<Option<OperationId>
     Ok((is_open() == Some(true)).then(|| last.clone()))
 }
 
+/// Whether an operation was started by this schedule. A worker of another type can write any schedule
+/// into a start request, under the id of a slot.
+fn is_of(view: &View, id: &ScheduleId, known: &Known) -> bool {
+    let record = &view.record;
+    record.schedule_id() == Some(id) && record.queue.worker_type == known.schedule.worker_type
+}
+
 /// Cancels the operation that the next one replaces, if the schedule has started it.
-async fn replace(state: &AppState, schedule: &ScheduleId, id: &OperationId) -> Result<(), Trouble> {
-    let Some(view) = state.projection.get(id.as_str()) else {
+async fn replace(
+    state: &AppState,
+    id: &ScheduleId,
+    known: &Known,
+    open: &OperationId,
+) -> Result<(), Trouble> {
+    let Some(view) = state.projection.get(open.as_str()) else {
         return Ok(());
     };
     // Somebody else's operation held the unique key of a slot.
-    if view.record.schedule_id() != Some(schedule) {
+    if !is_of(&view, id, known) {
         return Ok(());
     }
     let reason = "replaced by the next slot of its schedule".to_owned();
-    let intent = CancelIntent::new(id.clone(), Some(reason));
+    let intent = CancelIntent::new(open.clone(), Some(reason));
     let cancelled = state.dispatch.cancel(&view.record, intent).await;
     cancelled
         .map(drop)
@@ -386,7 +399,7 @@ async fn finish(
             && let Some(open) = open_run(state, known).await?
             && slot_id(id, slot).is_ok_and(|next| next != open)
         {
-            replace(state, id, &open).await?;
+            replace(state, id, known, &open).await?;
         }
         match start(state, id, known, slot).await {
             Ok(operation_id) => {
@@ -460,7 +473,7 @@ async fn start(
     let operation_id = slot_id(id, slot).map_err(ApiError::internal)?;
     let is_ours = || {
         let view = state.projection.get(operation_id.as_str());
-        view.is_some_and(|view| view.record.schedule_id() == Some(id))
+        view.is_some_and(|view| is_of(&view, id, known))
     };
     if is_ours() {
         return Ok(operation_id);

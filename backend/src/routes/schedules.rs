@@ -327,10 +327,13 @@ async fn set_paused(
     let (id, _) = find(&state, &principal, &id).await?;
     state.need_nats()?;
     let (changing, schedule_id, now) = (state.clone(), id.clone(), state.projection.now());
+    let owner = principal.clone();
     state
         .detached(async move {
+            // One that somebody has deleted meanwhile, and made again as another type's, stays as it is.
             let change = |before: Option<&Known>| {
-                let Some(before) = before else {
+                let seen = |known: &&Known| owner.sees(known.schedule.worker_type.as_str());
+                let Some(before) = before.filter(seen) else {
                     return Err(unknown(schedule_id.as_str()));
                 };
                 let mut wanted = (*before.schedule).clone();

@@ -20,9 +20,10 @@ use bytes::Bytes;
 use ktrdr_bus::key_values::{Found, KeyError, KeyValues};
 use ktrdr_bus::nats::Connection;
 use ktrdr_http::metrics::register_gauge;
-use ktrdr_protocol::id::ScheduleId;
+use ktrdr_protocol::id::{OperationId, ScheduleId, WorkerType};
 use ktrdr_protocol::schedule::{
     Schedule, ScheduleRun, run_key, schedule_key, schedule_of_key, schedule_of_run_key,
+    schedule_of_slot,
 };
 use ktrdr_protocol::subject::SubjectNames;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -128,6 +129,12 @@ impl Schedules {
     /// How many there are.
     pub fn count(&self) -> usize {
         self.schedules.count()
+    }
+
+    /// The worker type of the schedule that has a slot with this id, if there is one.
+    pub fn type_of_slot(&self, id: &OperationId) -> Option<WorkerType> {
+        let schedule = self.schedules.get(&schedule_of_slot(id)?)?;
+        Some(schedule.worker_type.clone())
     }
 
     /// Bytes of the bodies of all schedules but this one.

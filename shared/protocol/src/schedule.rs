@@ -13,7 +13,7 @@
 //! Rejected: an operation for each message that the server's scheduler stores. It skips slots while it
 //! is away, and repeats some.
 
-use chrono::DateTime;
+use chrono::{DateTime, NaiveDateTime};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -146,8 +146,31 @@ pub struct LastError {
 /// [`InvalidName`] when the schedule's id is too long.
 pub fn slot_id(schedule: &ScheduleId, slot: Timestamp) -> Result<OperationId, InvalidName> {
     let time = DateTime::from_timestamp_millis(slot.as_millis()).unwrap_or_default();
-    OperationId::new(format!("{schedule}-{}", time.format("%Y%m%dT%H%M%SZ")))
+    OperationId::new(format!("{schedule}-{}", time.format(SLOT)))
 }
+
+/// The schedule of a slot with this id, if an operation with this id is one of a slot.
+///
+/// ```
+/// use ktrdr_protocol::id::OperationId;
+/// use ktrdr_protocol::schedule::schedule_of_slot;
+///
+/// let id = |text| OperationId::new(text).unwrap();
+/// let schedule = schedule_of_slot(&id("nightly-20251110T103000Z")).unwrap();
+/// assert_eq!(schedule.as_str(), "nightly");
+/// assert_eq!(schedule_of_slot(&id("nightly-20251110")), None);
+/// ```
+pub fn schedule_of_slot(id: &OperationId) -> Option<ScheduleId> {
+    let (schedule, time) = id.as_str().rsplit_once('-')?;
+    let time = NaiveDateTime::parse_from_str(time, SLOT).ok()?;
+    let schedule = ScheduleId::new(schedule).ok()?;
+    let slot = Timestamp::from_millis(time.and_utc().timestamp_millis());
+    // Only in this form: a date can be written in several.
+    (slot_id(&schedule, slot).ok()? == *id).then_some(schedule)
+}
+
+/// The form of a slot in an id.
+const SLOT: &str = "%Y%m%dT%H%M%SZ";
 
 /// The key of a schedule in the bucket `KTRDR_WORKER_TYPES`.
 pub fn schedule_key(id: &ScheduleId) -> String {
