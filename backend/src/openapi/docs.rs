@@ -47,6 +47,13 @@ const LAST_EVENT_ID: Header = Header {
     values: HeaderValues::Number,
 };
 
+/// That of log lines is a cursor.
+const LAST_LOG_EVENT_ID: Header = Header {
+    description: "With `follow`: the id of the last event that was received; the stream resumes after it.",
+    values: HeaderValues::Matching("^[0-9]{1,19}-[0-9]{1,19}$"),
+    ..LAST_EVENT_ID
+};
+
 const IF_NONE_MATCH: Header = Header {
     name: "If-None-Match",
     description: "The tag of the version that the client has.",
@@ -171,7 +178,7 @@ pub const LOGS: Doc = Doc {
     details: "What the engine said while it ran the operation. With `follow`, the answer is server-sent events: `log` with lines, \
         and `end` after the last one. The id of an event is its cursor, so a client that connects again continues.",
     answer: "Lines after the cursor, oldest first.",
-    headers: &[LAST_EVENT_ID],
+    headers: &[LAST_LOG_EVENT_ID],
     errors: &[
         ErrorCode::OperationNotFound,
         ErrorCode::ArchiveUnavailable,
