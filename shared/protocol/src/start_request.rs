@@ -167,6 +167,8 @@ impl Serialize for StartRequest {
                 labels: Labels::default(),
                 priority: None,
                 unique: None,
+                // They are not written, and the rest may say nothing.
+                unknown: Vec::new(),
                 ..beside.clone().of_repetition()
             };
             if !execution.is_default() {
@@ -348,5 +350,20 @@ mod tests {
         let only = serde_json::to_value(&only).unwrap();
         assert_eq!(only["execution"], Value::Null);
         assert_eq!(only["labels"], json!({"symbol": "GOOG"}));
+    }
+
+    /// Found by the attack on start requests.
+    #[test]
+    fn options_of_a_later_version_leave_nothing_behind() {
+        let mut written = json!({
+            "operation_id": "a", "operation_type": "dummy", "parameters": {},
+            "execution": {"later": 1}, "created_at": "2025-11-10T10:30:00.000Z",
+        });
+
+        let read: StartRequest = serde_json::from_value(written.clone()).unwrap();
+
+        assert_eq!(read.execution.unknown, ["later"]);
+        written.as_object_mut().unwrap().shift_remove("execution");
+        assert_eq!(serde_json::to_value(&read).unwrap(), written);
     }
 }
