@@ -482,7 +482,7 @@ impl Drop for Pages {
 
 /// What a page tries. Each attempt says what it got; `null` when the browser or the server kept it
 /// away.
-const ATTEMPTS: &str = r"
+const ATTEMPTS: &str = r#"
     const attempt = async (name, act) => {
         try { found[name] = await act() } catch { found[name] = null }
     };
@@ -509,13 +509,23 @@ const ATTEMPTS: &str = r"
     })).status);
     await attempt('cancel', async () =>
         (await send('DELETE', '/api/v1/operations/secret/cancel')).status);
+    await attempt('bulk', async () => (await send('POST', '/api/v1/operations/cancel',
+        {body: JSON.stringify({filter: {}})})).status);
+    await attempt('priority', async () => (await send('PATCH', '/api/v1/operations/secret',
+        {headers: {'content-type': 'application/json'}, body: '{"priority":1}'})).status);
+    await attempt('schedule', async () => (await send('PUT', '/api/v1/schedules/evil', {
+        headers: {'content-type': 'application/json'},
+        body: '{"domain":"gate","body":{},"cron":"* * * * *"}',
+    })).status);
+    await attempt('pause', async () =>
+        (await send('POST', '/api/v1/queues/gate/pause', {body: '{}'})).status);
     await attempt('events', () => new Promise((resolve, reject) => {
         const events = new EventSource(target + '/api/v1/events');
         events.onopen = () => { events.close(); resolve('open') };
         events.onerror = () => { events.close(); reject() };
     }));
     return found;
-";
+"#;
 
 /// Runs the attempts in the page that the browser shows.
 async fn attempts(browser: &Browser, name: &str, target: &str, start: &str) -> Value {
@@ -568,7 +578,10 @@ async fn a_hostile_page_reads_starts_and_cancels_nothing() {
                 .goto(&format!("http://{host}:{}/", pages.port))
                 .await;
             let found = attempts(&browser, name, target, start).await;
-            for attack in ["read", "embed", "post", "json", "cancel", "events"] {
+            for attack in [
+                "read", "embed", "post", "json", "cancel", "events", "bulk", "priority",
+                "schedule", "pause",
+            ] {
                 if !found[attack].is_null() {
                     let got = &found[attack];
                     writeln!(succeeded, "{name}, page of {host}: {attack}: {got}").unwrap();
@@ -595,6 +608,10 @@ async fn a_hostile_page_reads_starts_and_cancels_nothing() {
             ("json", &[421]),
             ("cancel", &[421]),
             ("events", &[]),
+            ("bulk", &[421]),
+            ("priority", &[421]),
+            ("schedule", &[421]),
+            ("pause", &[421]),
         ] {
             let got = &found[attack];
             let is_harmless = got.is_null()

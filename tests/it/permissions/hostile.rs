@@ -303,6 +303,66 @@ async fn answers_to_an_observer_change_nothing() {
     assert_unharmed(&secure).await;
 }
 
+/// The server acts on some headers: it publishes by the clock, or removes what a message replaces.
+#[tokio::test]
+async fn headers_that_the_server_acts_on_reach_nobody_else() {
+    let secure = Secure::start("").await;
+    let _training = secure.worker("training", "t1").await;
+    let _dummy = secure.worker("dummy", "d1").await;
+    let logs = "ktrdr.logs.training.other";
+    secure.bus.store(logs, "{}").await;
+    let forged = json!({
+        "operation_id": "forged", "operation_type": "training", "parameters": {},
+        "created_at": "2026-01-01T00:00:00Z",
+    });
+
+    let hostile = secure.intruder(&worker_of("dummy")).await;
+    let scheduled = [
+        ("Nats-Schedule", "@at 2020-01-01T00:00:00Z"),
+        ("Nats-Schedule-Target", "ktrdr.start.training.any"),
+    ];
+    let every_second = [
+        ("Nats-Schedule", "@every 1s"),
+        ("Nats-Schedule-Target", "ktrdr.cancel.training.other"),
+    ];
+    for subject in [
+        "ktrdr.op.dummy.x",
+        "ktrdr.key.dummy.concurrency.x",
+        "ktrdr.start.dummy.direct",
+        "ktrdr.cancel.dummy.x",
+        "ktrdr.logs.dummy.x",
+        "ktrdr.metrics.dummy.x",
+        "$KV.KTRDR_WORKER_TYPES.dummy",
+        "$KV.KTRDR_WORKER_TYPES.version.dummy.x",
+        "$KV.KTRDR_CHECKPOINTS.dummy.x",
+        "$O.KTRDR_RESULTS_of_dummy.M.x",
+    ] {
+        let rolled_up = [("Nats-Rollup", "all")];
+        let attacks = [&scheduled[..], &every_second[..], &rolled_up[..]];
+        for attack in attacks {
+            // The bucket of its large results is its own.
+            if subject.starts_with("$O.") && attack == rolled_up {
+                continue;
+            }
+            let mut headers = HeaderMap::new();
+            for (name, value) in attack {
+                headers.insert(*name, *value);
+            }
+            let payload = forged.to_string().into();
+            let sent = hostile
+                .jetstream
+                .publish_with_headers(subject, headers, payload)
+                .await;
+            let answer = sent.unwrap().await;
+            assert!(answer.is_err(), "{subject} took {attack:?}: {answer:?}");
+        }
+    }
+
+    assert_eq!(secure.bus.stored("ktrdr.start.>").await.len(), 0);
+    assert_eq!(secure.bus.stored("ktrdr.cancel.>").await.len(), 0);
+    assert_eq!(secure.bus.stored_in("KTRDR_LOGS", logs).await.len(), 1);
+}
+
 #[tokio::test]
 async fn one_key_is_not_a_way_to_remove_all_others() {
     let secure = Secure::start("").await;
