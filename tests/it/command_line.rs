@@ -1,5 +1,6 @@
 //! `ktrdr`, the program for people, against a real system.
 
+use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -319,6 +320,17 @@ async fn a_system_ends_also_when_its_command_is_killed() {
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn systems_that_start_together_take_ports_of_their_own() {
+    let scratches = ["one", "two", "three"].map(|name| Scratch::new(&format!("dev-{name}")));
+
+    let [one, two, three] = &scratches;
+    let (one, two, three) = tokio::join!(dev(one), dev(two), dev(three));
+
+    let urls: HashSet<String> = [one.1, two.1, three.1].into();
+    assert_eq!(urls.len(), 3, "{urls:?}");
 }
 
 #[tokio::test]

@@ -9,14 +9,15 @@
 //! |---|---|
 //! | [`mod@become_program`] | children that end with this process, whatever ends it |
 //! | [`nats_server`] | finding or fetching nats-server |
+//! | [`ports`] | free ports for them |
 //! | [`process`] | one child process and its output |
 
 mod become_program;
 mod nats_server;
+mod ports;
 mod process;
 
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -25,6 +26,7 @@ use ktrdr_client::{Client, ListWorkers};
 use tokio::signal::unix::{SignalKind, signal};
 
 pub use self::become_program::become_program;
+use self::ports::{Ports, Turn};
 use self::process::Process;
 use crate::args::DevArgs;
 use crate::failure::Failure;
@@ -150,6 +152,7 @@ impl System {
         state: &Path,
         options: &DevArgs,
     ) -> Result<(), Failure> {
+        let turn = Turn::wait(READY_WITHIN).await;
         let mut ports = Ports::default();
         let nats_port = ports.take(4222)?;
         let nats_url = format!("nats://127.0.0.1:{nats_port}");
@@ -178,6 +181,7 @@ impl System {
             ready = wait_until_ready(&api) => ready?,
             name = self.first_to_end() => return Err(ended(name)),
         }
+        drop(turn);
         // The system runs on when nobody reads this.
         let _ = print(&format!(
             "\nThe dashboard and the REST interface: {api}\nNATS: {nats_url}\nFiles of the workers: {}\n\
@@ -259,29 +263,4 @@ async fn wait_until_ready(api: &str) -> Result<(), Failure> {
     tokio::time::timeout(READY_WITHIN, ready)
         .await
         .map_err(slow)?
-}
-
-/// How many ports after the usual one are tried.
-const PORTS: u16 = 1000;
-
-/// The ports that were given to programs, which may not listen yet.
-#[derive(Default)]
-struct Ports {
-    given: Vec<u16>,
-}
-
-impl Ports {
-    /// This port, or the next free one. All lie below the ports of outgoing connections (32768 and
-    /// above on Linux): one of those would take it before the program that it is meant for listens.
-    fn take(&mut self, usual: u16) -> Result<u16, Failure> {
-        let is_free = |port: &u16| {
-            !self.given.contains(port) && TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok()
-        };
-        let found = (usual..usual + PORTS).find(is_free).ok_or_else(|| {
-            let last = usual + PORTS - 1;
-            Failure::Dev(format!("no port from {usual} to {last} is free"))
-        })?;
-        self.given.push(found);
-        Ok(found)
-    }
 }
