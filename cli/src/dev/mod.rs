@@ -152,7 +152,7 @@ impl System {
         state: &Path,
         options: &DevArgs,
     ) -> Result<(), Failure> {
-        let turn = Turn::wait(READY_WITHIN).await;
+        let turn = Turn::wait(2 * READY_WITHIN).await;
         let mut ports = Ports::default();
         let nats_port = ports.take(4222)?;
         let nats_url = format!("nats://127.0.0.1:{nats_port}");
@@ -207,7 +207,7 @@ impl System {
                 "NATS_STORE_DIR",
                 format!("\"{}\"", state.join("jetstream").display()),
             );
-        self.nats = Some(Process::start("nats-server", command)?);
+        self.nats = Some(Process::start(process::NATS_SERVER, command)?);
         Ok(())
     }
 

@@ -24,14 +24,16 @@ pub struct Turn {
 impl Turn {
     /// Waits until no other system starts, at most for so long.
     pub async fn wait(longest: Duration) -> Self {
-        let path = std::env::temp_dir().join("ktrdr-dev-ports.lock");
+        // Each user has a file: whoever made a shared one could keep the others waiting.
+        let user = rustix::process::getuid().as_raw();
+        let path = std::env::temp_dir().join(format!("ktrdr-dev-ports-{user}.lock"));
         let opened = File::options()
             .create(true)
             .truncate(false)
             .write(true)
             .open(path);
-        // The file may belong to another user. Two systems that start in the same second are rare, and
-        // the second one says which port is taken.
+        // The file may belong to another user all the same. Two systems that start in the same second are
+        // rare, and the second one says which port is taken.
         let Ok(file) = opened else {
             return Self { _lock: None };
         };

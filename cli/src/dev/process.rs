@@ -17,6 +17,9 @@ use crate::text::printable;
 /// How long a process may take to stop after SIGTERM.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
 
+/// The name under which nats-server writes.
+pub const NATS_SERVER: &str = "nats-server";
+
 /// What the programs log when the caller has not set `RUST_LOG`: not the many settings, which are the
 /// usual ones here.
 const LOG_FILTER: &str = "info,async_nats=warn,settings=warn";
@@ -125,7 +128,7 @@ async fn print_lines(name: &str, output: impl AsyncRead + Unpin) {
     let mut lines = BufReader::new(output).split(b'\n');
     while let Ok(Some(line)) = lines.next_segment().await {
         let line = String::from_utf8_lossy(&line);
-        if !is_chatter(&line) {
+        if !(name == NATS_SERVER && is_chatter(&line)) {
             eprintln!("{name:<15} | {}", printable(&line));
         }
     }
