@@ -7,7 +7,10 @@ use ktrdr_protocol::schedule::slot_id;
 use ktrdr_protocol::time::Timestamp;
 use ktrdr_tests::chaos::slots::every_second_once;
 use ktrdr_tests::engines::GateEngine;
-use ktrdr_tests::{BackendProcess, Client, Cluster, LIMIT, Settings, Stack, TokensFile, wait_for};
+use ktrdr_tests::{
+    BackendProcess, Client, Cluster, LIMIT, NatsServer, Proxy, Settings, Stack, TokensFile,
+    WorkerProcess, wait_for,
+};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -123,7 +126,7 @@ async fn a_leader_that_dies_leaves_no_slot_out_and_starts_none_twice() {
     let mut cluster = Cluster::start().await;
     let settings = Settings::fast(cluster.url()).with("KTRDR_STREAM_REPLICAS", "3");
     let backend = BackendProcess::start(&settings).await;
-    let _worker = ktrdr_tests::WorkerProcess::start(&settings, "dummy", "w1").await;
+    let _worker = WorkerProcess::start(&settings, "dummy", "w1").await;
     backend.api.wait_for_worker("w1", "AVAILABLE").await;
     put(&backend.api, "tick", &noops("* * * * * *"))
         .await
@@ -536,4 +539,39 @@ async fn the_bodies_of_all_schedules_are_bounded_and_listed() {
 
     let list = stack.api().get("/api/v1/schedules").await.expect(200);
     assert_eq!(list.at("/data/schedules").as_array().unwrap().len(), 33);
+}
+
+#[tokio::test]
+async fn with_an_older_server_schedules_are_refused_and_everything_else_works() {
+    let nats = NatsServer::start().await;
+    let proxy = Proxy::start(nats.port()).await;
+    proxy.pretend_version(Some("2.12.9"));
+    let settings = Settings::fast(proxy.url());
+    let backend = BackendProcess::start(&settings).await;
+    let _worker = WorkerProcess::start(&settings, "dummy", "w1").await;
+    let api = &backend.api;
+    api.wait_for_worker("w1", "AVAILABLE").await;
+
+    let refused = put(api, "s", &noops("* * * * *")).await;
+
+    let refused = refused.expect_problem(501, "schedules_unsupported");
+    let text = refused.json["error"].as_str().unwrap();
+    assert!(text.contains("2.14") && text.contains("2.12.9"), "{text}");
+    let list = api.get("/api/v1/schedules").await.expect(200);
+    assert_eq!(list.at("/data/schedules"), &json!([]));
+    let delayed = json!({"steps": 0, "execution": {"delay_seconds": 0.1}});
+    let id = api.started("dummy", &delayed).await;
+    api.wait_for_status(&id, "completed").await;
+
+    // The server is upgraded.
+    proxy.pretend_version(None);
+    proxy.cut();
+    proxy.restore();
+    wait_for("schedules to be taken", LIMIT, async || {
+        match put(api, "s", &noops("0 0 1 1 *")).await {
+            answer if answer.status == 201 => Ok(()),
+            answer => Err(answer.to_string()),
+        }
+    })
+    .await;
 }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use memchr::memmem;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -25,6 +26,17 @@ struct State {
     delay: Duration,
     /// Connections made before the last cut stay closed, even when the line was restored at once.
     cuts: u64,
+    /// What a client says before everything is held.
+    trap: Option<&'static str>,
+    /// The version that the server seems to have.
+    version: Option<&'static str>,
+}
+
+/// Who sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sender {
+    Client,
+    Server,
 }
 
 /// The proxy. Ends, with all its connections, when dropped.
@@ -50,9 +62,11 @@ impl Proxy {
             upstream: ([127, 0, 0, 1], upstream).into(),
             delay: Duration::ZERO,
             cuts: 0,
+            trap: None,
+            version: None,
         };
         let state = Arc::new(watch::Sender::new(first));
-        let task = tokio::spawn(accept(listener, state.subscribe()));
+        let task = tokio::spawn(accept(listener, Arc::clone(&state)));
 
         Self { port, state, task }
     }
@@ -80,6 +94,23 @@ impl Proxy {
         self.state.send_modify(|state| state.mode = Mode::Hold);
     }
 
+    /// Holds everything as soon as a client sends this text, and the text itself.
+    pub fn hold_before(&self, text: &'static str) {
+        self.state.send_modify(|state| state.trap = Some(text));
+    }
+
+    /// Waits until a client has sent the text of [`Self::hold_before`].
+    pub async fn held(&self) {
+        let mut state = self.state.subscribe();
+        let held = state.wait_for(|state| state.mode == Mode::Hold);
+        let _ = held.await;
+    }
+
+    /// New connections are told that the server has this version; `None` for its own.
+    pub fn pretend_version(&self, version: Option<&'static str>) {
+        self.state.send_modify(|state| state.version = version);
+    }
+
     /// Passes everything again. What was held arrives now.
     pub fn restore(&self) {
         self.state.send_modify(|state| state.mode = Mode::Pass);
@@ -103,7 +134,7 @@ impl Drop for Proxy {
     }
 }
 
-async fn accept(listener: TcpListener, state: watch::Receiver<State>) {
+async fn accept(listener: TcpListener, state: Arc<watch::Sender<State>>) {
     // Dropped with this task, and the connections with it.
     let mut connections = JoinSet::new();
     loop {
@@ -112,7 +143,7 @@ async fn accept(listener: TcpListener, state: watch::Receiver<State>) {
         tokio::select! {
             accepted = listener.accept() => {
                 if let Ok((client, _)) = accepted {
-                    connections.spawn(serve(client, state.clone()));
+                    connections.spawn(serve(client, Arc::clone(&state)));
                 }
             }
             Some(_) = connections.join_next() => {}
@@ -120,7 +151,8 @@ async fn accept(listener: TcpListener, state: watch::Receiver<State>) {
     }
 }
 
-async fn serve(client: TcpStream, mut state: watch::Receiver<State>) {
+async fn serve(client: TcpStream, control: Arc<watch::Sender<State>>) {
+    let mut state = control.subscribe();
     let cuts = state.borrow().cuts;
 
     // A held connection reaches its destination only when the line is restored.
@@ -143,18 +175,22 @@ async fn serve(client: TcpStream, mut state: watch::Receiver<State>) {
 
     // The direction that ends first ends both.
     tokio::select! {
-        () = pump(from_client, to_server, state.clone(), cuts) => {}
-        () = pump(from_server, to_client, state.clone(), cuts) => {}
+        () = pump(from_client, to_server, &control, Sender::Client, cuts) => {}
+        () = pump(from_server, to_client, &control, Sender::Server, cuts) => {}
     }
 }
 
 async fn pump(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
-    mut state: watch::Receiver<State>,
+    control: &watch::Sender<State>,
+    sender: Sender,
     cuts: u64,
 ) {
+    let mut state = control.subscribe();
     let mut buffer = vec![0; 64 * 1024];
+    // The end of what was read before: a text may come in two parts.
+    let mut before = Vec::new();
     loop {
         // `read` is cancel safe: when it is dropped nothing was read.
         let read = tokio::select! {
@@ -162,6 +198,24 @@ async fn pump(
             _ = state.wait_for(|state| state.cuts != cuts) => return,
         };
         let Ok(length @ 1..) = read else { return };
+        let mut bytes = buffer[..length].to_vec();
+        let now = *state.borrow();
+        match (sender, now.trap, now.version) {
+            (Sender::Client, Some(trap), _) => {
+                before.extend_from_slice(&bytes);
+                if memmem::find(&before, trap.as_bytes()).is_some() {
+                    control.send_modify(|state| {
+                        state.trap = None;
+                        state.mode = Mode::Hold;
+                    });
+                }
+                before.drain(..before.len().saturating_sub(trap.len()));
+            }
+            (Sender::Server, _, Some(version)) if bytes.starts_with(b"INFO ") => {
+                bytes = with_version(&bytes, version);
+            }
+            _ => {}
+        }
         match state
             .wait_for(|state| state.mode != Mode::Hold || state.cuts != cuts)
             .await
@@ -173,8 +227,19 @@ async fn pump(
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
-        if to.write_all(&buffer[..length]).await.is_err() {
+        if to.write_all(&bytes).await.is_err() {
             return;
         }
     }
+}
+
+/// The first words of a server, with another version.
+fn with_version(info: &[u8], version: &str) -> Vec<u8> {
+    const FIELD: &[u8] = b"\"version\":\"";
+    let Some(begin) = memmem::find(info, FIELD).map(|at| at + FIELD.len()) else {
+        return info.to_vec();
+    };
+    let (head, rest) = info.split_at(begin);
+    let end = memchr::memchr(b'"', rest).unwrap_or_default();
+    [head, version.as_bytes(), &rest[end..]].concat()
 }
