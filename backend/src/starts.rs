@@ -218,8 +218,31 @@ pub async fn publish(
     warning: Option<String>,
     trace: Option<TraceParent>,
 ) -> Result<StartAnswer, ApiError> {
+    tracing::Span::current().record("operation_id", request.operation_id.as_str());
+    let stored = store(state, requester, request, warning, trace.as_ref()).await?;
+    let is_shown = stored.is_shown(state).await;
+    stored.answer(state, requester, entry, is_shown).await
+}
+
+/// A start request that is in the stream, or whose unique key another operation holds.
+pub struct StoredStart {
+    request: StartRequest,
+    warning: Option<String>,
+    started: Started,
+}
+
+/// Stores a start request, and does not wait until this backend shows the operation.
+///
+/// # Errors
+/// As [`publish`].
+pub async fn store(
+    state: &AppState,
+    requester: &Requester,
+    request: StartRequest,
+    warning: Option<String>,
+    trace: Option<&TraceParent>,
+) -> Result<StoredStart, ApiError> {
     let id = &request.operation_id;
-    tracing::Span::current().record("operation_id", id.as_str());
     // Otherwise who guesses the id of a schedule could keep its slots from ever being started.
     if request.schedule_id.is_none()
         && let Some(of_slot) = state.schedules.type_of_slot(id)
@@ -230,53 +253,93 @@ pub async fn publish(
     if !state.projection.has_room(request.parameters.get().len()) {
         return Err(ApiError::storage_full().with("operation_id", id.as_str()));
     }
-
-    let Stored {
-        sequence,
-        was_known,
-    } = match store(state, requester, &request, trace.as_ref()).await? {
-        Started::Stored(stored) => stored,
-        Started::Other(open) => return Ok(holder_of_key(&open)),
-    };
-
-    let seen = state.projection.reached(sequence, READ_YOUR_WRITES).await;
-    let view = state.projection.get(id.as_str());
-    if let Some(view) = view.as_ref()
-        // Another request with the same id was faster, at this backend or at another one.
-        && (was_known || view.record.start_sequence != sequence)
-    {
-        let asked = Asked {
-            parameters: &request.parameters,
-            execution: &request.execution,
-        };
-        return requester.repeated(entry, view, asked).await;
-    }
-
-    tracing::debug!(operation_id = %id, worker_type = %entry.published.worker_type, sequence, requested_by = requester.principal.name(), "accepted");
-    let late = (!seen).then(|| {
-        "The operation is stored, but this backend lags behind and does not show it yet".to_owned()
-    });
-
-    let view = view.as_ref();
-    Ok(StartAnswer {
-        status: StatusCode::ACCEPTED,
-        response: StartResponse {
-            success: true,
-            operation_id: Cow::Owned(id.clone()),
-            status: view.map_or(Status::Pending, View::status),
-            worker_id: view
-                .and_then(|view| view.record.worker_id())
-                .map(|worker| Cow::Owned(worker.clone())),
-            queue_position: view.and_then(|view| view.queue_position),
-            existed: false,
-            message: None,
-            warning: late.or(warning),
-        },
+    let started = store_request(state, requester, &request, trace).await?;
+    Ok(StoredStart {
+        request,
+        warning,
+        started,
     })
 }
 
+impl StoredStart {
+    /// Behind which message a backend knows the operation.
+    pub fn sequence(&self) -> u64 {
+        match &self.started {
+            Started::Stored(stored) => stored.sequence,
+            Started::Other(_) => 0,
+        }
+    }
+
+    /// Waits until this backend shows the operation. False when that takes too long.
+    async fn is_shown(&self, state: &AppState) -> bool {
+        let sequence = self.sequence();
+        state.projection.reached(sequence, READ_YOUR_WRITES).await
+    }
+
+    /// The answer to the start.
+    ///
+    /// # Errors
+    /// 409 when another operation with this id came first.
+    pub async fn answer(
+        self,
+        state: &AppState,
+        requester: &Requester,
+        entry: &CatalogueEntry,
+        is_shown: bool,
+    ) -> Result<StartAnswer, ApiError> {
+        let Self {
+            request,
+            warning,
+            started,
+        } = self;
+        let Stored {
+            sequence,
+            was_known,
+        } = match started {
+            Started::Stored(stored) => stored,
+            Started::Other(open) => return Ok(holder_of_key(&open)),
+        };
+
+        let id = &request.operation_id;
+        let view = state.projection.get(id.as_str());
+        if let Some(view) = view.as_ref()
+            // Another request with the same id was faster, at this backend or at another one.
+            && (was_known || view.record.start_sequence != sequence)
+        {
+            let asked = Asked {
+                parameters: &request.parameters,
+                execution: &request.execution,
+            };
+            return requester.repeated(entry, view, asked).await;
+        }
+
+        tracing::debug!(operation_id = %id, worker_type = %entry.published.worker_type, sequence, requested_by = requester.principal.name(), "accepted");
+        let late = (!is_shown).then(|| {
+            "The operation is stored, but this backend lags behind and does not show it yet"
+                .to_owned()
+        });
+
+        let view = view.as_ref();
+        Ok(StartAnswer {
+            status: StatusCode::ACCEPTED,
+            response: StartResponse {
+                success: true,
+                operation_id: Cow::Owned(id.clone()),
+                status: view.map_or(Status::Pending, View::status),
+                worker_id: view
+                    .and_then(|view| view.record.worker_id())
+                    .map(|worker| Cow::Owned(worker.clone())),
+                queue_position: view.and_then(|view| view.queue_position),
+                existed: false,
+                message: None,
+                warning: late.or(warning),
+            },
+        })
+    }
+}
+
 /// Stores a start request; one with a unique key only if no other operation holds the key.
-async fn store(
+async fn store_request(
     state: &AppState,
     requester: &Requester,
     request: &StartRequest,

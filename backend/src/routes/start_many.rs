@@ -2,7 +2,9 @@
 //!
 //! Every start is checked, compared with earlier ones and published like one of its own; only what is
 //! around it (the request, its log line, its answer) is there once. Starts with the same id take their
-//! turns in the order of the body, all others go side by side.
+//! turns in the order of the body, all others go side by side. These are stored first, and then the
+//! request waits once until the backend shows all of them: to wait for each of them would wake the
+//! request a thousand times, and keep a place among those that are on their way.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -30,7 +32,8 @@ use crate::catalogue::CatalogueEntry;
 use crate::error::{ApiError, ErrorCode};
 use crate::idempotency::id_from_key;
 use crate::middleware::request_id::trace_of;
-use crate::starts::{Prepared, Requester, StartAnswer, entry_of, prepare, publish};
+use crate::projection::READ_YOUR_WRITES;
+use crate::starts::{Prepared, Requester, StartAnswer, StoredStart, entry_of, prepare, store};
 use crate::state::AppState;
 
 /// Bytes of a body, at most, unless one start body may be larger.
@@ -40,7 +43,7 @@ const MAX_BODY: usize = 16 * 1024 * 1024;
 const CHECKS: usize = 4;
 
 /// Starts that are on their way to NATS at a time.
-const UNDER_WAY: usize = 128;
+const UNDER_WAY: usize = 256;
 
 /// How long a request may take before it begins no further start. Clients wait for 30 s, usually.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -140,6 +143,30 @@ struct Checked {
     key: Option<OperationId>,
 }
 
+/// What became of a start so far.
+enum Beginning {
+    /// It was started before.
+    Before(StartAnswer),
+    /// It is stored.
+    Stored(Box<StoredAt>),
+}
+
+/// A start that is stored, its place among the others, and the id that the client chose.
+struct StoredAt {
+    place: usize,
+    id: Option<OperationId>,
+    requester: Requester,
+    start: StoredStart,
+}
+
+/// What became of starts with the same id.
+enum Turn {
+    /// There was one, and it is stored.
+    Stored(Box<StoredAt>),
+    /// All results.
+    Over(Vec<(usize, OneStarted)>),
+}
+
 impl Starts {
     /// Starts all of them; the results are in the same order.
     async fn all(
@@ -180,18 +207,52 @@ impl Starts {
             place += 1;
         }
 
-        let turns = turns.into_iter().map(|turn| self.one_by_one(turn));
+        let turns = turns.into_iter().map(|turn| self.take_turn(turn));
         let mut done = stream::iter(turns).buffer_unordered(UNDER_WAY);
+        let mut stored = Vec::new();
         while let Some(turn) = done.next().await {
-            for (place, result) in turn {
-                results[place] = Some(result);
+            match turn {
+                Turn::Stored(start) => stored.push(*start),
+                Turn::Over(turn) => {
+                    for (place, result) in turn {
+                        results[place] = Some(result);
+                    }
+                }
             }
+        }
+        for (place, result) in self.shown(stored).await {
+            results[place] = Some(result);
         }
         let missing = || refused(None, &ApiError::internal("a start without a result"));
         results
             .into_iter()
             .map(|result| result.unwrap_or_else(missing))
             .collect()
+    }
+
+    /// The results of starts that are stored, once this backend shows the operations.
+    async fn shown(&self, stored: Vec<StoredAt>) -> Vec<(usize, OneStarted)> {
+        let last = stored.iter().map(|one| one.start.sequence()).max();
+        let projection = &self.state.projection;
+        let last = last.unwrap_or_default();
+        let is_shown = projection.reached(last, READ_YOUR_WRITES).await;
+
+        let mut results = Vec::with_capacity(stored.len());
+        for StoredAt {
+            place,
+            id,
+            requester,
+            start,
+        } in stored
+        {
+            let answer = start.answer(&self.state, &requester, &self.entry, is_shown);
+            let result = match answer.await {
+                Ok(answer) => accepted(answer),
+                Err(error) => refused(id, &error),
+            };
+            results.push((place, result));
+        }
+        results
     }
 
     /// Checks one start body. A refusal names the id that the client chose, if it can be read.
@@ -219,37 +280,52 @@ impl Starts {
     }
 
     /// Starts with the same id, in the order of the body.
-    async fn one_by_one(&self, turn: Vec<Checked>) -> Vec<(usize, OneStarted)> {
+    async fn take_turn(&self, turn: Vec<Checked>) -> Turn {
+        let is_alone = turn.len() == 1;
         let mut results = Vec::with_capacity(turn.len());
         for Checked { place, body, key } in turn {
             let id = body.task_id.clone();
-            let result = match self.start(body, key).await {
-                Ok(answer) => accepted(answer),
+            let result = match self.store(place, body, key).await {
+                Ok(Beginning::Before(answer)) => accepted(answer),
+                Ok(Beginning::Stored(stored)) if is_alone => return Turn::Stored(stored),
+                Ok(Beginning::Stored(stored)) => {
+                    // The next one is compared with it.
+                    results.extend(self.shown(vec![*stored]).await);
+                    continue;
+                }
                 Err(error) => refused(id, &error),
             };
             results.push((place, result));
         }
-        results
+        Turn::Over(results)
     }
 
-    async fn start(
+    async fn store(
         &self,
+        place: usize,
         body: StartBody,
         key: Option<OperationId>,
-    ) -> Result<StartAnswer, ApiError> {
+    ) -> Result<Beginning, ApiError> {
         self.in_time()?;
         // Asked for each: without NATS the others are refused at once.
         self.state.need_nats()?;
         self.principal.check_still_valid()?;
+        let id = body.task_id.clone();
         let requester = Requester {
             principal: self.principal.clone(),
             key,
         };
         match prepare(&self.state, &requester, &self.entry, body).await? {
-            Prepared::Before(answer) => Ok(answer),
+            Prepared::Before(answer) => Ok(Beginning::Before(answer)),
             Prepared::New(request, warning) => {
-                let (entry, trace) = (&self.entry, self.trace.clone());
-                publish(&self.state, &requester, entry, *request, warning, trace).await
+                let trace = self.trace.as_ref();
+                let start = store(&self.state, &requester, *request, warning, trace).await?;
+                Ok(Beginning::Stored(Box::new(StoredAt {
+                    place,
+                    id,
+                    requester,
+                    start,
+                })))
             }
         }
     }
