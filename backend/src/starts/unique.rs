@@ -61,22 +61,8 @@ pub(super) async fn start(
         replaced: HashSet::new(),
         until: Instant::now() + PATIENCE,
     };
-    loop {
-        let behind = match attempt.claim().await? {
-            Claim::Mine(behind) => behind,
-            Claim::Other(view) => return Ok(Started::Other(view)),
-        };
-
-        let now = state.projection.now();
-        let stored = state.dispatch.start(request, trace, now, Some(&behind));
-        if let Some(stored) = stored.await? {
-            return Ok(Started::Stored(stored));
-        }
-        if let Some(stored) = attempt.stored_before().await? {
-            return Ok(Started::Stored(stored));
-        }
-        attempt.in_time()?;
-    }
+    let started = attempt.start().await;
+    started.map_err(|error| attempt.tell_replaced(error))
 }
 
 /// The outcome of a claim.
@@ -102,6 +88,40 @@ struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
+    async fn start(&mut self) -> Result<Started, ApiError> {
+        let (state, request, trace) = (self.state, self.request, self.trace);
+        loop {
+            let behind = match self.claim().await? {
+                Claim::Mine(behind) => behind,
+                Claim::Other(view) => return Ok(Started::Other(view)),
+            };
+
+            let now = state.projection.now();
+            let stored = state.dispatch.start(request, trace, now, Some(&behind));
+            if let Some(stored) = stored.await? {
+                return Ok(Started::Stored(stored));
+            }
+            if let Some(stored) = self.stored_before().await? {
+                return Ok(Started::Stored(stored));
+            }
+            self.in_time()?;
+        }
+    }
+
+    /// Says of a refusal which operations were asked to stop before it. Nothing takes that back.
+    fn tell_replaced(&self, error: ApiError) -> ApiError {
+        if self.replaced.is_empty() {
+            return error;
+        }
+        let mut ids: Vec<&str> = self.replaced.iter().map(OperationId::as_str).collect();
+        ids.sort_unstable();
+        let text = format!(
+            "The operations that this one was to replace were asked to stop before: {}",
+            ids.join(", ")
+        );
+        error.also(&text).with("replaced", ids)
+    }
+
     /// Becomes the last holder that the key's entry names.
     async fn claim(&mut self) -> Result<Claim, ApiError> {
         let (worker_type, id) = (&self.request.operation_type, &self.request.operation_id);
@@ -190,36 +210,46 @@ impl Attempt<'_> {
             OnConflict::Reject => Err(not_unique(self.unique, holder)),
             OnConflict::Return => Ok(self.state.projection.get(holder.as_str()).map(Box::new)),
             OnConflict::Replace => {
-                // Nothing is cancelled for a start that would be refused.
-                let (dispatch, now) = (&self.state.dispatch, self.state.projection.now());
-                dispatch.check_start(self.request, self.trace, now).await?;
+                self.check_replacing(holder).await?;
                 for id in open {
                     self.replace(id).await?;
-                    self.replaced.insert(id.clone());
                 }
                 Ok(None)
             }
         }
     }
 
-    /// Cancels an operation for this one, and waits until the projection shows it.
-    async fn replace(&self, id: &OperationId) -> Result<(), ApiError> {
-        let principal = &self.requester.principal;
-        if !principal.may(Scope::Cancel) {
+    /// Refuses whatever can be refused, before anything is cancelled for this start.
+    async fn check_replacing(&self, id: &OperationId) -> Result<(), ApiError> {
+        let (state, request) = (self.state, self.request);
+        if !self.requester.principal.may(Scope::Cancel) {
             let text = format!(
                 "Operation {id} has the same unique key, and the token may not cancel it: that needs the scope cancel"
             );
             return Err(ApiError::new(ErrorCode::Forbidden, text).with("scope", "cancel"));
         }
+        // It may have waited for its key since this was checked first.
+        if !state.projection.has_room(request.parameters.get().len()) {
+            let error = ApiError::storage_full();
+            return Err(error.with("operation_id", request.operation_id.as_str()));
+        }
+        let now = state.projection.now();
+        state.dispatch.check_start(request, self.trace, now).await
+    }
+
+    /// Cancels an operation for this one, and waits until the projection shows it.
+    async fn replace(&mut self, id: &OperationId) -> Result<(), ApiError> {
         let Some(view) = self.state.projection.get(id.as_str()) else {
             return Ok(());
         };
 
         let reason = format!("replaced by operation {}", self.request.operation_id);
-        let intent = CancelIntent::new(id.clone(), Some(reason))
-            .requested_by(principal.token_name().cloned());
+        let requested_by = self.requester.principal.token_name();
+        let intent =
+            CancelIntent::new(id.clone(), Some(reason)).requested_by(requested_by.cloned());
         let cancelled = self.state.dispatch.cancel(&view.record, intent).await?;
         if let Cancel::Done(sequence) | Cancel::Asked(sequence) = cancelled {
+            self.replaced.insert(id.clone());
             self.read_to(sequence).await?;
         }
         Ok(())

@@ -50,6 +50,13 @@ impl ApiError {
         }
     }
 
+    /// Adds a sentence about what has happened besides.
+    #[must_use]
+    pub fn also(mut self, sentence: &str) -> Self {
+        self.problem.error = format!("{}. {sentence}", self.problem.error);
+        self
+    }
+
     /// A fault of this program. The cause goes to the log and not to the client.
     pub fn internal(cause: impl std::fmt::Display) -> Self {
         let error = Self::new(
