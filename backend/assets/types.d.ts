@@ -60,6 +60,7 @@ declare namespace Api {
     worker_id: string | null;
     queue: string;
     queue_position?: number | null;
+    waits_for_permit?: { key: string, limit: number, held: number };
     error?: { code: string; message: string; permanent?: boolean } | null;
     error_message: string | null;
     forced?: boolean;
@@ -158,6 +159,8 @@ declare namespace Api {
     /** From 1 to 5. */
     priority: number;
     waiting: number;
+    /** Those among them that wait for a permit of their concurrency key. */
+    waiting_for_permit: number;
     running: number;
     /** They wait in it when they are due. */
     delayed: number;

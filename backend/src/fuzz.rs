@@ -37,6 +37,8 @@ const STREAM: &[&str] = &[
     "acme.op.dummy.a\n{\"event\":\"completed\",\"operation_id\":\"a\",\"at\":\"2025-11-10T10:30:00Z\",\"worker_id\":\"w\",\"attempt\":1,\"claim_id\":\"c\",\"result\":{\"rows\":7},\"progress\":{\"percentage\":100}}",
     "acme.op.dummy.a\n{\"event\":\"failed\",\"operation_id\":\"a\",\"at\":\"2025-11-10T10:30:00Z\",\"attempt\":1,\"error\":{\"code\":\"x\",\"message\":\"why\",\"permanent\":true}}",
     "acme.op.dummy.a\n{\"event\":\"completed\",\"operation_id\":\"a\",\"at\":\"2025-11-10T10:30:00Z\",\"worker_id\":\"w\",\"attempt\":1,\"claim_id\":\"c\",\"result_ref\":{\"bucket\":\"B\",\"object\":\"a.1\",\"size\":7}}",
+    "acme.key.dummy.concurrency.2a3b62b53ddb9f167b63d22202a36081\n{\"key\":\"nightly\",\"holders\":[\"a\",\"b\"]}",
+    "acme.start.dummy.any\n{\"operation_id\":\"c\",\"operation_type\":\"dummy\",\"parameters\":{},\"concurrency\":{\"key\":\"nightly\",\"limit\":1},\"unique\":{\"key\":\"k\"},\"created_at\":\"2025-11-10T10:30:00Z\"}",
     "acme.cancel.dummy.a\n{\"operation_id\":\"a\",\"requested_at\":\"2025-11-10T10:30:00Z\",\"reason\":\"r\"}",
 ];
 
@@ -67,7 +69,12 @@ fn apply(model: &mut Model, names: &SubjectNames, sequence: u64, bytes: &[u8]) {
             worker_type,
             intent,
         }) => model.cancel(worker_type, &intent),
-        Ok(Content::Key) => return,
+        Ok(Content::Key {
+            worker_type,
+            kind,
+            digest,
+            entry,
+        }) => return model.key_entry(sequence, &worker_type, (kind, digest), entry),
         Err(why) => return assert!(why.len() < 1000, "{} bytes of reason", why.len()),
     };
 

@@ -16,21 +16,26 @@ use ktrdr_tests::tokens::TokensFile;
 use ktrdr_tests::{BackendProcess, LIMIT, Stack, wait_for};
 use serde_json::{Value, json};
 
-fn unique(key: &str, on_conflict: &str) -> Value {
+pub(crate) fn unique(key: &str, on_conflict: &str) -> Value {
     json!({"execution": {"unique": {"key": key, "on_conflict": on_conflict}}})
 }
 
-fn limited(key: &str, limit: u32) -> Value {
+pub(crate) fn limited(key: &str, limit: u32) -> Value {
     json!({"execution": {"concurrency": {"key": key, "limit": limit}}})
 }
 
-fn subject(stack: &Stack, worker_type: &str, kind: KeyKind, key: &str) -> String {
+pub(crate) fn subject(stack: &Stack, worker_type: &str, kind: KeyKind, key: &str) -> String {
     let worker_type = WorkerType::new(worker_type).unwrap();
     stack.bus.names.key(&worker_type, kind, &Key::new(key))
 }
 
 /// Whom the entries of a key have named, in order.
-async fn holders(stack: &Stack, worker_type: &str, kind: KeyKind, key: &str) -> Vec<KeyEntry> {
+pub(crate) async fn holders(
+    stack: &Stack,
+    worker_type: &str,
+    kind: KeyKind,
+    key: &str,
+) -> Vec<KeyEntry> {
     let subject = subject(stack, worker_type, kind, key);
     let stored = stack.bus.stored(&subject).await;
     let entries = stored.iter();

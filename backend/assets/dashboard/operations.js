@@ -7,7 +7,7 @@ import { bulkBar } from './bulk-bar.js';
 import { h, show } from './dom.js';
 import { filterBar, searchField } from './filter-bar.js';
 import { filterFrom, filterQuery, isFiltered } from './list-filter.js';
-import { follow } from './live-view.js';
+import { follow, refreshEvery } from './live-view.js';
 import { COLUMN_COUNT, operationRows, tableHead } from './operation-row.js';
 import { newerOf, pageRange, RowChanges } from './page-changes.js';
 import { problemLine } from './problem-line.js';
@@ -18,6 +18,7 @@ import { skeletonBody } from './skeleton.js';
 import { atMostEvery, perFrame } from './throttle.js';
 
 const PAGE = 50;
+const PERMITS_MS = 5000;
 
 // The list that was looked at last, for the way back to it.
 let lastAddress = '#/operations';
@@ -197,6 +198,14 @@ export default function operations(context) {
     }
   }
 
+  // No event tells that a permit is free or gone.
+  const hasKey = (/** @type {Element} */ element) =>
+    rows.get(element.getAttribute('data-id') ?? '')?.document().execution?.concurrency;
+  const stopRepeating = refreshEvery(PERMITS_MS, () => {
+    const waiting = [...body.querySelectorAll('tr[data-status="pending"]')];
+    if (waiting.some(hasKey)) refresh();
+  });
+
   // A label in a row narrows the list, unless it is to open elsewhere.
   body.addEventListener('click', (event) => {
     const link = event.target instanceof Element ? event.target.closest('a[data-label]') : null;
@@ -213,6 +222,7 @@ export default function operations(context) {
   const timer = setInterval(updateTimes, 1000);
   return () => {
     clearInterval(timer);
+    stopRepeating();
     refresh.stop();
     search.stop();
   };

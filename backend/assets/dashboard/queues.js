@@ -121,7 +121,8 @@ function queueRow() {
     const { worker_type: type, oldest_seconds: seconds } = queue;
     setText(name, queue.queue);
     setText(priority, queue.priority);
-    setText(waiting, count(queue.waiting));
+    const permits = queue.waiting_for_permit;
+    setText(waiting, count(queue.waiting) + (permits ? `, ${count(permits)} for a permit` : ''));
     setAttribute(waiting, 'href', operationsAddress({ operation_type: type, status: 'pending' }));
     setAttribute(waiting, 'data-zero', queue.waiting === 0 ? 'yes' : null);
     setText(running, count(queue.running));

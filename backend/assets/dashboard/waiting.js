@@ -25,8 +25,10 @@ export const isExpired = ({ status, error }) => status === 'failed' && error?.co
  */
 export function placeInQueue(operation) {
   const { queue, queue_position: position, retry_at: retryAt, start_at: startAt } = operation;
+  const { waits_for_permit: permit } = operation;
   if (retryAt) return `Next attempt at ${timeOfDay(retryAt)}`;
   if (isDelayed(operation)) return `Starts ${until(startAt)}`;
+  if (permit) return `Waits for a permit of ${permit.key}, ${permit.held} of ${permit.limit} held`;
   return position ? `Place ${position} in the queue ${queue}` : 'Waits for a worker';
 }
 

@@ -43,6 +43,7 @@ pub fn write(record: &Arc<Record>) -> Result<String, ArchiveError> {
     let view = View {
         record: Arc::clone(record),
         queue_position: None,
+        waits_for_permit: None,
         retried_as: None,
         archived: false,
         turn: None,
@@ -117,6 +118,7 @@ pub fn read(text: &str, start_sequence: u64, end_sequence: u64) -> Result<View, 
     Ok(View {
         record: Arc::new(record),
         queue_position: None,
+        waits_for_permit: None,
         retried_as: None,
         archived: true,
         turn: None,

@@ -40,7 +40,7 @@ fn row(end: &str) -> String {
         let applied = match read.content.expect("a message") {
             Content::Start { origin, request } => model.start(sequence, origin, request),
             Content::Event { worker_type, event } => model.event(sequence, worker_type, event),
-            Content::Cancel { .. } | Content::Key => unreachable!("none was written"),
+            Content::Cancel { .. } | Content::Key { .. } => unreachable!("none was written"),
         };
         assert!(applied.is_ok(), "{payload}");
     }

@@ -158,7 +158,8 @@ async fn leave_keys(
                 && keys.any(|(its_kind, its_key)| its_kind == *kind && its_key == *key)
         });
         if !is_used_again {
-            log.leave_key(worker_type, *kind, key, &operation.id, PATIENCE)
+            let (id, end) = (&operation.id, operation.end);
+            log.leave_key(worker_type, (*kind, key), id, end, PATIENCE)
                 .await?;
         }
     }

@@ -5,6 +5,8 @@
 use ktrdr_bus::telemetry::short;
 use ktrdr_protocol::cancel::CancelIntent;
 use ktrdr_protocol::event::Event;
+use ktrdr_protocol::id::WorkerType;
+use ktrdr_protocol::keys::{KeyDigest, KeyEntry, KeyKind, MAX_HOLDERS, parse_tokens};
 use ktrdr_protocol::origin::Origin;
 use ktrdr_protocol::start_request::StartRequest;
 use ktrdr_protocol::subject::{Addressed, SubjectMismatch, SubjectNames, Topic};
@@ -45,8 +47,17 @@ pub enum Content<'a> {
         /// The intent itself.
         intent: CancelIntent,
     },
-    /// Who holds a key: nothing that belongs to one operation.
-    Key,
+    /// An entry of a key.
+    Key {
+        /// The worker type.
+        worker_type: WorkerType,
+        /// What the key is for.
+        kind: KeyKind,
+        /// Names the key.
+        digest: KeyDigest,
+        /// Who holds it. Only of a concurrency key: a backend asks the stream for the other.
+        entry: Option<KeyEntry>,
+    },
 }
 
 /// Reads one message. A body that contradicts its subject is refused.
@@ -107,7 +118,29 @@ fn read<'a>(
                 intent,
             })
         }
-        Topic::Key { .. } => Ok(Content::Key),
+        Topic::Key {
+            worker_type,
+            tokens,
+        } => {
+            let (kind, digest) = parse_tokens(tokens).ok_or_else(foreign)?;
+            let entry = match kind {
+                KeyKind::Unique => None,
+                KeyKind::Concurrency => {
+                    let entry: KeyEntry = serde_json::from_slice(payload).map_err(unreadable)?;
+                    entry.agrees(worker_type, tokens).map_err(mismatch)?;
+                    if entry.holders.len() > MAX_HOLDERS {
+                        return Err("it names too many holders".to_owned());
+                    }
+                    Some(entry)
+                }
+            };
+            Ok(Content::Key {
+                worker_type: WorkerType::new(worker_type).map_err(|_| foreign())?,
+                kind,
+                digest,
+                entry,
+            })
+        }
     }
 }
 
@@ -140,6 +173,8 @@ mod tests {
                 "acme.start.dummy.any",
                 "acme.op.dummy.a",
                 "acme.cancel.dummy.a",
+                "acme.key.dummy.concurrency.2a3b62b53ddb9f167b63d22202a36081",
+                "acme.key.dummy.unique.x",
                 "acme.x",
             ] {
                 assert!(read_as(subject, payload).is_err(), "{subject} {payload:?}");

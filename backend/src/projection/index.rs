@@ -371,6 +371,18 @@ impl Index {
         sets.map_or(0, |sets| sets.pending.len())
     }
 
+    /// How many of these operations are pending in a queue.
+    pub fn pending_among(&self, queue: u32, some: &RoaringBitmap) -> u64 {
+        let sets = self.queues.get(queue as usize);
+        sets.map_or(0, |sets| sets.pending.intersection_len(some))
+    }
+
+    /// How many of these operations are of a worker type.
+    pub fn of_type_among(&self, worker_type: u32, some: &RoaringBitmap) -> u64 {
+        let lists = self.types.get(worker_type as usize);
+        lists.map_or(0, |lists| lists.all.intersection_len(some))
+    }
+
     /// How many operations of a queue are pending and running, and the oldest pending one.
     pub fn queue(&self, queue: u32) -> (u64, u64, Option<u32>) {
         match self.queues.get(queue as usize) {

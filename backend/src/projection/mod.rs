@@ -23,6 +23,7 @@
 //! | [`model`] | records and indexes: the read model and its queries |
 //! | [`over`] | operations that are over: forgotten by their end, and removed from the stream |
 //! | [`index`] | bitmaps over operation numbers: type, status, queue, worker, code of a failure |
+//! | [`keys`] | who holds which key, and who waits for a permit |
 //! | [`labelled`] | the operations with each label |
 //! | [`reads`] | what others ask: one operation, pages, queues, counts |
 //! | [`reader_health`] | whether the stream can be read, and why not |
@@ -43,6 +44,7 @@ pub mod filter;
 pub mod fold;
 pub mod follow;
 pub mod index;
+pub mod keys;
 mod labelled;
 pub mod losses;
 pub mod minutes;
@@ -358,7 +360,12 @@ impl Projection {
                 worker_type,
                 intent,
             } => model.cancel(worker_type, &intent),
-            Content::Key => return,
+            Content::Key {
+                worker_type,
+                kind,
+                digest,
+                entry,
+            } => return model.key_entry(sequence, &worker_type, (kind, digest), entry),
         };
         let applied = match applied {
             Ok(applied) => applied,
@@ -504,6 +511,6 @@ fn counted_at(content: &Content<'_>) -> Option<Timestamp> {
     match content {
         Content::Start { request, .. } => Some(request.created_at),
         Content::Event { event, .. } if event.kind.is_terminal() => Some(event.at),
-        Content::Event { .. } | Content::Cancel { .. } | Content::Key => None,
+        Content::Event { .. } | Content::Cancel { .. } | Content::Key { .. } => None,
     }
 }

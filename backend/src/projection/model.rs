@@ -4,6 +4,7 @@
 //! Longer than 600 lines: records, their numbers and their indexes change together.
 
 mod ended;
+mod keys;
 mod put_back;
 mod times;
 
@@ -27,12 +28,14 @@ use roaring::RoaringBitmap;
 use tokio::time::Instant;
 
 use self::archiving::Archiving;
+pub use self::keys::{KeyFigures, Stranger};
 use self::times::{Line, WaitingForTimes};
 pub use self::times::{Passed, Place};
 use super::counters::Transition;
 use super::filter::{Filter, Page, Position, Wanted};
 use super::fold::{self, ProgressReport};
 use super::index::{Index, Selection, page_of};
+use super::keys::Keys;
 use super::minutes::RecentMinutes;
 use super::recent::RecentChanges;
 use super::record::{CountingRequest, QueueInfo, Record, Times, View};
@@ -92,6 +95,8 @@ pub struct QueueState {
     pub info: Arc<QueueInfo>,
     /// Operations that wait.
     pub pending: u64,
+    /// Those among them that wait for a permit.
+    pub waiting_for_permit: u64,
     /// Operations that run.
     pub running: u64,
     /// When the oldest operation that waits was created.
@@ -146,6 +151,8 @@ pub struct Model {
     index: Index,
     /// The operations that wait for a time.
     waiting: WaitingForTimes,
+    /// Who holds which key.
+    keys: Keys,
     /// Operations whose log names a copy of the start request that is not in the stream yet.
     missing: RoaringBitmap,
     lines: Vec<Line>,
@@ -205,6 +212,7 @@ impl Model {
         }
         self.waiting
             .change(number, Times::default(), record.times());
+        self.keys.note_operation(number, &record, false);
 
         let mut applied = applied(&record, Transition::Created);
         if let Some(retried) = record.retry_of() {
@@ -278,6 +286,7 @@ impl Model {
         let record = record.ok_or(Skip::Unknown)?;
         let before = record.place();
         let times_before = record.times();
+        let was_queued = record.is_queued();
         let worker_before = record.worker_id().cloned();
 
         let known = event.worker_id.as_ref().map(|id| self.workers.get(id));
@@ -297,6 +306,7 @@ impl Model {
             self.index.transfer(number, before, record.place());
         }
         self.waiting.change(number, times_before, record.times());
+        self.keys.note_operation(number, record, was_queued);
         let is_missing =
             record.request() == CountingRequest::Missing && !record.state.status.is_terminal();
 
@@ -355,6 +365,7 @@ impl Model {
         {
             forgotten.extend(self.forget(self.base));
         }
+        self.keys.forget_before(first_sequence);
         self.tidy();
         forgotten
     }
@@ -389,6 +400,7 @@ impl Model {
         self.index.remove(number, record.place());
         self.waiting
             .change(number, record.times(), Times::default());
+        self.keys.forget(number, &record);
         self.note_missing(number, false);
         self.index.attribute(number, record.worker_id(), None);
         if let Some(schedule) = record.schedule_id() {
@@ -577,6 +589,7 @@ impl Model {
             QueueState {
                 info: Arc::clone(queue),
                 pending,
+                waiting_for_permit: self.index.pending_among(queue.number, self.keys.waiting()),
                 running,
                 oldest_pending,
             }
@@ -675,10 +688,12 @@ impl Model {
     fn view(&self, number: u32) -> Option<View> {
         let record = self.record(number)?;
         let queue_position = self.queue_position(&record, number);
+        let waits_for_permit = self.waits_for_permit(&record, number);
         let retried_as = self.retried_as(&record);
         Some(View {
             record,
             queue_position,
+            waits_for_permit,
             retried_as,
             archived: false,
             turn: None,
@@ -756,6 +771,7 @@ impl Model {
         self.gaps = 0;
         self.index = Index::default();
         self.waiting = WaitingForTimes::default();
+        self.keys.forget_numbers();
         self.missing.clear();
         self.retries.clear();
         self.records.retain(Option::is_some);
@@ -774,6 +790,7 @@ impl Model {
             }
             self.waiting
                 .change(number, Times::default(), record.times());
+            self.keys.note_operation(number, record, false);
             if record.request() == CountingRequest::Missing {
                 self.missing.insert(number);
             }

@@ -106,16 +106,9 @@ impl Over {
 
 /// The keys whose entries may name an operation.
 pub fn keys_of(record: &Record) -> Vec<(KeyKind, Key)> {
-    let execution = record
-        .rare
-        .as_ref()
-        .and_then(|rare| rare.execution.as_ref());
-    let Some(execution) = execution else {
-        return Vec::new();
-    };
-    let unique = execution.unique.as_ref();
+    let unique = record.unique();
     let unique = unique.map(|unique| (KeyKind::Unique, unique.key.clone()));
-    let concurrency = execution.concurrency.as_ref();
+    let concurrency = record.concurrency();
     let concurrency = concurrency.map(|limited| (KeyKind::Concurrency, limited.key.clone()));
     unique.into_iter().chain(concurrency).collect()
 }

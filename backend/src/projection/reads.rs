@@ -10,7 +10,8 @@ use ktrdr_protocol::time::Timestamp;
 use tokio::time::Instant;
 
 use super::Projection;
-use super::model::{Passed, Place, QueueState, UnfinishedWork};
+use super::keys::OldEntries;
+use super::model::{KeyFigures, Passed, Place, QueueState, Stranger, UnfinishedWork};
 use super::record::{QueueInfo, Record, View};
 use crate::summaries::Summaries;
 
@@ -91,6 +92,26 @@ impl Projection {
     /// The unfinished operations of each worker type.
     pub fn unfinished(&self, now: Timestamp, instant: Instant) -> Vec<UnfinishedWork> {
         self.model.read().unfinished(now, instant)
+    }
+
+    /// The keys of each worker type.
+    pub fn key_figures(&self, now: Timestamp, instant: Instant) -> Vec<KeyFigures> {
+        self.model.read().key_figures(now, instant)
+    }
+
+    /// Holders of concurrency keys for which operations wait, that are not in the stream.
+    pub fn strangers(&self) -> Vec<Stranger> {
+        self.model.read().strangers()
+    }
+
+    /// Keys with many old entries, at most so many.
+    pub fn crowded_keys(&self, most: usize) -> Vec<OldEntries> {
+        self.model.read().crowded_keys(most)
+    }
+
+    /// Notes that these old entries were removed.
+    pub fn note_purged(&self, purged: &OldEntries) {
+        self.model.write().note_purged(purged);
     }
 
     /// How many operations there are of each type in each status, in the order of [`Status::ALL`].

@@ -12,13 +12,14 @@ use ktrdr_protocol::event::{Failure, ResultRef};
 use ktrdr_protocol::execution::ExecutionOptions;
 use ktrdr_protocol::id::{OperationId, ScheduleId, WorkerId, WorkerType};
 use ktrdr_protocol::json::length;
+use ktrdr_protocol::keys::{Concurrency, Unique};
 use ktrdr_protocol::labels::Labels;
 use ktrdr_protocol::origin::Origin;
 use ktrdr_protocol::priority::Priority;
 use ktrdr_protocol::progress::Progress;
 use ktrdr_protocol::queue_name::QueueName;
 use ktrdr_protocol::rest::operation::{
-    Attempt, LeftOut, Metadata, OperationDocument, ProgressDocument,
+    Attempt, LeftOut, Metadata, OperationDocument, PermitWait, ProgressDocument,
 };
 use ktrdr_protocol::rest::shortened::{MAX_PARAMETERS, shortened};
 use ktrdr_protocol::schema_digest::SchemaDigest;
@@ -318,6 +319,21 @@ impl Record {
         self.rare.as_ref()?.execution.as_ref()
     }
 
+    /// Its unique key, if it has one.
+    pub fn unique(&self) -> Option<&Unique> {
+        self.execution()?.unique.as_ref()
+    }
+
+    /// Its concurrency key, if it has one.
+    pub fn concurrency(&self) -> Option<&Concurrency> {
+        self.execution()?.concurrency.as_ref()
+    }
+
+    /// Whether a worker may be given it: it is pending, and not delayed.
+    pub fn is_queued(&self) -> bool {
+        self.state.status == Status::Pending && !self.queue.is_delayed()
+    }
+
     /// The time before which its first attempt must not start.
     pub fn due(&self) -> Option<Timestamp> {
         self.execution()?.due(self.created_at)
@@ -455,6 +471,8 @@ pub struct View {
     pub record: Arc<Record>,
     /// Its position in the queue, from 1, while it is pending.
     pub queue_position: Option<u64>,
+    /// The permit that it waits for.
+    pub waits_for_permit: Option<PermitWait>,
     /// The newest operation that repeats it.
     pub retried_as: Option<OperationId>,
     /// Whether it comes from the archive, and no longer from the stream.
@@ -544,6 +562,7 @@ impl View {
             cancel_requested_at: record.cancel_requested_at(),
             forced: rare.is_some_and(|rare| rare.forced),
             queue_position: self.queue_position,
+            waits_for_permit: self.waits_for_permit.clone(),
             queue: Cow::Borrowed(&record.queue.origin),
             priority: record
                 .queue

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ktrdr_protocol::id::{WorkerId, WorkerType};
+use ktrdr_protocol::id::{OperationId, WorkerId, WorkerType};
 use ktrdr_protocol::rest::worker::WorkerDocument;
 use ktrdr_protocol::worker::WorkerStatus;
 use tokio::time::Instant;
@@ -52,6 +52,19 @@ pub struct WorkerPage {
 }
 
 impl Registry {
+    /// Whether a worker of this type that is not silent says that it runs the operation.
+    pub fn runs(&self, worker_type: &WorkerType, id: &OperationId, now: Instant) -> bool {
+        let workers = self.workers.read();
+        let is_heard = |worker: &&Worker| {
+            worker.heartbeat.worker_type == *worker_type
+                && workers.status(worker, now) != WorkerStatus::TemporarilyUnavailable
+        };
+        workers.known.values().filter(is_heard).any(|worker| {
+            let mut running = worker.heartbeat.running.iter();
+            running.any(|running| running.operation_id == *id)
+        })
+    }
+
     /// A page of the workers that match, by id. It ends after the worker that fills `bytes`.
     pub fn list(&self, wanted: &Wanted<'_>, page: PageBounds, now: Instant) -> WorkerPage {
         let workers = self.workers.read();

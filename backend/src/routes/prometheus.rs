@@ -21,7 +21,7 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 
-use crate::projection::model::QueueState;
+use crate::projection::model::{KeyFigures, QueueState};
 use crate::state::AppState;
 
 /// At most this many worker types and queues are shown.
@@ -65,6 +65,7 @@ pub async fn show(State(state): State<AppState>) -> PrometheusText {
     register_operations(&state, &mut registry);
     register_queues(&state, &mut registry);
     register_pauses(&state, &mut registry);
+    register_keys(&state, &mut registry);
     state.schedules.register(&mut registry);
 
     let counters = &state.projection.counters;
@@ -172,6 +173,42 @@ fn register_queues(state: &AppState, registry: &mut Registry) {
                 .oldest_pending
                 .map_or(0.0, |created| now.seconds_since(created))
         },
+    );
+}
+
+fn register_keys(state: &AppState, registry: &mut Registry) {
+    let mut keys = state
+        .projection
+        .key_figures(state.projection.now(), Instant::now());
+    keys.sort_by(|a, b| a.worker_type.cmp(&b.worker_type));
+    keys.truncate(MAX_SHOWN);
+
+    let mut register = |name, help, value: &dyn Fn(&KeyFigures) -> f64| {
+        let series = keys.iter().map(|found| {
+            let worker_type = found.worker_type.to_string();
+            (TypeLabels { worker_type }, value(found))
+        });
+        register_gauges(registry, name, help, series);
+    };
+    register(
+        "ktrdr_unique_keys_held",
+        "Operations with a unique key that have not ended.",
+        &|found| found.unique as f64,
+    );
+    register(
+        "ktrdr_concurrency_keys_held",
+        "Concurrency keys of which an operation holds a permit.",
+        &|found| found.held as f64,
+    );
+    register(
+        "ktrdr_operations_waiting_for_permit",
+        "Operations that wait for a permit of their concurrency key.",
+        &|found| found.waiting as f64,
+    );
+    register(
+        "ktrdr_permit_stuck_seconds",
+        "Longest time for which operations have waited for a permit while no holder of the key reported anything new; 0 when none waits.",
+        &|found| found.stuck.as_secs_f64(),
     );
 }
 

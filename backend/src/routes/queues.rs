@@ -82,6 +82,7 @@ pub async fn list(State(state): State<AppState>, principal: Principal) -> Json<Q
             QueueOverview {
                 priority: name.map_or(Priority::USUAL, |name| name.priority),
                 waiting: due.as_ref().map_or(0, |counts| counts.pending),
+                waiting_for_permit: due.as_ref().map_or(0, |counts| counts.waiting_for_permit),
                 running: due.as_ref().map_or(0, |counts| counts.running),
                 delayed,
                 oldest_seconds: oldest.map(|created| now.seconds_since(created)),

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use ktrdr_client::{Client, ListWorkers, Timestamp, WorkerTypeDocument};
+use ktrdr_client::{Client, ListWorkers, QueueOverview, Timestamp, WorkerTypeDocument};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -123,7 +123,7 @@ async fn list_queues(client: &Client, json: bool) -> Result<(), Failure> {
                 queue.delayed.to_string(),
                 queue.oldest_seconds.map(duration).unwrap_or_default(),
                 queue.workers.to_string(),
-                pause_note(queue.paused, queue.paused_until),
+                note(queue),
             ]
         })
         .collect();
@@ -133,6 +133,22 @@ async fn list_queues(client: &Client, json: bool) -> Result<(), Failure> {
         ],
         rows,
     )
+}
+
+/// What keeps the operations of a queue waiting.
+fn note(queue: &QueueOverview) -> String {
+    let pause = pause_note(queue.paused, queue.paused_until);
+    let permits = match queue.waiting_for_permit {
+        0 => String::new(),
+        waiting => format!("{waiting} wait for a permit"),
+    };
+    let notes = [pause, permits];
+    let notes: Vec<_> = notes.iter().filter(|note| !note.is_empty()).collect();
+    notes
+        .into_iter()
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// `paused`, and until when; empty when it is not.

@@ -108,10 +108,12 @@ fn update(bar: &ProgressBar, operation: &OperationDocument<'_>) {
     let progress = operation.progress.to_progress().unwrap_or_default();
     bar.set_position((progress.percentage * 10.0) as u64);
 
-    let step = match (operation.queue_position, &progress.current_step) {
-        (Some(position), _) => format!("waiting, place {position}"),
-        (None, Some(step)) => step.clone(),
-        (None, None) => operation.status.as_str().to_owned(),
+    let waits = (&operation.waits_for_permit, operation.queue_position);
+    let step = match (waits, &progress.current_step) {
+        ((Some(permit), _), _) => permit.to_string(),
+        ((None, Some(position)), _) => format!("waiting, place {position}"),
+        ((None, None), Some(step)) => step.clone(),
+        ((None, None), None) => operation.status.as_str().to_owned(),
     };
     let message = format!("{:.0} % {step}", progress.percentage);
     bar.set_message(printable(&message).into_owned());

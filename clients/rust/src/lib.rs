@@ -81,7 +81,7 @@ pub use ktrdr_protocol::rest::logs::LogsPage;
 pub use ktrdr_protocol::rest::many::{
     ByFilter, ByFilterResponse, DoneByFilter, ManyStarted, OneByFilter, OneStarted,
 };
-pub use ktrdr_protocol::rest::operation::OperationPage;
+pub use ktrdr_protocol::rest::operation::{OperationPage, PermitWait};
 pub use ktrdr_protocol::rest::query::{
     Include, ListOperations, ListOrder, ListWorkers, OperationFilter, ReadLogs,
 };

@@ -18,7 +18,6 @@
 //! appeared for [`VOID_AFTER`] is replaced by one that names both. Only behind that one it is certain
 //! whether the first operation exists: it was stored before, or it never will be.
 
-use std::fmt::Write;
 use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -34,12 +33,12 @@ pub const MAX_KEY: usize = 256;
 /// The largest limit: every holder stands in the entry of its key.
 pub const MAX_LIMIT: u32 = 1000;
 
+/// Holders of an entry, at most: an operation that waits for many others to stop stands beside them.
+pub const MAX_HOLDERS: usize = 2 * MAX_LIMIT as usize;
+
 /// How long an operation may take to appear behind the entry that names it, by the clock of the
 /// stream. After that, another operation may have the key.
 pub const VOID_AFTER: Duration = Duration::from_secs(10);
-
-/// Bytes of the digest of a key that stand in its subject.
-const DIGEST: usize = 16;
 
 /// The text of a key, as a client has chosen it. Its scope is one worker type.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -125,6 +124,9 @@ pub enum KeyKind {
 }
 
 impl KeyKind {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Unique, Self::Concurrency];
+
     /// Its name.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -144,13 +146,43 @@ impl KeyKind {
 /// assert_eq!(tokens, "unique.2a3b62b53ddb9f167b63d22202a36081");
 /// ```
 pub fn tokens(kind: KeyKind, key: &Key) -> String {
-    let digest = Sha256::digest(key.as_str().as_bytes());
-    let mut tokens = format!("{}.", kind.as_str());
-    for byte in digest.iter().take(DIGEST) {
-        // Writing into a string cannot fail.
-        let _ = write!(tokens, "{byte:02x}");
+    tokens_of(kind, KeyDigest::of(key))
+}
+
+/// The same for a key of which only the digest is known.
+pub fn tokens_of(kind: KeyKind, KeyDigest(digest): KeyDigest) -> String {
+    format!("{}.{digest:032x}", kind.as_str())
+}
+
+/// Kind and digest in the last tokens of a key's subject; `None` when these are not such tokens.
+///
+/// ```
+/// use ktrdr_protocol::keys::{Key, KeyDigest, KeyKind, parse_tokens, tokens};
+///
+/// let key = Key::new("nightly");
+/// let found = parse_tokens(&tokens(KeyKind::Unique, &key));
+/// assert_eq!(found, Some((KeyKind::Unique, KeyDigest::of(&key))));
+/// assert_eq!(parse_tokens("unique.7"), None);
+/// ```
+pub fn parse_tokens(tokens: &str) -> Option<(KeyKind, KeyDigest)> {
+    let (kind, digest) = tokens.split_once('.')?;
+    let kind = KeyKind::ALL.into_iter().find(|one| one.as_str() == kind)?;
+    let digest = KeyDigest(u128::from_str_radix(digest, 16).ok()?);
+    // Another way to write the same number is another subject.
+    (tokens_of(kind, digest) == tokens).then_some((kind, digest))
+}
+
+/// The first 128 bits of the SHA-256 of a key's text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct KeyDigest(u128);
+
+impl KeyDigest {
+    /// That of a key.
+    pub fn of(key: &Key) -> Self {
+        let digest = Sha256::digest(key.as_str().as_bytes());
+        let first = digest.iter().take(size_of::<u128>());
+        Self(first.fold(0, |number, byte| number << 8 | u128::from(*byte)))
     }
-    tokens
 }
 
 /// The last message of a key's subject: which operations hold the key.
@@ -191,8 +223,9 @@ impl Addressed for KeyEntry {
     const TOPIC: &'static str = "key";
 
     fn agrees(&self, _: &str, last: &str) -> Result<(), SubjectMismatch> {
-        let kinds = [KeyKind::Unique, KeyKind::Concurrency];
-        let is_its_own = kinds.iter().any(|kind| tokens(*kind, &self.key) == last);
+        let is_its_own = KeyKind::ALL
+            .into_iter()
+            .any(|kind| tokens(kind, &self.key) == last);
         is_its_own
             .then_some(())
             .ok_or(SubjectMismatch::Field("key"))
@@ -272,6 +305,9 @@ pub enum UniqueClaim {
 /// Decides about a start with a unique key, given the last entry of the key and how old it is by the
 /// clock of the stream.
 ///
+/// An operation starts behind an entry that names it only while that is fresh. An old one may be of an
+/// operation with the same id that is over, and about to be removed.
+///
 /// ```
 /// use std::time::Duration;
 /// use ktrdr_protocol::id::OperationId;
@@ -304,7 +340,7 @@ pub fn claim_unique(
     // Only the operation that an entry names last may still appear: the entry of any other is not the
     // last one any more.
     let last = entry.holders.last();
-    if last == Some(id) {
+    if last == Some(id) && age < VOID_AFTER {
         return UniqueClaim::Start;
     }
     let is_missing = |other: &OperationId| holder(other) == Holder::Missing;

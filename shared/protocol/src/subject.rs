@@ -19,7 +19,7 @@
 use crate::cancel::CancelIntent;
 use crate::event::Event;
 use crate::id::{OperationId, Queue, ScheduleId, WorkerId, WorkerType};
-use crate::keys::{self, Key, KeyEntry, KeyKind};
+use crate::keys::{self, Key, KeyDigest, KeyEntry, KeyKind};
 use crate::log_line::LogBatch;
 use crate::metric::MetricBatch;
 use crate::origin::Origin;
@@ -327,7 +327,12 @@ impl SubjectNames {
 
     /// `key.<worker_type>.<kind>.<digest>`: who holds a key.
     pub fn key(&self, worker_type: &WorkerType, kind: KeyKind, key: &Key) -> String {
-        let tokens = keys::tokens(kind, key);
+        self.key_with(worker_type, kind, KeyDigest::of(key))
+    }
+
+    /// The same for a key of which only the digest is known.
+    pub fn key_with(&self, worker_type: &WorkerType, kind: KeyKind, digest: KeyDigest) -> String {
+        let tokens = keys::tokens_of(kind, digest);
         format!("{}.key.{worker_type}.{tokens}", self.prefix)
     }
 

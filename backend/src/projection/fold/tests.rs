@@ -89,6 +89,7 @@ fn shown(record: &Arc<Record>) -> Value {
     let view = View {
         record: Arc::clone(record),
         queue_position: None,
+        waits_for_permit: None,
         retried_as: None,
         archived: false,
         turn: None,

@@ -10,7 +10,7 @@ use async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE;
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::{DirectGetErrorKind, RawMessageErrorKind};
 use ktrdr_protocol::id::{OperationId, WorkerType};
-use ktrdr_protocol::keys::{Key, KeyEntry, KeyKind, MAX_LIMIT};
+use ktrdr_protocol::keys::{Key, KeyDigest, KeyEntry, KeyKind, MAX_HOLDERS};
 use ktrdr_protocol::time::Timestamp;
 use tokio::time::Instant;
 
@@ -18,9 +18,6 @@ use super::read::stream_time;
 use super::refusal::{Refusal, classify, named_tail};
 use super::{AppendError, FIRST_PAUSE, MAX_PAUSE, MAX_SHORT_READS, OpLog, Reads};
 use crate::backoff::Backoff;
-
-/// Holders of an entry, at most: an operation that waits for many others to stop stands beside them.
-const MAX_HOLDERS: usize = 2 * MAX_LIMIT as usize;
 
 /// How often an entry is replaced that an operation leaves, when others are faster.
 const LEAVE_TRIES: usize = 8;
@@ -171,17 +168,42 @@ impl OpLog {
         }
     }
 
-    /// Takes an operation that has ended, and is about to leave the stream, out of the entry of a key:
+    /// Removes the entries of a key before the one at `last`. That one stays, so whoever is about to
+    /// replace it, or to start behind it, notices nothing.
+    ///
+    /// # Errors
+    /// When NATS does not answer or refuses.
+    pub async fn purge_old_entries(
+        &self,
+        worker_type: &WorkerType,
+        kind: KeyKind,
+        digest: KeyDigest,
+        last: u64,
+    ) -> Result<(), async_nats::Error> {
+        let subject = self.names.key_with(worker_type, kind, digest);
+        // A server takes a bound before the first message for no bound.
+        match last.checked_sub(1).filter(|end| *end > 0) {
+            Some(end) => self.purge(&self.names.stream(), &subject, end).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Takes an operation that has ended, or is about to leave the stream, out of the entry of a key:
     /// without its log, it would look like one that has not started yet. Removes the earlier entries.
+    ///
+    /// A start with a unique key stands behind the entry that names its operation, and behind no old one.
+    /// So an entry of such a key behind `end`, the last message that can belong to this operation, is of
+    /// a later one with the same id, and stays. A claim with a concurrency key copies the holders below
+    /// the limit whether they have ended or not, so there the last entry counts.
     ///
     /// # Errors
     /// When NATS does not answer, the stream is full, or other entries came first again and again.
     pub async fn leave_key(
         &self,
         worker_type: &WorkerType,
-        kind: KeyKind,
-        key: &Key,
+        (kind, key): (KeyKind, &Key),
         id: &OperationId,
+        end: u64,
         patience: Duration,
     ) -> Result<(), async_nats::Error> {
         let (stream, subject) = (self.names.stream(), self.names.key(worker_type, kind, key));
@@ -196,7 +218,8 @@ impl OpLog {
                 Err(ReadKeyError::Foreign { .. }) => return Ok(()),
                 Err(error) => return Err(error.into()),
             };
-            if !entry.names(id) {
+            let is_of_a_later_one = kind == KeyKind::Unique && sequence > end;
+            if !entry.names(id) || is_of_a_later_one {
                 return Ok(());
             }
 

@@ -402,6 +402,38 @@ fn an_entry_whose_operation_does_not_appear_is_void_after_a_while() {
 }
 
 #[test]
+fn an_old_entry_that_names_an_operation_is_written_anew_before_it_starts() {
+    let entry = KeyEntry {
+        key: key(),
+        holders: vec![id(1)],
+    };
+    let of_age = |age| claim_unique(&entry, &id(1), age, |_| Holder::Missing);
+
+    let early = VOID_AFTER.saturating_sub(Duration::from_millis(1));
+    assert_eq!(of_age(early), UniqueClaim::Start);
+    assert_eq!(of_age(VOID_AFTER), UniqueClaim::Take(entry.clone()));
+}
+
+#[test]
+fn only_the_usual_way_to_write_a_digest_is_one() {
+    let usual = tokens(KeyKind::Concurrency, &key());
+    let found = parse_tokens(&usual);
+    assert_eq!(found, Some((KeyKind::Concurrency, KeyDigest::of(&key()))));
+
+    let digest = usual.strip_prefix("concurrency.").unwrap();
+    for other in [
+        digest.to_owned(),
+        format!("other.{digest}"),
+        format!("unique.0{digest}"),
+        format!("unique.+{}", &digest[1..]),
+        format!("unique.{}", digest.to_uppercase()),
+        "unique.".to_owned(),
+    ] {
+        assert_eq!(parse_tokens(&other), None, "{other}");
+    }
+}
+
+#[test]
 fn an_entry_belongs_to_the_subject_of_its_key() {
     let entry = KeyEntry::free(Key::new("Nächte"));
     let its_own = tokens(KeyKind::Concurrency, &entry.key);

@@ -1,6 +1,7 @@
 //! One operation, and a page of operations.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -10,6 +11,7 @@ use serde_json::{Map, Value};
 use crate::event::{Failure, ResultRef};
 use crate::execution::ExecutionOptions;
 use crate::id::{OperationId, ScheduleId, WorkerId, WorkerType};
+use crate::keys::Key;
 use crate::origin::Origin;
 use crate::priority::Priority;
 use crate::progress::Progress;
@@ -131,6 +133,9 @@ pub struct OperationDocument<'a> {
     /// delayed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue_position: Option<u64>,
+    /// While as many others as its limit allows hold a permit of its concurrency key: it waits for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits_for_permit: Option<PermitWait>,
     /// The queue it waits or waited in; `direct` when it was sent to a worker.
     pub queue: Cow<'a, Origin>,
     /// Its priority now, from 1 to 5; absent: 3.
@@ -165,6 +170,25 @@ pub struct OperationDocument<'a> {
     /// nothing is left out.
     #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
     pub truncated: Cow<'a, [LeftOut]>,
+}
+
+/// A permit that an operation waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PermitWait {
+    /// The concurrency key.
+    pub key: Key,
+    /// How many operations may hold a permit, by the limit of this one.
+    pub limit: u32,
+    /// How many hold one.
+    pub held: u32,
+}
+
+impl fmt::Display for PermitWait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, limit, held } = self;
+        let key = key.as_str();
+        write!(f, "waits for a permit of {key}, {held} of {limit} held")
+    }
 }
 
 /// The body of `PATCH /api/v1/operations/{id}`.
@@ -337,7 +361,7 @@ mod tests {
             "result_ref":{"bucket":"b","object":"o","size":3},"error_message":"no",
             "error":{"code":"x","message":"no","permanent":true},
             "cancel_requested_at":"2025-11-10T10:30:02.000Z","forced":true,"queue_position":3,
-            "queue":"any","priority":1,"start_at":"2025-11-10T10:30:00.000Z",
+            "waits_for_permit":{"key":"k","limit":2,"held":2},"queue":"any","priority":1,"start_at":"2025-11-10T10:30:00.000Z",
             "expires_at":"2025-11-10T10:31:00.000Z","retry_at":"2025-11-10T10:30:02.000Z","retry_of":"b","retried_as":"c","archived":true,
             "truncated":["result","parameters"]}"#;
         let squeezed: String = text.lines().map(str::trim).collect();

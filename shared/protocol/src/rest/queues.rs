@@ -34,6 +34,9 @@ pub struct QueueOverview {
     pub priority: Priority,
     /// Operations that wait in it and are due.
     pub waiting: u64,
+    /// Those among them that wait for a permit of their concurrency key.
+    #[serde(default)]
+    pub waiting_for_permit: u64,
     /// Operations from it that run.
     pub running: u64,
     /// Operations that will wait in it when they are due.

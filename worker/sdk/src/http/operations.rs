@@ -342,6 +342,7 @@ fn document<'a>(
         cancel_requested_at: None,
         forced: false,
         queue_position: None,
+        waits_for_permit: None,
         queue: Cow::Borrowed(&operation.origin),
         priority: None,
         start_at: request.execution.due(request.created_at),
