@@ -45,9 +45,9 @@ pub struct ExecutionOptions {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = MIN_TIMEOUT, max = MAX_TIMEOUT))]
     pub timeout_seconds: Option<f64>,
-    /// Seconds an attempt may go on without any sign of life: progress, a metric point, a
-    /// checkpoint. Then it ends as `stalled`, and is tried again like one whose worker was lost. No
-    /// limit when absent.
+    /// Seconds an attempt may go on without any sign of life: progress, a metric point, a log line,
+    /// a checkpoint. Then it ends as `stalled`, and is tried again like one whose worker was lost.
+    /// No limit when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = MIN_TIMEOUT, max = MAX_TIMEOUT))]
     pub stall_timeout_seconds: Option<f64>,
