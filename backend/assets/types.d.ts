@@ -200,6 +200,7 @@ declare namespace Api {
     /** Why it was refused. */
     code?: string;
     retried_as?: string;
+    asked_before?: boolean;
   }
 
   interface DoneByFilter {

@@ -139,7 +139,10 @@ async fn what_would_happen_to_all_that_match_is_said_before_it_happens() {
     stack.api().wait_for_status("a1", "pending").await;
 
     let (code, out, _) = run(&stack, &[&all[..], &["--yes"]].concat()).await;
-    assert_eq!((code, out.as_str()), (0, "cancelled: 2\n"));
+    assert_eq!(
+        (code, out.as_str()),
+        (0, "cancelled, or asked to stop: 2\n")
+    );
     for id in ["a1", "a2"] {
         stack.api().wait_for_status(id, "cancelled").await;
     }
@@ -188,7 +191,11 @@ async fn more_than_one_request_may_name_are_cancelled_and_retried_once() {
 
     // No status is named: what the first request has cancelled does not stand in the way of the second.
     let (code, out, err) = run(&stack, &[&["cancel", "--yes"][..], &label].concat()).await;
-    assert_eq!((code, out.as_str()), (0, "cancelled: 1001\n"), "{err}");
+    assert_eq!(
+        (code, out.as_str()),
+        (0, "cancelled, or asked to stop: 1001\n"),
+        "{err}"
+    );
     let (code, out, err) = run(&stack, &[&["retry", "--yes"][..], &label].concat()).await;
     assert!(out.ends_with("retried: 1001\n"), "{code}: {err}");
 
@@ -231,7 +238,19 @@ async fn more_than_one_request_may_name_that_ignore_a_cancel_are_all_asked_once(
     let words = ["cancel", "--type", "gate", "--yes"];
     let (code, out, err) = run(&stack, &words).await;
 
-    assert_eq!((code, out.as_str()), (0, "cancelled: 1001\n"), "{err}");
+    assert_eq!(
+        (code, out.as_str()),
+        (0, "cancelled, or asked to stop: 1001\n"),
+        "{err}"
+    );
+
+    // They go on all the same, and a repetition asks none of them again.
+    let (_, out, err) = run(&stack, &words[..3]).await;
+    assert!(out.contains("was asked to stop before"), "{out}{err}");
+    let limited = [&words[..], &["--limit", "3"]].concat();
+    let (code, out, err) = run(&stack, &limited).await;
+    let wanted = "cancelled, or asked to stop: 0\nasked before: 3\n";
+    assert_eq!((code, out.as_str()), (0, wanted), "{err}");
     gate.open(1001);
 }
 

@@ -292,6 +292,8 @@ async fn operations_that_ignore_a_cancel_do_not_stand_in_the_way_of_others() {
         .collect();
     assert_eq!(asked, open, "each of them was asked to stop");
     assert_eq!(answers[2]["results"][0]["status_code"], 200);
+    assert_eq!(answers[2]["results"][0]["asked_before"], true);
+    assert_eq!(answers[0]["results"][0].get("asked_before"), None);
     assert_eq!(answers[2]["has_more"], true);
     gate.open(3);
 }

@@ -90,11 +90,22 @@ test('an outcome has its counts and names those that were refused', () => {
 });
 
 test('an outcome says how many were asked to stop before', () => {
-  const done = { matched: 3, done: 1, has_more: false, results: results(3, 0) };
+  const asked = results(2, 0).map((one) => ({ ...one, asked_before: true }));
+  const done = { matched: 3, done: 1, has_more: false, results: [...results(1, 0), ...asked] };
   assert.equal(outcomeOf('cancel', done).text,
-    'Cancelled, or asked to stop: 1 operation. Asked before: 2.');
-  assert.equal(outcomeOf('cancel', { ...done, done: 3 }).text,
+    'Cancelled, or asked to stop: 1 operation. 2 were asked to stop before and still run.');
+  assert.equal(outcomeOf('cancel', { ...done, done: 3, results: results(3, 0) }).text,
     'Cancelled, or asked to stop: 3 operations.');
+  assert.equal(outcomeOf('cancel', { ...done, done: 0, results: asked.slice(1) }).text,
+    'Cancelled, or asked to stop: 0 operations. 1 was asked to stop before and still runs.');
+});
+
+test('those that were asked to stop before are not offered again', () => {
+  const asked = results(2, 0).map((one) => ({ ...one, asked_before: true }));
+  const dry = { matched: 3, done: 0, has_more: false, results: [...results(1, 0), ...asked] };
+  const { text, able, button } = questionOf('cancel', dry);
+  assert.deepEqual([text, able, button],
+    ['3 operations match. 1 can be cancelled. 2 were asked to stop before and still run.', 1, 'Cancel 1 operation']);
 });
 
 const inSeconds = (seconds) => new Date(Date.now() + seconds * 1000).toISOString();

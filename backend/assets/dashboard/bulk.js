@@ -108,6 +108,17 @@ function refusedText(results) {
 }
 
 /**
+ * Running ones that ignore an earlier cancel, so far: "5 were asked to stop before and still run."
+ * @param {Api.OneByFilter[]} results
+ */
+function askedBeforeText(results) {
+  const asked = results.filter(({ asked_before: isAsked }) => isAsked).length;
+  if (asked === 0) return '';
+  return asked === 1 ? '1 was asked to stop before and still runs.'
+    : `${count(asked)} were asked to stop before and still run.`;
+}
+
+/**
  * What a dry run found.
  * @param {Verb} verb
  * @param {Api.DoneByFilter} found
@@ -115,12 +126,13 @@ function refusedText(results) {
  *   how many it would be done
  */
 export function questionOf(verb, { matched, has_more: hasMore, results, warning }) {
-  const able = results.filter(({ code }) => code === undefined).length;
+  const able = results.filter(({ code, asked_before: isAsked }) => code === undefined && !isAsked).length;
   const match = matched === 1 ? 'matches' : 'match';
   const sentences = [
     `${operations(matched)} ${match}.`,
     hasMore && `This request is about ${count(results.length)} of them.`,
     able === 0 ? `None ${WORDS[verb].able}.` : `${count(able)} ${WORDS[verb].able}.`,
+    askedBeforeText(results),
     refusedText(results),
     warning,
   ];
@@ -139,11 +151,9 @@ export function questionOf(verb, { matched, has_more: hasMore, results, warning 
  */
 export function outcomeOf(verb, { done, has_more: hasMore, results, warning }) {
   const refused = results.filter(({ code }) => code !== undefined);
-  // Running ones that have not stopped yet.
-  const before = verb === 'cancel' ? results.length - refused.length - done : 0;
   const sentences = [
     `${WORDS[verb].done}: ${operations(done)}.`,
-    before > 0 && `Asked before: ${count(before)}.`,
+    askedBeforeText(results),
     refused.length > 0 && `Refused: ${count(refused.length)}.`,
     hasMore && 'More operations match.',
     warning,

@@ -289,6 +289,7 @@ impl Walk {
             status_code: code.map_or(200, ErrorCode::status),
             code,
             retried_as: view.retried_as,
+            asked_before: matches!(self.verb, Verb::Cancel),
         });
         (due, results.collect())
     }
@@ -325,6 +326,7 @@ impl Walk {
             status_code: 200,
             code: None,
             retried_as: None,
+            asked_before: false,
         };
         let mut stored = 0;
         let refused = match self.verb {

@@ -54,7 +54,7 @@ pub enum SchedulesCommand {
     },
     /// Make a schedule, or change the one with this id
     #[command(
-        after_help = "Examples:\n  ktrdr schedules put nightly training epochs=20 --cron \"30 2 * * *\" --time-zone Europe/Berlin\n  ktrdr schedules put nightly -f schedule.json"
+        after_help = "Examples:\n  ktrdr schedules put nightly training symbol=GOOG timeframe=1d epochs=20 --cron \"30 2 * * *\" --time-zone Europe/Berlin\n  ktrdr schedules put nightly -f schedule.json"
     )]
     Put(PutArgs),
     /// Let schedules start nothing by themselves

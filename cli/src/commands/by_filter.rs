@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 
 use ktrdr_client::{
-    ByFilter, ByFilterResponse, Client, OperationFilter, OperationId, Status, Timestamp,
+    ByFilter, ByFilterResponse, Client, OneByFilter, OperationFilter, OperationId, Status,
+    Timestamp,
 };
 
 use crate::args::WhichArgs;
@@ -84,7 +85,12 @@ pub async fn run(
     match (json, asked.dry_run) {
         (true, _) => {}
         (false, true) => print("nothing was changed; --yes does it")?,
-        (false, false) => print(&format!("{}: {}", past(verb), outcome.done))?,
+        (false, false) => {
+            print(&format!("{}: {}", outcome_of(verb), outcome.done))?;
+            if outcome.asked_before > 0 {
+                print(&format!("asked before: {}", outcome.asked_before))?;
+            }
+        }
     }
     if asked.dry_run {
         return Ok(());
@@ -111,6 +117,8 @@ fn narrow(verb: Verb, filter: &mut OperationFilter) {
 struct Outcome {
     seen: HashSet<OperationId>,
     done: u64,
+    /// Those that were asked to stop before the first request, and still run.
+    asked_before: u64,
     /// Those of the last answer may have been refused before.
     refused: HashSet<OperationId>,
     has_more: bool,
@@ -122,12 +130,13 @@ impl Outcome {
     fn note(&mut self, answer: &ByFilterResponse) -> bool {
         let data = &answer.data;
         let before = self.seen.len();
+        self.done += data.done;
         for result in &data.results {
             let is_first = self.seen.insert(result.operation_id.clone());
-            match result.code {
-                None => self.done += u64::from(is_first),
-                Some(_) => drop(self.refused.insert(result.operation_id.clone())),
+            if result.code.is_some() {
+                self.refused.insert(result.operation_id.clone());
             }
+            self.asked_before += u64::from(is_first && result.asked_before);
             self.is_away |= is_away(result.status_code);
         }
 
@@ -180,16 +189,16 @@ fn show(
         return Ok(());
     }
 
-    let outcome = |code: Option<String>| {
-        code.map_or_else(
-            || format!("would be {}", past(verb)),
-            |code| format!("refused: {code}"),
-        )
+    let outcome = |result: &OneByFilter| match &result.code {
+        Some(code) => format!("refused: {code}"),
+        None if result.asked_before => "was asked to stop before".to_owned(),
+        None => format!("would be {}", past(verb)),
     };
-    let rows = data.results.iter().take(SHOWN).map(|result| {
-        let code = result.code.map(|code| code.to_string());
-        vec![result.operation_id.to_string(), outcome(code)]
-    });
+    let rows = data
+        .results
+        .iter()
+        .take(SHOWN)
+        .map(|result| vec![result.operation_id.to_string(), outcome(result)]);
     print_table(&["ID", "WHAT WOULD HAPPEN"], rows.collect())?;
     let more = data
         .matched
@@ -198,6 +207,14 @@ fn show(
         print(&format!("and {more} more"))?;
     }
     print(&format!("{} match", data.matched))
+}
+
+/// What the sum of `done` is about. A cancel does not wait for workers.
+fn outcome_of(verb: Verb) -> &'static str {
+    match verb {
+        Verb::Cancel => "cancelled, or asked to stop",
+        Verb::Retry => past(verb),
+    }
 }
 
 fn past(verb: Verb) -> &'static str {
