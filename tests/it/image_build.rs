@@ -66,7 +66,7 @@ fn the_build_of_the_images_gets_every_crate_and_every_included_file() {
     assert!(members.len() > 8, "{members:?}");
 
     let mut needed: Vec<PathBuf> = members.iter().map(PathBuf::from).collect();
-    // The others are not built for the images. Pages are included by tests alone.
+    // The others are not built for the images. Only tests include Markdown files.
     let is_built = |member: &&String| {
         let first = member.split('/').next().unwrap_or_default();
         ["shared", "worker", "backend"].contains(&first)

@@ -98,7 +98,7 @@ async fn answer(
         until: Instant::now() + PATIENCE,
         done: DoneByFilter::default(),
         seen: HashSet::new(),
-        done_before: Vec::new(),
+        asked_or_retried_before: Vec::new(),
         warning: None,
     };
     let walk = state
@@ -175,8 +175,8 @@ struct Walk {
     done: DoneByFilter,
     /// Operations with a result: they may match another status since.
     seen: HashSet<OperationId>,
-    /// Operations for which it was done before: they come last.
-    done_before: Vec<OneByFilter>,
+    /// Operations that were asked to stop or retried before this request: they come last.
+    asked_or_retried_before: Vec<OneByFilter>,
     warning: Option<String>,
 }
 
@@ -209,7 +209,7 @@ impl Walk {
         let room = self.limit - self.done.results.len();
         self.done
             .results
-            .extend(self.done_before.drain(..).take(room));
+            .extend(self.asked_or_retried_before.drain(..).take(room));
         self.done.has_more = self.done.matched > self.done.results.len() as u64;
         Ok(())
     }
@@ -244,11 +244,13 @@ impl Walk {
             drop(turn);
             self.warning = self.warning.take().or(warning);
             self.principal.check_still_valid()?;
-            let (mut views, done_before) = self.without_done_before(page.views);
-            let room = self.limit.saturating_sub(self.done_before.len());
-            for result in done_before.into_iter().take(room) {
+            let (mut views, asked_or_retried_before) = self.split_off_earlier(page.views);
+            let room = self
+                .limit
+                .saturating_sub(self.asked_or_retried_before.len());
+            for result in asked_or_retried_before.into_iter().take(room) {
                 self.seen.insert(result.operation_id.clone());
-                self.done_before.push(result);
+                self.asked_or_retried_before.push(result);
             }
             views.retain(|view| !self.seen.contains(&view.record.id));
             views.truncate(self.limit - self.done.results.len());
@@ -263,11 +265,11 @@ impl Walk {
         Ok(())
     }
 
-    /// Takes out those for which it was done before. A retry of all that failed, asked for twice, must not
-    /// start each of them twice; whoever repeats a request with its `Idempotency-Key` gets the same answers.
+    /// Takes out those that were asked to stop or retried before. A retry of all that failed, asked for
+    /// twice, must not start each of them twice; whoever repeats a request with its `Idempotency-Key` gets the same answers.
     /// Running operations that are asked to stop already need no second cancel, and must not stand in the
     /// way of others: they may ignore it.
-    fn without_done_before(&self, views: Vec<View>) -> (Vec<View>, Vec<OneByFilter>) {
+    fn split_off_earlier(&self, views: Vec<View>) -> (Vec<View>, Vec<OneByFilter>) {
         let key = self.key.as_ref().map(HeaderValue::as_bytes);
         let is_repeated = |view: &View| {
             let id = key.and_then(|key| id_of_retry(&self.principal, &view.record.id, key).ok());
