@@ -10,6 +10,9 @@ use ktrdr_tests::{
 };
 use serde_json::json;
 
+/// Backends that are started until the reader of one is on a follower. Each of three servers may get it.
+const MAX_TRIES: usize = 20;
+
 /// The server on which the one consumer is that reads the stream for a backend, but is not in `old`.
 async fn reader(bus: &Bus, old: &[String]) -> (String, usize) {
     wait_for("the consumer of the backend", LIMIT, async || {
@@ -65,6 +68,10 @@ async fn a_follower_that_stands_still_makes_no_backend_deny_what_was_accepted() 
     // A backend at the leader whose reader is on one of the followers.
     let mut old = vec![reader(&bus, &[]).await.0];
     let frozen = loop {
+        assert!(
+            old.len() <= MAX_TRIES,
+            "server {leader} leads the stream, and had the reader of each of {MAX_TRIES} backends"
+        );
         near.process.stop().await;
         near = BackendProcess::start(&at(leader)).await;
         let (name, server) = reader(&bus, &old).await;
