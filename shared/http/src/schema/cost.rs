@@ -31,6 +31,10 @@ pub const MAX_PATTERNS: usize = 64;
 /// many subschemas would take a thousand times their text.
 pub const MAX_PATHS: u64 = 8 * 1024 * 1024;
 
+/// Most bytes of memory that a compiled schema takes, by the estimate [`Cost::memory`]. Well below what all
+/// of them together may take: a larger one would be compiled again and again.
+pub const MAX_MEMORY: u64 = 48 * 1024 * 1024;
+
 /// Longest piece of a schema that an error quotes, in characters.
 const MAX_QUOTE: usize = 200;
 
@@ -73,11 +77,19 @@ pub enum UnusableSchema {
     /// It has too many regular expressions.
     #[error("it has more than {MAX_PATTERNS} patterns")]
     TooManyPatterns,
-    /// Too much is below long names.
+    /// Its keyword paths are too long.
     #[error(
         "the paths of its keywords have more than {MAX_PATHS} bytes together; use shorter names around what is large, or definitions"
     )]
     PathsTooLong,
+    /// It would take too much memory.
+    #[error(
+        "it would take about {bytes} bytes of memory when it is compiled, and {MAX_MEMORY} are allowed; use fewer patterns and subschemas, and shorter names"
+    )]
+    TooMuchMemory {
+        /// The estimate.
+        bytes: u64,
+    },
     /// The validator refuses it.
     #[error("it cannot be compiled: {0}")]
     Compile(String),
@@ -130,6 +142,10 @@ impl Cost {
         if graph.path_bytes > MAX_PATHS {
             return Err(UnusableSchema::PathsTooLong);
         }
+        let memory = graph.memory();
+        if memory > MAX_MEMORY {
+            return Err(UnusableSchema::TooMuchMemory { bytes: memory });
+        }
         graph.link(schema)?;
 
         let mut in_place = Walk::new(&graph.nodes, |node| &node.in_place, MAX_DEPTH_IN_PLACE);
@@ -148,7 +164,7 @@ impl Cost {
             nodes,
             depth,
             is_recursive: all.met_itself,
-            memory: graph.memory(),
+            memory,
         })
     }
 }

@@ -22,13 +22,16 @@ use quick_cache::sync::Cache;
 use quick_cache::{OptionsBuilder, Weighter};
 use tokio::time::Instant;
 
-use super::{Schema, UnusableSchema};
+use super::{Schema, UnusableSchema, cost};
 
 /// How long a schema that was too slow to compile is not tried again.
 const PAUSE: Duration = Duration::from_secs(30);
 
-/// Bytes that all compiled schemas take together, by the estimate. One schema takes less.
+/// Bytes that all compiled schemas take together, by the estimate.
 const MAX_MEMORY: u64 = 64 * 1024 * 1024;
+
+// The cache keeps nothing that takes almost all of it.
+const _: () = assert!(cost::MAX_MEMORY <= MAX_MEMORY / 4 * 3);
 
 /// Schemas that are expected to be compiled at a time.
 const EXPECTED: usize = 64;
@@ -165,6 +168,8 @@ impl CompiledSchemas {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use serde_json::json;
 
     use super::*;
@@ -201,6 +206,20 @@ mod tests {
 
         assert_eq!(all.get(&lazy, fine).await.unwrap_err(), error);
         assert_eq!(lazy.error(), Some(&error));
+    }
+
+    #[tokio::test]
+    async fn a_schema_of_the_largest_allowed_memory_is_kept() {
+        let (all, lazy) = (CompiledSchemas::default(), LazySchema::default());
+        let largest = async || {
+            let Schema(compiled) = Schema::compile(&json!({}))?;
+            let mut compiled = Arc::into_inner(compiled).unwrap();
+            compiled.cost.memory = cost::MAX_MEMORY;
+            Ok(Schema(compiled.into()))
+        };
+        all.get_by(&lazy, largest).await.unwrap();
+
+        assert!(all.get(&lazy, wrong).await.is_ok(), "it is compiled again");
     }
 
     #[tokio::test]

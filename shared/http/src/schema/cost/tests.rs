@@ -160,6 +160,31 @@ fn what_a_compiled_schema_keeps_counts_as_memory() {
     assert!(memory(json!({"allOf": patterns})) > 10_000_000);
 }
 
+/// Each of its parts is allowed: patterns, subschemas, and long names around them.
+#[test]
+fn what_would_take_too_much_memory_is_refused() {
+    let schema = |subschemas: usize, name: usize| {
+        let patterns = vec![json!({"pattern": "a"}); MAX_PATTERNS];
+        let many = json!({"allOf": vec![json!({}); subschemas]});
+        json!({"allOf": patterns, "properties": {"x".repeat(name): many}})
+    };
+    let memory = |subschemas| match Cost::of(&schema(subschemas, 300)) {
+        Ok(cost) => Ok(cost.memory),
+        Err(UnusableSchema::TooMuchMemory { bytes }) => Err(bytes),
+        Err(other) => panic!("{other}"),
+    };
+
+    assert!(matches!(
+        Cost::of(&schema(20_000, 390)),
+        Err(UnusableSchema::TooMuchMemory { bytes }) if bytes > 64 * 1024 * 1024
+    ));
+    let counts: Vec<usize> = (0..20_000).collect();
+    let most = counts.partition_point(|count| memory(*count).is_ok()) - 1;
+    let (allowed, refused) = (memory(most).unwrap(), memory(most + 1).unwrap_err());
+    assert!(allowed <= MAX_MEMORY && refused > MAX_MEMORY);
+    assert!(refused - allowed < 10_000, "{allowed} {refused}");
+}
+
 /// Subschemas, counted by replacing every reference.
 fn expanded(root: &Value, schema: &Value, budget: &mut u64) -> u64 {
     if *budget == 0 {
