@@ -1,13 +1,22 @@
 //! `ktrdr` beside single operations: schedules, queues, workers, many operations at once, and HTTPS.
 
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use axum::Json;
+use axum::body::to_bytes;
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
+use axum::routing::post;
 use ktrdr_tests::certificates::Authority;
 use ktrdr_tests::engines::GateEngine;
 use ktrdr_tests::process::program;
 use ktrdr_tests::{LIMIT, Scratch, Settings, Stack, wait_for};
-use serde_json::json;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
 
 use super::client_control::https_backend;
 use super::command_line::{json_of, ktrdr, output, run};
@@ -329,10 +338,84 @@ async fn a_line_that_is_no_json_keeps_none_of_the_others_and_they_are_waited_for
     let listed = run(&stack, &[&words[..], &["--json"]].concat()).await.1;
     let codes: Vec<u64> = listed
         .lines()
-        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
         .map(|result| result["status_code"].as_u64().unwrap())
         .collect();
     assert_eq!(codes, [200, 400, 400, 200], "in the order of the lines");
+}
+
+/// A backend that answers the first request, and refuses or does not answer the others.
+async fn half_a_backend(after_that: Option<StatusCode>) -> String {
+    let requests = Arc::new(AtomicUsize::new(0));
+    let answer = async move |request: Request| {
+        let body = to_bytes(request.into_body(), usize::MAX).await.unwrap();
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        let results = body["operations"].as_array().unwrap().iter().map(
+            |one| json!({"operation_id": one["task_id"], "status": "pending", "status_code": 202}),
+        );
+        let results: Vec<Value> = results.collect();
+        let data = json!({"accepted": results.len(), "refused": 0, "results": results});
+        match (requests.fetch_add(1, Ordering::SeqCst), after_that) {
+            (0, _) => Json(json!({"success": true, "data": data})).into_response(),
+            (_, Some(status)) => {
+                let refused = json!({"success": false, "error": "no more", "code": "forbidden"});
+                (status, Json(refused)).into_response()
+            }
+            // Whatever this is, it was sent.
+            (_, None) => "{}".into_response(),
+        }
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, post(answer).into_make_service()).await });
+    address
+}
+
+#[tokio::test]
+async fn what_the_first_requests_have_started_is_printed_when_a_later_one_fails() {
+    let scratch = Scratch::new("lines");
+    let file = scratch.join("bodies.jsonl");
+    // Four of these are in a request, which has 8 MiB at most.
+    let large = format!("{{\"x\": \"{}\"}}\n", "y".repeat(1_900_000));
+    let lines = [&large, &large, "steps\n", &large, &large, &large].concat();
+    std::fs::write(&file, lines).unwrap();
+    let start = async |address: &str| {
+        let mut command = Command::new(program("ktrdr"));
+        command.args(["start", "dummy", "--id", "b", "--url", address, "--many"]);
+        command.arg(&file).env_remove("KTRDR_TOKEN");
+        let ended = output(command).await;
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (ended.status.code(), text(ended.stdout), text(ended.stderr))
+    };
+
+    let answered = "b-1\nb-2\nb-4\nb-5\n";
+    for (after_that, wanted, said) in [
+        (
+            Some(StatusCode::FORBIDDEN),
+            2,
+            "line 6 and all after it: not started",
+        ),
+        (None, 3, "line 6: it may have started"),
+    ] {
+        let (code, out, err) = start(&half_a_backend(after_that).await).await;
+        assert_eq!((code, out.as_str()), (Some(wanted), answered), "{err}");
+        assert!(
+            err.contains("line 3: not JSON") && err.contains(said),
+            "{err}"
+        );
+    }
+
+    // Nobody is there.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let (code, out, err) = start(&address).await;
+    assert_eq!((code, out.as_str()), (Some(3), ""), "{err}");
+    assert!(
+        err.contains("line 1 and all after it: not started"),
+        "{err}"
+    );
+    assert!(!err.contains("may have started"), "{err}");
 }
 
 #[tokio::test]

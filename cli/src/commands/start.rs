@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use ktrdr_client::{Client, Error, ErrorCode, InvalidName, OneStarted, OperationId, Start};
+use ktrdr_client::{Client, ErrorCode, InvalidName, OneStarted, OperationId, Start};
 use serde_json::{Map, Value, json};
 
 use super::watch;
@@ -158,24 +158,36 @@ impl Outcome {
             places.push((number, start.map(|start| starts.push(start))));
         }
 
-        let sent = client.start_many(starts).await;
-        // A refusal is about all of them.
-        if matches!(&sent, Err(error) if !matches!(error, Error::Refused(_)))
-            && let (Some((first, _)), Some((last, _))) = (places.first(), places.last())
-        {
-            eprintln!("lines {first} to {last}: some of them may have started");
-        }
-        let mut results = sent?.results.into_iter();
+        // They may be sent in several requests, of which the first ones were answered.
+        let (started, failed) = match client.start_many(starts).await {
+            Ok(started) => (started, None),
+            Err(failed) => (*failed.started, Some((failed.is_unclear, failed.error))),
+        };
+        let mut results = started.results.into_iter();
+        let mut unanswered = Vec::new();
         for (number, place) in places {
             let result = match place {
                 Ok(()) => results.next(),
                 Err(wrong) => Some(not_an_object(wrong)),
             };
-            if let Some(result) = result {
-                self.note(number, result)?;
+            match result {
+                Some(result) => self.note(number, result)?,
+                None => unanswered.push(number),
             }
         }
-        Ok(())
+
+        let Some((is_unclear, error)) = failed else {
+            return Ok(());
+        };
+        match (is_unclear, &unanswered[..]) {
+            (_, []) => {}
+            (false, [first, ..]) => eprintln!("line {first} and all after it: not started"),
+            (true, [only]) => eprintln!("line {only}: it may have started"),
+            (true, [first, .., last]) => {
+                eprintln!("lines {first} to {last}: some of them may have started");
+            }
+        }
+        Err(error.into())
     }
 
     fn note(&mut self, number: usize, result: OneStarted) -> Result<(), Failure> {

@@ -405,7 +405,8 @@ impl Client {
         &self,
         request: RequestBuilder,
     ) -> Result<Answered<T>, Error> {
-        self.try_until_answered(request).await.0
+        self.try_until_answered(request, &mut Tries::default())
+            .await
     }
 
     /// Deletes something. That it is not there is an error only of the first try: an earlier one may have
@@ -414,32 +415,47 @@ impl Client {
         &self,
         request: RequestBuilder,
     ) -> Result<(), Error> {
-        match self.try_until_answered::<T>(request).await {
-            (Err(Error::Refused(refusal)), true) if refusal.status == 404 => Ok(()),
-            (outcome, _) => outcome.map(drop),
+        let mut tries = Tries::default();
+        match self.try_until_answered::<T>(request, &mut tries).await {
+            Err(Error::Refused(refusal)) if tries.are_several && refusal.status == 404 => Ok(()),
+            outcome => outcome.map(drop),
         }
     }
 
-    /// The outcome of the last try, and whether there was another one before.
+    /// [`Self::send`]; says also whether the backend may have done what was asked although this is an error.
+    pub(crate) async fn send_clearly<T: DeserializeOwned>(
+        &self,
+        request: RequestBuilder,
+    ) -> Result<T, (Error, bool)> {
+        let mut tries = Tries::default();
+        match self.try_until_answered(request, &mut tries).await {
+            Ok(answered) => Ok(answered.document),
+            Err(error) => Err((error, tries.are_unclear)),
+        }
+    }
+
+    /// The outcome of the last try.
     async fn try_until_answered<T: DeserializeOwned>(
         &self,
         request: RequestBuilder,
-    ) -> (Result<Answered<T>, Error>, bool) {
-        let mut is_repeated = false;
+        tries: &mut Tries,
+    ) -> Result<Answered<T>, Error> {
         let give_up_at = Instant::now() + self.patience;
         let mut pause = FIRST_PAUSE;
         loop {
             // Every body is in memory, so the request can be cloned.
             let Some(attempt) = request.try_clone() else {
-                return (send_once(request).await, is_repeated);
+                return send_once(request).await;
             };
-            match send_once(attempt).await {
+            let outcome = send_once(attempt).await;
+            tries.are_unclear |= matches!(&outcome, Err(error) if error.leaves_open());
+            match outcome {
                 Err(error) if error.is_temporary() && Instant::now() + pause < give_up_at => {
                     tokio::time::sleep(pause).await;
-                    is_repeated = true;
+                    tries.are_several = true;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
-                outcome => return (outcome, is_repeated),
+                outcome => return outcome,
             }
         }
     }
@@ -474,6 +490,14 @@ struct Answered<T> {
     document: T,
     /// Whether the answer is a page that another one follows.
     has_next: bool,
+}
+
+/// What is known of the tries of one request.
+#[derive(Default)]
+struct Tries {
+    are_several: bool,
+    /// Whether one of them may have done what was asked although it was an error.
+    are_unclear: bool,
 }
 
 async fn send_once<T: DeserializeOwned>(request: RequestBuilder) -> Result<Answered<T>, Error> {

@@ -2,6 +2,7 @@
 
 use ktrdr_protocol::event::Failure;
 use ktrdr_protocol::id::OperationId;
+use ktrdr_protocol::rest::many::ManyStarted;
 use ktrdr_protocol::rest::{ErrorCode, Violation};
 use serde_json::{Map, Value};
 
@@ -66,6 +67,23 @@ impl Error {
         }
     }
 
+    /// Whether the backend may have done what was asked.
+    pub(crate) fn leaves_open(&self) -> bool {
+        match self {
+            // Without a connection, nothing was sent.
+            Self::Unreachable(error) => !error.is_connect(),
+            Self::UnexpectedAnswer(_) => true,
+            Self::Refused(refusal) => match refusal.code {
+                Some(code) => {
+                    matches!(code, ErrorCode::OutcomeUnknown | ErrorCode::Internal)
+                }
+                // Something between has answered, or a backend that knows more codes.
+                None => refusal.status >= 500,
+            },
+            _ => false,
+        }
+    }
+
     /// Whether the same request may succeed a moment later.
     pub(crate) fn is_temporary(&self) -> bool {
         match self {
@@ -76,6 +94,36 @@ impl Error {
             ),
             _ => false,
         }
+    }
+}
+
+/// Many starts that were not all sent: see [`crate::Client::start_many`].
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct StartManyError {
+    /// What became of the first ones, which were answered: one result for each, in order. There is none for
+    /// the others.
+    pub started: Box<ManyStarted>,
+    /// Whether some of the others may have started all the same: their request was sent, and nobody knows
+    /// what became of it.
+    pub is_unclear: bool,
+    /// Why the others were not started.
+    pub error: Error,
+}
+
+impl From<Error> for StartManyError {
+    fn from(error: Error) -> Self {
+        Self {
+            started: Box::default(),
+            is_unclear: false,
+            error,
+        }
+    }
+}
+
+impl From<StartManyError> for Error {
+    fn from(failed: StartManyError) -> Self {
+        failed.error
     }
 }
 

@@ -66,7 +66,7 @@ mod start;
 mod tls;
 
 pub use self::client::Client;
-pub use self::error::{Error, Refusal};
+pub use self::error::{Error, Refusal, StartManyError};
 pub use self::start::Start;
 
 pub use ktrdr_protocol::event::Failure;

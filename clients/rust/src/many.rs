@@ -11,7 +11,7 @@ use reqwest::Method;
 use serde_json::{Map, Value};
 
 use crate::client::IDEMPOTENCY_KEY;
-use crate::{Client, Error, Start};
+use crate::{Client, Error, Start, StartManyError};
 
 /// Bytes of the start bodies of one request, about. A backend takes 16 MiB.
 const MAX_REQUEST: usize = 8 * 1024 * 1024;
@@ -39,22 +39,24 @@ impl Client {
     /// ```
     ///
     /// # Errors
-    /// See [`Error`]; [`Error::InvalidStarts`] when the starts cannot be in one request: nothing is
-    /// sent then. After any other error some may have started.
+    /// [`StartManyError`], which converts into [`Error`]: it also has the results of the requests before the
+    /// one that failed. [`Error::InvalidStarts`] when the starts cannot be in one request: nothing is sent
+    /// then.
     pub async fn start_many<'a>(
         &self,
         starts: impl IntoIterator<Item = Start<'a>>,
-    ) -> Result<ManyStarted, Error> {
+    ) -> Result<ManyStarted, StartManyError> {
         let (mut domain, mut bodies) = (None, Vec::new());
         for start in starts {
             let its = start.domain();
             if *domain.get_or_insert(its) != its {
-                return Err(Error::InvalidStarts("they are of several domains"));
+                return Err(Error::InvalidStarts("they are of several domains").into());
             }
             if start.has_idempotency_key() {
                 return Err(Error::InvalidStarts(
                     "an idempotency key is for one request; give each start an id",
-                ));
+                )
+                .into());
             }
             bodies.push(start.into_body()?);
         }
@@ -69,7 +71,16 @@ impl Client {
             let request = self
                 .request(Method::POST, &["api", "v1", domain, "start-many"])
                 .json(&StartMany { operations });
-            let response: StartManyResponse = self.send(request).await?;
+            let response: StartManyResponse = match self.send_clearly(request).await {
+                Ok(response) => response,
+                Err((error, is_unclear)) => {
+                    return Err(StartManyError {
+                        started: Box::new(all),
+                        is_unclear,
+                        error,
+                    });
+                }
+            };
             all.accepted += response.data.accepted;
             all.refused += response.data.refused;
             all.results.extend(response.data.results);
