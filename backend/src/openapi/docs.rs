@@ -47,6 +47,12 @@ const LAST_EVENT_ID: Header = Header {
     values: HeaderValues::Number,
 };
 
+/// That of one operation has a cursor behind it when the events have log lines.
+const LAST_OPERATION_EVENT_ID: Header = Header {
+    values: HeaderValues::Matching("^[0-9]{1,19}(/[0-9]{1,19}-[0-9]{1,19})?$"),
+    ..LAST_EVENT_ID
+};
+
 /// That of log lines is a cursor.
 const LAST_LOG_EVENT_ID: Header = Header {
     description: "With `follow`: the id of the last event that was received; the stream resumes after it.",
@@ -218,7 +224,7 @@ pub const CHECKPOINT: Doc = Doc {
 
 pub const OPERATION_EVENTS: Doc = Doc {
     answer: "Events until the operation has ended; docs/events.md lists them.",
-    headers: &[LAST_EVENT_ID],
+    headers: &[LAST_OPERATION_EVENT_ID],
     errors: &[
         ErrorCode::OperationNotFound,
         ErrorCode::OperationDamaged,
