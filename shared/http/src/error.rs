@@ -53,7 +53,8 @@ impl ApiError {
     /// Adds a sentence about what has happened besides.
     #[must_use]
     pub fn also(mut self, sentence: &str) -> Self {
-        self.problem.error = format!("{}. {sentence}", self.problem.error);
+        let first = self.problem.error.trim_end_matches('.');
+        self.problem.error = format!("{first}. {sentence}");
         self
     }
 
@@ -291,6 +292,15 @@ mod tests {
         assert_eq!(body["status_code"], 404);
         assert_eq!(body["operation_id"], "abc");
         assert!(body["error"].as_str().unwrap().contains("abc"));
+    }
+
+    #[test]
+    fn a_sentence_is_added_behind_one_full_stop() {
+        for text in ["It is full", "It is full."] {
+            let error = ApiError::new(ErrorCode::StorageFull, text).also("Nothing was stored.");
+
+            assert_eq!(error.problem().error, "It is full. Nothing was stored.");
+        }
     }
 
     #[test]
