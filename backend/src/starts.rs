@@ -250,15 +250,22 @@ pub async fn store(
     {
         return Err(taken(id));
     }
-    if !state.projection.has_room(request.parameters.get().len()) {
-        return Err(ApiError::storage_full().with("operation_id", id.as_str()));
-    }
+    check_room(state, &request)?;
     let started = store_request(state, requester, &request, trace).await?;
     Ok(StoredStart {
         request,
         warning,
         started,
     })
+}
+
+/// Refuses a start request for which the stream has no room.
+fn check_room(state: &AppState, request: &StartRequest) -> Result<(), ApiError> {
+    if state.projection.has_room(request.parameters.get().len()) {
+        return Ok(());
+    }
+    let id = request.operation_id.as_str();
+    Err(ApiError::storage_full().with("operation_id", id))
 }
 
 impl StoredStart {
@@ -314,7 +321,8 @@ impl StoredStart {
         }
 
         tracing::debug!(operation_id = %id, worker_type = %entry.published.worker_type, sequence, requested_by = requester.principal.name(), "accepted");
-        let late = (!is_shown).then(|| {
+        // Of many starts, those that were stored first may be shown although the last one is not.
+        let late = (view.is_none() && !is_shown).then(|| {
             "The operation is stored, but this backend lags behind and does not show it yet"
                 .to_owned()
         });

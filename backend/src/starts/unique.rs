@@ -17,7 +17,7 @@ use ktrdr_protocol::start_request::StartRequest;
 use ktrdr_protocol::trace::TraceParent;
 use tokio::time::Instant;
 
-use super::Requester;
+use super::{Requester, check_room};
 use crate::dispatch::Cancel;
 use crate::error::{ApiError, ErrorCode};
 use crate::projection::READ_YOUR_WRITES;
@@ -229,10 +229,7 @@ impl Attempt<'_> {
             return Err(ApiError::new(ErrorCode::Forbidden, text).with("scope", "cancel"));
         }
         // It may have waited for its key since this was checked first.
-        if !state.projection.has_room(request.parameters.get().len()) {
-            let error = ApiError::storage_full();
-            return Err(error.with("operation_id", request.operation_id.as_str()));
-        }
+        check_room(state, request)?;
         let now = state.projection.now();
         state.dispatch.check_start(request, self.trace, now).await
     }
