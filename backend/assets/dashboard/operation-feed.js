@@ -1,9 +1,9 @@
 // Keeps the view of one operation up to date: fetches the document, follows its events, and repeats
 // what failed.
 //
-// While the operation runs, its own event stream brings changes and progress. Two things no event
-// tells are asked for at an interval: whether the worker of a running operation is there, and which
-// worker could run a pending one. When the operation has ended, the page listens to a stream that
+// While the operation runs, its own event stream brings changes and progress. Three things no event
+// tells are asked for at an interval: whether the worker of a running operation is there, which
+// worker could run a pending one, and whether that one waits for a permit. When the operation has ended, the page listens to a stream that
 // only shows whether the backend is there.
 
 import { ApiError, api, asApiError, operationPath } from './api.js';
@@ -180,9 +180,11 @@ export class OperationFeed {
 
   #poll() {
     if (document.hidden || !this.#current) return;
-    const { status } = this.#current;
-    if (status === 'pending') this.#askWorkers();
-    else if (status === 'running') this.#load(false);
+    const { status, execution } = this.#current;
+    // No event tells that a permit is free or gone. Whoever loads a pending operation asks workers, too.
+    const mayWaitForPermit = status === 'pending' && execution?.concurrency;
+    if (status === 'running' || mayWaitForPermit) this.#load(false);
+    else if (status === 'pending') this.#askWorkers();
   }
 
   async #askWorkers() {
