@@ -117,6 +117,59 @@ async fn a_holder_that_the_stream_has_dropped_keeps_its_permit_only_while_a_work
 }
 
 #[tokio::test]
+async fn an_only_holder_that_nobody_knows_is_taken_out_once_and_nobody_is_said_to_wait_for_it() {
+    let stack = Stack::start().await;
+    let other = BackendProcess::start(&stack.settings).await;
+    drop(stack.worker("dummy", "w0").await);
+    let log = OpLog::new(stack.bus.jetstream.clone(), stack.bus.names.clone());
+    let worker_type = WorkerType::new("dummy").unwrap();
+
+    // The second one gives the duty the time in which it would complain of the first one again.
+    for key in ["first", "second"] {
+        let entry = KeyEntry {
+            key: Key::new(key),
+            holders: vec![OperationId::new(format!("gone-{key}")).unwrap()],
+        };
+        let stored = log.replace_key(&worker_type, KeyKind::Concurrency, &entry, 0, LIMIT);
+        stored.await.unwrap().unwrap();
+        let body = json!({
+            "steps": 0, "execution": {"concurrency": {"key": key, "limit": 1}},
+        });
+        let waiting = stack.api().started("dummy", &body).await;
+
+        wait_for("the holder to be taken out", LIMIT, async || match holders(
+            &stack,
+            "dummy",
+            KeyKind::Concurrency,
+            key,
+        )
+        .await
+        {
+            left if left.is_empty() => Ok(()),
+            left => Err(format!("{left:?}")),
+        })
+        .await;
+        for api in [stack.api(), &other.api] {
+            wait_for("nobody to wait for a permit", LIMIT, async || {
+                let shown = api.operation(&waiting).await.expect(200);
+                match shown.json["data"].get("waits_for_permit") {
+                    None | Some(serde_json::Value::Null) => Ok(()),
+                    permit => Err(format!("{permit:?}")),
+                }
+            })
+            .await;
+        }
+    }
+
+    let logs = [stack.backend.process.log(), other.process.log()].concat();
+    let warnings = logs.lines().filter(|line| line.contains("gone-first"));
+    let warnings: Vec<_> = warnings
+        .filter(|line| line.contains("holds none any more"))
+        .collect();
+    assert_eq!(warnings.len(), 1, "{warnings:#?}");
+}
+
+#[tokio::test]
 async fn an_open_operation_whose_request_is_gone_is_ended_and_its_unique_key_is_free() {
     let stack = Stack::start().await;
     drop(stack.worker("dummy", "w0").await);

@@ -10,7 +10,7 @@
 //! | [`listen`] | takes heartbeats and progress from the workers |
 //! | [`crate::projection::follow`] | keeps the projection up to date |
 //! | [`crate::catalogue`] | keeps the worker types up to date |
-//! | [`keys`] | removes old entries of keys, and permits of operations that are gone |
+//! | [`key_entries`] | removes old entries of keys, and permits of operations that are gone |
 //! | [`queues`] | makes the queues that are needed, lists them for workers, removes unused ones |
 //! | [`crate::queues::lists`] | keeps the lists of queues up to date |
 //! | [`keeping`] | keeps the streams as long as operations need them, and removes what is over |
@@ -25,7 +25,7 @@
 mod ask;
 mod figures;
 mod keeping;
-mod keys;
+mod key_entries;
 mod listen;
 mod put_back;
 mod queues;
@@ -111,7 +111,7 @@ pub async fn run(state: AppState) -> DutyError {
     let keeping = state.clone();
     duties.spawn(async move { keeping::run(&keeping).await });
     let permitting = state.clone();
-    duties.spawn(async move { keys::run(&permitting).await });
+    duties.spawn(async move { key_entries::run(&permitting).await });
     let serving = state.clone();
     duties.spawn(async move { queues::run(&serving).await });
     let putting_back = state.clone();

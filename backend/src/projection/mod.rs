@@ -23,7 +23,7 @@
 //! | [`model`] | records and indexes: the read model and its queries |
 //! | [`over`] | operations that are over: forgotten by their end, and removed from the stream |
 //! | [`index`] | bitmaps over operation numbers: type, status, queue, worker, code of a failure |
-//! | [`keys`] | who holds which key, and who waits for a permit |
+//! | [`permits`] | who holds which key, and who waits for a permit |
 //! | [`labelled`] | the operations with each label |
 //! | [`reads`] | what others ask: one operation, pages, queues, counts |
 //! | [`reader_health`] | whether the stream can be read, and why not |
@@ -44,12 +44,12 @@ pub mod filter;
 pub mod fold;
 pub mod follow;
 pub mod index;
-pub mod keys;
 mod labelled;
 pub mod losses;
 pub mod minutes;
 pub mod model;
 pub mod over;
+pub mod permits;
 pub mod reader_health;
 mod reads;
 pub mod recent;

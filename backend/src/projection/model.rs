@@ -28,15 +28,15 @@ use roaring::RoaringBitmap;
 use tokio::time::Instant;
 
 use self::archiving::Archiving;
-pub use self::keys::{KeyFigures, Stranger};
+pub use self::keys::{KeyFigures, UnknownHolder};
 use self::times::{Line, WaitingForTimes};
 pub use self::times::{Passed, Place};
 use super::counters::Transition;
 use super::filter::{Filter, Page, Position, Wanted};
 use super::fold::{self, ProgressReport};
 use super::index::{Index, Selection, page_of};
-use super::keys::Keys;
 use super::minutes::RecentMinutes;
+use super::permits::Keys;
 use super::recent::RecentChanges;
 use super::record::{CountingRequest, QueueInfo, Record, Times, View};
 use crate::summaries::Summaries;
@@ -152,7 +152,7 @@ pub struct Model {
     /// The operations that wait for a time.
     waiting: WaitingForTimes,
     /// Who holds which key.
-    keys: Keys,
+    pub(super) keys: Keys,
     /// Operations whose log names a copy of the start request that is not in the stream yet.
     missing: RoaringBitmap,
     lines: Vec<Line>,

@@ -10,8 +10,8 @@ use ktrdr_protocol::time::Timestamp;
 use tokio::time::Instant;
 
 use super::Projection;
-use super::keys::OldEntries;
-use super::model::{KeyFigures, Passed, Place, QueueState, Stranger, UnfinishedWork};
+use super::model::{KeyFigures, Passed, Place, QueueState, UnfinishedWork, UnknownHolder};
+use super::permits::OldEntries;
 use super::record::{QueueInfo, Record, View};
 use crate::summaries::Summaries;
 
@@ -99,14 +99,19 @@ impl Projection {
         self.model.read().key_figures(now, instant)
     }
 
-    /// Holders of concurrency keys for which operations wait, that are not in the stream.
-    pub fn strangers(&self) -> Vec<Stranger> {
-        self.model.read().strangers()
+    /// The unknown holders of concurrency keys for which operations wait.
+    pub fn unknown_holders(&self) -> Vec<UnknownHolder> {
+        self.model.read().unknown_holders()
+    }
+
+    /// Takes its permit back from an unknown holder, unless it is known by now.
+    pub fn release_unknown(&self, holder: &UnknownHolder) {
+        self.model.write().release_unknown(holder);
     }
 
     /// Keys with many old entries, at most so many.
-    pub fn crowded_keys(&self, most: usize) -> Vec<OldEntries> {
-        self.model.read().crowded_keys(most)
+    pub fn keys_with_many_old(&self, most: usize) -> Vec<OldEntries> {
+        self.model.read().keys_with_many_old(most)
     }
 
     /// Notes that these old entries were removed.

@@ -10,7 +10,7 @@ use ktrdr_protocol::time::Timestamp;
 use tokio::time::Instant;
 
 use super::Model;
-use crate::projection::keys::OldEntries;
+use crate::projection::permits::{OldEntries, limit_of};
 use crate::projection::record::Record;
 
 /// The keys of one worker type.
@@ -29,9 +29,9 @@ pub struct KeyFigures {
     pub stuck: Duration,
 }
 
-/// An operation that holds a permit, and that is not in the stream.
+/// An unknown holder: an operation that the entry of a key names, and that is not in the stream.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Stranger {
+pub struct UnknownHolder {
     /// The worker type of the key.
     pub worker_type: WorkerType,
     /// The concurrency key.
@@ -77,7 +77,7 @@ impl Model {
         let limited = record.concurrency()?;
         Some(PermitWait {
             key: limited.key.clone(),
-            limit: limited.limit,
+            limit: limit_of(limited),
             held: self.keys.held(&record.queue.worker_type, &limited.key),
         })
     }
@@ -98,14 +98,14 @@ impl Model {
         });
         let mut figures: Vec<_> = figures.collect();
 
-        for wanted in self.keys.wanted() {
-            let holders = wanted.holders.iter();
+        for awaited in self.keys.awaited() {
+            let holders = awaited.holders.iter();
             let quiet =
-                holders.filter_map(|id| self.quiet_for(wanted.worker_type, id, now, instant));
-            let waits = self.record(wanted.oldest);
+                holders.filter_map(|id| self.quiet_for(awaited.worker_type, id, now, instant));
+            let waits = self.record(awaited.oldest);
             let waits = waits.map_or(Duration::ZERO, |record| now.after(record.created_at));
             let stuck = quiet.min().map_or(waits, |quiet| quiet.min(waits));
-            let of_type = |found: &&mut KeyFigures| found.worker_type == *wanted.worker_type;
+            let of_type = |found: &&mut KeyFigures| found.worker_type == *awaited.worker_type;
             if let Some(found) = figures.iter_mut().find(of_type) {
                 found.stuck = found.stuck.max(stuck);
             }
@@ -129,15 +129,24 @@ impl Model {
         })
     }
 
-    /// Holders of concurrency keys for which operations wait, that are not in the stream.
-    pub fn strangers(&self) -> Vec<Stranger> {
+    /// The unknown holders of concurrency keys for which operations wait.
+    pub fn unknown_holders(&self) -> Vec<UnknownHolder> {
         let mut found = Vec::new();
-        for wanted in self.keys.wanted() {
-            for id in wanted.holders {
-                if self.find(wanted.worker_type.as_str(), id.as_str()).is_err() {
-                    found.push(Stranger {
-                        worker_type: wanted.worker_type.clone(),
-                        key: wanted.key.clone(),
+        for awaited in self.keys.awaited() {
+            let Some(waits) = self.record(awaited.oldest) else {
+                continue;
+            };
+            let Some(limited) = waits.concurrency() else {
+                continue;
+            };
+            for id in awaited.holders {
+                if self
+                    .find(awaited.worker_type.as_str(), id.as_str())
+                    .is_err()
+                {
+                    found.push(UnknownHolder {
+                        worker_type: awaited.worker_type.clone(),
+                        key: limited.key.clone(),
                         id: id.clone(),
                     });
                 }
@@ -146,9 +155,21 @@ impl Model {
         found
     }
 
+    /// Takes its permit back from an unknown holder, unless it is known by now.
+    pub fn release_unknown(&mut self, holder: &UnknownHolder) {
+        let UnknownHolder {
+            worker_type,
+            key,
+            id,
+        } = holder;
+        if self.find(worker_type.as_str(), id.as_str()).is_err() {
+            self.keys.release(worker_type, key, id);
+        }
+    }
+
     /// Keys with many old entries, at most so many.
-    pub fn crowded_keys(&self, most: usize) -> Vec<OldEntries> {
-        self.keys.crowded(most)
+    pub fn keys_with_many_old(&self, most: usize) -> Vec<OldEntries> {
+        self.keys.with_many_old(most)
     }
 
     /// Notes that these old entries were removed.

@@ -183,7 +183,10 @@ impl OpLog {
         let subject = self.names.key_with(worker_type, kind, digest);
         // A server takes a bound before the first message for no bound.
         match last.checked_sub(1).filter(|end| *end > 0) {
-            Some(end) => self.purge(&self.names.stream(), &subject, end).await,
+            Some(end) => self
+                .purge(&self.names.stream(), &subject, end)
+                .await
+                .map(|_| ()),
             None => Ok(()),
         }
     }
@@ -196,6 +199,9 @@ impl OpLog {
     /// a later one with the same id, and stays. A claim with a concurrency key copies the holders below
     /// the limit whether they have ended or not, so there the last entry counts.
     ///
+    /// False when the entry does not name it, or somebody else has taken it out meanwhile. When it was the
+    /// only holder, the entries are removed and none is written, so no reader of the stream learns of it.
+    ///
     /// # Errors
     /// When NATS does not answer, the stream is full, or other entries came first again and again.
     pub async fn leave_key(
@@ -205,7 +211,7 @@ impl OpLog {
         id: &OperationId,
         end: u64,
         patience: Duration,
-    ) -> Result<(), async_nats::Error> {
+    ) -> Result<bool, async_nats::Error> {
         let (stream, subject) = (self.names.stream(), self.names.key(worker_type, kind, key));
         let mut least = 0;
         for _ in 0..LEAVE_TRIES {
@@ -215,12 +221,12 @@ impl OpLog {
             } = match read {
                 Ok(stored) => stored,
                 // It names nobody, and people are told of it when they use the key.
-                Err(ReadKeyError::Foreign { .. }) => return Ok(()),
+                Err(ReadKeyError::Foreign { .. }) => return Ok(false),
                 Err(error) => return Err(error.into()),
             };
             let is_of_a_later_one = kind == KeyKind::Unique && sequence > end;
             if !entry.names(id) || is_of_a_later_one {
-                return Ok(());
+                return Ok(false);
             }
 
             let others = entry.holders.into_iter().filter(|holder| holder != id);
@@ -229,11 +235,14 @@ impl OpLog {
                 ..entry
             };
             if rest.holders.is_empty() {
-                return self.purge(&stream, &subject, sequence).await;
+                return Ok(self.purge(&stream, &subject, sequence).await? > 0);
             }
             let replaced = self.replace_key(worker_type, kind, &rest, sequence, patience);
             match replaced.await? {
-                Ok(replacement) => return self.purge(&stream, &subject, replacement - 1).await,
+                Ok(replacement) => {
+                    self.purge(&stream, &subject, replacement - 1).await?;
+                    return Ok(true);
+                }
                 Err(sequence) => least = sequence,
             }
         }

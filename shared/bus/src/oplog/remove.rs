@@ -102,13 +102,13 @@ impl OpLog {
         }
     }
 
-    /// Removes the messages of a subject up to the one at `end`.
+    /// Removes the messages of a subject up to the one at `end`. Returns how many there were.
     pub(super) async fn purge(
         &self,
         stream: &str,
         subject: &str,
         end: u64,
-    ) -> Result<(), async_nats::Error> {
+    ) -> Result<u64, async_nats::Error> {
         // The sequence of the first message that stays.
         let request: Value = json!({"filter": subject, "seq": end + 1});
         let answer: Response<PurgeResponse> = self
@@ -116,9 +116,9 @@ impl OpLog {
             .request(format!("STREAM.PURGE.{stream}"), &request)
             .await?;
         match answer {
-            Response::Ok(_) => Ok(()),
+            Response::Ok(answer) => Ok(answer.purged),
             // What is gone needs no purge.
-            Response::Err { error } if error.error_code() == ErrorCode::STREAM_NOT_FOUND => Ok(()),
+            Response::Err { error } if error.error_code() == ErrorCode::STREAM_NOT_FOUND => Ok(0),
             Response::Err { error } => Err(error.into()),
         }
     }

@@ -12,7 +12,7 @@ use ktrdr_protocol::time::Timestamp;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-use super::MANY_OLD;
+use super::{MANY_OLD, MAX_HOLDERS, MAX_HOLDERS_OF_TYPE, MAX_KEYS_OF_TYPE};
 use crate::projection::model::Model;
 
 /// A model, and the sequence of the next message.
@@ -87,13 +87,24 @@ impl World {
     }
 
     fn entry(&mut self, holders: &[&str]) {
-        let key = Key::new("k");
-        let digest = KeyDigest::of(&key);
         let holders = holders.iter().map(|name| id(name)).collect();
+        self.entry_of(&dummy(), "k", holders);
+    }
+
+    fn entry_of(&mut self, worker_type: &WorkerType, key: &str, holders: Vec<OperationId>) {
+        let key = Key::new(key);
+        let digest = KeyDigest::of(&key);
         let entry = KeyEntry { key, holders };
         let sequence = self.sequence();
         let key = (KeyKind::Concurrency, digest);
-        self.model.key_entry(sequence, &dummy(), key, Some(entry));
+        self.model
+            .key_entry(sequence, worker_type, key, Some(entry));
+    }
+
+    /// All holders that are remembered.
+    fn remembered(&self) -> usize {
+        let limited = self.model.keys.limited.values();
+        limited.map(|key| key.holders.len()).sum()
     }
 
     /// How many permits are held that an operation waits for; `None` when it does not wait.
@@ -156,17 +167,17 @@ fn ended_holders_of_an_entry_hold_nothing_and_unknown_ones_do() {
 
     world.entry(&["a"]);
     assert_eq!(world.held("b"), None);
-    world.entry(&["a", "stranger"]);
+    world.entry(&["a", "unknown"]);
     assert_eq!(world.held("b"), Some(1));
-    let strangers = world.model.strangers();
-    assert_eq!(strangers.len(), 1, "{strangers:?}");
-    assert_eq!(strangers[0].id, id("stranger"));
+    let unknown = world.model.unknown_holders();
+    assert_eq!(unknown.len(), 1, "{unknown:?}");
+    assert_eq!(unknown[0].id, id("unknown"));
 }
 
 #[test]
 fn an_operation_that_is_delayed_or_was_cancelled_does_not_wait_for_a_permit() {
     let mut world = World::new();
-    world.entry(&["stranger"]);
+    world.entry(&["unknown"]);
     world.start_in("later", "any-later", limited(1));
     world.start("gone", 1);
     assert_eq!((world.held("later"), world.held("gone")), (None, Some(1)));
@@ -182,7 +193,11 @@ fn an_operation_that_is_delayed_or_was_cancelled_does_not_wait_for_a_permit() {
     );
 
     assert_eq!(world.waiting(), 0);
-    assert_eq!(world.model.strangers().len(), 0, "nobody is kept waiting");
+    assert_eq!(
+        world.model.unknown_holders().len(),
+        0,
+        "nobody is kept waiting"
+    );
 }
 
 #[test]
@@ -258,24 +273,101 @@ async fn figures_say_for_how_long_nobody_has_moved() {
 fn keys_with_many_old_entries_are_named_until_these_are_removed() {
     let mut world = World::new();
     for _ in 0..=MANY_OLD {
-        assert!(world.model.crowded_keys(10).is_empty());
+        assert!(world.model.keys_with_many_old(10).is_empty());
         world.entry(&["a"]);
     }
 
-    let crowded = world.model.crowded_keys(10);
-    assert_eq!(crowded.len(), 1);
-    assert_eq!(
-        (crowded[0].last, crowded[0].old),
-        (world.next - 1, MANY_OLD)
-    );
-    assert!(world.model.crowded_keys(0).is_empty());
+    let many = world.model.keys_with_many_old(10);
+    assert_eq!(many.len(), 1);
+    assert_eq!((many[0].last, many[0].old), (world.next - 1, MANY_OLD));
+    assert!(world.model.keys_with_many_old(0).is_empty());
 
     // An entry that comes meanwhile counts for the next time.
     world.entry(&["a"]);
-    world.model.note_purged(&crowded[0]);
+    world.model.note_purged(&many[0]);
     for _ in 0..MANY_OLD - 1 {
-        assert!(world.model.crowded_keys(10).is_empty());
+        assert!(world.model.keys_with_many_old(10).is_empty());
         world.entry(&["a"]);
     }
-    assert_eq!(world.model.crowded_keys(10).len(), 1);
+    assert_eq!(world.model.keys_with_many_old(10).len(), 1);
+}
+
+#[test]
+fn made_up_keys_and_holders_are_not_all_remembered_and_push_out_nobody_else() {
+    let mut world = World::new();
+    let made_up = |type_number: usize| WorkerType::new(format!("hostile-{type_number}")).unwrap();
+    let holders: Vec<_> = (0..2000).map(|number| id(&format!("h{number}"))).collect();
+    let keys = 2 * MAX_HOLDERS_OF_TYPE / holders.len();
+    let flood = |world: &mut World, type_number: usize| {
+        for key in 0..keys {
+            world.entry_of(&made_up(type_number), &format!("k{key}"), holders.clone());
+        }
+    };
+
+    flood(&mut world, 0);
+
+    assert_eq!(world.remembered(), MAX_HOLDERS_OF_TYPE);
+    world.start("b", 1);
+    world.entry(&["a"]);
+    assert_eq!(world.held("b"), Some(1), "another type has room");
+
+    // Not even many types together have room for more; what is remembered stays.
+    for type_number in 1..=MAX_HOLDERS / MAX_HOLDERS_OF_TYPE {
+        flood(&mut world, type_number);
+    }
+    assert!(world.remembered() <= MAX_HOLDERS);
+    assert_eq!(world.held("b"), Some(1));
+
+    // Holders that are gone make room.
+    for key in 0..keys {
+        world.entry_of(&made_up(0), &format!("k{key}"), Vec::new());
+    }
+    let before = world.remembered();
+    world.entry_of(&made_up(0), "another", holders.clone());
+    assert_eq!(world.remembered(), before + holders.len());
+}
+
+#[test]
+fn of_many_keys_those_used_last_are_counted() {
+    let mut world = World::new();
+    for key in 0..=MAX_KEYS_OF_TYPE {
+        world.entry_of(&dummy(), &format!("k{key}"), Vec::new());
+    }
+
+    let keys = &world.model.keys;
+    assert!(keys.entries.len() <= MAX_KEYS_OF_TYPE / 2 + 1);
+    let last = keys.entries.values().map(|entries| entries.last).max();
+    assert_eq!(last, Some(world.next - 1));
+    assert_eq!(keys.types[0].keys, keys.entries.len());
+}
+
+#[test]
+fn an_unknown_holder_that_is_gone_holds_nothing() {
+    let mut world = World::new();
+    world.entry(&["unknown"]);
+    world.start("b", 1);
+    let unknown = world.model.unknown_holders();
+    assert_eq!(world.held("b"), Some(1));
+
+    world.model.release_unknown(&unknown[0]);
+
+    assert_eq!(world.held("b"), None);
+    assert_eq!(world.model.unknown_holders().len(), 0);
+
+    // One that was started meanwhile keeps its permit.
+    world.entry(&["unknown"]);
+    world.start("unknown", 1);
+    world.model.release_unknown(&unknown[0]);
+    assert_eq!(world.held("b"), Some(1));
+}
+
+#[test]
+fn a_limit_of_0_is_shown_as_1() {
+    let mut world = World::new();
+    world.start("b", 0);
+    world.entry(&["a"]);
+
+    let wait = world.model.get("b").unwrap().waits_for_permit.unwrap();
+
+    assert_eq!((wait.limit, wait.held), (1, 1));
 }

@@ -7,6 +7,9 @@
 //! so are the ends of the holders. An operation waits for a permit when it stands in its queue, holds
 //! none, and as many others as its own limit allows hold one. That is what a worker decides, too.
 //!
+//! A worker may write entries of its type as it likes. So only so many holders and keys are remembered,
+//! and a type that makes more of them than that does not push out those of another.
+//!
 //! Rejected: to let workers tell it. They would have to write something for each request that they hand
 //! back.
 
@@ -24,6 +27,13 @@ const MANY_OLD: u32 = 64;
 /// Keys that are remembered although their last entry has left the stream, at most twice as many and
 /// these.
 const MAX_IDLE: usize = 1000;
+
+/// Holders that are remembered, at most: of one worker type, and of all.
+const MAX_HOLDERS_OF_TYPE: usize = 50_000;
+const MAX_HOLDERS: usize = 250_000;
+
+/// Keys of a worker type whose entries are counted, at most.
+const MAX_KEYS_OF_TYPE: usize = 100_000;
 
 /// Names a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -43,13 +53,22 @@ struct Entries {
 }
 
 /// A concurrency key that somebody holds or waits for.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Limited {
-    key: Key,
     /// Those of the last entry that have not ended.
     holders: HashSet<OperationId>,
     /// The numbers of the operations that stand in their queue, by their limit.
     queued: BTreeMap<u32, RoaringBitmap>,
+}
+
+/// A worker type, and how much is remembered of it.
+#[derive(Debug)]
+struct TypeOfKeys {
+    name: WorkerType,
+    /// All holders of its concurrency keys.
+    holders: usize,
+    /// Keys whose entries are counted.
+    keys: usize,
 }
 
 /// A key with many old entries.
@@ -69,11 +88,9 @@ pub struct OldEntries {
 
 /// A concurrency key for which operations wait.
 #[derive(Debug)]
-pub struct Wanted<'a> {
+pub struct AwaitedKey<'a> {
     /// Its worker type.
     pub worker_type: &'a WorkerType,
-    /// The key.
-    pub key: &'a Key,
     /// Who holds a permit.
     pub holders: &'a HashSet<OperationId>,
     /// The number of the oldest operation that waits.
@@ -84,11 +101,13 @@ pub struct Wanted<'a> {
 #[derive(Debug, Default)]
 pub struct Keys {
     type_numbers: HashMap<WorkerType, u32>,
-    types: Vec<WorkerType>,
+    types: Vec<TypeOfKeys>,
     entries: HashMap<KeyId, Entries>,
     /// The keys with many old entries.
-    crowded: HashSet<KeyId>,
+    with_many_old: HashSet<KeyId>,
     limited: HashMap<KeyId, Limited>,
+    /// All holders that are remembered.
+    holders: usize,
     /// The operations that wait for a permit.
     waiting: RoaringBitmap,
     /// The operations with a unique key that have not ended.
@@ -103,7 +122,11 @@ impl Keys {
         let worker_type = known.unwrap_or_else(|| {
             let next = self.types.len() as u32;
             self.type_numbers.insert(worker_type.clone(), next);
-            self.types.push(worker_type.clone());
+            self.types.push(TypeOfKeys {
+                name: worker_type.clone(),
+                holders: 0,
+                keys: 0,
+            });
             next
         });
         KeyId {
@@ -113,8 +136,18 @@ impl Keys {
         }
     }
 
+    /// The id of a concurrency key of a worker type that has keys.
+    fn limited_id(&self, worker_type: &WorkerType, key: &Key) -> Option<KeyId> {
+        Some(KeyId {
+            worker_type: *self.type_numbers.get(worker_type)?,
+            kind: KeyKind::Concurrency,
+            digest: KeyDigest::of(key),
+        })
+    }
+
     fn worker_type(&self, id: KeyId) -> Option<&WorkerType> {
-        self.types.get(id.worker_type as usize)
+        let found = self.types.get(id.worker_type as usize)?;
+        Some(&found.name)
     }
 
     /// Notes the entry at `sequence`.
@@ -130,12 +163,49 @@ impl Keys {
         entries.old += u32::from(entries.last > 0);
         entries.last = sequence;
         if entries.old >= MANY_OLD {
-            self.crowded.insert(id);
+            self.with_many_old.insert(id);
+        }
+        if entries.old == 0
+            && let Some(of_type) = self.types.get_mut(id.worker_type as usize)
+        {
+            of_type.keys += 1;
+            if of_type.keys > MAX_KEYS_OF_TYPE {
+                self.forget_older_half(id.worker_type);
+            }
+        }
+    }
+
+    /// Forgets those keys of a worker type whose last entry is older than that of the others.
+    fn forget_older_half(&mut self, worker_type: u32) {
+        let of_type = self.entries.iter();
+        let of_type = of_type.filter(|(id, _)| id.worker_type == worker_type);
+        let mut lasts: Vec<u64> = of_type.map(|(_, entries)| entries.last).collect();
+        if lasts.is_empty() {
+            return;
+        }
+        let middle = lasts.len() / 2;
+        let (_, middle, _) = lasts.select_nth_unstable(middle);
+        let first = *middle;
+        self.keep_entries(|id, entries| id.worker_type != worker_type || entries.last >= first);
+    }
+
+    fn keep_entries(&mut self, keep: impl Fn(&KeyId, &Entries) -> bool) {
+        self.entries.retain(|id, entries| keep(id, entries));
+        let entries = &self.entries;
+        self.with_many_old.retain(|id| entries.contains_key(id));
+
+        for of_type in &mut self.types {
+            of_type.keys = 0;
+        }
+        for id in self.entries.keys() {
+            if let Some(of_type) = self.types.get_mut(id.worker_type as usize) {
+                of_type.keys += 1;
+            }
         }
     }
 
     /// Takes over who holds a concurrency key. `find` returns the number of an operation, and whether it
-    /// has ended.
+    /// has ended. An entry with more holders than there is room for counts as one without.
     pub fn set_holders(
         &mut self,
         worker_type: &WorkerType,
@@ -144,13 +214,18 @@ impl Keys {
     ) {
         let digest = KeyDigest::of(&entry.key);
         let id = self.id(worker_type, KeyKind::Concurrency, digest);
-        let limited = self
-            .limited
-            .entry(id)
-            .or_insert_with(|| Limited::new(entry.key));
         let has_ended = |holder: &OperationId| find(holder).is_some_and(|(_, ended)| ended);
         let holders = entry.holders.into_iter();
-        limited.holders = holders.filter(|holder| !has_ended(holder)).collect();
+        let mut holders: HashSet<_> = holders.filter(|holder| !has_ended(holder)).collect();
+
+        let before = self.limited.get(&id).map_or(0, |key| key.holders.len());
+        self.count_holders(id, before, 0);
+        if !self.has_room_for(id, holders.len()) {
+            holders = HashSet::new();
+        }
+        self.count_holders(id, 0, holders.len());
+        let limited = self.limited.entry(id).or_default();
+        limited.holders = holders;
 
         let held = limited.held();
         for (limit, queued) in &limited.queued {
@@ -166,6 +241,19 @@ impl Keys {
             }
         }
         self.drop_idle(id);
+    }
+
+    fn has_room_for(&self, id: KeyId, holders: usize) -> bool {
+        let of_type = self.types.get(id.worker_type as usize);
+        let of_type = of_type.map_or(0, |of_type| of_type.holders);
+        of_type + holders <= MAX_HOLDERS_OF_TYPE && self.holders + holders <= MAX_HOLDERS
+    }
+
+    fn count_holders(&mut self, id: KeyId, gone: usize, new: usize) {
+        self.holders = (self.holders + new).saturating_sub(gone);
+        if let Some(of_type) = self.types.get_mut(id.worker_type as usize) {
+            of_type.holders = (of_type.holders + new).saturating_sub(gone);
+        }
     }
 
     /// Takes over what an operation does now. `was_queued` says whether it stood in its queue before.
@@ -185,7 +273,7 @@ impl Keys {
             self.queue(number, record, limited, is_queued);
         }
         if has_ended {
-            self.release(record, limited);
+            self.release(&record.queue.worker_type, &limited.key, &record.id);
         }
     }
 
@@ -196,21 +284,17 @@ impl Keys {
         }
         if let Some(limited) = record.concurrency() {
             self.queue(number, record, limited, false);
-            self.release(record, limited);
+            self.release(&record.queue.worker_type, &limited.key, &record.id);
         }
     }
 
     fn queue(&mut self, number: u32, record: &Record, limited: &Concurrency, is_queued: bool) {
         let worker_type = &record.queue.worker_type;
-        let id = self.id(
-            worker_type,
-            KeyKind::Concurrency,
-            KeyDigest::of(&limited.key),
-        );
+        let digest = KeyDigest::of(&limited.key);
+        let id = self.id(worker_type, KeyKind::Concurrency, digest);
         let limit = limit_of(limited);
         if is_queued {
-            let key = || Limited::new(limited.key.clone());
-            let key = self.limited.entry(id).or_insert_with(key);
+            let key = self.limited.entry(id).or_default();
             key.queued.entry(limit).or_default().insert(number);
             if key.held() >= limit && !key.holders.contains(&record.id) {
                 self.waiting.insert(number);
@@ -230,20 +314,18 @@ impl Keys {
     }
 
     /// Takes the permit of an operation back.
-    fn release(&mut self, record: &Record, limited: &Concurrency) {
-        let worker_type = &record.queue.worker_type;
-        let id = self.id(
-            worker_type,
-            KeyKind::Concurrency,
-            KeyDigest::of(&limited.key),
-        );
+    pub fn release(&mut self, worker_type: &WorkerType, key: &Key, holder: &OperationId) {
+        let Some(id) = self.limited_id(worker_type, key) else {
+            return;
+        };
         if let Some(key) = self.limited.get_mut(&id)
-            && key.holders.remove(&record.id)
+            && key.holders.remove(holder)
         {
             // For all other limits nothing has changed.
             if let Some(queued) = key.queued.get(&(key.held() + 1)) {
                 self.waiting -= queued;
             }
+            self.count_holders(id, 1, 0);
             self.drop_idle(id);
         }
     }
@@ -267,10 +349,7 @@ impl Keys {
     /// Forgets keys whose entries have left the stream, once there are many.
     pub fn forget_before(&mut self, first_sequence: u64) {
         if self.entries.len() > MAX_IDLE + 2 * self.kept {
-            self.entries
-                .retain(|_, entries| entries.last >= first_sequence);
-            let entries = &self.entries;
-            self.crowded.retain(|id| entries.contains_key(id));
+            self.keep_entries(|_, entries| entries.last >= first_sequence);
             self.kept = self.entries.len();
         }
     }
@@ -287,15 +366,9 @@ impl Keys {
 
     /// How many operations hold a permit of a key.
     pub fn held(&self, worker_type: &WorkerType, key: &Key) -> u32 {
-        let Some(worker_type) = self.type_numbers.get(worker_type) else {
-            return 0;
-        };
-        let id = KeyId {
-            worker_type: *worker_type,
-            kind: KeyKind::Concurrency,
-            digest: KeyDigest::of(key),
-        };
-        self.limited.get(&id).map_or(0, Limited::held)
+        let id = self.limited_id(worker_type, key);
+        let limited = id.and_then(|id| self.limited.get(&id));
+        limited.map_or(0, Limited::held)
     }
 
     /// How many concurrency keys of each worker type somebody holds.
@@ -310,14 +383,13 @@ impl Keys {
     }
 
     /// The concurrency keys for which operations wait.
-    pub fn wanted(&self) -> impl Iterator<Item = Wanted<'_>> {
+    pub fn awaited(&self) -> impl Iterator<Item = AwaitedKey<'_>> {
         self.limited.iter().filter_map(|(id, key)| {
             let held = key.held();
             let full = key.queued.range(..=held).map(|(_, queued)| queued);
             let oldest = full.filter_map(|queued| (queued & &self.waiting).min());
-            Some(Wanted {
+            Some(AwaitedKey {
                 worker_type: self.worker_type(*id)?,
-                key: &key.key,
                 holders: &key.holders,
                 oldest: oldest.min()?,
             })
@@ -325,8 +397,8 @@ impl Keys {
     }
 
     /// Keys with many old entries, at most so many.
-    pub fn crowded(&self, most: usize) -> Vec<OldEntries> {
-        let found = self.crowded.iter().filter_map(|id| {
+    pub fn with_many_old(&self, most: usize) -> Vec<OldEntries> {
+        let found = self.with_many_old.iter().filter_map(|id| {
             let entries = self.entries.get(id)?;
             Some(OldEntries {
                 worker_type: self.worker_type(*id)?.clone(),
@@ -346,28 +418,20 @@ impl Keys {
             // More may have come meanwhile.
             entries.old = entries.old.saturating_sub(purged.old);
             if entries.old < MANY_OLD {
-                self.crowded.remove(&id);
+                self.with_many_old.remove(&id);
             }
         }
     }
 }
 
 impl Limited {
-    fn new(key: Key) -> Self {
-        Self {
-            key,
-            holders: HashSet::new(),
-            queued: BTreeMap::new(),
-        }
-    }
-
     fn held(&self) -> u32 {
         self.holders.len() as u32
     }
 }
 
 /// A message may hold any number; workers take 0 for 1.
-fn limit_of(limited: &Concurrency) -> u32 {
+pub fn limit_of(limited: &Concurrency) -> u32 {
     limited.limit.max(1)
 }
 

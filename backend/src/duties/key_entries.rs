@@ -20,7 +20,7 @@ use ktrdr_bus::telemetry::{Repeated, chain};
 use ktrdr_protocol::keys::KeyKind;
 use tokio::time::Instant;
 
-use crate::projection::model::Stranger;
+use crate::projection::model::UnknownHolder;
 use crate::state::AppState;
 
 /// Pause between two rounds, at most.
@@ -45,42 +45,45 @@ static FAILED: Repeated = Repeated::new();
 /// Works until the task is dropped.
 pub async fn run(state: &AppState) {
     let log = OpLog::new(state.connection.jetstream.clone(), state.names.clone());
-    let mut strangers = Strangers::default();
+    let mut unknown = UnknownHolders::default();
     loop {
         tokio::time::sleep(state.settings.get().lease.min(INTERVAL)).await;
         let can_tell = state.connection.is_up()
             && state.is_loaded()
             && state.projection.reader.trouble().is_none();
         if !can_tell {
-            strangers.0.clear();
+            unknown.0.clear();
             continue;
         }
 
         remove_old(state, &log).await;
-        strangers.look(state, &log).await;
+        unknown.look(state, &log).await;
     }
 }
 
 /// Removes the entries before the last one of keys that have many.
 async fn remove_old(state: &AppState, log: &OpLog) {
-    for old in state.projection.crowded_keys(MOST_AT_A_TIME) {
+    for old in state.projection.keys_with_many_old(MOST_AT_A_TIME) {
         let removed = log.purge_old_entries(&old.worker_type, old.kind, old.digest, old.last);
-        if let Err(error) = removed.await {
-            // The next round tries again.
-            return note_failure(&*error);
+        match removed.await {
+            Ok(()) => state.projection.note_purged(&old),
+            // The next round tries again. One key must not keep the others waiting.
+            Err(error) => note_failure(&*error),
         }
-        state.projection.note_purged(&old);
+        if !state.connection.is_up() {
+            return;
+        }
     }
 }
 
-/// Holders that are not in the stream, and since when that is known.
+/// Unknown holders, and since when they are unknown.
 #[derive(Default)]
-struct Strangers(HashMap<Stranger, Instant>);
+struct UnknownHolders(HashMap<UnknownHolder, Instant>);
 
-impl Strangers {
+impl UnknownHolders {
     async fn look(&mut self, state: &AppState, log: &OpLog) {
         let now = Instant::now();
-        let found = state.projection.strangers();
+        let found = state.projection.unknown_holders();
         self.0.retain(|known, _| found.contains(known));
         if found.is_empty() {
             return;
@@ -89,17 +92,17 @@ impl Strangers {
         let needed = state.config.protocol.heartbeat_interval * LISTENED_INTERVALS;
         let hears_workers = state.registry.listening_for(now) > needed;
         let patience = state.settings.get().lease * PATIENCE_IN_LEASES;
-        for stranger in found {
-            let Stranger {
+        for holder in found {
+            let UnknownHolder {
                 worker_type,
                 key,
                 id,
-            } = &stranger;
+            } = &holder;
             if !hears_workers || state.registry.runs(worker_type, id, now) {
-                self.0.remove(&stranger);
+                self.0.remove(&holder);
                 continue;
             }
-            let since = *self.0.entry(stranger.clone()).or_insert(now);
+            let since = *self.0.entry(holder.clone()).or_insert(now);
             if now.duration_since(since) < patience {
                 continue;
             }
@@ -107,13 +110,23 @@ impl Strangers {
             let key = (KeyKind::Concurrency, key);
             let left = log.leave_key(worker_type, key, id, u64::MAX, PATIENCE);
             match left.await {
-                Ok(()) => tracing::warn!(
-                    operation_id = %id, %worker_type,
-                    "an operation held a permit of a concurrency key, is not in the stream, and no worker runs it: it holds none any more"
-                ),
-                Err(error) => return note_failure(&*error),
+                Ok(was_named) => {
+                    // Another backend has logged it.
+                    if was_named {
+                        tracing::warn!(
+                            operation_id = %id, %worker_type,
+                            "an operation held a permit of a concurrency key, is not in the stream, and no worker runs it: it holds none any more"
+                        );
+                    }
+                    // Of an only holder, the stream tells nothing.
+                    state.projection.release_unknown(&holder);
+                    self.0.remove(&holder);
+                }
+                Err(error) => note_failure(&*error),
             }
-            self.0.remove(&stranger);
+            if !state.connection.is_up() {
+                return;
+            }
         }
     }
 }
