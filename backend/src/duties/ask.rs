@@ -32,10 +32,11 @@ pub async fn run(state: &AppState) {
         // A refusal is an answer, too.
         if let Ok(answer) = answer {
             if let Ok(stream) = answer {
-                let state_of_stream = &stream.cached_info().state;
-                state
-                    .projection
-                    .note_stream_end(state_of_stream.last_sequence);
+                let info = stream.cached_info();
+                state.projection.note_stream_end_of(
+                    info.created.unix_timestamp_nanos(),
+                    info.state.last_sequence,
+                );
             }
             state.connection.round_trips.note(took);
             if state.nats_answers.note_answer() {

@@ -187,6 +187,16 @@ impl Projection {
         self.stream_last.fetch_max(sequence, Ordering::Relaxed);
     }
 
+    /// The same, from an answer that may be about another stream than the one that is read: it may come after
+    /// that one was replaced.
+    pub fn note_stream_end_of(&self, created: i128, sequence: u64) {
+        // Held, so that no replacement comes in between.
+        let read = self.stream_created.lock();
+        if *read == Some(created) {
+            self.note_stream_end(sequence);
+        }
+    }
+
     /// Messages that should have changed something and did not: unreadable or impossible ones.
     pub fn skipped(&self) -> u64 {
         self.skipped.load(Ordering::Relaxed)
@@ -446,7 +456,11 @@ impl Projection {
         let old = self.model.write().take();
         self.replaced.note(&old);
         self.applied.store(0, Ordering::SeqCst);
-        self.stream_last.store(0, Ordering::Relaxed);
+        {
+            let mut read = self.stream_created.lock();
+            *read = None;
+            self.stream_last.store(0, Ordering::Relaxed);
+        }
         self.over.clear();
         self.generation.fetch_add(1, Ordering::Relaxed);
         drop(old);
@@ -512,5 +526,27 @@ fn counted_at(content: &Content<'_>) -> Option<Timestamp> {
         Content::Start { request, .. } => Some(request.created_at),
         Content::Event { event, .. } if event.kind.is_terminal() => Some(event.at),
         Content::Event { .. } | Content::Cancel { .. } | Content::Key { .. } => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_about_a_stream_that_was_replaced_does_not_count() {
+        let projection = Projection::new(Changes::default());
+        projection.set_stream(1);
+        projection.note_stream_end_of(1, 1_000);
+        assert_eq!(projection.lag(), 1_000);
+
+        projection.reset();
+        projection.note_stream_end_of(1, 1_000);
+        projection.set_stream(2);
+        projection.note_stream_end_of(1, 1_000);
+        assert_eq!(projection.lag(), 0);
+
+        projection.note_stream_end_of(2, 3);
+        assert_eq!(projection.lag(), 3);
     }
 }
