@@ -300,6 +300,27 @@ async fn a_slot_that_finds_its_unique_key_taken_names_the_holder_and_leaves_it_a
     assert!(metrics.contains(started), "{metrics}");
 }
 
+#[tokio::test]
+async fn the_last_operation_is_replaced_also_when_the_schedule_is_of_another_type_since() {
+    let stack = Stack::start().await;
+    let (_gate_worker, _gate) = stack.gate_worker("g1").await;
+    let _worker = stack.worker("dummy", "w1").await;
+    let api = stack.api();
+    let mut schedule = noops("0 0 1 1 *");
+    (schedule["domain"], schedule["body"]) = (json!("gate"), json!({}));
+    put(api, "moved", &schedule).await.expect(201);
+    let run = api.post("/api/v1/schedules/moved/run", &json!({})).await;
+    let first = run.expect(202).json["operation_id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    api.wait_for_status(&first, "running").await;
+
+    put(api, "moved", &noops("* * * * * *")).await.expect(200);
+
+    api.wait_for_status(&first, "cancelled").await;
+}
+
 /// The id of a slot is known before, so others must not be able to take it.
 #[tokio::test]
 async fn the_ids_of_slots_are_kept_for_their_schedule() {

@@ -19,7 +19,7 @@ use ktrdr_bus::key_values::KeyError;
 use ktrdr_bus::oplog::stream_time;
 use ktrdr_bus::telemetry::{Repeated, chain};
 use ktrdr_protocol::cancel::CancelIntent;
-use ktrdr_protocol::id::{OperationId, ScheduleId};
+use ktrdr_protocol::id::{OperationId, ScheduleId, WorkerType};
 use ktrdr_protocol::schedule::{LastError, LastRun, Overlap, slot_id};
 use ktrdr_protocol::time::Timestamp;
 use tokio::time::Instant;
@@ -353,11 +353,11 @@ async fn open_run(state: &AppState, known: &Known) -> Result<Option<OperationId>
     Ok((is_open() == Some(true)).then(|| last.clone()))
 }
 
-/// Whether an operation was started by this schedule. A worker of another type can write any schedule
-/// into a start request, under the id of a slot.
-fn is_of(view: &View, id: &ScheduleId, known: &Known) -> bool {
+/// Whether an operation was started by this schedule, as one of this type. A worker of another type can
+/// write any schedule into a start request, under the id of a slot.
+fn is_of(view: &View, id: &ScheduleId, worker_type: &WorkerType) -> bool {
     let record = &view.record;
-    record.schedule_id() == Some(id) && record.queue.worker_type == known.schedule.worker_type
+    record.schedule_id() == Some(id) && record.queue.worker_type == *worker_type
 }
 
 /// Cancels the operation that the next one replaces, if the schedule has started it.
@@ -370,8 +370,10 @@ async fn replace(
     let Some(view) = state.projection.get(open.as_str()) else {
         return Ok(());
     };
+    let worker_type = known.run.last_type.as_ref();
+    let worker_type = worker_type.unwrap_or(&known.schedule.worker_type);
     // Somebody else's operation held the unique key of a slot.
-    if !is_of(&view, id, known) {
+    if !is_of(&view, id, worker_type) {
         return Ok(());
     }
     let reason = "replaced by the next slot of its schedule".to_owned();
@@ -415,6 +417,7 @@ async fn finish(
                     slot: Some(slot),
                     at: now,
                 });
+                run.last_type = Some(known.schedule.worker_type.clone());
             }
             Err(error) if is_worth_waiting(&error, known, now) => {
                 return Err(Trouble::Start(error.problem().error.clone()));
@@ -473,7 +476,7 @@ async fn start(
     let operation_id = slot_id(id, slot).map_err(ApiError::internal)?;
     let is_ours = || {
         let view = state.projection.get(operation_id.as_str());
-        view.is_some_and(|view| is_of(&view, id, known))
+        view.is_some_and(|view| is_of(&view, id, &known.schedule.worker_type))
     };
     if is_ours() {
         return Ok(operation_id);

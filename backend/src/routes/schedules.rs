@@ -11,7 +11,7 @@ use ktrdr_http::body::BodyOf;
 use ktrdr_http::openapi::{Describe, Description};
 use ktrdr_http::start_body::{BodyError, StartBody};
 use ktrdr_http::tokens::Principal;
-use ktrdr_protocol::id::{OperationId, ScheduleId};
+use ktrdr_protocol::id::{OperationId, ScheduleId, WorkerType};
 use ktrdr_protocol::rest::Violation;
 use ktrdr_protocol::rest::schedules::{
     DeletedScheduleResponse, PutSchedule, ScheduleDocument, ScheduleResponse, SchedulesPage,
@@ -384,14 +384,20 @@ pub async fn run(
                 trace,
             );
             let answer = answer.await?;
-            note_run(&starting, &id, answer.operation_id().clone()).await;
+            let worker_type = &known.schedule.worker_type;
+            note_run(&starting, &id, worker_type, answer.operation_id()).await;
             Ok(answer)
         })
         .await
 }
 
 /// Writes down the last operation of a schedule. The operation runs also when that does not succeed.
-async fn note_run(state: &AppState, id: &ScheduleId, operation_id: OperationId) {
+async fn note_run(
+    state: &AppState,
+    id: &ScheduleId,
+    worker_type: &WorkerType,
+    operation_id: &OperationId,
+) {
     for _ in 0..TRIES {
         let Ok(Some(Known {
             mut run,
@@ -406,6 +412,7 @@ async fn note_run(state: &AppState, id: &ScheduleId, operation_id: OperationId) 
             slot: None,
             at: state.projection.now(),
         });
+        run.last_type = Some(worker_type.clone());
         match state.schedules.decide(id, &run, run_revision).await {
             Ok(None) => {}
             Ok(Some(_)) => return,

@@ -99,6 +99,9 @@ pub struct ScheduleRun {
     pub decided_at: Option<Timestamp>,
     /// The last operation that was started.
     pub last_run: Option<LastRun>,
+    /// Its worker type: the schedule may be one of another type by now. Earlier releases did not write it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_type: Option<WorkerType>,
     /// The last slot that could not be started, if it is later than the last one that could.
     pub last_error: Option<LastError>,
     /// Slots that were left out because the last operation had not ended.
