@@ -8,21 +8,39 @@
 //! How it is solved: [`crate::duties`] asks the server something every second, and one question
 //! without an answer is enough. Requests and probes only look at what is known.
 //!
+//! A server that was frozen and goes on believes for a moment what was true before: it may say that a
+//! stream is empty of what others have stored meanwhile. So for a moment its word is not enough to deny
+//! something ([`NatsAnswers::are_settled`]).
+//!
 //! Rejected: more frequent pings. Two of them must fail before the connection is closed, and a slow
 //! network would lose its connections.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+/// So long after a silence, a server has learned from the others what they did meanwhile. In trials it
+/// took a quarter of a second.
+const SETTLING: Duration = Duration::from_secs(2);
 
 /// What the last questions have led to.
 #[derive(Debug, Default)]
 pub struct NatsAnswers {
     is_silent: AtomicBool,
+    /// When the last silence ended.
+    back_at: Mutex<Option<Instant>>,
 }
 
 impl NatsAnswers {
     /// Notes an answer. Returns whether the server was silent before.
     pub fn note_answer(&self) -> bool {
-        self.is_silent.swap(false, Ordering::Relaxed)
+        let was_silent = self.is_silent.swap(false, Ordering::Relaxed);
+        if was_silent {
+            *self.back_at.lock() = Some(Instant::now());
+        }
+        was_silent
     }
 
     /// Notes a question without an answer. Returns whether the server answered before.
@@ -33,5 +51,33 @@ impl NatsAnswers {
     /// Whether the last question had no answer.
     pub fn are_missing(&self) -> bool {
         self.is_silent.load(Ordering::Relaxed)
+    }
+
+    /// Whether the server answers, and has done so long enough to know what the others know.
+    pub fn are_settled(&self) -> bool {
+        let back_at = *self.back_at.lock();
+        !self.are_missing() && back_at.is_none_or(|at| at.elapsed() >= SETTLING)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn answers_count_some_time_after_a_silence() {
+        let answers = NatsAnswers::default();
+        assert!(answers.are_settled());
+
+        answers.note_silence();
+        assert!(!answers.are_settled());
+
+        answers.note_answer();
+        assert!(!answers.are_missing());
+        assert!(!answers.are_settled());
+
+        tokio::time::advance(SETTLING).await;
+        answers.note_answer();
+        assert!(answers.are_settled());
     }
 }

@@ -145,6 +145,7 @@ async fn find_after_reading(
 async fn has_read_all(state: &AppState) -> bool {
     let (projection, connection) = (&state.projection, &state.connection);
     state.has_nats()
+        && state.nats_answers.are_settled()
         && state
             .stream_end
             .reach(projection, connection, &state.names)
