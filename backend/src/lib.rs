@@ -37,6 +37,7 @@
 //! | `refused` | reads messages of the bus, and counts those that are not believed |
 //! | `settings_in_force` | the settings that live with the streams, as this backend has read them |
 //! | `figures` | how full streams and queues are, and how old unfinished work is |
+//! | `stream_position` | asks a stream where it ends, and what follows |
 //! | `nats_answers` | whether NATS answers |
 //! | `json_check` | checks that bytes which arrive piece by piece are one JSON value |
 //! | `request_metrics` | HTTP requests, counted and timed |
@@ -84,6 +85,7 @@ mod starts;
 mod state;
 mod stored_results;
 mod stream_end;
+mod stream_position;
 mod subject_pager;
 mod summaries;
 

@@ -15,13 +15,13 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use async_nats::jetstream::stream::RawMessageErrorKind;
 use ktrdr_bus::nats::Connection;
 use ktrdr_protocol::subject::SubjectNames;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::projection::Projection;
+use crate::stream_position::{last_sequence, next_sequence};
 
 /// How long a request about an unknown id may wait for what was written before it.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -114,35 +114,6 @@ async fn last_to_apply(
         Ok(_) => Some(applied),
         Err(error) => {
             tracing::debug!(%error, "a stream does not say what follows");
-            None
-        }
-    }
-}
-
-/// The sequence of the first message behind `applied`, by the word of the stream's leader.
-///
-/// # Errors
-/// When the leader does not answer.
-pub async fn next_sequence(
-    connection: &Connection,
-    stream: String,
-    applied: u64,
-) -> Result<Option<u64>, async_nats::Error> {
-    let stream = connection.jetstream.get_stream_no_info(stream).await?;
-    let next = stream.raw_message_builder().sequence(applied + 1);
-    match next.next_by_subject(">").send().await {
-        Ok(message) => Ok(Some(message.sequence)),
-        Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// The last sequence of this stream; `None` when nobody answers.
-pub async fn last_sequence(connection: &Connection, stream: String) -> Option<u64> {
-    match connection.jetstream.get_stream(stream).await {
-        Ok(stream) => Some(stream.cached_info().state.last_sequence),
-        Err(error) => {
-            tracing::debug!(%error, "a stream does not say where it ends");
             None
         }
     }

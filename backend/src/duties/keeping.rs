@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use crate::projection::over::{OverOperation, keys_of};
 use crate::state::AppState;
-use crate::stream_end::last_sequence;
+use crate::stream_position::last_sequence;
 
 /// Pause between two rounds; shorter for a short retention.
 const MOST_BETWEEN_ROUNDS: Duration = Duration::from_secs(5);

@@ -33,7 +33,7 @@ use tokio::time::MissedTickBehavior;
 use super::Projection;
 use super::decode::decode;
 use crate::settings_in_force::SettingsInForce;
-use crate::stream_end::next_sequence;
+use crate::stream_position::next_sequence;
 
 /// Messages applied under one lock, at most. A request that reads waits for one such batch.
 const MAX_BATCH: usize = 512;
