@@ -216,7 +216,11 @@ async fn every_command_that_waits_notices_that_its_operation_was_cancelled() {
     let commands = all_waiting(&stack, &scratch).await;
 
     let (code, out, err) = run(&stack, &["cancel", "--type", "dummy", "--yes"]).await;
-    assert_eq!((code, out.as_str()), (0, "cancelled: 4\n"), "{err}");
+    assert_eq!(
+        (code, out.as_str()),
+        (0, "cancelled, or asked to stop: 4\n"),
+        "{err}"
+    );
 
     let mut codes = Vec::new();
     for command in commands {
