@@ -15,7 +15,6 @@
 //! Rejected: more frequent pings. Two of them must fail before the connection is closed, and a slow
 //! network would lose its connections.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -27,36 +26,48 @@ const SETTLING: Duration = Duration::from_secs(2);
 
 /// What the last questions have led to.
 #[derive(Debug, Default)]
-pub struct NatsAnswers {
-    is_silent: AtomicBool,
-    /// When the last silence ended.
-    back_at: Mutex<Option<Instant>>,
+pub struct NatsAnswers(Mutex<State>);
+
+#[derive(Debug, Clone, Copy, Default)]
+enum State {
+    /// Every question had its answer.
+    #[default]
+    Answering,
+    /// The last question had no answer.
+    Silent,
+    /// It answers again, since then.
+    Back(Instant),
 }
 
 impl NatsAnswers {
     /// Notes an answer. Returns whether the server was silent before.
     pub fn note_answer(&self) -> bool {
-        let was_silent = self.is_silent.swap(false, Ordering::Relaxed);
+        let mut state = self.0.lock();
+        let was_silent = matches!(*state, State::Silent);
         if was_silent {
-            *self.back_at.lock() = Some(Instant::now());
+            *state = State::Back(Instant::now());
         }
         was_silent
     }
 
     /// Notes a question without an answer. Returns whether the server answered before.
     pub fn note_silence(&self) -> bool {
-        !self.is_silent.swap(true, Ordering::Relaxed)
+        let before = std::mem::replace(&mut *self.0.lock(), State::Silent);
+        !matches!(before, State::Silent)
     }
 
     /// Whether the last question had no answer.
     pub fn are_missing(&self) -> bool {
-        self.is_silent.load(Ordering::Relaxed)
+        matches!(*self.0.lock(), State::Silent)
     }
 
     /// Whether the server answers, and has done so long enough to know what the others know.
     pub fn are_settled(&self) -> bool {
-        let back_at = *self.back_at.lock();
-        !self.are_missing() && back_at.is_none_or(|at| at.elapsed() >= SETTLING)
+        match *self.0.lock() {
+            State::Answering => true,
+            State::Silent => false,
+            State::Back(since) => since.elapsed() >= SETTLING,
+        }
     }
 }
 

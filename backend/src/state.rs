@@ -211,6 +211,19 @@ impl AppState {
         self.connection.is_up() && !self.nats_answers.are_missing()
     }
 
+    /// Waits until all that the stream held when this was called has been read. False when that is not
+    /// known.
+    pub async fn has_read_all(&self) -> bool {
+        let end = &self.stream_end;
+        end.reach(
+            &self.projection,
+            &self.connection,
+            &self.nats_answers,
+            &self.names,
+        )
+        .await
+    }
+
     /// Whether everything can be served: `/ready` answers 200.
     pub fn is_ready(&self) -> bool {
         self.has_nats() && self.is_loaded() && self.need_reader().is_ok()

@@ -20,6 +20,7 @@ use ktrdr_protocol::subject::SubjectNames;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use crate::nats_answers::NatsAnswers;
 use crate::projection::Projection;
 use crate::stream_position::{last_sequence, next_sequence};
 
@@ -49,15 +50,17 @@ struct Question {
 
 impl StreamEnd {
     /// Waits until `projection` has applied everything that the stream held when this was called.
-    /// False when that is not known after a second, and at once when there is no connection.
+    /// False when that is not known after a second, and at once when the server cannot be asked or its
+    /// word does not count yet.
     #[must_use]
     pub async fn reach(
         &self,
         projection: &Projection,
         connection: &Connection,
+        answers: &NatsAnswers,
         names: &SubjectNames,
     ) -> bool {
-        if !connection.is_up() {
+        if !connection.is_up() || !answers.are_settled() {
             return false;
         }
 
@@ -69,7 +72,8 @@ impl StreamEnd {
             }
         };
         let reached = tokio::time::timeout(PATIENCE, reaching).await;
-        let is_reached = reached.unwrap_or(false);
+        // The server may have been silent in between.
+        let is_reached = reached.unwrap_or(false) && answers.are_settled();
         if !is_reached {
             tracing::debug!("the end of the stream was not reached in time");
         }

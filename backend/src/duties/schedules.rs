@@ -342,12 +342,8 @@ async fn open_run(state: &AppState, known: &Known) -> Result<Option<OperationId>
         Some(!view.status().is_terminal())
     };
     // Another backend may have started it a moment ago.
-    if is_open() != Some(false) {
-        let (projection, connection) = (&state.projection, &state.connection);
-        let reached = state.stream_end.reach(projection, connection, &state.names);
-        if !reached.await {
-            return Err(Trouble::NotRead);
-        }
+    if is_open() != Some(false) && !state.has_read_all().await {
+        return Err(Trouble::NotRead);
     }
     // One that nobody knows any more has ended long ago.
     Ok((is_open() == Some(true)).then(|| last.clone()))

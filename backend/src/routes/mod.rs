@@ -109,7 +109,7 @@ async fn find_after_reading(
     id: &str,
 ) -> Result<View, ApiError> {
     // No operation can have an id that is not valid.
-    let has_read_all = OperationId::new(id).is_err() || has_read_all(state).await;
+    let has_read_all = OperationId::new(id).is_err() || state.has_read_all().await;
     if let Some(view) = visible(state, principal, id) {
         return Ok(view);
     }
@@ -139,17 +139,6 @@ async fn find_after_reading(
             not_read_yet(state, id)
         }
     })
-}
-
-/// Whether everything that the stream held when this was called has been read.
-async fn has_read_all(state: &AppState) -> bool {
-    let (projection, connection) = (&state.projection, &state.connection);
-    state.has_nats()
-        && state.nats_answers.are_settled()
-        && state
-            .stream_end
-            .reach(projection, connection, &state.names)
-            .await
 }
 
 /// The answer about an id that this backend does not know, while there may be operations that it has
