@@ -202,26 +202,12 @@ impl Model {
         let request = self.sharing_token(request);
         let number = self.base + self.records.len() as u32;
         let record = Record::new(request, sequence, queue);
-        self.numbers.insert(record.id.clone(), number);
-        self.index.insert(number, record.place());
-        if let Some(schedule) = record.schedule_id() {
-            self.index.scheduled(number, schedule);
-        }
-        if let Some(labels) = record.labels() {
-            self.index.label(number, labels);
-        }
-        self.waiting
-            .change(number, Times::default(), record.times());
-        self.keys.note_operation(number, &record, false);
+        self.enter(number, &record);
 
-        let mut applied = applied(&record, Transition::Created);
-        if let Some(retried) = record.retry_of() {
-            self.retries
-                .entry(retried.clone())
-                .or_default()
-                .push(number);
-            applied.retried = Some(retried.clone());
-        }
+        let applied = Applied {
+            retried: record.retry_of().cloned(),
+            ..applied(&record, Transition::Created)
+        };
         self.records.push_back(Some(Arc::new(record)));
         Ok(applied)
     }
@@ -774,41 +760,49 @@ impl Model {
         self.keys.forget_numbers();
         self.missing.clear();
         self.retries.clear();
-        self.records.retain(Option::is_some);
-        self.records.shrink_to_fit();
+        let mut records = std::mem::take(&mut self.records);
+        records.retain(Option::is_some);
+        records.shrink_to_fit();
         let mut ends = Vec::with_capacity(self.ends.len());
-        for (number, record) in (0u32..).zip(self.records.iter().flatten()) {
+        for (number, record) in (0u32..).zip(records.iter().flatten()) {
             ends.extend(record.completed_at.map(|ended_at| (ended_at, number)));
-            self.numbers.insert(record.id.clone(), number);
-            self.index.insert(number, record.place());
-            self.index.attribute(number, None, record.worker_id());
-            if let Some(schedule) = record.schedule_id() {
-                self.index.scheduled(number, schedule);
-            }
-            if let Some(labels) = record.labels() {
-                self.index.label(number, labels);
-            }
-            self.waiting
-                .change(number, Times::default(), record.times());
-            self.keys.note_operation(number, record, false);
-            if record.request() == CountingRequest::Missing {
-                self.missing.insert(number);
-            }
-            if let Some(failure) = record.failure() {
-                self.index.failed(number, &failure.code);
-            }
-            if let Some(retried) = record.retry_of() {
-                self.retries
-                    .entry(retried.clone())
-                    .or_default()
-                    .push(number);
-            }
-            if record.cancel_requested_at().is_some() && !record.state.status.is_terminal() {
-                self.index.cancelling(number);
-            }
+            self.enter(number, record);
         }
+        self.records = records;
         ends.sort_by_key(|(ended_at, _)| *ended_at);
         self.ends = ends.into();
+    }
+
+    /// Enters a record into every index, under a number that is free.
+    fn enter(&mut self, number: u32, record: &Record) {
+        self.numbers.insert(record.id.clone(), number);
+        self.index.insert(number, record.place());
+        self.index.attribute(number, None, record.worker_id());
+        if let Some(schedule) = record.schedule_id() {
+            self.index.scheduled(number, schedule);
+        }
+        if let Some(labels) = record.labels() {
+            self.index.label(number, labels);
+        }
+        if let Some(failure) = record.failure() {
+            self.index.failed(number, &failure.code);
+        }
+        if record.cancel_requested_at().is_some() && !record.state.status.is_terminal() {
+            self.index.cancelling(number);
+        }
+
+        self.waiting
+            .change(number, Times::default(), record.times());
+        self.keys.note_operation(number, record, false);
+        if record.request() == CountingRequest::Missing {
+            self.missing.insert(number);
+        }
+        if let Some(retried) = record.retry_of() {
+            self.retries
+                .entry(retried.clone())
+                .or_default()
+                .push(number);
+        }
     }
 }
 
