@@ -3,7 +3,7 @@
 use ktrdr_client::{CatchUp, Client, Overlap, PutSchedule, ScheduleDocument, ScheduleId};
 use serde_json::{Map, Value};
 
-use super::watch;
+use super::start;
 use crate::args::{PutArgs, SchedulesCommand};
 use crate::failure::Failure;
 use crate::parameters;
@@ -149,15 +149,7 @@ fn changed(schedule: &ScheduleDocument, json: bool) -> Result<(), Failure> {
 
 async fn start(client: &Client, id: &ScheduleId, wait: bool, json: bool) -> Result<(), Failure> {
     let started = client.run_schedule(id).await?;
-    if wait {
-        eprintln!("started {}", started.operation_id);
-        return watch::run(client, &[started.operation_id.into_owned()], json).await;
-    }
-    if json {
-        print_json(&started)
-    } else {
-        print(started.operation_id.as_str())
-    }
+    start::show(client, started, wait, json).await
 }
 
 /// The schedule: what the file says, and what the command line says instead.

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use ktrdr_client::{Client, ErrorCode, InvalidName, OneStarted, OperationId, Start};
+use ktrdr_client::{Client, ErrorCode, InvalidName, OneStarted, OperationId, Start, StartResponse};
 use serde_json::{Map, Value, json};
 
 use super::watch;
@@ -31,8 +31,20 @@ pub async fn run(client: &Client, start: StartArgs, json: bool) -> Result<(), Fa
         request = request.operation_id(id);
     }
     let started = request.await?;
+    show(client, started, start.wait, json).await
+}
 
-    if start.wait {
+/// Prints the id of a started operation, or follows it to its end.
+///
+/// # Errors
+/// [`Failure`]; with `wait` also when the operation does not complete.
+pub async fn show(
+    client: &Client,
+    started: StartResponse<'static>,
+    wait: bool,
+    json: bool,
+) -> Result<(), Failure> {
+    if wait {
         // Whoever interrupts this can go on with `ktrdr watch`.
         eprintln!("started {}", started.operation_id);
         return watch::run(client, &[started.operation_id.into_owned()], json).await;
