@@ -1,6 +1,8 @@
 //! `ktrdr-backend nats-config`: prints a configuration of nats-server in which each program may do
 //! what it needs, and nothing else.
 
+use std::io::{self, Write};
+
 use clap::{Args, ValueEnum};
 use ktrdr_bus::permissions::config::{ConfigError, accounts};
 use ktrdr_bus::permissions::{Installation, Proof};
@@ -44,14 +46,29 @@ enum WorkerHttp {
     Health,
 }
 
+/// Why no configuration was printed.
+#[derive(Debug, thiserror::Error)]
+pub enum NatsConfigError {
+    /// There is none for these worker types.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// It could not be written to standard output.
+    #[error("cannot print the configuration")]
+    Print(#[source] io::Error),
+}
+
 impl NatsConfig {
     /// Prints the configuration.
     ///
     /// # Errors
-    /// [`ConfigError`].
-    pub fn run(self) -> Result<(), ConfigError> {
-        print!("{}", self.text()?);
-        Ok(())
+    /// [`NatsConfigError`].
+    pub fn run(self) -> Result<(), NatsConfigError> {
+        let text = self.text()?;
+        match io::stdout().write_all(text.as_bytes()) {
+            // Whoever reads it has read enough.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            written => written.map_err(NatsConfigError::Print),
+        }
     }
 
     fn text(self) -> Result<String, ConfigError> {

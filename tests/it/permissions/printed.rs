@@ -30,6 +30,22 @@ fn printed() -> String {
 }
 
 #[test]
+fn a_reader_that_has_read_enough_is_no_error() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+
+    let output = Command::new(program("ktrdr-backend"))
+        .args(["nats-config", "--types", "dummy"])
+        .env_remove("KTRDR_SUBJECT_PREFIX")
+        .stdout(writer)
+        .output()
+        .unwrap();
+
+    assert!(output.status.success(), "{output:?}");
+    assert!(output.stderr.is_empty(), "{output:?}");
+}
+
+#[test]
 fn the_shipped_configuration_and_the_tables_are_those_of_the_code() {
     let shipped = std::fs::read_to_string(repository().join("deploy/nats.secure.conf")).unwrap();
     assert!(
