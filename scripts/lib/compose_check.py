@@ -277,14 +277,14 @@ def check_backup():
 
     page = (ROOT / "docs" / "deployment.md").read_text()
     section = page.split("## Backup and restore", 1)[1].split("\n## ", 1)[0]
-    backup, restore = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
-    project.shell(backup)
+    volume, backup, restore = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
+    project.shell(volume + backup)
     project.wait_until_healthy()
     later = Operations(project.api)
     lost = later.dummy(0.1)
     later.all_complete()
 
-    project.shell(restore)
+    project.shell(volume + restore)
     project.wait_until_healthy()
     operations.all_complete()
     expect(project.api.status(f"/api/v1/operations/{lost}") == 404, "an operation from after the backup is there")

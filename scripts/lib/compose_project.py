@@ -158,7 +158,6 @@ class Project:
             ("ktrdr-backend:latest", IMAGES["BACKEND_IMAGE"]),
             ("-t ktrdr-exec-worker ", f"-t {IMAGES['EXEC_WORKER_IMAGE']} "),
             ("FROM ktrdr-worker\n", f"FROM {IMAGES['WORKER_IMAGE']}\n"),
-            ("ktrdr_jetstream", f"{self.name}_jetstream"),
             ("localhost:8000", "localhost:" + self.environment["KTRDR_API_BIND"].split(":")[1]),
         ]:
             script = script.replace(text, replacement)
