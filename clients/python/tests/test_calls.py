@@ -3,19 +3,24 @@
 import datetime
 import json
 import pathlib
+import re
 import sys
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "src"))
 
 import ktrdr
-from ktrdr._client.calls import Answer, Calls, Close, Item, Next, Open, Pause, Request, filter_members, filter_pairs, start_body
+from ktrdr._client.calls import Answer, Calls, Close, Item, Next, Open, Pause, Request, filter_members, filter_pairs, refused_among, start_body
 from ktrdr._client.errors import ApiError
 from ktrdr._client.sse import Parser
 
 
 def ok(**members):
     return Answer(200, {}, json.dumps(members).encode())
+
+
+def ignore(document):
+    pass
 
 
 def refused(status, code=None, retry_after=None, **members):
@@ -100,6 +105,8 @@ class Repeats(unittest.TestCase):
             refused(503, "schema_unusable", 1),
             refused(503, "nats_unavailable", 1, missing_permissions=["x"]),
             refused(503, "overloaded", 60),  # longer than the patience
+            refused(502, "invalid_result"),
+            refused(507, "storage_full"),
         ]:
             with self.assertRaises(ktrdr.ApiError) as caught:
                 drive(Calls(5).document("GET", "stats"), answer)
@@ -110,6 +117,57 @@ class Repeats(unittest.TestCase):
             drive(Calls(0).document("GET", "stats"), ktrdr.Unreachable("no route"))
         with self.assertRaisesRegex(ktrdr.ClientError, "no JSON"):
             drive(Calls(5).document("GET", "stats"), Answer(200, {}, b"<html>"))
+
+    def test_what_passes_is_repeated_also_when_something_between_answers(self):
+        for answer in [
+            refused(503, "not_ready"),
+            refused(503, "nats_unavailable"),
+            refused(503, "overloaded", 0.01),
+            refused(503, "archive_unavailable"),
+            refused(502),
+            refused(503),
+            refused(504),
+        ]:
+            sent, _, _, _ = drive(Calls(5).document("GET", "stats"), answer, ok(data={}))
+            self.assertEqual(len(sent), 2)
+
+    def test_every_code_of_the_docs_passes_or_lasts_as_they_say(self):
+        page = pathlib.Path(__file__).parents[3] / "docs" / "errors.md"
+        rows = re.findall(r"^\| `(\w+)` \| (\d+) \|", page.read_text(), re.MULTILINE)
+        passing = {code for code, status in rows if ApiError(int(status), {"code": code}).is_passing}
+
+        self.assertEqual(passing, {"not_ready", "nats_unavailable", "outcome_unknown", "check_timeout", "overloaded", "archive_unavailable"})
+
+    def test_an_answer_that_sends_elsewhere_is_no_success(self):
+        moved = Answer(301, {"location": "https://other/"}, b"<html>")
+        calls = Calls(5)
+        for call in [calls.document("GET", "stats"), calls.events("events"), calls.delete_schedule("nightly")]:
+            with self.assertRaisesRegex(ApiError, "https://other/") as caught:
+                drive(call, moved)
+            self.assertEqual(caught.exception.status, 301)
+
+    def test_what_is_no_answer_of_a_backend_is_told(self):
+        calls = Calls(5)
+        for call, body in [
+            (calls.document("GET", "stats"), b"[]"),
+            (calls.data("GET", "stats"), b"{}"),
+            (calls.data("GET", "stats"), b'{"data": []}'),
+            (calls.workers(None, None), b"{}"),
+            (calls.logs("a", None), b'{"data": {}}'),
+            (calls.wait("a", None, None, ignore), b"[]"),
+            (calls.result("a", None, None, ignore), b'{"data": {}}'),
+        ]:
+            with self.assertRaisesRegex(ktrdr.ClientError, "is there a KTRDR backend"):
+                drive(call, Answer(200, {}, body))
+        for data in ("{", "[]"):
+            with self.assertRaisesRegex(ktrdr.ClientError, "is there a KTRDR backend"):
+                drive(calls.events("events"), Answer(200, {}), f"data: {data}\n\n")
+
+    def test_what_no_header_can_hold_is_refused_before_it_is_sent(self):
+        for wrong in ("", "a\nb", "\u00fc", " a"):
+            for call in [Calls(5).start("dummy", None, None, wrong, {}), Calls(5).events("events", last_event_id=wrong)]:
+                with self.assertRaisesRegex(ValueError, "cannot be sent"):
+                    next(call)
 
     def test_an_error_says_everything(self):
         violations = [{"path": "/steps", "message": "is no number"}]
@@ -134,6 +192,8 @@ class Repeats(unittest.TestCase):
         self.assertEqual(json.loads(sent[1].body), {"operations": [{"n": 1, "task_id": "b"}]})
         self.assertEqual(len(pauses), 1)
         self.assertEqual([isinstance(outcome, ApiError) for outcome in outcomes], [False, False, True])
+        with self.assertRaisesRegex(ktrdr.StartsRefused, "the request at index 2: invalid_request"):
+            refused_among(outcomes, [1, 2, None])
         with self.assertRaises(ValueError):
             drive(Calls(30).start_many("dummy", [{}], ["a", "b"], {}))
 
@@ -157,7 +217,7 @@ class Repeats(unittest.TestCase):
 class Waits(unittest.TestCase):
     def test_a_wait_ends_at_its_time_also_while_nobody_answers(self):
         for begin in (Calls(30).wait, Calls(30).result):
-            call = begin("a", 0.0, None)
+            call = begin("a", 0.0, None, ignore)
             request = next(call)
             self.assertLess(request.timeout, 2)
             with self.assertRaisesRegex(TimeoutError, "a has not ended after 0.0 s"):
@@ -165,14 +225,14 @@ class Waits(unittest.TestCase):
 
         # Without a time, or with a long one, it is the patience that ends.
         for timeout in (None, 60.0):
-            call = Calls(0).wait("a", timeout, None)
+            call = Calls(0).wait("a", timeout, None, ignore)
             next(call)
             with self.assertRaises(ktrdr.Unreachable):
                 call.throw(ktrdr.Unreachable("no route"))
 
     def test_a_wait_asks_until_the_end(self):
-        sent, _, _, (_, result) = drive(
-            Calls(30).result("a/b", None, None),
+        sent, _, _, result = drive(
+            Calls(30).result("a/b", None, None, ignore),
             ok(data={"operation_id": "a", "status": "running"}),
             ok(data={"operation_id": "a", "status": "completed", "result": None}),
             ok(data=[1, 2]),
@@ -182,16 +242,25 @@ class Waits(unittest.TestCase):
         self.assertTrue(sent[2].path.endswith("/results"))
         self.assertEqual(result, [1, 2])
 
+    def test_every_document_is_handed_on_also_when_the_wait_fails(self):
+        taken = []
+        failed = ok(data={"operation_id": "a", "status": "failed"})
+        with self.assertRaises(ktrdr.OperationFailed):
+            drive(Calls(30).result("a", None, None, taken.append), ok(data={"operation_id": "a", "status": "running"}), failed)
+        with self.assertRaises(TimeoutError):
+            drive(Calls(30).wait("a", 0.0, None, taken.append), ok(data={"operation_id": "a", "status": "running"}))
+        self.assertEqual([document["status"] for document in taken], ["running", "failed", "running"])
+
     def test_it_gives_up_and_says_how_an_operation_ended(self):
         running = ok(data={"operation_id": "a", "status": "running"})
         with self.assertRaisesRegex(TimeoutError, "a is running"):
-            drive(Calls(30).wait("a", 0.0, None), running)
+            drive(Calls(30).wait("a", 0.0, None, ignore), running)
         error = {"code": "timeout", "message": "too slow"}
         with self.assertRaises(ktrdr.OperationFailed) as caught:
-            drive(Calls(30).result("a", None, None), ok(data={"operation_id": "a", "status": "failed", "error": error}))
+            drive(Calls(30).result("a", None, None, ignore), ok(data={"operation_id": "a", "status": "failed", "error": error}))
         self.assertEqual((caught.exception.code, caught.exception.message), ("timeout", "too slow"))
         with self.assertRaises(ktrdr.OperationCancelled):
-            drive(Calls(30).result("a", None, None), ok(data={"operation_id": "a", "status": "cancelled"}))
+            drive(Calls(30).result("a", None, None, ignore), ok(data={"operation_id": "a", "status": "cancelled"}))
 
 
 class Streams(unittest.TestCase):

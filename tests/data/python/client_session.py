@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
-from typing import Iterator, List
+from typing import TYPE_CHECKING, Iterator, List
 
 import ktrdr
 from word_count import Counted, WordCount, word_count
@@ -43,6 +43,18 @@ def results(client: ktrdr.Client) -> None:
         assert error.code and error.operation_id == failed.id, error
     again = failed.retry().wait()
     assert again.document["retry_of"] == failed.id and again.status == "failed", again.document
+
+
+if TYPE_CHECKING:
+
+    async def are_typed(client: ktrdr.Client, other: ktrdr.AsyncClient, requests: List[WordCount]) -> None:
+        """A worker's function says which results come. Of `Any`, there would be no error to ignore."""
+        client.run(word_count, requests[0]).wrong  # type: ignore[attr-defined]
+        next(client.map(word_count, requests)).wrong  # type: ignore[attr-defined]
+        next(client.map(word_count, requests, return_errors=True)).words  # type: ignore[union-attr]
+        (await other.run(word_count, requests[0])).wrong  # type: ignore[attr-defined]
+        async for result in other.map(word_count, requests):
+            result.wrong  # type: ignore[attr-defined]
 
 
 def repeats(client: ktrdr.Client) -> None:

@@ -13,7 +13,7 @@ if __name__ == "__main__":
     ktrdr.main(greet)
 ```
 
-A client starts operations and waits for them. It needs httpx (`pip install 'ktrdr[client]'`):
+A client starts operations and waits for them. It needs httpx (`pip install httpx`):
 
 ```python
 with ktrdr.Client() as client:
@@ -69,5 +69,5 @@ def __getattr__(name: str) -> Any:
     try:
         from ._client import asynchronous, sync
     except ImportError as error:
-        raise ImportError(f"ktrdr.{name} needs httpx: pip install 'ktrdr[client]' ({error})") from error
+        raise ImportError(f"ktrdr.{name} needs httpx: pip install httpx ({error})") from error
     return getattr(asynchronous if name.startswith("Async") else sync, name)

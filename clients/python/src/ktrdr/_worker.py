@@ -16,9 +16,11 @@ __all__ = ["Worker", "worker"]
 
 Request = TypeVar("Request")
 Result = TypeVar("Result")
+#: Where a result or an error is wanted, a worker fits that makes the result.
+Made = TypeVar("Made", covariant=True)
 
 
-class Worker(Generic[Request, Result]):
+class Worker(Generic[Request, Made]):
     """A function with what a worker says about itself. Calling it calls the function."""
 
     def __init__(
@@ -69,9 +71,9 @@ class Worker(Generic[Request, Result]):
         made: Request = self._make_request(parameters)
         return made
 
-    def result(self, value: Any) -> Result:
+    def result(self, value: Any) -> Made:
         """The result that this JSON is: a value of the type that the function returns."""
-        made: Result = self._make_result(value)
+        made: Made = self._make_result(value)
         return made
 
 

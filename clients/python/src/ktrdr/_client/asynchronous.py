@@ -17,6 +17,7 @@ from typing import (
     Iterable,
     Iterator,
     List,
+    Literal,
     Optional,
     Sequence,
     Type,
@@ -30,8 +31,8 @@ import httpx
 from .._worker import Worker
 from .bar import bar
 from .calls import Answer, Call, Calls, Close, Effect, Item, Next, Open, Pause, Request, refused_among
-from .connection import BaseOperation, Settings, Verify, built, unreachable
-from .errors import ApiError, ClientError, Unreachable
+from .connection import BaseOperation, Settings, Verify, built, failed
+from .errors import ApiError, ClientError
 from .metrics import Metrics
 from .options import Execution, Filter
 from .sse import Event
@@ -81,7 +82,7 @@ class AsyncClient:
     async def _run(self, call: Call[T]) -> T:
         return await _Runner(self._http, self.url).run(call)
 
-    def _iterate(self, call: Call[None]) -> AsyncIterator[Any]:
+    def _iterate(self, call: Call[None]) -> AsyncGenerator[Any, None]:
         return _Runner(self._http, self.url).iterate(call)
 
     # ------------------------------------------------------------ starts
@@ -119,9 +120,41 @@ class AsyncClient:
         answer = await self._run(self._calls.start(what, request, task_id, idempotency_key, execution))
         return self._operation(answer, what)
 
-    async def run(self, what: Any, request: Any = None, *, progress: bool = False, **execution: "Unpack[Execution]") -> Any:
+    @overload
+    async def run(
+        self,
+        what: Worker[Parameters, Result],
+        request: Parameters,
+        *,
+        progress: bool = False,
+        task_id: Optional[str] = None,
+        idempotency_key: Optional[str] = None,
+        **execution: "Unpack[Execution]",
+    ) -> Result: ...
+    @overload
+    async def run(
+        self,
+        what: str,
+        request: Any = None,
+        *,
+        progress: bool = False,
+        task_id: Optional[str] = None,
+        idempotency_key: Optional[str] = None,
+        **execution: "Unpack[Execution]",
+    ) -> Any: ...
+    async def run(
+        self,
+        what: Union[str, Worker[Any, Any]],
+        request: Any = None,
+        *,
+        progress: bool = False,
+        task_id: Optional[str] = None,
+        idempotency_key: Optional[str] = None,
+        **execution: "Unpack[Execution]",
+    ) -> Any:
         """As `Client.run`."""
-        return await (await self.start(what, request, **execution)).result(progress=progress)
+        answer = await self._run(self._calls.start(what, request, task_id, idempotency_key, execution))
+        return await self._operation(answer, what).result(progress=progress)
 
     @overload
     async def start_many(
@@ -155,9 +188,39 @@ class AsyncClient:
         refused_among(outcomes, operations)
         return [operation for operation in operations if operation is not None]
 
+    @overload
+    def map(
+        self,
+        what: Worker[Parameters, Result],
+        requests: Iterable[Parameters],
+        *,
+        concurrency: int = 16,
+        return_errors: Literal[False] = False,
+        execution: Optional[Execution] = None,
+    ) -> AsyncIterator[Result]: ...
+    @overload
+    def map(
+        self,
+        what: Worker[Parameters, Result],
+        requests: Iterable[Parameters],
+        *,
+        concurrency: int = 16,
+        return_errors: bool,
+        execution: Optional[Execution] = None,
+    ) -> AsyncIterator[Union[Result, ClientError]]: ...
+    @overload
+    def map(
+        self,
+        what: str,
+        requests: Iterable[Any],
+        *,
+        concurrency: int = 16,
+        return_errors: bool = False,
+        execution: Optional[Execution] = None,
+    ) -> AsyncIterator[Any]: ...
     async def map(
         self,
-        what: Any,
+        what: Union[str, Worker[Any, Any]],
         requests: Iterable[Any],
         *,
         concurrency: int = 16,
@@ -168,7 +231,8 @@ class AsyncClient:
 
         async def one(request: Any) -> Any:
             try:
-                return await (await self.start(what, request, **(execution or {}))).result()
+                answer = await self._run(self._calls.start(what, request, None, None, execution or {}))
+                return await self._operation(answer, what).result()
             except ClientError as error:
                 if return_errors:
                     return error
@@ -332,7 +396,7 @@ class AsyncOperation(BaseOperation[Result]):
     async def wait(self, timeout: Optional[float] = None, *, progress: bool = False) -> "Self":
         """As `Operation.wait`."""
         with contextlib.closing(bar(progress)) as shown:
-            self._take(await self._run(self._calls.wait(self.id, timeout, shown if progress else None)))
+            await self._run(self._calls.wait(self.id, timeout, shown if progress else None, self._take))
         return self
 
     @overload
@@ -342,8 +406,7 @@ class AsyncOperation(BaseOperation[Result]):
     async def result(self, kind: Any = None, *, timeout: Optional[float] = None, progress: bool = False) -> Any:
         """As `Operation.result`."""
         with contextlib.closing(bar(progress)) as shown:
-            document, value = await self._run(self._calls.result(self.id, timeout, shown if progress else None))
-        self._take(document)
+            value = await self._run(self._calls.result(self.id, timeout, shown if progress else None, self._take))
         return self._made(value, kind)
 
     async def cancel(self, reason: Optional[str] = None, *, wait: Optional[float] = None) -> "Self":
@@ -364,9 +427,15 @@ class AsyncOperation(BaseOperation[Result]):
         self._take(await self._run(self._calls.data("PATCH", "operations", self.id, body={"priority": priority})))
         return self
 
-    def events(self, *, last_event_id: Optional[str] = None) -> AsyncIterator[Event]:
+    async def events(self, *, last_event_id: Optional[str] = None) -> AsyncIterator[Event]:
         """As `Operation.events`."""
-        return self._client._iterate(self._calls.events("operations", self.id, "events", last_event_id=last_event_id))
+        events = self._client._iterate(self._calls.events("operations", self.id, "events", last_event_id=last_event_id))
+        try:
+            async for event in events:
+                self._take_event(event)
+                yield event
+        finally:
+            await events.aclose()
 
     async def logs(self, level: Optional[str] = None) -> List[Dict[str, Any]]:
         """As `Operation.logs`."""
@@ -395,7 +464,7 @@ class _Runner:
             pass
         return results[0]
 
-    async def iterate(self, call: Call[Any]) -> AsyncIterator[Any]:
+    async def iterate(self, call: Call[Any]) -> AsyncGenerator[Any, None]:
         items = self._steps(call, [])
         try:
             async for item in items:
@@ -416,7 +485,7 @@ class _Runner:
                             continue
                         try:
                             outcome = await self._do(effect)
-                        except Unreachable as error:
+                        except ClientError as error:
                             effect = call.throw(error)
                         else:
                             effect = call.send(outcome)
@@ -436,14 +505,14 @@ class _Runner:
             assert isinstance(effect, Request)
             response = await self._http.send(built(self._http, effect))
             return Answer(response.status_code, response.headers, response.content)
-        except httpx.TransportError as error:
-            raise unreachable(self._url, error) from error
+        except (httpx.RequestError, httpx.InvalidURL) as error:
+            raise failed(self._url, error) from error
 
     async def _open(self, request: Request) -> Answer:
         response = await self._http.send(built(self._http, request), stream=True)
         self._opened.push_async_callback(response.aclose)
         self._text = response.aiter_text()
-        body = await response.aread() if response.status_code >= 400 else b""
+        body = await response.aread() if response.status_code >= 300 else b""
         return Answer(response.status_code, response.headers, body)
 
     async def _next(self) -> Optional[str]:

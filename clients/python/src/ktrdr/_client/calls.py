@@ -11,9 +11,10 @@ import dataclasses
 import datetime
 import json
 import random
+import re
 import time
 import uuid
-from typing import Any, Dict, Generator, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, TypeVar, Union
+from typing import Any, Callable, Dict, Generator, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, TypeVar, Union
 from urllib.parse import quote
 
 from .._values import plain, to_json
@@ -106,16 +107,47 @@ class Answer:
     headers: Mapping[str, str]
     body: bytes = b""
 
-    def document(self) -> Any:
+    @property
+    def is_success(self) -> bool:
+        """Not so for one that sends elsewhere: nothing was done there."""
+        return 200 <= self.status < 300
+
+    def json(self) -> Any:
         """The body as JSON."""
         try:
             return json.loads(self.body)
         except ValueError:
-            raise ClientError(f"the answer is no JSON: {self.body[:200]!r}; is there a KTRDR backend at this address?") from None
+            raise _unexpected("is no JSON", self.body) from None
+
+    def document(self) -> "Document":
+        """The body, which is an object."""
+        return _object(self.json(), self.body)
+
+    def data(self) -> "Document":
+        """Its member `data`, which is an object."""
+        return _object(self.document()["data"], self.body)
+
+
+class Document(Dict[str, Any]):
+    """An answer. A member that it must have and has not is a fault of the answer."""
+
+    def __missing__(self, name: str) -> Any:
+        raise _unexpected(f"has no {name!r}", to_json(self).encode("utf-8", "replace"))
+
+
+def _object(value: Any, body: bytes) -> Document:
+    if not isinstance(value, dict):
+        raise _unexpected("is not what it should be", body)
+    return Document(value)
+
+
+def _unexpected(what: str, body: bytes) -> ClientError:
+    return ClientError(f"the answer {what}: {body[:200]!r}; is there a KTRDR backend at this address?")
 
 
 Effect = Union[Request, Open, Next, Close, Pause, Item]
 Call = Generator[Effect, Any, T]
+Take = Callable[[Dict[str, Any]], None]
 
 
 class _Patience:
@@ -157,23 +189,24 @@ class Calls:
         while True:
             try:
                 answer: Answer = yield request
-                if answer.status < 400:
+                if answer.is_success:
                     return answer
                 raise ApiError.read(answer.status, answer.body, answer.headers)
             except (ApiError, Unreachable) as error:
                 pause = patience.pause_after(error)
             yield pause
 
-    def document(self, method: str, *path: str, body: Any = None, **more: Any) -> Call[Any]:
+    def document(self, method: str, *path: str, body: Any = None, **more: Any) -> Call[Document]:
         """The document that answers a request."""
         text = None if body is None else to_json(body)
         answer = yield from self.send(Request(method, _path(*path), body=text, **more))
         return answer.document()
 
-    def data(self, method: str, *path: str, **more: Any) -> Call[Any]:
+    def data(self, method: str, *path: str, body: Any = None, **more: Any) -> Call[Document]:
         """The member `data` of it."""
-        document = yield from self.document(method, *path, **more)
-        return document["data"]
+        text = None if body is None else to_json(body)
+        answer = yield from self.send(Request(method, _path(*path), body=text, **more))
+        return answer.data()
 
     # ------------------------------------------------------------ starts
 
@@ -188,11 +221,11 @@ class Calls:
         """The answer to a start."""
         body, headers = start_body(request, execution), {}
         if idempotency_key is not None:
-            headers["idempotency-key"] = idempotency_key
+            headers["idempotency-key"] = _header("idempotency_key", idempotency_key)
         if task_id is not None or idempotency_key is None:
             # A request that is a whole start body has an id of its own.
             body["task_id"] = task_id or body.get("task_id") or _new_id()
-        answer: Dict[str, Any] = yield from self.document("POST", domain_of(what), "start", body=body, headers=headers)
+        answer = yield from self.document("POST", domain_of(what), "start", body=body, headers=headers)
         return answer
 
     def start_many(
@@ -228,7 +261,7 @@ class Calls:
             body = {"operations": [bodies[place] for place in places]}
             data = yield from self.data("POST", domain, "start-many", body=body, timeout=2 * TIMEOUT)
             for place, result in zip(places, data["results"]):
-                outcomes[place] = result if result["status_code"] < 400 else ApiError(result["status_code"], result)
+                outcomes[place] = result if result["status_code"] < 300 else ApiError(result["status_code"], result)
 
             again = [outcome for outcome in outcomes.values() if isinstance(outcome, ApiError) and outcome.is_passing]
             if not again:
@@ -241,19 +274,23 @@ class Calls:
 
     # ------------------------------------------------------------ one operation
 
-    def wait(self, operation_id: str, timeout: Optional[float], bar: Optional[Bar]) -> Call[Dict[str, Any]]:
-        """The operation, once it has ended."""
-        return (yield from self._wait(operation_id, timeout, _end_of(timeout), bar))
+    def wait(self, operation_id: str, timeout: Optional[float], bar: Optional[Bar], take: Take) -> Call[Dict[str, Any]]:
+        """The operation, once it has ended. `take` gets every document of it, also when the wait fails."""
+        return (yield from self._wait(operation_id, timeout, _end_of(timeout), bar, take))
 
-    def _wait(self, operation_id: str, timeout: Optional[float], end: Optional[float], bar: Optional[Bar]) -> Call[Dict[str, Any]]:
+    def _wait(
+        self, operation_id: str, timeout: Optional[float], end: Optional[float], bar: Optional[Bar], take: Take
+    ) -> Call[Dict[str, Any]]:
         late = f"{operation_id} has not ended after {timeout} s; it goes on"
         while True:
             seconds = WAIT if bar is None else LOOK
             if end is not None:
                 seconds = max(0.0, min(seconds, end - time.monotonic()))
             query = [("wait", f"{seconds:.3f}")]
-            data: Dict[str, Any] = yield from self._until(end, late, seconds + TIMEOUT, "operations", operation_id, query=query)
+            answer = yield from self._until(end, late, seconds + TIMEOUT, "operations", operation_id, query=query)
 
+            data = answer.data()
+            take(data)
             if bar is not None:
                 bar.show(data)
             if data["status"] in TERMINAL:
@@ -263,25 +300,25 @@ class Calls:
 
     def _until(
         self, end: Optional[float], late: str, timeout: float, *path: str, query: Sequence[Tuple[str, str]] = ()
-    ) -> Call[Any]:
-        """The member `data` of what is there, asked for until this time. Raises `TimeoutError` when no answer came by then."""
+    ) -> Call[Answer]:
+        """What is there, asked for until this time. Raises `TimeoutError` when no answer came by then, because of the error that the
+        last try met."""
         is_short = False
         if end is not None:
             left = max(0.0, end - time.monotonic())
             timeout, is_short = min(timeout, left + GRACE), left <= self._seconds
         try:
-            answer = yield from self.send(Request("GET", _path(*path), query, timeout=timeout), end)
+            return (yield from self.send(Request("GET", _path(*path), query, timeout=timeout), end))
         except (ApiError, Unreachable) as error:
             passes = error.is_passing if isinstance(error, ApiError) else not error.is_lasting
             if is_short and passes:
                 raise TimeoutError(f"{late}: {error}") from error
             raise
-        return answer.document()["data"]
 
-    def result(self, operation_id: str, timeout: Optional[float], bar: Optional[Bar]) -> Call[Tuple[Dict[str, Any], Any]]:
-        """The operation and its result, once it has completed."""
+    def result(self, operation_id: str, timeout: Optional[float], bar: Optional[Bar], take: Take) -> Call[Any]:
+        """The result, once the operation has completed. `take` gets every document of it, also when it fails."""
         end = _end_of(timeout)
-        operation = yield from self._wait(operation_id, timeout, end, bar)
+        operation = yield from self._wait(operation_id, timeout, end, bar, take)
         if operation["status"] == "failed":
             raise OperationFailed(operation)
         if operation["status"] == "cancelled":
@@ -289,8 +326,9 @@ class Calls:
         result = operation.get("result")
         if result is None:  # it is large, or it is null
             late = f"the result of {operation_id} was not read after {timeout} s"
-            result = yield from self._until(end, late, 4 * TIMEOUT, "operations", operation_id, "results")
-        return operation, result
+            answer = yield from self._until(end, late, 4 * TIMEOUT, "operations", operation_id, "results")
+            result = answer.document()["data"]
+        return result
 
     def cancel(self, operation_id: str, reason: Optional[str], wait: Optional[float]) -> Call[Dict[str, Any]]:
         query = [("reason", reason)] if reason is not None else []
@@ -304,7 +342,7 @@ class Calls:
     def repeat(self, operation_id: str, how: str) -> Call[Dict[str, Any]]:
         """`retry` or `resume`; the answer is that to a start."""
         headers = {"idempotency-key": _new_id()}
-        answer: Dict[str, Any] = yield from self.document("POST", "operations", operation_id, how, headers=headers)
+        answer = yield from self.document("POST", "operations", operation_id, how, headers=headers)
         return answer
 
     def logs(self, operation_id: str, level: Optional[str]) -> Call[List[Dict[str, Any]]]:
@@ -334,14 +372,15 @@ class Calls:
 
     def events(self, *path: str, query: Sequence[Tuple[str, str]] = (), last_event_id: Optional[str] = None) -> Call[None]:
         """Each event as an item. Goes on where it was when the connection is lost, and ends with the operation."""
-        patience, last_id = _Patience(self._seconds), last_event_id
+        patience = _Patience(self._seconds)
+        last_id = None if last_event_id is None else _header("last_event_id", last_event_id)
         while True:
             headers = {"accept": "text/event-stream"}
             if last_id is not None:
                 headers["last-event-id"] = last_id
             try:
                 answer: Answer = yield Open(Request("GET", _path(*path), query, headers=headers, timeout=SILENCE))
-                if answer.status >= 400:
+                if not answer.is_success:
                     raise ApiError.read(answer.status, answer.body, answer.headers)
                 if answer.status == 204:
                     return
@@ -391,7 +430,7 @@ class Calls:
         """`cancel` or `retry`."""
         body = {"filter": filter_members(filters), "limit": limit, "dry_run": dry_run}
         headers = {"idempotency-key": _new_id()}
-        data: Dict[str, Any] = yield from self.data("POST", "operations", how, body=body, headers=headers, timeout=4 * TIMEOUT)
+        data = yield from self.data("POST", "operations", how, body=body, headers=headers, timeout=4 * TIMEOUT)
         return data
 
     def workers(self, worker_type: Optional[str], status: Optional[str]) -> Call[List[Dict[str, Any]]]:
@@ -402,7 +441,9 @@ class Calls:
         while True:
             query = [*fixed, ("offset", str(offset))]
             answer = yield from self.send(Request("GET", _path("workers"), query))
-            page = answer.document()
+            page = answer.json()
+            if not isinstance(page, list):
+                raise _unexpected("is no list", answer.body)
             # Workers may have come since the page before, and moved the others.
             found.update((worker["worker_id"], worker) for worker in page)
             offset += len(page)
@@ -413,7 +454,7 @@ class Calls:
 
     def pause(self, worker_type: str, until: Optional[datetime.datetime]) -> Call[Dict[str, Any]]:
         body = {"until": None if until is None else _time(until)}
-        data: Dict[str, Any] = yield from self.data("POST", "queues", worker_type, "pause", body=body)
+        data = yield from self.data("POST", "queues", worker_type, "pause", body=body)
         return data
 
     def put_schedule(
@@ -425,7 +466,7 @@ class Calls:
         execution: Mapping[str, Any],
     ) -> Call[Dict[str, Any]]:
         body = {"domain": domain_of(what), "body": start_body(request, execution), **definition}
-        data: Dict[str, Any] = yield from self.data("PUT", "schedules", schedule_id, body=body)
+        data = yield from self.data("PUT", "schedules", schedule_id, body=body)
         return data
 
     def delete_schedule(self, schedule_id: str) -> Call[None]:
@@ -434,7 +475,7 @@ class Calls:
         while True:
             try:
                 answer: Answer = yield Request("DELETE", _path("schedules", schedule_id))
-                if answer.status < 400 or not is_first and answer.status == 404:
+                if answer.is_success or not is_first and answer.status == 404:
                     return
                 raise ApiError.read(answer.status, answer.body, answer.headers)
             except (ApiError, Unreachable) as error:
@@ -444,7 +485,7 @@ class Calls:
 
     def run_schedule(self, schedule_id: str) -> Call[Dict[str, Any]]:
         headers = {"idempotency-key": _new_id()}
-        answer: Dict[str, Any] = yield from self.document("POST", "schedules", schedule_id, "run", headers=headers)
+        answer = yield from self.document("POST", "schedules", schedule_id, "run", headers=headers)
         return answer
 
 
@@ -526,6 +567,12 @@ def _is_passing(outcome: Union[None, Dict[str, Any], ApiError]) -> bool:
 
 def _new_id() -> str:
     return str(uuid.uuid4())
+
+
+def _header(name: str, value: str) -> str:
+    if not re.fullmatch(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?", value):
+        raise ValueError(f"{name} cannot be sent: {value!r:.100} is empty, or has characters that no header can hold")
+    return value
 
 
 def _path(*parts: str) -> str:

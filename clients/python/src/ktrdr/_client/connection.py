@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 import ssl
 from typing import TYPE_CHECKING, Any, Dict, Generic, Mapping, Optional, TypeVar, Union
 
 from .calls import Request
-from .errors import Unreachable
+from .errors import ClientError, Unreachable
+from .sse import Event
 
 if TYPE_CHECKING:
     import httpx
 
     from .._worker import Worker
 
-__all__ = ["BaseOperation", "Settings", "built", "unreachable"]
+__all__ = ["BaseOperation", "Settings", "built", "failed"]
 
 Result = TypeVar("Result")
 
@@ -27,9 +29,12 @@ class Settings:
 
     def __init__(self, url: Optional[str], token: Optional[str], verify: Verify) -> None:
         self.url = (url or os.environ.get("KTRDR_URL") or "http://127.0.0.1:8000").rstrip("/")
-        if not self.url.startswith(("http://", "https://")):
-            raise ValueError(f"{self.url!r} is no address of a backend: it begins with http:// or https://")
+        if not re.match(r"https?://[^/]", self.url):
+            raise ValueError(f"{self.url!r} is no address of a backend: it begins with http:// or https://, and a host follows")
         token = (token or os.environ.get("KTRDR_TOKEN") or "").strip()
+        if not re.fullmatch(r"[\x20-\x7e]*", token):
+            # Without the token itself: it is secret.
+            raise ValueError("the token cannot be sent: it has characters that no header can hold")
         self._verify = verify
         self._headers = {"user-agent": "ktrdr-python"}
         if token:
@@ -43,13 +48,25 @@ class Settings:
         verify = ssl.create_default_context(cafile=self._verify) if isinstance(self._verify, str) else self._verify
         # `map` decides how many requests there are at a time.
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=100)
-        return {"base_url": self.url, "headers": self._headers, "verify": verify, "limits": limits}
+        try:
+            base = httpx.URL(self.url)
+        except httpx.InvalidURL as error:
+            raise ValueError(f"{self.url!r} is no address of a backend: {error}") from None
+        return {"base_url": base, "headers": self._headers, "verify": verify, "limits": limits}
 
 
-def unreachable(url: str, error: "httpx.TransportError") -> Unreachable:
+def failed(url: str, error: "Union[httpx.RequestError, httpx.InvalidURL]") -> ClientError:
     """The same error in the words of this package."""
+    import httpx
+
     reason = str(error) or type(error).__name__
-    return Unreachable(f"{url} cannot be reached: {reason}", is_lasting="CERTIFICATE_VERIFY_FAILED" in reason)
+    if isinstance(error, (httpx.UnsupportedProtocol, httpx.LocalProtocolError)):
+        return Unreachable(f"{url} cannot be asked: {reason}", is_lasting=True)
+    if isinstance(error, httpx.TransportError):
+        return Unreachable(f"{url} cannot be reached: {reason}", is_lasting="CERTIFICATE_VERIFY_FAILED" in reason)
+    if isinstance(error, httpx.DecodingError):
+        return ClientError(f"the answer of {url} cannot be read: {reason}")
+    return ClientError(f"{url} cannot be asked: {reason}")
 
 
 class BaseOperation(Generic[Result]):
@@ -87,6 +104,12 @@ class BaseOperation(Generic[Result]):
 
     def _take(self, document: Mapping[str, Any]) -> None:
         self.document.update(document)
+
+    def _take_event(self, event: Event) -> None:
+        if event.type == "operation":
+            # What the event leaves out may be known already.
+            left_out = ("truncated", *(event.data.get("truncated") or ()))
+            self._take({name: value for name, value in event.data.items() if name not in left_out})
 
     def _made(self, value: Any, kind: Any) -> Any:
         if kind is not None:

@@ -7,11 +7,11 @@ from typing import Any, Dict, List, Mapping, Optional, Union
 
 __all__ = ["ApiError", "ClientError", "OperationCancelled", "OperationFailed", "StartsRefused", "Unreachable"]
 
-#: Codes of 503 that a repetition in the next seconds does not mend.
-_LASTING = ("no_workers_available", "schema_unusable", "worker_not_answering")
-
-#: Answers of something between client and backend, which say nothing about the request.
+#: Statuses of answers that pass: of a backend, and of something between, which says nothing about the request.
 _PASSING = (429, 502, 503, 504)
+
+#: Codes with such a status that a repetition in the next seconds does not mend.
+_LASTING = ("invalid_result", "no_workers_available", "schema_unusable", "too_many_queues", "worker_busy", "worker_not_answering")
 
 
 class ClientError(Exception):
@@ -62,6 +62,8 @@ class ApiError(ClientError):
             document = None
         if not isinstance(document, dict):
             document = {"error": body[:500].decode("utf-8", "replace").strip()}
+        if 300 <= status < 400:
+            document["error"] = f"something at this address sends to {headers.get('location', 'nowhere')}; give the address of the backend itself"
         return cls(status, document, headers)
 
     def _text(self) -> str:
@@ -75,9 +77,7 @@ class ApiError(ClientError):
     @property
     def is_passing(self) -> bool:
         """Whether the same request may succeed in a moment."""
-        if self.code is None:
-            return self.status in _PASSING
-        return self.status == 503 and self.code not in _LASTING and "missing_permissions" not in self.document
+        return self.status in _PASSING and self.code not in _LASTING and "missing_permissions" not in self.document
 
 
 class OperationFailed(ClientError):
@@ -111,12 +111,12 @@ class StartsRefused(ClientError):
     """Some of many starts were refused. The others have been started."""
 
     def __init__(self, errors: Mapping[int, ApiError], operations: List[Any]) -> None:
-        #: Why, by the place in the list of requests.
+        #: Why, by the index in the list of requests, from 0.
         self.errors = dict(errors)
         #: The operations in the order of the requests; None for a refused one.
         self.operations = operations
         first = min(self.errors)
-        super().__init__(f"{len(self.errors)} of {len(operations)} starts were refused; number {first}: {self.errors[first]}")
+        super().__init__(f"{len(self.errors)} of {len(operations)} starts were refused; the request at index {first}: {self.errors[first]}")
 
 
 def _seconds(text: Optional[str]) -> Optional[float]:

@@ -6,6 +6,8 @@ import dataclasses
 import json
 from typing import Any, Dict, Iterator, List, Optional
 
+from .errors import ClientError
+
 __all__ = ["Event", "Parser"]
 
 
@@ -58,4 +60,14 @@ class Parser:
     def _end(self) -> Optional[Event]:
         kind, data, event_id = self._type, self._data, self._id
         self._type, self._data, self._id = "message", [], None
-        return Event(kind, json.loads("\n".join(data)), event_id) if data else None
+        return Event(kind, _document("\n".join(data)), event_id) if data else None
+
+
+def _document(text: str) -> Dict[str, Any]:
+    try:
+        document = json.loads(text)
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        raise ClientError(f"an event is no JSON object: {text[:200]!r}; is there a KTRDR backend at this address?")
+    return document

@@ -19,6 +19,7 @@ from typing import (
     Iterable,
     Iterator,
     List,
+    Literal,
     Optional,
     Sequence,
     Set,
@@ -33,8 +34,8 @@ import httpx
 from .._worker import Worker
 from .bar import bar
 from .calls import Answer, Call, Calls, Close, Effect, Item, Next, Open, Pause, Request, refused_among
-from .connection import BaseOperation, Settings, Verify, built, unreachable
-from .errors import ApiError, ClientError, Unreachable
+from .connection import BaseOperation, Settings, Verify, built, failed
+from .errors import ApiError, ClientError
 from .metrics import Metrics
 from .options import Execution, Filter
 from .sse import Event
@@ -79,7 +80,7 @@ class Client:
         #: The address of the backend.
         self.url = settings.url
         self._http = httpx.Client(**settings.of_httpx())
-        self._calls = Calls(patience)
+        self._calls, self._patience = Calls(patience), patience
 
     def close(self) -> None:
         """Closes the connections."""
@@ -141,9 +142,41 @@ class Client:
         answer = self._run(self._calls.start(what, request, task_id, idempotency_key, execution))
         return self._operation(answer, what)
 
-    def run(self, what: Any, request: Any = None, *, progress: bool = False, **execution: "Unpack[Execution]") -> Any:
+    @overload
+    def run(
+        self,
+        what: Worker[Parameters, Result],
+        request: Parameters,
+        *,
+        progress: bool = False,
+        task_id: Optional[str] = None,
+        idempotency_key: Optional[str] = None,
+        **execution: "Unpack[Execution]",
+    ) -> Result: ...
+    @overload
+    def run(
+        self,
+        what: str,
+        request: Any = None,
+        *,
+        progress: bool = False,
+        task_id: Optional[str] = None,
+        idempotency_key: Optional[str] = None,
+        **execution: "Unpack[Execution]",
+    ) -> Any: ...
+    def run(
+        self,
+        what: Union[str, Worker[Any, Any]],
+        request: Any = None,
+        *,
+        progress: bool = False,
+        task_id: Optional[str] = None,
+        idempotency_key: Optional[str] = None,
+        **execution: "Unpack[Execution]",
+    ) -> Any:
         """Starts an operation and returns its result."""
-        return self.start(what, request, **execution).result(progress=progress)
+        answer = self._run(self._calls.start(what, request, task_id, idempotency_key, execution))
+        return self._operation(answer, what).result(progress=progress)
 
     @overload
     def start_many(
@@ -181,9 +214,39 @@ class Client:
         refused_among(outcomes, operations)
         return [operation for operation in operations if operation is not None]
 
+    @overload
     def map(
         self,
-        what: Any,
+        what: Worker[Parameters, Result],
+        requests: Iterable[Parameters],
+        *,
+        concurrency: int = 16,
+        return_errors: Literal[False] = False,
+        execution: Optional[Execution] = None,
+    ) -> Iterator[Result]: ...
+    @overload
+    def map(
+        self,
+        what: Worker[Parameters, Result],
+        requests: Iterable[Parameters],
+        *,
+        concurrency: int = 16,
+        return_errors: bool,
+        execution: Optional[Execution] = None,
+    ) -> Iterator[Union[Result, ClientError]]: ...
+    @overload
+    def map(
+        self,
+        what: str,
+        requests: Iterable[Any],
+        *,
+        concurrency: int = 16,
+        return_errors: bool = False,
+        execution: Optional[Execution] = None,
+    ) -> Iterator[Any]: ...
+    def map(
+        self,
+        what: Union[str, Worker[Any, Any]],
         requests: Iterable[Any],
         *,
         concurrency: int = 16,
@@ -192,13 +255,15 @@ class Client:
     ) -> Iterator[Any]:
         """The results for these requests, in their order, with at most `concurrency` operations open at a time.
 
-        Requests are taken as they are needed, so they may come from a generator. An operation that fails raises at its place; with
+        Requests are taken as they are needed, so they may come from a generator. A result that comes before an earlier one is kept
+        until its turn: while one operation takes long, those of all that end meanwhile are in memory. An operation that fails raises at its place; with
         `return_errors`, its error is there instead of a result. What has been started when the loop is left goes on.
         """
 
         def one(request: Any, is_left: threading.Event) -> Any:
             try:
-                return _result_of(lambda: self.start(what, request, **(execution or {})), is_left)
+                answer = self._run(self._calls.start(what, request, None, None, execution or {}))
+                return _result_of(self._operation(answer, what), is_left, self._patience)
             except ClientError as error:
                 if return_errors:
                     return error
@@ -352,7 +417,7 @@ class Operation(BaseOperation[Result]):
         Raises `TimeoutError` when it has not ended after `timeout` seconds; it goes on then.
         """
         with contextlib.closing(bar(progress)) as shown:
-            self._take(self._run(self._calls.wait(self.id, timeout, shown if progress else None)))
+            self._run(self._calls.wait(self.id, timeout, shown if progress else None, self._take))
         return self
 
     @overload
@@ -366,8 +431,7 @@ class Operation(BaseOperation[Result]):
         Raises `OperationFailed`, `OperationCancelled`, and `TimeoutError` as `wait`.
         """
         with contextlib.closing(bar(progress)) as shown:
-            document, value = self._run(self._calls.result(self.id, timeout, shown if progress else None))
-        self._take(document)
+            value = self._run(self._calls.result(self.id, timeout, shown if progress else None, self._take))
         return self._made(value, kind)
 
     def cancel(self, reason: Optional[str] = None, *, wait: Optional[float] = None) -> "Self":
@@ -391,7 +455,9 @@ class Operation(BaseOperation[Result]):
 
     def events(self, *, last_event_id: Optional[str] = None) -> Iterator[Event]:
         """Its live events, until it has ended. Goes on where it was when the connection was lost."""
-        return self._client._iterate(self._calls.events("operations", self.id, "events", last_event_id=last_event_id))
+        for event in self._client._iterate(self._calls.events("operations", self.id, "events", last_event_id=last_event_id)):
+            self._take_event(event)
+            yield event
 
     def metrics(self, *names: str) -> Metrics:
         """Its metric points so far: all, or those with these names. `.to_pandas()` makes a table of them."""
@@ -438,7 +504,7 @@ class _Runner:
                         continue
                     try:
                         outcome = self._do(effect)
-                    except Unreachable as error:
+                    except ClientError as error:
                         effect = call.throw(error)
                     else:
                         effect = call.send(outcome)
@@ -459,14 +525,14 @@ class _Runner:
             assert isinstance(effect, Request)
             response = self._http.send(built(self._http, effect))
             return Answer(response.status_code, response.headers, response.content)
-        except httpx.TransportError as error:
-            raise unreachable(self._url, error) from error
+        except (httpx.RequestError, httpx.InvalidURL) as error:
+            raise failed(self._url, error) from error
 
     def _open(self, request: Request) -> Answer:
         response = self._http.send(built(self._http, request), stream=True)
         self._opened.callback(response.close)
         self._text = response.iter_text()
-        body = response.read() if response.status_code >= 400 else b""
+        body = response.read() if response.status_code >= 300 else b""
         return Answer(response.status_code, response.headers, body)
 
 
@@ -474,12 +540,21 @@ class _Left(Exception):
     """Nobody wants the result any more."""
 
 
-def _result_of(start: Callable[[], Operation[Any]], is_left: threading.Event) -> Any:
+def _result_of(operation: Operation[Any], is_left: threading.Event, patience: float) -> Any:
     """Looks now and then whether somebody still waits, so that a program can end."""
-    operation = start()
+    silent_since: Optional[float] = None
     while not is_left.is_set():
-        with contextlib.suppress(TimeoutError):
+        begun = time.monotonic()
+        try:
             return operation.result(timeout=STAY)
+        except TimeoutError as late:
+            # Without a cause, the backend has answered that the operation goes on.
+            if not isinstance(late.__cause__, ClientError):
+                silent_since = None
+                continue
+            silent_since = begun if silent_since is None else silent_since
+            if time.monotonic() - silent_since >= patience:
+                raise late.__cause__ from None
     raise _Left
 
 
