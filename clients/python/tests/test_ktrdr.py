@@ -9,6 +9,7 @@ import enum
 import io
 import logging
 import math
+import os
 import pathlib
 import sys
 import tempfile
@@ -29,6 +30,7 @@ from ktrdr._link import Link
 from ktrdr._logging import Handler
 from ktrdr._make import make
 from ktrdr._schema import request_of, schema_of
+from ktrdr._told import told
 from ktrdr._values import plain, to_json
 from ktrdr.testing import TestRun
 
@@ -414,6 +416,70 @@ class Runs(unittest.TestCase):
         self.assertIn("in fails", str(other))
         self.assertNotIn("_main.py", str(other))
         self.assertIn("sys.exit", str(raising(SystemExit(3))))
+
+    def test_an_error_names_its_causes_and_the_members_of_a_group(self):
+        class Group(Exception):
+            """As ExceptionGroup, which Python has from 3.11."""
+
+            def __init__(self, text, exceptions):
+                super().__init__(text)
+                self.exceptions = exceptions
+
+        def told_of(fails):
+            with self.assertRaises(ktrdr.OperationError) as caught:
+                TestRun().run(made(lambda ctx, request: fails()), {})
+            return str(caught.exception)
+
+        def chained():
+            try:
+                raise KeyError("age")
+            except KeyError as error:
+                raise ValueError("no such column") from error
+
+        def handled():
+            try:
+                chained()
+            except ValueError:
+                raise OSError("no log") from None
+
+        def grouped():
+            raise Group("2 tasks failed", [ValueError("one"), Group("inner", [TypeError("two")])])
+
+        def endless():
+            error = ValueError("0")
+            for number in range(1, 50):
+                outer = ValueError(str(number))
+                outer.__cause__, error = error, outer
+            raise error
+
+        def circular():
+            first, second = ValueError("first"), ValueError("second")
+            first.__cause__, second.__cause__ = second, first
+            raise first
+
+        text = told_of(chained)
+        self.assertTrue(text.startswith("ValueError: no such column\n"), text)
+        self.assertIn("\ncaused by KeyError: 'age'\n", text)
+        self.assertEqual(text.count("in chained"), 2)
+        self.assertNotIn("_main.py", text)
+        self.assertNotIn("ValueError", told_of(handled))
+        text = told_of(grouped)
+        for part in ("\n1 of 2: ValueError: one", "\n2 of 2: Group: inner", "\n1 of 1: TypeError: two"):
+            self.assertIn(part, text)
+        text = told_of(endless)
+        self.assertEqual((text.count("caused by"), text.splitlines()[-1]), (9, "further errors are left out"))
+        self.assertEqual(told_of(circular).count("caused by"), 1)
+
+    def test_frames_of_a_folder_that_begins_as_that_of_the_package_are_kept(self):
+        folder = os.path.dirname(ktrdr.__file__)
+        code = compile("def fails():\n    raise ValueError('x')", folder + "_jobs/job.py", "exec")
+        names = {}
+        exec(code, names)
+
+        try:
+            names["fails"]()
+        except ValueError as error:
+            self.assertIn("in fails", told(error, folder))
 
     def test_a_result_that_is_no_json_fails(self):
         with self.assertRaisesRegex(ktrdr.OperationError, "Thread"):

@@ -1,4 +1,8 @@
-"""What a context speaks with: the worker, or a test."""
+"""What a context speaks with: the worker, or a test.
+
+Finalizers and handlers of signals run in the middle of any line of Python, also of this file, and may log or report. So nobody who reports
+waits for a lock here: what is to be sent goes into a queue, and whoever holds the lock sends it.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,10 @@ import collections
 import json
 import math
 import os
+import queue
 import threading
 import time
-from typing import Any, Callable, Deque, Dict, List, Optional, Tuple
+from typing import Any, Callable, Deque, Dict, Optional, Tuple
 
 from ._values import to_json
 
@@ -22,6 +27,11 @@ PAUSE = 0.1
 
 #: Most metric points of one message.
 MAX_POINTS = 1000
+
+#: How many points and lines may wait while another thread writes. With more of them, each report takes `BRAKE` seconds.
+MAX_WAITING_POINTS = 10 * MAX_POINTS
+MAX_WAITING_LINES = 1000
+BRAKE = 0.01
 
 #: Longest name of a metric, in bytes.
 MAX_NAME = 200
@@ -46,8 +56,9 @@ class Link:
         self._on_cancel: Optional[Callable[[], None]] = None
         self._cancel_lock = threading.Lock()
         self._lock = threading.Lock()
-        self._progress: Optional[Dict[str, Any]] = None
-        self._points: List[Dict[str, Any]] = []
+        # The newest one.
+        self._progress: Deque[Dict[str, Any]] = collections.deque(maxlen=1)
+        self._points: Deque[Dict[str, Any]] = collections.deque()
         self._is_due_at = 0.0
         self._is_over = False
 
@@ -75,14 +86,16 @@ class Link:
             if call is not None and self.cancelled.is_set():
                 call()
 
+    @property
+    def is_over(self) -> bool:
+        return self._is_over
+
     def progress_is_due(self) -> bool:
         return time.monotonic() >= self._is_due_at
 
     def progress(self, report: Dict[str, Any]) -> None:
-        with self._lock:
-            self._progress = report
-            is_due = self.progress_is_due()
-        if is_due:
+        self._progress.append(report)
+        if self.progress_is_due():
             self.flush()
         else:
             self.wake()
@@ -91,19 +104,16 @@ class Link:
         point: Dict[str, Any] = {"name": _short_name(name), "value": _number(value)}
         if step is not None:
             point["step"] = _number(step)
-        with self._lock:
-            self._points.append(point)
-            is_due = len(self._points) >= MAX_POINTS or self.progress_is_due()
-        if is_due:
+        self._points.append(point)
+        if len(self._points) >= MAX_POINTS or self.progress_is_due():
             self.flush()
         else:
             self.wake()
 
     def log(self, level: str, text: str, fields: Dict[str, Any]) -> bool:
         """Sends a log line. False when the run is over."""
-        with self._lock:
-            if self._is_over:
-                return False
+        if self._is_over:
+            return False
         # What is longer would be a fault against the protocol, and the worker would not keep it.
         if len(to_json(fields)) > MAX_FIELDS:
             fields = {}
@@ -114,24 +124,39 @@ class Link:
         """Something waits to be written: somebody should call `flush` soon."""
 
     def flush(self) -> None:
-        """Writes what waits."""
+        """Writes what waits, or leaves it for the next time when somebody is about it."""
+        if not self._lock.acquire(blocking=False):
+            self.wake()
+            if len(self._points) > MAX_WAITING_POINTS:
+                time.sleep(BRAKE)
+            return
+        try:
+            self._send_waiting()
+        finally:
+            self._lock.release()
+
+    def flush_all(self) -> None:
+        """The same, after whoever is about it. For the thread that has run the function."""
         with self._lock:
-            if self._is_over:
-                return
-            report, self._progress = self._progress, None
-            points, self._points = self._points, []
-            self._is_due_at = time.monotonic() + PAUSE
-            # Inside the lock, so that points keep their order.
-            if points:
-                self.send("metrics", points=points)
-            if report is not None:
-                self.send("progress", **report)
+            self._send_waiting()
 
     def end(self) -> None:
         """Writes what waits, and nothing after it."""
-        self.flush()
         with self._lock:
+            self._send_waiting()
             self._is_over = True
+
+    def _send_waiting(self) -> None:
+        """Inside the lock, so that points keep their order."""
+        if self._is_over:
+            return
+        self._is_due_at = time.monotonic() + PAUSE
+        # What comes meanwhile is for the next time.
+        points = [self._points.popleft() for _ in range(len(self._points))]
+        for first in range(0, len(points), MAX_POINTS):
+            self.send("metrics", points=points[first : first + MAX_POINTS])
+        if self._progress:
+            self.send("progress", **self._progress.popleft())
 
 
 def _short_name(name: str) -> str:
@@ -153,13 +178,16 @@ class Pipes:
     def __init__(self, down: int, up: int) -> None:
         self._up = up
         self._lock = threading.Lock()
+        self._lines: Deque[bytes] = collections.deque()
         self._changed = threading.Condition()
         self._starts: Deque[Tuple[Dict[str, Any], WorkerLink]] = collections.deque()
-        self._answers: Dict[int, bool] = {}
+        # By the number of the question; None while there is no answer.
+        self._answers: Dict[int, Optional[bool]] = {}
         self._asked = 0
         self._current: Optional[WorkerLink] = None
         self._is_closed = False
-        self._waits = threading.Event()
+        # Other than an event, it can be used by a finalizer that runs in the middle of its use.
+        self._wakes: "queue.SimpleQueue[None]" = queue.SimpleQueue()
         self._pid = os.getpid()
         # Children of the program have no business here.
         os.set_inheritable(down, False)
@@ -171,10 +199,23 @@ class Pipes:
         if os.getpid() != self._pid:
             raise RuntimeError("this is a forked process: only the process of the worker may use its context")
         # A name of a file that is no text has characters that UTF-8 cannot hold.
-        data = memoryview(text.encode("utf-8", "replace") + b"\n")
-        with self._lock:
-            while data:
-                data = data[os.write(self._up, data) :]
+        self._lines.append(text.encode("utf-8", "replace") + b"\n")
+        while self._lines:
+            if not self._lock.acquire(blocking=False):
+                # Somebody writes, perhaps this very thread, further up. It looks for more lines before and after it lets go.
+                if len(self._lines) > MAX_WAITING_LINES:
+                    time.sleep(BRAKE)
+                return
+            try:
+                while self._lines:
+                    self._write_line(self._lines.popleft())
+            finally:
+                self._lock.release()
+
+    def _write_line(self, line: bytes) -> None:
+        data = memoryview(line)
+        while data:
+            data = data[os.write(self._up, data) :]
 
     def current(self) -> Optional[WorkerLink]:
         """The newest run."""
@@ -186,14 +227,21 @@ class Pipes:
             self._changed.wait_for(lambda: self._starts or self._is_closed)
             return self._starts.popleft() if self._starts else None
 
-    def ask_owner(self, run: int) -> bool:
+    def ask_owner(self, link: WorkerLink) -> bool:
+        """False also when the run has ended: nobody answers a question about it."""
         with self._changed:
             self._asked += 1
             request = self._asked
-        self.write(to_json({"type": "ensure_owner", "run": run, "request": request}))
+            self._answers[request] = None
+        self.write(to_json({"type": "ensure_owner", "run": link.run, "request": request}))
         with self._changed:
-            self._changed.wait_for(lambda: request in self._answers or self._is_closed)
-            return self._answers.pop(request, False)
+            self._changed.wait_for(lambda: self._answers[request] is not None or link.is_over or self._is_closed)
+            return bool(self._answers.pop(request))
+
+    def tell_end(self) -> None:
+        """A run has ended: whoever waits for an answer should look."""
+        with self._changed:
+            self._changed.notify_all()
 
     def _listen(self, down: int) -> None:
         try:
@@ -216,7 +264,7 @@ class Pipes:
                     if kind == "start":
                         self._current = WorkerLink(message["run"], self)
                         self._starts.append((message, self._current))
-                    elif kind == "owner":
+                    elif kind == "owner" and message["request"] in self._answers:
                         self._answers[message["request"]] = message["is_owner"]
                     elif kind == "cancel":
                         link = self._current
@@ -225,12 +273,12 @@ class Pipes:
                     link.cancel()
 
     def wake(self) -> None:
-        self._waits.set()
+        if self._wakes.empty():
+            self._wakes.put(None)
 
     def _flush(self) -> None:
         while True:
-            self._waits.wait()
-            self._waits.clear()
+            self._wakes.get()
             time.sleep(PAUSE)
             link = self._current
             if link is not None and os.getpid() == self._pid:
@@ -255,7 +303,11 @@ class WorkerLink(Link):
         self._pipes.write(f'{{"type":"checkpoint","run":{self.run},"state":{state}}}')
 
     def ask_owner(self) -> bool:
-        return self._pipes.ask_owner(self.run)
+        return self._pipes.ask_owner(self)
+
+    def end(self) -> None:
+        super().end()
+        self._pipes.tell_end()
 
     def wake(self) -> None:
         self._pipes.wake()

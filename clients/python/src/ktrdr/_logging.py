@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import Callable, Optional
+from typing import Any, Callable, Optional
 
 from ._link import Link
 
-__all__ = ["Handler", "attach", "level_name"]
+__all__ = ["Handler", "attach", "level_name", "stay_attached"]
 
 
 def level_name(level: int) -> str:
@@ -40,16 +40,36 @@ class Handler(logging.Handler):
             self.handleError(record)
 
 
-def attach(current: Callable[[], Optional[Link]]) -> None:
-    """Attaches the handler to the root logger, in place of handlers that print: what they print would be there twice."""
+def attach(current: Callable[[], Optional[Link]]) -> Handler:
+    """Attaches the handler to the root logger, in place of handlers that print: what they print would be there twice.
+
+    `logging.config.dictConfig` and `basicConfig(force=True)` take it away again. The next record brings it back.
+    """
     root = logging.getLogger()
-    printing = [handler for handler in root.handlers if _prints(handler)]
     if not root.handlers and root.level == logging.WARNING:
         # Nobody has configured it, and this is what it begins with.
         root.setLevel(logging.INFO)
-    for handler in printing:
-        root.removeHandler(handler)
-    root.addHandler(Handler(current))
+    handler = Handler(current)
+    stay_attached(handler)
+
+    make = logging.getLogRecordFactory()
+
+    def attached(*arguments: Any, **named: Any) -> logging.LogRecord:
+        if handler not in root.handlers:
+            stay_attached(handler)
+        return make(*arguments, **named)
+
+    logging.setLogRecordFactory(attached)
+    return handler
+
+
+def stay_attached(handler: Handler) -> None:
+    """Attaches the handler again if something took it away, and removes what prints and was attached since."""
+    root = logging.getLogger()
+    for other in root.handlers[:]:
+        if _prints(other):
+            root.removeHandler(other)
+    root.addHandler(handler)
 
 
 def _prints(handler: logging.Handler) -> bool:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import os
 import re
 import sys
-import traceback
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, NoReturn, Optional, Tuple
 
 from ._context import Context
 from ._errors import Cancelled, OperationError, RetryAfter
 from ._interrupt import interrupts
 from ._link import PROTOCOL, Link, Pipes
-from ._logging import attach
+from ._logging import attach, stay_attached
 from ._programs import become_worker, this_program
+from ._told import text_of, told
 from ._values import plain, to_json
 from ._worker import Worker
 
@@ -40,20 +41,29 @@ def main(worker: Worker[Any, Any], arguments: Optional[List[str]] = None) -> Non
     runs this file once per slot. Set `KTRDR_WORKER_BIN` if the program is not on the path.
     """
     if os.environ.get("KTRDR_EXEC"):
-        _serve(worker)
+        _serve(worker, *_pipes_of_environment())
     else:
         become_worker(this_program(), sys.argv[1:] if arguments is None else arguments)
 
 
-def _serve(worker: Worker[Any, Any]) -> None:
-    pipes = Pipes(int(os.environ["KTRDR_EXEC_IN"]), int(os.environ["KTRDR_EXEC_OUT"]))
+def _pipes_of_environment() -> Tuple[int, int]:
+    """Takes the variables away: programs that the function starts are not those of the worker."""
+    del os.environ["KTRDR_EXEC"]
+    down, up = (os.environ.pop(name, "") for name in ("KTRDR_EXEC_IN", "KTRDR_EXEC_OUT"))
+    if not (down.isdigit() and up.isdigit()):
+        sys.exit("this program speaks with ktrdr-worker over pipes, and there are none: use --exec, not --exec-simple")
+    return int(down), int(up)
+
+
+def _serve(worker: Worker[Any, Any], down: int, up: int) -> None:
+    pipes = Pipes(down, up)
     description = {"type": "describe", "protocol": PROTOCOL, **worker.description}
     if description["uses_gpu"] == "torch":
         import torch  # type: ignore[import-not-found,unused-ignore]
 
         description["uses_gpu"] = torch.cuda.is_available()
     pipes.write(to_json(description))
-    attach(pipes.current)
+    handler = attach(pipes.current)
 
     pid = os.getpid()
     while True:
@@ -61,14 +71,28 @@ def _serve(worker: Worker[Any, Any]) -> None:
         if run is None:
             return
         start, link = run
+        stay_attached(handler)
         try:
             end = run_once(worker, link, start)
-        finally:
-            if os.getpid() != pid:
-                # The function has forked, and its child came back here. It is no worker.
-                os._exit(0)
+        except SystemExit as error:
+            # Only a child lets it pass.
+            _leave(error.code)
+        if os.getpid() != pid:
+            # The function has forked, and its child came back here. It is no worker.
+            _leave(end["message"] if end["type"] == "failed" else 0)
         link.end()
         pipes.write(_last_line(link.run, end))
+
+
+def _leave(code: Any) -> NoReturn:
+    """Ends a forked child as `sys.exit` does, without what is to be done at the end of its parent."""
+    if code is not None and not isinstance(code, int):
+        print(code, file=sys.stderr)
+        code = 1
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit((code or 0) & 0xFF)
 
 
 def _last_line(run: int, end: Dict[str, Any]) -> str:
@@ -81,11 +105,12 @@ def _last_line(run: int, end: Dict[str, Any]) -> str:
 
 
 def run_once(worker: Worker[Any, Any], link: Link, start: Dict[str, Any]) -> Dict[str, Any]:
-    """Runs the function once, and returns the message that ends the run."""
+    """Runs the function once, and returns the message that ends the run. In a child that the function has forked, `SystemExit` passes."""
+    pid = os.getpid()
     try:
         request = worker.request(start["parameters"])
     except Exception as error:  # pydantic's validators may refuse what its schema allows
-        return _failed(f"the parameters do not fit: {error}", code="invalid_request", permanent=True)
+        return _failed(f"the parameters do not fit: {text_of(error)}", code="invalid_request", permanent=True)
     context = Context(link, start)
     try:
         if worker.is_async:
@@ -103,15 +128,17 @@ def run_once(worker: Worker[Any, Any], link: Link, start: Dict[str, Any]) -> Dic
         # The function may cancel tasks of its own. Only a cancel of the operation makes it cancelled.
         if link.cancelled.is_set():
             return {"type": "cancelled"}
-        return _failed(_told(error), code="exception")
+        return _failed(told(error, _FOLDER), code="exception")
     except RetryAfter as error:
-        return _failed(str(error), code=error.code, retry_after_seconds=error.seconds)
+        return _failed(text_of(error), code=error.code, retry_after_seconds=error.seconds)
     except OperationError as error:
-        return _failed(str(error), code=error.code, permanent=error.permanent)
+        return _failed(text_of(error), code=error.code, permanent=error.permanent is True)
     except SystemExit as error:
+        if os.getpid() != pid:
+            raise
         return _failed(f"the function left the program with sys.exit({error.code!r})", code="exception")
     except BaseException as error:
-        return _failed(_told(error), code="exception")
+        return _failed(told(error, _FOLDER), code="exception")
 
 
 async def _cancellable(worker: Worker[Any, Any], context: Context, request: Any, link: Link) -> Any:
@@ -129,19 +156,12 @@ async def _cancellable(worker: Worker[Any, Any], context: Context, request: Any,
         link.when_cancelled(None)
 
 
-def _failed(message: str, *, code: str, retry_after_seconds: Optional[float] = None, **members: Any) -> Dict[str, Any]:
+def _failed(message: str, *, code: Any, retry_after_seconds: Any = None, **members: Any) -> Dict[str, Any]:
     """The message, within the bounds of the protocol: what is beyond them would end the program."""
-    if retry_after_seconds is not None and math.isfinite(retry_after_seconds):
-        members["retry_after_seconds"] = max(0.0, float(retry_after_seconds))
-    code = re.sub(r"[^A-Za-z0-9_-]", "_", code)[:MAX_CODE] or "exception"
+    # The author's own error classes may set other types than theirs.
+    with contextlib.suppress(TypeError, ValueError):
+        seconds = float(retry_after_seconds)
+        if math.isfinite(seconds):
+            members["retry_after_seconds"] = max(0.0, seconds)
+    code = re.sub(r"[^A-Za-z0-9_-]", "_", str(code))[:MAX_CODE] or "exception"
     return {"type": "failed", "message": message[:MAX_MESSAGE], "code": code, **members}
-
-
-def _told(error: BaseException) -> str:
-    """The error first, then where it came from, without the frames of this package: long texts are cut at their end."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(_FOLDER)]
-    name = type(error).__name__
-    text = f"{name}: {error}" if str(error) else name
-    if frames:
-        text += "\n" + "".join(traceback.format_list(frames[-20:])).rstrip()
-    return text

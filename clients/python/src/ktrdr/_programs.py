@@ -40,7 +40,10 @@ def become_worker(program: List[str], arguments: List[str]) -> NoReturn:
         worker = find_program("ktrdr-worker")
     except FileNotFoundError as error:
         sys.exit(str(error))
-    os.execv(worker, ["ktrdr-worker", "--exec", shlex.join(program), *arguments])
+    try:
+        os.execv(worker, ["ktrdr-worker", "--exec", shlex.join(program), *arguments])
+    except OSError as error:
+        sys.exit(f"{worker} cannot be started: {error.strerror or error}")
 
 
 def this_program() -> List[str]:

@@ -82,7 +82,7 @@ class TestRun:
             "data_dir": str(self.data_dir.resolve()),
         }
         end = run_once(worker, self._link, start)
-        self._link.flush()
+        self._link.flush_all()
         if end["type"] == "completed":
             return json.loads(to_json(end["result"]))
         if end["type"] == "cancelled":

@@ -22,7 +22,7 @@ from .._worker import Worker
 from .bar import Bar
 from .errors import ApiError, ClientError, OperationCancelled, OperationFailed, StartsRefused, Unreachable
 from .metrics import Metrics
-from .sse import Event, Parser
+from .sse import Parser
 
 __all__ = ["Answer", "Calls", "Close", "Effect", "Item", "Next", "Open", "Pause", "Request"]
 
