@@ -57,10 +57,25 @@ class Request:
     parts: List[Part] = dataclasses.field(default_factory=list)
 
 
+@dataclasses.dataclass
+class Node:
+    name: str
+    below: "List[Node]" = dataclasses.field(default_factory=list)
+
+
 class Options(TypedDict):
     """Options."""
 
     kind: Literal["a", "b"]
+
+
+def find_definitions(schema, is_root=True):
+    """Those that are not at the root: nobody would find them."""
+    members = schema.items() if isinstance(schema, dict) else enumerate(schema) if isinstance(schema, list) else ()
+    for name, member in members:
+        if name == "$defs" and not is_root:
+            yield member
+        yield from find_definitions(member, is_root=False)
 
 
 class Logs(unittest.TestCase):
@@ -206,6 +221,64 @@ class Schemas(unittest.TestCase):
         self.assertEqual(plain(make({"from": 7})), {"from": 7})
 
 
+    def test_models_inside_other_types(self):
+        try:
+            import pydantic
+        except ImportError:
+            self.skipTest("there is no pydantic")
+
+        class Inner(pydantic.BaseModel):
+            at: int
+
+        class Model(pydantic.BaseModel):
+            inner: Inner
+
+        class Tree(pydantic.BaseModel):
+            children: List["Tree"] = []
+
+        Tree.model_rebuild(_types_namespace={"Tree": Tree})
+        other = pydantic.create_model("Model", inner=(pydantic.create_model("Inner", text=(str, ...)), ...))
+
+        @dataclasses.dataclass
+        class Both:
+            first: Model
+            second: other  # type: ignore[valid-type]
+            more: Dict[str, Model]
+            tree: Optional[Tree] = None
+
+        Both.__annotations__.update(first=Model, second=other, more=Dict[str, Model], tree=Optional[Tree])
+        value, second, tree = {"inner": {"at": 7}}, {"inner": {"text": "a"}}, {"children": [{"children": []}]}
+        both = {"first": value, "second": second, "more": {"b": value}, "tree": tree}
+        either = pydantic.RootModel[Union[Inner, Model]]
+        for kind, given in [(List[Model], [value]), (Optional[Model], value), (Tree, tree), (either, value), (Both, both)]:
+            schema = schema_of(kind)
+            self.assertEqual(list(find_definitions(schema)), [])
+            self.assertEqual(plain(make(kind, given)), given)
+            with contextlib.suppress(ImportError):
+                import jsonschema
+
+                jsonschema.validate(given, schema)
+        self.assertEqual(make(List[Model], [value]), [Model(inner=Inner(at=7))])
+        try:
+            import jsonschema
+        except ImportError:
+            return
+        schema = schema_of(Both)
+        for wrong in [
+            {**both, "first": second},
+            {**both, "second": value},
+            {**both, "first": {**value, "mistyped": 1}},
+        ]:
+            with self.assertRaises(jsonschema.ValidationError):
+                jsonschema.validate(wrong, schema)
+        with self.assertRaises(jsonschema.ValidationError):
+            jsonschema.validate({"childrenn": []}, schema_of(Tree))
+
+    def test_a_type_that_contains_itself_is_refused(self):
+        with self.assertRaisesRegex(ktrdr.DeclarationError, "Node contains itself"):
+            schema_of(Node)
+        self.assertEqual(schema_of(Tuple[Part, Part])["prefixItems"], [schema_of(Part)] * 2)
+
     def test_a_bare_list_has_items_of_any_type(self):
         for kind, schema, value in [
             (List, {"type": "array", "items": {}}, [1, "a"]),
@@ -264,6 +337,63 @@ class Values(unittest.TestCase):
         except ImportError:
             self.skipTest("there is no numpy")
         self.assertEqual(plain({"a": numpy.array([[1.0, numpy.nan]]), "b": numpy.int64(7)}), {"a": [[1.0, None]], "b": 7})
+        noon = "2026-01-02T12:00:00"
+        for unit, expected in [("ns", noon), ("us", noon), ("s", noon), ("D", "2026-01-02")]:
+            times = numpy.array([noon, "NaT"], f"datetime64[{unit}]")
+            self.assertEqual(plain([times[0], times, times.reshape(1, 2)]), [expected, [expected, None], [[expected, None]]])
+        self.assertEqual(plain(numpy.datetime64("2026-01-02T12:00:00.120000001")), "2026-01-02T12:00:00.120000001")
+        for unit in ("ns", "s"):
+            durations = numpy.array([90, "NaT"], "timedelta64[s]").astype(f"timedelta64[{unit}]")
+            self.assertEqual(plain([durations[0], durations]), [90.0, [90.0, None]])
+
+    def test_pandas(self):
+        try:
+            import pandas
+        except ImportError:
+            self.skipTest("there is no pandas")
+        noon = pandas.Timestamp("2026-01-02T12:00:00")
+        for zone, expected in [(None, "2026-01-02T12:00:00"), ("UTC", "2026-01-02T12:00:00+00:00")]:
+            index = pandas.DatetimeIndex([noon, pandas.NaT]).tz_localize(zone)
+            for value in (index, pandas.Series(index), list(index)):
+                self.assertEqual(plain(value), [expected, None])
+        self.assertEqual(plain([pandas.NaT, pandas.NA, pandas.Timedelta(90, "s")]), [None, None, 90.0])
+        self.assertEqual(plain(pandas.Series([1, None], dtype="Int64")), [1, None])
+
+    def test_a_value_has_99_levels_at_most(self):
+        def nested(levels):
+            return [nested(levels - 1)] if levels else 0
+
+        @made
+        def reports(ctx, request):
+            for levels in (100, 500):
+                with self.assertRaisesRegex(ValueError, "99 levels"):
+                    ctx.checkpoint(nested(levels))
+            ctx.progress(50, deep=nested(99), other=nested(98))
+            ctx.log("info", "text", deep=nested(99), other=1)
+            return nested(request["levels"])
+
+        circular = []
+        circular.append(circular)
+        run = TestRun()
+
+        self.assertEqual(run.run(reports, {"levels": 99}), nested(99))
+        self.assertEqual((list(run.progress["fields"]), run.log_lines[0]["fields"]), (["other"], {"other": 1}))
+        with self.assertRaisesRegex(ktrdr.OperationError, "99 levels"):
+            run.run(reports, {"levels": 100})
+        with self.assertRaisesRegex(ValueError, "99 levels"):
+            plain(circular)
+
+    def test_fields_that_no_request_sets_are_not_written(self):
+        @dataclasses.dataclass
+        class Counted:
+            words: int
+            half: float = dataclasses.field(init=False)
+
+            def __post_init__(self):
+                self.half = self.words / 2
+
+        self.assertEqual(plain(Counted(3)), {"words": 3})
+        self.assertEqual(list(schema_of(Counted)["properties"]), ["words"])
 
 
 def made(function):

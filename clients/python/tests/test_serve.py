@@ -72,14 +72,8 @@ def job(ctx: ktrdr.Context, request: dict):
     if do == "odd":
         raise Odd
     if do == "deep":
-        for deep in (lambda: ctx.checkpoint(nested(100)), lambda: ctx.checkpoint(nested(100_000))):
-            try:
-                ctx.checkpoint(nested(1))
-                deep()
-            except ValueError as error:
-                ctx.log("info", str(error))
-        ctx.progress(50, "half", fields=nested(100), other=1)
-        ctx.log("warn", "kept", deep=nested(100))
+        ctx.progress(50, "half", deep=nested(request["levels"]), allowed=nested(98))
+        ctx.log("warn", "kept", deep=nested(request["levels"]), allowed=nested(98))
         return nested(request["levels"])
     return None
 
@@ -181,6 +175,15 @@ class Programs(unittest.TestCase):
         self.assertTrue(speechless["message"].startswith("Speechless: (its text cannot be made: ValueError)\n"), speechless)
         self.assertEqual((odd["message"], odd["code"], odd["permanent"]), ("odd", "7", False))
         self.assertEqual(following["type"], "completed")
+
+    def test_no_message_has_more_than_100_levels(self):
+        with Program(self.folder) as program:
+            allowed, refused = program.run(do="deep", levels=99), program.run(do="deep", levels=100)
+
+        self.assertEqual({message["type"]: depth(message) for message in allowed}, {"progress": 100, "log": 100, "completed": 100})
+        self.assertEqual([message["type"] for message in refused], ["progress", "log", "failed"])
+        self.assertIn("99 levels", refused[-1]["message"])
+        self.assertEqual([list(message["fields"]) for message in refused[:2]], [["allowed"]] * 2)
 
     def test_a_program_without_pipes_says_so(self):
         file = pathlib.Path(self.folder, "job.py")

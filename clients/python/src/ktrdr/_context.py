@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import pathlib
 import time
@@ -9,7 +10,7 @@ from typing import Any, Dict, Iterable, Iterator, Optional, Sized, TypeVar, Unio
 
 from ._errors import Cancelled, PermanentError
 from ._link import Link
-from ._values import plain, to_json
+from ._values import MAX_DEPTH, plain, to_json
 
 __all__ = ["Context", "DataDir"]
 
@@ -68,7 +69,7 @@ class Context:
         remaining_seconds: Optional[float] = None,
         **fields: Any,
     ) -> None:
-        """Says how far the operation is: 0 to 100, what it does now, and counters of your own."""
+        """Says how far the operation is: 0 to 100, what it does now, and counters of your own. One that is nested too deep is left out."""
         value = float(percentage)
         # NaN is no progress, and JSON has no infinity.
         report: Dict[str, Any] = {"percentage": min(100.0, max(0.0, value)) if value == value else 0.0}
@@ -77,7 +78,7 @@ class Context:
         if remaining_seconds is not None:
             report["remaining_seconds"] = max(0.0, float(remaining_seconds))
         if fields:
-            report["fields"] = plain(fields)
+            report["fields"] = _plain_fields(fields)
         self._link.progress(report)
 
     @property
@@ -123,7 +124,7 @@ class Context:
         """
         if level not in LEVELS:
             raise ValueError(f"{level!r} is no level: {', '.join(LEVELS)}")
-        self._link.log(level, str(text), plain(fields))
+        self._link.log(level, str(text), _plain_fields(fields))
 
     def alive(self) -> None:
         """Says that the work goes on, in a step that takes longer than the stall timeout."""
@@ -153,7 +154,7 @@ class Context:
         """Saves the state with which a later attempt can go on, at most 512 KiB of JSON.
 
         `state` may be a function that makes it: it is called only when a checkpoint is due (a second after the last one, or
-        twenty times as long as that one took). Returns whether the state was handed over. One that is too large is not, and the
+        twenty times as long as that one took). `ValueError` says that it is nested deeper than 99 levels. Returns whether the state was handed over. One that is too large is not, and the
         log says so: write the state to a file of the data directory, and save its name.
         """
         if not self._checkpoint_is_due():
@@ -180,3 +181,12 @@ class Context:
     def last_checkpoint(self, default: Any = None) -> Any:
         """The state that an earlier attempt has saved; `default` when there is none."""
         return default if self._checkpoint is None else self._checkpoint
+
+
+def _plain_fields(fields: Dict[str, Any]) -> Dict[str, Any]:
+    """Those that a message can hold, in which they are one level deeper than other values."""
+    kept = {}
+    for name, value in fields.items():
+        with contextlib.suppress(ValueError):
+            kept[name] = plain(value, MAX_DEPTH - 1)
+    return kept

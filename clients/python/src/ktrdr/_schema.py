@@ -9,6 +9,7 @@ import dataclasses
 import datetime
 import decimal
 import enum
+import itertools
 import pathlib
 import typing
 import uuid
@@ -49,8 +50,6 @@ def request_of(kind: Any) -> Tuple[Schema, Callable[[Any], Any]]:
         schema, maker = kind, _unchanged
     elif kind is None or kind is Any or kind is dict:
         schema, maker = {"type": "object"}, _unchanged
-    elif is_pydantic(kind):
-        schema, maker = _pydantic_schema(kind), kind.model_validate
     else:
         schema, maker = schema_of(kind), lambda value: make(kind, value)
     properties = schema.get("properties", {})
@@ -69,8 +68,19 @@ def schema_of(kind: Any) -> Schema:
     """
     if isinstance(kind, dict):
         return kind
+    definitions: Schema = {}
+    schema = _schema_in(kind, definitions, ())
+    return {**schema, "$defs": definitions} if definitions else schema
+
+
+def _schema_in(kind: Any, definitions: Schema, around: Tuple[Any, ...]) -> Schema:
+    """The schema of a type inside the types `around`. What it defines is added to the definitions, which stand at the root."""
+
+    def of(part: Any) -> Schema:
+        return _schema_in(part, definitions, around)
+
     if is_pydantic(kind):
-        return _pydantic_schema(kind)
+        return _hoisted(_pydantic_schema(kind), definitions)
     try:
         if kind in _SIMPLE:
             return dict(_SIMPLE[kind])
@@ -79,7 +89,7 @@ def schema_of(kind: Any) -> Schema:
 
     origin, arguments = typing.get_origin(kind), arguments_of(kind)
     if hasattr(kind, "__metadata__"):  # Annotated
-        schema = schema_of(kind.__origin__)
+        schema = of(kind.__origin__)
         for more in kind.__metadata__:
             if isinstance(more, dict):
                 schema.update(more)
@@ -89,23 +99,24 @@ def schema_of(kind: Any) -> Schema:
     if origin is typing.Literal:
         return {"enum": list(arguments)}
     if origin in UNIONS:
-        return {"anyOf": [schema_of(argument) for argument in arguments]}
+        return {"anyOf": [of(argument) for argument in arguments]}
     if origin in (list, set, frozenset) or origin is not None and getattr(origin, "__name__", "") in ("Sequence", "Iterable"):
-        return {"type": "array", "items": schema_of(arguments[0])}
+        return {"type": "array", "items": of(arguments[0])}
     if origin is tuple:
         if len(arguments) == 2 and arguments[1] is Ellipsis:
-            return {"type": "array", "items": schema_of(arguments[0])}
-        return {"type": "array", "prefixItems": [schema_of(argument) for argument in arguments], "minItems": len(arguments), "maxItems": len(arguments)}
+            return {"type": "array", "items": of(arguments[0])}
+        return {"type": "array", "prefixItems": [of(argument) for argument in arguments], "minItems": len(arguments), "maxItems": len(arguments)}
     if origin is dict or getattr(origin, "__name__", "") == "Mapping":
-        return {"type": "object", "additionalProperties": schema_of(arguments[1])}
+        return {"type": "object", "additionalProperties": of(arguments[1])}
     if is_required_mark(origin):
-        return schema_of(arguments[0])
+        return of(arguments[0])
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         return {"enum": [member.value for member in kind]}
-    if dataclasses.is_dataclass(kind):
-        return _dataclass_schema(kind)
-    if is_typed_dict(kind):
-        return _typed_dict_schema(kind)
+    if dataclasses.is_dataclass(kind) or is_typed_dict(kind):
+        if kind in around:
+            raise DeclarationError(f"{kind.__name__} contains itself: use a pydantic model for it, or give the schema itself")
+        make_schema = _dataclass_schema if dataclasses.is_dataclass(kind) else _typed_dict_schema
+        return make_schema(kind, lambda part: _schema_in(part, definitions, (*around, kind)))
     raise DeclarationError(f"no JSON Schema can be made of {kind!r}: use a dataclass, a TypedDict, a pydantic model, or give the schema itself")
 
 
@@ -115,10 +126,34 @@ def _unchanged(value: Any) -> Any:
 
 def _pydantic_schema(kind: Any) -> Schema:
     schema: Schema = kind.model_json_schema()
-    if not getattr(kind, "model_config", {}).get("extra"):
+    # Of a model that contains itself, only a reference is at the root.
+    own = schema.get("$defs", {}).get(str(schema.get("$ref")).rpartition("/")[2], schema)
+    if not getattr(kind, "model_config", {}).get("extra") and "properties" in own:
         # A mistyped name would otherwise be ignored.
-        schema.setdefault("additionalProperties", False)
+        own.setdefault("additionalProperties", False)
     return schema
+
+
+def _hoisted(schema: Schema, definitions: Schema) -> Schema:
+    """The schema without its own definitions. They are added to the others, with other names when theirs are taken."""
+    own = schema.pop("$defs", {})
+    for number in itertools.count(1):
+        names = {name: name if number == 1 else f"{name}_{number}" for name in own}
+        references = {f"#/$defs/{name}": f"#/$defs/{other}" for name, other in names.items()}
+        renamed = {names[name]: _with_references(definition, references) for name, definition in own.items()}
+        if all(definitions.get(name, definition) == definition for name, definition in renamed.items()):
+            break
+    definitions.update(renamed)
+    hoisted: Schema = _with_references(schema, references)
+    return hoisted
+
+
+def _with_references(value: Any, references: Dict[str, str]) -> Any:
+    if isinstance(value, dict):
+        return {name: _with_references(member, references) for name, member in value.items()}
+    if isinstance(value, list):
+        return [_with_references(item, references) for item in value]
+    return references.get(value, value) if isinstance(value, str) else value
 
 
 def _object(kind: Any, properties: Schema, required: List[str]) -> Schema:
@@ -131,12 +166,12 @@ def _object(kind: Any, properties: Schema, required: List[str]) -> Schema:
     return schema
 
 
-def _dataclass_schema(kind: Any) -> Schema:
+def _dataclass_schema(kind: Any, schema_in: Callable[[Any], Schema]) -> Schema:
     hints, properties, required = hints_of(kind), {}, []
     for field in dataclasses.fields(kind):
         if not field.init:
             continue
-        properties[field.name] = schema_of(hints[field.name])
+        properties[field.name] = schema_in(hints[field.name])
         if field.default is not dataclasses.MISSING:
             from ._values import plain
 
@@ -146,10 +181,10 @@ def _dataclass_schema(kind: Any) -> Schema:
     return _object(kind, properties, required)
 
 
-def _typed_dict_schema(kind: Any) -> Schema:
+def _typed_dict_schema(kind: Any, schema_in: Callable[[Any], Schema]) -> Schema:
     hints = hints_of(kind)
     required = [name for name in hints if name in kind.__required_keys__]
-    return _object(kind, {name: schema_of(hint) for name, hint in hints.items()}, required)
+    return _object(kind, {name: schema_in(hint) for name, hint in hints.items()}, required)
 
 
 def result_of(kind: Any) -> Tuple[Optional[Schema], Callable[[Any], Any]]:
