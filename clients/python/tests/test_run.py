@@ -16,6 +16,7 @@ import ktrdr
 from json import dumps
 
 print("imported")
+__import__("os").system("echo by a program")
 
 @ktrdr.worker("first")
 def one(ctx: ktrdr.Context, request: dict) -> None: ...
@@ -88,6 +89,29 @@ class Runs(unittest.TestCase):
         lines = [json.loads(line) for line in process.stdout.read().splitlines()]
         self.assertIn({"signal": signal.SIGTERM}, lines)
         self.assertEqual(process.wait(), 3)
+
+    @unittest.skipUnless(sys.platform.startswith("linux"), "the system does not tell")
+    def test_when_it_is_killed_the_workers_are_told_to_stop(self):
+        process = self.start("run", self.jobs)
+        for _ in range(2):
+            process.stdout.readline()
+
+        process.kill()
+        told = process.stdout.read().splitlines()
+
+        self.assertEqual([json.loads(line) for line in told], [{"signal": signal.SIGTERM}] * 2)
+
+    def test_when_one_cannot_be_started_the_others_are_told_to_stop(self):
+        code = "import sys; from ktrdr._run import _all; sys.exit(_all([[sys.argv[1]], [sys.argv[2]]]))"
+        command = [sys.executable, "-c", code, str(self.worker), str(self.folder / "none")]
+        environment = {**os.environ, "PYTHONPATH": str(SOURCES)}
+
+        # Also until the first one has ended: it holds the pipe.
+        ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
+
+        self.assertEqual(ended.returncode, 1)
+        self.assertIn("none cannot be started: [Errno 2]", ended.stderr)
+        self.assertNotIn("Traceback", ended.stderr)
 
     def test_one_function_becomes_the_worker(self):
         process = self.start("run", f"{self.jobs}:two", "--worker-id", "w")

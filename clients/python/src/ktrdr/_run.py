@@ -12,13 +12,16 @@ import signal
 import subprocess
 import sys
 from types import FrameType
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from ._main import main
 from ._programs import become_worker, find_program
 from ._worker import Worker
 
 __all__ = ["command_line", "workers_of"]
+
+#: The number of it in Linux.
+PR_SET_PDEATHSIG = 1
 
 USAGE = """usage: python -m ktrdr run FILE[:FUNCTION] [settings of ktrdr-worker]
 
@@ -77,6 +80,7 @@ def _is_one_worker(settings: List[str]) -> bool:
 
 
 def _names(file: pathlib.Path) -> List[str]:
+    """The names of its functions, sorted."""
     listed = subprocess.run([sys.executable, "-m", "ktrdr", "list", str(file)], stdout=subprocess.PIPE, check=False)
     if listed.returncode != 0:
         sys.exit(listed.returncode)
@@ -102,17 +106,22 @@ def _all(commands: List[List[str]]) -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, tell)
+    code, follow = 0, _following_parent()
     for command in commands:
         if is_told:
             break
-        # In a session of its own: Ctrl-C reaches only this process, and a worker takes a second signal for haste.
-        process = subprocess.Popen(command, start_new_session=True)
+        try:
+            # In a session of its own: Ctrl-C reaches only this process, and a worker takes a second signal for haste.
+            process = subprocess.Popen(command, start_new_session=True, preexec_fn=follow)
+        except (OSError, subprocess.SubprocessError) as error:
+            print(f"error: {command[0]} cannot be started: {error}", file=sys.stderr)
+            code, early, is_told = 1, signal.SIGTERM, True
+            break
         running[process.pid] = process
     is_starting = False
     if early is not None:
         tell(early)
 
-    code = 0
     while running:
         pid, status = os.wait()
         ended = running.pop(pid, None)
@@ -125,14 +134,35 @@ def _all(commands: List[List[str]]) -> int:
     return code
 
 
+def _following_parent() -> Optional[Callable[[], None]]:
+    """For a child, before it becomes its program: has the system tell it to stop when this process ends, also after `kill -9`. Only Linux
+    does so."""
+    if not sys.platform.startswith("linux"):
+        return None
+    import ctypes
+
+    # Loaded here: a new process should do as little as possible.
+    prctl, parent = ctypes.CDLL(None).prctl, os.getpid()
+
+    def follow() -> None:
+        prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        if os.getppid() != parent:  # it has ended before
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return follow
+
+
 def _list(file: pathlib.Path) -> int:
-    # What the file prints is no part of the list.
-    with contextlib.redirect_stdout(sys.stderr):
-        names = sorted(workers_of(file))
+    # What the file prints is no part of the list, also what programs print that it starts.
+    own = os.dup(1)
+    os.dup2(2, 1)
+    names = sorted(workers_of(file))
     if not names:
         print(f"error: there is no @ktrdr.worker function in {file}", file=sys.stderr)
         return 2
-    print(json.dumps(names))
+    sys.stdout.flush()
+    with os.fdopen(own, "w") as out:
+        out.write(json.dumps(names) + "\n")
     return 0
 
 
