@@ -1,8 +1,10 @@
 """`python -m ktrdr run`, with a stand-in for `ktrdr-worker` that writes down how it was started."""
 
+import importlib.util
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -132,6 +134,20 @@ class Runs(unittest.TestCase):
             process = self.start(*words)
             self.assertIn(said, process.communicate()[1])
             self.assertEqual(process.returncode, 2, words)
+
+
+class Page(unittest.TestCase):
+    def test_its_example_is_typed(self):
+        if importlib.util.find_spec("mypy") is None or importlib.util.find_spec("pydantic") is None:
+            self.skipTest("there is no mypy or no pydantic")
+        page = SOURCES.parent / "README.md"
+        example = re.search(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)[1]
+        with tempfile.TemporaryDirectory() as folder:
+            pathlib.Path(folder, "word_count.py").write_text(example, encoding="utf-8")
+            command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", os.devnull, "word_count.py"]
+            environment = {**os.environ, "MYPYPATH": str(SOURCES)}
+            ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        self.assertEqual(ended.returncode, 0, ended.stdout)
 
 
 class Plugin(unittest.TestCase):

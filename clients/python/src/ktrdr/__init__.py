@@ -6,7 +6,7 @@ A worker is a function, a type for its request, and one line to run it:
 import ktrdr
 
 @ktrdr.worker("greeter")
-def greet(ctx: ktrdr.Context, request: dict) -> str:
+def greet(ctx: ktrdr.Context, request: dict[str, str]) -> str:
     return f"Hello, {request['name']}!"
 
 if __name__ == "__main__":
