@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use ktrdr_client::{Error, ErrorCode};
 
-use crate::text::printable;
+use crate::text::{complain, printable};
 
 /// Why a command did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -69,7 +69,7 @@ impl Failure {
             return;
         }
 
-        eprintln!("error: {}", printable(&self.to_string()));
+        complain(&format!("error: {}", printable(&self.to_string())));
         if let Self::Client(error) = self {
             print_causes(error);
         }
@@ -91,13 +91,13 @@ fn print_causes(error: &Error) {
                     continue;
                 }
                 let place = if path.is_empty() { "/" } else { path };
-                eprintln!("  {}: {}", printable(place), printable(message));
+                complain(&format!("  {}: {}", printable(place), printable(message)));
             }
             match refusal.code {
                 Some(ErrorCode::Unauthorized) => {
-                    eprintln!("  give a token with --token or KTRDR_TOKEN");
+                    complain("  give a token with --token or KTRDR_TOKEN");
                 }
-                Some(ErrorCode::UnknownDomain) => eprintln!("  `ktrdr types` lists the domains"),
+                Some(ErrorCode::UnknownDomain) => complain("  `ktrdr types` lists the domains"),
                 _ => {}
             }
         }
@@ -109,13 +109,13 @@ fn print_causes(error: &Error) {
                 cause = error.source();
             }
             for cause in &causes {
-                eprintln!("  {}", printable(cause));
+                complain(&format!("  {}", printable(cause)));
             }
             if causes.iter().any(|cause| cause.contains("certificate")) {
-                eprintln!("  --ca or KTRDR_CA names the certificate of its authority");
+                complain("  --ca or KTRDR_CA names the certificate of its authority");
                 return;
             }
-            eprintln!("  --url or KTRDR_URL says where it is; `ktrdr dev` starts one here");
+            complain("  --url or KTRDR_URL says where it is; `ktrdr dev` starts one here");
         }
         _ => {}
     }

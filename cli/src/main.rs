@@ -11,6 +11,9 @@
 //! | [`parameters`] | the parameters of a start, from words or a file |
 //! | [`text`] | tables, durations, and texts that are safe to print |
 
+// A closed standard error is no reason to panic: `text::complain` writes there.
+#![deny(clippy::print_stderr, clippy::print_stdout)]
+
 mod args;
 mod commands;
 mod dev;

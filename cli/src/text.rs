@@ -125,6 +125,12 @@ pub fn print(line: &str) -> Result<(), Failure> {
     }
 }
 
+/// Prints a line on standard error. Nobody may read that either: `ktrdr dev 2>&1 | head` still ends its
+/// programs in order, and `eprintln!` would panic.
+pub fn complain(line: &str) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

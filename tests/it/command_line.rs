@@ -260,6 +260,10 @@ impl Drop for Dev {
 /// A system that is ready, and the address of its REST interface.
 async fn dev(scratch: &Scratch) -> (Dev, String) {
     let log = std::fs::File::create(scratch.join("log")).unwrap();
+    dev_that_writes(scratch, log.into()).await
+}
+
+async fn dev_that_writes(scratch: &Scratch, log: Stdio) -> (Dev, String) {
     let mut dev = Dev(Command::new(program("ktrdr"))
         .args(["dev", "--data-dir"])
         .arg(scratch.join("data"))
@@ -278,8 +282,8 @@ async fn dev(scratch: &Scratch) -> (Dev, String) {
     })
     .await
     .unwrap();
-    let log = || std::fs::read_to_string(scratch.join("log")).unwrap();
-    let url = url.unwrap_or_else(|| panic!("no address: {}", log()));
+    let log = || std::fs::read_to_string(scratch.join("log"));
+    let url = url.unwrap_or_else(|| panic!("no address: {:?}", log()));
     (dev, url)
 }
 
@@ -348,6 +352,27 @@ async fn a_whole_system_runs_in_the_foreground_and_ends_with_its_command() {
     assert!(log().contains("Operation completed"), "{}", log());
     assert!(!log().contains("setting="), "{}", log());
     assert!(!log().contains("[INF]"), "{}", log());
+
+    dev.interrupt();
+    wait_for("ktrdr dev to end", LIMIT, async || {
+        match dev.0.try_wait().unwrap() {
+            Some(status) if status.success() => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_system_whose_lines_nobody_reads_runs_on_and_ends_in_order() {
+    let scratch = Scratch::new("dev-unread");
+    let (_, unread) = std::io::pipe().unwrap();
+    let (mut dev, url) = dev_that_writes(&scratch, unread.into()).await;
+
+    let mut start = Command::new(program("ktrdr"));
+    start.args(["--url", &url, "start", "dummy", "steps=1", "--wait"]);
+    let started = output(start).await;
+    assert!(started.status.success(), "{started:?}");
 
     dev.interrupt();
     wait_for("ktrdr dev to end", LIMIT, async || {

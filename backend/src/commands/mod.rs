@@ -15,6 +15,7 @@ pub mod signing_key;
 pub mod token;
 
 use std::ffi::OsString;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -113,7 +114,7 @@ impl Command {
         match done {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                eprintln!("error: {}", chain(error.as_ref()));
+                let _ = writeln!(io::stderr(), "error: {}", chain(error.as_ref()));
                 ExitCode::FAILURE
             }
         }

@@ -60,7 +60,9 @@ impl NewKey {
         then: &str,
     ) -> Result<(), NewKeyError> {
         let public = write(&self.file)?;
-        eprintln!(
+        // Whoever does not read this has the value all the same.
+        let _ = writeln!(
+            io::stderr(),
             "Wrote the seed to {}: {then} on standard output.",
             self.file.display()
         );

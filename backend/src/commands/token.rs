@@ -117,7 +117,9 @@ impl NewToken {
         let entry = file::written(&self.name, digest, &self.scopes, types, self.expires);
         append(&self.file, &entry)?;
 
-        eprintln!(
+        // Whoever does not read this has the value all the same.
+        let _ = writeln!(
+            io::stderr(),
             "Added token {:?} to {}. Its value follows on standard output, only this once.",
             self.name,
             self.file.display()

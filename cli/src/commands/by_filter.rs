@@ -9,7 +9,7 @@ use ktrdr_client::{
 
 use crate::args::WhichArgs;
 use crate::failure::{Failure, is_away};
-use crate::text::{print, print_json, print_table, printable};
+use crate::text::{complain, print, print_json, print_table, printable};
 
 /// Longest list of what would happen.
 const SHOWN: usize = 20;
@@ -171,7 +171,7 @@ fn show(
     json: bool,
 ) -> Result<(), Failure> {
     if let Some(warning) = &answer.warning {
-        eprintln!("warning: {}", printable(warning));
+        complain(&format!("warning: {}", printable(warning)));
     }
     if json {
         return print_json(answer);
@@ -181,7 +181,7 @@ fn show(
     if !asked.dry_run {
         for result in &data.results {
             if let Some(code) = &result.code {
-                eprintln!("{}: refused: {code}", result.operation_id);
+                complain(&format!("{}: refused: {code}", result.operation_id));
             } else if let Some(new) = &result.retried_as {
                 print(new.as_str())?;
             }

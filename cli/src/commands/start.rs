@@ -10,7 +10,7 @@ use super::watch;
 use crate::args::StartArgs;
 use crate::failure::{Failure, is_away};
 use crate::parameters::{self, Line, Lines};
-use crate::text::{print, print_json, printable};
+use crate::text::{complain, print, print_json, printable};
 
 /// How many operations of a file are started with one request.
 const AT_ONCE: usize = 1000;
@@ -46,7 +46,7 @@ pub async fn show(
 ) -> Result<(), Failure> {
     if wait {
         // Whoever interrupts this can go on with `ktrdr watch`.
-        eprintln!("started {}", started.operation_id);
+        complain(&format!("started {}", started.operation_id));
         return watch::run(client, &[started.operation_id.into_owned()], json).await;
     }
     if json {
@@ -193,10 +193,14 @@ impl Outcome {
         };
         match (is_unclear, &unanswered[..]) {
             (_, []) => {}
-            (false, [first, ..]) => eprintln!("line {first} and all after it: not started"),
-            (true, [only]) => eprintln!("line {only}: it may have started"),
+            (false, [first, ..]) => {
+                complain(&format!("line {first} and all after it: not started"))
+            }
+            (true, [only]) => complain(&format!("line {only}: it may have started")),
             (true, [first, .., last]) => {
-                eprintln!("lines {first} to {last}: some of them may have started");
+                complain(&format!(
+                    "lines {first} to {last}: some of them may have started"
+                ));
             }
         }
         Err(error.into())
@@ -215,7 +219,7 @@ impl Outcome {
             }
             (_, error) => {
                 let why = error.unwrap_or_default();
-                eprintln!("line {number}: {}", printable(&why));
+                complain(&format!("line {number}: {}", printable(&why)));
                 self.refused += 1;
                 self.is_away |= is_away(result.status_code);
             }

@@ -7,7 +7,7 @@ use ktrdr_client::{Client, Error, OperationDocument, OperationId, Status};
 
 use super::operations::describe;
 use crate::failure::Failure;
-use crate::text::{print, print_json, printable};
+use crate::text::{complain, print, print_json, printable};
 
 /// How often a running operation is asked for. People see changes at this rate.
 const EVERY: Duration = Duration::from_millis(250);
@@ -83,7 +83,11 @@ fn tell_unseen<'a>(
     if ids.is_empty() {
         return;
     }
-    bars.suspend(|| eprintln!("not followed to the end; go on with: ktrdr watch{ids}"));
+    bars.suspend(|| {
+        complain(&format!(
+            "not followed to the end; go on with: ktrdr watch{ids}"
+        ))
+    });
 }
 
 fn show_end(operation: &OperationDocument<'_>, json: bool) -> Result<(), Failure> {

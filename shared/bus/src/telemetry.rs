@@ -30,13 +30,17 @@ pub struct LogOptions {
 /// try to connect, without the cause. A filter that names the part decides itself.
 const LIBRARY: [(&str, &str); 2] = [("async_nats", "warn"), ("async_nats::connector", "off")];
 
+/// The library would print that a line could not be written to standard error, and panic because it cannot.
+const REPORT_FAULTS: bool = false;
+
 /// Starts logging for this process. When the filter is not valid, logs at `info` and warns.
 pub fn init(options: &LogOptions) {
     let (filter, bad) = filter(options);
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
+        .with_writer(std::io::stderr)
+        .log_internal_errors(REPORT_FAULTS);
     // Tests in one process call this several times; the first call counts.
     let _ = if options.log_json {
         builder.json().flatten_event(true).try_init()
@@ -56,7 +60,8 @@ where
     let filter = with_directive(filter, &format!("{hidden}=off"));
     let lines = tracing_subscriber::fmt::layer()
         .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
+        .with_writer(std::io::stderr)
+        .log_internal_errors(REPORT_FAULTS);
     let others = tracing_subscriber::registry().with(layer);
     let _ = if options.log_json {
         let lines = lines.json().flatten_event(true);

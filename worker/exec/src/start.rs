@@ -9,7 +9,7 @@
 
 use std::env::ArgsOs;
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -93,10 +93,8 @@ fn become_program(arguments: ArgsOs) -> ExitCode {
         }
         Err(error) => format!("cannot prepare the process of the program: {error}"),
     };
-    #[expect(clippy::print_stderr, reason = "the worker reads it")]
-    {
-        eprintln!("{error}");
-    }
+    // The worker reads it, while there is one.
+    let _ = writeln!(io::stderr(), "{error}");
     ExitCode::from(127)
 }
 
