@@ -68,6 +68,13 @@ async fn queues_are_paused_and_workers_drained() {
         .wait_for_text(".attention", "Dummy is paused: 1 pending")
         .await;
     browser.screenshot("overview-paused").await;
+
+    // So does the operation that waits for it.
+    browser.view("#/operations/held").await;
+    browser
+        .wait_for_text("main .note", "Dummy is paused until somebody resumes it")
+        .await;
+    browser.view("#/").await;
     browser.click("[data-action='resume']").await;
     stack.api().wait_for_status("held", "completed").await;
 

@@ -4,7 +4,9 @@ import { test } from 'node:test';
 
 import { labelAddress, operationsAddress } from '../../backend/assets/dashboard/addresses.js';
 import { queryString } from '../../backend/assets/dashboard/api.js';
-import { failureAddress, pausedTypes, pointersOf } from '../../backend/assets/dashboard/attention.js';
+import {
+  failureAddress, pausedTypes, pointersOf, whyPaused,
+} from '../../backend/assets/dashboard/attention.js';
 import {
   filterFrom, filterQuery, isFiltered,
 } from '../../backend/assets/dashboard/list-filter.js';
@@ -143,6 +145,24 @@ test('the overview points at what nobody can run, and links to it', () => {
   assert.deepEqual(others, []);
 });
 
+test('one reason is one line, however many queues of a type have it', () => {
+  const nobody = 'nobody has a GPU';
+  const pointers = pointersOf(stats({ queues: [
+    queue({ nobody, oldest_pending_seconds: null }),
+    queue({ queue: 'gpu-p1', nobody, pending: 2, oldest_pending_seconds: 90 }),
+    queue({ queue: 'gpu-p5', nobody, pending: 1, oldest_pending_seconds: 30 }),
+    queue({ queue: 'large', nobody: 'nobody has 512 GiB' }),
+    queue({ worker_type: 'training', nobody }),
+  ] }));
+
+  assert.deepEqual(pointers.map(({ text }) => text), [
+    'Dummy: 8 pending, and nobody can run them: nobody has a GPU',
+    'Dummy: 5 pending, and nobody can run them: nobody has 512 GiB',
+    'Training: 5 pending, and nobody can run them: nobody has a GPU',
+  ]);
+  assert.equal(pointers[0].detail, 'The oldest has waited for 1m 30s.');
+});
+
 test('a type without workers is pointed at, one with workers is not', () => {
   const types = (workers) => ({
     queues: [queue({ pending: 1 })], by_type: [{ worker_type: 'dummy', workers }],
@@ -161,6 +181,11 @@ test('a paused type is pointed at, with what waits for it', () => {
 
   assert.deepEqual([...paused], [['dummy', { until: null }]]);
   assert.equal(pointer.text, 'Dummy is paused: 7 pending');
+  assert.equal(whyPaused('dummy', [overview('dummy', true)]),
+    'Dummy is paused until somebody resumes it; nothing of it starts.');
+  assert.match(whyPaused('dummy', [overview('dummy', true, '2030-01-01T06:00:00Z')]),
+    /^Dummy is paused until .*2030.*; nothing of it starts\.$/);
+  assert.equal(whyPaused('training', [overview('dummy', true)]), '');
 });
 
 test('silent workers are pointed at', () => {

@@ -37,12 +37,50 @@ export function pausedTypes(queues) {
 }
 
 /**
+ * Why nothing of a worker type starts, of which an operation waits. Empty when it is not paused.
+ * @param {string} workerType
+ * @param {Api.QueueOverview[]} queues
+ */
+export function whyPaused(workerType, queues) {
+  const paused = pausedTypes(queues).get(workerType);
+  if (paused === undefined) return '';
+  const end = paused.until ? `until ${moment(paused.until)}` : 'until somebody resumes it';
+  return `${title(workerType)} is paused ${end}; nothing of it starts.`;
+}
+
+/**
+ * The queues whose operations nobody runs: each reason once for a worker type, which has a queue for
+ * each priority.
+ * @param {Api.Stats} stats
+ * @returns {{ type: string, why: string, pending: number, oldest: number | null }[]}
+ */
+function nobodyRuns({ queues, by_type: types }) {
+  /** @type {Map<string, { type: string, why: string, pending: number, oldest: number | null }>} */
+  const found = new Map();
+  for (const queue of queues) {
+    const why = whyNobody(queue, types);
+    if (!why) continue;
+
+    const { worker_type: type, pending, oldest_pending_seconds: oldest } = queue;
+    const key = JSON.stringify([type, why]);
+    const sum = found.get(key) ?? { type, why, pending: 0, oldest: null };
+    found.set(key, {
+      ...sum,
+      pending: sum.pending + pending,
+      oldest: oldest === null ? sum.oldest : Math.max(oldest, sum.oldest ?? 0),
+    });
+  }
+  return [...found.values()];
+}
+
+/**
  * What needs attention, most urgent first.
  * @param {Api.Stats} stats
  * @param {Map<string, Paused>} [paused] by worker type
  * @returns {Pointer[]}
  */
-export function pointersOf({ queues, by_type: types, workers }, paused = new Map()) {
+export function pointersOf(stats, paused = new Map()) {
+  const { queues, workers } = stats;
   /** @type {Pointer[]} */
   const pointers = [];
   for (const [type, { until }] of paused) {
@@ -55,10 +93,7 @@ export function pointersOf({ queues, by_type: types, workers }, paused = new Map
       address: operationsAddress({ operation_type: type, status: 'pending' }),
     });
   }
-  for (const queue of queues) {
-    const why = whyNobody(queue, types);
-    if (!why) continue;
-    const { worker_type: type, pending, oldest_pending_seconds: oldest } = queue;
+  for (const { type, why, pending, oldest } of nobodyRuns(stats)) {
     pointers.push({
       status: 'pending',
       text: `${title(type)}: ${count(pending)} pending, and nobody can run `

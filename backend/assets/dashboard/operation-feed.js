@@ -1,12 +1,13 @@
 // Keeps the view of one operation up to date: fetches the document, follows its events, and repeats
 // what failed.
 //
-// While the operation runs, its own event stream brings changes and progress. Three things no event
-// tells are asked for at an interval: whether the worker of a running operation is there, which
-// worker could run a pending one, and whether that one waits for a permit. When the operation has ended, the page listens to a stream that
-// only shows whether the backend is there.
+// While the operation runs, its own event stream brings changes and progress. What no event tells is
+// asked for at an interval: whether the worker of a running operation is there, whether the type of a
+// pending one is paused, which worker could run it, and whether it waits for a permit. When the
+// operation has ended, the page listens to a stream that only shows whether the backend is there.
 
 import { ApiError, api, asApiError, operationPath } from './api.js';
+import { whyPaused } from './attention.js';
 import { whyNoWorker } from './requirements.js';
 import { isNewer, isTerminal } from './status.js';
 import { QUIET_STREAM, liveStream } from './stream.js';
@@ -20,7 +21,7 @@ const POLL_MS = 5000;
  * @property {(operation: Api.Operation) => void} progress the same document with new progress
  * @property {(event: Api.MetricsEvent) => void} metrics
  * @property {(text: string) => void} warning the backend's, about the worker that runs it
- * @property {(text: string) => void} blocked why no worker can run it
+ * @property {(text: string) => void} blocked why it does not start
  * @property {() => void} ended no more events come
  * @property {() => void} reloaded events may have been missed
  * @property {(message: string) => void} unavailable there is no document
@@ -118,7 +119,7 @@ export class OperationFeed {
 
     const { status } = this.#current ?? document;
     if (!isTerminal(status)) this.#followOperation();
-    if (status === 'pending') this.#askWorkers();
+    if (status === 'pending') this.#askWhyItWaits();
   }
 
   /** @param {ApiError} error */
@@ -181,21 +182,24 @@ export class OperationFeed {
   #poll() {
     if (document.hidden || !this.#current) return;
     const { status, execution } = this.#current;
-    // No event tells that a permit is free or gone. Whoever loads a pending operation asks workers, too.
+    // No event tells that a permit is free or gone. Whoever loads a pending operation asks the rest, too.
     const mayWaitForPermit = status === 'pending' && execution?.concurrency;
     if (status === 'running' || mayWaitForPermit) this.#load(false);
-    else if (status === 'pending') this.#askWorkers();
+    else if (status === 'pending') this.#askWhyItWaits();
   }
 
-  async #askWorkers() {
+  async #askWhyItWaits() {
     // An operation that was started on a worker directly waits for that worker.
     if (!this.#current || this.#current.queue === 'direct') return;
 
     const { operation_type: workerType, execution } = this.#current;
     try {
-      const workers = await api.workers(this.signal, workerType);
+      const [queues, workers] = await Promise.all([
+        api.queues(this.signal), api.workers(this.signal, workerType),
+      ]);
       if (this.#current.status !== 'pending') return;
-      this.handlers.blocked(whyNoWorker(workerType, workers, execution?.requirements ?? {}));
+      this.handlers.blocked(whyPaused(workerType, queues)
+        || whyNoWorker(workerType, workers, execution?.requirements ?? {}));
     } catch (thrown) {
       if (!this.signal.aborted) liveStream.checkAfter(asApiError(thrown));
     }

@@ -49,7 +49,7 @@ export function operationNotes() {
       warning = text;
       draw();
     },
-    /** @param {string} text why no worker can run it */
+    /** @param {string} text why it does not start */
     setBlocked(text) {
       blocked = text;
       draw();
