@@ -26,8 +26,25 @@ async fn log_lines_come_while_it_runs_and_are_filtered() {
         .wait_for_text("#logs .log-lines", "line 3 <img src=x onerror=alert(1)>")
         .await;
     browser.screenshot("operation-logs").await;
+
+    // A line that somebody reads stays the same element while others come.
+    browser
+        .run(
+            "globalThis.read = document.querySelector('#logs .log-line');
+             getSelection().selectAllChildren(globalThis.read)",
+        )
+        .await;
     stack.api().wait_for_status("one", "completed").await;
     browser.wait_for_text("#logs .log-lines", "line 399").await;
+    let kept = "return [globalThis.read.isConnected, getSelection().toString() !== '']";
+    assert_eq!(browser.run(kept).await, json!([true, true]));
+    // Nothing comes any more.
+    browser
+        .wait(
+            "no choice to follow",
+            "return document.querySelector('#log-follow').offsetParent === null",
+        )
+        .await;
 
     browser.fill("#log-search", "line 399").await;
     let one = "return document.querySelectorAll('#logs .log-line').length === 1";

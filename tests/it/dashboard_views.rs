@@ -324,6 +324,39 @@ async fn keys_go_through_the_list_and_act_on_a_row() {
 }
 
 #[tokio::test]
+async fn a_row_keeps_the_focus_when_one_above_it_leaves() {
+    let Some(browser) = Browser::start().await else {
+        return;
+    };
+    let stack = Stack::start().await;
+    let _workers = (
+        stack.worker("dummy", "w1").await,
+        stack.worker("dummy", "w2").await,
+    );
+    for id in ["below", "above"] {
+        let body = json!({"steps": 100_000, "step_ms": 20, "task_id": id});
+        stack.api().running("dummy", &body).await;
+    }
+    browser
+        .goto(&format!(
+            "{}/#/operations?status=running",
+            stack.api().base()
+        ))
+        .await;
+    wait_for_rows(&browser, &["above", "below"]).await;
+    browser
+        .run("document.querySelector(\"tr[data-id='below'] a\").focus()")
+        .await;
+
+    stack.api().cancel("above").await.expect(200);
+
+    wait_for_rows(&browser, &["below"]).await;
+    let focus = "return document.activeElement.closest('tr')?.dataset.id ?? ''";
+    assert_eq!(browser.run(focus).await, "below");
+    assert_eq!(browser.errors().await, Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn an_operation_says_why_it_was_not_retried_and_can_be_run_with_changes() {
     let Some(browser) = Browser::start().await else {
         return;

@@ -120,8 +120,8 @@ export function keyedList(parent, keyOf, makeRow, after = null) {
 
   /** @param {T[]} items */
   function set(items) {
+    /** @type {Map<string, Row>} */
     const next = new Map();
-    let at = after === null ? parent.firstElementChild : after.nextElementSibling;
     for (const item of items) {
       const key = keyOf(item);
       if (next.has(key)) continue;
@@ -129,11 +129,15 @@ export function keyedList(parent, keyOf, makeRow, after = null) {
       const row = rows.get(key) ?? makeRow(item);
       row.update(item);
       next.set(key, row);
-      if (row.element === at) at = at.nextElementSibling;
-      else parent.insertBefore(row.element, at);
     }
 
+    // First, so that those that stay are not moved: that loses focus and selection.
     for (const [key, row] of rows) if (!next.has(key)) row.element.remove();
+    let at = after === null ? parent.firstElementChild : after.nextElementSibling;
+    for (const { element } of next.values()) {
+      if (element === at) at = at.nextElementSibling;
+      else parent.insertBefore(element, at);
+    }
     rows = next;
   }
 

@@ -5,14 +5,21 @@
 // server, and the page has one for its events.
 
 import { api } from './api.js';
-import { h, setText, show } from './dom.js';
+import { h, keyedList, setText } from './dom.js';
 import { moment, timeOfDay } from './format.js';
+import { isTerminal } from './status.js';
 import { atMostEvery, perFrame } from './throttle.js';
 
 const PAGE = 1000;
 // What a person may look through; the file of all lines is one request away.
 const MOST_SHOWN = 2000;
 const POLL_MS = 1000;
+
+/**
+ * A line with its number among all that came, or the heading before it.
+ * @typedef {{ number: number, line: Api.LogLine }} Numbered
+ * @typedef {{ key: string, line: Api.LogLine, isHeading: boolean }} Entry
+ */
 
 const LEVELS = ['trace', 'debug', 'info', 'warn', 'error'];
 
@@ -33,15 +40,20 @@ export function logLines(id, signal, onFailure) {
   const follow = h('input', {
     type: 'checkbox', id: 'log-follow', checked: true, onchange: () => draw(),
   });
+  const followLabel = h('label', null, follow, 'Follow');
   const note = h('p', { class: 'muted', hidden: true });
   const box = h('div', { class: 'log-lines', role: 'log', tabindex: 0, 'aria-label': 'Log lines' });
   const element = h('section', { class: 'card', id: 'logs', hidden: true },
     h('header', null, h('h2', null, 'Log lines'),
-      h('div', { class: 'log-tools' }, search, level, h('label', null, follow, ' Follow'))),
+      h('div', { class: 'log-tools' }, search, level, followLabel)),
     note, box);
 
-  /** @type {Api.LogLine[]} */
+  // Elements stay: who selects lines while others come keeps what is selected.
+  const rows = keyedList(box, (/** @type {Entry} */ { key }) => key, entryRow);
+
+  /** @type {Numbered[]} */
   let lines = [];
+  let received = 0;
   /** @type {string | null} */
   let cursor = null;
   let left = 0;
@@ -57,12 +69,12 @@ export function logLines(id, signal, onFailure) {
     }
     element.hidden = false;
     const wanted = search.value.trim().toLowerCase();
-    const shown = lines.filter((line) => matches(line, wanted));
+    const shown = lines.filter(({ line }) => matches(line, wanted));
     note.hidden = left === 0 && shown.length > 0;
     setText(note, shown.length === 0
       ? 'No line matches.' : `Of more lines, the newest ${lines.length} are here.`);
     const place = box.scrollTop;
-    show(box, shown.map((line, at) => lineRow(line, shown[at - 1])));
+    rows.set(shown.flatMap((one, at) => entriesOf(one, shown[at - 1])));
     box.scrollTop = follow.checked ? box.scrollHeight : place;
   });
 
@@ -82,7 +94,8 @@ export function logLines(id, signal, onFailure) {
       cursor = page.cursor;
       hasMore = page.has_more;
       if (page.lines.length === 0) continue;
-      lines = lines.concat(page.lines);
+      lines = lines.concat(page.lines.map((line, at) => ({ number: received + at, line })));
+      received += page.lines.length;
       left += Math.max(0, lines.length - MOST_SHOWN);
       lines = lines.slice(-MOST_SHOWN);
       drawn = begun;
@@ -113,6 +126,7 @@ export function logLines(id, signal, onFailure) {
     /** @param {Api.Operation} operation */
     update(operation) {
       isRunning = operation.status === 'running';
+      followLabel.hidden = isTerminal(operation.status);
       if (cursor === null || !isRunning) refresh();
     },
     stop() {
@@ -134,19 +148,28 @@ function matches(line, wanted) {
 }
 
 /**
- * @param {Api.LogLine} line
- * @param {Api.LogLine | undefined} before
+ * A line, and before the first one of a further attempt its heading.
+ * @param {Numbered} one
+ * @param {Numbered | undefined} before
+ * @returns {Entry[]}
  */
-function lineRow(line, before) {
+function entriesOf({ number, line }, before) {
+  const isOther = before ? before.line.attempt !== line.attempt : line.attempt > 1;
+  const entry = { key: `${number}`, line, isHeading: false };
+  return isOther ? [{ key: `before ${number}`, line, isHeading: true }, entry] : [entry];
+}
+
+/** @param {Entry} entry */
+function entryRow({ line, isHeading }) {
   const { timestamp, level, text, fields, attempt } = line;
-  const isOther = before ? before.attempt !== attempt : attempt > 1;
-  return [
-    isOther && h('div', { class: 'log-attempt' }, `Attempt ${attempt} on ${line.worker_id}`),
-    h('div', { class: 'log-line', 'data-level': level },
+  const element = isHeading
+    ? h('div', { class: 'log-attempt' }, `Attempt ${attempt} on ${line.worker_id}`)
+    : h('div', { class: 'log-line', 'data-level': level },
       h('time', { datetime: timestamp, title: moment(timestamp) }, timeOfDay(timestamp)), ' ',
       h('b', null, level), ' ',
       h('span', null, text),
       fields && Object.entries(fields).map(([name, value]) =>
-        h('span', { class: 'log-field' }, ` ${name}=${JSON.stringify(value)}`))),
-  ];
+        h('span', { class: 'log-field' }, ` ${name}=${JSON.stringify(value)}`)));
+  // A line never changes.
+  return { element, update() {} };
 }
