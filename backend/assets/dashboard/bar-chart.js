@@ -101,7 +101,7 @@ function hatchPattern(id, path) {
 
 /** @param {'completed' | 'failed' | 'cancelled'} status */
 function legendEntry(status) {
-  const value = h('b', null, '0');
+  const value = h('b');
   const hatching = status === 'failed' ? 'M0 12L12 0' : 'M0 6H12';
   const sample = s('svg', { width: 12, height: 12, 'aria-hidden': 'true' },
     s('rect', { class: `stack ${status}`, width: 12, height: 12, rx: 3 }),
@@ -116,8 +116,9 @@ function legendEntry(status) {
 export function minuteChart(label) {
   const plot = h('div', { class: 'plot bars' });
   const legend = STACK.map(legendEntry);
-  const element = h('figure', { class: 'chart' },
-    plot, h('div', { class: 'legend' }, legend.map((entry) => entry.element)));
+  // Empty until there are figures.
+  const keys = h('div', { class: 'legend' });
+  const element = h('figure', { class: 'chart' }, plot, keys);
   charts += 1;
   const hatching = `hatch-${charts}`;
   /** @type {Api.Minute[]} */
@@ -136,6 +137,7 @@ export function minuteChart(label) {
 
     const totals = STACK.map((status) => total(minutes, status));
     legend.forEach((entry, at) => setText(entry.value, count(totals[at])));
+    if (keys.childElementCount === 0) show(keys, legend.map((entry) => entry.element));
 
     const summary = STACK.map((status, at) => `${totals[at]} ${status}`).join(', ');
     show(plot, s('svg',

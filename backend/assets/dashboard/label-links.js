@@ -3,7 +3,7 @@
 import { labelAddress } from './addresses.js';
 import { h, setAttribute, show } from './dom.js';
 
-/** @param {number} most how many are shown; "…" stands for the others */
+/** @param {number} most how many are shown; of the others only the number */
 export function labelLinks(most = Infinity) {
   const element = h('div', { class: 'tags', hidden: true, 'aria-label': 'Labels', role: 'group' });
   return {
@@ -16,7 +16,7 @@ export function labelLinks(most = Infinity) {
       element.hidden = false;
       show(element, pairs.slice(0, most).map(labelLink), pairs.length > most && h('span', {
         class: 'tag', title: pairs.slice(most).map(([name, value]) => `${name}: ${value}`).join('\n'),
-      }, '…'));
+      }, `+${pairs.length - most}`));
     },
   };
 }

@@ -110,6 +110,7 @@ function groupRow(onToggle) {
     type = group.worker_type;
     setAttribute(element, 'data-type', type);
     setText(name, title(type));
+    setAttribute(name, 'title', title(type));
     setText(summary, describeCounts(group));
     setAttribute(button, 'aria-expanded', String(isOpen));
     setAttribute(start, 'href', startAddress(type));

@@ -12,6 +12,7 @@ bundle! {
     "index.html" "text/html; charset=utf-8",
     "style.css" "text/css; charset=utf-8",
     "views.css" "text/css; charset=utf-8",
+    "forms.css" "text/css; charset=utf-8",
     "control.css" "text/css; charset=utf-8",
     "icon.svg" "image/svg+xml",
     "about.js" "text/javascript; charset=utf-8",

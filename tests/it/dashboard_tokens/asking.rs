@@ -142,6 +142,11 @@ async fn a_page_asks_for_a_token_and_is_live_with_the_right_one() {
             "return document.documentElement.scrollWidth <= innerWidth",
         )
         .await;
+    // Each view has its icon, and nothing covers the word of another one.
+    let tabs = "const tabs = [...document.querySelectorAll('.tabs a')];
+        return tabs.every((tab) => tab.querySelector('.icon').getClientRects().length > 0
+            && tab.scrollWidth <= tab.clientWidth)";
+    browser.wait("a bar with icons", tabs).await;
     browser.screenshot("token-phone").await;
 }
 
