@@ -431,8 +431,8 @@ interface Point {
   y: number;
   /** Shown beside the pointer. */
   label: string;
-  /** Shown below the axis. */
-  tick: string;
+  /** Shown below the axis, where x is no number that says something. */
+  tick?: string;
 }
 
 interface Series {

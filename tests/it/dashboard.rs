@@ -128,17 +128,17 @@ async fn an_operation_is_started_watched_and_cancelled() {
     browser.screenshot("operations-running").await;
 
     // A press on the wrong row does nothing: the button asks first, and stops asking when the focus
-    // leaves it.
+    // leaves it, and with Escape.
     let button = format!("{row} .actions button");
+    let calm = format!("return document.querySelector(\"{button}\").innerText === 'Cancel'");
     browser.click(&button).await;
     browser.wait_for_text(&button, "Really cancel?").await;
     browser.run("document.activeElement.blur()").await;
-    browser
-        .wait(
-            "the button to be calm",
-            &format!("return document.querySelector(\"{button}\").innerText === 'Cancel'"),
-        )
-        .await;
+    browser.wait("the button to be calm", &calm).await;
+    browser.click(&button).await;
+    browser.wait_for_text(&button, "Really cancel?").await;
+    browser.press(Browser::ESCAPE).await;
+    browser.wait("the button to be calm again", &calm).await;
     assert_eq!(
         stack
             .api()

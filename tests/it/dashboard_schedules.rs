@@ -233,6 +233,10 @@ async fn a_slot_that_was_refused_says_why() {
     browser
         .wait_for_text("main > div.problem", "unknown_domain")
         .await;
+    // Its page has the same state as its row.
+    browser
+        .wait_for_text(".op-head .chip[data-status='failed']", "refused")
+        .await;
     browser.screenshot("schedule-refused").await;
     assert_eq!(browser.errors().await, Vec::<String>::new());
 }

@@ -8,10 +8,10 @@ import {
 import { until } from '../../backend/assets/dashboard/format.js';
 import { filterFrom } from '../../backend/assets/dashboard/list-filter.js';
 import {
-  choiceText, matchingSchedules, OVERLAPS, slotLine, slotTexts, whenText,
+  choiceText, hasSeconds, matchingSchedules, OVERLAPS, slotLine, slotTexts, stateOf, whenText,
 } from '../../backend/assets/dashboard/schedule-facts.js';
 import { statusLabel } from '../../backend/assets/dashboard/status.js';
-import { isDelayed, placeInQueue, timeNotes } from '../../backend/assets/dashboard/waiting.js';
+import { failureText, isDelayed, placeInQueue, timeNotes } from '../../backend/assets/dashboard/waiting.js';
 
 const NOW = Date.parse('2026-01-02T00:00:00Z');
 const filter = (address) => filterFrom(new URLSearchParams(address));
@@ -120,7 +120,7 @@ test('a delayed operation says when it starts; a due one where it waits', () => 
 
   const due = pending({ start_at: inSeconds(-5), queue_position: 2 });
   assert.equal(statusLabel(due), 'pending');
-  assert.equal(placeInQueue(due), 'Place 2 in the queue any');
+  assert.equal(placeInQueue(due), 'Place 2 of the queue “any”');
   assert.deepEqual(timeNotes(due), []);
   assert.equal(placeInQueue(pending({})), 'Waits for a worker');
   // Once an attempt has started, it no longer expires.
@@ -132,6 +132,17 @@ test('what expired says so, and other failures do not', () => {
   assert.deepEqual([failed('expired'), failed('odd')], ['expired', 'failed']);
   const cancelling = pending({ start_at: inSeconds(9), cancel_requested_at: inSeconds(-1) });
   assert.equal(statusLabel(cancelling), 'cancelling');
+});
+
+test('what expired is told with a time for people, any other failure by its message', () => {
+  const failed = (code, expiresAt) => failureText({
+    status: 'failed', error: { code, message: '' }, error_message: 'as it is', expires_at: expiresAt,
+  });
+
+  assert.match(failed('expired', inSeconds(-5)), /^No attempt had started by .*\d{4}.*\.$/);
+  assert.equal(failed('expired', null), 'as it is');
+  assert.equal(failed('odd', inSeconds(-5)), 'as it is');
+  assert.equal(failureText({ status: 'completed' }), '');
 });
 
 test('how long it takes until a time comes', () => {
@@ -157,6 +168,16 @@ test('a slot is told in both time zones, once when they are the same', () => {
   assert.ok(slotLine('2026-01-02T08:30:00Z', other).startsWith(`${local} (`));
   // The browser may not know the zone.
   assert.equal(slotTexts('2026-01-02T08:30:00Z', 'Mars/Olympus').length, 1);
+});
+
+test('a schedule that was refused says so everywhere, unless it is paused', () => {
+  const error = { code: 'unknown_domain', message: '', at: '', slot: '' };
+  const states = [{ paused: false, last_error: null }, { paused: true, last_error: error },
+    { paused: false, last_error: error }].map(stateOf);
+
+  assert.deepEqual(states, [['completed', 'on'], ['paused', 'paused'], ['failed', 'refused']]);
+  assert.deepEqual([hasSeconds({ cron: '*/20 * * * * *' }), hasSeconds({ cron: ' 0  9 * * *' })],
+    [true, false]);
 });
 
 test('schedules are found by what they are called and say', () => {

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import {
-  ago, beginning, count, duration, fieldTitle, number, percent, secondsBetween, title,
+  ago, beginning, count, duration, fieldTitle, fieldTitles, momentIn, number, percent, secondsBetween, title,
 } from '../../backend/assets/dashboard/format.js';
 import { recordServerTime, serverNow } from '../../backend/assets/dashboard/server-clock.js';
 
@@ -81,4 +81,18 @@ test('a unit that stands at the value is not in the name, and a share is never g
   assert.equal(fieldTitle('total_return_pct', true), 'Total return');
   assert.equal(fieldTitle('total_return_pct'), 'Total return pct');
   assert.equal(fieldTitle('run_seconds', true), 'Run');
+});
+
+test('two fields that stand beside each other never have one name', () => {
+  const fields = ['total_return', 'total_return_pct', 'max_drawdown_pct']
+    .map((name) => ({ name, hasUnit: true }));
+
+  assert.deepEqual(fieldTitles(fields), ['Total return', 'Total return pct', 'Max drawdown']);
+});
+
+test('all slots of one schedule are told with seconds, or none', () => {
+  const shown = (time, withSeconds) => momentIn(time, 'UTC', withSeconds).match(/\d\d:[\d:]+/)[0];
+
+  assert.equal(shown('2026-01-02T17:48:00Z', true), '17:48:00');
+  assert.equal(shown('2026-01-02T17:48:00Z', false), '17:48');
 });

@@ -4,7 +4,7 @@ import { test } from 'node:test';
 
 import { aboutOperation, parametersOf, shortId } from '../../backend/assets/dashboard/about.js';
 import { timelineOf, whyNotRetried } from '../../backend/assets/dashboard/attempt-timeline.js';
-import { figureText, verdictOf } from '../../backend/assets/dashboard/figures.js';
+import { figureText, isNameOfUser, verdictOf } from '../../backend/assets/dashboard/figures.js';
 
 const operation = (more) => ({ operation_type: 'a_type', metadata: {}, ...more });
 
@@ -70,12 +70,12 @@ test('it is said why a failure was not retried', () => {
 test('figures have their units and few digits', () => {
   const shown = [[0.0446009, 'percent'], [4.46009, 'percent_points'], [0.666667, 'percent'],
     [12.04321, 'percent'], [0, 'percent'], [0.00001, 'percent'], [668723.4712, 'money'],
-    [90.5, 'seconds'], [1536, 'bytes'], [1048576, 'bytes'], [2148, 'count'], [1.10412345, undefined],
+    [90.5, 'seconds'], [30.5, 'hours'], [1536, 'bytes'], [1048576, 'bytes'], [2148, 'count'], [1.10412345, undefined],
     [true, undefined], [null, 'percent'], ['IBM', 'money'], [NaN, 'percent']]
     .map(([value, unit]) => figureText(value, unit));
 
   assert.deepEqual(shown, ['4.46 %', '4.46 %', '66.67 %', '1,204.3 %', '0 %', '0.001 %', '668,723.47',
-    '1m 31s', '1.5 KiB', '1 MiB', '2,148', '1.104', 'yes', 'none', 'IBM', '–']);
+    '1m 31s', '1d 6h', '1.5 KiB', '1 MiB', '2,148', '1.104', 'yes', 'none', 'IBM', '–']);
 });
 
 test('what is not 0 is not shown as 0, and nothing as -0', () => {
@@ -107,6 +107,29 @@ test('the verdict is what the schema names, with units, also inside of objects',
   ]);
   const [, name] = verdictOf({ metrics: { total_return_pct: 1 }, trades: 'a.json' }, schema);
   assert.ok(name.isText, 'a name is shown smaller than a number');
+});
+
+test('a figure of one of several parents says of which', () => {
+  const schema = { 'x-ktrdr-verdict': ['accuracy', 'baseline.val_accuracy', 'best_epoch.val_loss'] };
+  const result = { accuracy: 0.5, baseline: { val_accuracy: 0.4 }, best_epoch: { val_loss: 2 } };
+
+  assert.deepEqual(verdictOf(result, schema).map(({ label }) => label),
+    ['Accuracy', 'Baseline val accuracy', 'Best epoch val loss']);
+});
+
+test('names that users choose are told from those of an engine', () => {
+  const root = {
+    properties: { own: {}, labels: { $ref: '#/$defs/Labels' } },
+    $defs: { Labels: { additionalProperties: { type: 'string' } } },
+  };
+  const { labels } = root.properties;
+
+  assert.ok(isNameOfUser(labels, 'made_by', root));
+  assert.ok(isNameOfUser({ additionalProperties: true }, 'made_by', root));
+  assert.ok(!isNameOfUser(root, 'own', root));
+  assert.ok(!isNameOfUser({ properties: {}, additionalProperties: true }, 'other', root));
+  assert.ok(!isNameOfUser({ additionalProperties: false }, 'other', root));
+  assert.ok(!isNameOfUser(undefined, 'other', undefined));
 });
 
 test('a result or a schema of any shape has a verdict, if only an empty one', () => {

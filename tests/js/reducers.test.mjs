@@ -36,8 +36,8 @@ test('the step of a metric point is its x, in order', () => {
 
   const [{ points }] = series.plots().get('loss');
 
-  assert.deepEqual(points.map(({ x, y, tick }) => [x, y, tick]),
-    [[10, 1, '10'], [20, 2, '20'], [30, 3, '30']]);
+  assert.deepEqual(points.map(({ x, y, label }) => [x, y, label.split(' ·')[0]]),
+    [[10, 1, 'step 10'], [20, 2, 'step 20'], [30, 3, 'step 30']]);
 });
 
 test('metrics that share a meaning share a plot', () => {
@@ -125,7 +125,12 @@ test('cancelled operations ended, but are not counted as finished', () => {
   const minutes = [minute('', 5, 3, 2), minute('', 0, 1, 0)];
 
   assert.equal(endedIn(minutes), 11);
-  assert.deepEqual(failuresIn(minutes), { failed: 4, finished: 9 });
+  assert.deepEqual(failuresIn(minutes), { failed: 4, share: '36 % of 11 that ended' });
+
+  const one = (completed, failed) => ({ completed, failed, cancelled: 0 });
+  assert.equal(failuresIn([one(0, 0)]).share, 'none ended');
+  assert.equal(failuresIn([one(999, 1)]).share, '< 1 % of 1,000 that ended');
+  assert.equal(failuresIn([one(1, 999)]).share, '99 % of 1,000 that ended');
 });
 
 test('an equity curve is read in both of its shapes, without what is not a number', () => {

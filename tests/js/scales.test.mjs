@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import {
-  extent, labelledPoints, nearestPoint, thinOut, ticks,
+  extent, labelsBelow, nearestPoint, thinOut, ticks,
 } from '../../backend/assets/dashboard/scales.js';
 
 const points = (...ys) => ys.map((y, x) => ({ x, y }));
@@ -56,12 +56,23 @@ test('the nearest point is found on both sides, and at the ends', () => {
   assert.deepEqual(found, [0, 0, 10, 10, 11, 11, 30, 30]);
 });
 
-test('the first and the last point are labelled, and none twice', () => {
-  const labelled = (length, wanted) =>
-    labelledPoints(points(...Array(length).keys()), wanted).map(({ x }) => x);
+test('points with ticks are labelled at the first and the last, and none twice', () => {
+  const labelled = (length, wanted) => {
+    const named = points(...Array(length).keys()).map((one) => ({ ...one, tick: `day ${one.x}` }));
+    return labelsBelow(named, { x0: 0, x1: length - 1 }, wanted).map(({ text }) => text);
+  };
 
-  assert.deepEqual(labelled(100, 3), [0, 50, 99]);
-  assert.deepEqual(labelled(2, 6), [0, 1]);
-  assert.deepEqual(labelled(1, 6), [0]);
-  assert.deepEqual(labelled(0, 6), []);
+  assert.deepEqual(labelled(100, 3), ['day 0', 'day 50', 'day 99']);
+  assert.deepEqual(labelled(2, 6), ['day 0', 'day 1']);
+  assert.deepEqual(labelled(1, 6), ['day 0']);
+});
+
+test('counted points are labelled with round numbers', () => {
+  const labelled = (first, last, wanted) =>
+    labelsBelow([{ x: first, y: 0 }, { x: last, y: 0 }], { x0: first, x1: last }, wanted)
+      .map(({ x, text }) => [x, text]);
+
+  assert.deepEqual(labelled(1, 3590, 4), [[1000, '1,000'], [2000, '2,000'], [3000, '3,000']]);
+  assert.deepEqual(labelled(1, 3, 6), [[1, '1'], [2, '2'], [3, '3']]);
+  assert.deepEqual(labelsBelow([{ x: 5, y: 0 }], { x0: 4.5, x1: 5.5 }, 6), [{ x: 5, text: '5' }]);
 });

@@ -17,7 +17,16 @@ export function askBefore(button, question, id) {
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   let timer;
 
+  /** @param {KeyboardEvent} event */
+  function resetByEscape(event) {
+    if (event.key !== 'Escape') return;
+    // A dialog around it stays open.
+    event.preventDefault();
+    reset();
+  }
+
   function reset() {
+    removeEventListener('keydown', resetByEscape);
     clearTimeout(timer);
     timer = undefined;
     setText(button, label);
@@ -28,6 +37,8 @@ export function askBefore(button, question, id) {
   function ask() {
     clearTimeout(timer);
     timer = setTimeout(reset, SECOND_PRESS_MS);
+    // Wherever the focus is: a key of the row asks, too.
+    addEventListener('keydown', resetByEscape);
     setText(button, question);
     setAttribute(button, 'aria-label', `${question} ${id}`);
     // The question is longer than a table has room for in one line.

@@ -2,7 +2,7 @@
 // result says both. No elements here.
 
 import { ownMember } from './exact.js';
-import { count, duration, fieldTitle, number } from './format.js';
+import { count, duration, fieldTitles, number } from './format.js';
 import { withoutNull } from './schema.js';
 
 const DIGITS = 4;
@@ -57,6 +57,8 @@ export function withUnit(value, unit) {
       return money.format(Number(value.toFixed(2)) + 0);
     case 'seconds':
       return duration(value);
+    case 'hours':
+      return duration(value * 3600);
     case 'bytes':
       return asBytes(value);
     case 'count':
@@ -96,6 +98,18 @@ export function memberSchema(schema, name, root) {
 }
 
 /**
+ * Whether users choose the names of such members, as those of labels. They are shown as they are.
+ * @param {Schema | boolean | undefined} schema
+ * @param {string} name
+ * @param {unknown} root
+ */
+export function isNameOfUser(schema, name, root) {
+  const { properties, additionalProperties: others } = withoutNull(schema, root);
+  return ownMember(properties, name) === undefined
+    && (typeof others === 'object' || (others === true && properties === undefined));
+}
+
+/**
  * The schema of the items of a list.
  * @param {Schema | boolean | undefined} schema
  * @param {unknown} root
@@ -118,7 +132,7 @@ export function verdictOf(result, schema) {
   const names = schema === undefined ? [] : withoutNull(schema, schema)['x-ktrdr-verdict'] ?? [];
   if (!Array.isArray(names)) return [];
 
-  return names.slice(0, MAX_FIGURES).flatMap((name) => {
+  const figures = names.slice(0, MAX_FIGURES).flatMap((name) => {
     const parts = String(name).split('.');
     let value = result;
     /** @type {Schema | undefined} */
@@ -130,13 +144,29 @@ export function verdictOf(result, schema) {
     if (value === undefined || (value !== null && typeof value === 'object')) return [];
 
     const unit = at?.['x-ktrdr-unit'];
-    const hasUnit = withUnit(value, unit) !== null;
-    return [{
-      name: String(name),
-      label: fieldTitle(parts.at(-1) ?? '', hasUnit),
-      text: figureText(value, unit),
-      exact: String(value),
-      isText: typeof value === 'string',
-    }];
+    return [{ name: String(name), parts, value, unit, hasUnit: withUnit(value, unit) !== null }];
   });
+
+  const labels = fieldTitles(nameWithParents(figures));
+  return figures.map(({ name, value, unit }, at) => ({
+    name,
+    label: labels[at],
+    text: figureText(value, unit),
+    exact: String(value),
+    isText: typeof value === 'string',
+  }));
+}
+
+/**
+ * What figures are called. One parent of all that are in one says nothing; one of several says which
+ * of them it is, as in `baseline.val_loss`.
+ * @template {{ parts: string[] }} F
+ * @param {F[]} figures
+ */
+function nameWithParents(figures) {
+  const parents = figures.map(({ parts }) => parts.slice(0, -1).join('_')).filter(Boolean);
+  const isTelling = new Set(parents).size > 1;
+  return figures.map((figure) => ({
+    ...figure, name: (isTelling ? figure.parts : figure.parts.slice(-1)).join('_'),
+  }));
 }

@@ -105,13 +105,14 @@ export function until(time) {
  * zone.
  * @param {string | null | undefined} time
  * @param {string} zone
+ * @param {boolean} withSeconds
  */
-export function momentIn(time, zone) {
+export function momentIn(time, zone, withSeconds) {
   const at = Date.parse(time ?? '');
   if (!isNumber(at)) return '';
   try {
     /** @type {Intl.DateTimeFormatOptions} */
-    const seconds = at % 60_000 === 0 ? {} : { second: '2-digit' };
+    const seconds = withSeconds ? { second: '2-digit' } : {};
     const format = new Intl.DateTimeFormat(undefined, { ...IN_ZONE, ...seconds, timeZone: zone });
     return `${format.format(at)} ${zone}`;
   } catch {
@@ -175,7 +176,7 @@ const WRITTEN_OTHERWISE = {
 };
 
 /** @type {Record<string, string>} */
-const UNITS_OF_NAMES = { ms: 'ms', seconds: 's', gb: 'GiB', bytes: 'bytes' };
+const UNITS_OF_NAMES = { ms: 'ms', seconds: 's', hours: 'h', gb: 'GiB', bytes: 'bytes' };
 
 // In a name, these may mean a fraction or a hundredth, so they are no unit.
 const PERCENT_WORDS = ['pct', 'percent'];
@@ -196,6 +197,18 @@ export function fieldTitle(name, hasUnit = false) {
   }).join(' ');
   const label = shown.charAt(0).toUpperCase() + shown.slice(1);
   return unit && !hasUnit ? `${label} (${unit})` : label;
+}
+
+/**
+ * The names of fields that stand beside each other. Two that would be the same, such as those of
+ * total_return and total_return_pct, keep all their words.
+ * @param {{ name: string, hasUnit: boolean }[]} fields
+ * @returns {string[]}
+ */
+export function fieldTitles(fields) {
+  const short = fields.map(({ name, hasUnit }) => fieldTitle(name, hasUnit));
+  return short.map((shown, at) =>
+    (short.indexOf(shown) === short.lastIndexOf(shown) ? shown : fieldTitle(fields[at].name)));
 }
 
 /**

@@ -3,8 +3,8 @@
 
 import { copyButton } from './copy.js';
 import { h } from './dom.js';
-import { figureText, itemSchema, memberSchema, withUnit } from './figures.js';
-import { beginning, count, fieldTitle } from './format.js';
+import { figureText, isNameOfUser, itemSchema, memberSchema, withUnit } from './figures.js';
+import { beginning, count, fieldTitles } from './format.js';
 
 // Entries that are shown before somebody asks for more.
 const PAGE = 100;
@@ -53,13 +53,19 @@ const ofMember = ({ schema, root }, name) =>
 const ofItem = ({ schema, root }) => ({ schema: schema && itemSchema(schema, root), root });
 
 /**
- * The label of a member. The unit stands at its value, if it is known.
- * @param {string} name
- * @param {unknown} value
- * @param {Hints} hints of the member
+ * The labels of members. A unit stands at its value, if it is known.
+ * @param {[string, unknown][]} members
+ * @param {Hints} hints of the object that has them
+ * @returns {string[]}
  */
-const label = (name, value, { schema }) =>
-  fieldTitle(name, withUnit(value, schema?.['x-ktrdr-unit']) !== null);
+function labels(members, hints) {
+  const titles = fieldTitles(members.map(([name, value]) => {
+    const unit = ofMember(hints, name).schema?.['x-ktrdr-unit'];
+    return { name, hasUnit: withUnit(value, unit) !== null };
+  }));
+  return members.map(([name], at) =>
+    (isNameOfUser(hints.schema, name, hints.root) ? name : titles[at]));
+}
 
 /**
  * @param {unknown} value
@@ -140,10 +146,9 @@ function cell(value, hints) {
  */
 function table(rows, hints) {
   const names = [...new Set(rows.slice(0, PAGE).flatMap((row) => Object.keys(row)))];
+  const heads = labels(names.map((name) => [name, rows[0]?.[name]]), hints);
   const head = h('tr', null,
-    h('th', { scope: 'col' }, '#'),
-    names.map((name) => h('th', { scope: 'col' },
-      label(name, rows[0]?.[name], ofMember(hints, name)))));
+    h('th', { scope: 'col' }, '#'), heads.map((shown) => h('th', { scope: 'col' }, shown)));
   const [body, more] = pagedList(h('tbody'), rows, (row, at) => h('tr', null,
     h('td', { class: 'num muted' }, String(at + 1)), names.map((name) =>
       cell(row[name], ofMember(hints, name)))));
@@ -160,10 +165,10 @@ function table(rows, hints) {
  * @param {Hints} hints
  */
 function pairs(members, hints) {
-  const entries = Object.entries(members).map(([name, value]) => {
-    const own = ofMember(hints, name);
-    return [h('dt', null, label(name, value, own)), h('dd', null, scalar(value, own))];
-  });
+  const found = Object.entries(members);
+  const names = labels(found, hints);
+  const entries = found.map(([name, value], at) =>
+    [h('dt', null, names[at]), h('dd', null, scalar(value, ofMember(hints, name)))]);
   if (entries.length > MAX_PAIRS_IN_ONE_COLUMN) {
     return h('dl', { class: 'pairs many' }, entries.map((entry) => h('div', null, entry)));
   }
@@ -242,10 +247,11 @@ function render(value, hints) {
   if (entries.length === 0) return h('span', { class: 'null' }, 'nothing');
   const scalars = entries.filter(([, item]) => isScalar(item));
   const branches = entries.filter(([, item]) => !isScalar(item));
+  const names = labels(branches, hints);
   return [
     scalars.length > 0 && pairs(Object.fromEntries(scalars), hints),
     branches.length > 0 && h('div', { class: 'branches' },
-      branches.map(([name, item]) => branch(fieldTitle(name), /** @type {object} */ (item),
+      branches.map(([name, item], at) => branch(names[at], /** @type {object} */ (item),
         ofMember(hints, name), isSmall(item)))),
   ];
 }

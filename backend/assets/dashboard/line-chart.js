@@ -2,7 +2,7 @@
 
 import { h, s, setText, show } from './dom.js';
 import { number } from './format.js';
-import { extent, labelledPoints, nearestPoint, thinOut, ticks } from './scales.js';
+import { extent, labelsBelow, nearestPoint, thinOut, ticks } from './scales.js';
 
 const HEIGHT = 220;
 const EDGE = { left: 64, right: 14, top: 12, bottom: 26 };
@@ -59,15 +59,14 @@ function drawGrid({ width, toPixelY }, values) {
 /**
  * @param {Scale} scale
  * @param {Point[]} points
+ * @param {import('./scales.js').Extent} spans
  */
-function drawLabels({ innerWidth, toPixelX }, points) {
+function drawLabels({ innerWidth, toPixelX }, points, spans) {
   const wanted = Math.max(2, Math.min(6, Math.floor(innerWidth / LABEL_WIDTH)));
-  const labelled = labelledPoints(points, wanted);
-  return labelled.map((point, at) => {
-    const isLast = at === labelled.length - 1;
-    const anchor = at === 0 ? 'start' : isLast ? 'end' : 'middle';
-    return s('text',
-      { class: 'axis', x: toPixelX(point.x), y: HEIGHT - 8, 'text-anchor': anchor }, point.tick);
+  return labelsBelow(points, spans, wanted).map(({ x, text }) => {
+    // At an end of the axis, nothing reaches beyond it.
+    const anchor = x === spans.x0 ? 'start' : x === spans.x1 ? 'end' : 'middle';
+    return s('text', { class: 'axis', x: toPixelX(x), y: HEIGHT - 8, 'text-anchor': anchor }, text);
   });
 }
 
@@ -150,7 +149,7 @@ export function lineChart(name) {
     show(plot, s('svg',
       { width, height: HEIGHT, role: 'img', 'aria-label': describe(name, shown) },
       drawGrid(current, ticks(spans.y0, spans.y1, 4)),
-      drawLabels(current, longest.points),
+      drawLabels(current, longest.points, spans),
       shown.map((series, at) => drawLine(current, series, at)),
       cursor));
   }

@@ -38,11 +38,10 @@ export class MetricSeries {
       const line = this.#line(name, attempt ?? 1);
       const hasStep = typeof step === 'number';
       const x = hasStep ? step : line.points.length + 1;
-      const tick = number(x);
-      const label = `${hasStep ? 'step ' : '#'}${tick} · ${timeOfDay(timestamp)}`;
+      const label = `${hasStep ? 'step ' : '#'}${number(x)} · ${timeOfDay(timestamp)}`;
       this.#total += 1;
       if (x < (line.points.at(-1)?.x ?? -Infinity)) line.isSorted = false;
-      line.points.push({ x, y: value, tick, label });
+      line.points.push({ x, y: value, label });
     }
   }
 

@@ -8,6 +8,7 @@ import { downloadWithToken } from './download.js';
 import { equityPoints } from './equity-curve.js';
 import { verdictOf } from './figures.js';
 import { count } from './format.js';
+import { howItRuns } from './how-it-runs.js';
 import { jsonView } from './json-view.js';
 import { lineChart } from './line-chart.js';
 import { skeletonLines } from './skeleton.js';
@@ -31,9 +32,7 @@ export function operationParameters() {
       const { operation_id: id, created_at: createdAt, execution } = operation;
       if (shownKey === id + createdAt) return;
       shownKey = id + createdAt;
-      show(element,
-        jsonView(parametersOf(operation)),
-        execution && [h('h3', null, 'How it runs'), jsonView(execution)]);
+      show(element, jsonView(parametersOf(operation)), howItRuns(execution));
     },
   };
 }

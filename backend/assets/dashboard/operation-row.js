@@ -12,12 +12,14 @@ import { actionsIn } from './operation-actions.js';
 import { progressBar } from './progress-bar.js';
 import { serverNow } from './server-clock.js';
 import { statusChip, statusLabel } from './status.js';
-import { placeInQueue } from './waiting.js';
+import { failureText, placeInQueue } from './waiting.js';
 
 const COLUMNS = ['Operation', 'Id', 'Status', 'Progress', 'Worker', 'Created', 'Took'];
 
-// More would hide what the operation is about.
+// More would hide what the operation is about. On a phone they have a line of their own.
 const MAX_LABELS = 3;
+const MAX_LABELS_WHERE_NARROW = 2;
+const isNarrow = () => matchMedia('(min-width: 721px) and (max-width: 1240px)').matches;
 
 /** How many columns a row has, with that of the buttons. */
 export const COLUMN_COUNT = COLUMNS.length + 1;
@@ -45,7 +47,7 @@ function whatHappened(operation) {
     case 'pending':
       return placeInQueue(operation);
     case 'failed':
-      return operation.error_message ?? 'Failed';
+      return failureText(operation) || 'Failed';
     case 'cancelled':
       return operation.attempt > 0 ? `At ${percent(operation.progress?.percentage)}` : '';
     default:
@@ -68,7 +70,7 @@ function operationRow(selection) {
   const pick = selection?.box();
   const about = h('a', { class: 'op-about' });
   const type = h('span', { class: 'op-type' });
-  const labels = labelLinks(MAX_LABELS);
+  const labels = labelLinks(isNarrow() ? MAX_LABELS_WHERE_NARROW : MAX_LABELS);
   const id = h('code', { class: 'op-id' });
   const copyId = copyButton('the id', () => current.operation_id);
   const chip = statusChip();
@@ -105,6 +107,9 @@ function operationRow(selection) {
     setAttribute(about, 'title', told);
     setAttribute(about, 'href', operationAddress(operationId));
     setText(type, title(current.operation_type));
+    setAttribute(type, 'title', title(current.operation_type));
+    // It is told already.
+    type.hidden = !current.summary;
     labels.update(current);
     setText(id, shortId(operationId));
     setAttribute(id, 'title', operationId);

@@ -16,6 +16,7 @@ import { CheckpointQuestion } from './operation-checkpoint.js';
 import { operationTimeline } from './operation-events.js';
 import { operationFacts, operationProgress } from './operation-facts.js';
 import { OperationFeed } from './operation-feed.js';
+import { partsOf } from './not-found.js';
 import { operationNotes } from './operation-notes.js';
 import { operationParameters, operationResult } from './operation-data.js';
 import { lastListAddress } from './operations.js';
@@ -25,7 +26,7 @@ import { copyStart } from './start-again.js';
 import { statusChip, statusLabel } from './status.js';
 import { perFrame } from './throttle.js';
 import { toast } from './toast.js';
-import { isDelayed } from './waiting.js';
+import { failureText, isDelayed } from './waiting.js';
 
 /** @param {ViewContext} context */
 export default function operationView({ root, signal, listen, argument = '', setTitle, keys }) {
@@ -48,10 +49,11 @@ export default function operationView({ root, signal, listen, argument = '', set
     h('section', { class: 'card' },
       h('header', null, h('h2', null, 'Parameters'), head.startLinks), parameters.element));
 
-  show(root,
-    h('a', { class: 'back', href: lastListAddress() }, icon('back'), 'Operations'),
-    head.element, problem, notes.element, loading, result.verdict, progress.element,
-    plots.element, columns, logs.element, result.element);
+  const back = h('a', { class: 'back', href: lastListAddress() }, icon('back'), 'Operations');
+  const showParts = partsOf(root, [
+    back, head.element, problem, notes.element, loading, result.verdict, progress.element,
+    plots.element, columns, logs.element, result.element,
+  ], [back, problem]);
   keys([
     { key: 'r', what: 'Retry', act: () => pressAction(head.element, 'retry') },
     { key: 'c', what: 'Cancel; press it twice', act: () => pressAction(head.element, 'cancel') },
@@ -76,7 +78,8 @@ export default function operationView({ root, signal, listen, argument = '', set
   /** @param {Api.Operation} operation */
   function takeOperation(operation) {
     current = operation;
-    loading.remove();
+    showParts(true);
+    loading.hidden = true;
     columns.hidden = false;
     draw();
     checkpoint.askAbout(operation);
@@ -99,7 +102,8 @@ export default function operationView({ root, signal, listen, argument = '', set
 
   /** @param {Api.Operation} operation */
   function showFailure(operation) {
-    const { error, error_message: message } = operation;
+    const { error } = operation;
+    const message = failureText(operation);
     problem.hidden = !message;
     if (!message) return;
     const why = whyNotRetried(operation);
@@ -129,7 +133,7 @@ export default function operationView({ root, signal, listen, argument = '', set
       logs.refresh();
     },
     unavailable: (message) => {
-      loading.remove();
+      showParts(current !== null);
       problem.hidden = false;
       show(problem, icon('failed'), h('p', null, message));
       drawnKey = '';
@@ -186,6 +190,8 @@ function operationHead(id, signal) {
     update(operation) {
       setText(about, aboutOperation(operation));
       setText(type, title(operation.operation_type));
+      // It is told already.
+      type.hidden = !operation.summary;
       labels.update(operation);
       origin.hidden = !operation.schedule_id;
       setText(schedule, operation.schedule_id);

@@ -7,7 +7,6 @@ import { minuteChart } from './bar-chart.js';
 import { endedCard } from './ended-card.js';
 import { h, keyedList, setAttribute, setText, show } from './dom.js';
 import { figureTable } from './figure-table.js';
-import { figureText } from './figures.js';
 import { count, duration, title } from './format.js';
 import { icon } from './icons.js';
 import { follow, refreshEvery } from './live-view.js';
@@ -129,8 +128,8 @@ function makeTiles() {
         `${count(endedIn(minutes))} in the last hour`);
 
       const latest = minutes.slice(-FAILURE_MINUTES);
-      const { failed, finished } = failuresIn(latest);
-      failures.set(count(failed), failureShare(failed, finished));
+      const { failed, share } = failuresIn(latest);
+      failures.set(count(failed), share);
       failures.lead(operationsAddress({ status: 'failed', ended_after: latest[0]?.minute ?? '' }));
       failures.mark(failed > 0);
 
@@ -175,15 +174,6 @@ function tile(label, iconName, target) {
 function oldestPending(queues) {
   const oldest = Math.max(0, ...queues.map((queue) => queue.oldest_pending_seconds ?? 0));
   return oldest > 0 ? `oldest for ${duration(Math.round(oldest))}` : 'none waits';
-}
-
-/**
- * @param {number} failed
- * @param {number} finished
- */
-function failureShare(failed, finished) {
-  if (finished === 0) return 'nothing finished';
-  return `${figureText(failed / finished, 'percent')} of ${count(finished)} finished`;
 }
 
 /** @param {Api.Stats['workers']} byStatus */

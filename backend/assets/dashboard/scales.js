@@ -1,5 +1,7 @@
 // The arithmetic of plots: no elements here.
 
+import { number } from './format.js';
+
 /** @typedef {{ x0: number, x1: number, y0: number, y1: number }} Extent */
 
 /**
@@ -98,13 +100,21 @@ export function nearestPoint(points, x) {
 }
 
 /**
- * The points that are labelled below the axis: the first, the last, and some evenly between them.
+ * What stands below the axis: round numbers, or the ticks of the first point, the last, and some
+ * evenly between them.
  * @param {Point[]} points
+ * @param {Extent} span
  * @param {number} wanted at least 2
+ * @returns {{ x: number, text: string }[]}
  */
-export function labelledPoints(points, wanted) {
-  if (points.length <= 1) return points;
+export function labelsBelow(points, { x0, x1 }, wanted) {
+  if (points.some(({ tick }) => tick === undefined)) {
+    // Steps and numbers of points are counted: there is none between two.
+    return ticks(x0, x1, wanted).filter(Number.isInteger).map((x) => ({ x, text: number(x) }));
+  }
+
+  const last = points.length - 1;
   const found = Array.from({ length: wanted }, (_, at) =>
-    points[Math.round((at / (wanted - 1)) * (points.length - 1))]);
-  return [...new Set(found)];
+    points[Math.round((at / (wanted - 1)) * last)]);
+  return [...new Set(found)].map(({ x, tick = '' }) => ({ x, text: tick }));
 }

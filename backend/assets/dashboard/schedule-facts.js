@@ -33,6 +33,16 @@ export const choiceText = (choices, value) =>
   choices.find(([name]) => name === value)?.[1] ?? value;
 
 /**
+ * The state of a schedule: the status that gives it its colour, and its word.
+ * @param {Pick<Api.Schedule, 'paused' | 'last_error'>} schedule
+ * @returns {[string, string]}
+ */
+export function stateOf({ paused, last_error: error }) {
+  if (paused) return ['paused', 'paused'];
+  return error ? ['failed', 'refused'] : ['completed', 'on'];
+}
+
+/**
  * When it starts something, as a sentence; the cron line itself when that has no common shape.
  * @param {Pick<Api.Schedule, 'cron'>} schedule
  */
@@ -42,13 +52,20 @@ export function whenText({ cron }) {
 }
 
 /**
+ * Whether its cron line begins with a field for seconds. Then all of its slots are told with them.
+ * @param {Pick<Api.Schedule, 'cron'>} schedule
+ */
+export const hasSeconds = ({ cron }) => cron.trim().split(/\s+/).length === 6;
+
+/**
  * A slot in the time of the browser, and in that of the schedule when it has another one.
  * @param {string} slot
  * @param {string} zone
+ * @param {boolean} withSeconds
  * @returns {string[]}
  */
-export function slotTexts(slot, zone) {
-  const [local, own] = [momentIn(slot, localZone()), momentIn(slot, zone)];
+export function slotTexts(slot, zone, withSeconds) {
+  const [local, own] = [localZone(), zone].map((one) => momentIn(slot, one, withSeconds));
   return local === own ? [local] : [local, own].filter(Boolean);
 }
 
@@ -56,9 +73,10 @@ export function slotTexts(slot, zone) {
  * The same in one line: "Mon, Nov 30, 08:30 UTC (09:30 Europe/Berlin)".
  * @param {string} slot
  * @param {string} zone
+ * @param {boolean} withSeconds
  */
-export function slotLine(slot, zone) {
-  const [local, own] = slotTexts(slot, zone);
+export function slotLine(slot, zone, withSeconds) {
+  const [local, own] = slotTexts(slot, zone, withSeconds);
   if (own === undefined) return local;
   const day = local.slice(0, local.lastIndexOf(', ') + 2);
   return `${local} (${own.startsWith(day) ? own.slice(day.length) : own})`;

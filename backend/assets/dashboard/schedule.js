@@ -6,14 +6,18 @@ import { api } from './api.js';
 import { copyButton } from './copy.js';
 import { h, setText, show } from './dom.js';
 import { count, moment, title } from './format.js';
+import { howItRuns } from './how-it-runs.js';
 import { icon } from './icons.js';
 import { jsonView } from './json-view.js';
 import { follow, refreshEvery } from './live-view.js';
+import { isNotFound, partsOf } from './not-found.js';
 import { COLUMN_COUNT, operationRows, tableHead } from './operation-row.js';
 import { problemLine } from './problem-line.js';
 import { rowKeys } from './row-keys.js';
 import { deleteButton, pauseOrResumeButton, runButton } from './schedule-actions.js';
-import { CATCH_UPS, OVERLAPS, choiceText, slotLine, whenText } from './schedule-facts.js';
+import {
+  CATCH_UPS, OVERLAPS, choiceText, hasSeconds, slotLine, stateOf, whenText,
+} from './schedule-facts.js';
 import { lastRun } from './schedules.js';
 import { skeletonBody, skeletonLines } from './skeleton.js';
 import { statusChip } from './status.js';
@@ -41,15 +45,16 @@ export default function scheduleView(context) {
   const rows = operationRows(body);
   const empty = h('p', { class: 'empty', hidden: true }, 'It has started nothing that is retained.');
 
-  show(root,
-    h('a', { class: 'back', href: '#/schedules' }, icon('back'), 'Schedules'),
-    head.element, problem.element, refusal, loadingFacts, columns,
+  const back = h('a', { class: 'back', href: '#/schedules' }, icon('back'), 'Schedules');
+  const showParts = partsOf(root, [
+    back, head.element, problem.element, refusal, loadingFacts, columns,
     h('section', { class: 'card flush' },
       h('header', null, h('h2', null, 'Newest operations'),
         h('a', { href: operationsAddress({ schedule_id: id }) }, 'All that it started')),
       h('div', { class: 'scroll' },
         h('table', { class: 'grid rows' }, tableHead(), loading, body)),
-      empty));
+      empty),
+  ], [back, problem.element]);
   setTitle(id);
   keys(rowKeys(body));
   let shownBody = '';
@@ -60,10 +65,11 @@ export default function scheduleView(context) {
     ]);
     if (signal.aborted) return;
     loading.remove();
-    loadingFacts.remove();
+    loadingFacts.hidden = true;
     const failed = [schedule, page].find((one) => one.status === 'rejected');
     if (failed?.status === 'rejected') problem.show(failed.reason);
     else problem.clear();
+    showParts(!isNotFound(schedule, page));
     if (schedule.status === 'fulfilled') draw(schedule.value);
     if (page.status === 'fulfilled') {
       rows.set(page.value.operations);
@@ -88,8 +94,7 @@ export default function scheduleView(context) {
     if (written === shownBody) return;
     shownBody = written;
     const { execution, ...own } = schedule.body;
-    show(parameters, jsonView(own),
-      execution !== undefined && [h('h3', null, 'How it runs'), jsonView(execution)]);
+    show(parameters, jsonView(own), howItRuns(execution));
   }
 
   follow(context, '/api/v1/events', {
@@ -123,7 +128,7 @@ function scheduleHead(id, onChange) {
     update(schedule) {
       const { paused } = schedule;
       setText(type, title(schedule.operation_type));
-      chip.update(paused ? 'paused' : 'completed', paused ? 'paused' : 'on');
+      chip.update(...stateOf(schedule));
       if (shown === String(paused)) return;
       shown = String(paused);
       show(actions, runButton(id, '', onChange), pauseOrResumeButton(schedule, '', onChange),
@@ -159,7 +164,8 @@ function scheduleFacts() {
       setText(when, whenText(schedule));
       setText(line, schedule.cron);
       setText(zone, schedule.time_zone);
-      const slots = schedule.next_runs.map((slot) => slotLine(slot, schedule.time_zone));
+      const slots = schedule.next_runs.map((slot) => 
+        slotLine(slot, schedule.time_zone, hasSeconds(schedule)));
       if (next.dataset.slots !== slots.join()) {
         next.dataset.slots = slots.join();
         show(next, slots.length > 0 ? slots.map((text) => h('li', null, text))

@@ -10,7 +10,7 @@ import { follow, refreshEvery } from './live-view.js';
 import { problemLine } from './problem-line.js';
 import { rowKeys } from './row-keys.js';
 import { pauseOrResumeButton, runButton } from './schedule-actions.js';
-import { matchingSchedules, slotTexts, whenText } from './schedule-facts.js';
+import { hasSeconds, matchingSchedules, slotTexts, stateOf, whenText } from './schedule-facts.js';
 import { skeletonBody } from './skeleton.js';
 import { statusChip } from './status.js';
 import { atMostEvery } from './throttle.js';
@@ -116,6 +116,7 @@ function scheduleRow(onChange) {
     const { schedule_id: id, paused, last_error: lastError } = schedule;
     setAttribute(element, 'data-id', id);
     setText(name, id);
+    setAttribute(name, 'title', id);
     setAttribute(name, 'href', scheduleAddress(id));
     setText(type, title(schedule.operation_type));
     setText(when, whenText(schedule));
@@ -123,8 +124,7 @@ function scheduleRow(onChange) {
     next.update(schedule);
     last.update(schedule);
 
-    if (lastError && !paused) chip.update('failed', 'refused');
-    else chip.update(paused ? 'paused' : 'completed', paused ? 'paused' : 'on');
+    chip.update(...stateOf(schedule));
     setText(error, lastError?.message ?? '');
     error.title = lastError ? `${moment(lastError.at)}: ${lastError.message}` : '';
 
@@ -145,14 +145,15 @@ export function nextRun() {
   return {
     element: h('div', { class: 'stack' }, soon, times),
     /** @param {Api.Schedule} schedule */
-    update({ next_runs: [slot], time_zone: zone }) {
+    update(schedule) {
+      const { next_runs: [slot], time_zone: zone } = schedule;
       const key = `${slot} ${zone}`;
       if (key === shown) return;
       shown = key;
       soon.hidden = slot === undefined;
       if (slot !== undefined) showUntil(soon, slot);
       show(times, slot === undefined ? 'None while it is paused'
-        : slotTexts(slot, zone).map((text) => h('span', null, text)));
+        : slotTexts(slot, zone, hasSeconds(schedule)).map((text) => h('span', null, text)));
     },
   };
 }

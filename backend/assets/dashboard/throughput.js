@@ -1,5 +1,7 @@
 // Sums over the last minutes that the overview shows.
 
+import { count } from './format.js';
+
 /** @param {Api.Minute} minute */
 const ended = ({ completed, failed, cancelled }) => completed + failed + cancelled;
 
@@ -22,15 +24,15 @@ export function endedIn(minutes) {
 }
 
 /**
- * Failed operations, and all that completed or failed.
+ * How many operations failed, and their share of all that ended.
  * @param {Api.Minute[]} minutes
  */
 export function failuresIn(minutes) {
-  let failed = 0;
-  let finished = 0;
-  for (const minute of minutes) {
-    failed += minute.failed;
-    finished += minute.completed + minute.failed;
-  }
-  return { failed, finished };
+  const failed = minutes.reduce((sum, minute) => sum + minute.failed, 0);
+  const all = endedIn(minutes);
+  if (all === 0) return { failed, share: 'none ended' };
+
+  const percent = (failed / all) * 100;
+  const shown = percent > 0 && percent < 1 ? '< 1' : String(Math.floor(percent));
+  return { failed, share: `${shown} % of ${count(all)} that ended` };
 }

@@ -1,12 +1,15 @@
 // Worker types that nobody serves: a trial, or a name with a typo. They can be forgotten.
 
 import { actionButton } from './action-button.js';
+import { operationsAddress } from './addresses.js';
 import { api, asApiError } from './api.js';
 import { h, keyedList, setAttribute, setText } from './dom.js';
-import { title } from './format.js';
+import { count, title } from './format.js';
 import { liveStream } from './stream.js';
 import { atMostEvery } from './throttle.js';
 import { toast } from './toast.js';
+
+/** @typedef {{ type: string, pending: number }} Unserved how many of its operations wait */
 
 /** @param {AbortSignal} signal */
 export function forgettableTypes(signal) {
@@ -15,14 +18,16 @@ export function forgettableTypes(signal) {
     h('header', null, h('h2', null, 'Types without workers'),
       h('span', { class: 'muted' }, 'Operations of these types wait until a worker comes.')),
     list);
-  const entries = keyedList(list, (/** @type {string} */ type) => type, entry);
+  const entries = keyedList(list, (/** @type {Unserved} */ { type }) => type, entry);
 
   const refresh = atMostEvery(1000, async () => {
     try {
-      const types = await api.workerTypes(signal);
-      const unserved = types.filter((type) => type.workers === 0);
+      const [types, stats] = await Promise.all([api.workerTypes(signal), api.stats(signal)]);
+      const pending = new Map(stats.by_type.map((one) => [one.worker_type, one.pending]));
+      const unserved = types.filter((type) => type.workers === 0)
+        .map(({ worker_type: type }) => ({ type, pending: pending.get(type) ?? 0 }));
       element.hidden = unserved.length === 0;
-      entries.set(unserved.map((type) => type.worker_type));
+      entries.set(unserved);
     } catch (thrown) {
       if (!signal.aborted) liveStream.checkAfter(asApiError(thrown));
     }
@@ -31,11 +36,15 @@ export function forgettableTypes(signal) {
 
   function entry() {
     const name = h('span');
-    const element = h('li', null, name);
+    const waiting = h('a');
+    const element = h('li', null, h('span', { class: 'chips' }, name, waiting));
     return {
       element,
-      /** @param {string} type */
-      update(type) {
+      /** @param {Unserved} unserved */
+      update({ type, pending }) {
+        waiting.hidden = pending === 0;
+        setText(waiting, `${count(pending)} pending`);
+        setAttribute(waiting, 'href', operationsAddress({ operation_type: type, status: 'pending' }));
         if (element.dataset.type === type) return;
         setAttribute(element, 'data-type', type);
         setText(name, title(type));

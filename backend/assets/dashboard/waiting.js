@@ -20,6 +20,17 @@ export function isDelayed({ status, start_at: startAt, queue_position: position 
 export const isExpired = ({ status, error }) => status === 'failed' && error?.code === 'expired';
 
 /**
+ * What is said of a failed operation: the message of its failure. The one of an operation that has
+ * expired is told with the time as people read it.
+ * @param {Api.Operation} operation
+ */
+export function failureText(operation) {
+  const { error_message: message, expires_at: expiresAt } = operation;
+  return isExpired(operation) && expiresAt
+    ? `No attempt had started by ${moment(expiresAt)}.` : message ?? '';
+}
+
+/**
  * Where a pending operation waits.
  * @param {Api.Operation} operation
  */
@@ -29,7 +40,7 @@ export function placeInQueue(operation) {
   if (retryAt) return `Next attempt at ${timeOfDay(retryAt)}`;
   if (isDelayed(operation)) return `Starts ${until(startAt)}`;
   if (permit) return `Waits for a permit of ${permit.key}, ${permit.held} of ${permit.limit} held`;
-  return position ? `Place ${position} in the queue ${queue}` : 'Waits for a worker';
+  return position ? `Place ${position} of the queue “${queue}”` : 'Waits for a worker';
 }
 
 /**

@@ -10,6 +10,7 @@ import { h, setText, show } from './dom.js';
 import { count, percent, title } from './format.js';
 import { icon } from './icons.js';
 import { follow, refreshEvery } from './live-view.js';
+import { isNotFound, partsOf } from './not-found.js';
 import { COLUMN_COUNT, operationRows, tableHead } from './operation-row.js';
 import { problemLine } from './problem-line.js';
 import { rowKeys } from './row-keys.js';
@@ -40,8 +41,9 @@ export default function workerView(context) {
   const rows = operationRows(body);
   const empty = h('p', { class: 'empty', hidden: true }, 'It has run nothing that is retained.');
 
-  show(root,
-    h('a', { class: 'back', href: '#/workers' }, icon('back'), 'Workers'),
+  const back = h('a', { class: 'back', href: '#/workers' }, icon('back'), 'Workers');
+  const showParts = partsOf(root, [
+    back,
     h('div', { class: 'page-head op-head' },
       h('div', null,
         h('h1', { class: 'op-id-title' }, id, ' ', copyButton('the id', () => id)), type),
@@ -53,7 +55,8 @@ export default function workerView(context) {
         h('a', { href: operationsAddress({ worker_id: id }) }, 'All that it ran')),
       h('div', { class: 'scroll' },
         h('table', { class: 'grid rows' }, tableHead(), loading, body)),
-      empty));
+      empty),
+  ], [back, problem.element]);
   setTitle(id);
   keys(rowKeys(body));
 
@@ -66,6 +69,7 @@ export default function workerView(context) {
     const failed = [worker, page].find((one) => one.status === 'rejected');
     if (failed?.status === 'rejected') problem.show(failed.reason);
     else problem.clear();
+    showParts(!isNotFound(worker, page));
     if (worker.status === 'fulfilled') draw(worker.value);
     if (page.status === 'fulfilled') {
       rows.set(page.value.operations);
