@@ -1,6 +1,7 @@
-"""Puts programs into the wheel: the files of the directory in KTRDR_WHEEL_PROGRAMS. Without it, the wheel is pure Python and fits everywhere.
+"""What hatchling does for this package beyond its usual work.
 
-scripts/build-wheel sets it.
+It puts programs into the wheel: the files of the directory in KTRDR_WHEEL_PROGRAMS, which scripts/build-wheel sets. Without it, the wheel is
+pure Python and fits everywhere. And it makes the description of README.md.
 """
 
 import os
@@ -11,6 +12,23 @@ import sys
 import sysconfig
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+from hatchling.metadata.plugin.interface import MetadataHookInterface
+
+#: A link of Markdown to a file, not to the web or within the page.
+LINK = re.compile(r"\[([^\]]*)\]\((?!https?://|#)([^)#]*)(?:#[^)]*)?\)")
+
+
+class CustomMetadataHook(MetadataHookInterface):
+    def update(self, metadata):
+        page = pathlib.Path(self.root, "README.md").read_text(encoding="utf-8")
+        metadata["readme"] = {"content-type": "text/markdown", "text": LINK.sub(without_link, page)}
+
+
+def without_link(found):
+    """The text, and the path in the repository unless the text names it."""
+    text = found[1]
+    path = os.path.normpath(os.path.join("clients/python", found[2])).replace(os.sep, "/")
+    return text if path.endswith(text) else f"{text} (`{path}`)"
 
 
 class CustomBuildHook(BuildHookInterface):

@@ -16,6 +16,12 @@ need() {
     command -v "$1" >/dev/null 2>&1 || die "$1 is needed $2 and was not found in PATH"
 }
 
+# value ARGUMENTS…: prints the one behind the first, which is an option. Use it in an assignment of its own, which ends the script without one.
+value() {
+    [[ -n ${2:-} ]] || die "$1 needs a value behind it"
+    printf '%s' "$2"
+}
+
 # Puts cargo into PATH. Non-login shells often lack it, and HOME may differ from the home that Rust was installed in.
 find_cargo() {
     local home dir
