@@ -48,6 +48,15 @@ def fork(then):
 def fails():
     raise ValueError("no such column")
 
+def reports(ctx):
+    for report in (lambda: ctx.metric("a", 1), lambda: ctx.progress(1), ctx.alive):
+        try:
+            for _ in range(3):
+                report()
+        except RuntimeError:
+            continue
+        os._exit(8)
+
 @ktrdr.worker("job")
 def job(ctx: ktrdr.Context, request: dict):
     do = request["do"]
@@ -67,6 +76,10 @@ def job(ctx: ktrdr.Context, request: dict):
         return subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True).stdout.decode().strip()
     if do == "fork":
         return {"fails": fork(fails), "leaves": fork(lambda: sys.exit(7)), "returns": fork(lambda: None)}
+    if do == "report":
+        # Whoever flushes holds the lock at the time of a fork.
+        with ctx._link._lock:
+            return fork(lambda: reports(ctx))
     if do == "speechless":
         raise Speechless
     if do == "odd":
@@ -166,6 +179,12 @@ class Programs(unittest.TestCase):
 
         self.assertEqual(end["result"], {"fails": 1, "leaves": 7, "returns": 0})
         self.assertTrue(printed.startswith("ValueError: no such column\n"), printed)
+
+    def test_a_forked_child_cannot_report(self):
+        with Program(self.folder) as program:
+            messages = program.run(do="report")
+
+        self.assertEqual([(message["type"], message.get("result")) for message in messages], [("completed", 0)])
 
     def test_an_error_that_cannot_be_told_fails_only_its_operation(self):
         with Program(self.folder) as program:

@@ -196,8 +196,7 @@ class Pipes:
         threading.Thread(target=self._flush, name="ktrdr-reports", daemon=True).start()
 
     def write(self, text: str) -> None:
-        if os.getpid() != self._pid:
-            raise RuntimeError("this is a forked process: only the process of the worker may use its context")
+        self._check_process()
         # A name of a file that is no text has characters that UTF-8 cannot hold.
         self._lines.append(text.encode("utf-8", "replace") + b"\n")
         while self._lines:
@@ -211,6 +210,10 @@ class Pipes:
                     self._write_line(self._lines.popleft())
             finally:
                 self._lock.release()
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._pid:
+            raise RuntimeError("this is a forked process: only the process of the worker may use its context")
 
     def _write_line(self, line: bytes) -> None:
         data = memoryview(line)
@@ -273,6 +276,8 @@ class Pipes:
                     link.cancel()
 
     def wake(self) -> None:
+        # No thread of a forked process flushes.
+        self._check_process()
         if self._wakes.empty():
             self._wakes.put(None)
 
