@@ -172,17 +172,20 @@ pub(super) fn rules(installation: &Installation) -> Vec<Rule> {
     for (right, why) in [
         (
             format!("STREAM.MSG.DELETE.{operations}"),
-            "start requests that are over",
+            "start requests of operations that are over",
         ),
         (
             format!("STREAM.PURGE.{operations}"),
-            "logs that are over, and entries of keys that nobody needs",
+            "logs of operations that are over, and entries of keys that nobody needs",
         ),
         (
             format!("STREAM.PURGE.{metrics}"),
-            "metric points that are over",
+            "metric points of operations that are over",
         ),
-        (format!("STREAM.PURGE.{logs}"), "log lines that are over"),
+        (
+            format!("STREAM.PURGE.{logs}"),
+            "log lines of operations that are over",
+        ),
     ] {
         rules.push(
             publish(api(right), why).rare(
