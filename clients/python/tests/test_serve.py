@@ -13,7 +13,6 @@ from unittest import mock
 SOURCES = pathlib.Path(__file__).parents[1] / "src"
 sys.path.insert(0, str(SOURCES))
 
-import ktrdr
 from ktrdr import _link
 from ktrdr._link import Pipes, WorkerLink
 
@@ -21,7 +20,7 @@ from ktrdr._link import Pipes, WorkerLink
 LIMIT = 60
 
 JOB = """
-import dataclasses, logging, logging.config, os, subprocess, sys, threading
+import logging, logging.config, os, subprocess, sys
 import ktrdr
 
 class Speechless(Exception):
