@@ -177,7 +177,8 @@ class Programs(unittest.TestCase):
             printed = program.errors()
 
         self.assertEqual(end["result"], {"fails": 1, "leaves": 7, "returns": 0})
-        self.assertTrue(printed.startswith("ValueError: no such column\n"), printed)
+        # Newer Pythons warn of the fork first.
+        self.assertIn("ValueError: no such column\n", printed)
 
     def test_a_forked_child_cannot_report(self):
         with Program(self.folder) as program:
