@@ -10,8 +10,8 @@ __all__ = ["ApiError", "ClientError", "OperationCancelled", "OperationFailed", "
 #: Statuses of answers that pass: of a backend, and of something between, which says nothing about the request.
 _PASSING = (429, 502, 503, 504)
 
-#: Codes with such a status that a repetition in the next seconds does not mend.
-_LASTING = ("invalid_result", "no_workers_available", "schema_unusable", "too_many_queues", "worker_busy", "worker_not_answering")
+#: Codes with such a status that a repetition in the next seconds does not mend. The Rust client has the same rule.
+_LASTING = ("invalid_result", "no_workers_available", "schema_unusable", "worker_not_answering")
 
 
 class ClientError(Exception):
