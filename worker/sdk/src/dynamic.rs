@@ -60,7 +60,8 @@ pub trait DynEngine: Send + Sync + 'static {
     fn info(&self) -> EngineInfo;
 
     /// Runs one attempt; see [`Engine::run`](crate::Engine::run). `parameters` match the request
-    /// schema if a backend has checked them, which direct starts and all backends do.
+    /// schema: backends and direct starts check them. Only a message that somebody published on the bus
+    /// by hand may not.
     ///
     /// # Errors
     /// [`OperationError`] decides whether the operation is retried.

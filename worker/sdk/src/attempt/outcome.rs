@@ -14,7 +14,7 @@ use ktrdr_protocol::state::Status;
 use serde_json::value::RawValue;
 use tokio::task::{JoinError, JoinHandle};
 
-use crate::attempt::retry_delay::retry_delay;
+use crate::attempt::retry_delay::{MAX_ASKED, retry_delay};
 use crate::attempt::stop::StopReason;
 use crate::engine::error::OperationError;
 use crate::engine::panics::message;
@@ -171,8 +171,10 @@ pub(crate) fn decide_verdict(
     // A worker whose engine hangs is no better than one that is lost.
     let retries = limits.retries_failures || engine_delay.is_some() || stalled;
     if queued && retries && attempt < limits.max_attempts {
-        let delay = engine_delay
-            .unwrap_or_else(|| retry_delay(limits.retry_delay, attempt, fastrand::f64()));
+        let delay = match engine_delay {
+            Some(asked) => asked.min(MAX_ASKED),
+            None => retry_delay(limits.retry_delay, attempt, fastrand::f64()),
+        };
         Verdict::Retry { error, delay }
     } else {
         Verdict::Fail(error)

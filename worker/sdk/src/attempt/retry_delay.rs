@@ -12,6 +12,10 @@ const DEFAULT_RETRY_SECONDS: f64 = 1.0;
 /// The longest delay, in seconds.
 const MAX_RETRY_SECONDS: f64 = 3600.0;
 
+/// The longest delay that an engine may ask for: a mistaken one, as a time in place of a number of seconds,
+/// would keep its operation waiting for ever.
+pub(crate) const MAX_ASKED: Duration = Duration::from_secs(24 * 3600);
+
 /// The delay after failed attempt `attempt` (from 1): `base` seconds, doubled with each further
 /// attempt, at most an hour. It is then shortened by up to a quarter, so that operations that
 /// failed together do not come back together. `random` is in 0..1.

@@ -61,7 +61,8 @@ impl OperationError {
         }
     }
 
-    /// A failure after which an attempt may succeed, but only after `delay`.
+    /// A failure after which an attempt may succeed, but only after `delay`, which is at most a day: a
+    /// longer one counts as a day.
     pub fn retry_after(
         code: impl Into<Cow<'static, str>>,
         message: impl Into<String>,

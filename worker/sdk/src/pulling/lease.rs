@@ -21,6 +21,10 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+/// Longest delay of a request that is handed back. The server cannot read one of centuries, and delivers
+/// the request again at once, over and over. What comes back too soon is handed back again.
+const MAX_DELAY: Duration = Duration::from_secs(24 * 3600);
+
 /// A lease that could not be extended.
 #[derive(Debug, thiserror::Error)]
 #[error("the lease on the start request could not be extended")]
@@ -136,7 +140,7 @@ impl Lease {
         self.send(AckKind::Ack).await;
     }
 
-    /// Hands the request back, to be delivered again after `delay`.
+    /// Hands the request back, to be delivered again after `delay`, or after a day when that is longer.
     ///
     /// Does nothing when the lease may have run out: another worker may have been given the
     /// request, and the nak would take it away. Without a connection it does nothing either,
@@ -151,7 +155,8 @@ impl Lease {
             tracing::debug!("the request is not handed back; it comes again when the lease ends");
             return;
         }
-        self.send(AckKind::Nak(delay)).await;
+        self.send(AckKind::Nak(delay.map(|delay| delay.min(MAX_DELAY))))
+            .await;
     }
 
     /// Removes a message that is not a start request from the queue.
