@@ -16,7 +16,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use ktrdr_protocol::id::{OperationId, WorkerType};
-use ktrdr_protocol::keys::{Concurrency, Key, KeyDigest, KeyEntry, KeyKind};
+use ktrdr_protocol::keys::{Concurrency, Key, KeyDigest, KeyEntry, KeyKind, limit_in_force};
 use roaring::RoaringBitmap;
 
 use super::record::Record;
@@ -292,7 +292,7 @@ impl Keys {
         let worker_type = &record.queue.worker_type;
         let digest = KeyDigest::of(&limited.key);
         let id = self.id(worker_type, KeyKind::Concurrency, digest);
-        let limit = limit_of(limited);
+        let limit = limit_in_force(limited.limit);
         if is_queued {
             let key = self.limited.entry(id).or_default();
             key.queued.entry(limit).or_default().insert(number);
@@ -428,11 +428,6 @@ impl Limited {
     fn held(&self) -> u32 {
         self.holders.len() as u32
     }
-}
-
-/// A message may hold any number; workers take 0 for 1.
-pub fn limit_of(limited: &Concurrency) -> u32 {
-    limited.limit.max(1)
 }
 
 #[cfg(test)]

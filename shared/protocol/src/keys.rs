@@ -232,6 +232,18 @@ impl Addressed for KeyEntry {
     }
 }
 
+/// The limit that counts. A message may hold any number: with 0 nothing would ever run, and with thousands
+/// the entry would have more holders than are read.
+///
+/// ```
+/// use ktrdr_protocol::keys::{MAX_LIMIT, limit_in_force};
+///
+/// assert_eq!([0, 7, 5000].map(limit_in_force), [1, 7, MAX_LIMIT]);
+/// ```
+pub fn limit_in_force(limit: u32) -> u32 {
+    limit.clamp(1, MAX_LIMIT)
+}
+
 /// Whether an operation may run under its concurrency key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Permit {
@@ -269,8 +281,7 @@ pub fn permit(
         return Permit::Held;
     }
     let next = entry.with(id, |holder| !has_ended(holder));
-    // A message may hold any number; with 0 nothing would ever run.
-    if next.holders.len() > limit.max(1) as usize {
+    if next.holders.len() > limit_in_force(limit) as usize {
         return Permit::Full;
     }
     Permit::Take(next)

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use ktrdr_protocol::id::{OperationId, WorkerType};
-use ktrdr_protocol::keys::{Key, KeyDigest, KeyEntry, KeyKind};
+use ktrdr_protocol::keys::{Key, KeyDigest, KeyEntry, KeyKind, limit_in_force};
 use ktrdr_protocol::rest::operation::PermitWait;
 use ktrdr_protocol::state::Status;
 use ktrdr_protocol::time::Timestamp;
 use tokio::time::Instant;
 
 use super::Model;
-use crate::projection::permits::{OldEntries, limit_of};
+use crate::projection::permits::OldEntries;
 use crate::projection::record::Record;
 
 /// The keys of one worker type.
@@ -77,7 +77,7 @@ impl Model {
         let limited = record.concurrency()?;
         Some(PermitWait {
             key: limited.key.clone(),
-            limit: limit_of(limited),
+            limit: limit_in_force(limited.limit),
             held: self.keys.held(&record.queue.worker_type, &limited.key),
         })
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use ktrdr_protocol::event::{Event, EventKind, ReleaseReason};
 use ktrdr_protocol::execution::ExecutionOptions;
 use ktrdr_protocol::id::{OperationId, WorkerId, WorkerType};
-use ktrdr_protocol::keys::{Concurrency, Key, KeyDigest, KeyEntry, KeyKind, Unique};
+use ktrdr_protocol::keys::{Concurrency, Key, KeyDigest, KeyEntry, KeyKind, MAX_LIMIT, Unique};
 use ktrdr_protocol::origin::Origin;
 use ktrdr_protocol::start_request::StartRequest;
 use ktrdr_protocol::time::Timestamp;
@@ -370,4 +370,17 @@ fn a_limit_of_0_is_shown_as_1() {
     let wait = world.model.get("b").unwrap().waits_for_permit.unwrap();
 
     assert_eq!((wait.limit, wait.held), (1, 1));
+}
+
+#[test]
+fn a_limit_beyond_the_largest_is_shown_as_the_largest() {
+    let mut world = World::new();
+    let holders: Vec<String> = (0..MAX_LIMIT).map(|number| format!("h{number}")).collect();
+    let holders: Vec<&str> = holders.iter().map(String::as_str).collect();
+    world.start("b", 5 * MAX_LIMIT);
+    world.entry(&holders);
+
+    let wait = world.model.get("b").unwrap().waits_for_permit.unwrap();
+
+    assert_eq!((wait.limit, wait.held), (MAX_LIMIT, MAX_LIMIT));
 }

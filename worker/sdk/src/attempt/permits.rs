@@ -19,8 +19,9 @@ use std::time::Duration;
 use futures::{StreamExt, TryStreamExt, stream};
 use ktrdr_bus::oplog::ReadLogError;
 use ktrdr_protocol::id::OperationId;
-use ktrdr_protocol::keys::{Concurrency, Key, KeyKind, Permit, permit};
+use ktrdr_protocol::keys::{Concurrency, Key, KeyKind, Permit, limit_in_force, permit};
 use parking_lot::Mutex;
+use tokio::sync::MutexGuard;
 use tokio::time::Instant;
 
 use crate::attempt::claim::ClaimError;
@@ -100,19 +101,25 @@ impl Permits {
 }
 
 impl SeenKey {
+    /// Waits for the turn of one operation, but only for a part of its lease: nothing extends that
+    /// meanwhile.
+    async fn turn(&self, lease: Duration) -> Option<MutexGuard<'_, ()>> {
+        tokio::time::timeout(lease / 3, self.turn.lock()).await.ok()
+    }
+
     /// Whether so many others were open a moment ago. A holder itself is never kept waiting by that.
     fn is_full(&self, id: &OperationId, limit: u32) -> bool {
         let full = self.full.lock();
         full.as_ref().is_some_and(|full| {
             full.seen.elapsed() < REMEMBERED
-                && full.holders.len() >= limit.max(1) as usize
+                && full.holders.len() >= limit_in_force(limit) as usize
                 && !full.holders.contains(id)
         })
     }
 }
 
-/// Takes a permit for an operation, unless it holds one. `Some`: none is left, and its request is to be
-/// handed back for so long.
+/// Takes a permit for an operation, unless it holds one. `Some`: none is left, or too many others ask for
+/// one, and its request is to be handed back for so long.
 ///
 /// # Errors
 /// [`ClaimError`] when NATS does not answer in time. The operation may hold a permit then.
@@ -120,13 +127,15 @@ pub(crate) async fn take(
     core: &Core,
     id: &OperationId,
     limited: &Concurrency,
-    patience: Duration,
+    lease: Duration,
 ) -> Result<Option<Duration>, ClaimError> {
     let Concurrency { key, limit } = limited;
     let seen = core.permits.key(key);
-    let is_taken = {
-        let _turn = seen.turn.lock().await;
-        !seen.is_full(id, *limit) && take_in_turn(core, id, limited, &seen, patience).await?
+    let is_taken = match seen.turn(lease).await {
+        Some(_turn) if !seen.is_full(id, *limit) => {
+            take_in_turn(core, id, limited, &seen, lease).await?
+        }
+        _ => false,
     };
     if is_taken {
         return Ok(None);
@@ -239,6 +248,21 @@ mod tests {
         // Later, the distance counts from then.
         let later = now + LONGEST;
         assert_eq!(permits.delay(later, 0.0), Duration::from_secs(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_turn_is_waited_for_only_a_part_of_the_lease() {
+        let seen = SeenKey::default();
+        let lease = Duration::from_secs(30);
+        let first = seen.turn(lease).await;
+        let begun = Instant::now();
+
+        let second = seen.turn(lease).await;
+
+        assert!(first.is_some() && second.is_none());
+        assert_eq!(begun.elapsed(), lease / 3);
+        drop(first);
+        assert!(seen.turn(lease).await.is_some());
     }
 
     #[tokio::test]
