@@ -141,23 +141,39 @@ pub(crate) async fn flush_logs(core: &Arc<Core>, handle: &AttemptHandle, owned: 
     let logs = &handle.report.logs;
     logs.finish();
     let deadline = Instant::now() + LAST_PATIENCE;
+    let mut is_refused = false;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let is_hopeless =
             left.is_zero() || core.log_gate.opens_at().is_some() || !core.connection.is_up();
-        if is_hopeless || !send_next(core, handle, owned, left).await {
+        if is_hopeless {
             return;
+        }
+        match send_next(core, handle, owned, left).await {
+            Sent::Stored => is_refused = false,
+            // The next one says what was left out. When that is refused, too, there is always a next one.
+            Sent::Refused if !is_refused => is_refused = true,
+            Sent::Refused | Sent::Nothing => return,
         }
     }
 }
 
-/// Tries to store the next batch. Returns false when there is none, or when it must be tried again.
+/// What became of the next batch.
+enum Sent {
+    Stored,
+    /// The server would refuse it again, so its lines are left out.
+    Refused,
+    /// There is none, or it must be tried again.
+    Nothing,
+}
+
+/// Tries to store the next batch.
 async fn send_next(
     core: &Arc<Core>,
     handle: &AttemptHandle,
     owned: &OwnedAttempt,
     patience: Duration,
-) -> bool {
+) -> Sent {
     let logs = &handle.report.logs;
     let speaker = Speaker {
         operation_id: &owned.operation_id,
@@ -165,7 +181,7 @@ async fn send_next(
         attempt: owned.attempt,
     };
     let Some(batch) = logs.next_batch(&speaker) else {
-        return false;
+        return Sent::Nothing;
     };
 
     let id = format!("{}-logs-{}", owned.claim_id, batch.before);
@@ -180,17 +196,17 @@ async fn send_next(
         Ok(()) => {
             core.log_gate.open();
             logs.stored();
-            true
+            Sent::Stored
         }
         Err(NotStored::Refused) => {
             logs.discarded();
-            true
+            Sent::Refused
         }
         // While the connection is lost, nothing is known about the stream.
-        Err(_) if !core.connection.is_up() => false,
+        Err(_) if !core.connection.is_up() => Sent::Nothing,
         Err(why) => {
             core.log_gate.close(why);
-            false
+            Sent::Nothing
         }
     }
 }
