@@ -218,10 +218,12 @@ pub fn log_lines(data: &impl Serialize, cursor: Option<&str>) -> Bytes {
 }
 
 /// The last event for a client that follows log lines: the operation has ended.
-pub fn log_end(status: Status, cursor: &str) -> Bytes {
+/// Without a status when nobody knows how.
+pub fn log_end(status: Option<Status>, cursor: &str) -> Bytes {
     #[derive(Serialize)]
     struct Data<'a> {
-        status: Status,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        status: Option<Status>,
         cursor: &'a str,
     }
     write("end", Some(&cursor), &Data { status, cursor })

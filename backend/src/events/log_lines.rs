@@ -77,12 +77,12 @@ pub fn follow(
         answers,
         id: view.record.id.clone(),
         worker_type: view.record.queue.worker_type.clone(),
-        ended: view.archived.then(|| view.status()),
+        archived: view.archived.then(|| Ended(Some(view.status()))),
         follow,
         waiting,
         share: None,
         quiet: 0,
-        commented_at: Instant::now(),
+        sent_at: Instant::now(),
         is_over: false,
     };
     futures::stream::unfold(client, |mut client| async move {
@@ -91,20 +91,25 @@ pub fn follow(
     })
 }
 
+/// That the operation has ended, and how; `None` when it has left the stream, and nobody can say.
+#[derive(Debug, Clone, Copy)]
+struct Ended(Option<Status>);
+
 struct Client {
     broadcaster: Broadcaster,
     answers: AnswerBudget,
     id: OperationId,
     worker_type: WorkerType,
     /// How the operation ended, when it is in the archive.
-    ended: Option<Status>,
+    archived: Option<Ended>,
     follow: Follow,
     waiting: VecDeque<Bytes>,
     /// The share of the lines, until they are sent.
     share: Option<Share>,
     /// Readings without a line.
     quiet: u32,
-    commented_at: Instant,
+    /// When the client was last sent something.
+    sent_at: Instant,
     is_over: bool,
 }
 
@@ -131,7 +136,7 @@ impl Client {
 
     /// Reads once. Returns how long to wait before the next reading.
     async fn step(&mut self) -> Duration {
-        let ended = self.ended.or_else(|| self.end());
+        let ended = self.archived.or_else(|| self.ended());
         let sources = &self.broadcaster.0.sources;
         let reader = LogReader {
             connection: &sources.connection,
@@ -156,22 +161,26 @@ impl Client {
             Ok(found) => self.take(found, ended),
             Err(error) => {
                 tracing::debug!(operation_id = %self.id, error = chain(&error), "log lines cannot be read; trying again");
+                self.comment();
                 LONG_PAUSE
             }
         }
     }
 
-    /// How the operation ended, if it has. What has left the stream counts as ended.
-    fn end(&self) -> Option<Status> {
+    /// Whether the operation has ended. What has left the stream counts as ended.
+    fn ended(&self) -> Option<Ended> {
         let view = self.broadcaster.0.sources.projection.get(self.id.as_str());
         let own = view.filter(|view| view.record.queue.worker_type == self.worker_type);
         match own {
-            Some(view) => Some(view.status()).filter(|status| status.is_terminal()),
-            None => Some(Status::Cancelled),
+            Some(view) => {
+                let status = view.status();
+                status.is_terminal().then_some(Ended(Some(status)))
+            }
+            None => Some(Ended(None)),
         }
     }
 
-    fn take(&mut self, found: Lines, ended: Option<Status>) -> Duration {
+    fn take(&mut self, found: Lines, ended: Option<Ended>) -> Duration {
         let Lines {
             lines,
             from,
@@ -191,14 +200,16 @@ impl Client {
             });
             let Some(share) = self.answers.try_share(bytes.len()) else {
                 // Too much is on its way to others; the same lines are read again.
+                self.comment();
                 return LONG_PAUSE;
             };
             self.share = Some(share);
             self.waiting.push_back(bytes);
+            self.sent_at = Instant::now();
         }
         self.follow.cursor = cursor;
 
-        if let Some(status) = ended.filter(|_| !has_more) {
+        if let Some(Ended(status)) = ended.filter(|_| !has_more) {
             self.is_over = true;
             match &self.follow.beside {
                 Some(reached) => drop(reached.lines.set(cursor)),
@@ -225,10 +236,8 @@ impl Client {
 
     /// Queues a comment when nothing was sent for a while.
     fn comment(&mut self) {
-        if self.quiet == 0 {
-            self.commented_at = Instant::now();
-        } else if self.follow.beside.is_none() && self.commented_at.elapsed() >= COMMENT_INTERVAL {
-            self.commented_at = Instant::now();
+        if self.follow.beside.is_none() && self.sent_at.elapsed() >= COMMENT_INTERVAL {
+            self.sent_at = Instant::now();
             self.waiting.push_back(Frame::heartbeat().bytes);
         }
     }
