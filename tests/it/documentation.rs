@@ -312,6 +312,15 @@ fn no_deployment_kills_a_worker_before_it_had_all_of_its_time() {
 }
 
 /// The links of a Markdown page as (text, target).
+#[test]
+fn the_unit_of_a_worker_leaves_its_programs_to_it() {
+    let unit = repository().join("deploy/systemd/ktrdr-worker@.service");
+    let unit = std::fs::read_to_string(unit).unwrap();
+
+    // By default, systemd sends SIGTERM to all processes of a unit.
+    assert!(unit.lines().any(|line| line == "KillMode=mixed"), "{unit}");
+}
+
 fn links(page: &str) -> impl Iterator<Item = (&str, &str)> {
     page.split('[').skip(1).filter_map(|rest| {
         let (text, rest) = rest.split_once("](")?;

@@ -13,6 +13,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{ChildStdin, Command, ExitCode, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::start::own_program;
 
@@ -63,6 +64,18 @@ impl Guard {
 
 /// Is the guard of the process that started this one.
 pub(crate) fn stand() -> ExitCode {
+    // What stops a whole service sends its signals to the guard, too. The worker still needs it then.
+    let deaf = match Deaf::new() {
+        Ok(deaf) => deaf,
+        Err(error) => {
+            #[expect(clippy::print_stderr, reason = "it is the worker's")]
+            {
+                eprintln!("the guard of the programs cannot ignore signals: {error}");
+            }
+            return ExitCode::FAILURE;
+        }
+    };
+
     let mut programs = BTreeSet::new();
     for line in io::stdin().lock().lines() {
         let Ok(line) = line else { break };
@@ -79,5 +92,33 @@ pub(crate) fn stand() -> ExitCode {
     for pid in programs.into_iter().filter_map(Pid::from_raw) {
         let _ = kill_process_group(pid, Signal::KILL);
     }
+    drop(deaf);
     ExitCode::SUCCESS
+}
+
+/// While it lives, the signals that ask a process to stop do nothing.
+struct Deaf {
+    /// They arrive here, and nobody looks.
+    _signals: Vec<tokio::signal::unix::Signal>,
+    _runtime: tokio::runtime::Runtime,
+}
+
+impl Deaf {
+    fn new() -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()?;
+        let entered = runtime.enter();
+        let kinds = [
+            SignalKind::terminate(),
+            SignalKind::interrupt(),
+            SignalKind::hangup(),
+        ];
+        let signals = kinds.into_iter().map(signal).collect::<io::Result<_>>()?;
+        drop(entered);
+        Ok(Self {
+            _signals: signals,
+            _runtime: runtime,
+        })
+    }
 }
