@@ -2,8 +2,10 @@
 //! nonsense, and the worker lives.
 
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
+use ktrdr_protocol::time::Timestamp;
 use ktrdr_tests::settings::repository;
 use ktrdr_tests::{LIMIT, Scratch, Settings, Stack, WorkerProcess, wait_for};
 use serde_json::{Value, json};
@@ -135,6 +137,76 @@ async fn a_crash_fails_its_operation_and_nothing_else() {
     stack.bus.settled().await;
 }
 
+/// The texts of an operation's log lines.
+async fn said(stack: &Stack, operation: &Value) -> Vec<String> {
+    let id = operation["operation_id"].as_str().unwrap();
+    let path = format!("/api/v1/operations/{id}/logs");
+    let page = stack.api().get(&path).await.expect(200);
+    let lines = page.at("/data/lines").as_array().unwrap().iter();
+    lines
+        .map(|line| line["text"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+#[tokio::test]
+async fn what_is_printed_without_an_end_of_line_is_of_its_operation() {
+    let stack = stack().await;
+    let _worker = worker(&stack, "e1").await;
+
+    let first = json!({"do": "say_part", "text": "secret of A"});
+    let first = ends(&stack, first, "completed").await;
+    let second = json!({"do": "say_part", "text": "B says hello\nand more"});
+    let second = ends(&stack, second, "completed").await;
+
+    assert_eq!(said(&stack, &first).await, ["secret of A"]);
+    assert_eq!(said(&stack, &second).await, ["B says hello", "and more"]);
+}
+
+#[tokio::test]
+async fn a_crash_in_deep_code_says_where_it_was() {
+    let stack = stack().await;
+    let _worker = worker(&stack, "e1").await;
+
+    let crashed = ends(&stack, json!({"do": "deep_segfault"}), "failed").await;
+
+    let message = crashed["error_message"].as_str().unwrap();
+    for part in ["Fatal Python error", "in innermost", "in deep"] {
+        assert!(message.contains(part), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn a_question_is_a_sign_of_life() {
+    let stack = stack().await;
+    let _worker = worker(&stack, "e1").await;
+
+    let body = json!({"do": "ask", "execution": {"stall_timeout_seconds": 0.5, "max_attempts": 1}});
+
+    assert_eq!(result(&stack, body).await, "asked");
+}
+
+#[tokio::test]
+async fn an_absurd_delay_of_a_retry_is_a_day() {
+    let stack = stack().await;
+    let _worker = worker(&stack, "e1").await;
+
+    // Somebody took milliseconds since 1970 for a delay in seconds.
+    let failure = json!({"message": "busy", "retry_after_seconds": 1_795_000_000_000_u64});
+    let body = json!({"do": "fail", "failure": failure, "execution": {"max_attempts": 2}});
+    let id = stack.api().started("odd-job", &body).await;
+    let waiting = stack
+        .api()
+        .wait_for_operation(&id, "a retry", |operation| {
+            operation.at("/data/retry_at").is_string()
+        })
+        .await;
+
+    let day = Duration::from_secs(24 * 3600);
+    let due = waiting.at("/data/retry_at").clone();
+    let due: Timestamp = serde_json::from_value(due).unwrap();
+    assert!(due.after(Timestamp::now()) <= day, "{due:?}");
+}
+
 #[tokio::test]
 async fn a_cancel_is_noticed_or_else_the_program_is_killed() {
     let stack = stack().await;
@@ -171,6 +243,23 @@ async fn written_pid(file: &Path) -> u64 {
     .await
 }
 
+/// The process id of the guard of a worker's programs.
+fn guard_of(worker: u32) -> String {
+    let parent = format!(" {worker} ");
+    let is_guard = |pid: &String| {
+        let read = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}"));
+        let stat = read("stat").unwrap_or_default();
+        let behind_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+        let of_worker = behind_name
+            .get(2..)
+            .is_some_and(|rest| rest.starts_with(&parent));
+        of_worker && read("cmdline").is_ok_and(|words| words.contains("--guard-programs"))
+    };
+    let processes = std::fs::read_dir("/proc").unwrap();
+    let mut names = processes.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.find(is_guard).expect("a guard")
+}
+
 #[tokio::test]
 async fn what_a_killed_program_has_started_ends_with_it() {
     let stack = stack().await;
@@ -187,7 +276,13 @@ async fn what_a_killed_program_has_started_ends_with_it() {
     stack.api().wait_for_status(&id, "cancelled").await;
     wait_for_end_of(pid).await;
 
-    // The same when the worker is killed, and can kill nobody any more.
+    // The same when the worker is killed, and can kill nobody any more. What stops a whole service
+    // signals the guard, too.
+    let guard = guard_of(worker.process.pid());
+    for signal in ["-TERM", "-INT", "-HUP"] {
+        let sent = Command::new("kill").args([signal, &guard]).status();
+        assert!(sent.unwrap().success());
+    }
     std::fs::remove_file(&file).unwrap();
     stack.api().running("odd-job", &body).await;
     let pid = written_pid(&file).await;
@@ -404,6 +499,11 @@ async fn a_program_that_cannot_be_served_ends_the_worker_with_the_reason() {
     )
     .await;
     ends("/nowhere/job", "odd_job", "was not found").await;
+    let scratch = Scratch::new("plain");
+    let plain = scratch.join("job");
+    std::fs::write(&plain, "#!/bin/sh\n").unwrap();
+    let plain = plain.display().to_string();
+    ends(&plain, "odd_job", &format!("chmod +x {plain}")).await;
     ends("echo hello", "odd_job", "ended before it described itself").await;
     ends("python3 'job", "odd_job", "a quote is not closed").await;
     ends(&odd_job(), "another", "WORKER_TYPE is another").await;

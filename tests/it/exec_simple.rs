@@ -134,6 +134,31 @@ async fn awk_python_and_node_need_nothing_but_standard_input() {
     }
 }
 
+#[tokio::test]
+async fn a_long_line_is_logged_whole() {
+    let stack = stack().await;
+    let command = "python3 -c 'print(\"\u{e9}\" * 9000); print(\"x\" * 9000); print(1)'";
+    let _worker = worker(&stack, command, &[]).await;
+
+    let done = ends(&stack, json!({}), "completed").await;
+
+    let said = said(&stack, &done).await;
+    let lengths: Vec<usize> = said.iter().map(String::len).collect();
+    assert_eq!(lengths, [8192, 8192, 1616, 8192, 808]);
+    assert_eq!(said.concat(), "\u{e9}".repeat(9000) + &"x".repeat(9000));
+}
+
+#[tokio::test]
+async fn a_program_without_messages_is_not_told_of_any() {
+    let stack = stack().await;
+    let command = "sh -c 'echo ${KTRDR_EXEC-none}'";
+    let _worker = worker(&stack, command, &[]).await;
+
+    let done = ends(&stack, json!({}), "completed").await;
+
+    assert_eq!(done["result"], "none");
+}
+
 fn is_there(name: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|folder| folder.join(name).is_file())
@@ -178,6 +203,16 @@ fn the_check_finds_what_is_wrong() {
 
     let (is_good, told) = check(&odd, "{\"do\":\"exit\"}");
     assert!(!is_good && told.contains("FAILED it completes"), "{told}");
+    assert!(told.contains("not tested: the other checks"), "{told}");
+    assert!(!told.contains("it stops when it is cancelled"), "{told}");
+
+    let (is_good, told) = check(&odd, "{\"do\":\"hold\",\"seconds\":2}");
+    let line = "FAILED it stops when it is cancelled: it completed the request instead";
+    assert!(!is_good && told.contains(line), "{told}");
+
+    let (is_good, told) = check(&odd, "{\"do\":\"pid\"}");
+    let line = "not tested: it stops when it is cancelled: it had ended";
+    assert!(is_good && told.contains(line), "{told}");
 
     let (is_good, told) = check("echo hello", "{}");
     assert!(

@@ -53,6 +53,14 @@ def ensure_owner(run):
         return answers.pop(1)
 
 
+def innermost():
+    ctypes.string_at(0)
+
+
+def deep(calls):
+    innermost() if calls == 0 else deep(calls - 1)
+
+
 class Stopped(Exception):
     pass
 
@@ -69,6 +77,17 @@ def work(start):
     if do == "segfault":
         print("about to crash", flush=True)
         ctypes.string_at(0)
+    if do == "deep_segfault":
+        deep(60)
+    if do == "say_part":
+        print(wanted["text"], end="", flush=True)
+        return "said"
+    if do == "ask":
+        # Says nothing, and asks for longer than its stall timeout.
+        for _ in range(12):
+            ensure_owner(run)
+            time.sleep(0.1)
+        return "asked"
     if do == "exit":
         os._exit(3)
     if do == "hang":

@@ -33,7 +33,7 @@ struct Args {
     #[command(flatten)]
     exec: ExecOptions,
     /// Checks whether the program of `--exec` follows docs/exec.md, and runs no worker: with these
-    /// parameters, a JSON object that it should complete in about a second. Needs no NATS.
+    /// parameters, a JSON object that it should complete in about two seconds. Needs no NATS.
     #[arg(long, value_name = "REQUEST", requires = "exec")]
     exec_check: Option<String>,
 }

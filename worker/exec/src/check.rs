@@ -8,8 +8,10 @@ use ktrdr_worker::OperationError;
 use ktrdr_worker::dynamic::DynEngine;
 use ktrdr_worker::testing::TestRun;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::engine::ExecEngine;
+use crate::message::beginning;
 use crate::options::ExecOptions;
 
 /// How long a run may take.
@@ -18,30 +20,51 @@ const RUN: Duration = Duration::from_secs(60);
 /// How long a program may take to notice a cancel, or the end of its input.
 const NOTICE: Duration = Duration::from_secs(5);
 
+/// How soon after a cancel the end of a run says nothing: a program that looks once a second may not have
+/// looked yet.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What one check has found.
+enum Found {
+    Good(String),
+    /// The program did not come to what the check looks at.
+    NotTested(String),
+    Bad(String),
+}
+
+impl From<Result<String, String>> for Found {
+    fn from(found: Result<String, String>) -> Self {
+        found.map_or_else(Self::Bad, Self::Good)
+    }
+}
+
 /// What was found out, line by line.
 #[derive(Debug, Default)]
 pub struct Report {
     /// One line for each check.
     pub lines: Vec<String>,
-    /// Whether all checks passed.
+    /// Whether no check failed.
     pub is_good: bool,
 }
 
 impl Report {
-    fn note(&mut self, what: &str, found: Result<String, String>) {
-        let (mark, detail) = match &found {
-            Ok(detail) => ("ok    ", detail),
-            Err(detail) => ("FAILED", detail),
+    fn note(&mut self, what: &str, found: impl Into<Found>) {
+        let (mark, detail) = match found.into() {
+            Found::Good(detail) => ("ok    ", detail),
+            Found::NotTested(detail) => ("not tested:", detail),
+            Found::Bad(detail) => {
+                self.is_good = false;
+                ("FAILED", detail)
+            }
         };
-        self.is_good &= found.is_ok();
         let detail = detail.trim();
         let gap = if detail.is_empty() { "" } else { ": " };
         self.lines.push(format!("{mark} {what}{gap}{detail}"));
     }
 }
 
-/// Checks a program with parameters that it should complete. Give it a request that takes about a
-/// second, so that a cancel meets it at work.
+/// Checks a program with parameters that it should complete. Give it a request that takes about two
+/// seconds, so that a cancel meets it at work.
 pub async fn check(
     command: &str,
     options: &ExecOptions,
@@ -73,7 +96,13 @@ pub async fn check(
     let new_run = || TestRun::in_dir(data_dir);
     let run = new_run();
     let result = completed(&engine, &run, request).await;
+    let is_completed = result.is_ok();
     report.note("it completes the request, and the result fits", result);
+    if !is_completed {
+        let why = "they need a request that it completes".to_owned();
+        report.note("the other checks", Found::NotTested(why));
+        return report;
+    }
     report.note(
         "its progress, metrics and log lines are read",
         Ok(told(&run)),
@@ -102,13 +131,17 @@ pub async fn check(
     let after = completed(&engine, &new_run(), request).await;
     report.note("a cancel does not stop the next run", after);
 
-    let lost = ended(&engine, &new_run().taken_over(), request).await;
+    let lost = run_to_end(&engine, &new_run().taken_over(), request).await;
     report.note(
         "a run whose operation was taken over ends, too",
-        lost.and_then(|end| match end {
-            Err(error) if is_crash(&error) => Err(error.to_string()),
-            _ => Ok(String::new()),
-        }),
+        match lost {
+            Ok(Err(OperationError::Cancelled)) => Found::Good(String::new()),
+            Ok(Ok(_)) => Found::NotTested(
+                "it completed; a program without ensure_owner does not learn of it".to_owned(),
+            ),
+            Ok(Err(error)) => Found::Bad(error.to_string()),
+            Err(why) => Found::Bad(why),
+        },
     );
 
     let ends = engine.ends_with_its_input(NOTICE).await;
@@ -135,7 +168,7 @@ fn told(run: &TestRun) -> String {
 }
 
 /// Runs the request until its end; kills the program when that takes too long.
-async fn ended(
+async fn run_to_end(
     engine: &ExecEngine,
     run: &TestRun,
     request: &Value,
@@ -153,36 +186,39 @@ async fn ended(
 }
 
 async fn completed(engine: &ExecEngine, run: &TestRun, request: &Value) -> Result<String, String> {
-    match ended(engine, run, request).await? {
-        Ok(result) => Ok(result.to_string().chars().take(200).collect()),
+    match run_to_end(engine, run, request).await? {
+        Ok(result) => Ok(beginning(&result.to_string())),
         Err(error) => Err(error.to_string()),
     }
 }
 
-/// Whether the program did not say the end itself.
-fn is_crash(error: &OperationError) -> bool {
-    matches!(error, OperationError::Failed { code, .. } if ["process_ended", "protocol_error"].contains(&&**code))
-}
-
-async fn cancelled(engine: &ExecEngine, run: &TestRun, request: &Value) -> Result<String, String> {
+async fn cancelled(engine: &ExecEngine, run: &TestRun, request: &Value) -> Found {
     let running = run.run_dyn(engine, request.clone());
     tokio::pin!(running);
-    // It should be at work by then; one that has ended is no worse.
+    // It should be at work by then.
     let early = tokio::time::timeout(Duration::from_millis(200), &mut running).await;
     if early.is_ok() {
-        return Ok("it had ended before it was cancelled; try a longer request".to_owned());
+        return Found::NotTested(
+            "it had ended before it was cancelled; try a longer request".to_owned(),
+        );
     }
 
     run.cancel();
+    let since = Instant::now();
     match tokio::time::timeout(NOTICE, &mut running).await {
-        Ok(Err(OperationError::Cancelled)) => Ok(String::new()),
-        Ok(Ok(_)) => Ok("it completed the request instead".to_owned()),
-        Ok(Err(error)) if is_crash(&error) => Err(error.to_string()),
-        Ok(Err(error)) => Ok(format!("it failed instead: {error}")),
+        Ok(Err(OperationError::Cancelled)) => Found::Good(String::new()),
+        Ok(Ok(_)) if since.elapsed() < LOOK => Found::NotTested(
+            "it completed within a second of the cancel; try a longer request".to_owned(),
+        ),
+        Ok(Ok(_)) => Found::Bad(
+            "it completed the request instead; it should look for a cancel at least once a second"
+                .to_owned(),
+        ),
+        Ok(Err(error)) => Found::Bad(format!("it failed instead: {error}")),
         Err(_) => {
             run.kill();
             let _ = running.await;
-            Err(format!("it did not within {NOTICE:?}, so it is killed"))
+            Found::Bad(format!("it did not within {NOTICE:?}, so it is killed"))
         }
     }
 }

@@ -21,13 +21,10 @@ use tokio::process::{ChildStdin, ChildStdout};
 
 use crate::child::{Child, reason};
 use crate::lines::Lines;
-use crate::message::{self, Cancel, Failed, Message, Owner};
-
-/// How much of a line that is no message is told, in characters.
-const QUOTED: usize = 200;
+use crate::message::{self, Cancel, Failed, Message, Owner, beginning};
 
 /// Longest step of progress, in characters, and most bytes of its fields.
-const MAX_STEP: usize = 1000;
+pub(crate) const MAX_STEP: usize = 1000;
 const MAX_FIELDS: usize = 16 * 1024;
 
 /// How many questions of a program may be open at a time.
@@ -67,10 +64,9 @@ pub(crate) enum Step {
 pub(crate) async fn converse(speaker: &mut Speaker, ctx: &Context, start: Vec<u8>) -> End {
     speaker.runs += 1;
     let run = speaker.runs;
-    speaker.child.begins(Some(ctx));
+    speaker.child.printed.begins(ctx).await;
     let end = talk(speaker, ctx, run, start).await;
-    speaker.child.settle().await;
-    speaker.child.begins(None);
+    speaker.child.printed.ends().await;
     end
 }
 
@@ -128,7 +124,7 @@ async fn talk(speaker: &mut Speaker, ctx: &Context, run: u64, start: Vec<u8>) ->
                 if let Ok(Some(result)) = last {
                     return End { result, is_reusable: false };
                 }
-                return ended(speaker, is_killed, status.ok()).await;
+                return process_ended(speaker, is_killed, status.ok()).await;
             }
             // One that asks and does not read is not heard further until it has read.
             Some((request, is_owner)) = answers.next(), if !answers.is_empty() && outgoing.len() < MAX_UNREAD => {
@@ -167,7 +163,7 @@ async fn broken(speaker: &mut Speaker, is_killed: bool, why: Option<String>) -> 
     let ended_by_itself = tokio::time::timeout(patience, speaker.child.wait()).await;
     if let (Ok(status), None) = (&ended_by_itself, &why) {
         let status = status.as_ref().ok().copied();
-        return ended(speaker, is_killed, status).await;
+        return process_ended(speaker, is_killed, status).await;
     }
 
     speaker.child.kill();
@@ -178,7 +174,7 @@ async fn broken(speaker: &mut Speaker, is_killed: bool, why: Option<String>) -> 
     let why = why.unwrap_or_else(|| {
         "it closed its pipe to the worker and went on; it was killed".to_owned()
     });
-    let last_words = speaker.child.last_words().await;
+    let last_words = speaker.child.printed.last_words().await;
     failed(
         "protocol_error",
         format!("the program does not follow docs/exec.md: {why}{last_words}"),
@@ -186,14 +182,14 @@ async fn broken(speaker: &mut Speaker, is_killed: bool, why: Option<String>) -> 
 }
 
 /// The end of a conversation whose process has ended.
-async fn ended(speaker: &mut Speaker, is_killed: bool, status: Option<ExitStatus>) -> End {
+async fn process_ended(speaker: &mut Speaker, is_killed: bool, status: Option<ExitStatus>) -> End {
     if is_killed {
         return killed();
     }
     let reason = status.map_or_else(|| "unknown".to_owned(), reason);
-    let last_words = speaker.child.last_words().await;
+    let last_words = speaker.child.printed.last_words().await;
     tracing::warn!(
-        pid = speaker.child.pid,
+        pid = speaker.child.pid(),
         reason,
         "process_ended: the program ended during an operation"
     );
@@ -239,15 +235,16 @@ async fn take(ctx: &Context, run: u64, line: Bytes) -> Result<Step, String> {
 pub(crate) fn read(ctx: &Context, run: u64, line: &[u8]) -> Result<Step, String> {
     let message = message::read(line).map_err(|error| {
         let line = String::from_utf8_lossy(line);
-        let start: String = line.chars().take(QUOTED).collect();
+        let start = beginning(&line);
         format!("a line is no message: {error}. It begins: {start:?}")
     })?;
+    // Every message is a sign of life, also a question.
+    ctx.alive();
     if message.run() != Some(run) {
         return match message.run() {
             // Something of an earlier run is still at work: a thread, or a process that was forked.
             Some(earlier) if earlier < run => {
                 tracing::debug!(earlier, run, "ignored a message about an earlier run");
-                ctx.alive();
                 Ok(Step::Go)
             }
             Some(other) => Err(format!("a message is about run {other}, and this is {run}")),
@@ -259,7 +256,7 @@ pub(crate) fn read(ctx: &Context, run: u64, line: &[u8]) -> Result<Step, String>
 
 fn act(ctx: &Context, message: Message<'_>) -> Result<Step, String> {
     match message {
-        Message::Describe(_) => {}
+        Message::Describe(_) | Message::Alive(_) => {}
         Message::Progress(report) => {
             let remaining = report
                 .remaining_seconds
@@ -282,7 +279,6 @@ fn act(ctx: &Context, message: Message<'_>) -> Result<Step, String> {
         }
         Message::Log(said) => say(ctx, said),
         Message::Checkpoint(checkpoint) => ctx.checkpoint_with(|| checkpoint.state),
-        Message::Alive(_) => ctx.alive(),
         Message::EnsureOwner(question) => return Ok(Step::Ask(question.request)),
         Message::Completed(end) => return Ok(Step::End(Ok(end.result.to_owned()))),
         Message::Failed(end) => return Ok(Step::End(Err(failure(end)))),
@@ -324,7 +320,10 @@ fn failure(end: Failed) -> OperationError {
         ..
     } = end;
     let code = code.unwrap_or_else(|| "engine_error".to_owned());
-    let delay = retry_after_seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    // The worker makes a day of what is longer.
+    let longest = f64::from(u32::MAX);
+    let delay = retry_after_seconds
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds.min(longest)).ok());
     match delay {
         _ if permanent => OperationError::permanent(code, message),
         Some(delay) => OperationError::retry_after(code, message, delay),

@@ -15,7 +15,7 @@ use tokio::sync::OwnedMutexGuard;
 use crate::child::{Child, Program, reason};
 use crate::conversation::{Speaker, converse};
 use crate::lines::{Lines, Overlong};
-use crate::message::{self, Describe, MAX_LINE, Message, Start, VERSION};
+use crate::message::{self, Describe, MAX_LINE, Message, Start, VERSION, beginning};
 use crate::options::ExecOptions;
 use crate::slots::Slots;
 use crate::start::Pipes;
@@ -48,7 +48,12 @@ impl ExecEngine {
     pub(crate) async fn idle(&self) -> Vec<u32> {
         let mut found = Vec::new();
         for slot in &self.shared.slots {
-            found.extend(slot.lock().await.as_ref().map(|speaker| speaker.child.pid));
+            found.extend(
+                slot.lock()
+                    .await
+                    .as_ref()
+                    .map(|speaker| speaker.child.pid()),
+            );
         }
         found
     }
@@ -95,6 +100,7 @@ impl ExecEngine {
             free: Slots::new(slots),
         });
         *shared.slots[0].lock().await = Some(first);
+        shared.free.set_ready(0, true);
         for slot in 1..slots {
             let place = shared.slots[slot].clone().lock_owned().await;
             shared.clone().prepare(slot, place, None);
@@ -118,7 +124,7 @@ async fn speaker(program: &Program, slot: usize) -> anyhow::Result<(Describe, Sp
                 Ok(Ok(status)) => reason(status),
                 _ => "it closed its pipe".to_owned(),
             };
-            let last_words = child.last_words().await;
+            let last_words = child.printed.last_words().await;
             anyhow::bail!("it ended before it described itself: {reason}{last_words}");
         }
         Ok(Ok(Some(line))) => line,
@@ -129,7 +135,7 @@ async fn speaker(program: &Program, slot: usize) -> anyhow::Result<(Describe, Sp
         Ok(_) => anyhow::bail!("its first line must have the type \"describe\""),
         Err(error) => {
             let line = String::from_utf8_lossy(&told);
-            let start: String = line.chars().take(200).collect();
+            let start = beginning(&line);
             anyhow::bail!("its first line does not describe it: {error}. It begins: {start:?}");
         }
     };
@@ -199,12 +205,16 @@ impl Shared {
         mut place: OwnedMutexGuard<Option<Speaker>>,
         before: Option<(Child, Duration)>,
     ) {
+        self.free.set_ready(slot, false);
         tokio::spawn(async move {
             if let Some((child, patience)) = before {
                 child.retire(patience).await;
             }
             match self.new_speaker(slot).await {
-                Ok(speaker) => *place = Some(speaker),
+                Ok(speaker) => {
+                    *place = Some(speaker);
+                    self.free.set_ready(slot, true);
+                }
                 // The next operation tries it again, and tells its client.
                 Err(error) => tracing::warn!(
                     slot,
@@ -236,7 +246,7 @@ impl Shared {
             () = ctx.cancelled() => return Err(OperationError::Cancelled),
         };
         if let Some(idle) = place.as_mut()
-            && let Some(status) = idle.child.ended()
+            && let Some(status) = idle.child.exit_status()
         {
             let reason = reason(status);
             tracing::warn!(
@@ -267,6 +277,7 @@ impl Shared {
         let is_used_up = self.recycle > 0 && speaker.runs >= self.recycle;
         if end.is_reusable && !is_used_up {
             *place = Some(speaker);
+            self.free.set_ready(slot, true);
         } else {
             let Speaker { child, input, .. } = speaker;
             // The end of its input tells it to end.

@@ -65,16 +65,10 @@ impl Guard {
 /// Is the guard of the process that started this one.
 pub(crate) fn stand() -> ExitCode {
     // What stops a whole service sends its signals to the guard, too. The worker still needs it then.
-    let deaf = match Deaf::new() {
-        Ok(deaf) => deaf,
-        Err(error) => {
-            #[expect(clippy::print_stderr, reason = "it is the worker's")]
-            {
-                eprintln!("the guard of the programs cannot ignore signals: {error}");
-            }
-            return ExitCode::FAILURE;
-        }
-    };
+    let deaf = Deaf::new().inspect_err(|error| {
+        let why = "the guard of the programs cannot ignore signals";
+        let _ = writeln!(io::stderr(), "{why}: {error}");
+    });
 
     let mut programs = BTreeSet::new();
     for line in io::stdin().lock().lines() {

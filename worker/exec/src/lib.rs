@@ -15,7 +15,10 @@
 //! | [`engine`] | the children of all slots: start, use, recycle |
 //! | [`conversation`] | one operation with one child |
 //! | [`message`] | what the two say to each other |
-//! | [`child`] | one process with its pipes, its log, and its end |
+//! | [`child`] | one process with its pipes and its end |
+//! | [`spawner`] | starting a process, and ending all of it |
+//! | [`printed`] | what a process prints, and of which operation it is |
+//! | [`last_lines`] | the lines that are told when it ends |
 //! | [`start`] | what happens in the new process before the program begins |
 //! | [`guard`] | the end of what programs have started when the worker is killed |
 //! | [`lines`] | bounded lines from a pipe |
@@ -30,11 +33,14 @@ mod engine;
 #[cfg(test)]
 mod fuzz;
 mod guard;
+mod last_lines;
 mod lines;
 pub mod message;
 mod options;
+mod printed;
 mod simple;
 mod slots;
+mod spawner;
 mod start;
 
 pub use engine::ExecEngine;

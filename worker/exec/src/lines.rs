@@ -38,6 +38,10 @@ impl<R: AsyncRead + Unpin> Lines<R> {
         }
     }
 
+    pub(crate) fn reader(&self) -> &R {
+        &self.reader
+    }
+
     /// The next line without its end; `None` at the end of the input. What follows the last end of a
     /// line is a line, too. Cancel safe: what was read stays in the buffer.
     ///
@@ -45,26 +49,54 @@ impl<R: AsyncRead + Unpin> Lines<R> {
     /// When the pipe cannot be read, or a line is too long.
     pub(crate) async fn next(&mut self) -> std::io::Result<Option<Bytes>> {
         loop {
-            if let Some(line) = self.whole_line() {
+            if let Some(line) = self.take_line()? {
                 return Ok(Some(line));
             }
-            if self.buffer.len() > self.limit {
-                return match self.overlong {
-                    Overlong::Cut => Ok(Some(self.take(self.limit, 0))),
-                    Overlong::Refuse => Err(std::io::Error::other(format!(
-                        "a line is longer than {} bytes",
-                        self.limit
-                    ))),
-                };
-            }
             if self.is_at_end {
-                let left = self.buffer.len();
-                return Ok((left > 0).then(|| self.take(left, 0)));
+                return Ok(self.rest());
             }
-
-            self.buffer.reserve(CHUNK);
-            self.is_at_end = self.reader.read_buf(&mut self.buffer).await? == 0;
+            self.fill().await?;
         }
+    }
+
+    /// The next line of what was read already.
+    ///
+    /// # Errors
+    /// When it is too long.
+    pub(crate) fn take_line(&mut self) -> std::io::Result<Option<Bytes>> {
+        if let Some(line) = self.whole_line() {
+            return Ok(Some(line));
+        }
+        if self.buffer.len() <= self.limit {
+            return Ok(None);
+        }
+        match self.overlong {
+            Overlong::Cut => {
+                let end = char_border(&self.buffer, self.limit);
+                Ok(Some(self.take(end, 0)))
+            }
+            Overlong::Refuse => Err(std::io::Error::other(format!(
+                "a line is longer than {} bytes",
+                self.limit
+            ))),
+        }
+    }
+
+    /// What was read and has no end of a line.
+    pub(crate) fn rest(&mut self) -> Option<Bytes> {
+        let left = self.buffer.len();
+        (left > 0).then(|| self.take(left, 0))
+    }
+
+    /// Reads once. Returns how many bytes came: 0 at the end of the input. Cancel safe.
+    ///
+    /// # Errors
+    /// When the pipe cannot be read.
+    pub(crate) async fn fill(&mut self) -> std::io::Result<usize> {
+        self.buffer.reserve(CHUNK);
+        let read = self.reader.read_buf(&mut self.buffer).await?;
+        self.is_at_end = read == 0;
+        Ok(read)
     }
 
     fn whole_line(&mut self) -> Option<Bytes> {
@@ -84,6 +116,18 @@ impl<R: AsyncRead + Unpin> Lines<R> {
         self.searched = 0;
         line
     }
+}
+
+/// Where to cut a text, so that no character is cut: at `limit` bytes or a little before.
+pub(crate) fn char_border(text: &[u8], limit: usize) -> usize {
+    let begins_char = |at: usize| text.get(at).is_none_or(|byte| byte & 0xC0 != 0x80);
+    // A character has at most four bytes. What is no text is cut anywhere.
+    let border = (limit.saturating_sub(3)..=limit).rev();
+    border
+        .filter(|&at| at > 0)
+        .find(|&at| begins_char(at))
+        .unwrap_or(limit)
+        .min(text.len())
 }
 
 #[cfg(test)]
@@ -121,5 +165,15 @@ mod tests {
         let cut = all(b"abcdefgh\nx\n", Overlong::Cut).await;
         let texts: Vec<_> = cut.into_iter().map(Result::unwrap).collect();
         assert_eq!(texts, ["abcde", "fgh", "x"]);
+    }
+
+    #[tokio::test]
+    async fn a_line_is_cut_between_two_characters() {
+        let cut = all("abcdéf€\n".as_bytes(), Overlong::Cut).await;
+
+        let texts: Vec<_> = cut.into_iter().map(Result::unwrap).collect();
+        assert_eq!(texts, ["abcd", "éf", "€"]);
+        assert_eq!(char_border(&[0x80; 9], 5), 5);
+        assert_eq!(char_border(b"ab", 5), 2);
     }
 }

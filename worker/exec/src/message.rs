@@ -22,7 +22,7 @@ pub(crate) const MAX_LINE: usize = 64 * 1024 * 1024;
 const MAX_MESSAGE: usize = 1024 * 1024;
 
 /// Deepest nesting of arrays and objects. What reads a result later reads a little deeper.
-const MAX_DEPTH: usize = 100;
+pub(crate) const MAX_DEPTH: usize = 100;
 
 /// Most metric points of one message.
 const MAX_POINTS: usize = 10_000;
@@ -32,6 +32,14 @@ const MAX_NAME: usize = 200;
 
 /// Longest error code, in bytes.
 const MAX_CODE: usize = 64;
+
+/// How much of a text is quoted, in characters.
+const QUOTED: usize = 200;
+
+/// The beginning of a text, for an error or a report.
+pub(crate) fn beginning(text: &str) -> String {
+    text.chars().take(QUOTED).collect()
+}
 
 // ---------------------------------------------------------------- from the worker to the program
 
@@ -279,7 +287,7 @@ pub struct Failed {
     /// Whether every other attempt would fail too. Such a failure is never retried.
     #[serde(default)]
     pub permanent: bool,
-    /// Asks for another attempt after so many seconds, while attempts are left.
+    /// Asks for another attempt after so many seconds, at most a day, while attempts are left.
     pub retry_after_seconds: Option<f64>,
 }
 
@@ -340,8 +348,12 @@ pub(crate) enum NoMessage {
     TooLong(usize),
     #[error("it is nested deeper than {MAX_DEPTH} levels")]
     TooDeep,
-    #[error("{0}")]
-    Content(&'static str),
+    #[error("it has {0} metric points, and {MAX_POINTS} are allowed")]
+    Points(usize),
+    #[error("the name of a metric has 1 to {MAX_NAME} bytes")]
+    Name,
+    #[error("an error code has 1 to {MAX_CODE} of the characters A-Z a-z 0-9 _ -")]
+    Code,
 }
 
 #[derive(Deserialize)]
@@ -384,7 +396,7 @@ pub(crate) fn read(line: &[u8]) -> Result<Message<'_>, NoMessage> {
 fn check(message: &Message<'_>) -> Result<(), NoMessage> {
     match message {
         Message::Metrics(metrics) if metrics.points.len() > MAX_POINTS => {
-            Err(NoMessage::Content("it has more than 10000 metric points"))
+            Err(NoMessage::Points(metrics.points.len()))
         }
         Message::Metrics(metrics)
             if metrics
@@ -392,15 +404,11 @@ fn check(message: &Message<'_>) -> Result<(), NoMessage> {
                 .iter()
                 .any(|point| point.name.is_empty() || point.name.len() > MAX_NAME) =>
         {
-            Err(NoMessage::Content(
-                "the name of a metric has 1 to 200 bytes",
-            ))
+            Err(NoMessage::Name)
         }
         Message::Failed(Failed {
             code: Some(code), ..
-        }) if code.len() > MAX_CODE || !ktrdr_protocol::id::is_name(code) => Err(
-            NoMessage::Content("an error code has 1 to 64 of the characters A-Z a-z 0-9 _ -"),
-        ),
+        }) if code.len() > MAX_CODE || !ktrdr_protocol::id::is_name(code) => Err(NoMessage::Code),
         _ => Ok(()),
     }
 }

@@ -13,14 +13,17 @@ use ktrdr_worker::{Context, OperationError, Progress};
 use rustix::process::Signal;
 use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
+use tempfile::TempPath;
 use tokio::io::AsyncWriteExt;
 use tokio::process::ChildStdout;
 
-use crate::child::{Child, MAX_LOG_LINE, Program, reason};
+use crate::child::{Child, Program, reason};
+use crate::conversation::MAX_STEP;
 use crate::engine::absolute;
-use crate::lines::{Lines, Overlong};
-use crate::message::{MAX_LINE, is_too_deep};
+use crate::lines::{Lines, Overlong, char_border};
+use crate::message::{MAX_DEPTH, MAX_LINE, is_too_deep};
 use crate::options::ExecOptions;
+use crate::printed::MAX_LOG_LINE;
 use crate::slots::Slots;
 use crate::start::Pipes;
 
@@ -29,7 +32,7 @@ const RETRY: i32 = 75;
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// How long a program that has ended may leave its pipe open: what it has started may still hold it.
-const LAST_LINES: Duration = Duration::from_secs(1);
+const LAST_OUTPUT: Duration = Duration::from_secs(1);
 
 /// Beginning of a line that reports progress: `ktrdr-progress 45.5 sorting`.
 const PROGRESS: &str = "ktrdr-progress ";
@@ -96,7 +99,7 @@ impl SimpleEngine {
             ("KTRDR_RESULT_FILE".to_owned(), absolute(&file)?),
         ];
         let (mut child, ends) = self.program.start(taken.number, environment).await?;
-        child.begins(Some(ctx));
+        child.printed.begins(ctx).await;
 
         // Beside the reading: a program may write before it has read everything.
         let (mut input, text) = (ends.input, format!("{}\n", parameters.get()));
@@ -110,9 +113,9 @@ impl SimpleEngine {
             last: None,
         };
         let status = output.follow(&mut child, ctx).await?;
-        child.settle().await;
+        child.printed.settle().await;
         if status.code() == Some(0) {
-            return output.result(&file, &child);
+            return output.result(file, &child).await;
         }
         output.log_last(&child);
         Err(failure(&mut child, status).await)
@@ -154,7 +157,7 @@ impl Output {
             }
         };
 
-        let _ = tokio::time::timeout(LAST_LINES, async {
+        let _ = tokio::time::timeout(LAST_OUTPUT, async {
             while let Ok(Some(line)) = self.lines.next().await {
                 self.take(line, child, ctx);
             }
@@ -186,30 +189,43 @@ impl Output {
     }
 
     /// The result: the file if the program wrote one, or else the last line.
-    fn result(
+    async fn result(
         mut self,
-        file: &std::path::Path,
+        file: TempPath,
         child: &Child,
     ) -> Result<Box<RawValue>, OperationError> {
-        let length = std::fs::metadata(file).map_or(0, |file| file.len());
+        let length = std::fs::metadata(&file).map_or(0, |file| file.len());
         if length > MAX_LINE as u64 {
             return Err(OperationError::permanent(
                 "result_too_large",
                 format!("the result has {length} bytes, and {MAX_LINE} are allowed"),
             ));
         }
-        let bytes = if length > 0 {
+        if length > 0 {
             self.log_last(child);
-            std::fs::read(file)?
-        } else {
-            self.last.map(Vec::from).unwrap_or_default()
-        };
-        to_json(&bytes)
+        }
+
+        // A large one takes too long beside leases.
+        let read = tokio::task::spawn_blocking(move || {
+            if length > 0 {
+                to_json(&std::fs::read(file)?)
+            } else {
+                to_json(&self.last.unwrap_or_default())
+            }
+        });
+        read.await
+            .unwrap_or_else(|_| Err(OperationError::failed("the result could not be read")))
     }
 }
 
-fn log(child: &Child, line: &[u8]) {
-    child.log().line(&line[..line.len().min(MAX_LOG_LINE)]);
+/// Logs a line of standard output; a long one becomes several, as on standard error.
+fn log(child: &Child, mut line: &[u8]) {
+    while line.len() > MAX_LOG_LINE {
+        let (chunk, rest) = line.split_at(char_border(line, MAX_LOG_LINE));
+        child.printed.log().line(chunk);
+        line = rest;
+    }
+    child.printed.log().line(line);
 }
 
 /// JSON as it is; anything else as a text; nothing as `null`.
@@ -222,7 +238,7 @@ fn to_json(bytes: &[u8]) -> Result<Box<RawValue>, OperationError> {
     if is_too_deep(text.as_bytes()) {
         return Err(OperationError::permanent(
             "result_too_deep",
-            "the result is nested deeper than 100 levels",
+            format!("the result is nested deeper than {MAX_DEPTH} levels"),
         ));
     }
     let json = RawValue::from_string(text.to_owned()).or_else(|_| to_raw_value(text));
@@ -236,13 +252,13 @@ fn progress(line: &[u8]) -> Option<Progress> {
     let mut progress = Progress::new(percentage.parse().ok()?);
     if !step.trim().is_empty() {
         progress = progress.step(step.trim());
-        progress.shorten(1000, 0);
+        progress.shorten(MAX_STEP, 0);
     }
     Some(progress)
 }
 
 async fn failure(child: &mut Child, status: ExitStatus) -> OperationError {
-    let last_words = child.last_words().await;
+    let last_words = child.printed.last_words().await;
     let message = format!("the program ended: {}{last_words}", reason(status));
     match status.code() {
         Some(RETRY) => OperationError::retry_after("retry", message, RETRY_DELAY),

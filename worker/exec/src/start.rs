@@ -23,6 +23,12 @@ use crate::guard;
 /// The first argument of a process that is to become a program.
 const MARK: &str = "--become-program";
 
+/// Exit code of a program that is there and cannot be started, as in a shell.
+pub(crate) const NOT_STARTED: u8 = 126;
+
+/// Exit code when there is no such program, as in a shell.
+pub(crate) const NOT_FOUND: u8 = 127;
+
 /// How the program and the worker are connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pipes {
@@ -86,16 +92,33 @@ pub fn helper_process() -> Option<ExitCode> {
 
 /// Returns only when the program could not be started.
 fn become_program(arguments: ArgsOs) -> ExitCode {
-    let error = match prepare(arguments) {
+    let (error, code) = match prepare(arguments) {
         Ok((mut command, _inherited)) => {
             let error = command.exec();
-            format!("cannot start {}: {error}", command.get_program().display())
+            not_started(&command.get_program().to_string_lossy(), &error)
         }
-        Err(error) => format!("cannot prepare the process of the program: {error}"),
+        Err(error) => (
+            format!("cannot prepare the process of the program: {error}"),
+            NOT_STARTED,
+        ),
     };
     // The worker reads it, while there is one.
     let _ = writeln!(io::stderr(), "{error}");
-    ExitCode::from(127)
+    ExitCode::from(code)
+}
+
+/// Why a program could not be started, for people, and the exit code that says so.
+fn not_started(program: &str, error: &io::Error) -> (String, u8) {
+    match error.kind() {
+        io::ErrorKind::NotFound => (format!("cannot start {program}: {error}"), NOT_FOUND),
+        io::ErrorKind::PermissionDenied => (
+            format!(
+                "cannot start {program}: it is not executable: chmod +x {program}, or give its interpreter, as in `python3 {program}`"
+            ),
+            NOT_STARTED,
+        ),
+        _ => (format!("cannot start {program}: {error}"), NOT_STARTED),
+    }
 }
 
 /// Sets up this process. Returns the program, and what it inherits.
