@@ -23,6 +23,7 @@ use ktrdr_protocol::start_request::StartRequest;
 use ktrdr_protocol::state::Status;
 use ktrdr_protocol::token_name::TokenName;
 use ktrdr_protocol::trace::TraceParent;
+use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use crate::catalogue::CatalogueEntry;
@@ -161,10 +162,10 @@ pub fn entry_of(
         .ok_or_else(|| unknown_domain(state, principal, domain))
 }
 
-/// Looks for an operation that this projection does not know. If it has a log, either another
-/// backend started it a moment ago, or it is so old that its start request has left the stream
-/// before its events. The second case is refused: a worker would take a new start with this id for
-/// the operation that has ended. Without a log, it may be in the archive.
+/// Looks for the operation with this id. One that this projection does not know and that has a log was
+/// either started by another backend a moment ago, or is so old that its start request has left the
+/// stream before its events. The second case is refused: a worker would take a new start with this id
+/// for the operation that has ended. Without a log, it may be in the archive.
 ///
 /// # Errors
 /// 409 `task_id_conflict`, or 503 when NATS does not answer.
@@ -173,6 +174,9 @@ pub async fn used_before(
     entry: &CatalogueEntry,
     id: &OperationId,
 ) -> Result<Option<View>, ApiError> {
+    if let Some(known) = state.projection.get(id.as_str()) {
+        return Ok(Some(known));
+    }
     let tail = state
         .dispatch
         .log_tail(&entry.published.worker_type, id)
@@ -250,7 +254,7 @@ pub async fn store(
     {
         return Err(taken(id));
     }
-    check_room(state, &request)?;
+    check_room(state, id, &request.parameters)?;
     let started = store_request(state, requester, &request, trace).await?;
     Ok(StoredStart {
         request,
@@ -259,13 +263,19 @@ pub async fn store(
     })
 }
 
-/// Refuses a start request for which the stream has no room.
-fn check_room(state: &AppState, request: &StartRequest) -> Result<(), ApiError> {
-    if state.projection.has_room(request.parameters.get().len()) {
+/// Refuses a start request, or a copy of one, for which the stream has no room.
+///
+/// # Errors
+/// 507 `storage_full`.
+pub fn check_room(
+    state: &AppState,
+    id: &OperationId,
+    parameters: &RawValue,
+) -> Result<(), ApiError> {
+    if state.projection.has_room(parameters.get().len()) {
         return Ok(());
     }
-    let id = request.operation_id.as_str();
-    Err(ApiError::storage_full().with("operation_id", id))
+    Err(ApiError::storage_full().with("operation_id", id.as_str()))
 }
 
 impl StoredStart {

@@ -9,6 +9,7 @@ use ktrdr_tests::process::peak_memory;
 use ktrdr_tests::{
     Answer, BackendProcess, Client, LIMIT, Scratch, Settings, Stack, TokensFile, wait_for,
 };
+use reqwest::Method;
 use rusqlite::Connection;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -475,4 +476,33 @@ async fn archived_operations_that_nobody_goes_on_reading_take_little_memory() {
 
     let more = peak_memory(pid).saturating_sub(before) / (1024 * 1024);
     assert!(more < 250, "{more} MiB");
+}
+
+#[tokio::test]
+async fn a_retry_that_is_repeated_after_both_have_left_the_stream_starts_nothing_twice() {
+    let place = Place::new();
+    let stack = Stack::start_with(|settings| place.settings(settings)).await;
+    let _worker = stack.worker("dummy", "w1").await;
+    let api = stack.api();
+    let body = json!({"steps": 2, "step_ms": 1, "fail_at_step": 1});
+    let failed = api.started("dummy", &body).await;
+    api.wait_for_status(&failed, "failed").await;
+    let path = format!("/api/v1/operations/{failed}/retry");
+    let retry = async || {
+        let request = api.request(Method::POST, &path);
+        api.send(request.header("idempotency-key", "once")).await
+    };
+    let first = retry().await.expect(202).json["operation_id"].clone();
+    let first = first.as_str().unwrap();
+    api.wait_for_status(first, "failed").await;
+    place.wait_for_rows(2).await;
+    empty_stream(&stack).await;
+    wait_until_archived(api, &failed).await;
+    wait_until_archived(api, first).await;
+
+    let again = retry().await.expect(200);
+
+    assert_eq!(again.json["operation_id"], first, "{again}");
+    assert_eq!(again.json["existed"], true, "{again}");
+    assert!(stack.bus.stored("ktrdr.start.*.*").await.is_empty());
 }

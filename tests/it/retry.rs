@@ -1,7 +1,7 @@
 //! Running an operation again from the beginning: failed attempts, and `POST …/retry`.
 
 use ktrdr_tests::engines::FlakyEngine;
-use ktrdr_tests::{LIMIT, Stack, wait_for};
+use ktrdr_tests::{BackendProcess, LIMIT, Stack, wait_for};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -140,4 +140,36 @@ async fn only_failed_and_cancelled_operations_are_run_again() {
         .await
         .expect_problem(409, "not_repeatable");
     assert!(answer.text.contains("cancel it first"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_retry_whose_first_one_has_left_the_stream_is_refused_and_not_left_pending() {
+    let stack = Stack::start().await;
+    let _worker = stack.worker("dummy", "w1").await;
+    let body = json!({"steps": 2, "step_ms": 1, "fail_at_step": 1});
+    let id = stack.api().started("dummy", &body).await;
+    stack.api().wait_for_status(&id, "failed").await;
+    let path = format!("/api/v1/operations/{id}/retry");
+    let retry = async || {
+        let request = stack.api().request(Method::POST, &path);
+        let request = request.header("idempotency-key", "once");
+        stack.api().send(request).await
+    };
+    let first = retry().await.expect(202).json["operation_id"].clone();
+    let first = first.as_str().unwrap();
+    stack.api().wait_for_status(first, "failed").await;
+
+    // Its start request goes, and its log stays.
+    let starts = stack.bus.stored("ktrdr.start.dummy.any").await;
+    let last = starts.last().unwrap().sequence;
+    let stream = stack.bus.jetstream.get_stream("KTRDR").await.unwrap();
+    stream.delete_message(last).await.unwrap();
+    let backend = BackendProcess::start(&stack.settings).await;
+    backend.api.operation(first).await.expect(404);
+
+    let request = backend.api.request(Method::POST, &path);
+    let again = backend.api.send(request.header("idempotency-key", "once"));
+
+    again.await.expect_problem(409, "task_id_conflict");
+    assert_eq!(stack.bus.stored("ktrdr.start.dummy.any").await.len(), 1);
 }

@@ -334,3 +334,30 @@ async fn a_repeated_start_is_the_same_and_a_retry_has_no_times() {
     );
     assert_eq!(again["queue"], "any");
 }
+
+/// Whoever may publish can use the id of an operation that has ended for another one.
+#[tokio::test]
+async fn an_operation_with_a_log_that_has_ended_before_it_is_told_of_and_not_ended_again_and_again()
+{
+    let stack = without_workers().await;
+    let ended = json!({
+        "event": "cancelled", "operation_id": "old", "attempt": 0, "at": "2026-01-01T00:00:00Z",
+    });
+    stack
+        .bus
+        .store("ktrdr.op.dummy.old", ended.to_string())
+        .await;
+    let request = json!({
+        "operation_id": "old", "operation_type": "dummy", "parameters": {},
+        "created_at": "2026-01-01T00:00:00Z", "expires_at": "2026-01-01T00:00:01Z",
+    });
+    let subject = "ktrdr.start.dummy.any";
+    stack.bus.store(subject, request.to_string()).await;
+
+    wait_for("the log to say so", LIMIT, async || {
+        let log = stack.backend.process.log();
+        let is_told = log.contains("could not be moved or ended");
+        is_told.then_some(()).ok_or(log)
+    })
+    .await;
+}

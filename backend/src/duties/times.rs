@@ -156,6 +156,7 @@ enum Passed {
 
 /// Ends or moves one operation. Returns the sequence of the newest event about it.
 async fn act(state: &AppState, record: &Arc<Record>, passed: Passed) -> Result<u64, MoveError> {
+    let applied = state.projection.applied();
     // Another backend may have been faster while others were moved.
     let known = state.projection.get(record.id.as_str());
     if known.is_none_or(|known| known.record.state != record.state) {
@@ -179,13 +180,14 @@ async fn act(state: &AppState, record: &Arc<Record>, passed: Passed) -> Result<u
         Err(MoveError::NoOriginal(why)) => state.dispatch.end_without_original(record, why).await,
         Err(error) => Err(error),
     }
-    .or_else(first_event)
+    .or_else(|error| first_event(error, applied))
 }
 
-/// The sequence of the event that came first.
-fn first_event(error: MoveError) -> Result<u64, MoveError> {
+/// The sequence of the event that came first. One that this backend had `applied` and that changed
+/// nothing will change nothing later either: a log that is older than the start request, for example.
+fn first_event(error: MoveError, applied: u64) -> Result<u64, MoveError> {
     match error {
-        MoveError::Append(AppendError::Conflict(log)) => Ok(log.tail),
+        MoveError::Append(AppendError::Conflict(log)) if log.tail > applied => Ok(log.tail),
         error => Err(error),
     }
 }

@@ -20,7 +20,7 @@ use crate::error::{ApiError, ErrorCode};
 use crate::idempotency::id_from_key;
 use crate::middleware::request_id::trace_of;
 use crate::projection::record::{Record, View};
-use crate::starts::{Requester, StartAnswer, admit, known_domains, publish};
+use crate::starts::{Requester, StartAnswer, admit, known_domains, publish, used_before};
 use crate::state::AppState;
 
 /// Runs a failed or cancelled operation again, from the beginning.
@@ -227,8 +227,10 @@ pub(super) async fn prepare(
         .and_then(|rare| rare.execution.clone())
         .unwrap_or_default()
         .of_repetition();
-    let known = new_id.as_ref();
-    let known = known.and_then(|id| state.projection.get(id.as_str()));
+    let known = match &new_id {
+        Some(id) => used_before(state, &entry, id).await?,
+        None => None,
+    };
     let is_own = |known: &View| known.record.retry_of() == Some(id);
     // Everybody can work out the id of `Once`, so somebody may have taken it for another operation.
     let is_taken = matches!(key, Key::Once) && known.as_ref().is_some_and(|known| !is_own(known));

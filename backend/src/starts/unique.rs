@@ -229,7 +229,7 @@ impl Attempt<'_> {
             return Err(ApiError::new(ErrorCode::Forbidden, text).with("scope", "cancel"));
         }
         // It may have waited for its key since this was checked first.
-        check_room(state, request)?;
+        check_room(state, &request.operation_id, &request.parameters)?;
         let now = state.projection.now();
         state.dispatch.check_start(request, self.trace, now).await
     }
