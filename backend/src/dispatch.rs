@@ -76,6 +76,8 @@ pub enum Cancel {
 pub enum Moved {
     /// It was moved by the event at this sequence.
     Done(u64),
+    /// The same, but the copy of its start request is not stored yet.
+    CopyFollows(u64),
     /// Another event came first, at this sequence.
     Late(u64),
 }
@@ -213,6 +215,10 @@ impl Dispatch {
         let error = match self.move_to(record, to).await {
             Ok(sequence) => return Ok(Moved::Done(sequence)),
             Err(MoveError::Append(AppendError::Conflict(log))) => return Ok(Moved::Late(log.tail)),
+            Err(MoveError::CopyFollows { moved_at, source }) => {
+                tracing::warn!(operation_id = %record.id, error = chain(&source), "the operation was moved, and its start request follows later");
+                return Ok(Moved::CopyFollows(moved_at));
+            }
             Err(MoveError::Append(error)) => ApiError::append(error, &record.id),
             Err(MoveError::Queue(error)) => unusable_queue(error),
             Err(MoveError::NoOriginal(NoOriginal::Unknown(_))) => ApiError::nats_unavailable(),

@@ -317,3 +317,24 @@ fn received(stack: &Stack, text: &str) -> usize {
         .filter(|line| line.contains("request received") && line.contains(text))
         .count()
 }
+
+#[tokio::test]
+async fn a_priority_is_not_changed_in_the_room_that_is_kept_for_ends() {
+    let stack =
+        Stack::start_with(|settings| settings.with("KTRDR_STREAM_MAX_BYTES", "150000")).await;
+    let (_worker, gate) = stack.gate_worker("g1").await;
+    let (accepted, _) = fill(stack.api()).await;
+    let list = stack.api().operations("status=pending&limit=1").await;
+    let list = list.expect(200);
+    let id = list.at("/data/operations/0/operation_id").as_str().unwrap();
+
+    let path = format!("/api/v1/operations/{id}");
+    let request = stack.api().request(reqwest::Method::PATCH, &path);
+    let refused = stack.api().send(request.json(&json!({"priority": 1})));
+
+    let refused = refused.await.expect_problem(507, "storage_full");
+    assert_eq!(refused.json["operation_id"], id, "{refused}");
+    assert!(stack.bus.event_names("gate", id).await.is_empty());
+    gate.open_for_all();
+    completed(stack.api(), accepted).await;
+}

@@ -233,3 +233,26 @@ async fn only_what_waits_can_be_given_another_priority() {
         answer.expect_problem(422, "invalid_request");
     }
 }
+
+#[tokio::test]
+async fn a_move_whose_start_request_is_not_stored_yet_says_so() {
+    let stack = Stack::start().await;
+    let (_worker, gate) = busy_worker(&stack, &[1]).await;
+    let body = json!({"note": "x".repeat(4_000)});
+    let id = stack.api().started("gate", &body).await;
+    // A limit that somebody has set by hand, and that no program knows of.
+    let mut stream = stack.bus.jetstream.get_stream("KTRDR").await.unwrap();
+    let mut config = stream.info().await.unwrap().config.clone();
+    config.max_message_size = 2_000;
+    stack.bus.jetstream.update_stream(&config).await.unwrap();
+
+    let changed = change(stack.api(), &id, json!(1)).await.expect(200);
+
+    assert_eq!(changed.at("/data/priority"), 1);
+    let warning = changed.json["warning"].as_str().unwrap();
+    assert!(warning.contains("The priority is stored"), "{changed}");
+    config.max_message_size = -1;
+    stack.bus.jetstream.update_stream(&config).await.unwrap();
+    gate.open_for_all();
+    stack.api().wait_for_status(&id, "completed").await;
+}

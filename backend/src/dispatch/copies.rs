@@ -62,6 +62,14 @@ pub enum MoveError {
     /// The event or the copy was not stored.
     #[error(transparent)]
     Append(#[from] AppendError),
+    /// It was moved, but the copy was not stored. [`crate::duties`] publishes the copy later.
+    #[error("the operation was moved, and its start request follows later")]
+    CopyFollows {
+        /// The sequence of the event.
+        moved_at: u64,
+        /// Why the copy was not stored.
+        source: AppendError,
+    },
 }
 
 impl Dispatch {
@@ -147,8 +155,12 @@ impl Dispatch {
         };
         let named_at = self.close(record, kind).await?;
         let copy = NamedCopy { id, named_at };
-        self.store_copy(record, &Origin::Queued(queue), original, &copy, 0)
-            .await?;
+        let origin = Origin::Queued(queue);
+        let stored = self.store_copy(record, &origin, original, &copy, 0);
+        stored.await.map_err(|source| MoveError::CopyFollows {
+            moved_at: named_at,
+            source,
+        })?;
         Ok(named_at)
     }
 

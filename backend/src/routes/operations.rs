@@ -180,18 +180,20 @@ pub async fn show(
     {
         return Ok(RenderedJson::new(text));
     }
-    rendered(&state, &principal, &view).await
+    rendered(&state, &principal, &view, None).await
 }
 
-/// The answer with this operation.
+/// The answer with this operation. A `warning` is about the request; without one, the operation may have one.
 pub(super) async fn rendered(
     state: &AppState,
     principal: &Principal,
     view: &View,
+    warning_of_request: Option<String>,
 ) -> Result<RenderedJson<OperationResponse<'static>>, ApiError> {
     let share = state.answers.share(principal, view.record.size()).await?;
-    let text = render(view, warning(state, view))?;
-    if is_final(view) {
+    let is_kept = is_final(view) && warning_of_request.is_none();
+    let text = render(view, warning_of_request.or_else(|| warning(state, view)))?;
+    if is_kept {
         state.responses.keep(&view.record, &text);
     }
     Ok(RenderedJson::with_share(text, share))
