@@ -117,6 +117,7 @@ impl Queues {
         let listing = queues::list(jetstream, names).await;
         let listing = listing.map_err(PauseError::NotFollowed)?;
         let mut followed = 0;
+        let mut failed = None;
         for found in listing
             .queues
             .iter()
@@ -128,10 +129,18 @@ impl Queues {
                 None if found.info.paused => queues::resume(jetstream, names, consumer).await,
                 None => Ok(()),
             };
-            done.map_err(PauseError::NotFollowed)?;
-            followed += 1;
+            match done {
+                Ok(()) => followed += 1,
+                // One that does not follow must not keep the others from it.
+                Err(error) => {
+                    failed.get_or_insert(error);
+                }
+            }
+            if failed.is_some() && !self.connection.is_up() {
+                break;
+            }
         }
-        Ok(followed)
+        failed.map_or(Ok(followed), |error| Err(PauseError::NotFollowed(error)))
     }
 
     /// The pause of a worker type as the bucket has it now; `None` when its queues go on.

@@ -13,7 +13,7 @@
 //! Each backend measures the time by itself and from the beginning, so one that was just started only
 //! waits longer. All of them set the same value.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use ktrdr_bus::queues::{self, Listing, QueueConsumer};
@@ -44,19 +44,22 @@ impl LeaseWatch {
     }
 
     /// Lengthens leases at once, and shortens those that workers have known for long enough.
-    /// `listed` are the lists as they were before this round.
-    ///
-    /// # Errors
-    /// [`TopologyError`].
+    /// `listed` are the lists as they were before this round. A consumer that cannot be changed holds up
+    /// no other; `failed` hears of it.
     pub async fn round(
         &mut self,
         state: &AppState,
         listing: &Listing,
         listed: &HashMap<WorkerType, Known>,
-    ) -> Result<(), TopologyError> {
+        failed: impl Fn(&TopologyError),
+    ) {
         let (now, wanted) = (Instant::now(), state.settings.get().lease);
-        self.0
-            .retain(|name, _| listing.queues.iter().any(|found| found.info.name == *name));
+        let names: HashSet<&String> = listing
+            .queues
+            .iter()
+            .map(|found| &found.info.name)
+            .collect();
+        self.0.retain(|name, _| names.contains(name));
 
         for found in &listing.queues {
             let (name, lease) = (&found.info.name, found.info.config.ack_wait);
@@ -66,19 +69,20 @@ impl LeaseWatch {
                 lease < wanted
             };
             if may_change {
-                queues::set_lease(
-                    &state.connection.jetstream,
-                    &state.names,
-                    &found.info,
-                    wanted,
-                )
-                .await?;
+                let (jetstream, names) = (&state.connection.jetstream, &state.names);
+                let set = queues::set_lease(jetstream, names, &found.info, wanted).await;
+                if let Err(error) = set {
+                    failed(&error);
+                    if !state.connection.is_up() {
+                        return;
+                    }
+                    continue;
+                }
             }
             if may_change || lease == wanted {
                 self.0.remove(name);
             }
         }
-        Ok(())
     }
 
     /// Whether the list has named the shorter lease for as long as the longer one.

@@ -225,9 +225,9 @@ impl Keeper<'_> {
         self.looked = Some((Instant::now(), epoch));
         figures::note_queues(self.state, &listing, &self.full);
 
-        if let Err(error) = self.leases.round(self.state, &listing, &listed).await {
-            self.note_failure(&error);
-        }
+        let (state, failures) = (self.state, &self.failures);
+        let failed = |error: &TopologyError| note_failure(failures, error);
+        self.leases.round(state, &listing, &listed, failed).await;
         self.list_queues(&listing, listed).await;
         self.make_room(&listing).await;
         self.remove_idle(&listing).await;
@@ -254,19 +254,12 @@ impl Keeper<'_> {
 
         let mut broken = Vec::new();
         for found in &listing.queues {
-            let consumer = &found.info.name;
-            if queues::is_bounded_too_low(&found.info.config) {
-                queues::raise_bound(jetstream, names, &found.info).await?;
-            }
-            self.keep_to_pause(found).await?;
-            if starts_behind(&found.info.config, stream.state.last_sequence) {
-                tracing::warn!(
-                    consumer,
-                    "the queue is of a stream that was replaced; removing it"
-                );
-                queues::remove(jetstream, names, consumer).await?;
-                state.queues.note_removed(&found.worker_type, &found.queue);
-                broken.push(consumer.clone());
+            match self.mend(found, stream.state.last_sequence).await {
+                Ok(true) => broken.push(found.info.name.clone()),
+                Ok(false) => {}
+                // One that cannot be mended must not hold up those of other types.
+                Err(error) if state.connection.is_up() => self.note_failure(&error),
+                Err(error) => return Err(error),
             }
         }
         listing
@@ -275,26 +268,49 @@ impl Keeper<'_> {
         Ok(listing)
     }
 
-    /// Pauses a consumer whose queue should be, and resumes one that nobody wanted paused.
+    /// Mends what is wrong with one consumer. True when it was of a stream that was replaced, which ended
+    /// at `last_sequence`: it is removed then.
+    async fn mend(&self, found: &QueueConsumer, last_sequence: u64) -> Result<bool, TopologyError> {
+        let (state, names) = (self.state, &self.state.names);
+        let (jetstream, consumer) = (&state.connection.jetstream, &found.info.name);
+        if starts_behind(&found.info.config, last_sequence) {
+            tracing::warn!(
+                consumer,
+                "the queue is of a stream that was replaced; removing it"
+            );
+            queues::remove(jetstream, names, consumer).await?;
+            state.queues.note_removed(&found.worker_type, &found.queue);
+            return Ok(true);
+        }
+
+        if queues::is_bounded_too_low(&found.info.config) {
+            queues::raise_bound(jetstream, names, &found.info).await?;
+        }
+        self.keep_to_pause(found).await?;
+        Ok(false)
+    }
+
+    /// Pauses a consumer whose queue should be, and resumes one that nobody wanted paused. This backend may
+    /// not have heard of the newest pause, or of its end: the leader says what is wanted.
     async fn keep_to_pause(&self, found: &QueueConsumer) -> Result<(), TopologyError> {
         let (state, names) = (self.state, &self.state.names);
         let (jetstream, consumer) = (&state.connection.jetstream, &found.info.name);
-        let wanted = match state.queues.lists.pauses.of(&found.worker_type) {
-            Some(pause) => Some(pause),
-            None if found.info.pause_remaining <= Some(LONGEST_PAUSE) => return Ok(()),
-            // This backend may not have heard of the pause yet.
-            None => {
-                let newest = state.queues.newest_pause(&found.worker_type).await;
-                newest.map_err(|source| TopologyError::Nats {
-                    what: format!("the pause of the queues of {}", found.worker_type),
-                    source: source.into(),
-                })?
-            }
+        let is_as_wanted = |wanted: Option<QueuePause>| match wanted.map(QueuePause::end) {
+            None => found.info.pause_remaining <= Some(LONGEST_PAUSE),
+            Some(end) => queues::is_paused_until(&found.info.config, end),
         };
+        if is_as_wanted(state.queues.lists.pauses.of(&found.worker_type)) {
+            return Ok(());
+        }
 
-        match wanted.map(QueuePause::end) {
+        let newest = state.queues.newest_pause(&found.worker_type).await;
+        let newest = newest.map_err(|source| TopologyError::Nats {
+            what: format!("the pause of the queues of {}", found.worker_type),
+            source: source.into(),
+        })?;
+        match newest.map(QueuePause::end) {
+            _ if is_as_wanted(newest) => Ok(()),
             None => queues::resume(jetstream, names, consumer).await,
-            Some(end) if queues::is_paused_until(&found.info.config, end) => Ok(()),
             Some(end) => queues::pause(jetstream, names, consumer, end).await,
         }
     }
@@ -392,13 +408,17 @@ impl Keeper<'_> {
     }
 
     fn note_failure(&self, error: &(dyn std::error::Error + 'static)) {
-        if let Some(count) = self.failures.note() {
-            tracing::warn!(
-                error = chain(error),
-                count,
-                "the queues could not be looked after; trying again"
-            );
-        }
+        note_failure(&self.failures, error);
+    }
+}
+
+fn note_failure(failures: &Repeated, error: &(dyn std::error::Error + 'static)) {
+    if let Some(count) = failures.note() {
+        tracing::warn!(
+            error = chain(error),
+            count,
+            "the queues could not be looked after; trying again"
+        );
     }
 }
 

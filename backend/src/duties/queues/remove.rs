@@ -24,7 +24,6 @@ use std::time::Duration;
 use ktrdr_bus::queues::{self, QueueConsumer};
 use ktrdr_bus::telemetry::chain;
 use ktrdr_protocol::origin::Origin;
-use ktrdr_protocol::time::Timestamp;
 use tokio::time::Instant;
 
 use crate::state::AppState;
@@ -94,7 +93,8 @@ async fn remove_unlisted(
     state.queues.forget(&found.worker_type, &found.queue);
 
     // The server cannot pause a consumer whose files it has lost. Such a one goes without.
-    let until = Timestamp::now().plus(PAUSE);
+    // By the server's clock, which judges it.
+    let until = state.projection.now().plus(PAUSE);
     let paused = queues::pause(jetstream, names, consumer, until).await;
     let now = queues::info(jetstream, names, consumer).await?;
     if let Err(error) = &paused {
