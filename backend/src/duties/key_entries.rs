@@ -12,7 +12,7 @@
 //! it, so it knows that the operation is not there. When no worker reports it for two leases, it leaves
 //! the entry. (An open operation whose request alone is gone is known; [`super::put_back`] ends it.)
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use ktrdr_bus::oplog::OpLog;
@@ -83,7 +83,8 @@ struct UnknownHolders(HashMap<UnknownHolder, Instant>);
 impl UnknownHolders {
     async fn look(&mut self, state: &AppState, log: &OpLog) {
         let now = Instant::now();
-        let found = state.projection.unknown_holders();
+        let found: HashSet<UnknownHolder> =
+            state.projection.unknown_holders().into_iter().collect();
         self.0.retain(|known, _| found.contains(known));
         if found.is_empty() {
             return;

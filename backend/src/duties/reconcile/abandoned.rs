@@ -4,13 +4,14 @@
 //! Queued operations are not looked at here: when a worker is lost, its lease expires and the queue
 //! delivers the start request to another worker.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use futures::StreamExt;
 use ktrdr_protocol::id::OperationId;
 use tokio::time::Instant;
 
-use super::log_outcome;
+use super::{SIDE_BY_SIDE, log_outcome};
 use crate::projection::record::Record;
 use crate::registry::Presence;
 use crate::state::AppState;
@@ -39,23 +40,29 @@ impl AbandonedWatch {
         }
 
         let open = state.projection.open_direct();
-        self.0
-            .retain(|id, _| open.iter().any(|record| record.id == *id));
-        for record in open {
-            let Some((why, patience)) = why_abandoned(state, &record, now) else {
+        let ids: HashSet<&OperationId> = open.iter().map(|record| &record.id).collect();
+        self.0.retain(|id, _| ids.contains(id));
+        let mut lost = Vec::new();
+        for record in &open {
+            let Some((why, patience)) = why_abandoned(state, record, now) else {
                 self.0.remove(&record.id);
                 continue;
             };
             // One look is not enough: a worker publishes `started` just before its heartbeat says
             // so, and its last event may still wait for the broker.
-            if now.duration_since(self.suspected_since(&record, now)) >= patience {
+            if now.duration_since(self.suspected_since(record, now)) >= patience {
                 let message = format!(
                     "worker lost: {why}, and an operation started directly on a worker is run by nobody else"
                 );
-                let outcome = state.dispatch.fail_lost(&record, message).await;
-                log_outcome(&record, "closed as lost", outcome);
+                lost.push((record, message));
             }
         }
+        futures::stream::iter(lost)
+            .for_each_concurrent(SIDE_BY_SIDE, async |(record, message)| {
+                let outcome = state.dispatch.fail_lost(record, message).await;
+                log_outcome(record, "closed as lost", outcome);
+            })
+            .await;
     }
 
     /// Since when this attempt looks abandoned.

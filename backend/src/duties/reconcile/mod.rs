@@ -33,6 +33,9 @@ const MIN_PAUSE: Duration = Duration::from_millis(50);
 /// Longest pause between two rounds.
 const MAX_PAUSE: Duration = Duration::from_secs(2);
 
+/// Operations that are asked to stop again or ended side by side.
+const SIDE_BY_SIDE: usize = 32;
+
 /// Works until the task is dropped.
 pub async fn run(state: &AppState) {
     let mut cancels = CancelWatch::default();

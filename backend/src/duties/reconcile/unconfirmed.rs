@@ -1,14 +1,15 @@
 //! Cancels that were requested and not confirmed: they are sent again, and after the cancel grace
 //! the operation is closed without its worker.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
+use futures::StreamExt;
 use ktrdr_protocol::cancel::CancelIntent;
 use ktrdr_protocol::id::OperationId;
 use ktrdr_protocol::state::Status;
 use tokio::time::Instant;
 
-use super::log_outcome;
+use super::{SIDE_BY_SIDE, log_outcome};
 use crate::projection::record::Record;
 use crate::state::AppState;
 
@@ -28,10 +29,10 @@ impl CancelWatch {
     pub async fn round(&mut self, state: &AppState) {
         let now = Instant::now();
         let open = state.projection.cancelling();
-        self.0
-            .retain(|id, _| open.iter().any(|record| record.id == *id));
+        let ids: HashSet<&OperationId> = open.iter().map(|record| &record.id).collect();
+        self.0.retain(|id, _| ids.contains(id));
 
-        for record in open {
+        let due = open.iter().filter_map(|record| {
             let attempt = record.state.attempt;
             let waiting = self.0.entry(record.id.clone()).or_insert(WaitingCancel {
                 attempt,
@@ -47,18 +48,34 @@ impl CancelWatch {
             let is_due =
                 now.duration_since(waiting.last_sent) >= state.config.protocol.heartbeat_interval;
             if is_pending || is_overdue {
-                let outcome = state.dispatch.force_cancel(&record).await;
-                log_outcome(
-                    &record,
-                    "cancelled without the worker's confirmation",
-                    outcome,
-                );
+                Some((record, Step::Close))
             } else if is_taken_over || is_due {
                 waiting.last_sent = now;
-                send_again(state, &record).await;
+                Some((record, Step::SendAgain))
+            } else {
+                None
             }
-        }
+        });
+        let due: Vec<_> = due.collect();
+        futures::stream::iter(due)
+            .for_each_concurrent(SIDE_BY_SIDE, async |(record, step)| match step {
+                Step::Close => {
+                    let outcome = state.dispatch.force_cancel(record).await;
+                    let done = "cancelled without the worker's confirmation";
+                    log_outcome(record, done, outcome);
+                }
+                Step::SendAgain => send_again(state, record).await,
+            })
+            .await;
     }
+}
+
+/// What is done about a cancel that is not confirmed.
+enum Step {
+    /// The operation ends without its worker.
+    Close,
+    /// The worker is asked once more.
+    SendAgain,
 }
 
 async fn send_again(state: &AppState, record: &Record) {
