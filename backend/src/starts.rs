@@ -31,7 +31,6 @@ use crate::config::Admission;
 use crate::error::{ApiError, ErrorCode};
 use crate::projection::READ_YOUR_WRITES;
 use crate::projection::record::View;
-use crate::registry::Candidates;
 use crate::state::AppState;
 
 use self::unique::Started;
@@ -538,8 +537,8 @@ pub fn known_domains(state: &AppState, principal: &Principal) -> Vec<String> {
         .domains(|owner| principal.sees(owner.as_str()))
 }
 
-/// Checks whether a listed worker could run it. If none can: a warning, or a refusal with strict
-/// admission.
+/// Checks whether a listed worker could run it now. If none can: a warning, or a refusal with strict
+/// admission. A pause of the type is a warning.
 ///
 /// # Errors
 /// 503 `no_workers_available`, or 422 for requirements that no queue covers and for times that
@@ -553,27 +552,25 @@ pub fn admit(
     let worker_type = &entry.published.worker_type;
     // A worker serves the queue of a class when it meets the class, not only the request.
     let class = queue_class::covering(&execution.requirements).map_err(ApiError::beyond_largest)?;
-    let Candidates { alive, able } =
-        state
-            .registry
-            .candidates(worker_type.as_str(), &class, Instant::now());
-    let missing = match (alive, able) {
-        (_, 1..) => return Ok(None),
-        (0, _) => format!("no {worker_type} worker is registered"),
-        _ => format!(
-            "none of the {alive} registered {worker_type} workers meets the requirements of the queue {}",
-            class.queue()
-        ),
-    };
-    match state.config.admission {
-        Admission::Queue => Ok(Some(format!(
-            "The operation is queued, but {missing}; it waits until there is one"
-        ))),
-        Admission::Strict => Err(ApiError::new(
-            ErrorCode::NoWorkers,
-            format!("No workers available: {missing}"),
-        )),
+    let candidates = state
+        .registry
+        .candidates(worker_type.as_str(), &class, Instant::now());
+    let missing = candidates.why_none(worker_type, &class);
+    if let (Some(missing), Admission::Strict) = (&missing, state.config.admission) {
+        let text = format!("No workers available: {missing}");
+        return Err(ApiError::new(ErrorCode::NoWorkers, text));
     }
+    let paused = state.queues.lists.pauses.why(worker_type);
+    Ok(match (paused, missing) {
+        (None, None) => None,
+        (Some(paused), None) => Some(format!("The operation is queued, but {paused}")),
+        (None, Some(missing)) => Some(format!(
+            "The operation is queued, but {missing}; it waits until there is one"
+        )),
+        (Some(paused), Some(missing)) => Some(format!(
+            "The operation is queued, but {paused}, and {missing}"
+        )),
+    })
 }
 
 /// The refusal of a domain that nobody has, or that the client does not see.

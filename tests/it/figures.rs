@@ -293,7 +293,7 @@ async fn figures_say_how_long_operations_took_and_why_they_failed() {
     assert_eq!(ended["failures"], failures);
     let queues = stats.at("/data/queues").as_array().unwrap();
     let reasons: Vec<&Value> = queues.iter().map(|queue| &queue["nobody"]).collect();
-    let reason = "None of the 1 dummy workers has a GPU and 16 GiB of memory";
+    let reason = "The only dummy worker does not have a GPU and 16 GiB of memory";
     assert!(reasons.contains(&&json!(reason)), "{reasons:?}");
     assert!(reasons.contains(&&Value::Null), "{reasons:?}");
     let refused = stack.api().get("/api/v1/stats?window_seconds=0").await;

@@ -195,3 +195,21 @@ async fn wrong_pauses_are_refused() {
     answer.expect_problem(400, "bad_json");
     assert_eq!(queue(&stack, "any").await["paused"], false);
 }
+
+#[tokio::test]
+async fn a_start_into_a_paused_type_says_so() {
+    let stack = Stack::start().await;
+    let (_worker, gate) = stack.gate_worker("w1").await;
+    gate.open_for_all();
+    let path = "/api/v1/queues/gate/pause";
+    stack.api().post(path, &json!({})).await.expect(200);
+
+    let answer = stack.api().start("gate", &json!({})).await.expect(202);
+
+    let warning = answer.json["warning"].as_str().unwrap_or_default();
+    let wanted = "the worker type gate is paused until somebody resumes it";
+    assert!(warning.contains(wanted), "{answer}");
+    let stats = stack.api().get("/api/v1/stats").await.expect(200);
+    let nobody = "The worker type gate is paused until somebody resumes it";
+    assert_eq!(stats.at("/data/queues/0/nobody"), nobody, "{stats}");
+}

@@ -59,6 +59,14 @@ impl Pauses {
         self.is_on(&pause).then_some(pause)
     }
 
+    /// What holds up the operations of a worker type, as the beginning of a sentence.
+    pub fn why(&self, worker_type: &WorkerType) -> Option<String> {
+        Some(match self.of(worker_type)?.until {
+            Some(until) => format!("the worker type {worker_type} is paused until {until}"),
+            None => format!("the worker type {worker_type} is paused until somebody resumes it"),
+        })
+    }
+
     /// All worker types whose queues are paused now.
     pub fn all(&self) -> HashMap<WorkerType, QueuePause> {
         let all = self.known.all().into_iter();

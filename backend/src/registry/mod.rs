@@ -15,6 +15,7 @@
 //! stored entries would outlive the workers.
 
 mod bounds;
+mod candidates;
 mod contested;
 mod document;
 mod list;
@@ -36,6 +37,7 @@ use parking_lot::RwLock;
 use tokio::time::Instant;
 
 use self::bounds::BeyondBound;
+pub use self::candidates::Candidates;
 use self::contested::Contested;
 pub use self::list::{PageBounds, Wanted};
 use self::metrics::HeartbeatCounters;
@@ -93,15 +95,6 @@ pub enum Presence {
         /// Whether they name the operation among those that run.
         runs_it: bool,
     },
-}
-
-/// How many workers could run an operation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Candidates {
-    /// Workers of the type that are not silent.
-    pub alive: usize,
-    /// Those among them that meet the requirements, have not lost all their slots and take work.
-    pub able: usize,
 }
 
 /// Why a heartbeat is not believed.
@@ -495,17 +488,12 @@ impl Registry {
         now: Instant,
     ) -> Candidates {
         let workers = self.workers.read();
-        let mut candidates = Candidates { alive: 0, able: 0 };
+        let mut candidates = Candidates::default();
         for worker in workers.known.values() {
             let is_candidate = worker.heartbeat.worker_type.as_str() == worker_type
                 && workers.status(worker, now) != WorkerStatus::TemporarilyUnavailable;
             if is_candidate {
-                candidates.alive += 1;
-                let heartbeat = &worker.heartbeat;
-                let is_able = heartbeat.lost_slots < heartbeat.slots
-                    && !heartbeat.draining
-                    && requirements.met_by(&heartbeat.capabilities);
-                candidates.able += usize::from(is_able);
+                candidates.count(&worker.heartbeat, requirements);
             }
         }
         candidates

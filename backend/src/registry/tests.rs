@@ -221,20 +221,17 @@ fn ability_counts_only_those_that_are_alive() {
     };
     assert_eq!(
         registry.candidates("dummy", &eight, now + seconds(20)),
-        Candidates { alive: 2, able: 2 }
+        counted(2, 2)
     );
     assert_eq!(
         registry.candidates("dummy", &sixteen, now + seconds(20)),
-        Candidates { alive: 2, able: 0 }
+        counted(2, 0)
     );
     assert_eq!(
         registry.candidates("dummy", &eight, now + seconds(40)),
-        Candidates { alive: 1, able: 1 }
+        counted(1, 1)
     );
-    assert_eq!(
-        registry.candidates("training", &eight, now),
-        Candidates { alive: 0, able: 0 }
-    );
+    assert_eq!(registry.candidates("training", &eight, now), counted(0, 0));
 }
 
 #[test]
@@ -330,4 +327,12 @@ fn a_worker_whose_id_another_type_has_taken_does_not_count_as_gone() {
     farewell.leaving = true;
     assert!(registry.hear(farewell, start + seconds(21)).is_err());
     assert_eq!(presence(22), Presence::Gone);
+}
+
+fn counted(alive: usize, able: usize) -> Candidates {
+    Candidates {
+        alive,
+        able,
+        ..Candidates::default()
+    }
 }

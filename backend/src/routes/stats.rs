@@ -8,7 +8,6 @@ use axum::extract::State;
 use ktrdr_http::query::Query;
 use ktrdr_http::tokens::Principal;
 use ktrdr_protocol::id::WorkerType;
-use ktrdr_protocol::requirements::Requirements;
 use ktrdr_protocol::rest::query::ReadStats;
 use ktrdr_protocol::rest::stats::{
     EndedStats, EventStreamCounts, OperationTotals, QueueStats, Stats, StatsResponse, StatusCounts,
@@ -23,7 +22,6 @@ use super::shown_types;
 use super::worker_types::queue_document;
 use crate::error::ApiError;
 use crate::projection::model::QueueState;
-use crate::registry::Candidates;
 use crate::state::AppState;
 
 type CountsByStatus = [u64; Status::ALL.len()];
@@ -121,7 +119,7 @@ fn queues(state: &AppState, principal: &Principal, now: Timestamp) -> Vec<QueueS
         .collect()
 }
 
-/// Why nobody takes what waits in the queue, when no live worker can.
+/// Why nobody takes what waits in the queue, when its type is paused or no live worker can.
 fn nobody(state: &AppState, queue: &QueueState) -> Option<String> {
     let worker_type = &queue.info.worker_type;
     if queue.pending == 0 || queue.info.origin.is_direct() {
@@ -129,32 +127,20 @@ fn nobody(state: &AppState, queue: &QueueState) -> Option<String> {
     }
     // Queues of the release before may have other names; nothing is said about these.
     let class = queue.info.name.filter(|name| !name.is_delayed)?.class;
-    let candidates = (state.registry).candidates(worker_type.as_str(), &class, Instant::now());
-    match candidates {
-        Candidates { able: 1.., .. } => None,
-        Candidates { alive: 0, .. } => Some(format!("No {worker_type} worker is running")),
-        Candidates { alive, .. } if class.is_any() => Some(format!(
-            "None of the {alive} {worker_type} workers has a slot left: engines do not return"
-        )),
-        Candidates { alive, .. } => Some(format!(
-            "None of the {alive} {worker_type} workers has {}",
-            wanted(&class)
-        )),
-    }
+    let paused = state.queues.lists.pauses.why(worker_type);
+    let missing = || {
+        let now = Instant::now();
+        let candidates = (state.registry).candidates(worker_type.as_str(), &class, now);
+        candidates.why_none(worker_type, &class)
+    };
+    paused.or_else(missing).map(as_sentence)
 }
 
-/// Requirements in words.
-fn wanted(class: &Requirements) -> String {
-    let gpu = class.gpu.then(|| "a GPU".to_owned());
-    let cores = class.cores.map(|cores| format!("{cores} cores"));
-    let memory = class
-        .memory_gb
-        .map(|memory| format!("{memory} GiB of memory"));
-    let parts: Vec<String> = [gpu, cores, memory].into_iter().flatten().collect();
-    match parts.split_last() {
-        Some((last, rest)) if !rest.is_empty() => format!("{} and {last}", rest.join(", ")),
-        _ => parts.concat(),
-    }
+/// With a capital letter.
+fn as_sentence(text: String) -> String {
+    let mut letters = text.chars();
+    let first = letters.next().map(|letter| letter.to_ascii_uppercase());
+    first.into_iter().chain(letters).collect()
 }
 
 fn workers(state: &AppState, types: Option<&[&str]>) -> WorkerCounts {

@@ -96,7 +96,7 @@ pub struct QueueStats {
     /// The queue.
     #[serde(flatten)]
     pub queue: QueueDocument,
-    /// Why nobody takes what waits in it, when no live worker can.
+    /// Why nobody takes what waits in it, when its worker type is paused or no live worker can.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nobody: Option<String>,
 }
