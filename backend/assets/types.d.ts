@@ -52,6 +52,7 @@ declare namespace Api {
     updated_at: string;
     duration_seconds: number | null;
     cancel_requested_at: string | null;
+    cancel_reason?: string;
     progress: Progress;
     metadata: Record<string, unknown>;
     execution?: ExecutionOptions | null;
@@ -201,6 +202,7 @@ declare namespace Api {
     code?: string;
     retried_as?: string;
     asked_before?: boolean;
+    replaced?: boolean;
   }
 
   interface DoneByFilter {

@@ -65,6 +65,8 @@ pub struct Dispatch {
 pub enum Cancel {
     /// The operation is cancelled, by the event at this sequence.
     Done(u64),
+    /// Somebody else has cancelled it meanwhile, by the event at this sequence.
+    Before(u64),
     /// The worker was asked to stop, by the intent at this sequence.
     Asked(u64),
     /// The operation had already ended with this status.
@@ -255,7 +257,7 @@ impl Dispatch {
         for _ in 0..DECISIONS {
             match state.status {
                 Status::Completed | Status::Failed => return Ok(Cancel::Ended(state.status)),
-                Status::Cancelled => return Ok(Cancel::Done(state.last_sequence)),
+                Status::Cancelled => return Ok(Cancel::Before(state.last_sequence)),
                 Status::Running => {
                     return self
                         .intend_cancel(worker_type, &intent)
@@ -267,6 +269,7 @@ impl Dispatch {
                         forced: false,
                         progress: None,
                         requested_by: intent.requested_by.clone(),
+                        reason: intent.reason.clone(),
                     };
                     match self.append(record, state.attempt, tail, kind).await {
                         Ok(sequence) => return Ok(Cancel::Done(sequence)),
@@ -311,6 +314,7 @@ impl Dispatch {
             forced: record.state.status == Status::Running,
             progress: record.live_progress(),
             requested_by: None,
+            reason: None,
         };
         self.close(record, kind).await
     }

@@ -481,3 +481,117 @@ async fn a_filter_that_is_misspelled_or_empty_cancels_nothing() {
     let one = stack.api().operation("one").await.expect(200);
     assert_eq!(one.at("/data/status"), "pending");
 }
+
+fn replacing(id: &str) -> Value {
+    json!({
+        "task_id": id,
+        "execution": {
+            "labels": {"batch": "pl"},
+            "unique": {"key": "pl", "on_conflict": "replace"},
+        },
+    })
+}
+
+const RETRY: &str = "/api/v1/operations/retry";
+
+#[tokio::test]
+async fn a_retry_by_filter_leaves_what_another_operation_has_replaced() {
+    let stack = Stack::start().await;
+    let (_worker, gate) = stack.gate_worker("g1").await;
+    let api = stack.api();
+    // The first one runs when it is replaced, and the second one waits.
+    api.running("gate", &replacing("pl-0")).await;
+    for id in ["pl-1", "pl-2"] {
+        api.start("gate", &replacing(id)).await.expect(202);
+    }
+    gate.started().await;
+    for (id, by) in [("pl-0", "pl-1"), ("pl-1", "pl-2")] {
+        let cancelled = api.wait_for_status(id, "cancelled").await;
+        assert_eq!(
+            cancelled["cancel_reason"],
+            format!("replaced by operation {by}")
+        );
+    }
+    let body = json!({"filter": {"label": ["batch:pl"], "status": ["cancelled"]}});
+
+    for _ in 0..2 {
+        let answer = api.post(RETRY, &body).await.expect(200);
+
+        assert_eq!(answer.at("/data/matched"), 2, "{answer}");
+        assert_eq!(answer.at("/data/done"), 0, "{answer}");
+        for place in 0..2 {
+            let one = answer.at(&format!("/data/results/{place}"));
+            assert_eq!(one["code"], "not_repeatable", "{answer}");
+            assert_eq!(one["replaced"], true, "{answer}");
+        }
+    }
+    let open = api.operation("pl-2").await.expect(200);
+    assert_eq!(*open.at("/data/cancel_requested_at"), Value::Null, "{open}");
+    // By hand it is possible.
+    let again = api
+        .post("/api/v1/operations/pl-0/retry", &Value::Null)
+        .await;
+    again.expect(202);
+    api.wait_for_status("pl-2", "cancelled").await;
+    gate.open_for_all();
+}
+
+#[tokio::test]
+async fn a_retry_by_filter_keeps_the_order_and_tells_of_what_matched_alone() {
+    let stack = Stack::start().await;
+    let (_worker, gate) = stack.gate_worker("g1").await;
+    let api = stack.api();
+    let running = api.running("gate", &json!({})).await;
+    for id in ["a", "b", "c"] {
+        let body = json!({"task_id": id, "execution": {"labels": {"batch": "pl"}}});
+        api.start("gate", &body).await.expect(202);
+        api.cancel(id).await.expect(200);
+    }
+    // Cancelled by hand, not replaced.
+    for id in ["pl-0", "pl-1"] {
+        api.start("gate", &replacing(id)).await.expect(202);
+        api.cancel(id).await.expect(200);
+    }
+
+    let body = json!({"filter": {"label": ["batch:pl"]}});
+    let answer = api.post(RETRY, &body).await.expect(200);
+
+    assert_eq!(answer.at("/data/matched"), 5, "{answer}");
+    assert_eq!(answer.at("/data/done"), 5, "{answer}");
+    let results = answer.at("/data/results");
+    assert_eq!(ids(results), ["a", "b", "c", "pl-0", "pl-1"]);
+    let retry_of = |n: usize| results[n]["retried_as"].as_str().unwrap().to_owned();
+    // The later one has replaced the earlier one, and not the other way round.
+    let earlier = api.wait_for_status(&retry_of(3), "cancelled").await;
+    assert_eq!(
+        earlier["cancel_reason"],
+        format!("replaced by operation {}", retry_of(4))
+    );
+    let later = api.operation(&retry_of(4)).await.expect(200);
+    assert_eq!(later.at("/data/status"), "pending", "{later}");
+    gate.open_for_all();
+    api.wait_for_status(&running, "completed").await;
+}
+
+#[tokio::test]
+async fn cancels_by_filter_at_the_same_time_count_each_operation_once() {
+    let stack = Stack::start().await;
+    let _worker = stack.worker("dummy", "w1").await;
+    let second = BackendProcess::start(&stack.settings).await;
+    let operations: Vec<Value> = (0..200).map(|n| waiting(&format!("w-{n}"), "a")).collect();
+    let body = json!({"operations": operations});
+    stack.api().post(MANY, &body).await.expect(200);
+    let path = "/api/v1/operations?status=pending";
+    let all_wait = |answer: &ktrdr_tests::Answer| answer.at("/data/total") == 200;
+    second
+        .api
+        .wait_for_answer(path, "all to wait", all_wait)
+        .await;
+
+    let path = "/api/v1/operations/cancel";
+    let body = json!({"filter": {"label": "group:a"}});
+    let (one, other) = tokio::join!(stack.api().post(path, &body), second.api.post(path, &body));
+
+    let done = [one, other].map(|answer| answer.expect(200).at("/data/done").as_u64().unwrap());
+    assert_eq!(done.iter().sum::<u64>(), 200, "{done:?}");
+}

@@ -256,3 +256,24 @@ async fn a_move_whose_start_request_is_not_stored_yet_says_so() {
     gate.open_for_all();
     stack.api().wait_for_status(&id, "completed").await;
 }
+
+#[tokio::test]
+async fn a_changed_priority_is_shown_and_kept_by_a_retry() {
+    let stack = Stack::start().await;
+    let (_worker, gate) = busy_worker(&stack, &[]).await;
+    let id = started_with(stack.api(), 1).await;
+
+    let usual = change(stack.api(), &id, json!(3)).await.expect(200);
+    let last = change(stack.api(), &id, json!(5)).await.expect(200);
+
+    assert_eq!(usual.at("/data/priority"), 3, "{usual}");
+    assert_eq!(last.at("/data/priority"), 5, "{last}");
+    stack.api().cancel(&id).await.expect(200);
+    let path = format!("/api/v1/operations/{id}/retry");
+    let again = stack.api().post(&path, &Value::Null).await.expect(202);
+    let again = again.json["operation_id"].as_str().unwrap();
+    let again = stack.api().operation(again).await.expect(200);
+    assert_eq!(again.at("/data/priority"), 5, "{again}");
+    assert_eq!(again.at("/data/queue"), "any-p5", "{again}");
+    gate.open_for_all();
+}

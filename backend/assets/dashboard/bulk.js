@@ -37,7 +37,7 @@ const WORDS = {
  */
 const REASONS = {
   already_finished: 'ended already',
-  not_repeatable: 'not failed or cancelled, or retried before',
+  not_repeatable: 'not failed or cancelled, or retried or replaced before',
 };
 
 /**

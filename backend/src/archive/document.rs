@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use ktrdr_protocol::cancel::kept_reason;
 use ktrdr_protocol::rest::operation::OperationDocument;
 use ktrdr_protocol::rest::summary::MAX_SUMMARY;
 use ktrdr_protocol::schema_digest::SchemaDigest;
@@ -82,6 +83,9 @@ pub fn read(text: &str, start_sequence: u64, end_sequence: u64) -> Result<View, 
         retry_of: document.retry_of.map(Cow::into_owned),
         schedule_id: document.schedule_id.map(Cow::into_owned),
         cancel_requested_at: document.cancel_requested_at,
+        cancel_reason: document
+            .cancel_reason
+            .map(|reason| kept_reason(&reason).into()),
         forced: document.forced,
         failure: document.error.map(Cow::into_owned),
         result_ref: document.result_ref.map(Cow::into_owned),

@@ -18,7 +18,7 @@ use futures::StreamExt;
 use ktrdr_bus::key_values::KeyError;
 use ktrdr_bus::oplog::stream_time;
 use ktrdr_bus::telemetry::{Repeated, chain};
-use ktrdr_protocol::cancel::CancelIntent;
+use ktrdr_protocol::cancel::{CancelIntent, REPLACED_BY_SLOT};
 use ktrdr_protocol::id::{OperationId, ScheduleId, WorkerType};
 use ktrdr_protocol::schedule::{LastError, LastRun, Overlap, slot_id};
 use ktrdr_protocol::time::Timestamp;
@@ -372,8 +372,7 @@ async fn replace(
     if !is_of(&view, id, worker_type) {
         return Ok(());
     }
-    let reason = "replaced by the next slot of its schedule".to_owned();
-    let intent = CancelIntent::new(open.clone(), Some(reason));
+    let intent = CancelIntent::new(open.clone(), Some(REPLACED_BY_SLOT.to_owned()));
     let cancelled = state.dispatch.cancel(&view.record, intent).await;
     cancelled
         .map(drop)

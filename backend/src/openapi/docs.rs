@@ -140,7 +140,7 @@ pub const CANCEL_BY_FILTER: Doc = Doc {
 };
 
 pub const RETRY_BY_FILTER: Doc = Doc {
-    details: "Each becomes a new operation. One that was retried before is refused (`not_repeatable`).",
+    details: "Each becomes a new operation, the oldest first. One that was retried before is refused (`not_repeatable`), and so is one that another operation has replaced (`replaced`).",
     headers: &[KEY_OF_MANY],
     summary: "Run all failed and cancelled operations that match a filter again",
     id: "retryOperations",

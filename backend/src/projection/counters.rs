@@ -49,11 +49,7 @@ impl Transition {
                 let since = earlier
                     .last()
                     .and_then(|attempt| attempt.ended_at)
-                    .unwrap_or_else(|| {
-                        record
-                            .due()
-                            .map_or(record.created_at, |due| due.max(record.created_at))
-                    });
+                    .unwrap_or_else(|| record.waits_since());
                 Self::Started {
                     takeover: before == Status::Running,
                     waited: now.started_at.seconds_since(since),

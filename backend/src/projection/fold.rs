@@ -15,7 +15,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ktrdr_protocol::cancel::CancelIntent;
+use ktrdr_protocol::cancel::{CancelIntent, kept_reason};
 use ktrdr_protocol::event::{Event, EventKind, Failure, ResultPayload};
 use ktrdr_protocol::id::{CopyId, WorkerId};
 use ktrdr_protocol::progress::Progress;
@@ -126,7 +126,10 @@ impl Record {
                 self.finish(at, progress);
             }
             EventKind::Cancelled {
-                forced, progress, ..
+                forced,
+                progress,
+                reason,
+                ..
             } => {
                 self.end_attempt(at, AttemptOutcome::Cancelled, None);
                 if forced {
@@ -135,7 +138,7 @@ impl Record {
                 // A backend cancels an operation that nobody runs without storing an intent first:
                 // the request and its confirmation are one event.
                 if worker.is_none() && self.cancel_requested_at().is_none() {
-                    self.rare_mut().cancel_requested_at = Some(at);
+                    self.request_cancel(at, reason.as_deref());
                 }
                 self.finish(at, progress);
             }
@@ -179,8 +182,15 @@ impl Record {
             return false;
         }
         self.updated_at = self.updated_at.max(intent.requested_at);
-        self.rare_mut().cancel_requested_at = Some(self.updated_at);
+        self.request_cancel(self.updated_at, intent.reason.as_deref());
         true
+    }
+
+    fn request_cancel(&mut self, at: Timestamp, reason: Option<&str>) {
+        let rare = self.rare_mut();
+        rare.cancel_requested_at = Some(at);
+        // Whoever may publish could have stored a longer one.
+        rare.cancel_reason = reason.map(|reason| kept_reason(reason).into());
     }
 
     /// Whether `report` is about the attempt that runs now, and says something new.

@@ -383,12 +383,18 @@ impl Index {
         lists.map_or(0, |lists| lists.all.intersection_len(some))
     }
 
-    /// How many operations of a queue are pending and running, and the oldest pending one.
-    pub fn queue(&self, queue: u32) -> (u64, u64, Option<u32>) {
+    /// How many operations of a queue are pending and running.
+    pub fn queue(&self, queue: u32) -> (u64, u64) {
         match self.queues.get(queue as usize) {
-            Some(sets) => (sets.pending.len(), sets.running.len(), sets.pending.min()),
-            None => (0, 0, None),
+            Some(sets) => (sets.pending.len(), sets.running.len()),
+            None => (0, 0),
         }
+    }
+
+    /// The pending operations of a queue, oldest first.
+    pub fn all_pending(&self, queue: u32) -> impl Iterator<Item = u32> + '_ {
+        let sets = self.queues.get(queue as usize);
+        sets.into_iter().flat_map(|sets| sets.pending.iter())
     }
 
     /// How many operations of a queue have not ended, and the oldest of them.

@@ -43,6 +43,10 @@ use crate::summaries::Summaries;
 
 pub mod archiving;
 
+/// Waiting operations of a queue that are looked at for the one that waits the longest: those that were
+/// delayed, and one more.
+const MAX_LOOKED_AT: usize = 1_000;
+
 /// Names of tokens that are shared, at most. Whoever may publish can make up as many as they like.
 const MAX_SHARED_TOKENS: usize = 10_000;
 
@@ -99,7 +103,8 @@ pub struct QueueState {
     pub waiting_for_permit: u64,
     /// Operations that run.
     pub running: u64,
-    /// When the oldest operation that waits was created.
+    /// Since when the oldest operation that waits could have started. In a queue of delayed ones: when the
+    /// oldest was created.
     pub oldest_pending: Option<Timestamp>,
 }
 
@@ -568,10 +573,8 @@ impl Model {
     /// Every queue that ever had an operation.
     pub fn queues(&self) -> Vec<QueueState> {
         let state = |queue: &Arc<QueueInfo>| {
-            let (pending, running, oldest) = self.index.queue(queue.number);
-            let oldest_pending = oldest
-                .and_then(|number| self.record(number))
-                .map(|record| record.created_at);
+            let (pending, running) = self.index.queue(queue.number);
+            let oldest_pending = self.oldest_pending(queue);
             QueueState {
                 info: Arc::clone(queue),
                 pending,
@@ -581,6 +584,25 @@ impl Model {
             }
         };
         self.queues.iter().map(state).collect()
+    }
+
+    fn oldest_pending(&self, queue: &QueueInfo) -> Option<Timestamp> {
+        let pending = self.index.all_pending(queue.number);
+        let mut records = pending.filter_map(|number| self.record_ref(number));
+        if queue.is_delayed() {
+            return records.next().map(|record| record.created_at);
+        }
+
+        let mut oldest: Option<Timestamp> = None;
+        for record in records.take(MAX_LOOKED_AT) {
+            let since = record.waits_since();
+            oldest = Some(oldest.map_or(since, |known| known.min(since)));
+            // Those that follow were created later. Only one that was delayed waits for less time than them.
+            if record.due().is_none() {
+                break;
+            }
+        }
+        oldest
     }
 
     /// How many operations of a queue have not ended, and the sequence of the oldest one's start

@@ -4,6 +4,8 @@
 //! exact size, fields that few operations have are boxed, and the progress of an ended operation is
 //! kept as JSON.
 
+mod times;
+
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +35,8 @@ use tokio::time::Instant;
 
 use super::index::Place;
 use crate::summaries::Shared;
+
+pub use self::times::Times;
 
 /// Where operations of one worker type came from: one of its queues, or direct starts.
 #[derive(Debug)]
@@ -73,15 +77,6 @@ impl QueueInfo {
     }
 }
 
-/// The times that a waiting operation waits for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Times {
-    /// When it is to be moved into the queue of what is due.
-    pub due: Option<Timestamp>,
-    /// When it expires.
-    pub deadline: Option<Timestamp>,
-}
-
 /// The progress of an operation, as it is stored.
 #[derive(Debug, Clone, Default)]
 pub enum StoredProgress {
@@ -118,6 +113,8 @@ pub struct RareFields {
     pub schedule_id: Option<ScheduleId>,
     /// When the first cancel was requested.
     pub cancel_requested_at: Option<Timestamp>,
+    /// Its reason.
+    pub cancel_reason: Option<Box<str>>,
     /// Whether it was cancelled without the worker's confirmation.
     pub forced: bool,
     /// The time before which it must not run again.
@@ -254,6 +251,7 @@ impl Record {
             + self.result.as_ref().map_or(0, |json| json.get().len())
             + self.attempts.iter().map(attempt).sum::<usize>()
             + self.failure().map_or(0, failure)
+            + self.cancel_reason().map_or(0, |reason| length(&reason))
             + self.result_ref().map_or(0, reference)
             + self
                 .labels()
@@ -308,13 +306,6 @@ impl Record {
         self.state.status == Status::Running && is_second
     }
 
-    /// The time before which a pending operation must not run again.
-    pub fn retry_at(&self) -> Option<Timestamp> {
-        let is_pending = self.state.status == Status::Pending;
-        let rare = self.rare.as_ref().filter(|_| is_pending)?;
-        rare.retry_at
-    }
-
     fn execution(&self) -> Option<&ExecutionOptions> {
         self.rare.as_ref()?.execution.as_ref()
     }
@@ -334,35 +325,20 @@ impl Record {
         self.state.status == Status::Pending && !self.queue.is_delayed()
     }
 
-    /// The time before which its first attempt must not start.
-    pub fn due(&self) -> Option<Timestamp> {
-        self.execution()?.due(self.created_at)
-    }
-
-    /// The time by which its first attempt must have started.
-    pub fn deadline(&self) -> Option<Timestamp> {
-        self.execution()?.deadline(self.created_at)
-    }
-
-    /// The times that it still waits for.
-    pub fn times(&self) -> Times {
-        let has_none = self.rare.is_none() && !self.queue.is_delayed();
-        if self.state.status != Status::Pending || has_none {
-            return Times::default();
-        }
-        Times {
-            // One that was stored without a time has none to wait for.
-            due: self
-                .queue
-                .is_delayed()
-                .then(|| self.due().unwrap_or(self.created_at)),
-            deadline: self.deadline().filter(|_| self.state.attempt == 0),
-        }
+    /// The priority in force: that of its queue, which may have changed since the start request. `None` for a
+    /// direct start.
+    pub fn priority(&self) -> Option<Priority> {
+        self.queue.name.map(|name| name.priority)
     }
 
     /// When the first cancel was requested.
     pub fn cancel_requested_at(&self) -> Option<Timestamp> {
         self.rare.as_ref().and_then(|rare| rare.cancel_requested_at)
+    }
+
+    /// The reason of the first cancel, when it had one.
+    pub fn cancel_reason(&self) -> Option<&str> {
+        self.rare.as_ref()?.cancel_reason.as_deref()
     }
 
     /// Why it failed.
@@ -521,6 +497,10 @@ impl View {
         }
 
         let rare = record.rare.as_deref();
+        let requested = record
+            .execution()
+            .and_then(|execution| execution.priority)
+            .unwrap_or_default();
         let worker_id = record.worker_id();
         let started_at = record.attempts.last().map(|attempt| attempt.started_at);
         let ended_at = record
@@ -560,15 +540,14 @@ impl View {
                 .map(|failure| Cow::Borrowed(failure.message.as_str())),
             error: record.failure().map(Cow::Borrowed),
             cancel_requested_at: record.cancel_requested_at(),
+            cancel_reason: record.cancel_reason().map(Cow::Borrowed),
             forced: rare.is_some_and(|rare| rare.forced),
             queue_position: self.queue_position,
             waits_for_permit: self.waits_for_permit.clone(),
             queue: Cow::Borrowed(&record.queue.origin),
             priority: record
-                .queue
-                .name
-                .map(|name| name.priority)
-                .filter(|priority| *priority != Priority::USUAL),
+                .priority()
+                .filter(|priority| *priority != Priority::USUAL || *priority != requested),
             start_at: record.due(),
             expires_at: record.deadline(),
             retry_at: record.retry_at(),

@@ -1,10 +1,12 @@
 //! `POST /api/v1/operations/cancel` and `…/retry`: the same as for one operation, for all that match a
 //! filter.
 //!
-//! Operations that it can be done for come first, newest first, and the others only if the limit leaves
-//! room for them: whoever repeats a request with a limit gets on. Those for which it was done before come
-//! last: running ones that are asked to stop already, and those that were retried. Pages of the list are walked one
-//! after the other, so that a filter that matches a million operations takes the memory of one page.
+//! Operations that it can be done for come first, and the others only if the limit leaves room for them:
+//! whoever repeats a request with a limit gets on. Those for which it was done before come last: running
+//! ones that are asked to stop already, and those that were retried or replaced. Pages of the list are
+//! walked one after the other, so that a filter that matches a million operations takes the memory of one
+//! page. A cancel begins with the newest operation. A retry begins with the oldest: what was started
+//! first is started first again.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -17,7 +19,7 @@ use ktrdr_http::body::{BodyOf, read_body};
 use ktrdr_http::many;
 use ktrdr_http::start_body::BodyError;
 use ktrdr_http::tokens::Principal;
-use ktrdr_protocol::cancel::CancelIntent;
+use ktrdr_protocol::cancel::{CancelIntent, is_replaced};
 use ktrdr_protocol::id::OperationId;
 use ktrdr_protocol::rest::Violation;
 use ktrdr_protocol::rest::many::{
@@ -148,12 +150,19 @@ impl Verb {
             Self::Retry => (&[Failed, Cancelled], &[Pending, Running, Completed]),
         }
     }
+
+    fn order(self) -> ListOrder {
+        match self {
+            Self::Cancel => ListOrder::Newest,
+            Self::Retry => ListOrder::Oldest,
+        }
+    }
 }
 
-fn first_page(filter: Filter) -> Wanted {
+fn first_page(filter: Filter, order: ListOrder) -> Wanted {
     Wanted {
         filter,
-        order: ListOrder::Newest,
+        order,
         offset: 0,
         after: None,
         limit: MAX_OPERATIONS,
@@ -173,9 +182,9 @@ struct Walk {
     is_dry: bool,
     until: Instant,
     done: DoneByFilter,
-    /// Operations with a result: they may match another status since.
+    /// Operations with a result, which may match another status since, and those that were started.
     seen: HashSet<OperationId>,
-    /// Operations that were asked to stop or retried before this request: they come last.
+    /// Operations that were asked to stop, retried or replaced before this request: they come last.
     asked_or_retried_before: Vec<OneByFilter>,
     warning: Option<String>,
 }
@@ -185,7 +194,7 @@ impl Walk {
         // Counted before anything is done: what is cancelled now matches another status afterwards.
         let wanted = Wanted {
             limit: 1,
-            ..first_page(filter.clone())
+            ..first_page(filter.clone(), self.verb.order())
         };
         let (first, ..) = page(&self.state, wanted).await?;
         self.done.matched = first.total;
@@ -233,7 +242,7 @@ impl Walk {
 
     /// All pages of this filter, up to the limit.
     async fn pages(&mut self, filter: Filter) -> Result<(), ApiError> {
-        let mut wanted = first_page(filter);
+        let mut wanted = first_page(filter, self.verb.order());
         while self.done.results.len() < self.limit && Instant::now() < self.until {
             let (page, turn, warning) = page(&self.state, wanted.clone()).await?;
             let _share = self
@@ -265,10 +274,11 @@ impl Walk {
         Ok(())
     }
 
-    /// Takes out those that were asked to stop or retried before. A retry of all that failed, asked for
+    /// Takes out those that were asked to stop, retried or replaced before. A retry of all that failed, asked for
     /// twice, must not start each of them twice; whoever repeats a request with its `Idempotency-Key` gets the same answers.
     /// Running operations that are asked to stop already need no second cancel, and must not stand in the
-    /// way of others: they may ignore it.
+    /// way of others: they may ignore it. A retry of an operation that another one has replaced would cancel that
+    /// one, and be retried itself the next time.
     fn split_off_earlier(&self, views: Vec<View>) -> (Vec<View>, Vec<OneByFilter>) {
         let key = self.key.as_ref().map(HeaderValue::as_bytes);
         let is_repeated = |view: &View| {
@@ -279,7 +289,7 @@ impl Walk {
             Verb::Cancel => {
                 view.status() != Status::Running || view.record.cancel_requested_at().is_none()
             }
-            Verb::Retry => view.retried_as.is_none() || is_repeated(view),
+            Verb::Retry => view.retried_as.is_none() && !was_replaced(view) || is_repeated(view),
         };
         let (due, before): (Vec<View>, Vec<View>) = views.into_iter().partition(is_due);
         let code = match self.verb {
@@ -290,23 +300,33 @@ impl Walk {
             operation_id: view.record.id.clone(),
             status_code: code.map_or(200, ErrorCode::status),
             code,
-            retried_as: view.retried_as,
+            retried_as: view.retried_as.clone(),
             asked_before: matches!(self.verb, Verb::Cancel),
+            replaced: matches!(self.verb, Verb::Retry) && was_replaced(&view),
         });
         (due, results.collect())
     }
 
     async fn one_page(&mut self, views: Vec<View>) {
         let this = &*self;
-        let all = views.into_iter().map(|view| async move {
+        // With a unique key, a later one may replace an earlier one, so their order must stay.
+        let is_ordered =
+            |view: &View| matches!(this.verb, Verb::Retry) && view.record.unique().is_some();
+        let (ordered, free): (Vec<_>, Vec<_>) =
+            (views.into_iter().enumerate()).partition(|(_, view)| is_ordered(view));
+        let one = |(place, view): (usize, View)| async move {
             // One that is begun is brought to its end.
             match Instant::now() < this.until {
-                true => Some(this.one(&view).await),
+                true => Some((place, this.one(&view).await)),
                 false => None,
             }
-        });
-        let results = stream::iter(all).buffered(UNDER_WAY);
-        let results: Vec<(OneByFilter, u64)> = results.filter_map(future::ready).collect().await;
+        };
+        let free = stream::iter(free).map(one).buffered(UNDER_WAY);
+        let ordered = stream::iter(ordered).then(one);
+        let results = free.chain(ordered).filter_map(future::ready);
+        let mut results: Vec<(usize, (OneByFilter, u64))> = results.collect().await;
+        results.sort_by_key(|(place, _)| *place);
+        let results: Vec<_> = results.into_iter().map(|(_, result)| result).collect();
 
         // Once for all: whoever reads next sees what was done.
         let last = results.iter().map(|(_, sequence)| *sequence).max();
@@ -316,7 +336,12 @@ impl Walk {
             .await;
         let results = results.into_iter().map(|(result, _)| result);
         for result in results {
-            self.done.done += u64::from(result.code.is_none() && !self.is_dry);
+            let is_done = result.code.is_none() && !result.asked_before && !self.is_dry;
+            self.done.done += u64::from(is_done);
+            // What was started now may match as well, and did not before.
+            if result.status_code == 202 {
+                self.seen.extend(result.retried_as.clone());
+            }
             self.done.results.push(result);
         }
     }
@@ -329,12 +354,14 @@ impl Walk {
             code: None,
             retried_as: None,
             asked_before: false,
+            replaced: false,
         };
         let mut stored = 0;
         let refused = match self.verb {
             Verb::Cancel => match self.cancel(view).await {
-                Ok(sequence) => {
+                Ok((sequence, is_first)) => {
                     stored = sequence;
+                    result.asked_before = !is_first;
                     None
                 }
                 Err(error) => Some(error),
@@ -360,13 +387,14 @@ impl Walk {
         (result, stored)
     }
 
-    async fn cancel(&self, view: &View) -> Result<u64, ApiError> {
+    /// Returns the sequence of the cancel, and whether it is this one.
+    async fn cancel(&self, view: &View) -> Result<(u64, bool), ApiError> {
         let record = &view.record;
         match view.status() {
             status @ (Status::Completed | Status::Failed | Status::Cancelled) => {
                 return Err(ApiError::already_finished(&record.id, status));
             }
-            Status::Pending | Status::Running if self.is_dry => return Ok(0),
+            Status::Pending | Status::Running if self.is_dry => return Ok((0, true)),
             Status::Pending | Status::Running => {}
         }
         self.state.need_nats()?;
@@ -375,7 +403,8 @@ impl Walk {
         let outcome = self.state.dispatch.cancel(record, intent).await?;
         tracing::debug!(operation_id = %record.id, ?outcome, requested_by = self.principal.name(), "cancel");
         match outcome {
-            Cancel::Done(sequence) | Cancel::Asked(sequence) => Ok(sequence),
+            Cancel::Done(sequence) | Cancel::Asked(sequence) => Ok((sequence, true)),
+            Cancel::Before(sequence) => Ok((sequence, false)),
             Cancel::Ended(status) => Err(ApiError::already_finished(&record.id, status)),
         }
     }
@@ -409,6 +438,12 @@ impl Walk {
             }
         }
     }
+}
+
+/// Whether it was cancelled because another operation took its place.
+fn was_replaced(view: &View) -> bool {
+    let is_cancelled = view.status() == Status::Cancelled;
+    is_cancelled && view.record.cancel_reason().is_some_and(is_replaced)
 }
 
 fn not_unique(holder: &OperationId) -> ApiError {

@@ -58,7 +58,9 @@ pub async fn cancel(
     let outcome = state
         .detached(async move {
             let outcome = publisher.dispatch.cancel(&record, intent).await?;
-            if let Cancel::Done(sequence) | Cancel::Asked(sequence) = outcome {
+            if let Cancel::Done(sequence) | Cancel::Before(sequence) | Cancel::Asked(sequence) =
+                outcome
+            {
                 publisher
                     .projection
                     .reached(sequence, READ_YOUR_WRITES)

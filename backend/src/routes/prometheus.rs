@@ -167,11 +167,10 @@ fn register_queues(state: &AppState, registry: &mut Registry) {
     });
     register(
         "ktrdr_queue_oldest_age_seconds",
-        "Age of the oldest operation that waits; 0 when none does.",
+        "Seconds that the oldest operation waits since it was created or due; 0 when none does. Delayed ones do not wait.",
         &|queue| {
-            queue
-                .oldest_pending
-                .map_or(0.0, |created| now.seconds_since(created))
+            let since = queue.oldest_pending.filter(|_| !queue.info.is_delayed());
+            since.map_or(0.0, |since| now.seconds_since(since))
         },
     );
 }

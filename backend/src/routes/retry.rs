@@ -221,12 +221,18 @@ pub(super) async fn prepare(
         principal,
         key: key_id,
     };
-    let execution = old
+    let mut execution = old
         .rare
         .as_ref()
         .and_then(|rare| rare.execution.clone())
         .unwrap_or_default()
         .of_repetition();
+    if let Some(priority) = old.priority()
+        && priority != execution.priority.unwrap_or_default()
+    {
+        // It was changed since.
+        execution.priority = Some(priority);
+    }
     let known = match &new_id {
         Some(id) => used_before(state, &entry, id).await?,
         None => None,

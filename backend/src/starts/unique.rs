@@ -10,7 +10,7 @@ use std::time::Duration;
 use ktrdr_bus::backoff::Backoff;
 use ktrdr_bus::oplog::{Behind, Stored, StoredEntry};
 use ktrdr_http::tokens::Scope;
-use ktrdr_protocol::cancel::CancelIntent;
+use ktrdr_protocol::cancel::{CancelIntent, replaced_by};
 use ktrdr_protocol::id::OperationId;
 use ktrdr_protocol::keys::{Holder, OnConflict, Unique, UniqueClaim, VOID_AFTER, claim_unique};
 use ktrdr_protocol::start_request::StartRequest;
@@ -240,16 +240,19 @@ impl Attempt<'_> {
             return Ok(());
         };
 
-        let reason = format!("replaced by operation {}", self.request.operation_id);
+        let reason = replaced_by(&self.request.operation_id);
         let requested_by = self.requester.principal.token_name();
         let intent =
             CancelIntent::new(id.clone(), Some(reason)).requested_by(requested_by.cloned());
         let cancelled = self.state.dispatch.cancel(&view.record, intent).await?;
-        if let Cancel::Done(sequence) | Cancel::Asked(sequence) = cancelled {
-            self.replaced.insert(id.clone());
-            self.read_to(sequence).await?;
+        match cancelled {
+            Cancel::Done(sequence) | Cancel::Asked(sequence) => {
+                self.replaced.insert(id.clone());
+                self.read_to(sequence).await
+            }
+            Cancel::Before(sequence) => self.read_to(sequence).await,
+            Cancel::Ended(_) => Ok(()),
         }
-        Ok(())
     }
 
     /// The start request, when an earlier try to publish it was stored although its answer got lost.

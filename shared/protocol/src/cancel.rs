@@ -30,13 +30,43 @@ pub struct CancelIntent {
 /// Longest reason kept, in characters.
 const MAX_REASON: usize = 1000;
 
+/// The reason when the next slot of a schedule replaces an operation.
+pub const REPLACED_BY_SLOT: &str = "replaced by the next slot of its schedule";
+
+/// The reason when an operation with the same unique key replaces another one.
+pub fn replaced_by(id: &OperationId) -> String {
+    format!("{REPLACED_BY}{id}")
+}
+
+/// Whether an operation that was cancelled for this reason was replaced by another one.
+///
+/// ```
+/// use ktrdr_protocol::cancel::{is_replaced, replaced_by};
+/// use ktrdr_protocol::id::OperationId;
+///
+/// assert!(is_replaced(&replaced_by(&OperationId::new("op-2")?)));
+/// assert!(!is_replaced("replaced by something better"));
+/// # Ok::<(), ktrdr_protocol::id::InvalidName>(())
+/// ```
+pub fn is_replaced(reason: &str) -> bool {
+    let by_operation = reason.strip_prefix(REPLACED_BY);
+    reason == REPLACED_BY_SLOT || by_operation.is_some_and(|id| OperationId::new(id).is_ok())
+}
+
+const REPLACED_BY: &str = "replaced by operation ";
+
+/// The part of a reason that is kept.
+pub fn kept_reason(reason: &str) -> String {
+    reason.chars().take(MAX_REASON).collect()
+}
+
 impl CancelIntent {
     /// An intent to cancel, requested now. Of a long reason the beginning is kept.
     pub fn new(operation_id: OperationId, reason: Option<String>) -> Self {
         Self {
             operation_id,
             requested_at: Timestamp::now(),
-            reason: reason.map(|reason| reason.chars().take(MAX_REASON).collect()),
+            reason: reason.as_deref().map(kept_reason),
             requested_by: None,
         }
     }

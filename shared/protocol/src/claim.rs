@@ -404,6 +404,7 @@ mod tests {
                 forced: false,
                 progress: None,
                 requested_by: None,
+                reason: None,
             },
         ] {
             assert!(matches!(

@@ -116,6 +116,9 @@ pub enum EventKind {
         /// The token that asked for it, when there is no cancel intent that names it: an operation
         /// that nobody runs is cancelled by this event alone.
         requested_by: Option<TokenName>,
+        /// The reason of the cancel, when there is no cancel intent that has it; `cancel_reason` of the
+        /// message.
+        reason: Option<String>,
     },
 }
 
@@ -356,6 +359,7 @@ mod tests {
                     forced: false,
                     progress: Some(Progress::new(36.0)),
                     requested_by: None,
+                    reason: None,
                 },
                 format!(
                     r#"{{"event":"cancelled",{head},"progress":{{"percentage":36,"current_step":null,"estimated_remaining_seconds":null}}}}"#
@@ -366,6 +370,7 @@ mod tests {
                     forced: true,
                     progress: None,
                     requested_by: None,
+                    reason: None,
                 },
                 format!(r#"{{"event":"cancelled",{head},"forced":true}}"#),
             ),
@@ -374,8 +379,18 @@ mod tests {
                     forced: false,
                     progress: None,
                     requested_by: Some(TokenName::new("alice").unwrap()),
+                    reason: None,
                 },
                 format!(r#"{{"event":"cancelled",{head},"requested_by":"alice"}}"#),
+            ),
+            (
+                EventKind::Cancelled {
+                    forced: false,
+                    progress: None,
+                    requested_by: None,
+                    reason: Some("too slow".to_owned()),
+                },
+                format!(r#"{{"event":"cancelled",{head},"cancel_reason":"too slow"}}"#),
             ),
         ];
         for (kind, json) in cases {

@@ -134,6 +134,7 @@ impl World {
                 forced: false,
                 progress: None,
                 requested_by,
+                reason: None,
             };
             (cancelled, Status::Cancelled)
         };

@@ -300,6 +300,7 @@ fn a_pending_cancel_is_asked_for_and_confirmed_at_once() {
                 forced: false,
                 progress: None,
                 requested_by: None,
+                reason: None,
             },
         ),
     )
@@ -333,6 +334,7 @@ fn the_first_cancel_intent_counts() {
                 forced: true,
                 progress: None,
                 requested_by: None,
+                reason: None,
             },
         ),
     )

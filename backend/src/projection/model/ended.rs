@@ -45,7 +45,7 @@ impl Model {
             }
             figures.operations += 1;
             if let Some(first) = record.attempts.first() {
-                waiting.push(first.started_at.seconds_since(record.created_at));
+                waiting.push(first.started_at.seconds_since(record.waits_since()));
             }
             if let Some(last) = record.attempts.last() {
                 running.push(ended_at.seconds_since(last.started_at));

@@ -12,11 +12,25 @@ fn start(
     worker_type: &str,
     origin: &str,
 ) -> Result<Applied, Skip> {
+    start_with(model, sequence, id, (worker_type, origin), None)
+}
+
+/// A start that is delayed until `start_at`, in milliseconds.
+fn start_with(
+    model: &mut Model,
+    sequence: u64,
+    id: &str,
+    (worker_type, origin): (&str, &str),
+    start_at: Option<i64>,
+) -> Result<Applied, Skip> {
     let request = StartRequest {
         operation_id: OperationId::new(id).unwrap(),
         operation_type: WorkerType::new(worker_type).unwrap(),
         parameters: serde_json::value::RawValue::from_string("{}".into()).unwrap(),
-        execution: ExecutionOptions::default(),
+        execution: ExecutionOptions {
+            start_at: start_at.map(Timestamp::from_millis),
+            ..ExecutionOptions::default()
+        },
         created_at: Timestamp::from_millis(sequence as i64),
         schema_digest: None,
         retry_of: None,
@@ -308,6 +322,7 @@ fn the_oldest_unfinished_and_the_quietest_running_operation_of_each_type_are_fou
             forced: false,
             progress: None,
             requested_by: None,
+            reason: None,
         },
         ..started("ended")
     };
@@ -327,4 +342,35 @@ fn the_oldest_unfinished_and_the_quietest_running_operation_of_each_type_are_fou
     assert_eq!((quietest.as_str(), age.as_secs()), ("running", 60));
     assert_eq!(oldest(training).as_deref(), Some("other"));
     assert!(training.quietest.is_none());
+}
+
+#[test]
+fn what_was_delayed_waits_from_the_time_at_which_it_was_due() {
+    let mut model = Model::default();
+    let any = ("dummy", "any");
+    start_with(&mut model, 1, "due", any, Some(60_000)).unwrap();
+    start_with(&mut model, 2, "before", any, Some(40_000)).unwrap();
+    let oldest = |model: &Model| model.queues()[0].oldest_pending;
+    assert_eq!(oldest(&model), Some(Timestamp::from_millis(40_000)));
+
+    start(&mut model, 30_000, "later", "dummy", "any").unwrap();
+    assert_eq!(oldest(&model), Some(Timestamp::from_millis(30_000)));
+
+    // Figures of the past count in the same way.
+    let mut begun = started("due");
+    begun.at = Timestamp::from_millis(61_000);
+    model.event(30_001, "dummy", begun).unwrap();
+    let end = Event {
+        at: Timestamp::from_millis(62_000),
+        kind: ktrdr_protocol::event::EventKind::Cancelled {
+            forced: false,
+            progress: None,
+            requested_by: None,
+            reason: None,
+        },
+        ..started("due")
+    };
+    model.event(30_002, "dummy", end).unwrap();
+    let ended = model.ended_since(None, Timestamp::EPOCH);
+    assert_eq!(ended.waiting.unwrap().p50, 1.0);
 }

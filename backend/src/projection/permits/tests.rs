@@ -82,6 +82,7 @@ impl World {
             forced: false,
             progress: None,
             requested_by: None,
+            reason: None,
         };
         self.event(name, 1, cancelled);
     }
@@ -189,6 +190,7 @@ fn an_operation_that_is_delayed_or_was_cancelled_does_not_wait_for_a_permit() {
             forced: false,
             progress: None,
             requested_by: None,
+            reason: None,
         },
     );
 

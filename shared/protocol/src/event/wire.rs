@@ -57,6 +57,10 @@ pub(crate) struct Wire {
     /// The token that asked for the cancel, when no cancel intent names it.
     #[serde(default, deserialize_with = "crate::if_valid::read")]
     requested_by: Option<TokenName>,
+    /// The reason of the cancel, when no cancel intent has it. (Programs that do not know it read `reason` as
+    /// that of a release.)
+    #[serde(default, deserialize_with = "crate::if_valid::read")]
+    cancel_reason: Option<String>,
 }
 
 #[derive(Deserialize, Clone, Copy)]
@@ -114,6 +118,7 @@ impl TryFrom<Wire> for Event {
                 forced: wire.forced,
                 progress: wire.progress,
                 requested_by: wire.requested_by,
+                reason: wire.cancel_reason,
             },
         };
         Ok(Self {
@@ -191,6 +196,7 @@ impl Serialize for Event {
             EventKind::Cancelled {
                 forced,
                 requested_by,
+                reason,
                 ..
             } => {
                 if *forced {
@@ -198,6 +204,9 @@ impl Serialize for Event {
                 }
                 if let Some(token) = requested_by {
                     map.serialize_entry("requested_by", token)?;
+                }
+                if let Some(reason) = reason {
+                    map.serialize_entry("cancel_reason", reason)?;
                 }
             }
         }

@@ -164,8 +164,11 @@ pub struct OneByFilter {
     /// Of a retry: the operation that was started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retried_as: Option<OperationId>,
-    /// Of a cancel: whether it was asked to stop before this request, and still runs. It does not count
-    /// as `done`.
+    /// Of a cancel: whether it was asked to stop before this request and still runs, or another request has
+    /// cancelled it meanwhile. It does not count as `done`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub asked_before: bool,
+    /// Of a retry that is refused: whether it was cancelled because another operation replaced it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub replaced: bool,
 }

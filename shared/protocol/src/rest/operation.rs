@@ -126,6 +126,9 @@ pub struct OperationDocument<'a> {
     pub error: Option<Cow<'a, Failure>>,
     /// When a cancel was first requested.
     pub cancel_requested_at: Option<Timestamp>,
+    /// The reason of the first cancel, when it had one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancel_reason: Option<Cow<'a, str>>,
     /// Present and true when a backend ended it without the worker's confirmation.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub forced: bool,
@@ -138,7 +141,7 @@ pub struct OperationDocument<'a> {
     pub waits_for_permit: Option<PermitWait>,
     /// The queue it waits or waited in; `direct` when it was sent to a worker.
     pub queue: Cow<'a, Origin>,
-    /// Its priority now, from 1 to 5; absent: 3.
+    /// Its priority now, from 1 to 5; absent: 3. It is always there when the start asked for another one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<Priority>,
     /// The time before which its first attempt must not start, when it was given one.
@@ -360,7 +363,7 @@ mod tests {
             "result":{"rows":29.0},
             "result_ref":{"bucket":"b","object":"o","size":3},"error_message":"no",
             "error":{"code":"x","message":"no","permanent":true},
-            "cancel_requested_at":"2025-11-10T10:30:02.000Z","forced":true,"queue_position":3,
+            "cancel_requested_at":"2025-11-10T10:30:02.000Z","cancel_reason":"why","forced":true,"queue_position":3,
             "waits_for_permit":{"key":"k","limit":2,"held":2},"queue":"any","priority":1,"start_at":"2025-11-10T10:30:00.000Z",
             "expires_at":"2025-11-10T10:31:00.000Z","retry_at":"2025-11-10T10:30:02.000Z","retry_of":"b","retried_as":"c","archived":true,
             "truncated":["result","parameters"]}"#;

@@ -49,6 +49,7 @@ fn kind(which: u8) -> EventKind {
             forced: false,
             progress: None,
             requested_by: None,
+            reason: None,
         },
         5 => EventKind::Released {
             reason: ReleaseReason::Retry,

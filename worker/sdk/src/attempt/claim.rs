@@ -212,6 +212,7 @@ async fn next_step(
                         forced: false,
                         progress: None,
                         requested_by: None,
+                        reason: None,
                     },
                     expected,
                 }

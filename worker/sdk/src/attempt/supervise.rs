@@ -360,6 +360,7 @@ impl RunningAttempt<'_> {
                 forced: false,
                 progress: self.progress_so_far(),
                 requested_by: None,
+                reason: None,
             },
             Verdict::HandBack => EventKind::Released {
                 reason: ReleaseReason::Shutdown,

@@ -340,6 +340,7 @@ fn document<'a>(
             .map(|error| Cow::Borrowed(error.message.as_str())),
         error: state.error.as_ref().map(Cow::Borrowed),
         cancel_requested_at: None,
+        cancel_reason: None,
         forced: false,
         queue_position: None,
         waits_for_permit: None,
