@@ -29,4 +29,6 @@ pub mod dummy;
 mod fuzz;
 mod require;
 pub mod training;
+#[cfg(test)]
+mod verdicts;
 mod warnings;

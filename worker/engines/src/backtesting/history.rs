@@ -40,14 +40,19 @@ pub struct Trade {
     /// Units, a whole number unless the request allows fractions.
     pub quantity: Quantity,
     /// Quantity × (exit price − entry price).
+    #[schemars(extend("x-ktrdr-unit" = "money"))]
     pub gross_pnl: f64,
     /// Commission of the purchase and the sale.
+    #[schemars(extend("x-ktrdr-unit" = "money"))]
     pub commission: f64,
     /// `gross_pnl` minus `commission`.
+    #[schemars(extend("x-ktrdr-unit" = "money"))]
     pub net_pnl: f64,
     /// `net_pnl` as a fraction of quantity × entry price.
+    #[schemars(extend("x-ktrdr-unit" = "percent"))]
     pub return_pct: f64,
     /// Hours from the bar of the purchase to the bar of the sale.
+    #[schemars(extend("x-ktrdr-unit" = "hours"))]
     pub holding_period_hours: f64,
     /// Why it was sold.
     pub exit_reason: ExitReason,

@@ -88,10 +88,13 @@ pub struct Metrics {
     #[schemars(extend("x-ktrdr-unit" = "money"))]
     pub largest_loss: Option<f64>,
     /// Mean holding period, in hours.
+    #[schemars(extend("x-ktrdr-unit" = "hours"))]
     pub avg_holding_period: Option<f64>,
     /// Mean holding period of the winning trades, in hours.
+    #[schemars(extend("x-ktrdr-unit" = "hours"))]
     pub avg_win_holding_period: Option<f64>,
     /// Mean holding period of the losing trades, in hours.
+    #[schemars(extend("x-ktrdr-unit" = "hours"))]
     pub avg_loss_holding_period: Option<f64>,
     /// Commission of all trades.
     #[schemars(extend("x-ktrdr-unit" = "money"))]

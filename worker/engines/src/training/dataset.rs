@@ -56,10 +56,12 @@ pub struct Baseline {
     /// Loss on the training rows, in nats.
     pub train_loss: Option<f64>,
     /// Accuracy on the training rows.
+    #[schemars(extend("x-ktrdr-unit" = "percent"))]
     pub train_accuracy: Option<f64>,
     /// Loss on the validation rows. Null when it is infinite.
     pub val_loss: Option<f64>,
     /// Accuracy on the validation rows.
+    #[schemars(extend("x-ktrdr-unit" = "percent"))]
     pub val_accuracy: Option<f64>,
 }
 

@@ -11,7 +11,7 @@ use crate::warnings::Warnings;
 /// The result of a training. Losses are in nats, accuracies are fractions.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(extend("x-ktrdr-verdict" = [
-    "accuracy", "baseline.accuracy", "best_epoch.val_loss", "epochs", "model_file"
+    "accuracy", "baseline.val_accuracy", "best_epoch.val_loss", "epochs", "model_file"
 ]))]
 pub struct TrainingOutput {
     /// The model file, relative to the data directory.
