@@ -93,6 +93,29 @@ async fn queues_are_paused_and_workers_drained() {
     assert_eq!(browser.errors().await, Vec::<String>::new());
 }
 
+#[tokio::test]
+async fn a_type_without_workers_says_what_is_pending() {
+    let Some(browser) = Browser::start().await else {
+        return;
+    };
+    let stack = Stack::start().await;
+    let mut worker = stack.worker("dummy", "w1").await;
+    worker.process.stop().await;
+    stack.api().started("dummy", &json!({"steps": 0})).await;
+    browser.look(false, 1440).await;
+    browser
+        .goto(&format!("{}/#/workers", stack.api().base()))
+        .await;
+
+    let entry = ".unserved [data-type='dummy']";
+    browser.wait_for_text(entry, "1 pending").await;
+    browser.screenshot("workers-unserved").await;
+    let link = format!("{entry} a[href='#/operations?operation_type=dummy&status=pending']");
+    browser.click(&link).await;
+    browser.wait_for_text("tbody tr[data-id]", "pending").await;
+    assert_eq!(browser.errors().await, Vec::<String>::new());
+}
+
 /// Chooses in a select, as a user does.
 async fn choose(browser: &Browser, selector: &str, value: &str) {
     let script = format!(
