@@ -164,3 +164,53 @@ impl Drop for Process {
         self.end_group();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn start(words: [&str; 2]) -> (Process, Receiver<Order>) {
+        let (orders, received) = channel();
+        let mut command = Command::new(words[0]);
+        command.arg(words[1]);
+        (Process::start(command, orders).unwrap(), received)
+    }
+
+    /// The processes whose end was told.
+    fn told(received: &Receiver<Order>) -> Vec<u32> {
+        let orders = received.try_iter();
+        orders
+            .filter_map(|order| match order {
+                Order::Ended(pid) => Some(pid),
+                Order::Start(_) => None,
+            })
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn a_process_that_is_dropped_is_killed_and_the_guard_is_told() {
+        let (process, received) = start(["sleep", "3600"]);
+        let (pid, group) = (process.pid, process.group);
+
+        drop(process);
+
+        assert_eq!(told(&received), [pid]);
+        // Until it is reaped, the group is there.
+        while kill_process_group(group, Signal::KILL).is_ok() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_process_is_told_once() {
+        let (mut process, received) = start(["true", ""]);
+
+        let status = process.wait().await.unwrap();
+
+        assert!(status.success());
+        assert_eq!(process.exit_status(), Some(status));
+        let pid = process.pid;
+        drop(process);
+        assert_eq!(told(&received), [pid]);
+    }
+}
