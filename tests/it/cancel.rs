@@ -292,3 +292,29 @@ async fn a_cancel_is_stored_although_another_message_has_its_message_id() {
     let cancelled = stack.api().wait_for_status(&id, "cancelled").await;
     assert_eq!(cancelled.get("forced"), None, "{cancelled}");
 }
+
+#[tokio::test]
+async fn the_reason_of_a_cancel_is_kept_whether_the_operation_waits_or_runs() {
+    let stack = Stack::start().await;
+    let (_worker, gate) = stack.gate_worker("g1").await;
+    let api = stack.api();
+    let running = api.running("gate", &json!({})).await;
+    let waiting = api.started("gate", &json!({})).await;
+
+    for id in [&waiting, &running] {
+        let path = format!("/api/v1/operations/{id}/cancel?reason=too+slow");
+        api.delete(&path).await.expect(200);
+    }
+
+    for id in [&waiting, &running] {
+        let cancelled = api.wait_for_status(id, "cancelled").await;
+        assert_eq!(cancelled["cancel_reason"], "too slow", "{cancelled}");
+    }
+    let path = format!("/api/v1/operations/{waiting}/history");
+    let history = api.get(&path).await.expect(200);
+    assert!(
+        history.text.contains(r#""cancel_reason":"too slow""#),
+        "{history}"
+    );
+    gate.open_for_all();
+}

@@ -187,7 +187,13 @@ fn events(generator: &mut SchemaGenerator) -> Vec<Message> {
             "cancelled",
             "The operation was cancelled.",
             &[],
-            &["worker_id", "forced", "requested_by", "progress"],
+            &[
+                "worker_id",
+                "forced",
+                "requested_by",
+                "cancel_reason",
+                "progress",
+            ],
         ),
     ]
 }
