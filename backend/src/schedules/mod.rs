@@ -7,12 +7,14 @@
 //! | module | holds |
 //! |---|---|
 //! | [`cron`] | cron lines, read in a time zone |
+//! | [`readings`] | what a clock on the wall shows, and when |
 //! | [`due`] | which slot is to be decided next |
 //! | [`bell`] | the stream whose server rings when a slot comes |
 
 pub mod bell;
 pub mod cron;
 pub mod due;
+pub mod readings;
 
 use std::sync::Arc;
 

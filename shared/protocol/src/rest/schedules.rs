@@ -21,7 +21,7 @@ pub struct PutSchedule {
     pub body: Box<RawValue>,
     /// A cron line: minute, hour, day of the month, month, day of the week; with six fields, the
     /// second comes first. Fields have numbers, names (`JAN`, `MON`), `*`, lists, ranges and steps.
-    #[schemars(length(min = 9, max = 256), extend("pattern" = r"^\s*\S+(\s+\S+){4,5}\s*$"))]
+    #[schemars(length(max = 256))]
     pub cron: String,
     /// The IANA name of the time zone in which the cron line is read.
     #[serde(default = "utc")]
