@@ -14,7 +14,9 @@ use async_nats::jetstream::consumer::{self, AckPolicy, pull};
 use async_nats::jetstream::context::{
     Context, CreateStreamErrorKind, GetStreamError, GetStreamErrorKind,
 };
-use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
+use async_nats::jetstream::stream::{
+    Config, ConsumerErrorKind, DiscardPolicy, RetentionPolicy, StorageType,
+};
 use futures::TryStreamExt;
 use ktrdr_bus::nats::Connection;
 use ktrdr_bus::topology::TopologyError;
@@ -117,8 +119,13 @@ pub async fn ensure(
     let found = jetstream
         .get_consumer_from_stream(SCHEDULES_CONSUMER, &stream)
         .await;
-    if let Ok(found) = found {
-        return Ok(found);
+    match found {
+        Ok(found) => return Ok(found),
+        Err(error) => match error.kind() {
+            ConsumerErrorKind::JetStream(refusal)
+                if refusal.error_code() == ErrorCode::CONSUMER_NOT_FOUND => {}
+            _ => return Err(nats(&what, error)),
+        },
     }
     jetstream
         .create_consumer_on_stream(config, stream)
