@@ -161,6 +161,8 @@ async fn check(
         return Err(violation("/body/task_id", text.to_owned()));
     }
 
+    starts::check_repeated(state, &body.execution).map_err(within_body)?;
+
     let now = state.projection.now();
     let schedule = Schedule {
         domain: asked.domain,

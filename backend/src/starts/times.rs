@@ -7,14 +7,15 @@ use ktrdr_protocol::execution::ExecutionOptions;
 use ktrdr_protocol::rest::Violation;
 use ktrdr_protocol::time::Timestamp;
 
-use crate::error::ApiError;
 use crate::state::AppState;
 
-/// Refuses times that contradict each other, and a start that is further ahead than the retention.
+/// Refuses times that contradict each other, and a start that is further ahead than the retention. A
+/// start whose `expires_at` has passed is taken, and ends as expired: whoever repeats it later is
+/// answered the same.
 ///
 /// # Errors
-/// 422 with each place.
-pub(super) fn check(state: &AppState, execution: &ExecutionOptions) -> Result<(), ApiError> {
+/// All places.
+pub(super) fn check(state: &AppState, execution: &ExecutionOptions) -> Result<(), BodyError> {
     let found = violations(
         execution,
         state.projection.now(),
@@ -23,7 +24,7 @@ pub(super) fn check(state: &AppState, execution: &ExecutionOptions) -> Result<()
     if found.is_empty() {
         Ok(())
     } else {
-        Err(BodyError::Violations(found).into())
+        Err(BodyError::Violations(found))
     }
 }
 
