@@ -12,12 +12,11 @@ use axum::response::{IntoResponse, Response};
 use ktrdr_bus::oplog::Stored;
 use ktrdr_http::openapi::{Describe, Description};
 use ktrdr_http::repeated::{Asked, check_same};
-use ktrdr_http::start_body::{BodyError, StartBody};
+use ktrdr_http::start_body::StartBody;
 use ktrdr_http::tokens::{Principal, Scope};
 use ktrdr_protocol::execution::ExecutionOptions;
 use ktrdr_protocol::id::{OperationId, ScheduleId};
 use ktrdr_protocol::queue_class;
-use ktrdr_protocol::rest::Violation;
 use ktrdr_protocol::rest::start::StartResponse;
 use ktrdr_protocol::schedule::Schedule;
 use ktrdr_protocol::start_request::StartRequest;
@@ -34,6 +33,7 @@ use crate::projection::READ_YOUR_WRITES;
 use crate::projection::record::View;
 use crate::state::AppState;
 
+pub use self::times::check_repeated;
 use self::unique::Started;
 
 /// The answer to a start, with the operation's address in the header `Location`.
@@ -536,32 +536,6 @@ pub fn known_domains(state: &AppState, principal: &Principal) -> Vec<String> {
     state
         .catalogue
         .domains(|owner| principal.sees(owner.as_str()))
-}
-
-/// Refuses execution options with which each slot of a schedule would be refused, or would fail.
-///
-/// # Errors
-/// The places in the start body: absolute times, and times that contradict each other.
-pub fn check_repeated(state: &AppState, execution: &ExecutionOptions) -> Result<(), BodyError> {
-    let absolute = [
-        ("start_at", execution.start_at.is_some(), "delay_seconds"),
-        (
-            "expires_at",
-            execution.expires_at.is_some(),
-            "queue_timeout_seconds",
-        ),
-    ];
-    let found = absolute.into_iter().filter(|(_, is_given, _)| *is_given);
-    let found: Vec<Violation> = found
-        .map(|(name, _, instead)| Violation {
-            path: format!("/execution/{name}"),
-            message: format!("is not taken: it would be the same for each slot; use {instead}"),
-        })
-        .collect();
-    if !found.is_empty() {
-        return Err(BodyError::Violations(found));
-    }
-    times::check(state, execution)
 }
 
 /// Checks whether a listed worker could run it now. If none can: a warning, or a refusal with strict

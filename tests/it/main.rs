@@ -2,7 +2,7 @@
 //!
 //! | question | modules |
 //! |---|---|
-//! | How is an operation started? | [`start`], [`many`], [`direct_start`], [`queues`], [`times`], [`priorities`], [`keys`], [`paused_queues`], [`drained_workers`], [`schedules`], [`worker_builder`] |
+//! | How is an operation started? | [`start`], [`many`], [`direct_start`], [`queues`], [`times`], [`priorities`], [`keys`], [`paused_queues`], [`drained_workers`], [`schedules`], [`schedule_slots`], [`worker_builder`] |
 //! | How does it end, and how long is it kept? | [`retention`], [`failures`], [`stalls`], [`results`], [`cancel`], [`retry`] |
 //! | What happens when a worker dies, freezes or stops? | [`takeover`], [`fencing`], [`lease`], [`checkpoints`], [`worker_shutdown`] |
 //! | What happens when a setting changes? | [`settings_in_force`] |
@@ -99,6 +99,7 @@ mod results;
 mod retention;
 mod retry;
 mod revoked_tokens;
+mod schedule_slots;
 mod schedules;
 mod secrets;
 mod secure_deployment;

@@ -196,37 +196,6 @@ async fn a_schedule_is_made_changed_shown_run_and_deleted() {
 }
 
 #[tokio::test]
-async fn wrong_schedules_are_refused_with_the_place() {
-    let stack = Stack::start().await;
-    let _worker = stack.worker("dummy", "w1").await;
-    let with = |name: &str, value: Value| {
-        let mut schedule = noops("* * * * *");
-        schedule[name] = value;
-        schedule
-    };
-
-    for (schedule, path) in [
-        (noops("30 9 * * 7"), "/cron"),
-        (noops("@hourly is not"), "/cron"),
-        (noops("0 0 31 2 *"), "/cron"),
-        (with("time_zone", json!("Mars/Olympus")), "/time_zone"),
-        (with("overlap", json!("often")), "/overlap"),
-        (with("body", json!({"steps": -1})), "/body/steps"),
-        (with("body", json!({"task_id": "a"})), "/body/task_id"),
-        (with("when", json!(1)), ""),
-    ] {
-        let answer = put(stack.api(), "wrong", &schedule).await;
-        let answer = answer.expect_problem(422, "invalid_request");
-        assert_eq!(answer.at("/violations/0/path"), path, "{answer}");
-    }
-    let unknown = put(stack.api(), "wrong", &with("domain", json!("nothing"))).await;
-    unknown.expect_problem(404, "unknown_domain");
-    let id = "a".repeat(65);
-    let long = put(stack.api(), &id, &noops("* * * * *")).await;
-    long.expect_problem(422, "invalid_request");
-}
-
-#[tokio::test]
 async fn overlapping_slots_are_skipped_replaced_or_queued() {
     let stack = Stack::start().await;
     let _worker = stack.worker("dummy", "w1").await;

@@ -4,7 +4,6 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use ktrdr_bus::key_values::KeyError;
 use ktrdr_bus::telemetry::chain;
 use ktrdr_http::answer::RenderedJson;
 use ktrdr_http::body::BodyOf;
@@ -17,7 +16,7 @@ use ktrdr_protocol::rest::schedules::{
     DeletedScheduleResponse, PutSchedule, ScheduleDocument, ScheduleResponse, SchedulesPage,
     SchedulesResponse,
 };
-use ktrdr_protocol::schedule::{LastRun, MAX_SCHEDULE_ID, Schedule};
+use ktrdr_protocol::schedule::{LastRun, MAX_SCHEDULE_ID, Overlap, Schedule, ScheduleRun};
 
 use super::PathText;
 use crate::error::{ApiError, ErrorCode};
@@ -25,15 +24,16 @@ use crate::idempotency::id_from_key;
 use crate::middleware::request_id::trace_of;
 use crate::schedules::bell::{self, BellError};
 use crate::schedules::cron::{self, Cron};
-use crate::schedules::{Known, MAX_BODIES, MAX_SCHEDULES};
+use crate::schedules::due::{self, MOST_COUNTED};
+use crate::schedules::{ChangeError, Known, MAX_BODIES, MAX_SCHEDULES};
 use crate::starts::{self, Requester, StartAnswer};
 use crate::state::AppState;
 
 /// How many of the next slots are shown.
 const NEXT_RUNS: usize = 5;
 
-/// How often the last operation is written down when it was started by hand.
-const TRIES: usize = 8;
+/// Most waiting slots that are counted for a document.
+const MOST_WAITING: usize = 100;
 
 /// A schedule that was written: 201 when it is a new one.
 pub struct PutAnswer {
@@ -216,6 +216,9 @@ async fn write(
         .await
         .map_err(not_stored)??;
     let (before, revision) = changed;
+    if let Some(before) = &before {
+        note_change(state, id, (before, wanted), true).await;
+    }
 
     let told = if wanted.paused {
         bell::unset(&state.connection.jetstream, &state.names, id).await
@@ -253,17 +256,50 @@ fn following(before: Option<&Known>, wanted: Schedule) -> Schedule {
     let Some(before) = before.map(|known| &known.schedule) else {
         return wanted;
     };
-    let has_same_times = before.cron == wanted.cron
-        && before.time_zone == wanted.time_zone
-        && before.paused == wanted.paused;
     Schedule {
-        since: if has_same_times {
+        since: if has_same_times(before, &wanted) {
             before.since
         } else {
             wanted.since
         },
         created_at: before.created_at,
         ..wanted
+    }
+}
+
+fn has_same_times(before: &Schedule, after: &Schedule) -> bool {
+    before.cron == after.cron
+        && before.time_zone == after.time_zone
+        && before.paused == after.paused
+}
+
+/// Writes down what a change means for slots: those that waited count no more when the schedule got other
+/// times or was paused. A last error that the change may have mended is forgotten. The change counts also
+/// when this does not succeed.
+async fn note_change(
+    state: &AppState,
+    id: &ScheduleId,
+    (before, after): (&Known, &Schedule),
+    forgets_error: bool,
+) {
+    let cron = before.cron();
+    let cron = cron.filter(|_| !has_same_times(&before.schedule, after));
+    let mut dropped = 0;
+    let change = |run: &mut ScheduleRun| {
+        dropped = cron.as_ref().map_or(0, |cron| {
+            due::waiting(&before.schedule, cron, run, after.since, MOST_COUNTED)
+        });
+        run.skipped += dropped;
+        let is_forgotten = forgets_error && run.last_error.take().is_some();
+        dropped > 0 || is_forgotten
+    };
+    match state.schedules.change_run(id, change).await {
+        Ok(()) => {
+            state.schedules.counters.skipped.inc_by(dropped);
+        }
+        Err(error) => {
+            tracing::warn!(schedule = %id, error = chain(&error), "what the change means for slots was not written down");
+        }
     }
 }
 
@@ -343,7 +379,13 @@ async fn set_paused(
                 Ok(Some(following(Some(before), wanted)))
             };
             let changed = changing.schedules.change(&schedule_id, change).await;
-            changed.map_err(not_stored)?.map(drop)
+            let (before, _) = changed.map_err(not_stored)??;
+            if let Some(before) = before {
+                let mut after = (*before.schedule).clone();
+                (after.paused, after.since) = (paused, now);
+                note_change(&changing, &schedule_id, (&before, &after), false).await;
+            }
+            Ok(())
         })
         .await?;
     tracing::info!(schedule = %id, paused, requested_by = principal.name(), "the schedule was paused or resumed");
@@ -400,29 +442,30 @@ async fn note_run(
     worker_type: &WorkerType,
     operation_id: &OperationId,
 ) {
-    for _ in 0..TRIES {
-        let Ok(Some(Known {
-            mut run,
-            run_revision,
-            ..
-        })) = state.schedules.newest(id).await
-        else {
-            return;
-        };
-        run.last_run = Some(LastRun {
-            operation_id: operation_id.clone(),
-            slot: None,
-            at: state.projection.now(),
+    let created_at = |operation_id: &OperationId| {
+        let view = state.projection.get(operation_id.as_str())?;
+        Some(view.record.created_at)
+    };
+    let now = state.projection.now();
+    let began = created_at(operation_id).unwrap_or(now);
+    let change = |run: &mut ScheduleRun| {
+        // A request that is repeated is answered with an operation that others may have followed.
+        let is_noted = run.last_run.as_ref().is_some_and(|last| {
+            let noted = &last.operation_id;
+            noted == operation_id || began < created_at(noted).unwrap_or(last.at)
         });
-        run.last_type = Some(worker_type.clone());
-        match state.schedules.decide(id, &run, run_revision).await {
-            Ok(None) => {}
-            Ok(Some(_)) => return,
-            Err(error) => {
-                tracing::debug!(schedule = %id, error = chain(&error), "the last operation was not written down");
-                return;
-            }
+        if !is_noted {
+            run.last_run = Some(LastRun {
+                operation_id: operation_id.clone(),
+                slot: None,
+                at: now,
+            });
+            run.last_type = Some(worker_type.clone());
         }
+        !is_noted
+    };
+    if let Err(error) = state.schedules.change_run(id, change).await {
+        tracing::warn!(schedule = %id, %operation_id, error = chain(&error), "the last operation of the schedule was not written down; the next slot does not wait for it");
     }
 }
 
@@ -456,10 +499,14 @@ fn answer(data: ScheduleDocument) -> Json<ScheduleResponse> {
 
 fn document(state: &AppState, schedule_id: ScheduleId, known: &Known) -> ScheduleDocument {
     let schedule = &known.schedule;
-    let cron = cron::zone(&schedule.time_zone)
-        .ok()
-        .and_then(|zone| Cron::read(&schedule.cron, zone).ok())
-        .filter(|_| !schedule.paused);
+    let (cron, now) = (known.cron(), state.projection.now());
+    let waiting_slots = cron
+        .as_ref()
+        .filter(|_| schedule.overlap == Overlap::Queue)
+        .map(|cron| due::waiting(schedule, cron, &known.run, now, MOST_WAITING));
+    let next_runs = cron
+        .filter(|_| !schedule.paused)
+        .map_or_else(Vec::new, |cron| cron.next(now, NEXT_RUNS));
     ScheduleDocument {
         schedule_id,
         domain: schedule.domain.clone(),
@@ -470,12 +517,12 @@ fn document(state: &AppState, schedule_id: ScheduleId, known: &Known) -> Schedul
         overlap: schedule.overlap,
         catch_up: schedule.catch_up,
         paused: schedule.paused,
-        next_runs: cron.map_or_else(Vec::new, |cron| {
-            cron.next(state.projection.now(), NEXT_RUNS)
-        }),
+        next_runs,
         last_run: known.run.last_run.clone(),
         last_error: known.run.last_error.clone(),
         skipped: known.run.skipped,
+        missed: known.run.missed,
+        waiting_slots,
         created_at: schedule.created_at,
         updated_at: schedule.updated_at,
         created_by: schedule.created_by.clone(),
@@ -498,9 +545,18 @@ fn within_body(error: BodyError) -> ApiError {
     BodyError::Violations(found).into()
 }
 
-fn not_stored(error: KeyError) -> ApiError {
-    tracing::warn!(error = chain(&error), "a schedule cannot be stored");
-    ApiError::nats_unavailable()
+fn not_stored(error: ChangeError) -> ApiError {
+    match error {
+        ChangeError::Busy => {
+            let text = "Others changed the schedule again and again meanwhile; try again";
+            ApiError::new(ErrorCode::Overloaded, text)
+        }
+        ChangeError::Key(_) => {
+            tracing::warn!(error = chain(&error), "a schedule cannot be stored");
+            ApiError::nats_unavailable()
+        }
+        ChangeError::Unwritable(_) | ChangeError::Unreadable => ApiError::internal(error),
+    }
 }
 
 fn not_set(error: BellError) -> ApiError {

@@ -10,6 +10,9 @@ use super::cron::Cron;
 /// A slot that nobody could start for so long counts as missed.
 pub const GRACE: Duration = Duration::from_secs(60);
 
+/// Most slots that are counted at a time: years of them may have been missed.
+pub const MOST_COUNTED: usize = 1_000;
+
 /// The first slot until `now` that is still to be decided; `None` when there is none.
 pub fn next_due(
     schedule: &Schedule,
@@ -20,9 +23,7 @@ pub fn next_due(
     if schedule.paused {
         return None;
     }
-    let decided = run
-        .slot
-        .map_or(schedule.since, |slot| slot.max(schedule.since));
+    let decided = decided(schedule, run);
     let first = cron.after(decided).filter(|slot| *slot <= now)?;
     // There, a slot waits for the operation before it, however long that takes.
     if schedule.overlap == Overlap::Queue {
@@ -42,6 +43,39 @@ pub fn next_due(
             .after(grace_begins.minus(Duration::from_millis(1)))
             .filter(|slot| *slot <= now),
     }
+}
+
+/// How many slots wait until `now` for the operation before them, at most `most`. Only with overlap
+/// `queue` slots wait.
+pub fn waiting(
+    schedule: &Schedule,
+    cron: &Cron,
+    run: &ScheduleRun,
+    now: Timestamp,
+    most: usize,
+) -> u64 {
+    if schedule.paused || schedule.overlap != Overlap::Queue {
+        return 0;
+    }
+    count(cron, decided(schedule, run), |slot| slot <= now, most)
+}
+
+/// How many slots are left out when this one is decided next, at most [`MOST_COUNTED`].
+pub fn missed(schedule: &Schedule, cron: &Cron, run: &ScheduleRun, next: Timestamp) -> u64 {
+    let decided = decided(schedule, run);
+    count(cron, decided, |slot| slot < next, MOST_COUNTED)
+}
+
+/// Slots until here are decided, or do not count.
+fn decided(schedule: &Schedule, run: &ScheduleRun) -> Timestamp {
+    run.slot
+        .map_or(schedule.since, |slot| slot.max(schedule.since))
+}
+
+fn count(cron: &Cron, after: Timestamp, counts: impl Fn(Timestamp) -> bool, most: usize) -> u64 {
+    let slots = std::iter::successors(cron.after(after), |slot| cron.after(*slot));
+    let counted = slots.take(most).take_while(|slot| counts(*slot)).count();
+    counted as u64
 }
 
 #[cfg(test)]
@@ -112,5 +146,34 @@ mod tests {
         assert_eq!(all(&schedule, &cron, "10:05:30"), [time("10:05:00")]);
         schedule.paused = true;
         assert_eq!(all(&schedule, &cron, "10:05:30"), []);
+    }
+
+    #[test]
+    fn an_outage_longer_than_a_minute_is_no_reason_to_start_a_slot_late() {
+        let (mut skip, _) = minutely("skip", "skip");
+        skip.cron = "0 * * * *".to_owned();
+        let hourly = Cron::read(&skip.cron, chrono_tz::Tz::UTC).unwrap();
+        skip.since = time("08:30:00");
+        let mut once = skip.clone();
+        once.catch_up = CatchUp::Once;
+
+        assert_eq!(all(&skip, &hourly, "10:30:00"), []);
+        assert_eq!(all(&once, &hourly, "12:30:00"), [time("12:00:00")]);
+    }
+
+    #[test]
+    fn slots_that_wait_and_slots_that_were_missed_are_counted() {
+        let (queue, cron) = minutely("queue", "skip");
+        let (skip, _) = minutely("skip", "skip");
+        let run = ScheduleRun {
+            slot: Some(time("10:02:00")),
+            ..ScheduleRun::default()
+        };
+
+        assert_eq!(waiting(&queue, &cron, &run, time("10:05:30"), 100), 3);
+        assert_eq!(waiting(&queue, &cron, &run, time("10:05:30"), 2), 2);
+        assert_eq!(waiting(&skip, &cron, &run, time("10:05:30"), 100), 0);
+        assert_eq!(missed(&skip, &cron, &run, time("10:05:00")), 2);
+        assert_eq!(missed(&skip, &cron, &run, time("10:03:00")), 0);
     }
 }

@@ -17,14 +17,16 @@ pub mod due;
 pub mod readings;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use ktrdr_bus::backoff::Backoff;
 use ktrdr_bus::key_values::{Found, KeyError, KeyValues};
 use ktrdr_bus::nats::Connection;
 use ktrdr_http::metrics::register_gauge;
 use ktrdr_protocol::id::{OperationId, ScheduleId, WorkerType};
 use ktrdr_protocol::schedule::{
-    Schedule, ScheduleRun, run_key, schedule_key, schedule_of_key, schedule_of_run_key,
+    LastError, Schedule, ScheduleRun, run_key, schedule_key, schedule_of_key, schedule_of_run_key,
     schedule_of_slot,
 };
 use ktrdr_protocol::subject::SubjectNames;
@@ -34,6 +36,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 use tokio::sync::Notify;
 
+use self::cron::Cron;
+use crate::error::ErrorCode;
 use crate::followed_keys::{self, Followed, Follower, Heard};
 
 /// Most schedules.
@@ -42,6 +46,29 @@ pub const MAX_SCHEDULES: usize = 1_000;
 /// Most bytes of the bodies of all schedules together. Every backend has them in memory, and one answer
 /// shows them all.
 pub const MAX_BODIES: usize = 16 * 1024 * 1024;
+
+/// How often a change is tried while other writes come first.
+const TRIES: usize = 8;
+
+/// The pauses between these tries.
+const PAUSES: Backoff = Backoff::new(Duration::from_millis(5), Duration::from_millis(200));
+
+/// Why a schedule, or what was decided about its slots, could not be changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// NATS did not answer.
+    #[error("the schedule cannot be read or written")]
+    Key(#[from] KeyError),
+    /// It cannot be written as JSON.
+    #[error("the schedule cannot be written as JSON")]
+    Unwritable(#[from] serde_json::Error),
+    /// What is there cannot be read, and would be lost.
+    #[error("what was decided about the slots of the schedule cannot be read")]
+    Unreadable,
+    /// Other writes came first, again and again.
+    #[error("others changed the schedule {TRIES} times meanwhile; try again")]
+    Busy,
+}
 
 /// A schedule with what was decided about its slots, and the revisions to replace.
 #[derive(Debug, Clone)]
@@ -54,17 +81,69 @@ pub struct Known {
     pub run: ScheduleRun,
     /// Its revision; 0 when nothing was ever written.
     pub run_revision: u64,
+    /// Whether what was decided cannot be read. Then nothing may be started: `run` only says why.
+    pub is_unreadable: bool,
 }
 
 impl Known {
     /// `None` when there is no such schedule.
-    fn of(schedule: Heard<Arc<Schedule>>, run: Heard<ScheduleRun>) -> Option<Self> {
+    fn of(schedule: Heard<Arc<Schedule>>, run: Heard<StoredRun>) -> Option<Self> {
+        let (revision, run_revision) = (schedule.revision, run.revision);
+        let schedule = schedule.value?;
+        let (run, is_unreadable) = match run.value {
+            None => (ScheduleRun::default(), false),
+            Some(StoredRun::Readable(run)) => (run, false),
+            Some(StoredRun::Unreadable(_)) => (stopped(&schedule), true),
+        };
         Some(Self {
-            schedule: schedule.value?,
-            revision: schedule.revision,
-            run: run.value.unwrap_or_default(),
-            run_revision: run.revision,
+            schedule,
+            revision,
+            run,
+            run_revision,
+            is_unreadable,
         })
+    }
+
+    /// Its cron line; `None` when this backend does not know the time zone, or cannot read the line.
+    pub fn cron(&self) -> Option<Cron> {
+        let zone = cron::zone(&self.schedule.time_zone).ok()?;
+        Cron::read(&self.schedule.cron, zone).ok()
+    }
+}
+
+/// What is shown of a schedule of which nobody knows what was decided.
+fn stopped(schedule: &Schedule) -> ScheduleRun {
+    let message = "What was decided about its slots cannot be read, so nothing is started. If a later version has written it, upgrade this backend; otherwise delete the schedule and make it again";
+    ScheduleRun {
+        last_error: Some(LastError {
+            slot: schedule.since,
+            code: ErrorCode::Internal.to_string(),
+            message: message.to_owned(),
+            at: schedule.updated_at,
+        }),
+        ..ScheduleRun::default()
+    }
+}
+
+/// What stands at the key of a run.
+#[derive(Debug, Clone)]
+enum StoredRun {
+    Readable(ScheduleRun),
+    /// It cannot be read, and stays as it is. It does not count as none: slots would be decided again.
+    Unreadable(Bytes),
+}
+
+impl StoredRun {
+    fn read(value: &Bytes) -> Self {
+        serde_json::from_slice(value)
+            .map_or_else(|_| Self::Unreadable(value.clone()), Self::Readable)
+    }
+
+    fn to_bytes(&self) -> Option<Bytes> {
+        match self {
+            Self::Readable(run) => to_bytes(run).ok(),
+            Self::Unreadable(bytes) => Some(bytes.clone()),
+        }
     }
 }
 
@@ -72,7 +151,7 @@ impl Known {
 #[derive(Debug, Clone)]
 struct Pair {
     schedule: Heard<Arc<Schedule>>,
-    run: Heard<ScheduleRun>,
+    run: Heard<StoredRun>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -85,8 +164,11 @@ struct OutcomeLabels {
 pub struct Counters {
     /// Operations that were started.
     pub started: Counter,
-    /// Slots that were left out because the last operation had not ended.
+    /// Slots that were left out because the last operation had not ended, or because the schedule was
+    /// paused or got other times.
     pub skipped: Counter,
+    /// Slots that nobody could start in time.
+    pub missed: Counter,
     /// Slots that were refused.
     pub refused: Counter,
 }
@@ -96,7 +178,7 @@ pub struct Schedules {
     connection: Connection,
     names: SubjectNames,
     schedules: Followed<ScheduleId, Arc<Schedule>>,
-    runs: Followed<ScheduleId, ScheduleRun>,
+    runs: Followed<ScheduleId, StoredRun>,
     /// Wakes the duty: there is something new.
     pub changed: Notify,
     /// What became of slots.
@@ -159,6 +241,7 @@ impl Schedules {
         let outcomes = [
             ("started", &self.counters.started),
             ("skipped", &self.counters.skipped),
+            ("missed", &self.counters.missed),
             ("refused", &self.counters.refused),
         ];
         let slots = Family::<OutcomeLabels, Counter>::default();
@@ -203,7 +286,7 @@ impl Schedules {
         let schedule = bucket.read_at_leader(&schedule_key(id)).await?;
         let pair = Pair {
             schedule: Heard::of(schedule.as_ref(), |value| read(id, value).map(Arc::new)),
-            run: Heard::of(run.as_ref(), |value| read(id, value)),
+            run: Heard::of(run.as_ref(), |value| Some(StoredRun::read(value))),
         };
         self.runs.take(id, pair.run.clone());
         self.take_schedule(id, pair.schedule.clone());
@@ -215,24 +298,33 @@ impl Schedules {
     /// before, with the new revision.
     ///
     /// # Errors
-    /// Those of `change`, and [`KeyError`].
+    /// Those of `change`, and [`ChangeError`].
     pub async fn change<E>(
         &self,
         id: &ScheduleId,
         mut change: impl FnMut(Option<&Known>) -> Result<Option<Schedule>, E>,
-    ) -> Result<Result<(Option<Known>, u64), E>, KeyError> {
-        loop {
+    ) -> Result<Result<(Option<Known>, u64), E>, ChangeError> {
+        let mut pauses = PAUSES;
+        for _ in 0..TRIES {
             let Pair { schedule, run } = self.read_pair(id).await?;
-            let revision = schedule.revision;
+            let (revision, run_revision) = (schedule.revision, run.revision);
+            let has_run = run.value.is_some();
             let before = Known::of(schedule, run);
             let wanted = match change(before.as_ref()) {
                 Ok(wanted) => wanted,
                 Err(refusal) => return Ok(Err(refusal)),
             };
             let key = schedule_key(id);
-            let value = wanted.as_ref().and_then(to_bytes);
-            let written = match &value {
-                Some(value) => self.bucket().update(&key, value.clone(), revision).await,
+            let written = match &wanted {
+                Some(schedule) => {
+                    let value = to_bytes(schedule)?;
+                    // Whoever deleted the one before has ended in between.
+                    if before.is_none() && has_run && !self.remove_run(id, run_revision).await? {
+                        pauses.wait().await;
+                        continue;
+                    }
+                    self.bucket().update(&key, value, revision).await
+                }
                 None => self.bucket().remove_revision(&key, revision).await,
             };
             match written {
@@ -241,35 +333,64 @@ impl Schedules {
                     self.take_schedule(id, Heard { revision, value });
                     return Ok(Ok((before, revision)));
                 }
-                // Whoever was first has changed something, so this ends.
-                Err(KeyError::Changed { .. }) => {}
-                Err(error) => return Err(error),
+                Err(KeyError::Changed { .. }) => pauses.wait().await,
+                Err(error) => return Err(error.into()),
             }
         }
+        Err(ChangeError::Busy)
+    }
+
+    /// Changes what was decided about the slots of a schedule, and tries again while other writes come
+    /// first. `change` returns false when there is nothing to write. Nothing is changed when there is no
+    /// such schedule.
+    ///
+    /// # Errors
+    /// [`ChangeError`].
+    pub async fn change_run(
+        &self,
+        id: &ScheduleId,
+        mut change: impl FnMut(&mut ScheduleRun) -> bool,
+    ) -> Result<(), ChangeError> {
+        let mut pauses = PAUSES;
+        for _ in 0..TRIES {
+            let Some(mut known) = self.newest(id).await? else {
+                return Ok(());
+            };
+            if known.is_unreadable {
+                return Err(ChangeError::Unreadable);
+            }
+            let is_done = !change(&mut known.run)
+                || self
+                    .decide(id, &known.run, known.run_revision)
+                    .await?
+                    .is_some();
+            if is_done {
+                return Ok(());
+            }
+            pauses.wait().await;
+        }
+        Err(ChangeError::Busy)
     }
 
     /// Writes what was decided in the place of this revision. `None` when another write came first.
     ///
     /// # Errors
-    /// [`KeyError`] when NATS does not answer.
+    /// [`ChangeError`].
     pub async fn decide(
         &self,
         id: &ScheduleId,
         run: &ScheduleRun,
         revision: u64,
-    ) -> Result<Option<u64>, KeyError> {
-        let Some(value) = to_bytes(run) else {
-            return Ok(None);
-        };
+    ) -> Result<Option<u64>, ChangeError> {
         let key = run_key(id);
-        match self.bucket().update(&key, value, revision).await {
+        match self.bucket().update(&key, to_bytes(run)?, revision).await {
             Ok(revision) => {
-                let value = Some(run.clone());
+                let value = Some(StoredRun::Readable(run.clone()));
                 self.runs.take(id, Heard { revision, value });
                 Ok(Some(revision))
             }
             Err(KeyError::Changed { .. }) => Ok(None),
-            Err(error) => Err(error),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -277,27 +398,37 @@ impl Schedules {
     /// have been made since.
     ///
     /// # Errors
-    /// [`KeyError`] when NATS does not answer.
-    pub async fn forget_run(&self, id: &ScheduleId) -> Result<(), KeyError> {
-        let (bucket, key) = (self.bucket(), run_key(id));
-        loop {
-            let run = bucket.read_at_leader(&key).await?;
+    /// [`ChangeError`].
+    pub async fn forget_run(&self, id: &ScheduleId) -> Result<(), ChangeError> {
+        let bucket = self.bucket();
+        let mut pauses = PAUSES;
+        for _ in 0..TRIES {
+            let run = bucket.read_at_leader(&run_key(id)).await?;
             // Also a schedule that only later versions can read is there.
             let schedule = bucket.read_at_leader(&schedule_key(id)).await?;
             let is_deleted = schedule.is_none_or(|schedule| schedule.value.is_none());
             let Some(run) = run.filter(|run| run.value.is_some() && is_deleted) else {
                 return Ok(());
             };
-            match bucket.remove_revision(&key, run.revision).await {
-                Ok(revision) => {
-                    let value = None;
-                    self.runs.take(id, Heard { revision, value });
-                    return Ok(());
-                }
-                // Whoever was first has decided about a slot, or has done the same.
-                Err(KeyError::Changed { .. }) => {}
-                Err(error) => return Err(error),
+            if self.remove_run(id, run.revision).await? {
+                return Ok(());
             }
+            pauses.wait().await;
+        }
+        Err(ChangeError::Busy)
+    }
+
+    /// Removes what was decided at this revision. False when another write came first: somebody has
+    /// decided about a slot, or has done the same.
+    async fn remove_run(&self, id: &ScheduleId, revision: u64) -> Result<bool, KeyError> {
+        match self.bucket().remove_revision(&run_key(id), revision).await {
+            Ok(revision) => {
+                let value = None;
+                self.runs.take(id, Heard { revision, value });
+                Ok(true)
+            }
+            Err(KeyError::Changed { .. }) => Ok(false),
+            Err(error) => Err(error),
         }
     }
 
@@ -316,21 +447,29 @@ impl Follower for Schedules {
             let heard = Heard::of(Some(&found), |value| read(&id, value).map(Arc::new));
             self.take_schedule(&id, heard);
         } else if let Some(id) = schedule_of_run_key(key) {
-            let heard = Heard::of(Some(&found), |value| read(&id, value));
+            let heard = Heard::of(Some(&found), |value| Some(StoredRun::read(value)));
+            if let Some(StoredRun::Unreadable(_)) = &heard.value {
+                tracing::warn!(schedule = %id, "what was decided about the slots of the schedule cannot be read; it starts nothing");
+            }
             self.runs.take(&id, heard);
         }
     }
 
     /// What was decided comes first: without it, slots would be decided again.
     fn lost(&self) -> Vec<(String, Bytes)> {
-        let all = self.all().into_iter();
-        let entries = all.flat_map(|(id, known)| {
-            let run = to_bytes(&known.run).map(|run| (run_key(&id), run));
-            let schedule = to_bytes(&*known.schedule);
-            let schedule = schedule.map(|schedule| (schedule_key(&id), schedule));
-            [run, schedule]
-        });
-        entries.flatten().collect()
+        let runs = self.runs.all().into_iter();
+        let runs = runs
+            .filter(|(id, _)| self.schedules.get(id).is_some())
+            .filter_map(|(id, run)| Some((run_key(&id), run.to_bytes()?)));
+        let schedules = self
+            .schedules
+            .all()
+            .into_iter()
+            .filter_map(|(id, schedule)| {
+                let value = to_bytes(&*schedule).ok()?;
+                Some((schedule_key(&id), value))
+            });
+        runs.chain(schedules).collect()
     }
 
     fn clear(&self) {
@@ -339,15 +478,14 @@ impl Follower for Schedules {
     }
 }
 
-fn read<T: serde::de::DeserializeOwned>(id: &ScheduleId, value: &[u8]) -> Option<T> {
+fn read(id: &ScheduleId, value: &[u8]) -> Option<Schedule> {
     serde_json::from_slice(value)
         .inspect_err(|error| {
-            tracing::warn!(schedule = %id, %error, "an entry of the schedule cannot be read; it counts as missing");
+            tracing::warn!(schedule = %id, %error, "the schedule cannot be read; it counts as missing");
         })
         .ok()
 }
 
-/// As JSON. These types can always be written.
-fn to_bytes(value: &impl serde::Serialize) -> Option<Bytes> {
-    serde_json::to_vec(value).ok().map(Bytes::from)
+fn to_bytes(value: &impl serde::Serialize) -> Result<Bytes, serde_json::Error> {
+    serde_json::to_vec(value).map(Bytes::from)
 }

@@ -28,6 +28,32 @@ pub(super) fn check(state: &AppState, execution: &ExecutionOptions) -> Result<()
     }
 }
 
+/// Refuses execution options with which each slot of a schedule would be refused, or would fail.
+///
+/// # Errors
+/// The places in the start body: absolute times, and times that contradict each other.
+pub fn check_repeated(state: &AppState, execution: &ExecutionOptions) -> Result<(), BodyError> {
+    let absolute = [
+        ("start_at", execution.start_at.is_some(), "delay_seconds"),
+        (
+            "expires_at",
+            execution.expires_at.is_some(),
+            "queue_timeout_seconds",
+        ),
+    ];
+    let found = absolute.into_iter().filter(|(_, is_given, _)| *is_given);
+    let found: Vec<Violation> = found
+        .map(|(name, _, instead)| Violation {
+            path: format!("/execution/{name}"),
+            message: format!("is not taken: it would be the same for each slot; use {instead}"),
+        })
+        .collect();
+    if !found.is_empty() {
+        return Err(BodyError::Violations(found));
+    }
+    check(state, execution)
+}
+
 fn violations(execution: &ExecutionOptions, now: Timestamp, retention: Duration) -> Vec<Violation> {
     let mut found = Vec::new();
     let mut refuse = |option: &str, message: String| {

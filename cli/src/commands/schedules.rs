@@ -1,6 +1,8 @@
 //! Operations that start by the clock.
 
-use ktrdr_client::{CatchUp, Client, Overlap, PutSchedule, ScheduleDocument, ScheduleId};
+use ktrdr_client::{
+    CatchUp, Client, LastError, Overlap, PutSchedule, ScheduleDocument, ScheduleId,
+};
 use serde_json::{Map, Value};
 
 use super::start;
@@ -10,13 +12,15 @@ use crate::parameters;
 use crate::text::{ago, print, print_json, print_table, shortened, until, with_fields, word};
 
 /// What a backend says about a schedule beside what was put.
-const READ_ONLY: [&str; 9] = [
+const READ_ONLY: [&str; 11] = [
     "schedule_id",
     "operation_type",
     "next_runs",
     "last_run",
     "last_error",
     "skipped",
+    "missed",
+    "waiting_slots",
     "created_at",
     "updated_at",
     "created_by",
@@ -78,7 +82,7 @@ async fn list(client: &Client, json: bool) -> Result<(), Failure> {
                 schedule.time_zone.clone(),
                 next(schedule),
                 last.map(|run| ago(run.at)).unwrap_or_default(),
-                error_of(schedule),
+                schedule.newest_error().map(error_text).unwrap_or_default(),
             ]
         })
         .collect();
@@ -96,11 +100,8 @@ fn next(schedule: &ScheduleDocument) -> String {
     }
 }
 
-fn error_of(schedule: &ScheduleDocument) -> String {
-    let error = schedule.last_error.as_ref();
-    error
-        .map(|error| format!("{}: {}", error.code, error.message))
-        .unwrap_or_default()
+fn error_text(error: &LastError) -> String {
+    format!("{}: {}", error.code, error.message)
 }
 
 fn show(schedule: &ScheduleDocument, json: bool) -> Result<(), Failure> {
@@ -129,9 +130,17 @@ fn show(schedule: &ScheduleDocument, json: bool) -> Result<(), Failure> {
     if schedule.skipped > 0 {
         add("left out", schedule.skipped.to_string());
     }
-    let error = error_of(schedule);
-    if !error.is_empty() {
-        add("error", error);
+    if schedule.missed > 0 {
+        add("missed", schedule.missed.to_string());
+    }
+    if let Some(waiting) = schedule.waiting_slots.filter(|waiting| *waiting > 0) {
+        add("waiting", waiting.to_string());
+    }
+    if let Some(error) = &schedule.last_error {
+        add(
+            "error",
+            format!("slot {}: {}", error.slot, error_text(error)),
+        );
     }
     print(&with_fields(heading, &fields))
 }

@@ -225,6 +225,19 @@ impl ApiError {
     }
 }
 
+/// For logs: with the cause, which the client does not see.
+impl std::fmt::Display for ApiError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.problem.error)?;
+        match &self.cause {
+            Some(Cause(cause)) => write!(f, ": {cause}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for ApiError {}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.problem.status_code)

@@ -38,7 +38,8 @@ pub enum Overlap {
     Replace,
 }
 
-/// What happens to slots that nobody could start within a minute.
+/// What happens to slots that nobody could start within a minute. It has no effect with overlap `queue`:
+/// there every slot is started, however late.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CatchUp {
@@ -102,10 +103,13 @@ pub struct ScheduleRun {
     /// Its worker type: the schedule may be one of another type by now. Earlier releases did not write it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_type: Option<WorkerType>,
-    /// The last slot that could not be started, if it is later than the last one that could.
+    /// The last slot that became no operation, until the schedule is written again.
     pub last_error: Option<LastError>,
-    /// Slots that were left out because the last operation had not ended.
+    /// Slots that were left out because the last operation had not ended, or because the schedule was
+    /// paused or got other times before they were started.
     pub skipped: u64,
+    /// Slots that nobody could start in time.
+    pub missed: u64,
 }
 
 /// The last operation of a schedule.
@@ -124,13 +128,17 @@ pub struct LastRun {
 pub struct LastError {
     /// The slot.
     pub slot: Timestamp,
-    /// The error code that a start would have been refused with.
+    /// The error code that a start would have been refused with; `paused` when the schedule was paused
+    /// after it was decided to start it.
     pub code: String,
     /// What was wrong, and what to do about it.
     pub message: String,
     /// When that was.
     pub at: Timestamp,
 }
+
+/// The code of a slot that was not started because its schedule was paused meanwhile.
+pub const PAUSED: &str = "paused";
 
 /// The id of the operation of a slot: `<schedule>-<slot as yyyymmddThhmmssZ>`.
 ///

@@ -16,7 +16,8 @@ pub struct PutSchedule {
     /// The domain whose start route its operations would take.
     #[schemars(length(min = 1))]
     pub domain: String,
-    /// The start body, without `task_id`.
+    /// The start body, without `task_id`, and without the times `start_at` and `expires_at`: they would
+    /// be the same for each slot.
     #[schemars(schema_with = "object")]
     pub body: Box<RawValue>,
     /// A cron line: minute, hour, day of the month, month, day of the week; with six fields, the
@@ -30,7 +31,8 @@ pub struct PutSchedule {
     /// What happens at a slot while the schedule's last operation has not ended.
     #[serde(default)]
     pub overlap: Overlap,
-    /// What happens to slots that nobody could start within a minute.
+    /// What happens to slots that nobody could start within a minute. It has no effect with overlap
+    /// `queue`: there every slot is started, however late.
     #[serde(default)]
     pub catch_up: CatchUp,
     /// Whether it starts nothing by itself.
@@ -88,7 +90,8 @@ pub struct ScheduleDocument {
     pub time_zone: String,
     /// What happens at a slot while its last operation has not ended.
     pub overlap: Overlap,
-    /// What happens to slots that nobody could start within a minute.
+    /// What happens to slots that nobody could start within a minute. It has no effect with overlap
+    /// `queue`: there every slot is started, however late.
     pub catch_up: CatchUp,
     /// Whether it starts nothing by itself.
     pub paused: bool,
@@ -96,16 +99,34 @@ pub struct ScheduleDocument {
     pub next_runs: Vec<Timestamp>,
     /// Its last operation.
     pub last_run: Option<LastRun>,
-    /// Why its last slot became no operation, if it did not.
+    /// The last slot that became no operation, and why. It stays until the next one, or until the
+    /// schedule is written again; later slots may have been started.
     pub last_error: Option<LastError>,
-    /// Slots that were left out because the last operation had not ended.
+    /// Slots that were left out because the last operation had not ended, or because the schedule was
+    /// paused or got other times before they were started.
     pub skipped: u64,
+    /// Slots that nobody could start in time. They are counted when the next slot is decided.
+    #[serde(default)]
+    pub missed: u64,
+    /// Slots that have come and wait for the last operation to end; at most 100 are counted. Absent
+    /// unless `overlap` is `queue`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting_slots: Option<u64>,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it was written last.
     pub updated_at: Timestamp,
     /// The token that wrote it last.
     pub created_by: Option<TokenName>,
+}
+
+impl ScheduleDocument {
+    /// Why its newest slot became no operation; `None` when it did.
+    pub fn newest_error(&self) -> Option<&LastError> {
+        let started = self.last_run.as_ref().and_then(|run| run.slot);
+        let error = self.last_error.as_ref();
+        error.filter(|error| started.is_none_or(|started| started < error.slot))
+    }
 }
 
 /// One schedule.
