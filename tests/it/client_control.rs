@@ -4,7 +4,14 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
+use axum::routing::get;
 use ktrdr_client::{
     ByFilter, Client, Error, ErrorCode, ListOperations, OperationFilter, OperationId, Overlap,
     PutSchedule, ScheduleId, Status, Timestamp, WorkerId, WorkerType,
@@ -31,6 +38,52 @@ fn with_label(label: &str) -> OperationFilter {
         label: vec![label.parse().unwrap()],
         ..OperationFilter::default()
     }
+}
+
+/// A server that refuses twice what passes, and then answers.
+async fn recovering_server() -> (String, Arc<AtomicUsize>) {
+    let requests = Arc::new(AtomicUsize::new(0));
+    let count = requests.clone();
+    let answer = async move || match count.fetch_add(1, Ordering::SeqCst) {
+        0 => {
+            let busy = json!({"success": false, "error": "busy", "code": "overloaded", "status_code": 503});
+            let after = [("retry-after", "1")];
+            (StatusCode::SERVICE_UNAVAILABLE, after, Json(busy)).into_response()
+        }
+        1 => (StatusCode::BAD_GATEWAY, "<html>Bad gateway</html>").into_response(),
+        _ => Json(json!({"success": true, "data": {"worker_types": []}})).into_response(),
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, get(answer).into_make_service()).await });
+    (address, requests)
+}
+
+#[tokio::test]
+async fn what_passes_is_repeated_and_not_before_the_server_wants_it() {
+    let (address, requests) = recovering_server().await;
+    let client = Client::new(&address).unwrap().give_up_after(Duration::MAX);
+    let begin = Instant::now();
+
+    let types = client.worker_types().await.unwrap();
+
+    assert!(types.is_empty());
+    assert_eq!(requests.load(Ordering::SeqCst), 3);
+    assert!(begin.elapsed() >= Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_not_believed_is_an_error_at_once() {
+    let (ours, other) = (Authority::new(), Authority::new());
+    let (_nats, _backend, address) = https_backend(&ours).await;
+    let pem = fs::read(other.certificate()).unwrap();
+    let client = Client::with_authority(&address, &pem).unwrap();
+    let client = client.give_up_after(Duration::MAX);
+
+    let refused = tokio::time::timeout(LIMIT, client.stats()).await;
+
+    let refused = refused.expect("an error before the patience ends");
+    assert!(matches!(refused, Err(Error::Unreachable(_))), "{refused:?}");
 }
 
 #[tokio::test]
@@ -231,7 +284,7 @@ async fn only_the_authority_of_the_backend_is_believed() {
         // The authorities of the machine do not know it.
         Client::new(&address).unwrap(),
     ] {
-        let stranger = stranger.give_up_after(std::time::Duration::ZERO);
+        let stranger = stranger.give_up_after(Duration::ZERO);
         let refused = stranger.stats().await.unwrap_err();
         let Error::Unreachable(source) = refused else {
             panic!("{refused:?}");

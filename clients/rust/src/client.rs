@@ -21,7 +21,7 @@ use ktrdr_protocol::rest::stats::{Stats, StatsResponse};
 use ktrdr_protocol::rest::worker::WorkerDocument;
 use ktrdr_protocol::rest::worker_type::{WorkerTypeDocument, WorkerTypesResponse};
 use ktrdr_protocol::state::Status;
-use reqwest::header::{AUTHORIZATION, HeaderValue, LINK};
+use reqwest::header::{AUTHORIZATION, HeaderValue, LINK, RETRY_AFTER};
 use reqwest::{Method, RequestBuilder, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -36,6 +36,12 @@ const WAIT: Duration = Duration::from_secs(30);
 
 /// How long an answer may take, without the time that the backend holds it.
 const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long the answer with a large result may take. One that stands still ends after [`SILENCE`].
+const RESULT_TIMEOUT: Duration = Duration::from_secs(1800);
+
+/// How long nothing may arrive of an answer: the backend holds some for [`WAIT`].
+pub(crate) const SILENCE: Duration = Duration::from_secs(60);
 
 /// Pause before a request is repeated for the first time; it doubles with each repetition.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -121,8 +127,8 @@ impl Client {
         })
     }
 
-    /// Sets for how long requests are repeated while the backend or NATS is not reachable. 30 s
-    /// unless set.
+    /// Sets for how long requests are repeated while the backend or NATS is not reachable, or is overloaded.
+    /// 30 s unless set; [`Duration::MAX`] for ever.
     #[must_use]
     pub fn give_up_after(mut self, patience: Duration) -> Self {
         self.patience = patience;
@@ -202,7 +208,8 @@ impl Client {
     /// no result.
     pub async fn result<T: DeserializeOwned>(&self, id: &OperationId) -> Result<T, Error> {
         let path = ["api", "v1", "operations", id.as_str(), "results"];
-        let response: ResultResponse<'static> = self.send(self.request(Method::GET, &path)).await?;
+        let request = self.request(Method::GET, &path).timeout(RESULT_TIMEOUT);
+        let response: ResultResponse<'static> = self.send(request).await?;
         serde_json::from_str(response.data.get()).map_err(Error::UnexpectedAnswer)
     }
 
@@ -392,7 +399,7 @@ impl Client {
         }
     }
 
-    /// Sends a request, and repeats it while the backend or NATS is not reachable.
+    /// Sends a request, and repeats it while the backend or NATS is not reachable, or is overloaded.
     pub(crate) async fn send<T: DeserializeOwned>(
         &self,
         request: RequestBuilder,
@@ -440,7 +447,8 @@ impl Client {
         request: RequestBuilder,
         tries: &mut Tries,
     ) -> Result<Answered<T>, Error> {
-        let give_up_at = Instant::now() + self.patience;
+        // `None`: never.
+        let give_up_at = Instant::now().checked_add(self.patience);
         let mut pause = FIRST_PAUSE;
         loop {
             // Every body is in memory, so the request can be cloned.
@@ -450,8 +458,11 @@ impl Client {
             let outcome = send_once(attempt).await;
             tries.are_unclear |= matches!(&outcome, Err(error) if error.leaves_open());
             match outcome {
-                Err(error) if error.is_temporary() && Instant::now() + pause < give_up_at => {
-                    tokio::time::sleep(pause).await;
+                Err(error)
+                    if error.is_passing()
+                        && is_before(pause.max(error.retry_after()), give_up_at) =>
+                {
+                    tokio::time::sleep(pause.max(error.retry_after())).await;
                     tries.are_several = true;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
@@ -481,7 +492,10 @@ fn http_client(is_https: bool) -> Result<reqwest::Client, Error> {
 fn http_client(is_https: bool) -> Result<reqwest::Client, Error> {
     match is_https {
         true => Err(Error::TlsNotEnabled),
-        false => Ok(reqwest::Client::new()),
+        false => reqwest::Client::builder()
+            .read_timeout(SILENCE)
+            .build()
+            .map_err(|error| Error::Tls(error.to_string())),
     }
 }
 
@@ -500,17 +514,27 @@ struct Tries {
     are_unclear: bool,
 }
 
+/// Whether a pause from now on ends before a time; `None` never comes.
+fn is_before(pause: Duration, end: Option<Instant>) -> bool {
+    let over = Instant::now().checked_add(pause);
+    end.is_none_or(|end| over.is_some_and(|over| over < end))
+}
+
 async fn send_once<T: DeserializeOwned>(request: RequestBuilder) -> Result<Answered<T>, Error> {
     let response = request.send().await.map_err(Error::Unreachable)?;
     let status = response.status();
     let has_next = response.headers().contains_key(LINK);
+    // It may also be a date, which proxies do not send.
+    let retry_after = response.headers().get(RETRY_AFTER);
+    let retry_after = retry_after.and_then(|seconds| seconds.to_str().ok()?.parse().ok());
+    let retry_after = retry_after.map(Duration::from_secs);
     let body = response.bytes().await.map_err(Error::Unreachable)?;
 
     if status.is_success() {
         let document = serde_json::from_slice(&body).map_err(Error::UnexpectedAnswer)?;
         Ok(Answered { document, has_next })
     } else {
-        let refusal = Refusal::read(status.as_u16(), &body);
+        let refusal = Refusal::read(status.as_u16(), &body, retry_after);
         Err(Error::Refused(Box::new(refusal)))
     }
 }

@@ -1,5 +1,7 @@
 //! Why a call did not succeed.
 
+use std::time::Duration;
+
 use ktrdr_protocol::event::Failure;
 use ktrdr_protocol::id::OperationId;
 use ktrdr_protocol::rest::many::ManyStarted;
@@ -85,16 +87,34 @@ impl Error {
     }
 
     /// Whether the same request may succeed a moment later.
-    pub(crate) fn is_temporary(&self) -> bool {
+    pub(crate) fn is_passing(&self) -> bool {
         match self {
-            Self::Unreachable(_) => true,
-            Self::Refused(refusal) => matches!(
-                refusal.code,
-                Some(ErrorCode::NotReady | ErrorCode::NatsUnavailable | ErrorCode::OutcomeUnknown)
-            ),
+            Self::Unreachable(error) => !is_about_certificate(error),
+            Self::Refused(refusal) => match refusal.code {
+                Some(code) => {
+                    code.is_passing() && !refusal.document.contains_key("missing_permissions")
+                }
+                // Something between has answered, or a backend that knows more codes.
+                None => matches!(refusal.status, 429 | 502..=504),
+            },
             _ => false,
         }
     }
+
+    /// How long the backend asks to wait before the request is repeated.
+    pub(crate) fn retry_after(&self) -> Duration {
+        match self {
+            Self::Refused(refusal) => refusal.retry_after.unwrap_or_default(),
+            _ => Duration::ZERO,
+        }
+    }
+}
+
+/// Whether a certificate was not accepted: that is so at each try. Every TLS library says the word.
+fn is_about_certificate(error: &reqwest::Error) -> bool {
+    let first: &dyn std::error::Error = error;
+    std::iter::successors(Some(first), |error| error.source())
+        .any(|cause| cause.to_string().contains("certificate"))
 }
 
 /// Many starts that were not all sent: see [`crate::Client::start_many`].
@@ -142,12 +162,14 @@ pub struct Refusal {
     pub violations: Vec<Violation>,
     /// The whole error document, with the fields that only this code has.
     pub document: Map<String, Value>,
+    /// How long to wait before the request is repeated, when the answer says so.
+    pub retry_after: Option<Duration>,
 }
 
 impl Refusal {
     /// Reads an error document. Reads what it can when the body is something else, for example a
     /// proxy's page.
-    pub(crate) fn read(status: u16, body: &[u8]) -> Self {
+    pub(crate) fn read(status: u16, body: &[u8], retry_after: Option<Duration>) -> Self {
         let document: Map<String, Value> = serde_json::from_slice(body).unwrap_or_default();
         let text = |name: &str| document.get(name).and_then(Value::as_str);
         let message = text("error").map_or_else(
@@ -162,6 +184,7 @@ impl Refusal {
             message,
             violations: serde_json::from_value(violations).unwrap_or_default(),
             document,
+            retry_after,
         }
     }
 }
@@ -175,7 +198,7 @@ mod tests {
         let body = br#"{"success":false,"error":"no","code":"invalid_request","status_code":422,
             "violations":[{"path":"/steps","message":"too small"}],"hint":7}"#;
 
-        let refusal = Refusal::read(422, body);
+        let refusal = Refusal::read(422, body, None);
 
         assert_eq!(refusal.code, Some(ErrorCode::InvalidRequest));
         assert_eq!(refusal.message, "no");
@@ -185,9 +208,10 @@ mod tests {
 
     #[test]
     fn a_page_of_a_proxy_is_a_refusal_too() {
-        let refusal = Refusal::read(502, b"<html>Bad gateway</html>");
+        let refusal = Refusal::read(502, b"<html>Bad gateway</html>", None);
 
         assert_eq!(refusal.code, None);
+        assert!(Error::Refused(Box::new(refusal.clone())).is_passing());
         assert_eq!(
             refusal.to_string(),
             "<html>Bad gateway</html> (HTTP status 502)"

@@ -29,8 +29,10 @@
 //!
 //! # Repeated requests
 //!
-//! The client repeats a request when the backend is not reachable or answers that NATS is not,
-//! until [`Client::give_up_after`] has passed. That is safe: the client chooses the id of an
+//! The client repeats a request when the backend is not reachable or overloaded, or answers that NATS is not
+//! reachable ([`ErrorCode::is_passing`]), and when a proxy answers with 429, 502, 503 or 504, until
+//! [`Client::give_up_after`] has passed. It waits as long as `Retry-After` says. A certificate that it does not
+//! believe is an error at once. That is safe: the client chooses the id of an
 //! operation before it sends the start, so a start that arrives twice starts one operation.
 //!
 //! # Tokens

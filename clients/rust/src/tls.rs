@@ -8,6 +8,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::Error;
+use crate::client::SILENCE;
 
 /// An HTTP client that believes the authorities of this machine.
 pub(crate) fn with_authorities_of_the_machine() -> Result<reqwest::Client, Error> {
@@ -47,6 +48,7 @@ fn client(roots: RootCertStore) -> Result<reqwest::Client, Error> {
         .with_no_client_auth();
 
     reqwest::Client::builder()
+        .read_timeout(SILENCE)
         .tls_backend_preconfigured(config)
         .build()
         .map_err(|error| Error::Tls(error.to_string()))

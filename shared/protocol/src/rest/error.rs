@@ -137,6 +137,14 @@ impl ErrorCode {
     pub fn from_word(word: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|code| code.as_str() == word)
     }
+
+    /// Whether the same request may succeed a moment later, so that a client may repeat it by itself.
+    pub const fn is_passing(self) -> bool {
+        match self {
+            Self::NoWorkers | Self::SchemaUnusable | Self::WorkerNotAnswering => false,
+            _ => self.status() == 503,
+        }
+    }
 }
 
 impl fmt::Display for ErrorCode {
