@@ -141,6 +141,20 @@ pub enum RunError {
     Duty(String),
 }
 
+impl RunError {
+    /// Whether a setting cannot be used, so that starting the backend again does not help.
+    pub fn is_about_settings(&self) -> bool {
+        match self {
+            Self::Tls(_) | Self::Listen(_) | Self::Tokens(_) | Self::Connect(_) | Self::Key(_) => {
+                true
+            }
+            Self::Archive(error) => error.is_wrong_file(),
+            Self::Topology(error) => !error.is_transient(),
+            Self::Address(_) | Self::Duty(_) => false,
+        }
+    }
+}
+
 impl From<DutyError> for RunError {
     fn from(error: DutyError) -> Self {
         match error {

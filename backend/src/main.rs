@@ -2,8 +2,9 @@
 
 use std::process::ExitCode;
 
-use ktrdr_backend::Config;
 use ktrdr_backend::commands::Task;
+use ktrdr_backend::{Config, RunError};
+use ktrdr_bus::settings::BAD_SETTING;
 use ktrdr_bus::shutdown;
 use ktrdr_bus::telemetry;
 
@@ -26,7 +27,11 @@ async fn serve(config: Config) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(error = %telemetry::chain(error.as_ref()), "the backend stops because of an error");
-            ExitCode::FAILURE
+            let error = error.downcast_ref::<RunError>();
+            match error.is_some_and(RunError::is_about_settings) {
+                true => ExitCode::from(BAD_SETTING),
+                false => ExitCode::FAILURE,
+            }
         }
     }
 }

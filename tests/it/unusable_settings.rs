@@ -14,7 +14,7 @@ async fn more_copies_than_servers_end_the_backend_with_the_cause() {
 
     let status = backend.process.wait(LIMIT).await;
 
-    assert_eq!(status.code(), Some(1), "{status}");
+    assert_eq!(status.code(), Some(2), "{status}");
     let log = backend.process.log();
     assert!(log.contains("set KTRDR_STREAM_REPLICAS=1"), "{log}");
 }
@@ -77,8 +77,44 @@ async fn a_certificate_authority_that_is_not_there_ends_both_programs() {
 
     for process in [&mut backend.process, &mut worker.process] {
         let status = process.wait(LIMIT).await;
-        assert_eq!(status.code(), Some(1), "{status}");
+        assert_eq!(status.code(), Some(2), "{status}");
         assert!(process.log().contains("/nope"), "{}", process.log());
+    }
+}
+
+#[tokio::test]
+async fn a_setting_that_cannot_be_used_has_an_exit_code_of_its_own() {
+    let nowhere = "nats://127.0.0.1:1";
+    let of_both = [
+        ("NATS_URL", "foo://x"),
+        ("NATS_USER", "alone"),
+        ("NATS_NKEY", "/nope"),
+        ("NATS_CERT", "/nope"),
+        ("KTRDR_TOKENS_FILE", "/nope"),
+        ("KTRDR_TLS_CERT", "/nope"),
+    ];
+    let of_the_backend = [
+        ("KTRDR_API_ADDR", "0.0.0.0:0"),
+        ("KTRDR_SIGNING_KEY", "/nope"),
+        ("KTRDR_ARCHIVE", "sqlite:/nope/archive"),
+    ];
+    let of_the_worker = [
+        ("WORKER_HOST", "0.0.0.0"),
+        ("KTRDR_OUTPUT_DIR", "../out"),
+        ("KTRDR_VERIFY_KEYS", "nonsense"),
+    ];
+
+    for (name, value) in of_both.into_iter().chain(of_the_backend) {
+        let settings = Settings::fast(nowhere).with(name, value);
+        let mut backend = BackendProcess::launch(&settings);
+        let status = backend.process.wait(LIMIT).await;
+        assert_eq!(status.code(), Some(2), "{name}: {}", backend.process.log());
+    }
+    for (name, value) in of_both.into_iter().chain(of_the_worker) {
+        let settings = Settings::fast(nowhere).with(name, value);
+        let mut worker = WorkerProcess::launch(&settings, "dummy", "w1");
+        let status = worker.process.wait(LIMIT).await;
+        assert_eq!(status.code(), Some(2), "{name}: {}", worker.process.log());
     }
 }
 

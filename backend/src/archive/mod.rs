@@ -102,7 +102,7 @@ pub enum ArchiveError {
 
 impl ArchiveError {
     /// Whether the file is meant for something else: to go on would not help.
-    fn is_wrong_file(&self) -> bool {
+    pub(crate) fn is_wrong_file(&self) -> bool {
         matches!(
             self,
             Self::NoFolder(_) | Self::NoFile(_) | Self::Foreign | Self::Newer { .. }

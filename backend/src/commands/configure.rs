@@ -12,7 +12,7 @@ use std::time::Duration;
 use async_nats::jetstream::stream::Info;
 use clap::Args;
 use ktrdr_bus::nats::{self, ConnectError, Connection};
-use ktrdr_bus::settings::{AskedSettings, NatsOptions};
+use ktrdr_bus::settings::{AskedSettings, NatsOptions, parse_duration};
 use ktrdr_bus::stream_settings::{Difference, StreamSettings, UNLIMITED, duration_text};
 use ktrdr_bus::telemetry::{self, LogOptions};
 use ktrdr_bus::topology::{self, TopologyError};
@@ -34,6 +34,9 @@ pub struct Configure {
     apply: bool,
     #[command(flatten)]
     asked: AskedSettings,
+    /// How often workers report; the lease is compared with it.
+    #[arg(long, env = "KTRDR_HEARTBEAT_INTERVAL", default_value = "10s", value_parser = parse_duration)]
+    heartbeat_interval: Duration,
     #[command(flatten)]
     nats: NatsOptions,
     #[command(flatten)]
@@ -106,6 +109,9 @@ impl Configure {
         };
         say(&described(&in_force, &wanted))?;
         say(&losses(&info, &in_force, &wanted, operations.as_ref()))?;
+        for contradiction in wanted.contradictions(self.heartbeat_interval) {
+            say(&format!("\nWarning: {contradiction}.\n"))?;
+        }
 
         if differences.is_empty() {
             return Ok(());

@@ -86,6 +86,10 @@ pub struct ProtocolOptions {
     pub streams: AskedSettings,
 }
 
+/// The exit code of a program with a setting that cannot be used. Starting it again does not help, so
+/// `deploy/systemd` does not.
+pub const BAD_SETTING: u8 = 2;
+
 /// What was asked for the streams; `None` for what was not set.
 ///
 /// The settings in force live with the streams ([`crate::stream_settings`]). The first backend

@@ -254,17 +254,17 @@ impl StreamSettings {
             (
                 "KTRDR_STREAM_MAX_BYTES",
                 "--stream-max-bytes",
-                self.stream_max_bytes.to_string(),
+                limit_text(self.stream_max_bytes),
             ),
             (
                 "KTRDR_METRICS_MAX_BYTES",
                 "--metrics-max-bytes",
-                self.metrics_max_bytes.to_string(),
+                limit_text(self.metrics_max_bytes),
             ),
             (
                 "KTRDR_LOGS_MAX_BYTES",
                 "--logs-max-bytes",
-                self.logs_max_bytes.to_string(),
+                limit_text(self.logs_max_bytes),
             ),
             (
                 "KTRDR_LOGS_MAX_AGE",
@@ -274,12 +274,12 @@ impl StreamSettings {
             (
                 "KTRDR_RESULTS_MAX_BYTES",
                 "--results-max-bytes",
-                self.results_max_bytes.to_string(),
+                limit_text(self.results_max_bytes),
             ),
             (
                 "KTRDR_CHECKPOINTS_MAX_BYTES",
                 "--checkpoints-max-bytes",
-                self.checkpoints_max_bytes.to_string(),
+                limit_text(self.checkpoints_max_bytes),
             ),
         ]
     }
@@ -296,6 +296,24 @@ impl StreamSettings {
                 asked,
             })
             .collect()
+    }
+}
+
+/// A limit in bytes as people write it: `10GiB`; `-1` for none.
+fn limit_text(limit: i64) -> String {
+    const UNITS: [(i64, &str); 4] = [
+        (1 << 40, "TiB"),
+        (1 << 30, "GiB"),
+        (1 << 20, "MiB"),
+        (1 << 10, "KiB"),
+    ];
+
+    let whole = UNITS
+        .into_iter()
+        .find(|(unit, _)| limit > 0 && limit % unit == 0);
+    match whole {
+        Some((unit, name)) => format!("{}{name}", limit / unit),
+        None => limit.to_string(),
     }
 }
 
@@ -365,6 +383,19 @@ mod tests {
             max_bytes: settings.stream_max_bytes,
             metadata: settings.metadata(),
             ..Config::default()
+        }
+    }
+
+    #[test]
+    fn a_limit_is_written_as_it_can_be_set() {
+        for (limit, text) in [
+            (UNLIMITED, "-1"),
+            (1 << 30, "1GiB"),
+            (1536 << 20, "1536MiB"),
+            (10_000_000_001, "10000000001"),
+        ] {
+            assert_eq!(limit_text(limit), text);
+            assert_eq!(parse_limit(text), Ok(limit));
         }
     }
 

@@ -22,7 +22,11 @@ use ktrdr_worker::{Config, Worker, WorkerBuilder};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[derive(Parser)]
-#[command(version, about = "Runs KTRDR operations of one worker type")]
+#[command(
+    name = "ktrdr-worker",
+    version,
+    about = "Runs KTRDR operations of one worker type"
+)]
 struct Args {
     /// The worker type to run: `backtesting`, `data_processing`, `dummy` or `training`; with
     /// `--exec-simple` the type that the program serves. With `--exec` the program says it itself.

@@ -75,17 +75,20 @@ const SETTINGS: [&str; 64] = [
     "WORKER_TYPE",
 ];
 
-/// Variables of the compose file, of scripts and of the `nats` command line: they may be in the same
+/// Variables of clients, of the compose file, of scripts and of the `nats` command line: they may be in the same
 /// environment and are no mistake.
-const OF_OTHERS: [&str; 19] = [
+const OF_OTHERS: [&str; 22] = [
     "KTRDR_API_BIND",
     "KTRDR_ARCHIVE_DIR",
+    "KTRDR_CA",
     "KTRDR_DATA",
     "KTRDR_FUZZ_SECONDS",
     "KTRDR_OUTPUTS",
     "KTRDR_SECRETS_DIR",
     "KTRDR_TLS_DIR",
+    "KTRDR_TOKEN",
     "KTRDR_TOKENS_DIR",
+    "KTRDR_URL",
     "KTRDR_WORKER_BIN",
     "NATS_BIND",
     "NATS_CONTEXT",
@@ -250,6 +253,9 @@ mod tests {
             "KTRDR_LEASE",
             "WORKER_TYPE",
             "KTRDR_TEST_SECURE",
+            "KTRDR_URL",
+            "KTRDR_TOKEN",
+            "KTRDR_CA",
             "KTRDR_NATS_BACKEND_PASSWORD",
             "KTRDR_NATS_BACKEND_NKEY",
             "NATS_SERVICE_HOST",

@@ -11,7 +11,7 @@ use clap::Parser;
 use futures::FutureExt;
 use ktrdr_bus::nats::{self, ConnectError, Connection};
 use ktrdr_bus::oplog::OpLog;
-use ktrdr_bus::settings::{masked_urls, warn_about_unknown_variables};
+use ktrdr_bus::settings::{BAD_SETTING, masked_urls, warn_about_unknown_variables};
 use ktrdr_bus::shutdown;
 use ktrdr_bus::signing::{KeyError, TrustedKeys};
 use ktrdr_bus::telemetry::{self, Repeated, chain};
@@ -125,6 +125,29 @@ pub enum WorkerError {
 }
 
 impl WorkerError {
+    /// Whether a setting cannot be used, so that starting the worker again does not help.
+    pub fn is_about_settings(&self) -> bool {
+        match self {
+            Self::Capabilities(_)
+            | Self::Settings(_)
+            | Self::Key(_)
+            | Self::Connect(_)
+            | Self::Listen(_)
+            | Self::Tokens(_)
+            | Self::Tls(_) => true,
+            Self::Topology(error) => !error.is_transient(),
+            Self::NoEngine
+            | Self::DuplicateEngine(_)
+            | Self::Name(_)
+            | Self::Declaration { .. }
+            | Self::SharedDomain { .. }
+            | Self::Http { .. }
+            | Self::Prepare(_)
+            | Self::Process(_)
+            | Self::Stopped => false,
+        }
+    }
+
     /// `fault` in the declaration of this engine.
     pub(crate) fn declaration(info: &EngineInfo, fault: BadDeclaration) -> Self {
         Self::Declaration {
@@ -207,7 +230,8 @@ impl WorkerBuilder {
     /// [`Self::run`] for a program that must do something first, with logs and a runtime: find out
     /// what its engine is, for example. `prepare` returns what to run. A signal stops it, too.
     ///
-    /// An error of `prepare` ends the program with a failure, and is logged with its causes.
+    /// An error of `prepare` ends the program with a failure, and is logged with its causes. The exit code is
+    /// 2 when a setting cannot be used, and 1 after another failure.
     pub fn run_prepared(
         self,
         prepare: impl AsyncFnOnce(Self) -> Result<Self, anyhow::Error>,
@@ -244,7 +268,10 @@ impl WorkerBuilder {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 tracing::error!(error = chain(&error), "the worker cannot run");
-                ExitCode::FAILURE
+                match error.is_about_settings() {
+                    true => ExitCode::from(BAD_SETTING),
+                    false => ExitCode::FAILURE,
+                }
             }
         }
     }

@@ -25,8 +25,8 @@ pub struct Config {
     /// needs `KTRDR_TOKENS_FILE`, or `KTRDR_INSECURE=true`.
     #[arg(long, env = "WORKER_HOST", default_value = "127.0.0.1")]
     pub host: String,
-    /// Port of the worker's REST interface; 0 takes any free one. The guide uses 5003
-    /// (backtesting), 5004 (training) and 5005 (`data_processing`).
+    /// Port of the worker's REST interface; 0 takes any free one. The compose file uses 5003
+    /// (backtesting), 5004 (training), 5005 (`data_processing`) and 5006 (dummy).
     #[arg(long, env = "WORKER_PORT", default_value_t = 0)]
     pub port: u16,
     /// What the worker's REST interface serves. With `health` it has only `/health`, `/metrics` and
