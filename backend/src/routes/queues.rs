@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::extract::State;
 use ktrdr_bus::telemetry::chain;
-use ktrdr_http::body::BodyOf;
+use ktrdr_http::body::{BodyOf, NoBody};
 use ktrdr_http::start_body::BodyError;
 use ktrdr_http::tokens::Principal;
 use ktrdr_protocol::id::{Queue, WorkerType};
@@ -127,6 +127,7 @@ pub async fn resume(
     State(state): State<AppState>,
     principal: Principal,
     PathText(worker_type): PathText,
+    _: NoBody,
 ) -> Result<Json<PausedQueuesResponse>, ApiError> {
     let worker_type = known_type(&state, &principal, &worker_type)?;
     set(state, &principal, worker_type, None).await

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue};
+use ktrdr_http::body::NoBody;
 use ktrdr_http::repeated::Asked;
 use ktrdr_http::tokens::Principal;
 use ktrdr_protocol::id::OperationId;
@@ -29,6 +30,7 @@ pub async fn retry(
     principal: Principal,
     path: PathText,
     headers: HeaderMap,
+    _: NoBody,
 ) -> Result<StartAnswer, ApiError> {
     again(state, principal, path, headers, false).await
 }
@@ -39,6 +41,7 @@ pub async fn resume(
     principal: Principal,
     path: PathText,
     headers: HeaderMap,
+    _: NoBody,
 ) -> Result<StartAnswer, ApiError> {
     again(state, principal, path, headers, true).await
 }

@@ -6,7 +6,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use ktrdr_bus::telemetry::chain;
 use ktrdr_http::answer::RenderedJson;
-use ktrdr_http::body::BodyOf;
+use ktrdr_http::body::{BodyOf, NoBody};
 use ktrdr_http::openapi::{Describe, Description};
 use ktrdr_http::start_body::{BodyError, StartBody};
 use ktrdr_http::tokens::Principal;
@@ -308,6 +308,7 @@ pub async fn delete(
     State(state): State<AppState>,
     principal: Principal,
     PathText(id): PathText,
+    _: NoBody,
 ) -> Result<Json<DeletedScheduleResponse>, ApiError> {
     let (id, _) = find(&state, &principal, &id).await?;
     state.need_nats()?;
@@ -343,6 +344,7 @@ pub async fn pause(
     state: State<AppState>,
     principal: Principal,
     path: PathText,
+    _: NoBody,
 ) -> Result<Json<ScheduleResponse>, ApiError> {
     set_paused(state, principal, path, true).await
 }
@@ -352,6 +354,7 @@ pub async fn resume(
     state: State<AppState>,
     principal: Principal,
     path: PathText,
+    _: NoBody,
 ) -> Result<Json<ScheduleResponse>, ApiError> {
     set_paused(state, principal, path, false).await
 }
@@ -401,6 +404,7 @@ pub async fn run(
     principal: Principal,
     PathText(id): PathText,
     headers: HeaderMap,
+    _: NoBody,
 ) -> Result<StartAnswer, ApiError> {
     state.need_nats()?;
     state.need_reader()?;

@@ -8,6 +8,7 @@ use axum::extract::State;
 use ktrdr_bus::key_values::KeyError;
 use ktrdr_bus::telemetry::chain;
 use ktrdr_http::answer::RenderedJson;
+use ktrdr_http::body::NoBody;
 use ktrdr_http::tokens::Principal;
 use ktrdr_protocol::rest::worker_type::{
     ForgottenWorkerType, ForgottenWorkerTypeResponse, QueueDocument, WorkerTypeDocument,
@@ -87,6 +88,7 @@ pub async fn forget(
     State(state): State<AppState>,
     principal: Principal,
     PathText(worker_type): PathText,
+    _: NoBody,
 ) -> Result<Json<ForgottenWorkerTypeResponse>, ApiError> {
     state.need_nats()?;
     let shown: String = worker_type.chars().take(128).collect();

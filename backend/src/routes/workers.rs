@@ -9,6 +9,7 @@ use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use ktrdr_http::answer::RenderedJson;
+use ktrdr_http::body::NoBody;
 use ktrdr_http::openapi::{Describe, Description};
 use ktrdr_http::query::Query;
 use ktrdr_http::tokens::Principal;
@@ -153,6 +154,7 @@ pub async fn drain(
     State(state): State<AppState>,
     principal: Principal,
     PathText(id): PathText,
+    _: NoBody,
 ) -> Result<DrainAccepted, ApiError> {
     ask(&state, &principal, &id, DRAIN).await
 }
@@ -162,6 +164,7 @@ pub async fn undrain(
     State(state): State<AppState>,
     principal: Principal,
     PathText(id): PathText,
+    _: NoBody,
 ) -> Result<DrainAccepted, ApiError> {
     ask(&state, &principal, &id, UNDRAIN).await
 }

@@ -16,10 +16,13 @@ use axum::body::Body;
 use axum::extract::{FromRef, FromRequest, Request};
 use bytes::Bytes;
 use futures::StreamExt;
+use ktrdr_protocol::rest::Violation;
 use schemars::JsonSchema;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
+use crate::error::ApiError;
 use crate::openapi::{Describe, Description};
+use crate::start_body::BodyError;
 
 /// Of a body that is refused, this many times the limit is read and discarded, so that its sender
 /// gets to read the answer.
@@ -27,6 +30,9 @@ const MAX_DISCARDED: usize = 32;
 
 /// Largest [`OptionalBody`], in bytes.
 const MAX_OPTIONAL: usize = 32 * 1024;
+
+/// Largest [`NoBody`], in bytes: `{}` with white space.
+const MAX_NOTHING: usize = 1024;
 
 /// How many bytes of request bodies may be in memory at a time. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -174,6 +180,47 @@ where
             .await
             .unwrap_or_else(|_| (Bytes::new(), budget.begin()));
         Ok(Self { bytes, share })
+    }
+}
+
+/// Of a route that takes no body: there is none, or it is `{}` or `null`. Another one would have no effect, and its
+/// sender would not know.
+#[derive(Debug)]
+pub struct NoBody;
+
+impl<S: Send + Sync> FromRequest<S> for NoBody
+where
+    BodyBudget: FromRef<S>,
+{
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Self::Rejection> {
+        let budget = BodyBudget::from_ref(state);
+        let nothing = match read_body(request.into_body(), MAX_NOTHING, &budget).await {
+            Ok((bytes, _share)) => bytes.trim_ascii().is_empty() || says_nothing(&bytes),
+            Err(ReadBodyError::TooLarge { .. }) => false,
+            Err(error @ (ReadBodyError::Overloaded | ReadBodyError::Broken)) => {
+                return Err(error.into());
+            }
+        };
+        if nothing {
+            return Ok(Self);
+        }
+        let message = "this route takes no body; leave it out, or send {}".to_owned();
+        let path = String::new();
+        Err(BodyError::Violations(vec![Violation { path, message }]).into())
+    }
+}
+
+/// Some clients send `null` when they are given no body.
+fn says_nothing(bytes: &[u8]) -> bool {
+    let body: Result<Value, _> = serde_json::from_slice(bytes);
+    body.is_ok_and(|body| body.is_null() || body.as_object().is_some_and(Map::is_empty))
+}
+
+impl Describe for NoBody {
+    fn describe(description: &mut Description<'_>) {
+        description.no_body();
     }
 }
 

@@ -19,8 +19,8 @@ use std::sync::LazyLock;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 use ktrdr_protocol::execution::ExecutionOptions;
 use ktrdr_protocol::id::OperationId;
@@ -47,6 +47,14 @@ static EXECUTION_SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
     Schema::compile(&schema).expect("the schema of `execution` compiles")
 });
 
+/// The names of the execution options.
+static OPTIONS: LazyLock<HashSet<String>> = LazyLock::new(|| {
+    let schema = schemars::schema_for!(ExecutionOptions);
+    let properties = schema.get("properties").and_then(Value::as_object);
+    let names = properties.into_iter().flat_map(Map::keys);
+    names.cloned().collect()
+});
+
 /// A start body that passed all checks.
 #[derive(Debug)]
 pub struct StartBody {
@@ -68,7 +76,7 @@ pub enum BodyError {
     #[error("The body must be a JSON object")]
     NotAnObject,
     /// 422 `invalid_request`.
-    #[error("The request does not match what this operation asks for: {}", list(.0))]
+    #[error("The request is not valid: {}", list(.0))]
     Violations(Vec<Violation>),
     /// 503 `check_timeout`.
     #[error(
@@ -198,9 +206,10 @@ fn read_execution(body: &Value, found: &mut Vec<Violation>) -> Result<ExecutionO
     let Some(value) = body.get("execution").filter(|value| !value.is_null()) else {
         return Ok(ExecutionOptions::default());
     };
-    let wrong = EXECUTION_SCHEMA.violations("/execution", value)?;
+    let mut value = value.clone();
+    leave_out_nulls(&mut value);
+    let wrong = EXECUTION_SCHEMA.violations("/execution", &value)?;
     if wrong.is_empty() {
-        let mut value = value.clone();
         integral_numbers(&mut value);
         match ExecutionOptions::deserialize(value) {
             Ok(execution) => return Ok(execution),
@@ -212,6 +221,20 @@ fn read_execution(body: &Value, found: &mut Vec<Violation>) -> Result<ExecutionO
     }
     found.extend(wrong);
     Ok(ExecutionOptions::default())
+}
+
+/// Options that are `null` count as absent, too, and so do the members of those that are objects. A name
+/// that is no option stays, and is refused; so does a label, whose name the client chooses.
+fn leave_out_nulls(execution: &mut Value) {
+    let Some(options) = execution.as_object_mut() else {
+        return;
+    };
+    options.retain(|name, value| !value.is_null() || !OPTIONS.contains(name.as_str()));
+    for name in ["requirements", "unique", "concurrency"] {
+        if let Some(members) = options.get_mut(name).and_then(Value::as_object_mut) {
+            members.retain(|_, value| !value.is_null());
+        }
+    }
 }
 
 /// Turns `3.0` into `3`: JSON Schema accepts `3.0` as an integer, serde does not.
@@ -302,6 +325,24 @@ mod tests {
             "/execution/requirements/cores",
         ] {
             assert!(paths.contains(&path), "{path} in {paths:?}");
+        }
+    }
+
+    #[test]
+    fn an_option_that_is_null_counts_as_absent() {
+        for name in OPTIONS.iter() {
+            let body = format!(r#"{{"execution":{{"{name}":null}}}}"#);
+            assert!(read(&body).unwrap().execution.is_default(), "{name}");
+        }
+        let members = r#"{"execution":{"requirements":{"gpu":null},"unique":{"key":"a","on_conflict":null}}}"#;
+        assert!(read(members).is_ok());
+
+        for bad in [
+            r#"{"nope":null}"#,
+            r#"{"labels":{"a":null}}"#,
+            r#"{"unique":{"key":null}}"#,
+        ] {
+            assert!(read(&format!(r#"{{"execution":{bad}}}"#)).is_err(), "{bad}");
         }
     }
 

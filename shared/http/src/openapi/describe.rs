@@ -97,6 +97,12 @@ impl<'g> Description<'g> {
         self.errors.extend(BODY_ERRORS);
     }
 
+    /// Says that the route refuses a body.
+    pub fn no_body(&mut self) {
+        self.errors
+            .extend([ErrorCode::InvalidBody, ErrorCode::InvalidRequest]);
+    }
+
     /// Adds an optional query parameter for each field of `T`.
     pub fn query<T: JsonSchema>(&mut self) {
         let mut settings = SchemaSettings::draft2020_12().for_deserialize();
