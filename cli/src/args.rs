@@ -11,7 +11,9 @@ mod filter;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 use ktrdr_client::{Label, LogLevel, OperationId, Priority};
 
@@ -23,7 +25,7 @@ pub use self::filter::FilterArgs;
 #[command(
     name = "ktrdr",
     version,
-    after_help = "Exit codes: 0 done; 1 an operation failed or was cancelled; 2 the request was wrong; 3 the backend cannot be reached."
+    after_help = "Exit codes: 0 done; 1 an operation failed or was cancelled; 2 the request was wrong; 3 the backend cannot be reached; 4 this machine failed: no room for the output, or a program that does not run."
 )]
 pub struct Args {
     #[command(flatten)]
@@ -32,8 +34,54 @@ pub struct Args {
     pub command: Command,
 }
 
+/// The commands that ask no backend.
+const LOCAL: [&str; 3] = ["completions", "dev", "run"];
+
+/// The fields of [`ConnectionArgs`].
+const OF_BACKENDS: [&str; 4] = ["ca", "json", "token", "url"];
+
+impl Args {
+    /// Reads the words of a command line.
+    ///
+    /// # Errors
+    /// What is wrong with them, or the help that they ask for.
+    pub fn read(words: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let mut command = complete_command();
+        let matches = command.try_get_matches_from_mut(words)?;
+        let local = matches
+            .subcommand_name()
+            .filter(|name| LOCAL.contains(name));
+        if let Some(name) = local {
+            let is_given =
+                |option: &&str| matches.value_source(option) == Some(ValueSource::CommandLine);
+            if let Some(option) = OF_BACKENDS.into_iter().find(is_given) {
+                let text = format!("`ktrdr {name}` asks no backend and does not take --{option}");
+                return Err(command.error(ErrorKind::UnknownArgument, text));
+            }
+        }
+        Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+    }
+}
+
+/// All commands. Those that ask no backend do not show its options.
+pub fn complete_command() -> clap::Command {
+    let mut command = Args::command();
+    // This gives each command the options of all.
+    command.build();
+    for name in LOCAL {
+        command = command.mut_subcommand(name, |local| {
+            local.mut_args(|option| {
+                let is_of_backends = OF_BACKENDS.contains(&option.get_id().as_str());
+                option.hide(is_of_backends)
+            })
+        });
+    }
+    command
+}
+
 /// Where the backend is, and how to print.
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Backend")]
 pub struct ConnectionArgs {
     /// Address of the backend
     #[arg(
@@ -49,7 +97,7 @@ pub struct ConnectionArgs {
     /// Certificate of the authority behind an https address (PEM); without it, those of this machine count
     #[arg(long, global = true, env = "KTRDR_CA", value_name = "FILE")]
     pub ca: Option<PathBuf>,
-    /// Print JSON, for scripts
+    /// Print JSON, for scripts: one document a line where there may be several; errors, too, on standard error
     #[arg(long, global = true)]
     pub json: bool,
 }
@@ -74,6 +122,11 @@ pub enum Command {
         /// Its id
         id: OperationId,
     },
+    /// Print the result of an operation as JSON, however large it is
+    Result {
+        /// Its id
+        id: OperationId,
+    },
     /// Print what was said while an operation ran
     Logs(LogsArgs),
     /// Cancel operations, by id or all that match
@@ -86,6 +139,14 @@ pub enum Command {
         reason: Option<String>,
         #[command(flatten)]
         which: WhichArgs,
+    },
+    /// Give an operation that waits another priority
+    Priority {
+        /// Its id
+        id: OperationId,
+        /// How soon it is started, compared with others: 1 is the first, 5 the last
+        #[arg(value_name = "1-5", value_parser = priority)]
+        priority: Priority,
     },
     /// Run failed or cancelled operations again, as new operations
     Retry {
@@ -112,7 +173,7 @@ pub enum Command {
     },
     /// List what can be started, or show the parameters of one domain
     Types {
-        /// The domain
+        /// The domain, or the worker type
         domain: Option<String>,
     },
     /// Run nats-server, a backend and the built-in workers in the foreground, until Ctrl-C
@@ -226,7 +287,10 @@ fn priority(text: &str) -> Result<Priority, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
+
+    fn read(words: &[&str]) -> Result<Args, clap::Error> {
+        Args::read(words.iter().map(OsString::from))
+    }
 
     #[test]
     fn the_declaration_is_consistent() {
@@ -234,16 +298,40 @@ mod tests {
     }
 
     #[test]
+    fn what_asks_no_backend_takes_and_shows_none_of_its_options() {
+        for words in [
+            &["ktrdr", "dev", "--url", "http://h:1"][..],
+            &["ktrdr", "--json", "completions", "bash"],
+            &["ktrdr", "--token", "x", "run", "job.py"],
+        ] {
+            let refused = read(words).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::UnknownArgument, "{words:?}");
+        }
+        assert!(read(&["ktrdr", "run", "job.py", "--json"]).is_ok());
+
+        let help = |name| read(&["ktrdr", name, "--help"]).unwrap_err().to_string();
+        assert!(help("list").contains("--url"), "{}", help("list"));
+        for name in LOCAL {
+            let help = help(name);
+            assert!(
+                !help.contains("--url") && !help.contains("--json"),
+                "{help}"
+            );
+            assert!(help.contains("Usage: ktrdr "), "{help}");
+        }
+    }
+
+    #[test]
     fn options_of_the_connection_may_stand_anywhere() {
-        let before = Args::try_parse_from(["ktrdr", "--url", "http://h:1", "list"]).unwrap();
-        let after = Args::try_parse_from(["ktrdr", "list", "--url", "http://h:1"]).unwrap();
+        let before = read(&["ktrdr", "--url", "http://h:1", "list"]).unwrap();
+        let after = read(&["ktrdr", "list", "--url", "http://h:1"]).unwrap();
 
         assert_eq!(before.connection.url, after.connection.url);
     }
 
     #[test]
     fn an_unknown_status_is_refused_with_the_known_ones() {
-        let error = Args::try_parse_from(["ktrdr", "list", "--status", "done"]).unwrap_err();
+        let error = read(&["ktrdr", "list", "--status", "done"]).unwrap_err();
 
         assert!(error.to_string().contains("completed"), "{error}");
     }

@@ -24,8 +24,6 @@ mod text;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use crate::args::Args;
 use crate::failure::Failure;
 
@@ -34,12 +32,13 @@ fn main() -> ExitCode {
         return failed;
     }
     // clap ends the program with 2 when the words are wrong, as `Failure::Usage` does.
-    let args = Args::parse();
+    let args = Args::read(std::env::args_os()).unwrap_or_else(|wrong| wrong.exit());
+    let json = args.connection.json;
 
     match run(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            failure.print();
+            failure.print(json);
             failure.exit_code()
         }
     }

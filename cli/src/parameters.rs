@@ -76,11 +76,14 @@ impl<'a> Lines<'a> {
             self.read += 1;
             let parameters = match text {
                 Ok(text) if text.trim().is_empty() => continue,
-                Ok(text) => object(&text).map(|own| {
-                    let mut parameters = self.common.clone();
-                    parameters.extend(own);
-                    parameters
-                }),
+                Ok(text) => object(&text)
+                    .map(|own| {
+                        let mut parameters = self.common.clone();
+                        parameters.extend(own);
+                        parameters
+                    })
+                    // The caller names the line of the file.
+                    .map_err(|wrong| wrong.replace(" at line 1 column ", " at column ")),
                 Err(wrong) => Err(wrong),
             };
             return Ok(Some(Line {
@@ -216,7 +219,8 @@ mod tests {
         ] {
             let (line, parameters) = &found[place];
             assert_eq!(*line, number);
-            assert!(parameters.as_ref().unwrap_err().contains(wrong), "{wrong}");
+            let error = parameters.as_ref().unwrap_err();
+            assert!(error.contains(wrong) && !error.contains("line"), "{error}");
         }
         assert_eq!(found[5], (8, Ok(json!({"a": 3}))));
     }

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use comfy_table::{CellAlignment, Table, presets};
 use ktrdr_client::Timestamp;
 use serde::Serialize;
+use serde_json::json;
 
 use crate::failure::Failure;
 
@@ -93,13 +94,16 @@ pub fn print_table(headings: &[&str], rows: Vec<Vec<String>>) -> Result<(), Fail
     print(&table.trim_fmt())
 }
 
-/// A heading, and below it a line for each name and value, the values under each other.
+/// A heading, and below it a line for each name and value, the values under each other. What follows a line
+/// break in a value stands under its beginning.
 pub fn with_fields(heading: String, fields: &[(String, String)]) -> String {
     let width = |(name, _): &(String, String)| printable(name).chars().count();
     let widest = fields.iter().map(width).max().unwrap_or_default();
 
     let lines = fields.iter().map(|(name, value)| {
-        let (name, value) = (printable(name), printable(value));
+        let name = printable(name);
+        let value: Vec<_> = value.lines().map(printable).collect();
+        let value = value.join(&format!("\n{:1$}", "", widest + 3));
         format!("  {name:<widest$} {value}")
     });
     std::iter::once(heading)
@@ -108,9 +112,16 @@ pub fn with_fields(heading: String, fields: &[(String, String)]) -> String {
         .join("\n")
 }
 
-/// Prints a document as JSON.
+/// Prints a document as JSON, for people to read, too. Where there may be several documents, it is
+/// [`print_json_line`].
 pub fn print_json(document: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(document).map_err(io::Error::other)?;
+    print(&text)
+}
+
+/// Prints a document as one line of JSON.
+pub fn print_json_line(document: &impl Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string(document).map_err(io::Error::other)?;
     print(&text)
 }
 
@@ -131,6 +142,15 @@ pub fn complain(line: &str) {
     let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
+/// Prints a remark on standard error: as it is, or with `json` as a document of one line, so that a program
+/// can read everything that stands there.
+pub fn remark(json: bool, text: &str) {
+    match json {
+        true => complain(&json!({"message": text}).to_string()),
+        false => complain(text),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -148,7 +168,10 @@ mod tests {
 
         let text = with_fields("head".to_owned(), &fields);
 
-        assert_eq!(text, "head\n  about          a b\n  rows_processed 1313");
+        assert_eq!(
+            text,
+            "head\n  about          a\n                 b\n  rows_processed 1313"
+        );
         assert_eq!(with_fields("head".to_owned(), &[]), "head");
     }
 

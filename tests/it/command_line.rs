@@ -268,6 +268,7 @@ async fn dev_that_writes(scratch: &Scratch, log: Stdio) -> (Dev, String) {
         .args(["dev", "--data-dir"])
         .arg(scratch.join("data"))
         .env("NATS_SERVER", NatsServer::program())
+        .env("KTRDR_LEASE", "7s")
         .stdout(Stdio::piped())
         .stderr(log)
         .spawn()
@@ -352,6 +353,12 @@ async fn a_whole_system_runs_in_the_foreground_and_ends_with_its_command() {
     assert!(log().contains("Operation completed"), "{}", log());
     assert!(!log().contains("setting="), "{}", log());
     assert!(!log().contains("[INF]"), "{}", log());
+    let ignored = log().lines().next().unwrap_or_default().to_owned();
+    assert!(
+        ignored.contains("ignores") && ignored.contains("KTRDR_LEASE"),
+        "{ignored}"
+    );
+    assert!(!ignored.contains("NATS_SERVER"), "{ignored}");
 
     dev.interrupt();
     wait_for("ktrdr dev to end", LIMIT, async || {

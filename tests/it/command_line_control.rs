@@ -429,7 +429,7 @@ async fn the_authority_of_a_backend_is_named_by_a_file() {
     let (_nats, _backend, address) = https_backend(&authority).await;
     let ask = async |ca: Option<&std::path::Path>| {
         let mut command = Command::new(program("ktrdr"));
-        command.args(["types", "--json", "--url", &address]);
+        command.args(["types", "--url", &address]);
         command.env_remove("KTRDR_TOKEN").env_remove("KTRDR_CA");
         if let Some(path) = ca {
             command.env("KTRDR_CA", path);

@@ -9,7 +9,7 @@
 //! | What if a queue or the stream loses something? | [`put_back`], [`lost_streams`] |
 //! | What happens when NATS or a backend is away? | [`nats_outage`], [`full_disk`], [`backends`], [`readiness`], [`read_your_writes`], [`cluster`], [`lagging_servers`] |
 //! | What if settings, clocks, limits or messages are wrong? | [`unusable_settings`], [`clocks`], [`limits`], [`malformed_messages`], [`no_body`], [`forged_messages`], [`hostile_schemas`] |
-//! | What do clients and operators see? | [`lists`], [`archive`], [`guide`], [`openapi`], [`openapi_page`], [`client`], [`client_control`], [`python_client`], [`command_line`], [`command_line_control`], [`command_line_waits`], [`closed_output`], [`live_events`], [`operation_logs`], [`dashboard`], [`dashboard_bulk`], [`dashboard_control`], [`dashboard_layout`], [`dashboard_logs`], [`dashboard_schedules`], [`dashboard_views`], [`logs`], [`prometheus_metrics`], [`figures`], [`nats_cli`] |
+//! | What do clients and operators see? | [`lists`], [`archive`], [`guide`], [`openapi`], [`openapi_page`], [`client`], [`client_control`], [`python_client`], [`command_line`], [`command_line_control`], [`command_line_details`], [`command_line_waits`], [`closed_output`], [`live_events`], [`operation_logs`], [`dashboard`], [`dashboard_bulk`], [`dashboard_control`], [`dashboard_layout`], [`dashboard_logs`], [`dashboard_schedules`], [`dashboard_views`], [`logs`], [`prometheus_metrics`], [`figures`], [`nats_cli`] |
 //! | What can others do who reach it? | [`browsers`], [`hostile_clients`], [`nats_security`], [`permissions`], [`signed_starts`], [`tokens`], [`narrowed_tokens`], [`tls`], [`worker_http`], [`secrets`], [`requesters`], [`revoked_tokens`] |
 //! | Which worker types are there? | [`worker_types`], [`dynamic_engines`] |
 //! | What about programs in other languages? | [`exec`], [`exec_simple`], [`python_package`] |
@@ -35,6 +35,7 @@ mod closed_output;
 mod cluster;
 mod command_line;
 mod command_line_control;
+mod command_line_details;
 mod command_line_waits;
 mod cookbook;
 mod dashboard;

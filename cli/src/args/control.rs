@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Subcommand, ValueEnum};
-use ktrdr_client::{CatchUp, Overlap, ScheduleId, Timestamp, WorkerId, WorkerType};
+use ktrdr_client::{CatchUp, Overlap, ScheduleId, Timestamp, WorkerId};
 
 use super::filter::later;
 
@@ -29,16 +29,16 @@ pub enum WorkersCommand {
 pub enum QueuesCommand {
     /// Let no operation of a worker type start; what runs goes on
     Pause {
-        /// The worker type
-        worker_type: WorkerType,
+        /// The worker type, by its name or its domain
+        worker_type: String,
         /// Go on by itself at this time (RFC 3339), or after so long (30min); without it, `resume` does
         #[arg(long, value_name = "TIME", value_parser = later)]
         until: Option<Timestamp>,
     },
     /// Let operations of a worker type start again
     Resume {
-        /// The worker type
-        worker_type: WorkerType,
+        /// The worker type, by its name or its domain
+        worker_type: String,
     },
 }
 

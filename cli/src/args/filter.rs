@@ -11,8 +11,8 @@ pub struct FilterArgs {
     /// Only in this status: pending, running, completed, failed or cancelled (repeatable)
     #[arg(long, value_parser = status)]
     pub status: Vec<Status>,
-    /// Only of this worker type (repeatable)
-    #[arg(long = "type", value_name = "WORKER_TYPE")]
+    /// Only of this worker type, by its name or its domain (repeatable)
+    #[arg(long = "type", value_name = "TYPE")]
     pub worker_type: Vec<String>,
     /// Only with this label, as name:value (repeatable: all of them)
     #[arg(long = "label", value_name = "NAME:VALUE")]
@@ -32,7 +32,7 @@ pub struct FilterArgs {
     /// Only started before then: a time, or how long ago
     #[arg(long, value_name = "TIME", value_parser = moment)]
     pub before: Option<Timestamp>,
-    /// Only whose id begins with this, or whose summary or error has it
+    /// Only with this text in the id, the summary, the error code or the error message
     #[arg(long, value_name = "TEXT")]
     pub search: Option<String>,
 }

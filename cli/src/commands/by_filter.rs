@@ -9,7 +9,7 @@ use ktrdr_client::{
 
 use crate::args::WhichArgs;
 use crate::failure::{Failure, is_away};
-use crate::text::{complain, print, print_json, print_table, printable};
+use crate::text::{complain, print, print_json_line, print_table, printable};
 
 /// Longest list of what would happen.
 const SHOWN: usize = 20;
@@ -170,11 +170,11 @@ fn show(
     answer: &ByFilterResponse,
     json: bool,
 ) -> Result<(), Failure> {
+    if json {
+        return print_json_line(answer);
+    }
     if let Some(warning) = &answer.warning {
         complain(&format!("warning: {}", printable(warning)));
-    }
-    if json {
-        return print_json(answer);
     }
 
     let data = &answer.data;

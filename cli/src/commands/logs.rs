@@ -74,7 +74,11 @@ fn written(line: &LogLine) -> String {
     let level = line.level.as_str().to_uppercase();
     let mut text = format!("{} {level:<5} {first}", line.timestamp);
     for (name, value) in &line.fields {
-        text.push_str(&format!(" {}={value}", printable(name)));
+        text.push_str(&format!(
+            " {}={}",
+            printable(name),
+            printable(&value.to_string())
+        ));
     }
     for part in parts {
         text.push_str("\n    ");

@@ -4,7 +4,8 @@
 //! |---|---|
 //! | [`by_filter`] | cancelling and repeating all operations that match |
 //! | [`logs`] | log lines of one operation |
-//! | [`operations`] | listing, showing, cancelling and repeating operations |
+//! | [`names`] | worker types by their name or their domain |
+//! | [`operations`] | listing, showing, changing, cancelling and repeating operations |
 //! | [`schedules`] | operations that start by the clock |
 //! | [`start`] | starting one, or many |
 //! | [`system`] | workers, queues and worker types |
@@ -13,6 +14,7 @@
 
 mod by_filter;
 pub mod logs;
+mod names;
 mod operations;
 mod schedules;
 mod start;
@@ -22,11 +24,10 @@ mod workers;
 
 use std::path::Path;
 
-use clap::CommandFactory;
 use ktrdr_client::Client;
 
 use self::by_filter::{Asked, Verb};
-use crate::args::{Args, Command, ConnectionArgs};
+use crate::args::{self, Args, Command, ConnectionArgs};
 use crate::dev;
 use crate::failure::Failure;
 use crate::text::print;
@@ -41,11 +42,20 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     match args.command {
         Command::Start(start) => start::run(&connect(connection)?, start, json).await,
         Command::Watch { ids } => watch::run(&connect(connection)?, &ids, json).await,
-        Command::List(list) => operations::list(&connect(connection)?, list, json).await,
+        Command::List(mut list) => {
+            let client = connect(connection)?;
+            names::resolve(&client, &mut list.filter.worker_type).await?;
+            operations::list(&client, list, json).await
+        }
         Command::Show { id } => operations::show(&connect(connection)?, &id, json).await,
         Command::Logs(logs) => logs::run(&connect(connection)?, &logs, json).await,
-        Command::Cancel { reason, which } => {
+        Command::Result { id } => operations::result(&connect(connection)?, &id).await,
+        Command::Priority { id, priority } => {
+            operations::set_priority(&connect(connection)?, &id, priority, json).await
+        }
+        Command::Cancel { reason, mut which } => {
             let client = connect(connection)?;
+            names::resolve(&client, &mut which.filter.worker_type).await?;
             match by_filter::asked(which)? {
                 Asked::Ids(ids) => operations::cancel(&client, &ids, reason.as_deref(), json).await,
                 Asked::All(_) if reason.is_some() => Err(Failure::Usage(
@@ -54,8 +64,9 @@ pub async fn run(args: Args) -> Result<(), Failure> {
                 Asked::All(asked) => by_filter::run(&client, Verb::Cancel, *asked, json).await,
             }
         }
-        Command::Retry { resume, which } => {
+        Command::Retry { resume, mut which } => {
             let client = connect(connection)?;
+            names::resolve(&client, &mut which.filter.worker_type).await?;
             match by_filter::asked(which)? {
                 Asked::Ids(ids) => operations::retry(&client, &ids, resume, json).await,
                 Asked::All(_) if resume => Err(Failure::Usage(
@@ -76,7 +87,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         Command::Run { file, settings } => workers::run(&file, &settings),
         Command::Completions { shell } => {
             let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Args::command(), "ktrdr", &mut script);
+            clap_complete::generate(shell, &mut args::complete_command(), "ktrdr", &mut script);
             print(String::from_utf8_lossy(&script).trim_end())
         }
     }

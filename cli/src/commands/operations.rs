@@ -1,13 +1,17 @@
-//! Listing, showing, cancelling and repeating operations.
+//! Listing, showing, changing, cancelling and repeating operations.
 
-use ktrdr_client::{Client, ListOperations, OperationDocument, OperationId};
-use ktrdr_client::{Status, Timestamp};
+use ktrdr_client::{
+    Client, ExecutionOptions, ListOperations, OperationDocument, OperationId, Priority, Status,
+    Timestamp,
+};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::args::ListArgs;
 use crate::failure::Failure;
 use crate::text::{
-    ago, duration, print, print_json, print_table, printable, shortened, with_fields,
+    ago, duration, print, print_json, print_json_line, print_table, printable, shortened, until,
+    with_fields,
 };
 
 /// Longest summary in a list, in characters.
@@ -83,6 +87,17 @@ pub fn describe(operation: &OperationDocument<'_>) -> String {
         add("worker", format!("{worker}, attempt {}", operation.attempt));
     }
     add("created", moment(operation.created_at));
+    if let Some(why) = waiting(operation) {
+        add("waits", why);
+        if let Some(time) = operation.expires_at {
+            add("expires", format!("{time} ({})", until(time)));
+        }
+        let priority = operation.priority.unwrap_or(Priority::USUAL);
+        add("priority", priority.number().to_string());
+    }
+    if let Some(execution) = &operation.execution {
+        add_execution(execution, &mut add);
+    }
     if let Some(ended) = operation.completed_at {
         add("ended", moment(ended));
     }
@@ -106,14 +121,53 @@ pub fn describe(operation: &OperationDocument<'_>) -> String {
             _ => add("result", shortened(result.get(), 100)),
         },
         None if operation.result_ref.is_some() => {
-            add(
-                "result",
-                "large: ktrdr show --json has where it is".to_owned(),
-            );
+            let id = &operation.operation_id;
+            add("result", format!("large: ktrdr result {id} prints it"));
         }
         None => {}
     }
     with_fields(headline(operation), &fields)
+}
+
+/// What the operation is found by, and the keys that it shares with others.
+fn add_execution(execution: &ExecutionOptions, add: &mut impl FnMut(&str, String)) {
+    let labels = execution.labels.iter();
+    let labels: Vec<_> = labels
+        .map(|(name, value)| format!("{name}:{value}"))
+        .collect();
+    if !labels.is_empty() {
+        add("labels", labels.join(", "));
+    }
+    if let Some(unique) = &execution.unique {
+        add("unique", unique.key.as_str().to_owned());
+    }
+    if let Some(of) = &execution.concurrency {
+        let key = of.key.as_str();
+        add("concurrency", format!("{key}, at most {} run", of.limit));
+    }
+}
+
+/// Why an operation does not run yet; `None` when it does, or has ended.
+pub fn waiting(operation: &OperationDocument<'_>) -> Option<String> {
+    if operation.status != Status::Pending {
+        return None;
+    }
+    let is_to_come = |time: &Timestamp| time.seconds_since(Timestamp::now()) > 0.0;
+    let next = [
+        ("to be tried again", operation.retry_at),
+        ("for its time", operation.start_at),
+    ];
+    let timed = next
+        .into_iter()
+        .find_map(|(what, time)| Some((what, time.filter(is_to_come)?)));
+    Some(match (timed, &operation.waits_for_permit) {
+        (Some((what, time)), _) => format!("{what}: {time} ({})", until(time)),
+        (None, Some(permit)) => permit.to_string().trim_start_matches("waits ").to_owned(),
+        (None, None) => match operation.queue_position {
+            Some(position) => format!("for a worker, place {position}"),
+            None => "for a worker".to_owned(),
+        },
+    })
 }
 
 fn headline(operation: &OperationDocument<'_>) -> String {
@@ -131,6 +185,36 @@ fn moment(time: Timestamp) -> String {
     format!("{time} ({})", ago(time))
 }
 
+/// Prints the result of an operation as it is.
+///
+/// # Errors
+/// [`Failure`].
+pub async fn result(client: &Client, id: &OperationId) -> Result<(), Failure> {
+    let result: Box<RawValue> = client.result(id).await?;
+    print(result.get())
+}
+
+/// Gives an operation that waits another priority.
+///
+/// # Errors
+/// [`Failure`].
+pub async fn set_priority(
+    client: &Client,
+    id: &OperationId,
+    priority: Priority,
+    json: bool,
+) -> Result<(), Failure> {
+    let operation = client.set_priority(id, priority).await?;
+    if json {
+        return print_json(&operation);
+    }
+    let waits = waiting(&operation).unwrap_or_else(|| operation.status.to_string());
+    print(&format!(
+        "{id}: priority {}, waits {waits}",
+        priority.number()
+    ))
+}
+
 /// Cancels operations, one after the other.
 ///
 /// # Errors
@@ -144,7 +228,7 @@ pub async fn cancel(
     for id in ids {
         let answer = client.cancel(id, reason).await?;
         if json {
-            print_json(&answer)?;
+            print_json_line(&answer)?;
         } else {
             print(&format!("{id}: {}", printable(&answer.message)))?;
         }
@@ -169,7 +253,7 @@ pub async fn retry(
             client.retry(id).await?
         };
         if json {
-            print_json(&started)?;
+            print_json_line(&started)?;
         } else {
             print(started.operation_id.as_str())?;
         }

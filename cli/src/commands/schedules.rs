@@ -3,13 +3,15 @@
 use ktrdr_client::{
     CatchUp, Client, LastError, Overlap, PutSchedule, ScheduleDocument, ScheduleId,
 };
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::start;
 use crate::args::{PutArgs, SchedulesCommand};
 use crate::failure::Failure;
 use crate::parameters;
-use crate::text::{ago, print, print_json, print_table, shortened, until, with_fields, word};
+use crate::text::{
+    ago, print, print_json, print_json_line, print_table, shortened, until, with_fields, word,
+};
 
 /// What a backend says about a schedule beside what was put.
 const READ_ONLY: [&str; 11] = [
@@ -58,7 +60,10 @@ pub async fn run(
         SchedulesCommand::Delete { ids } => {
             for id in &ids {
                 client.delete_schedule(id).await?;
-                print(&format!("{id}: deleted"))?;
+                match json {
+                    true => print_json_line(&json!({"success": true, "schedule_id": id}))?,
+                    false => print(&format!("{id}: deleted"))?,
+                }
             }
             Ok(())
         }
@@ -147,7 +152,7 @@ fn show(schedule: &ScheduleDocument, json: bool) -> Result<(), Failure> {
 
 fn changed(schedule: &ScheduleDocument, json: bool) -> Result<(), Failure> {
     if json {
-        return print_json(schedule);
+        return print_json_line(schedule);
     }
     let next = match schedule.paused {
         true => "paused".to_owned(),

@@ -4,13 +4,14 @@ use std::io;
 use std::path::Path;
 
 use ktrdr_client::{Client, ErrorCode, InvalidName, OneStarted, OperationId, Start, StartResponse};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::watch;
 use crate::args::StartArgs;
 use crate::failure::{Failure, is_away};
 use crate::parameters::{self, Line, Lines};
-use crate::text::{complain, print, print_json, printable};
+use crate::text::{complain, print, print_json, printable, remark};
 
 /// How many operations of a file are started with one request.
 const AT_ONCE: usize = 1000;
@@ -46,7 +47,7 @@ pub async fn show(
 ) -> Result<(), Failure> {
     if wait {
         // Whoever interrupts this can go on with `ktrdr watch`.
-        complain(&format!("started {}", started.operation_id));
+        remark(json, &format!("started {}", started.operation_id));
         return watch::run(client, &[started.operation_id.into_owned()], json).await;
     }
     if json {
@@ -67,6 +68,15 @@ fn add_options(body: &mut Map<String, Value>, start: &StartArgs) -> Result<(), F
     let execution = execution.as_object_mut().ok_or_else(not_an_object)?;
     if let Some(priority) = start.priority {
         execution.insert("priority".to_owned(), priority.number().into());
+    }
+    for (place, label) in start.labels.iter().enumerate() {
+        let before = &start.labels[..place];
+        if before.iter().any(|other| other.name == label.name) {
+            return Err(Failure::Usage(format!(
+                "the label {} is given twice; an operation has one of a name",
+                label.name
+            )));
+        }
     }
     if !start.labels.is_empty() {
         let labels = execution.entry("labels").or_insert_with(|| json!({}));
@@ -191,24 +201,27 @@ impl Outcome {
         let Some((is_unclear, error)) = failed else {
             return Ok(());
         };
-        match (is_unclear, &unanswered[..]) {
-            (_, []) => {}
-            (false, [first, ..]) => {
-                complain(&format!("line {first} and all after it: not started"))
-            }
-            (true, [only]) => complain(&format!("line {only}: it may have started")),
-            (true, [first, .., last]) => {
-                complain(&format!(
-                    "lines {first} to {last}: some of them may have started"
-                ));
-            }
+        let unsure = match (is_unclear, &unanswered[..]) {
+            (_, []) => None,
+            (false, [first, ..]) => Some(format!("line {first} and all after it: not started")),
+            (true, [only]) => Some(format!("line {only}: it may have started")),
+            (true, [first, .., last]) => Some(format!(
+                "lines {first} to {last}: some of them may have started"
+            )),
+        };
+        if let Some(text) = unsure {
+            remark(self.json, &text);
         }
         Err(error.into())
     }
 
     fn note(&mut self, number: usize, result: OneStarted) -> Result<(), Failure> {
         if self.json {
-            self.print(&serde_json::to_string(&result).map_err(io::Error::other)?)?;
+            let numbered = NumberedResult {
+                line: number,
+                result: &result,
+            };
+            self.print(&serde_json::to_string(&numbered).map_err(io::Error::other)?)?;
         }
         match (result.operation_id, result.error) {
             (Some(id), None) => {
@@ -218,8 +231,10 @@ impl Outcome {
                 self.started.push(id);
             }
             (_, error) => {
-                let why = error.unwrap_or_default();
-                complain(&format!("line {number}: {}", printable(&why)));
+                if !self.json {
+                    let why = error.unwrap_or_default();
+                    complain(&format!("line {number}: {}", printable(&why)));
+                }
                 self.refused += 1;
                 self.is_away |= is_away(result.status_code);
             }
@@ -249,6 +264,14 @@ impl Outcome {
             (_, true) => Err(Failure::Unfinished(text)),
         }
     }
+}
+
+/// What became of a line, as `--json` prints it.
+#[derive(Serialize)]
+struct NumberedResult<'a> {
+    line: usize,
+    #[serde(flatten)]
+    result: &'a OneStarted,
 }
 
 /// What a backend says of a start body that is none.

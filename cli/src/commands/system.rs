@@ -6,9 +6,12 @@ use ktrdr_client::{Client, ListWorkers, QueueOverview, Timestamp, WorkerTypeDocu
 use serde::Serialize;
 use serde_json::Value;
 
+use super::names;
 use crate::args::{QueuesCommand, WorkersCommand};
 use crate::failure::Failure;
-use crate::text::{ago, duration, print, print_json, print_table, printable, word};
+use crate::text::{
+    ago, duration, print, print_json, print_json_line, print_table, printable, word,
+};
 
 /// How many references and choices are followed to find a type, one in the other.
 const TYPE_STEPS: usize = 4;
@@ -36,7 +39,7 @@ pub async fn workers(
             client.undrain(id).await?
         };
         if json {
-            print_json(&worker)?;
+            print_json_line(&worker)?;
             continue;
         }
         let does = match worker.draining {
@@ -94,9 +97,13 @@ pub async fn queues(
     let now = match command {
         None => return list_queues(client, json).await,
         Some(QueuesCommand::Pause { worker_type, until }) => {
+            let worker_type = names::resolve_one(client, worker_type).await?;
             client.pause_queues(&worker_type, until).await?
         }
-        Some(QueuesCommand::Resume { worker_type }) => client.resume_queues(&worker_type).await?,
+        Some(QueuesCommand::Resume { worker_type }) => {
+            let worker_type = names::resolve_one(client, worker_type).await?;
+            client.resume_queues(&worker_type).await?
+        }
     };
     if json {
         return print_json(&now);
@@ -174,9 +181,11 @@ pub async fn types(client: &Client, domain: Option<&str>, json: bool) -> Result<
         };
     };
 
-    let found = types.iter().find(|of| of.domain == domain).ok_or_else(|| {
+    let is_meant =
+        |of: &&WorkerTypeDocument| of.domain == domain || of.worker_type.as_str() == domain;
+    let found = types.iter().find(is_meant).ok_or_else(|| {
         Failure::Usage(format!(
-            "no worker type has the domain {domain}; `ktrdr types` lists them"
+            "{domain:?} is neither a worker type nor a domain; `ktrdr types` lists them"
         ))
     })?;
     if json {

@@ -5,9 +5,9 @@ use std::time::Duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use ktrdr_client::{Client, Error, OperationDocument, OperationId, Status};
 
-use super::operations::describe;
+use super::operations::{describe, waiting};
 use crate::failure::Failure;
-use crate::text::{complain, print, print_json, printable};
+use crate::text::{print, print_json_line, printable, remark};
 
 /// How often a running operation is asked for. People see changes at this rate.
 const EVERY: Duration = Duration::from_millis(250);
@@ -36,7 +36,7 @@ pub async fn run(client: &Client, ids: &[OperationId], json: bool) -> Result<(),
                     let is_known = !matches!(error, Error::Refused(_));
                     let this = is_known.then_some((id, bar));
                     let unseen = still_waiting.into_iter().chain(this).chain(round);
-                    tell_unseen(&bars, unseen);
+                    tell_unseen(&bars, unseen, json);
                     return Err(error.into());
                 }
             };
@@ -73,6 +73,7 @@ pub async fn run(client: &Client, ids: &[OperationId], json: bool) -> Result<(),
 fn tell_unseen<'a>(
     bars: &MultiProgress,
     unseen: impl Iterator<Item = (&'a OperationId, ProgressBar)>,
+    json: bool,
 ) {
     let mut ids = String::new();
     for (id, bar) in unseen {
@@ -83,16 +84,13 @@ fn tell_unseen<'a>(
     if ids.is_empty() {
         return;
     }
-    bars.suspend(|| {
-        complain(&format!(
-            "not followed to the end; go on with: ktrdr watch{ids}"
-        ))
-    });
+    let text = format!("not followed to the end; go on with: ktrdr watch{ids}");
+    bars.suspend(|| remark(json, &text));
 }
 
 fn show_end(operation: &OperationDocument<'_>, json: bool) -> Result<(), Failure> {
     if json {
-        print_json(operation)
+        print_json_line(operation)
     } else {
         print(&describe(operation))
     }
@@ -112,12 +110,10 @@ fn update(bar: &ProgressBar, operation: &OperationDocument<'_>) {
     let progress = operation.progress.to_progress().unwrap_or_default();
     bar.set_position((progress.percentage * 10.0) as u64);
 
-    let waits = (&operation.waits_for_permit, operation.queue_position);
-    let step = match (waits, &progress.current_step) {
-        ((Some(permit), _), _) => permit.to_string(),
-        ((None, Some(position)), _) => format!("waiting, place {position}"),
-        ((None, None), Some(step)) => step.clone(),
-        ((None, None), None) => operation.status.as_str().to_owned(),
+    let step = match (waiting(operation), &progress.current_step) {
+        (Some(why), _) => format!("waits {why}"),
+        (None, Some(step)) => step.clone(),
+        (None, None) => operation.status.as_str().to_owned(),
     };
     let message = format!("{:.0} % {step}", progress.percentage);
     bar.set_message(printable(&message).into_owned());

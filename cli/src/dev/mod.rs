@@ -59,6 +59,7 @@ pub async fn run(options: DevArgs) -> Result<(), Failure> {
         source,
     })?;
     let state = State::open(options.store.as_deref())?;
+    process::tell_ignored();
 
     let mut system = System::default();
     let outcome = tokio::select! {
@@ -185,7 +186,8 @@ impl System {
         // The system runs on when nobody reads this.
         let _ = print(&format!(
             "\nThe dashboard and the REST interface: {api}\nNATS: {nats_url}\nFiles of the workers: {}\n\
-             In another terminal: export KTRDR_URL={api}; ktrdr start dummy steps=3 --wait\nCtrl-C ends it.\n",
+             In another terminal: export KTRDR_URL={api} NATS_URL={nats_url}; ktrdr start dummy steps=3 --wait\n\
+             Ctrl-C ends it.\n",
             options.data_dir.display()
         ));
 

@@ -24,6 +24,16 @@ pub const NATS_SERVER: &str = "nats-server";
 /// usual ones here.
 const LOG_FILTER: &str = "info,async_nats=warn,settings=warn";
 
+/// Variables that `ktrdr` reads itself.
+const OWN: [&str; 6] = [
+    "KTRDR_CA",
+    "KTRDR_DATA_DIR",
+    "KTRDR_TOKEN",
+    "KTRDR_URL",
+    "KTRDR_WORKER_BIN",
+    "NATS_SERVER",
+];
+
 /// A command that ends with this process, without the settings of the caller, which are meant for other
 /// systems.
 pub fn command(program: &Path) -> Command {
@@ -31,16 +41,38 @@ pub fn command(program: &Path) -> Command {
     if std::env::var_os("RUST_LOG").is_none() {
         command.env("RUST_LOG", LOG_FILTER);
     }
-    for (name, _) in std::env::vars_os() {
-        let name = name.to_string_lossy();
-        if ["KTRDR_", "WORKER_", "NATS_"]
-            .iter()
-            .any(|prefix| name.starts_with(prefix))
-        {
-            command.env_remove(name.as_ref());
-        }
+    for name in settings_of_the_caller() {
+        command.env_remove(name);
     }
     command
+}
+
+/// Names the settings of the caller that have no effect here.
+pub fn tell_ignored() {
+    let mut ignored: Vec<String> = settings_of_the_caller()
+        .filter(|name| !OWN.contains(&name.as_str()))
+        .collect();
+    if ignored.is_empty() {
+        return;
+    }
+    ignored.sort();
+    let names = ignored.join(", ");
+    complain(&format!(
+        "ktrdr dev ignores settings of the environment: {}",
+        printable(&names)
+    ));
+}
+
+/// The variables of this process that programs of a system read.
+fn settings_of_the_caller() -> impl Iterator<Item = String> {
+    let is_setting = |name: &String| {
+        ["KTRDR_", "WORKER_", "NATS_"]
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
+    };
+    std::env::vars_os()
+        .map(|(name, _)| name.to_string_lossy().into_owned())
+        .filter(is_setting)
 }
 
 /// A child process in a process group of its own: Ctrl-C reaches only its parent, which ends all of
