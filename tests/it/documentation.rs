@@ -50,6 +50,24 @@ fn every_test_that_is_named_in_the_docs_exists() {
     assert!(missing.is_empty(), "no such tests: {missing:?}");
 }
 
+#[test]
+fn the_python_package_has_the_version_of_the_programs() {
+    let version = env!("CARGO_PKG_VERSION");
+
+    for (file, line) in [
+        ("pyproject.toml", format!("\nversion = \"{version}\"\n")),
+        (
+            "src/ktrdr/__init__.py",
+            format!("\n__version__ = \"{version}\"\n"),
+        ),
+    ] {
+        let path = repository().join("clients/python").join(file);
+        let text = std::fs::read_to_string(&path).unwrap();
+
+        assert!(text.contains(&line), "{} has no {line:?}", path.display());
+    }
+}
+
 /// The settings of programs that a worker runs.
 fn programs() -> clap::Command {
     ktrdr_exec::ExecOptions::augment_args(clap::Command::new("programs"))
