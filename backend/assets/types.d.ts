@@ -187,8 +187,12 @@ declare namespace Api {
     /** Empty while it is paused. */
     next_runs: string[];
     last_run: { operation_id: string; slot: string | null; at: string } | null;
+    /** The last slot that was refused; later ones may have been started. */
     last_error: { slot: string; code: string; message: string; at: string } | null;
     skipped: number;
+    /** Absent from backends of the release before. */
+    missed?: number;
+    waiting_slots?: number;
     created_at: string;
     updated_at: string;
     created_by: string | null;

@@ -8,7 +8,7 @@ import {
 import { until } from '../../backend/assets/dashboard/format.js';
 import { filterFrom } from '../../backend/assets/dashboard/list-filter.js';
 import {
-  choiceText, hasSeconds, matchingSchedules, OVERLAPS, slotLine, slotTexts, stateOf, whenText,
+  choiceText, hasSeconds, leftOut, matchingSchedules, OVERLAPS, slotLine, slotTexts, stateOf, whenText,
 } from '../../backend/assets/dashboard/schedule-facts.js';
 import { statusLabel } from '../../backend/assets/dashboard/status.js';
 import { failureText, isDelayed, placeInQueue, timeNotes } from '../../backend/assets/dashboard/waiting.js';
@@ -178,6 +178,20 @@ test('a schedule that was refused says so everywhere, unless it is paused', () =
   assert.deepEqual(states, [['completed', 'on'], ['paused', 'paused'], ['failed', 'refused']]);
   assert.deepEqual([hasSeconds({ cron: '*/20 * * * * *' }), hasSeconds({ cron: ' 0  9 * * *' })],
     [true, false]);
+});
+
+test('a schedule that went on after a refusal is on', () => {
+  const error = { code: 'storage_full', message: '', at: '', slot: '2026-01-02T10:00:00Z' };
+  const after = (slot) => stateOf({ paused: false, last_error: error, last_run: { slot } });
+
+  assert.deepEqual(after('2026-01-02T10:05:00Z'), ['completed', 'on']);
+  assert.deepEqual(after('2026-01-02T09:55:00Z'), ['failed', 'refused']);
+  assert.deepEqual(after(null), ['failed', 'refused']);
+});
+
+test('slots that became no operation are told with the reason', () => {
+  assert.equal(leftOut({ skipped: 2 }), '2');
+  assert.equal(leftOut({ skipped: 0, missed: 3 }), '0, and 3 that nobody could start in time');
 });
 
 test('schedules are found by what they are called and say', () => {

@@ -1,7 +1,7 @@
 // What a schedule says, for people. No elements here.
 
 import { cronText } from './cron-text.js';
-import { localZone, momentIn } from './format.js';
+import { count, localZone, momentIn } from './format.js';
 
 /** @typedef {Api.Schedule['overlap']} Overlap */
 /** @typedef {Api.Schedule['catch_up']} CatchUp */
@@ -33,13 +33,31 @@ export const choiceText = (choices, value) =>
   choices.find(([name]) => name === value)?.[1] ?? value;
 
 /**
+ * The refusal of its newest slot; null when a later one has been started.
+ * @param {Pick<Api.Schedule, 'last_run' | 'last_error'>} schedule
+ */
+export function newestError({ last_run: run, last_error: error }) {
+  if (error && run?.slot && Date.parse(run.slot) >= Date.parse(error.slot)) return null;
+  return error;
+}
+
+/**
  * The state of a schedule: the status that gives it its colour, and its word.
- * @param {Pick<Api.Schedule, 'paused' | 'last_error'>} schedule
+ * @param {Pick<Api.Schedule, 'paused' | 'last_run' | 'last_error'>} schedule
  * @returns {[string, string]}
  */
-export function stateOf({ paused, last_error: error }) {
-  if (paused) return ['paused', 'paused'];
-  return error ? ['failed', 'refused'] : ['completed', 'on'];
+export function stateOf(schedule) {
+  if (schedule.paused) return ['paused', 'paused'];
+  return newestError(schedule) ? ['failed', 'refused'] : ['completed', 'on'];
+}
+
+/**
+ * How many of its slots became no operation, and why that was.
+ * @param {Pick<Api.Schedule, 'skipped' | 'missed'>} schedule
+ */
+export function leftOut({ skipped, missed = 0 }) {
+  const late = missed > 0 ? `, and ${count(missed)} that nobody could start in time` : '';
+  return count(skipped) + late;
 }
 
 /**

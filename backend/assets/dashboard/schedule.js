@@ -16,7 +16,7 @@ import { problemLine } from './problem-line.js';
 import { rowKeys } from './row-keys.js';
 import { deleteButton, pauseOrResumeButton, runButton } from './schedule-actions.js';
 import {
-  CATCH_UPS, OVERLAPS, choiceText, hasSeconds, slotLine, stateOf, whenText,
+  CATCH_UPS, OVERLAPS, choiceText, hasSeconds, leftOut, slotLine, stateOf, whenText,
 } from './schedule-facts.js';
 import { lastRun } from './schedules.js';
 import { skeletonBody, skeletonLines } from './skeleton.js';
@@ -146,13 +146,14 @@ function scheduleFacts() {
   const last = lastRun();
   const overlap = h('span');
   const catchUp = h('span');
+  const waiting = h('span');
   const skipped = h('span');
   const written = h('span');
   /** @type {[string, Child][]} */
   const pairs = [
     ['Cron line', line], ['Time zone', zone], ['Next runs', next],
     ['Last run', last.element], ['While the last one has not ended', overlap],
-    ['Slots that were missed', catchUp], ['Left out, as the last one had not ended', skipped],
+    ['Slots that were missed', catchUp], ['Slots that wait', waiting], ['Left out', skipped],
     ['Written', written],
   ];
   return {
@@ -174,7 +175,8 @@ function scheduleFacts() {
       last.update(schedule);
       setText(overlap, choiceText(OVERLAPS, schedule.overlap));
       setText(catchUp, choiceText(CATCH_UPS, schedule.catch_up));
-      setText(skipped, count(schedule.skipped));
+      setText(waiting, count(schedule.waiting_slots ?? 0));
+      setText(skipped, leftOut(schedule));
       showAge(written, schedule.updated_at);
       if (schedule.created_by) setText(written, `${moment(schedule.updated_at)} by ${schedule.created_by}`);
     },

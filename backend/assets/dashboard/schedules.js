@@ -10,7 +10,7 @@ import { follow, refreshEvery } from './live-view.js';
 import { problemLine } from './problem-line.js';
 import { rowKeys } from './row-keys.js';
 import { pauseOrResumeButton, runButton } from './schedule-actions.js';
-import { hasSeconds, matchingSchedules, slotTexts, stateOf, whenText } from './schedule-facts.js';
+import { hasSeconds, matchingSchedules, newestError, slotTexts, stateOf, whenText } from './schedule-facts.js';
 import { skeletonBody } from './skeleton.js';
 import { statusChip } from './status.js';
 import { atMostEvery } from './throttle.js';
@@ -113,7 +113,8 @@ function scheduleRow(onChange) {
 
   /** @param {Api.Schedule} schedule */
   function update(schedule) {
-    const { schedule_id: id, paused, last_error: lastError } = schedule;
+    const { schedule_id: id, paused } = schedule;
+    const lastError = newestError(schedule);
     setAttribute(element, 'data-id', id);
     setText(name, id);
     setAttribute(name, 'title', id);
