@@ -8,7 +8,7 @@ use ktrdr_tests::Stack;
 use ktrdr_tests::browser::Browser;
 use serde_json::json;
 
-use crate::dashboard_views::wait_for_rows;
+use crate::dashboard_views::{completed, failed, wait_for_rows};
 
 const TYPE: &str = "market_report_builder_for_all_regions_and_all_years";
 
@@ -137,4 +137,42 @@ async fn what_is_not_there_has_a_message_and_the_way_back() {
     let _worker = stack.worker("dummy", "w1").await;
     browser.wait_for_text(".page-head .chip", "available").await;
     assert_eq!(browser.errors().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn an_error_has_the_place_of_progress_and_worker_at_every_width() {
+    let Some(browser) = Browser::start().await else {
+        return;
+    };
+    let stack = Stack::start().await;
+    let _worker = stack.worker("dummy", "w1").await;
+    failed(&stack, "bad").await;
+    completed(&stack, "good").await;
+    // In a failed row each cell stands below the heading that it stands below in others, and the error
+    // reaches no cell that shows something.
+    let aligned = "
+        const row = document.querySelector(\"tr[data-id='bad']\");
+        const other = document.querySelector(\"tr[data-id='good']\");
+        if (!row || !other) return null;
+        const shown = (row) => [...row.children].filter((cell) => cell.offsetWidth > 0);
+        const lefts = (row) => shown(row).map((cell) => Math.round(cell.getBoundingClientRect().left));
+        const said = row.querySelector('.said').getBoundingClientRect();
+        const created = row.querySelector('.created').getBoundingClientRect();
+        return [JSON.stringify(lefts(row)) === JSON.stringify(lefts(other)), said.right <= created.left];";
+
+    for width in [1440, 1100, 900, 760] {
+        browser.look(false, width).await;
+        browser
+            .goto(&format!("{}/#/operations", stack.api().base()))
+            .await;
+        wait_for_rows(&browser, &["bad", "good"]).await;
+        assert_eq!(
+            browser.wait("both rows", aligned).await,
+            json!([true, true]),
+            "{width}"
+        );
+        browser
+            .screenshot(&format!("operations-failed-{width}"))
+            .await;
+    }
 }

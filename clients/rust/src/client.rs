@@ -21,15 +21,15 @@ use ktrdr_protocol::rest::stats::{Stats, StatsResponse};
 use ktrdr_protocol::rest::worker::WorkerDocument;
 use ktrdr_protocol::rest::worker_type::{WorkerTypeDocument, WorkerTypesResponse};
 use ktrdr_protocol::state::Status;
-use reqwest::header::{AUTHORIZATION, HeaderValue, LINK, RETRY_AFTER};
+use reqwest::header::{AUTHORIZATION, HeaderValue};
 use reqwest::{Method, RequestBuilder, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
-use tokio::time::Instant;
 
-use crate::error::{Error, Refusal};
+use crate::error::Error;
 use crate::start::Start;
+use crate::tries::{Answered, Tries};
 
 /// How long the backend holds one request of [`Client::wait`].
 const WAIT: Duration = Duration::from_secs(30);
@@ -42,12 +42,6 @@ const RESULT_TIMEOUT: Duration = Duration::from_secs(1800);
 
 /// How long nothing may arrive of an answer: the backend holds some for [`WAIT`].
 pub(crate) const SILENCE: Duration = Duration::from_secs(60);
-
-/// Pause before a request is repeated for the first time; it doubles with each repetition.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-
-/// Longest pause between two repetitions.
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// The header that makes a repeated request one request.
 pub(crate) const IDEMPOTENCY_KEY: &str = "idempotency-key";
@@ -412,8 +406,7 @@ impl Client {
         &self,
         request: RequestBuilder,
     ) -> Result<Answered<T>, Error> {
-        self.try_until_answered(request, &mut Tries::default())
-            .await
+        Tries::default().answer(request, self.patience).await
     }
 
     /// Deletes something. That it is not there is an error only of the first try: an earlier one may have
@@ -423,7 +416,7 @@ impl Client {
         request: RequestBuilder,
     ) -> Result<(), Error> {
         let mut tries = Tries::default();
-        match self.try_until_answered::<T>(request, &mut tries).await {
+        match tries.answer::<T>(request, self.patience).await {
             Err(Error::Refused(refusal)) if tries.are_several && refusal.status == 404 => Ok(()),
             outcome => outcome.map(drop),
         }
@@ -435,39 +428,9 @@ impl Client {
         request: RequestBuilder,
     ) -> Result<T, (Error, bool)> {
         let mut tries = Tries::default();
-        match self.try_until_answered(request, &mut tries).await {
+        match tries.answer(request, self.patience).await {
             Ok(answered) => Ok(answered.document),
             Err(error) => Err((error, tries.are_unclear)),
-        }
-    }
-
-    /// The outcome of the last try.
-    async fn try_until_answered<T: DeserializeOwned>(
-        &self,
-        request: RequestBuilder,
-        tries: &mut Tries,
-    ) -> Result<Answered<T>, Error> {
-        // `None`: never.
-        let give_up_at = Instant::now().checked_add(self.patience);
-        let mut pause = FIRST_PAUSE;
-        loop {
-            // Every body is in memory, so the request can be cloned.
-            let Some(attempt) = request.try_clone() else {
-                return send_once(request).await;
-            };
-            let outcome = send_once(attempt).await;
-            tries.are_unclear |= matches!(&outcome, Err(error) if error.leaves_open());
-            match outcome {
-                Err(error)
-                    if error.is_passing()
-                        && is_before(pause.max(error.retry_after()), give_up_at) =>
-                {
-                    tokio::time::sleep(pause.max(error.retry_after())).await;
-                    tries.are_several = true;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
-                }
-                outcome => return outcome,
-            }
         }
     }
 }
@@ -496,46 +459,6 @@ fn http_client(is_https: bool) -> Result<reqwest::Client, Error> {
             .read_timeout(SILENCE)
             .build()
             .map_err(|error| Error::Tls(error.to_string())),
-    }
-}
-
-/// What a backend answered.
-struct Answered<T> {
-    document: T,
-    /// Whether the answer is a page that another one follows.
-    has_next: bool,
-}
-
-/// What is known of the tries of one request.
-#[derive(Default)]
-struct Tries {
-    are_several: bool,
-    /// Whether one of them may have done what was asked although it was an error.
-    are_unclear: bool,
-}
-
-/// Whether a pause from now on ends before a time; `None` never comes.
-fn is_before(pause: Duration, end: Option<Instant>) -> bool {
-    let over = Instant::now().checked_add(pause);
-    end.is_none_or(|end| over.is_some_and(|over| over < end))
-}
-
-async fn send_once<T: DeserializeOwned>(request: RequestBuilder) -> Result<Answered<T>, Error> {
-    let response = request.send().await.map_err(Error::Unreachable)?;
-    let status = response.status();
-    let has_next = response.headers().contains_key(LINK);
-    // It may also be a date, which proxies do not send.
-    let retry_after = response.headers().get(RETRY_AFTER);
-    let retry_after = retry_after.and_then(|seconds| seconds.to_str().ok()?.parse().ok());
-    let retry_after = retry_after.map(Duration::from_secs);
-    let body = response.bytes().await.map_err(Error::Unreachable)?;
-
-    if status.is_success() {
-        let document = serde_json::from_slice(&body).map_err(Error::UnexpectedAnswer)?;
-        Ok(Answered { document, has_next })
-    } else {
-        let refusal = Refusal::read(status.as_u16(), &body, retry_after);
-        Err(Error::Refused(Box::new(refusal)))
     }
 }
 

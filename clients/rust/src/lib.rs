@@ -66,6 +66,7 @@ mod schedules;
 mod start;
 #[cfg(feature = "tls")]
 mod tls;
+mod tries;
 
 pub use self::client::Client;
 pub use self::error::{Error, Refusal, StartManyError};

@@ -89,9 +89,10 @@ pub use engine::output::{NamedBy, Output, OutputError};
 pub use ktrdr_protocol::id::{OperationId, WorkerId};
 pub use ktrdr_protocol::log_line::LogLevel;
 pub use ktrdr_protocol::progress::Progress;
-pub use worker::builder::{Worker, WorkerBuilder, WorkerError, main};
+pub use worker::builder::{Worker, WorkerBuilder, main};
 pub use worker::capabilities::InvalidCapabilities;
 pub use worker::config::{Config, KeptLevel, RestRoutes};
+pub use worker::error::WorkerError;
 
 #[cfg(test)]
 mod tests {

@@ -27,8 +27,8 @@ use ktrdr_protocol::worker::{WorkerTypeEntry, domain_key, version_key};
 
 use crate::engine::declaration::BadDeclaration;
 use crate::engine::erased::digest;
-use crate::worker::builder::WorkerError;
 use crate::worker::core::Core;
+use crate::worker::error::WorkerError;
 
 /// How long a look at the owner of the domain may take. A worker without the permission gets no
 /// answer, and then goes on without: backends say what is wrong.

@@ -35,8 +35,8 @@ use tokio::time::Instant;
 
 use crate::announce::worker_type::{self, Registration};
 use crate::pulling::queue_pulls::ServedQueue;
-use crate::worker::builder::WorkerError;
 use crate::worker::core::Core;
+use crate::worker::error::WorkerError;
 
 /// How often the queues are read without any sign of a change, at least.
 const REFRESH: Duration = Duration::from_secs(30);

@@ -9,17 +9,16 @@ use std::time::Duration;
 use axum::{Router, middleware};
 use clap::Parser;
 use futures::FutureExt;
-use ktrdr_bus::nats::{self, ConnectError, Connection};
+use ktrdr_bus::nats::{self, Connection};
 use ktrdr_bus::oplog::OpLog;
 use ktrdr_bus::settings::{BAD_SETTING, masked_urls, warn_about_unknown_variables};
 use ktrdr_bus::shutdown;
-use ktrdr_bus::signing::{KeyError, TrustedKeys};
+use ktrdr_bus::signing::TrustedKeys;
 use ktrdr_bus::telemetry::{self, Repeated, chain};
-use ktrdr_bus::topology::TopologyError;
 use ktrdr_http::browsers::{self, BrowserRules};
-use ktrdr_http::tls::{Tls, TlsError};
-use ktrdr_http::tokens::{ListenError, Tokens, TokensError};
-use ktrdr_protocol::id::{InvalidName, WorkerId};
+use ktrdr_http::tls::Tls;
+use ktrdr_http::tokens::Tokens;
+use ktrdr_protocol::id::WorkerId;
 use ktrdr_protocol::time::Timestamp;
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
@@ -34,128 +33,20 @@ use crate::attempt::trust::RefusedStarts;
 use crate::dynamic::{DynEngine, EngineInfo};
 use crate::engine::Engine;
 use crate::engine::data_dir::DataDir;
-use crate::engine::declaration::{self, BadDeclaration};
+use crate::engine::declaration;
 use crate::engine::events;
 use crate::engine::panics;
 use crate::http;
 use crate::pulling::queue_pulls::ServedQueue;
-use crate::worker::capabilities::{InvalidCapabilities, determine};
+use crate::worker::capabilities::determine;
 use crate::worker::config::Config;
 use crate::worker::core::{Core, EngineRuntime};
+use crate::worker::error::WorkerError;
 use crate::worker::lifecycle::launch;
 use crate::worker::metrics::{AttemptDurations, Counters};
 
 /// How long open REST requests may take when everything else has stopped.
 const HTTP_TIMEOUT: Duration = Duration::from_millis(250);
-
-/// Why a worker could not run.
-#[derive(Debug, thiserror::Error)]
-pub enum WorkerError {
-    /// No engine was given to the builder.
-    #[error("there is no engine to run; add one with `.engine(…)`")]
-    NoEngine,
-    /// Two engines have the same name.
-    #[error("two engines have the name {0}; start a second process to run an engine twice")]
-    DuplicateEngine(String),
-    /// A worker id is not a valid name.
-    #[error("the engine cannot be served")]
-    Name(#[from] InvalidName),
-    /// An engine is declared in a way that cannot work.
-    #[error("engine {engine} cannot be served: {fault}")]
-    Declaration {
-        /// The engine's name.
-        engine: String,
-        /// What is wrong with it, and what to do.
-        fault: BadDeclaration,
-    },
-    /// Two engines of this process have the same domain.
-    #[error(
-        "the engines {first} and {second} have the same domain {domain:?}; set DOMAIN of one of them to another word"
-    )]
-    SharedDomain {
-        /// The engine that was added first.
-        first: String,
-        /// The other one.
-        second: String,
-        /// Their domain.
-        domain: String,
-    },
-    /// The stated capabilities do not fit.
-    #[error(transparent)]
-    Capabilities(#[from] InvalidCapabilities),
-    /// The environment holds a setting that cannot be read.
-    #[error("a setting cannot be read: {0}")]
-    Settings(String),
-    /// `KTRDR_VERIFY_KEYS` cannot be used.
-    #[error(transparent)]
-    Key(#[from] KeyError),
-    /// NATS cannot be reached with these settings at all.
-    #[error(transparent)]
-    Connect(#[from] ConnectError),
-    /// Streams, consumers or buckets exist and cannot be used.
-    #[error(transparent)]
-    Topology(#[from] TopologyError),
-    /// The REST interface may not listen where it should.
-    #[error(transparent)]
-    Listen(#[from] ListenError),
-    /// The file of tokens cannot be used.
-    #[error(transparent)]
-    Tokens(#[from] TokensError),
-    /// The HTTP interface cannot be served.
-    #[error("cannot serve HTTP on {address}")]
-    Http {
-        /// The address that was to be listened on.
-        address: String,
-        /// Why the system refused it.
-        #[source]
-        source: std::io::Error,
-    },
-    /// Certificate or key of the REST interface cannot be used.
-    #[error("the TLS settings cannot be used")]
-    Tls(#[from] TlsError),
-    /// What [`WorkerBuilder::run_prepared`] does first did not succeed.
-    #[error(transparent)]
-    Prepare(#[from] anyhow::Error),
-    /// The process could not be set up.
-    #[error("cannot set up the process")]
-    Process(#[source] std::io::Error),
-    /// The worker stopped before it was ready.
-    #[error("the worker stopped before it was ready; `wait` says why")]
-    Stopped,
-}
-
-impl WorkerError {
-    /// Whether a setting cannot be used, so that starting the worker again does not help.
-    pub fn is_about_settings(&self) -> bool {
-        match self {
-            Self::Capabilities(_)
-            | Self::Settings(_)
-            | Self::Key(_)
-            | Self::Connect(_)
-            | Self::Listen(_)
-            | Self::Tokens(_)
-            | Self::Tls(_) => true,
-            Self::Topology(error) => !error.is_transient(),
-            Self::NoEngine
-            | Self::DuplicateEngine(_)
-            | Self::Name(_)
-            | Self::Declaration { .. }
-            | Self::SharedDomain { .. }
-            | Self::Http { .. }
-            | Self::Prepare(_)
-            | Self::Process(_)
-            | Self::Stopped => false,
-        }
-    }
-
-    /// `fault` in the declaration of this engine.
-    pub(crate) fn declaration(info: &EngineInfo, fault: BadDeclaration) -> Self {
-        Self::Declaration {
-            engine: info.worker_type.to_string(),
-            fault,
-        }
-    }
-}
 
 /// Runs one engine as a whole program: settings from flags and environment, logs, signals.
 ///

@@ -15,7 +15,7 @@ use ktrdr_protocol::log_line::LogLevel;
 use serde_json::{Map, Value};
 
 use crate::reporting::log_lines::LogLimits;
-use crate::worker::builder::WorkerError;
+use crate::worker::error::WorkerError;
 
 /// Settings of a worker. [`Config::default`] has the default of each.
 #[derive(Debug, Clone, Parser)]

@@ -30,9 +30,9 @@ use crate::http;
 use crate::pulling::puller::Puller;
 use crate::pulling::queue_pulls::ServedQueue;
 use crate::pulling::queues;
-use crate::worker::builder::WorkerError;
 use crate::worker::capabilities;
 use crate::worker::core::Core;
+use crate::worker::error::WorkerError;
 
 /// How long a stopping worker waits, beyond the grace of its engines, for operations that were asked
 /// to stop, and for their ends to be stored.

@@ -4,6 +4,7 @@ pub(crate) mod builder;
 pub(crate) mod capabilities;
 pub(crate) mod config;
 pub(crate) mod core;
+pub(crate) mod error;
 pub(crate) mod history;
 pub(crate) mod lifecycle;
 pub(crate) mod lost_slots;
