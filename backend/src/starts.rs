@@ -17,6 +17,7 @@ use ktrdr_http::tokens::{Principal, Scope};
 use ktrdr_protocol::execution::ExecutionOptions;
 use ktrdr_protocol::id::{OperationId, ScheduleId};
 use ktrdr_protocol::queue_class;
+use ktrdr_protocol::requirements::Requirements;
 use ktrdr_protocol::rest::start::StartResponse;
 use ktrdr_protocol::schedule::Schedule;
 use ktrdr_protocol::start_request::StartRequest;
@@ -562,16 +563,20 @@ pub fn admit(
         return Err(ApiError::new(ErrorCode::NoWorkers, text));
     }
     let paused = state.queues.lists.pauses.why(worker_type);
-    Ok(match (paused, missing) {
-        (None, None) => None,
-        (Some(paused), None) => Some(format!("The operation is queued, but {paused}")),
-        (None, Some(missing)) => Some(format!(
-            "The operation is queued, but {missing}; it waits until there is one"
-        )),
-        (Some(paused), Some(missing)) => Some(format!(
-            "The operation is queued, but {paused}, and {missing}"
-        )),
-    })
+    let why = match (paused, missing) {
+        (None, None) => return Ok(None),
+        (Some(paused), None) => paused,
+        (None, Some(missing)) => format!("{missing}; it waits until there is one"),
+        (Some(paused), Some(missing)) => format!("{paused}, and {missing}"),
+    };
+    // The class may ask for more than the request.
+    let class_name = match class == Requirements::default() {
+        true => String::new(),
+        false => format!(" as {}", class.queue()),
+    };
+    Ok(Some(format!(
+        "The operation is queued{class_name}, but {why}"
+    )))
 }
 
 /// The refusal of a domain that nobody has, or that the client does not see.

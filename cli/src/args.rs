@@ -307,7 +307,6 @@ mod tests {
             let refused = read(words).unwrap_err();
             assert_eq!(refused.kind(), ErrorKind::UnknownArgument, "{words:?}");
         }
-        assert!(read(&["ktrdr", "run", "job.py", "--json"]).is_ok());
 
         let help = |name| read(&["ktrdr", name, "--help"]).unwrap_err().to_string();
         assert!(help("list").contains("--url"), "{}", help("list"));

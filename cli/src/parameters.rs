@@ -76,7 +76,7 @@ impl<'a> Lines<'a> {
             self.read += 1;
             let parameters = match text {
                 Ok(text) if text.trim().is_empty() => continue,
-                Ok(text) => object(&text)
+                Ok(text) => object(text.trim_end())
                     .map(|own| {
                         let mut parameters = self.common.clone();
                         parameters.extend(own);
