@@ -246,6 +246,18 @@ impl Dev {
         let sent = Command::new("kill").args(["-INT", &id]).status();
         assert!(sent.unwrap().success());
     }
+
+    /// Interrupts it, and waits for its end.
+    async fn ends_in_order(&mut self) {
+        self.interrupt();
+        wait_for("ktrdr dev to end", LIMIT, async || {
+            match self.0.try_wait().unwrap() {
+                Some(status) if status.success() => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await;
+    }
 }
 
 impl Drop for Dev {
@@ -360,14 +372,7 @@ async fn a_whole_system_runs_in_the_foreground_and_ends_with_its_command() {
     );
     assert!(!ignored.contains("NATS_SERVER"), "{ignored}");
 
-    dev.interrupt();
-    wait_for("ktrdr dev to end", LIMIT, async || {
-        match dev.0.try_wait().unwrap() {
-            Some(status) if status.success() => Ok(()),
-            other => Err(format!("{other:?}")),
-        }
-    })
-    .await;
+    dev.ends_in_order().await;
 }
 
 #[tokio::test]
@@ -381,12 +386,5 @@ async fn a_system_whose_lines_nobody_reads_runs_on_and_ends_in_order() {
     let started = output(start).await;
     assert!(started.status.success(), "{started:?}");
 
-    dev.interrupt();
-    wait_for("ktrdr dev to end", LIMIT, async || {
-        match dev.0.try_wait().unwrap() {
-            Some(status) if status.success() => Ok(()),
-            other => Err(format!("{other:?}")),
-        }
-    })
-    .await;
+    dev.ends_in_order().await;
 }

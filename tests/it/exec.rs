@@ -137,17 +137,6 @@ async fn a_crash_fails_its_operation_and_nothing_else() {
     stack.bus.settled().await;
 }
 
-/// The texts of an operation's log lines.
-async fn said(stack: &Stack, operation: &Value) -> Vec<String> {
-    let id = operation["operation_id"].as_str().unwrap();
-    let path = format!("/api/v1/operations/{id}/logs");
-    let page = stack.api().get(&path).await.expect(200);
-    let lines = page.at("/data/lines").as_array().unwrap().iter();
-    lines
-        .map(|line| line["text"].as_str().unwrap().to_owned())
-        .collect()
-}
-
 #[tokio::test]
 async fn what_is_printed_without_an_end_of_line_is_of_its_operation() {
     let stack = stack().await;
@@ -158,8 +147,11 @@ async fn what_is_printed_without_an_end_of_line_is_of_its_operation() {
     let second = json!({"do": "say_part", "text": "B says hello\nand more"});
     let second = ends(&stack, second, "completed").await;
 
-    assert_eq!(said(&stack, &first).await, ["secret of A"]);
-    assert_eq!(said(&stack, &second).await, ["B says hello", "and more"]);
+    assert_eq!(stack.api().log_texts(&first).await, ["secret of A"]);
+    assert_eq!(
+        stack.api().log_texts(&second).await,
+        ["B says hello", "and more"]
+    );
 }
 
 #[tokio::test]

@@ -37,17 +37,6 @@ async fn ends(stack: &Stack, body: Value, status: &str) -> Value {
     operation
 }
 
-/// The texts of an operation's log lines.
-async fn said(stack: &Stack, operation: &Value) -> Vec<String> {
-    let id = operation["operation_id"].as_str().unwrap();
-    let path = format!("/api/v1/operations/{id}/logs");
-    let page = stack.api().get(&path).await.expect(200);
-    let lines = page.at("/data/lines").as_array().unwrap().iter();
-    lines
-        .map(|line| line["text"].as_str().unwrap().to_owned())
-        .collect()
-}
-
 #[tokio::test]
 async fn the_exit_code_says_how_a_script_ended() {
     let stack = stack().await;
@@ -86,7 +75,7 @@ async fn the_exit_code_says_how_a_script_ended() {
     assert_eq!(done["progress"]["current_step"], "looking at it");
     let log = worker.process.log();
     assert!(log.contains("program: one line"), "{log}");
-    assert_eq!(said(&stack, &done).await, ["one line"]);
+    assert_eq!(stack.api().log_texts(&done).await, ["one line"]);
     let done = ends(&stack, json!({"do": "file"}), "completed").await;
     assert_eq!(done["result"], "a text");
     let log = worker.process.log();
@@ -142,7 +131,7 @@ async fn a_long_line_is_logged_whole() {
 
     let done = ends(&stack, json!({}), "completed").await;
 
-    let said = said(&stack, &done).await;
+    let said = stack.api().log_texts(&done).await;
     let lengths: Vec<usize> = said.iter().map(String::len).collect();
     assert_eq!(lengths, [8192, 8192, 1616, 8192, 808]);
     assert_eq!(said.concat(), "\u{e9}".repeat(9000) + &"x".repeat(9000));

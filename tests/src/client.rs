@@ -232,6 +232,17 @@ impl Client {
         self.get(&format!("/api/v1/operations/{id}")).await
     }
 
+    /// The texts of the log lines of an operation, given its document; those of the first page.
+    pub async fn log_texts(&self, operation: &Value) -> Vec<String> {
+        let id = operation["operation_id"].as_str().expect("an id");
+        let path = format!("/api/v1/operations/{id}/logs");
+        let page = self.get(&path).await.expect(200);
+        let lines = page.at("/data/lines").as_array().expect("lines").iter();
+        lines
+            .map(|line| line["text"].as_str().expect("a text").to_owned())
+            .collect()
+    }
+
     /// `GET /api/v1/operations?{query}`.
     pub async fn operations(&self, query: &str) -> Answer {
         self.get(&format!("/api/v1/operations?{query}")).await
