@@ -183,8 +183,9 @@ async fn act(state: &AppState, record: &Arc<Record>, passed: Passed) -> Result<u
     .or_else(|error| first_event(error, applied))
 }
 
-/// The sequence of the event that came first. One that this backend had `applied` and that changed
-/// nothing will change nothing later either: a log that is older than the start request, for example.
+/// The sequence of the event that came first. When this backend had `applied` that event before, it will
+/// change nothing later either, so this is a failure: the log may be older than the start request, for
+/// example.
 fn first_event(error: MoveError, applied: u64) -> Result<u64, MoveError> {
     match error {
         MoveError::Append(AppendError::Conflict(log)) if log.tail > applied => Ok(log.tail),

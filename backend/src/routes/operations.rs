@@ -183,7 +183,8 @@ pub async fn show(
     rendered(&state, &principal, &view, None).await
 }
 
-/// The answer with this operation. A `warning` is about the request; without one, the operation may have one.
+/// The answer with this operation. It has the warning of the request; without one, the warning about the
+/// operation, if there is any.
 pub(super) async fn rendered(
     state: &AppState,
     principal: &Principal,

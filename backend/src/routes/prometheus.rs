@@ -167,7 +167,7 @@ fn register_queues(state: &AppState, registry: &mut Registry) {
     });
     register(
         "ktrdr_queue_oldest_age_seconds",
-        "Seconds that the oldest operation waits since it was created or due; 0 when none does. Delayed ones do not wait.",
+        "Seconds for which the oldest operation has waited, since it was created or due; 0 when none waits. Delayed ones do not count.",
         &|queue| {
             let since = queue.oldest_pending.filter(|_| !queue.info.is_delayed());
             since.map_or(0.0, |since| now.seconds_since(since))

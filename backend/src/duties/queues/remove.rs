@@ -93,7 +93,7 @@ async fn remove_unlisted(
     state.queues.forget(&found.worker_type, &found.queue);
 
     // The server cannot pause a consumer whose files it has lost. Such a one goes without.
-    // By the server's clock, which judges it.
+    // The server compares the end of the pause with its own clock.
     let until = state.projection.now().plus(PAUSE);
     let paused = queues::pause(jetstream, names, consumer, until).await;
     let now = queues::info(jetstream, names, consumer).await?;
